@@ -1,0 +1,89 @@
+"""What an interval says about a claim: a pure function of the interval and of the margin set beforehand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+from rlheals.errors import BadInput
+from rlheals.intervals import Interval
+
+Verdict = Literal["holds", "holds in part", "not shown", "differs"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+"""From the best to the worst for the claim."""
+
+
+def verdict(interval: Interval, margin: float) -> Verdict:
+    """The verdict on a claim phrased so that "effect > margin" (margin >= 0) is what it says.
+
+    |                    | high <= margin (claimed size excluded) | high > margin (claimed size possible) |
+    | ------------------ | -------------------------------------- | ------------------------------------- |
+    | low > margin       | cannot be                              | holds                                 |
+    | 0 < low <= margin  | holds in part                          | holds in part                         |
+    | low <= 0           | differs                                | not shown                             |
+
+    * holds: every value in the interval is an effect of the size claimed.
+    * holds in part: the direction is shown, the size is not (or is excluded; the interval printed beside the
+      verdict says which).
+    * not shown: no effect and the claimed effect are both within the interval; more seeds could decide.
+    * differs: the claimed size is excluded and not even the direction is shown.  An interval such as
+      [-0.01, 0.02] against a margin of 0.05 belongs here and not to "not shown": the margin is what would
+      count as the effect, the data rule it out, and more seeds would not bring it back.
+
+    Ends of the interval belong to it and the claim is a strict inequality, hence the <= in the table; with
+    margin 0 the row "holds in part" is empty.  Shifting the interval up never worsens the verdict; a narrower
+    interval inside never turns "holds" into another verdict, nor "differs" into "holds".
+    Raises BadInput for a margin that is negative or not finite.
+
+    >>> verdict(Interval(0.34, 0.31, 0.37), margin=0.05)
+    'holds'
+    >>> verdict(Interval(0.06, 0.02, 0.10), margin=0.05)
+    'holds in part'
+    >>> verdict(Interval(0.06, -0.02, 0.14), margin=0.05)
+    'not shown'
+    >>> verdict(Interval(0.005, -0.01, 0.02), margin=0.05)
+    'differs'
+    """
+    if not (math.isfinite(margin) and margin >= 0):
+        raise BadInput(f"verdict: margin {margin}, accepted are finite numbers of at least 0")
+    if interval.low > margin:
+        return "holds"
+    if interval.low > 0:
+        return "holds in part"
+    return "differs" if interval.high <= margin else "not shown"
+
+
+def all_of(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict on a claim that says several things at once, from the verdicts on its parts.
+
+    | the parts                                          | the claim     |
+    | -------------------------------------------------- | ------------- |
+    | all hold                                           | holds         |
+    | some hold, not all                                 | holds in part |
+    | none holds, at least one differs                   | differs       |
+    | none holds, none differs, at least one in part     | holds in part |
+    | none of these (all not shown)                      | not shown     |
+
+    One part that differs does not make the whole differ while another part holds: then the claim is right
+    in part, literally.  Depends only on which verdicts occur; a better verdict on a part never worsens the
+    whole.  "holds" needs every part at its own level and therefore no correction for the number of parts (an
+    intersection-union test, Berger 1982); "holds in part" picks the parts that hold: make their intervals at
+    `stats.simultaneous_level`.
+    Raises BadInput for no parts and for an unknown verdict.
+
+    >>> all_of(["holds", "holds"]), all_of(["holds", "differs"]), all_of(["not shown", "differs"])
+    ('holds', 'holds in part', 'differs')
+    """
+    parts = set(verdicts)
+    if not parts:
+        raise BadInput("all_of: no verdicts given, at least one is needed")
+    if unknown := sorted(str(part) for part in parts - set(VERDICTS)):
+        raise BadInput(f"all_of: unknown verdict {unknown[0]!r}, accepted are {', '.join(VERDICTS)}")
+    if parts == {"holds"}:
+        return "holds"
+    if "holds" in parts:
+        return "holds in part"
+    if "differs" in parts:
+        return "differs"
+    return "holds in part" if "holds in part" in parts else "not shown"
