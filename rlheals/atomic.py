@@ -1,0 +1,136 @@
+"""Files that are either whole or absent: write beside the target, fsync, rename, fsync the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlheals.errors import BadInput
+
+__all__ = [
+    "StoreError",
+    "as_store_error",
+    "atomic_write",
+    "fsync_file",
+    "fsync_folder",
+    "make_folder",
+    "told",
+]
+
+_REASONS = {
+    errno.ENOSPC: "disk full",
+    errno.EDQUOT: "disk quota used up",
+    errno.EROFS: "read-only folder",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOTDIR: "not a folder",
+    errno.ENOENT: "no such folder",
+}
+_FOLDER_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_NO_FOLDER_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+
+
+class StoreError(BadInput):
+    """The folder of the runs cannot be used as asked: full, read-only, forbidden, damaged."""
+
+
+@contextlib.contextmanager
+def told(doing: str, folder: Path) -> Iterator[None]:
+    """Turn an ``OSError`` of the block into one line that names the folder.
+
+    >>> with told("list the runs", Path("/nowhere")):
+    ...     os.listdir("/nowhere")
+    Traceback (most recent call last):
+    rlheals.atomic.StoreError: cannot list the runs in /nowhere: no such folder
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        raise StoreError(f"cannot {doing} in {folder}: {reason}") from error
+
+
+def as_store_error(error: BaseException, folder: Path) -> StoreError | None:
+    """The error of a stage as a ``StoreError`` if the disk is to blame for it, else ``None``.
+
+    Libraries that write through their own code report a full disk only in their text.
+
+    >>> as_store_error(OSError(errno.ENOSPC, "No space left on device"), Path("runs"))
+    StoreError('cannot keep results in runs: disk full')
+    >>> as_store_error(OSError(errno.ENOENT, "No such file or directory"), Path("runs")) is None
+    True
+    """
+    code = error.errno if isinstance(error, OSError) else None
+    if code not in _FOLDER_TROUBLE and os.strerror(errno.ENOSPC) in str(error):
+        code = errno.ENOSPC
+    if code not in _FOLDER_TROUBLE or isinstance(error, StoreError):
+        return None
+    return StoreError(f"cannot keep results in {folder}: {_REASONS[code]}")
+
+
+def fsync_file(path: Path) -> None:
+    """Force a file's bytes to the disk, whoever wrote them."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_folder(path: Path) -> None:
+    """Force the names in a folder to the disk; without effect where the filesystem has no such call."""
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    try:
+        fsync_file(path)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_FSYNC:
+            raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, each of them safely on the disk."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path)
+    fsync_folder(path.parent)
+
+
+def atomic_write(path: Path | str, data: bytes | str) -> None:
+    """Write a file so that a reader, a kill or a full disk only ever sees the old file or the whole new one.
+
+    Text is written as UTF-8, newlines unchanged. Until the rename the bytes are in a hidden ``.*.tmp`` file
+    beside the target; only a killed process leaves one behind.
+
+    Errors: ``StoreError`` naming the folder (disk full, read-only, forbidden, missing).
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     atomic_write(Path(folder) / "a.txt", "24")
+    ...     (Path(folder) / "a.txt").read_text(), len(list(Path(folder).iterdir()))
+    ('24', 1)
+    """
+    path = Path(path)
+    left = memoryview(data.encode("utf-8") if isinstance(data, str) else data)
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    with told(f"write {path.name}", path.parent):
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            try:
+                while left:
+                    left = left[os.write(descriptor, left) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        fsync_folder(path.parent)

@@ -1,0 +1,174 @@
+"""What dead processes leave in a store, and how to be rid of it without hurting those that live.
+
+A temporary folder carries its owner in its name: run, place (host, boot, process namespace), process id,
+start of the process, random. Only for the own place can a process be known to be dead; everything else goes
+by age.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlheals.atomic import fsync_folder, make_folder
+from rlheals.errors import BadInput
+from rlheals.machine import is_alive, place, process_start
+from rlheals.runs import open_run
+
+__all__ = [
+    "WEEK_SECONDS",
+    "StoreReport",
+    "check",
+    "clean",
+    "discard",
+    "entries",
+    "move_aside",
+    "owner_name",
+    "sweep",
+]
+
+WEEK_SECONDS = 7 * 24 * 3600.0
+_OWNER = re.compile(
+    r"(?P<run>[0-9a-f]{16})\.(?P<place>[0-9a-f]{12})\.(?P<pid>\d{1,10})\.(?P<start>\d{1,19})\.[0-9a-f]{8}"
+)
+
+
+@dataclass(frozen=True)
+class StoreReport:
+    """State of a store: how many runs are intact, and one line for each thing that is not as it should be."""
+
+    runs: int
+    damaged: tuple[str, ...]
+    leftovers: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is nothing to report."""
+        return not (self.damaged or self.leftovers)
+
+
+def entries(root: Path, part: str) -> list[str]:
+    """Names in ``runs``, ``tmp``, ``scratch`` or ``damaged``, sorted; none if the folder is missing."""
+    try:
+        return sorted(os.listdir(root / part))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def owner_name(run_id: str) -> str:
+    """A fresh name for a temporary folder of this process.
+
+    >>> bool(_OWNER.fullmatch(owner_name("0" * 64)))
+    True
+    """
+    pid = os.getpid()
+    return f"{run_id[:16]}.{place()}.{pid}.{process_start(pid)}.{secrets.token_hex(4)}"
+
+
+def _owner_lives(name: str) -> bool | None:
+    """Whether the owner of a temporary folder runs; ``None`` when that cannot be known from here."""
+    owner = _OWNER.fullmatch(name)
+    if owner is None or owner["place"] != place():
+        return None
+    return is_alive(int(owner["pid"]), int(owner["start"]))
+
+
+def sweep(root: Path) -> list[str]:
+    """Remove the temporary folders of processes that are known to be dead; returns their relative names."""
+    gone = [f"tmp/{name}" for name in entries(root, "tmp") if _owner_lives(name) is False]
+    for name in gone:
+        shutil.rmtree(root / name, ignore_errors=True)
+    return gone
+
+
+def _idle_seconds(*folders: Path) -> float:
+    """Seconds since anything in the folders was last touched, by this machine's clock."""
+    newest = 0.0
+    for folder in folders:
+        for here, _, names in os.walk(folder):
+            for path in (here, *(os.path.join(here, name) for name in names)):
+                with contextlib.suppress(OSError):
+                    newest = max(newest, os.lstat(path).st_mtime)
+    return time.time() - newest
+
+
+def clean(root: Path, older_than_seconds: float) -> list[str]:
+    """Sweep, and remove what is older than that or whose run is finished; returns relative names, sorted."""
+    gone = sweep(root)
+    scratch = entries(root, "scratch")
+    for name in entries(root, "tmp"):
+        if _owner_lives(name) is None:
+            parts = [
+                root / "scratch" / run_id for run_id in scratch if run_id.startswith(name.partition(".")[0])
+            ]
+            if _idle_seconds(root / "tmp" / name, *parts) > older_than_seconds:
+                gone.append(f"tmp/{name}")
+                shutil.rmtree(root / "tmp" / name, ignore_errors=True)
+    for name in scratch:
+        folder = root / "scratch" / name
+        if (root / "runs" / name).is_dir() or _idle_seconds(folder) > older_than_seconds:
+            gone.append(f"scratch/{name}")
+            discard(root, folder)
+    return sorted(gone)
+
+
+def check(root: Path) -> StoreReport:
+    """Verify every run and list what is left over; changes nothing."""
+    damaged, leftovers, intact = [], [], 0
+    for name in entries(root, "runs"):
+        try:
+            open_run(root / "runs" / name)
+            intact += 1
+        except BadInput as error:
+            damaged.append(f"runs/{name[:12]}: {error}")
+    for name in entries(root, "damaged"):
+        damaged.append(f"damaged/{name}: moved aside, may be deleted")
+    for name in entries(root, "tmp"):
+        lives = _owner_lives(name)
+        if lives is False:
+            leftovers.append(f"tmp/{name}: its process is dead")
+        elif lives is None:
+            hours = _idle_seconds(root / "tmp" / name) / 3600
+            leftovers.append(f"tmp/{name}: from another machine or boot, untouched for {hours:.1f} h")
+    for name in entries(root, "scratch"):
+        if (root / "runs" / name).is_dir():
+            leftovers.append(f"scratch/{name}: its run is finished")
+        else:
+            hours = _idle_seconds(root / "scratch" / name) / 3600
+            leftovers.append(f"scratch/{name}: parts of an unfinished run, untouched for {hours:.1f} h")
+    return StoreReport(intact, tuple(damaged), tuple(leftovers))
+
+
+def discard(root: Path, folder: Path) -> None:
+    """Make a folder vanish as a whole (by a rename), then delete it piece by piece."""
+    doomed = root / "tmp" / owner_name("0" * 64)
+    try:
+        os.lstat(folder)
+        make_folder(doomed.parent)
+        os.rename(folder, doomed)
+    except FileNotFoundError:
+        return
+    finally:
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def move_aside(root: Path, run_id: str) -> Path | None:
+    """Move a run to ``damaged/``; returns its new place, ``None`` if another process was faster."""
+    target = root / "damaged" / f"{run_id}.{secrets.token_hex(4)}"
+    make_folder(target.parent)
+    try:
+        os.rename(root / "runs" / run_id, target)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    fsync_folder(target.parent)
+    fsync_folder(root / "runs")
+    return target

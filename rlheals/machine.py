@@ -1,0 +1,125 @@
+"""What kind of machine computed a run, and whether the process that left a folder behind still lives."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Machine", "is_alive", "place", "process_start", "this_machine"]
+
+_AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+
+
+class Machine(BaseModel):
+    """The kind of machine that computed something: never its name, never a path.
+
+    ``isa`` is the vector level the tensor library used (``avx512``, ``avx2``, ``default``, ...): results of
+    training differ in the last bits between levels.
+
+    >>> Machine(kind="cpu", model="Some CPU", isa="avx2", threads=1).isa
+    'avx2'
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kind: Literal["cpu", "gpu"]
+    model: Annotated[str, Field(max_length=200)]
+    isa: Annotated[str, Field(max_length=40)]
+    threads: Annotated[int, Field(ge=1)]
+
+
+def _cpuinfo() -> dict[str, str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    first = text.split("\n\n", 1)[0]
+    return {
+        key.strip(): value.strip() for key, _, value in (row.partition(":") for row in first.splitlines())
+    }
+
+
+def _isa(flags: set[str]) -> str:
+    has = "avx512" if flags >= _AVX512 else "avx2" if "avx2" in flags else "default"
+    asked = os.environ.get("ATEN_CPU_CAPABILITY", has).lower()
+    levels = ("default", "avx2", "avx512")
+    return min(has, asked, key=levels.index) if asked in levels else has
+
+
+def this_machine() -> Machine:
+    """The kind of this machine, as the tensor library sees it when it is loaded (it is not imported here).
+
+    >>> this_machine().threads >= 1
+    True
+    """
+    info = _cpuinfo()
+    model = info.get("model name") or platform.processor() or platform.machine()
+    isa = _isa(set(info.get("flags", "").split()))
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    count = int(threads) if threads.isdecimal() and int(threads) > 0 else os.cpu_count() or 1
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return Machine(kind="cpu", model=model[:200], isa=isa, threads=count)
+    isa, count = torch.backends.cpu.get_cpu_capability().lower(), torch.get_num_threads()
+    if torch.cuda.is_initialized():
+        return Machine(kind="gpu", model=torch.cuda.get_device_name()[:200], isa=isa, threads=count)
+    return Machine(kind="cpu", model=model[:200], isa=isa, threads=count)
+
+
+@functools.cache
+def place() -> str:
+    """12 hex digits for (host, boot, process namespace): within one place a process id means one process.
+
+    Two containers on one kernel share the boot but not the process ids, hence the namespace.
+
+    >>> len(place())
+    12
+    """
+    parts = [platform.node()]
+    try:
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        parts.append(str(os.stat("/proc/self/ns/pid").st_ino))
+    except OSError:
+        parts.append("no boot id")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """Fields of /proc/<pid>/stat after the command's name (which may itself hold spaces and brackets)."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+
+
+def process_start(pid: int) -> int:
+    """When a process of this place started, in clock ticks since boot; 0 where that is not known."""
+    try:
+        return int(_stat_fields(pid)[19])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def is_alive(pid: int, start: int) -> bool:
+    """Whether the process ``pid`` of this place that started at ``start`` runs (a reused id does not count).
+
+    >>> is_alive(os.getpid(), process_start(os.getpid()))
+    True
+    """
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    now = process_start(pid)
+    if now and start and now != start:
+        return False
+    try:
+        return _stat_fields(pid)[0] not in "ZX"
+    except (OSError, IndexError):
+        return True
