@@ -1,0 +1,188 @@
+"""The census: every hand of a split answered by one checkpoint, one row per attempt and one per episode."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlheals import models
+from rlheals.cards import FACES, ID_RULE, OOD_RULE, Rule
+from rlheals.dialects import Dialect, Protocol_, dialect_for
+from rlheals.engines import Engine, HFEngine, Sampling
+from rlheals.rollout import Episode, rollout
+from rlheals.atomic import atomic_write
+from rlheals.stage import Work
+from rlheals.tasks.base import Item, Task
+from rlheals.tasks.general_points import GeneralPoints
+
+Split = Literal["sft", "rl", "held_out", "ood", "both_id", "rules"]
+
+PART = 256
+OTHER_RULES = tuple(
+    Rule(*values)
+    for values in (
+        *((n, n, n) for n in (1, 3, 5, 7, 8, 9, 11, 12, 13)),
+        (10, 10, 11), (10, 11, 10), (11, 10, 10), (10, 10, 13), (10, 11, 12), (9, 10, 11),
+        (11, 13, 12), (12, 11, 13), (12, 13, 11), (13, 11, 12), (13, 12, 11), (2, 4, 6),
+    )
+)  # fmt: skip
+
+
+class EvaluateSettings(BaseModel):
+    """What is asked of a checkpoint; the run's seed names the decode (the stream of sampling noise)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: str = Field("base", description="model folder inside the input run, e.g. base or step-00040")
+    splits: tuple[Split, ...] = ("sft", "rl", "held_out", "ood")
+    hands: int | None = Field(None, ge=1, description="only the first so many hands of each split; None: all")
+    attempts: int = Field(5, ge=1, le=20, description="attempts per hand, with verifier feedback in between")
+    sampling: Sampling = Sampling()
+
+
+def run(work: Work) -> None:
+    """The stage: `attempts.parquet`, `episodes.parquet`, `summary.json`. Finished parts survive a kill."""
+    settings = EvaluateSettings.model_validate(work.settings)
+    folder = work.inputs["model"] / settings.folder
+    model, tokenizer = models.load(folder), models.load_tokenizer(folder)
+    task = GeneralPoints()
+    items = census_items(task, settings)
+    parts = []
+    for start in range(0, len(items), PART):
+        part = work.scratch / f"part-{start:06d}.parquet"
+        if not part.exists():
+            chunk = items[start : start + PART]
+            frame = attempts_table(HFEngine(model, tokenizer), dialect_for(tokenizer, task), task, chunk, settings, work.seed)
+            atomic_write(part, frame.to_parquet(compression="zstd", index=False))
+        parts.append(pd.read_parquet(part))
+        work.tick(min(start + PART, len(items)), len(items), "hand")
+    attempts = pd.concat(parts, ignore_index=True)
+    episodes = episodes_table(attempts)
+    attempts.to_parquet(work.out / "attempts.parquet", compression="zstd", index=False)
+    episodes.to_parquet(work.out / "episodes.parquet", compression="zstd", index=False)
+    (work.out / "summary.json").write_text(json.dumps(summary(attempts, episodes), indent=1) + "\n")
+
+
+def census_items(task: GeneralPoints, settings: EvaluateSettings) -> list[Item]:
+    """The items of the wanted splits, in order; "rules" stands for the face-card hands under about 20 other rules."""
+    items: list[Item] = []
+    for split in settings.splits:
+        if split == "rules":
+            for rule in OTHER_RULES:
+                items += task.items_for_rule(rule)[: settings.hands]
+        else:
+            items += task.items(split)[: settings.hands]
+    return items
+
+
+def attempts_table(
+    engine: Engine, dialect: Dialect, task: Task, items: list[Item], settings: EvaluateSettings, seed: int
+) -> pd.DataFrame:
+    """One row per attempt, for both protocols.
+
+    Under "target" an answer counts in the wanted layout only; under "either" in the plain layout too. An episode
+    without a plain answer is the same under both, so only the others are played again.
+    """
+    keys = [f"{seed}/{item.id}" for item in items]
+
+    def play(chosen: list[int], protocol: Protocol_) -> list[Episode]:
+        return rollout(
+            engine,
+            dialect,
+            task,
+            [items[i] for i in chosen],
+            [keys[i] for i in chosen],
+            settings.sampling,
+            settings.attempts,
+            protocol,
+        )
+
+    strict = play(list(range(len(items))), "target")
+    lenient = [
+        index
+        for index, episode in enumerate(strict)
+        if any(attempt.reply.layout == "plain" for attempt in episode.attempts)
+    ]
+    rows = [row for episode in strict for row in _rows(episode, "target")]
+    rows += [row for episode in play(lenient, "either") for row in _rows(episode, "either")]
+    return pd.DataFrame(rows).astype({"attempt": "uint8", "tokens": "uint16", "reward": "float32"})
+
+
+def _rows(episode: Episode, protocol: Protocol_) -> Iterable[dict[str, object]]:
+    item = episode.item
+    for number, attempt in enumerate(episode.attempts, 1):
+        generation, values = attempt.generation, attempt.reply.values
+        yield {
+            "item": item.id,
+            "split": item.split,
+            "rule": item.rule.name,
+            "face": any(label in FACES for label in item.hand),
+            "protocol": protocol,
+            "attempt": number,
+            "text": attempt.reply.text,
+            "layout": attempt.reply.layout,
+            "category": attempt.verdict.category,
+            "read_as": attempt.verdict.read_as or "",
+            "values_right": sorted(values) == sorted(item.rule.values(item.hand)),
+            "values_as_id": sorted(values) == sorted(ID_RULE.values(item.hand)),
+            "reward": attempt.verdict.reward,
+            "tokens": len(generation.tokens),
+            "logprob": float(generation.logprobs.sum()),
+            "entropy": float(generation.entropies.mean()),
+        }
+
+
+def episodes_table(attempts: pd.DataFrame) -> pd.DataFrame:
+    """One row per hand: the attempt that solved it (0: none) under both protocols, and how the first try went."""
+    solved = attempts.assign(at=attempts["attempt"].where(attempts["category"] == "correct", 0))
+    at = solved.pivot_table(index="item", columns="protocol", values="at", aggfunc="max", sort=False)
+    first = attempts[(attempts["attempt"] == 1) & (attempts["protocol"] == "target")].set_index("item")
+    target = at["target"].reindex(first.index).astype("uint8")
+    either = at["either"].reindex(first.index) if "either" in at else pd.Series(np.nan, index=first.index)
+    return pd.DataFrame(
+        {
+            "item": first.index,
+            "split": first["split"].to_numpy(),
+            "rule": first["rule"].to_numpy(),
+            "face": first["face"].to_numpy(),
+            "solved_at": target.to_numpy(),
+            "solved_at_either": either.fillna(target).astype("uint8").to_numpy(),
+            "first": first["category"].to_numpy(),
+            "first_layout": first["layout"].to_numpy(),
+            "first_values_right": first["values_right"].to_numpy(),
+            "first_values_as_id": first["values_as_id"].to_numpy(),
+        }
+    )
+
+
+def summary(attempts: pd.DataFrame, episodes: pd.DataFrame) -> dict[str, dict[str, object]]:
+    """Accuracies and error shares per split (and of the 529 hands that both rules can solve, when they are there)."""
+    target = attempts[attempts["protocol"] == "target"]
+    report: dict[str, dict[str, object]] = {}
+    for split, group in episodes.groupby("split", sort=False):
+        rows = target[target["split"] == split]
+        report[str(split)] = {
+            "hands": len(group),
+            "first_try": float((group["solved_at"] == 1).mean()),
+            "within_five": float((group["solved_at"] > 0).mean()),
+            "first_try_either": float((group["solved_at_either"] == 1).mean()),
+            "within_five_either": float((group["solved_at_either"] > 0).mean()),
+            "attempts": len(rows),
+            "mean_reward": float(rows["reward"].mean()),
+            "mean_entropy": float(rows["entropy"].mean()),
+            "categories": {str(k): int(v) for k, v in rows["category"].value_counts().items()},
+        }
+    return report
+
+
+def read_episodes(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path / "episodes.parquet")
+
+
+__all__ = ["OOD_RULE", "EvaluateSettings", "attempts_table", "census_items", "episodes_table", "read_episodes", "run", "summary"]

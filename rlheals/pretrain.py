@@ -1,0 +1,156 @@
+"""Pretraining of a lab base: a Llama of about 0.2 M parameters that can do the task under many rules, half of the time.
+
+The base is stopped by a rule that is the same for every seed: every `check_every` steps a fixed panel of face-card
+hands under rules that are neither the ID nor the OOD rule is answered; training stops when the share solved within
+five attempts, in either layout, has reached `ability`. The OOD rule itself never occurs in the corpus or the panel.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from itertools import islice
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import PreTrainedModel
+
+from rlheals import models
+from rlheals.cards import ID_RULE, OOD_RULE, Rule
+from rlheals.corpus import Corpus, Document, Variant
+from rlheals.dialects import Compact
+from rlheals.engines import HFEngine, Sampling
+from rlheals.models import ModelSettings
+from rlheals.rollout import rollout
+from rlheals.stage import Tick, Work, no_tick
+from rlheals.tasks.base import Item
+from rlheals.tasks.general_points import GeneralPoints
+
+POOL = 2048
+
+
+class PretrainSettings(BaseModel):
+    """How a base is made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: ModelSettings = ModelSettings()
+    variant: Variant = Field("default", description="strict: held-out multisets never occur in pretraining")
+    ability: float | None = Field(0.5, gt=0, le=1, description="stop at this panel accuracy; None: use all steps")
+    min_steps: int = Field(300, ge=0, description="no ability check before this step")
+    max_steps: int = Field(1500, ge=1, description="stop here in any case")
+    check_every: int = Field(50, ge=1, description="steps between ability checks")
+    panel_hands: int = Field(256, ge=16, description="hands in the ability panel")
+    batch_tokens: int = Field(8000, ge=256, description="padded tokens per step")
+    schedule_tokens: int = Field(9_000_000, ge=1, description="tokens over which the cosine would reach zero")
+    learning_rate: float = Field(3e-3, gt=0, description="AdamW peak learning rate")
+    warmup_steps: int = Field(100, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = Field(1.0, gt=0, description="gradient norm")
+
+
+def run(work: Work) -> None:
+    """The stage: writes `base/` (config, weights, tokenizer) and `ability.json` (panel accuracy against steps)."""
+    settings = PretrainSettings.model_validate(work.settings)
+    dialect = Compact()
+    model = models.create(settings.model, dialect.tokenizer, work.seed)
+    history = train(model, dialect, settings, work.seed, work.tick)
+    models.save(work.out / "base", model, dialect.tokenizer)
+    (work.out / "ability.json").write_text(json.dumps(history, indent=1) + "\n")
+
+
+def train(
+    model: PreTrainedModel,
+    dialect: Compact,
+    settings: PretrainSettings,
+    seed: int,
+    tick: Tick = no_tick,
+) -> list[dict[str, float]]:
+    """Train in place; returns one record per ability check: step, tokens, loss, within_five."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+    )
+    panel = ability_panel(settings.panel_hands)
+    history, seen, losses = [], 0, []
+    batches = iter_batches(dialect, seed, settings)
+    for step in range(1, settings.max_steps + 1):
+        ids, weights = next(batches)
+        warm = min(1.0, step / max(1, settings.warmup_steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, seen / settings.schedule_tokens)))
+        optimizer.param_groups[0]["lr"] = settings.learning_rate * warm * cosine
+        model.train()
+        loss = weighted_loss(model, ids, weights)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        optimizer.step()
+        seen += ids.numel()
+        losses.append(float(loss.detach()))
+        tick(step, settings.max_steps, "step")
+        if step >= settings.min_steps and step % settings.check_every == 0 or step == settings.max_steps:
+            reached = ability(model, dialect, panel)
+            history.append(
+                {"step": step, "tokens": seen, "loss": float(np.mean(losses[-50:])), "within_five": reached}
+            )
+            if settings.ability is not None and reached >= settings.ability:
+                break
+    return history
+
+
+def weighted_loss(model: PreTrainedModel, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """sum_t w_t * -log p(token_t | before) / sum_t w_t. ids, weights (rows, length), right-padded with weight 0."""
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    target = weights[:, 1:].flatten()
+    return (losses * target).sum() / target.sum()
+
+
+def iter_batches(dialect: Compact, seed: int, settings: PretrainSettings):  # noqa: ANN201
+    """Batches of documents of similar length, at most `batch_tokens` padded tokens each, in random order."""
+    stream = iter(Corpus(dialect, seed, settings.variant))
+    random = np.random.default_rng([seed, 2])
+    while True:
+        pool = sorted(islice(stream, POOL), key=lambda document: len(document.tokens))
+        batches: list[list[Document]] = [[]]
+        for document in pool:
+            if (len(batches[-1]) + 1) * len(document.tokens) > settings.batch_tokens:
+                batches.append([])
+            batches[-1].append(document)
+        for index in random.permutation(len(batches)):
+            yield collate(batches[index], dialect.tokenizer.pad_token_id)
+
+
+def collate(documents: list[Document], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Right-padded (rows, length) token ids and loss weights."""
+    length = max(len(document.tokens) for document in documents)
+    ids = torch.full((len(documents), length), pad)
+    weights = torch.zeros((len(documents), length))
+    for row, document in enumerate(documents):
+        ids[row, : len(document.tokens)] = torch.tensor(document.tokens)
+        weights[row, : len(document.tokens)] = torch.tensor(document.weights)
+    return ids, weights
+
+
+def ability_panel(hands: int) -> list[Item]:
+    """Face-card hands under random rules (not ID, not OOD), the same for every base seed."""
+    random, task = np.random.default_rng(24), GeneralPoints()
+    panel: list[Item] = []
+    while len(panel) < hands:
+        rule = Rule(*(int(v) for v in random.integers(1, 14, 3)))
+        if rule in (ID_RULE, OOD_RULE):
+            continue
+        items = task.items_for_rule(rule)
+        panel += [items[index] for index in random.choice(len(items), size=min(8, len(items)), replace=False)]
+    return panel[:hands]
+
+
+def ability(model: PreTrainedModel, dialect: Compact, panel: list[Item]) -> float:
+    """Share of the panel solved within five attempts, answers in either layout, temperature 0.7."""
+    keys = [f"ability/{item.id}" for item in panel]
+    episodes = rollout(
+        HFEngine(model, dialect.tokenizer), dialect, GeneralPoints(), panel, keys, Sampling(), protocol="either"
+    )
+    return float(np.mean([episode.solved_at > 0 for episode in episodes]))

@@ -1,0 +1,128 @@
+"""One dial: a profile sets the model, the sizes and the steps of every stage. Profiles are read and written as YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rlheals.errors import BadInput
+from rlheals.evaluate import EvaluateSettings
+from rlheals.pretrain import PretrainSettings
+from rlheals.sft import SFTSettings
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+class Profile(BaseModel):
+    """The settings of a whole study.
+
+    >>> load_profile("lab").sft.checkpoints[-1]
+    1280
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")
+    about: str = Field("", description="one sentence on what the profile is for")
+    seeds: tuple[int, ...] = Field((0,), description="base seeds of the fresh run; 0 is the shipped base")
+    decodes: int = Field(1, ge=1, description="censuses per checkpoint, with different sampling noise")
+    evaluated: tuple[int, ...] | None = Field(None, description="SFT steps that get a census; None: all checkpoints")
+    rule_steps: tuple[int, ...] = Field((), description="SFT steps at which other J, Q, K rules are tried")
+    rule_hands: int = Field(40, ge=1, description="hands per rule in that trial")
+    pretrain: PretrainSettings = PretrainSettings()
+    sft: SFTSettings = SFTSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+    @property
+    def census_steps(self) -> tuple[int, ...]:
+        """SFT steps that get a census."""
+        return self.sft.checkpoints if self.evaluated is None else self.evaluated
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Profile:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"seeds={list(self.seeds)} has to be a list of different numbers from 0 up")
+        for field, steps in (("evaluated", self.census_steps), ("rule_steps", self.rule_steps)):
+            if unknown := sorted(set(steps) - set(self.sft.checkpoints)):
+                raise ValueError(f"{field} has {unknown[0]}, which is not one of sft.checkpoints")
+        return self
+
+
+_LAB = Profile(
+    name="lab",
+    about="The whole study with a model of 0.2 M parameters, from scratch, on two CPU cores, in minutes.",
+    rule_steps=(0, 20, 40, 160, 1280),
+)
+
+_SMOKE = Profile(
+    name="smoke",
+    about="The same code on a few hands and steps, to see that all of it runs; its numbers mean nothing.",
+    evaluated=(0, 10, 30, 60),
+    rule_steps=(60,),
+    rule_hands=4,
+    pretrain=PretrainSettings(min_steps=10, max_steps=20, check_every=10, panel_hands=16),
+    sft=SFTSettings(checkpoints=(0, 10, 30, 60), batch=32, loss_examples=32),
+    evaluate=EvaluateSettings(hands=32),
+)
+
+PROFILES = {profile.name: profile for profile in (_SMOKE, _LAB)}
+
+
+def load_profile(name_or_file: str | Path, changes: dict[str, Any] | None = None) -> Profile:
+    """The profile of that name, or that of a YAML file, with `changes` such as {"sft.learning_rate": 1e-3}.
+
+    Raises BadInput with one line that names the field when something is unknown, of the wrong type or impossible.
+    """
+    if str(name_or_file) in PROFILES:
+        data = PROFILES[str(name_or_file)].model_dump(mode="json")
+    else:
+        data = _read(Path(name_or_file))
+    for path, value in (changes or {}).items():
+        _set(data, path, value)
+    return validated(Profile, data, f"profile {name_or_file}")
+
+
+def to_yaml(profile: Profile) -> str:
+    """The profile as YAML that `load_profile` reads back."""
+    return yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def validated(kind: type[Settings], data: Any, where: str) -> Settings:
+    """`data` as a model; BadInput with one line that names the first offending field."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "settings"
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(kind.model_fields) if len(first["loc"]) == 1 else "see `rlheals doctor --profiles`"
+            raise BadInput(f"{where}: {field} is not a setting; accepted: {known}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{where}: {field}: {message} (got {first.get('input')!r:.80})") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if file.suffix not in (".yaml", ".yml") or not file.is_file():
+        raise BadInput(f"profile {str(file)!r} is not known; accepted: {', '.join(PROFILES)} or a .yaml file")
+    if file.stat().st_size > 100_000:
+        raise BadInput(f"profile {str(file)!r} has over 100,000 bytes")
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"profile {str(file)!r} is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(data, dict):
+        raise BadInput(f"profile {str(file)!r} has to be a YAML mapping of settings")
+    return data
+
+
+def _set(data: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for parent in parents:
+        inner = data.get(parent)
+        if not isinstance(inner, dict):
+            raise BadInput(f"{path}: {parent} is not a group of settings")
+        data = inner
+    data[last] = value

@@ -1,0 +1,181 @@
+"""The graph of a profile's runs, and how they get computed: in this process or by several workers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from rlheals.errors import BadInput
+from rlheals.profiles import PROFILES, Profile
+from rlheals.stage import Tick, Work, no_tick
+from rlheals.store import Run, RunSpec, Store, Workspace
+
+STAGES = ("adopt", "pretrain", "sft", "evaluate")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of one base seed, and what each census is for."""
+
+    seed: int
+    base: RunSpec
+    sft: RunSpec
+    censuses: dict[tuple[int, int], RunSpec]
+    rules: dict[int, RunSpec]
+
+    def specs(self) -> list[RunSpec]:
+        """Every run, inputs before those that use them."""
+        return [self.base, self.sft, *self.censuses.values(), *self.rules.values()]
+
+
+def plan(profile: Profile, seed: int, store: Store) -> Plan:
+    """The runs of a profile for one base seed: base -> SFT -> censuses of (step, decode), trials of other rules.
+
+    SFT and decodes get seeds of their own that follow from the base seed, so that two base seeds share no noise.
+    """
+    base = base_spec(profile, seed)
+    sft = RunSpec(stage="sft", settings=profile.sft.model_dump(mode="json"), inputs={"base": store.key(base)}, seed=seed)
+    model = {"model": store.key(sft)}
+
+    def census(step: int, decode: int, **changes: object) -> RunSpec:
+        settings = profile.evaluate.model_copy(update={"folder": f"step-{step:05d}", **changes})
+        return RunSpec(
+            stage="evaluate", settings=settings.model_dump(mode="json"), inputs=model, seed=100 * seed + decode
+        )
+
+    return Plan(
+        seed,
+        base,
+        sft,
+        {(step, decode): census(step, decode) for decode in range(profile.decodes) for step in profile.census_steps},
+        {step: census(step, 0, splits=("rules",), hands=profile.rule_hands) for step in profile.rule_steps},
+    )
+
+
+def base_spec(profile: Profile, seed: int) -> RunSpec:
+    """The base of a seed: seed 0 is the one shipped with the package, every other is pretrained.
+
+    A profile whose model differs from the lab's has no shipped base; then seed 0 is pretrained too.
+    """
+    if seed == 0 and profile.pretrain.model == PROFILES["lab"].pretrain.model and profile.pretrain.variant == "default":
+        from rlheals.adopt import weights_hash
+
+        return RunSpec(stage="adopt", settings={"sha256": weights_hash()})
+    return RunSpec(stage="pretrain", settings=profile.pretrain.model_dump(mode="json"), seed=seed)
+
+
+def run_unit(spec: RunSpec, store: Store, echo: Callable[[str], None], tick: Tick = no_tick) -> Run:
+    """One unit of work: load the run of a spec or compute it; its inputs have to be in the store."""
+    if spec.stage not in STAGES:
+        raise BadInput(f"stage {spec.stage!r} is not known; accepted: {', '.join(STAGES)}")
+    stage = import_module(f"rlheals.{spec.stage}")
+
+    def compute(space: Workspace) -> None:
+        inputs = {name: run.path for name, run in space.inputs.items()}
+        stage.run(Work(space.out, space.scratch, space.settings, space.seed, inputs, tick))
+
+    return store.ensure(spec, compute, echo)
+
+
+def compute(specs: Iterable[RunSpec], store: Store, workers: int = 1, quiet: bool = False) -> list[Run]:
+    """Make sure that all runs are in the store (inputs before their users), with progress; returns them in order.
+
+    With several workers, each is a process of its own that computes one unit at a time. Ctrl-C leaves what is
+    finished; the same call goes on from there.
+    """
+    wanted = list(specs)
+    keys = [store.key(spec) for spec in wanted]
+    echo: Callable[[str], None] = (lambda line: None) if quiet else (lambda line: tqdm.write(line, file=sys.stderr))
+    if workers <= 1 or len(wanted) == 1:
+        return [_with_bar(spec, store, echo, quiet) for spec in wanted]
+    context = multiprocessing.get_context("spawn")
+    waiting = dict(zip(keys, wanted, strict=True))
+    done: set[str] = set()
+    running: dict[Future, str] = {}
+    with (
+        ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool,
+        tqdm(total=len(waiting), unit="run", disable=_no_bar(quiet), dynamic_ncols=True) as bar,
+    ):
+        try:
+            while waiting or running:
+                for key, spec in list(waiting.items()):
+                    if set(spec.inputs.values()) & (set(waiting) | set(running.values())):
+                        continue
+                    running[pool.submit(_in_worker, spec, str(store.root))] = key
+                    del waiting[key]
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    done.add(running.pop(future))
+                    for line in future.result():
+                        echo(line)
+                    bar.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            raise
+    return [store.load(key) for key in keys]
+
+
+def _with_bar(spec: RunSpec, store: Store, echo: Callable[[str], None], quiet: bool) -> Run:
+    with tqdm(desc=spec.stage, disable=_no_bar(quiet), leave=False, dynamic_ncols=True) as bar:
+
+        def tick(done: int, total: int, unit: str) -> None:
+            bar.total, bar.unit = total, unit
+            bar.update(done - bar.n)
+
+        return run_unit(spec, store, echo, tick)
+
+
+def _no_bar(quiet: bool) -> bool | None:
+    """tqdm's `disable`: None means: only on a terminal; inside a notebook bars are shown as well."""
+    return True if quiet or os.environ.get("CI") else None
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _in_worker(spec: RunSpec, root: str) -> list[str]:
+    lines: list[str] = []
+    run_unit(spec, Store(root), lines.append)
+    return lines
+
+
+def episodes(plans: Sequence[Plan], store: Store) -> pd.DataFrame:
+    """The censuses of several base seeds as one table: one row per (base seed, step, decode, hand)."""
+    frames = []
+    for chosen in plans:
+        for (step, decode), spec in chosen.censuses.items():
+            run = store.load(store.key(spec))
+            frame = pd.read_parquet(run.file("episodes.parquet"))
+            frames.append(frame.assign(seed=chosen.seed, step=step, decode=decode))
+    return pd.concat(frames, ignore_index=True)
+
+
+def settings_file(path: Path) -> RunSpec:
+    """A unit of work read from a JSON file: {"stage": ..., "settings": {...}, "inputs": {...}, "seed": 0}."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"settings file {str(path)!r}: {getattr(error, 'strerror', None) or 'is not UTF-8'}") from None
+    import json
+
+    from rlheals.profiles import validated
+
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise BadInput(f"settings file {str(path)!r} is not JSON: {error}") from None
+    return validated(RunSpec, data, f"settings file {path.name}")
