@@ -1,0 +1,221 @@
+"""Exact solver of the 24 game: every solution of four numbers, and the shipped table of solved hands.
+
+A formula is written in one of seven bracket layouts; several formulas can mean one tree of operations.
+The solver combines numbers along the five tree shapes in integer (numerator, denominator) pairs,
+for all orders and operators at once, and then writes each solving tree in every layout that reads as it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from importlib import resources
+from itertools import combinations_with_replacement, permutations, product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlheals.errors import BadInput
+from rlheals.formula import fold
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Pairs = tuple[np.ndarray, np.ndarray]
+
+TARGET = 24
+LARGEST = 13
+OPERATORS = "+-*/"
+TABLE_FILE = "solved_hands.csv"
+TABLE_SHA256 = "b5b2aae3c9f6d5741f6a6871f259939f526925c4af0e0dddefc54ba4f018bd40"
+
+# a, b, c, d are the numbers and 1, 2, 3 the operators
+_LAYOUTS = ("a1b2c3d", "(a1b)2c3d", "(a1b2c)3d", "a1(b2c)3d", "a1(b2c3d)", "a1b2(c3d)", "(a1b)2(c3d)")
+_NUMBERED = str.maketrans("abcd", "1234")
+_SLOTS = str.maketrans({letter: f"{{{slot}}}" for slot, letter in enumerate("abcd")})
+
+Values = tuple[int, ...]
+Tree = Any  # an int, or (operator, left Tree, right Tree)
+
+
+def check_values(values: Values) -> Values:
+    """The four values in ascending order.
+
+    Raises BadInput unless there are four integers from 1 to 13.
+
+    >>> check_values((8, 3, 8, 3))
+    (3, 3, 8, 8)
+    """
+    if len(values) != 4 or not all(type(v) is int and 1 <= v <= LARGEST for v in values):
+        raise BadInput(f"values {tuple(values)!r}: four integers from 1 to {LARGEST} are accepted")
+    return tuple(sorted(values))
+
+
+def solvable(values: Values) -> bool:
+    """Whether + - * / and brackets make 24 from four values, each used once; looked up in the shipped table.
+
+    >>> solvable((3, 3, 8, 8)), solvable((1, 1, 1, 1))
+    (True, False)
+    """
+    return check_values(values) in solved_table()
+
+
+def canonical_solution(values: Values) -> str:
+    """The expert's answer: fewest brackets, then no division if that can be, then first in the alphabet.
+
+    Raises BadInput when there is no solution.
+
+    >>> canonical_solution((3, 8, 3, 8)), canonical_solution((10, 2, 9, 8))
+    ('8/(3-8/3)', '(10+2-9)*8')
+    """
+    ordered = check_values(values)
+    try:
+        return solved_table()[ordered]
+    except KeyError:
+        raise BadInput(f"values {ordered!r}: no formula makes {TARGET}") from None
+
+
+@cache
+def solved_table() -> dict[Values, str]:
+    """Sorted values of every solvable hand from 1 to 13 -> its canonical solution (1,362 entries).
+
+    Read once from the file in the package, whose SHA-256 is checked. Raises BadInput when it differs.
+    """
+    data = resources.files("rlheals").joinpath("reference", TABLE_FILE).read_bytes()
+    if hashlib.sha256(data).hexdigest() != TABLE_SHA256:
+        raise BadInput(f"rlheals/reference/{TABLE_FILE} does not match its SHA-256: install rlheals again")
+    rows = (line.split(",") for line in data.decode("ascii").splitlines()[1:])
+    return {tuple(map(int, row[:4])): row[4] for row in rows}
+
+
+def simplicity(formula: str) -> tuple[int, bool, str]:
+    """Sort key of `canonical_solution`: (brackets, has a division, text)."""
+    return formula.count("("), "/" in formula, formula
+
+
+def write_table(path: Path) -> str:
+    """Solve all 1,820 hands and write the table; returns its SHA-256."""
+    lines = ["a,b,c,d,canonical"]
+    for values in combinations_with_replacement(range(1, LARGEST + 1), 4):
+        if found := solutions(values):
+            lines.append(",".join(map(str, values)) + "," + min(found, key=simplicity))
+    data = ("\n".join(lines) + "\n").encode("ascii")
+    path.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def solutions(values: Values) -> tuple[str, ...]:
+    """Every formula that is exactly 24, in the seven bracket layouts, without spaces, in ASCII order.
+
+    Layouts: no brackets, or around the first two, first three, middle two, last three, last two, or
+    both the first two and the last two numbers. Empty when the hand has no solution.
+    Source: the solution list of the reference environment, with exact arithmetic throughout.
+
+    >>> solutions((3, 3, 8, 8))
+    ('8/(3-8/3)',)
+    >>> len(solutions((1, 5, 10, 10))), solutions((1, 1, 1, 1))
+    (63, ())
+    """
+    return _solutions(check_values(values))
+
+
+@lru_cache(maxsize=2048)
+def _solutions(values: Values) -> tuple[str, ...]:
+    import numpy as np
+
+    orders = sorted(set(permutations(values)))
+    numbers = np.array(orders, dtype=np.int64).T.reshape(4, -1, 1, 1, 1)
+    a, b, c, d = ((column, np.ones_like(column)) for column in numbers)
+    ab, bc, cd = _combine(a, b, 1), _combine(b, c, 2), _combine(c, d, 3)
+    by_shape = {
+        "(((ab)c)d)": _combine(_combine(ab, c, 2), d, 3),
+        "((a(bc))d)": _combine(_combine(a, bc, 1), d, 3),
+        "((ab)(cd))": _combine(ab, cd, 2),
+        "(a((bc)d))": _combine(a, _combine(bc, d, 3), 1),
+        "(a(b(cd)))": _combine(a, _combine(b, cd, 2), 1),
+    }
+    layouts = _layouts_by_tree()
+    found = {
+        layout.format(*orders[order])
+        for shape, (numerator, denominator) in by_shape.items()
+        for order, *operators in np.argwhere(
+            (numerator == TARGET * denominator) & (denominator != 0)
+        ).tolist()
+        for layout in layouts.get((shape, *operators), ())
+    }
+    return tuple(sorted(found))
+
+
+def _hits(numerators: np.ndarray, denominators: np.ndarray) -> list[list[int]]:
+    """Indices (order, operator 1, operator 2, operator 3) of the values that are the target."""
+    import numpy as np
+
+    return np.argwhere((numerators == TARGET * denominators) & (denominators != 0)).tolist()
+
+
+def _combine(left: Pairs, right: Pairs, axis: int) -> Pairs:
+    """left (+, -, *, /) right as (numerators, denominators), the four along a new axis of operators.
+
+    A denominator of 0 means "no value" and stays 0 whatever is done with it.
+    """
+    import numpy as np
+
+    (a, b), (c, d) = left, right
+    ad, cb, ac, bd = a * d, c * b, a * c, b * d
+    quotient = cb * (d != 0)
+    numerators = np.concatenate(np.broadcast_arrays(ad + cb, ad - cb, ac, ad), axis=axis)
+    return numerators, np.concatenate(np.broadcast_arrays(bd, bd, bd, quotient), axis=axis)
+
+
+@cache
+def _layouts_by_tree() -> dict[tuple[Any, ...], tuple[str, ...]]:
+    """(shape of the tree, its three operators from left to right) -> the layouts that read as this tree."""
+    readings: dict[tuple[Any, ...], list[str]] = {}
+    for layout, operators in product(_LAYOUTS, product(range(4), repeat=3)):
+        marks = dict(zip("123", (OPERATORS[o] for o in operators), strict=True))
+        text = "".join(marks.get(character, character) for character in layout)
+        shape = fold(text.translate(_NUMBERED), lambda _, x, y: f"({x}{y})", lambda n: "abcd"[n - 1])
+        template = text.translate(_SLOTS)
+        readings.setdefault((shape, *operators), []).append(template)
+    return {key: tuple(templates) for key, templates in readings.items()}
+
+
+def solution_trees(values: Values) -> Iterator[Tree]:
+    """Every sequence of three merges of two numbers that ends in exactly 24, as the tree it builds.
+
+    A merge replaces two entries by their sum, product, either difference or either quotient; the order of
+    the operands of + and * counts once, equal cards and independent merges count separately. Over the
+    1,820 hands from 1 to 13 there are 31,152 such sequences.
+
+    >>> list(solution_trees((3, 3, 8, 8)))[0]
+    ('/', 8, ('-', 3, ('/', 8, 3)))
+    """
+    yield from _merge([(value, 1, value) for value in check_values(values)])
+
+
+def _merge(entries: list[tuple[int, int, Tree]]) -> Iterator[Tree]:
+    for i in range(1, len(entries)):
+        for j in range(i):
+            merged = _merged(entries[j], entries[i])
+            if len(entries) == 2:
+                yield from (tree for a, b, tree in merged if a == TARGET * b)
+            else:
+                rest = entries[:j] + entries[j + 1 : i] + entries[i + 1 :]
+                for entry in merged:
+                    yield from _merge([*rest, entry])
+
+
+def _merged(left: tuple[int, int, Tree], right: tuple[int, int, Tree]) -> list[tuple[int, int, Tree]]:
+    (a, b, x), (c, d, y) = left, right
+    ad, cb, bd = a * d, c * b, b * d
+    merged = [
+        (ad + cb, bd, ("+", x, y)),
+        (a * c, bd, ("*", x, y)),
+        (ad - cb, bd, ("-", x, y)),
+        (cb - ad, bd, ("-", y, x)),
+    ]
+    if c:
+        merged.append((ad, cb, ("/", x, y)))
+    if a:
+        merged.append((cb, ad, ("/", y, x)))
+    return merged

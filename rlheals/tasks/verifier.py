@@ -1,0 +1,241 @@
+"""Verdicts on a formula for a hand: ours (exact, the worst complaint) and the reference's (floats, summed)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
+
+from rlheals.cards import FACES, ID_RULE, LABELS, OOD_RULE, TARGET, Rule, solutions
+from rlheals.formula import FormulaError, Token, evaluate_float, parse, tokenize
+from rlheals.solver import LARGEST, Values
+from rlheals.tasks.base import Verdict
+
+REWARDS = {
+    "correct": 5.0,
+    "partial": 1.0,
+    "no_solution": -1.0,
+    "wrong_number": -2.0,
+    "wrong_rule": -2.0,
+    "illegal_formula": -3.0,
+}
+NO_FORMULA = "the answer has no formula"
+
+
+class Complaint(NamedTuple):
+    """One thing that is wrong with a formula: its category and a clause for the feedback."""
+
+    category: str
+    clause: str
+
+
+def judge(formula: str | None, hand: Sequence[str], rule: Rule) -> Verdict:
+    """The verdict with exact arithmetic; the most severe complaint alone sets the reward.
+
+    correct +5: every value once, exactly 24. partial +1: a listed solution that lacks its closing bracket.
+    illegal_formula -3: no formula, or not readable. wrong_rule -2: exactly 24, with the values that the hand
+    has under another rule. wrong_number -2: other numbers than the hand's. no_solution -1: not 24, or no value.
+    Only what stands before the first `=` is read. Source: the reference environment's rewards.
+
+    >>> judge("8/(3-8/3)=24", ("8", "3", "3", "8"), Rule(10, 10, 10)).reward
+    5.0
+    >>> judge("11+13*(5-4)", ("J", "K", "5", "4"), Rule(10, 10, 10)).read_as
+    'ood'
+    """
+    if formula is None:
+        return _verdict("illegal_formula", [NO_FORMULA])
+    text = formula.split("=", 1)[0]
+    values = rule.values(hand)
+    try:
+        parsed = parse(text)
+    except FormulaError as error:
+        if _is_unfinished_solution(text, values):
+            return _verdict("partial", ["the formula begins a solution but a closing bracket is missing"])
+        where = f"at character {error.position + 1}, {error.reason}"
+        return _verdict("illegal_formula", [f"the formula cannot be read: {where}"])
+    if sorted(parsed.numbers) != sorted(values):
+        complaints = [complaint.clause for complaint in number_complaints(parsed.numbers, values)]
+        read_as = read_under(hand, parsed.numbers) if parsed.value == TARGET else None
+        if read_as is None:
+            return _verdict("wrong_number", complaints)
+        return _verdict("wrong_rule", [*complaints, "it would be right under another rule"], read_as)
+    if parsed.value == TARGET:
+        return _verdict("correct", ["the formula is right"])
+    return _verdict("no_solution", [_no_solution(tokenize(text), values)])
+
+
+def judge_as_reference(formula: str | None, hand: Sequence[str], rule: Rule) -> Verdict:
+    """The verdict of the reference environment: penalties summed, spaces illegal, Python's floating point.
+
+    A sum of several penalties, and 0, has the category `aggregated`: 0 is given for a listed solution whose
+    value in floating point is not 24. Text beyond the caps of `rlheals.formula` counts as having no value.
+
+    >>> judge_as_reference("8/(3-8/3)=24", ("8", "3", "3", "8"), Rule(10, 10, 10)).reward
+    0.0
+    >>> judge_as_reference("2+11*(3-1)", ("J", "3", "2", "A"), Rule(10, 10, 10)).reward
+    -4.0
+    """
+    if formula is None:
+        return _verdict("illegal_formula", [NO_FORMULA])
+    text = formula.split("=", 1)[0]
+    values = rule.values(hand)
+    try:
+        if " " in text:
+            raise FormulaError("illegal character ' '", text.index(" "))
+        tokens = tokenize(text)
+    except FormulaError as error:
+        where = f"at character {error.position + 1}, {error.reason}"
+        return _verdict("illegal_formula", [f"the formula cannot be read: {where}"])
+    numbers = [_small_number(token.text) for token in tokens if token.is_number]
+    complaints = sequence_complaints(tokens) + number_complaints(numbers, values)
+    if complaints:
+        return _summed(complaints)
+    try:
+        value: float | None = evaluate_float(text)
+    except FormulaError:
+        value = None
+    if value == TARGET:
+        return _verdict("correct", ["the formula is right"])
+    if len(tokens) == longest_beginning(tokens, values):
+        if value is None:
+            return _verdict("partial", ["the formula begins a solution but a closing bracket is missing"])
+        return Verdict(False, 0.0, "aggregated", ".")
+    return _verdict("no_solution", [_no_solution(tokens, values)])
+
+
+def sequence_complaints(tokens: Sequence[Token]) -> list[Complaint]:
+    """What is wrong with the order of the tokens, a complaint per violation; unclosed brackets are not seen.
+
+    A number belongs at the start or after an operator or `(`; an operator after a number or `)`; `(` not after
+    a number or `)`; `)` not after an operator or `(`, and there must be a `(` to close.
+
+    >>> [complaint.clause for complaint in sequence_complaints(tokenize("3 4)"))]
+    ["'4' may not follow '3'", "nothing is open for ')' to close"]
+    """
+    complaints: list[Complaint] = []
+    before, opened = "", 0
+    for token in tokens:
+        text = token.text
+        after_value = before == ")" or before.isdigit()
+        wanted_after_value = text != "(" and not token.is_number
+        if after_value != wanted_after_value and not (text == ")" and not before):
+            seen = repr(before[:20]) if before else "the beginning"
+            complaints.append(Complaint("illegal_formula", f"{text[:20]!r} may not follow {seen}"))
+        if text == "(":
+            opened += 1
+        elif text == ")":
+            if opened == 0:
+                complaints.append(Complaint("illegal_formula", "nothing is open for ')' to close"))
+            opened = max(0, opened - 1)
+        before = text
+    return complaints
+
+
+def number_complaints(numbers: Sequence[int], values: Values) -> list[Complaint]:
+    """What is wrong with the numbers: foreign ones, else over-used ones; and, independently, unused ones.
+
+    >>> [complaint.clause for complaint in number_complaints((3, 3, 5, 6), (3, 5, 6, 10))]
+    ['3 is used too often', '10 is not used']
+    """
+    used, owned = Counter(numbers), Counter(values)
+    complaints = []
+    if foreign := sorted(used.keys() - owned.keys()):
+        verb = "is" if len(foreign) == 1 else "are"
+        complaints.append(Complaint("wrong_number", f"{_listed(foreign)} {verb} not among the hand's values"))
+    elif excess := sorted((used - owned).keys()):
+        complaints.append(Complaint("wrong_number", f"{_listed(excess)} {_is(excess)} used too often"))
+    if unused := sorted((owned - used).keys()):
+        complaints.append(Complaint("wrong_number", f"{_listed(unused)} {_is(unused)} not used"))
+    return complaints
+
+
+def read_under(hand: Sequence[str], numbers: Sequence[int]) -> str | None:
+    """The rule under which these numbers are the hand's values, None if there is none.
+
+    `id` or `ood` where that rule gives these numbers, else the values of the hand's faces, such as `J5-Q7`.
+
+    >>> read_under(("A", "J", "Q", "J"), (5, 1, 7, 5)), read_under(("A", "J", "2", "J"), (5, 1, 7, 2))
+    ('J5-Q7', None)
+    """
+    wanted = sorted(numbers)
+    for rule in (ID_RULE, OOD_RULE):
+        if sorted(rule.values(hand)) == wanted:
+            return rule.name
+    faces = [face for face in FACES if face in hand]
+    candidates = sorted({number for number in numbers if 1 <= number <= LARGEST})
+    for assignment in product(candidates, repeat=len(faces)):
+        face_values = dict(zip(faces, assignment, strict=True))
+        if sorted(face_values.get(label) or LABELS.index(label) + 1 for label in hand) == wanted:
+            return "-".join(f"{face}{value}" for face, value in face_values.items())
+    return None
+
+
+def longest_beginning(tokens: Sequence[Token], values: Values) -> int:
+    """How many leading tokens are also the leading tokens of some listed solution of the hand.
+
+    >>> longest_beginning(tokenize("8/(3*8/3)"), (3, 3, 8, 8))
+    4
+    """
+    best = 0
+    for solution in _solution_tokens(tuple(sorted(values))):
+        count = 0
+        for token, expected in zip(tokens, solution, strict=False):
+            if token.text != expected:
+                break
+            count += 1
+        best = max(best, count)
+    return best
+
+
+@lru_cache(maxsize=2048)
+def _solution_tokens(values: Values) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(token.text for token in tokenize(text)) for text in solutions(values))
+
+
+def _is_unfinished_solution(text: str, values: Values) -> bool:
+    """Whether closing brackets at the end are all that a listed solution has more than this text."""
+    try:
+        tokens = tokenize(text)
+    except FormulaError:
+        return False
+    numbers = [_small_number(token.text) for token in tokens if token.is_number]
+    return sorted(numbers) == sorted(values) and longest_beginning(tokens, values) == len(tokens)
+
+
+def _no_solution(tokens: Sequence[Token], values: Values) -> str:
+    count = longest_beginning(tokens, values)
+    if count == 0:
+        return f"the formula is not {TARGET} and no solution begins like it"
+    beginning = "".join(token.text for token in tokens[:count])
+    return f"the formula is not {TARGET}, but a solution can begin with {beginning}"
+
+
+def _summed(complaints: Sequence[Complaint]) -> Verdict:
+    total = sum(REWARDS[complaint.category] for complaint in complaints)
+    category = complaints[0].category if len(complaints) == 1 else "aggregated"
+    return Verdict(False, total, category, _sentence([complaint.clause for complaint in complaints]))
+
+
+def _verdict(category: str, clauses: Sequence[str], read_as: str | None = None) -> Verdict:
+    return Verdict(category == "correct", REWARDS[category], category, _sentence(clauses), read_as)
+
+
+def _sentence(clauses: Sequence[str]) -> str:
+    text = "; ".join(clauses)
+    return text[:1].upper() + text[1:] + "."
+
+
+def _small_number(text: str) -> int:
+    """The number, or a stand-in for one too large to be on any card (so that no huge integer is made)."""
+    digits = text.lstrip("0")
+    return int(digits or "0") if len(digits) <= 6 else 10**6
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:8]))
+
+
+def _is(numbers: Sequence[int]) -> str:
+    return "is" if len(numbers) == 1 else "are"
