@@ -169,7 +169,7 @@ def census(name: str) -> tuple[Hand, ...]:
     """Every hand of a named set, in the order of `all_hands`.
 
     `id`: solvable under the ID rule; `ood`: with a face card, solvable under the OOD rule; `both`: with a
-    face card, solvable under both. Any other text that `Rule.parse` reads: with a face card, solvable under it.
+    face card, solvable under both. Any other `Rule.parse` text: with a face card, solvable under it.
     Raises BadInput for other names. Source: the support of the reference environment's deals.
 
     >>> len(census("id")), len(census("ood")), len(census("both")), len(census("J5-Q7-K2"))
@@ -190,7 +190,7 @@ def split_of(values: Values) -> str:
     """The part of an ID hand: `sft`, `rl` or `held_out`, by its values under the ID rule, in any order.
 
     The 566 solvable value multisets, sorted by the SHA-256 of their text, are cut at 60 % and 80 %: hands
-    that differ only in 10, J, Q, K share a part. SFT trains on `sft`, RL on `sft` and `rl`, nothing on `held_out`.
+    that differ only in 10, J, Q, K share a part. SFT trains on `sft`, RL on `sft` and `rl`.
     Raises BadInput when the values have no solution or exceed 10.
 
     >>> split_of((1, 5, 10, 10)) == split_of((10, 1, 10, 5))

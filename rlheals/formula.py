@@ -163,6 +163,10 @@ def _inexact(operator: str, left: float, right: float) -> float:
     return left / right
 
 
+def _seen(token: Token) -> str:
+    return f"{token.text!r:.20}" if token.text else "the end"
+
+
 class _Descent:
     """One recursive descent over the tokens of one text, calculating while it reads."""
 
@@ -185,7 +189,7 @@ class _Descent:
         value = self._expression()
         if self.next < len(self.tokens):
             token = self.tokens[self.next]
-            raise self._error(f"an operator is expected, not {token.text!r}", token)
+            raise self._error(f"an operator is expected, not {_seen(token)}", token)
         return value
 
     def _error(self, reason: str, token: Token) -> FormulaError:
@@ -216,10 +220,9 @@ class _Descent:
         if token.text == "(":
             return self._bracket(token)
         if not token.text or not token.is_number:
-            seen = repr(token.text) if token.text else "the end"
-            raise self._error(f"a number or '(' is expected, not {seen}", token)
+            raise self._error(f"a number or '(' is expected, not {_seen(token)}", token)
         if len(token.text) > 1 and token.text[0] == "0":
-            raise self._error(f"the number {token.text!r} has a leading zero", token)
+            raise self._error(f"the number {_seen(token)} has a leading zero", token)
         self.next += 1
         self.numbers.append(int(token.text))
         return self.leaf(self.numbers[-1])
@@ -232,8 +235,7 @@ class _Descent:
         value = self._expression()
         token = self._peek()
         if token.text != ")":
-            seen = repr(token.text) if token.text else "the end"
-            raise self._error(f"an operator or ')' is expected, not {seen}", token)
+            raise self._error(f"an operator or ')' is expected, not {_seen(token)}", token)
         self.next += 1
         self.depth -= 1
         return value

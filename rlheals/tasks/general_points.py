@@ -36,7 +36,7 @@ Answer with one JSON object that has these three fields:
 
 
 class GeneralPoints:
-    """The task of the paper; `compat="reference"` sums penalties and compares floats, as the original code does.
+    """The task of the paper; `compat="reference"` sums penalties and compares floats as the original does.
 
     >>> task = GeneralPoints()
     >>> item = task.item(("A", "J", "Q", "K"), OOD_RULE)

@@ -1,4 +1,4 @@
-"""Verdicts on a formula for a hand: ours (exact, the worst complaint) and the reference's (floats, summed)."""
+"""Verdicts on a formula for a hand: ours (exact, worst complaint) and the reference's (floats, summed)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ REWARDS = {
     "wrong_rule": -2.0,
     "illegal_formula": -3.0,
 }
+TOO_LARGE = 10**6
+MOST_CLAUSES = 8
 NO_FORMULA = "the answer has no formula"
 
 
@@ -35,8 +37,8 @@ def judge(formula: str | None, hand: Sequence[str], rule: Rule) -> Verdict:
     """The verdict with exact arithmetic; the most severe complaint alone sets the reward.
 
     correct +5: every value once, exactly 24. partial +1: a listed solution that lacks its closing bracket.
-    illegal_formula -3: no formula, or not readable. wrong_rule -2: exactly 24, with the values that the hand
-    has under another rule. wrong_number -2: other numbers than the hand's. no_solution -1: not 24, or no value.
+    illegal_formula -3: no formula, or not readable. wrong_rule -2: exactly 24, with the values of the hand
+    under another rule. wrong_number -2: other numbers than the hand's. no_solution -1: not 24, or no value.
     Only what stands before the first `=` is read. Source: the reference environment's rewards.
 
     >>> judge("8/(3-8/3)=24", ("8", "3", "3", "8"), Rule(10, 10, 10)).reward
@@ -106,10 +108,10 @@ def judge_as_reference(formula: str | None, hand: Sequence[str], rule: Rule) -> 
 
 
 def sequence_complaints(tokens: Sequence[Token]) -> list[Complaint]:
-    """What is wrong with the order of the tokens, a complaint per violation; unclosed brackets are not seen.
+    """What is wrong with the order of the tokens, one by one; unclosed brackets are not seen.
 
-    A number belongs at the start or after an operator or `(`; an operator after a number or `)`; `(` not after
-    a number or `)`; `)` not after an operator or `(`, and there must be a `(` to close.
+    A number belongs at the start or after an operator or `(`; an operator after a number or `)`; `(` not
+    after a number or `)`; `)` not after an operator or `(`, and there must be a `(` to close.
 
     >>> [complaint.clause for complaint in sequence_complaints(tokenize("3 4)"))]
     ["'4' may not follow '3'", "nothing is open for ')' to close"]
@@ -223,18 +225,18 @@ def _verdict(category: str, clauses: Sequence[str], read_as: str | None = None) 
 
 
 def _sentence(clauses: Sequence[str]) -> str:
-    text = "; ".join(clauses)
+    text = "; ".join(clauses[:MOST_CLAUSES])
     return text[:1].upper() + text[1:] + "."
 
 
 def _small_number(text: str) -> int:
     """The number, or a stand-in for one too large to be on any card (so that no huge integer is made)."""
     digits = text.lstrip("0")
-    return int(digits or "0") if len(digits) <= 6 else 10**6
+    return int(digits or "0") if len(digits) <= 6 else TOO_LARGE
 
 
 def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:8]))
+    return ", ".join(str(number) if number < TOO_LARGE else "a large number" for number in numbers[:8])
 
 
 def _is(numbers: Sequence[int]) -> str:
