@@ -28,8 +28,8 @@ class GeneralPointsEnv(gymnasium.Env[Observation, str]):
 
     Observation: `prompt` (text), `feedback` (text on the last attempt, empty before the first) and
     `attempts_left` (0..attempts). Action: the reply, any text. Reward: `Verdict.reward`. Terminated when
-    solved; truncated with the last failed attempt. Under `compat="reference"` one more reply is taken after the last
-    judged one: it is not judged, earns -1 and truncates.
+    solved; truncated with the last failed attempt. Under `compat="reference"` one more reply is taken after
+    the last judged one: it is not judged, earns -1 and truncates.
     Raises BadInput for settings, actions or reset options that cannot be used.
 
     >>> env = GeneralPointsEnv(split="ood")
