@@ -1,0 +1,317 @@
+"""The project files agree with each other, and the book's prose types no results.
+
+A reader who installs from `environment.yml`, from `requirements.txt` or with pip must get the same packages,
+and a number in the prose must come from a result file or carry its source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+import tomllib
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from rlheals import evaluate
+from rlheals.cards import ID_RULE, all_hands, census, split_of
+from rlheals.dialects import Reply
+from rlheals.engines import Generation
+from rlheals.rollout import Attempt, Episode
+from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.verifier import REWARDS
+
+ROOT = Path(__file__).resolve().parents[1]
+NINE = (
+    "jupyter-book",
+    "papermill",
+    "torch",
+    "transformers",
+    "trl",
+    "vllm",
+    "matplotlib",
+    "ipywidgets",
+    "nbval",
+)
+VENDOR = ROOT / "book/_static/vendor"
+PROSE = sorted((ROOT / "book").glob("*.md"))
+
+
+# --- dependencies: pyproject is the source, the other lists repeat it
+
+
+def declared() -> dict[str, Requirement]:
+    """All requirements of pyproject.toml, of every extra, by canonical name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
+    return {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines}
+
+
+def pinned() -> dict[str, str]:
+    """Name to exact version, from constraints.txt."""
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    for line in lines:
+        assert re.fullmatch(r"[a-z0-9.-]+==[0-9][0-9A-Za-z.]*", line), f"not an exact pin: {line}"
+    return dict(line.split("==") for line in lines)
+
+
+def environment_lines() -> tuple[list[str], list[str]]:
+    """The requirements of environment.yml's pip section: those in force, and the commented GPU section."""
+    text = (ROOT / "environment.yml").read_text()
+    pip = next(part["pip"] for part in yaml.safe_load(text)["dependencies"] if isinstance(part, dict))
+    return [line for line in pip if not line.startswith("-")], re.findall(r"^ *# - (\S+)$", text, flags=re.M)
+
+
+def test_environment_names_all_nine_packages() -> None:
+    active, gpu = environment_lines()
+    names = {canonicalize_name(Requirement(line).name) for line in active}
+    assert names == set(NINE) - {"vllm"}
+    assert [canonicalize_name(Requirement(line).name) for line in gpu] == ["vllm"]
+
+
+def test_environment_repeats_the_ranges_of_pyproject() -> None:
+    active, gpu = environment_lines()
+    source = declared()
+    for line in active + gpu:
+        requirement = Requirement(line)
+        assert requirement.specifier == source[canonicalize_name(requirement.name)].specifier, line
+
+
+def test_requirements_only_points() -> None:
+    lines = (ROOT / "requirements.txt").read_text().split("\n")
+    assert lines == ["-c constraints.txt", "-e .[book,test]", ""]
+
+
+def test_constraints_pin_every_declared_package_inside_its_range() -> None:
+    pins = pinned()
+    for name, requirement in declared().items():
+        if name == "vllm":
+            assert name not in pins, "vllm pins its own torch and numpy; it stays out of the CPU lock"
+            continue
+        assert name in pins, f"{name} has no pin in constraints.txt"
+        assert requirement.specifier.contains(pins[name]), (
+            f"{name}=={pins[name]} is outside {requirement.specifier}"
+        )
+
+
+# --- the book's files
+
+
+def config() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "_config.yml").read_text())
+
+
+def toc_files() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+def source_of(entry: str) -> Path:
+    """The committed file behind an entry: a page, or the notebook that is executed into it."""
+    path = Path(entry)
+    if path.parent.name == "_generated":
+        return ROOT / "notebooks" / f"{path.name}.ipynb"
+    return ROOT / f"{entry}.md"
+
+
+@pytest.mark.parametrize("entry", toc_files())
+def test_every_page_in_the_table_of_contents_exists(entry: str) -> None:
+    assert source_of(entry).is_file(), f"{entry}: {source_of(entry)} is missing"
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    entries = {source_of(entry) for entry in toc_files()}
+    assert {*PROSE, *(ROOT / "notebooks").glob("*.ipynb")} == entries
+
+
+def test_vendored_files_have_their_published_hash() -> None:
+    table = dict(
+        re.findall(
+            r"^\| `([\w.-]+)` \|.*`([0-9a-f]{64})` \|$", (VENDOR / "README.md").read_text(), flags=re.M
+        )
+    )
+    files = {path.name for path in VENDOR.iterdir()} - {"README.md"}
+    assert files == table.keys()
+    for name, digest in table.items():
+        assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_the_book_loads_no_script_from_elsewhere() -> None:
+    sphinx = config()["sphinx"]["config"]
+    assert sphinx["nb_ipywidgets_js"] == {}
+    assert (ROOT / "book/_static" / sphinx["mathjax_path"]).is_file()
+    assert "launch_buttons" not in config(), (
+        "the theme's own buttons point at executed copies that are not in git"
+    )
+    style = "".join(path.read_text() for path in (ROOT / "book/_static").glob("*.css"))
+    for text in (yaml.safe_dump(sphinx), style):
+        assert not re.search(r"https?:|//cdn|url\(", text)
+
+
+@pytest.fixture(scope="module")
+def book_launch() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("book_launch", ROOT / "book/_ext/book_launch.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://github.com/OWNER/rlheals",
+        "",
+        "https://github.com/ada",
+        "https://example.org/ada/rlheals",
+        "x",
+    ],
+)
+def test_placeholder_address_gives_no_link(book_launch: ModuleType, url: str) -> None:
+    row = book_launch.launch_row(url, "main", "01_sft_forgets")
+    assert "not published yet" in row
+    assert "href" not in row
+
+
+def test_real_address_gives_links_to_the_source_notebook(book_launch: ModuleType) -> None:
+    row = book_launch.launch_row("https://github.com/ada/lovelace", "main", "01_sft_forgets")
+    assert "not published yet" not in row
+    hosts = re.findall(r'href="https://([^/"]+)/', row)
+    assert hosts == ["colab.research.google.com", "mybinder.org", "github.com"]
+    assert row.count("ada/lovelace") == 3
+    assert row.count("01_sft_forgets.ipynb") == 3
+    assert "_generated" not in row
+
+
+# --- prose: numbers come from results or carry their source
+
+NUMBER = re.compile(r"(?<![\w.])(?:\d+(?:\.\d+)?\s?(?:%|percent\b|per cent\b|points?\b)|0?\.\d+|\d+\.\d+)")
+NOMINAL = re.compile(r"95 % interval")
+LABELS = re.compile(r"Python \d\.\d+|arXiv \d{4}\.\d{5}")
+CITED = re.compile(r"\{cite(?::\w+)?\}`")
+
+
+def typed_results(markdown: str) -> list[str]:
+    """The sentences that type a percentage or a decimal fraction without citing where it comes from.
+
+    Code, mathematics, tables, the nominal level of an interval, and the names of Python versions and arXiv
+    numbers are no results and are left out.
+
+    >>> typed_results("OOD accuracy fell to 12 %. Theirs fell to 9 % {cite}`x`.")
+    ['OOD accuracy fell to 12 %.']
+    """
+    text = re.sub(r"^(`{3,}|~{3,}|\$\$).*?^\1", "", markdown, flags=re.M | re.S)
+    text = "\n".join(line for line in text.split("\n") if not line.startswith("|"))
+    sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z*`\-(])|\n\s*\n|\n(?=- )", text)
+    found = []
+    for sentence in sentences:
+        plain = re.sub(r"`[^`]*`", "", LABELS.sub("", NOMINAL.sub("", sentence)))
+        if NUMBER.search(plain) and not CITED.search(sentence):
+            found.append(" ".join(sentence.split()))
+    return found
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)
+def test_prose_types_no_result(path: Path) -> None:
+    assert typed_results(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "The peak was 34 % high.",
+        "It fell by 2.5 points after step 40.",
+        "OOD accuracy ended at .10 here.",
+        "The ratio is 0.75; see the figure.",
+        "First {cite}`a` says so. Ours came to 12 percent.",
+    ],
+)
+def test_lint_sees_a_typed_result(line: str) -> None:
+    assert len(typed_results(f"A sentence before.\n\n{line}\n")) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "The peak was 17.52 percent {cite}`a`.",
+        "| 17.52 | 19.67 |",
+        "```text\n0.75\n```",
+        "All intervals are 95 % intervals.",
+        "At step 40 of 2,560 it turned.",
+        "`head_dim 0.5`",
+    ],
+)
+def test_lint_lets_sources_tables_and_code_pass(line: str) -> None:
+    assert typed_results(f"A sentence before.\n\n{line}\n") == []
+
+
+def test_glossary_explains_every_word_once() -> None:
+    text = (ROOT / "book/glossary.md").read_text()
+    block = re.search(r"```\{glossary\}\n(.*?)```", text, flags=re.S)
+    assert block is not None
+    terms = re.findall(r"^(\S.*)$", block.group(1), flags=re.M)
+    assert terms == sorted(set(terms), key=lambda term: term.lower().replace("-", " "))
+
+
+def glossary_names(section: str) -> set[str]:
+    """The names in the first column of one of the glossary's tables."""
+    text = (ROOT / "book/glossary.md").read_text()
+    body = text.split(f"## {section}\n")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in body.split("\n") if line.startswith("| `")]
+    return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+
+
+@pytest.fixture(scope="module")
+def attempts() -> pd.DataFrame:
+    """A census of one hand: the columns that the stage itself writes."""
+    task = GeneralPoints()
+    (item,) = task.items("ood")[:1]
+    reply = Reply("8/(3-8/3)", "target", (3, 3, 8, 8))
+    generation = Generation(tokens=(1,), logprobs=np.zeros(1), entropies=np.zeros(1))
+    verdict = task.grade(item, reply.text)
+    episode = Episode(item, item.id, [Attempt((1,), generation, reply, verdict)])
+    return pd.DataFrame(evaluate._rows(episode, "target"))
+
+
+def test_glossary_explains_every_column(attempts: pd.DataFrame) -> None:
+    episodes = evaluate.episodes_table(attempts)
+    (entry,) = evaluate.summary(attempts, episodes).values()
+    assert glossary_names("Columns of `attempts.parquet`") == set(attempts.columns)
+    assert glossary_names("Columns of `episodes.parquet`") == set(episodes.columns)
+    assert glossary_names("Fields of `summary.json`") == entry.keys()
+
+
+def test_task_page_states_the_counts_that_the_code_gives() -> None:
+    text = (ROOT / "book/task.md").read_text()
+    hands = census("id")
+    value_sets = {tuple(sorted(ID_RULE.values(hand))) for hand in hands}
+    table = text.split("## The census")[1].split("## The verifier")[0]
+    shown = [int(number.replace(",", "")) for number in re.findall(r"\| ([\d,]+) (?=\|)", table)]
+    assert shown == [len(all_hands()), len(hands), len(value_sets), len(census("ood")), len(census("both"))]
+    parts = Counter(split_of(values) for values in value_sets)
+    shares = dict(re.findall(r"\| `(\w+)` \| (\d+) % \|", table))
+    assert shares == {part: f"{100 * count / len(value_sets):.0f}" for part, count in parts.items()}
+
+
+def test_task_page_states_every_category_with_its_reward() -> None:
+    text = (ROOT / "book/task.md").read_text()
+    assert dict(re.findall(r"^\| `(\w+)` \|.*\| ([+-]\d) \|$", text, flags=re.M)) == {
+        name: f"{reward:+.0f}" for name, reward in REWARDS.items()
+    }
