@@ -120,6 +120,13 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
     return 1.0 - math.exp(log_front) * _beta_continued_fraction(b, a, 1.0 - x) / b
 
 
+def _t_upper_tail(t: float, df: float) -> float:
+    square = t * t
+    if square < df:  # df / (df + t^2) is near 1 and would keep few digits of a small t
+        return (1.0 - incomplete_beta(0.5, df / 2, square / (df + square))) / 2
+    return incomplete_beta(df / 2, 0.5, df / (df + square)) / 2
+
+
 @lru_cache(maxsize=1024)
 def t_quantile(probability: float, df: float) -> float:
     """t with P(T <= t) = probability for Student's T with df > 0 degrees of freedom (not only whole numbers).
@@ -142,7 +149,7 @@ def t_quantile(probability: float, df: float) -> float:
     log_density_scale = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - 0.5 * math.log(df * math.pi)
     t = normal_quantile(probability)
     for _ in range(200):
-        tail = incomplete_beta(df / 2, 0.5, df / (df + t * t)) / 2
+        tail = _t_upper_tail(t, df)
         density = math.exp(log_density_scale - (df + 1) / 2 * math.log1p(t * t / df))
         step = (tail - upper) / density
         t += step

@@ -98,8 +98,8 @@ def nested_bootstrap(
       For the mean of a complete table this is `t_interval`.
     * "decodes" alone: within each seed; holds for these trained models only.  df = seeds (decodes - 1).
     * "hands": as drawn from a larger set of hands.  df = hands - 1.
-    * "hands" with one of the others: R rows (seeds, or decodes per seed) and H hands are resampled, each alone
-      and both together.  A = var*(T(rows)) R/(R - 1), B = var*(T(hands)) H/(H - 1), and
+    * "hands" with one of the others: R rows (seeds, or decodes per seed) and H hands are resampled, each
+      alone and both together.  A = var*(T(rows)) R/(R - 1), B = var*(T(hands)) H/(H - 1), and
       E = var*(T(rows, hands) - T(rows) - T(hands)) R/(R - 1) H/(H - 1).  A and B both hold the noise E of the
       single cells, which is counted once: half width^2 = t(rows)^2 A + t(hands)^2 max(B - E, 0).
 

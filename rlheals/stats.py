@@ -57,8 +57,8 @@ def wilson(successes: SupportsIndex, n: SupportsIndex, level: float = 0.95) -> I
     """Wilson's score interval for the proportion successes / n.
 
     The p with |k/n - p| <= z sqrt(p (1 - p) / n).  Within [0, 1], and of positive width at k = 0 and k = n.
-    It carries the noise of one attempt per hand only: not the training seed's.  Coverage, averaged over p, is
-    95.0 to 95.4 % from n = 10 on; at single p it dips (lowest 93 % at n = 796, 86 % at n = 10, p near 0 or 1).
+    It carries the noise of one attempt per hand only: not the training seed's.  Coverage, averaged over p,
+    is 95.0 to 95.4 % from n = 10 on; at single p it dips (93 % at n = 796, 86 % at n = 10, near 0 or 1).
     Raises BadInput unless 0 <= successes <= n, n >= 1, 0 < level < 1.  Source: Wilson 1927.
 
     >>> str(wilson(41, 234))

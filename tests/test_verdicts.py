@@ -1,0 +1,183 @@
+"""Verdicts: every ordering of low, high, 0 and margin; every combination of parts; the laws for all."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlheals.errors import BadInput
+from rlheals.intervals import Interval
+from rlheals.verdicts import VERDICTS, Verdict, all_of, verdict
+
+MARGIN = 0.05
+# one place in each region that 0 and the margin cut the line into, and the two cuts themselves
+PLACES = {"below": -0.02, "0": 0.0, "between": 0.03, "margin": MARGIN, "above": 0.08}
+EXPECTED: dict[tuple[str, str], Verdict] = {
+    ("below", "below"): "differs",
+    ("below", "0"): "differs",
+    ("below", "between"): "differs",
+    ("below", "margin"): "differs",
+    ("below", "above"): "not shown",
+    ("0", "0"): "differs",
+    ("0", "between"): "differs",
+    ("0", "margin"): "differs",
+    ("0", "above"): "not shown",
+    ("between", "between"): "holds in part",
+    ("between", "margin"): "holds in part",
+    ("between", "above"): "holds in part",
+    ("margin", "margin"): "holds in part",
+    ("margin", "above"): "holds in part",
+    ("above", "above"): "holds",
+}
+# with margin 0 the cuts "0" and "margin" are one
+EXPECTED_AT_ZERO: dict[tuple[str, str], Verdict] = {
+    ("below", "below"): "differs",
+    ("below", "0"): "differs",
+    ("below", "above"): "not shown",
+    ("0", "0"): "differs",
+    ("0", "above"): "not shown",
+    ("above", "above"): "holds",
+}
+BETTER = {name: len(VERDICTS) - place for place, name in enumerate(VERDICTS)}
+
+
+def interval(low: float, high: float) -> Interval:
+    return Interval((low + high) / 2, low, high)
+
+
+def test_the_table_names_every_ordering_once() -> None:
+    names = list(PLACES)
+    assert set(EXPECTED) == set(itertools.combinations_with_replacement(names, 2))
+    assert set(EXPECTED_AT_ZERO) == set(itertools.combinations_with_replacement(["below", "0", "above"], 2))
+    assert set(EXPECTED.values()) == set(VERDICTS)
+
+
+@pytest.mark.parametrize(("low", "high"), EXPECTED)
+def test_every_ordering(low: str, high: str) -> None:
+    # two places in one region: the wider of them as well, with a little room on both sides where there is any
+    room = 0.01 if low == high and low in ("below", "between", "above") else 0.0
+    assert verdict(interval(PLACES[low], PLACES[high]), MARGIN) == EXPECTED[low, high]
+    assert verdict(interval(PLACES[low] - room, PLACES[high] + room), MARGIN) == EXPECTED[low, high]
+
+
+@pytest.mark.parametrize(("low", "high"), EXPECTED_AT_ZERO)
+def test_every_ordering_with_margin_zero(low: str, high: str) -> None:
+    assert verdict(interval(PLACES[low], PLACES[high]), 0) == EXPECTED_AT_ZERO[low, high]
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.05, 1.0])
+def test_one_step_of_floating_point_across_a_cut_decides(margin: float) -> None:
+    above, below = math.nextafter(margin, 9), math.nextafter(margin, -9)
+    assert verdict(interval(margin, 2), margin) != "holds"
+    assert verdict(interval(above, 2), margin) == "holds"
+    assert verdict(interval(-1, margin), margin) == "differs"
+    assert verdict(interval(-1, above), margin) == "not shown"
+    assert verdict(interval(-1, below), margin) == "differs"
+
+
+# coarse grids, so that ties with 0 and with the margin are met often
+grid = st.integers(-12, 12).map(lambda step: step / 8)
+margins = st.integers(0, 8).map(lambda step: step / 8)
+ends = st.tuples(grid, grid).map(sorted)
+
+
+@given(ends, margins, st.integers(0, 16).map(lambda step: step / 8))
+def test_shifting_up_never_worsens(ends: list[float], margin: float, shift: float) -> None:
+    low, high = ends
+    before = verdict(interval(low, high), margin)
+    after = verdict(interval(low + shift, high + shift), margin)
+    assert BETTER[after] >= BETTER[before]
+
+
+@given(ends, margins, margins)
+def test_a_larger_margin_never_improves_beyond_what_the_direction_gives(
+    ends: list[float], margin: float, more: float
+) -> None:
+    small, large = (verdict(interval(*ends), m) for m in (margin, margin + more))
+    assert BETTER[large] <= BETTER[small]
+
+
+@given(st.lists(grid, min_size=4, max_size=4).map(sorted), margins)
+def test_a_narrower_interval_inside_refines(points: list[float], margin: float) -> None:
+    wide = verdict(interval(points[0], points[3]), margin)
+    narrow = verdict(interval(points[1], points[2]), margin)
+    possible: dict[Verdict, set[Verdict]] = {
+        "holds": {"holds"},
+        "holds in part": {"holds", "holds in part"},
+        "differs": {"differs", "holds in part"},
+        "not shown": set(VERDICTS),
+    }
+    assert narrow in possible[wide]
+
+
+@given(ends, margins)
+def test_the_estimate_does_not_matter(ends: list[float], margin: float) -> None:
+    low, high = ends
+    assert verdict(Interval(low, low, high), margin) == verdict(Interval(high, low, high, n=9), margin)
+
+
+@pytest.mark.parametrize("margin", [-0.01, math.nan, math.inf, -math.inf])
+def test_bad_margins(margin: float) -> None:
+    with pytest.raises(BadInput, match="margin"):
+        verdict(interval(0, 1), margin)
+
+
+def combined(parts: tuple[Verdict, ...]) -> Verdict:
+    """The table in the docstring, row by row, counted instead of looked up."""
+    holds, part, differs = (parts.count(name) for name in ("holds", "holds in part", "differs"))
+    rows: list[tuple[bool, Verdict]] = [
+        (holds == len(parts), "holds"),
+        (0 < holds < len(parts), "holds in part"),
+        (holds == 0 and differs > 0, "differs"),
+        (holds == 0 and differs == 0 and part > 0, "holds in part"),
+        (holds + part + differs == 0, "not shown"),
+    ]
+    (answer,) = (name for applies, name in rows if applies)  # exactly one row applies
+    return answer
+
+
+EVERY_COMBINATION = [parts for size in (1, 2, 3, 4) for parts in itertools.product(VERDICTS, repeat=size)]
+
+
+def test_all_of_every_combination_of_up_to_four_parts() -> None:
+    assert len(EVERY_COMBINATION) == 4 + 16 + 64 + 256
+    for parts in EVERY_COMBINATION:
+        assert all_of(parts) == combined(parts), parts
+
+
+def test_all_of_pairs_spelled_out() -> None:
+    pairs = itertools.combinations_with_replacement(VERDICTS, 2)
+    assert {pair: all_of(pair) for pair in pairs} == {
+        ("holds", "holds"): "holds",
+        ("holds", "holds in part"): "holds in part",
+        ("holds", "not shown"): "holds in part",
+        ("holds", "differs"): "holds in part",
+        ("holds in part", "holds in part"): "holds in part",
+        ("holds in part", "not shown"): "holds in part",
+        ("holds in part", "differs"): "differs",
+        ("not shown", "not shown"): "not shown",
+        ("not shown", "differs"): "differs",
+        ("differs", "differs"): "differs",
+    }
+
+
+def test_all_of_is_never_worsened_by_a_better_part_nor_changed_by_order_or_repetition() -> None:
+    for parts in EVERY_COMBINATION:
+        whole = all_of(parts)
+        assert all_of(parts[::-1]) == whole == all_of(parts + parts)
+        for place, better in itertools.product(range(len(parts)), VERDICTS):
+            if BETTER[better] > BETTER[parts[place]]:
+                improved = (*parts[:place], better, *parts[place + 1 :])
+                assert BETTER[all_of(improved)] >= BETTER[whole], (parts, improved)
+
+
+def test_all_of_takes_any_iterable_and_rejects_the_rest() -> None:
+    assert all_of(part for part in ("holds", "holds")) == "holds"
+    with pytest.raises(BadInput, match="at least one"):
+        all_of([])
+    with pytest.raises(BadInput, match="'held', accepted are holds, holds in part"):
+        all_of(["holds", "held"])  # type: ignore[list-item]
