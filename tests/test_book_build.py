@@ -56,7 +56,15 @@ def build(folder: Path, address: str | None = None) -> Path:
     shutil.copy(ROOT / "book/references.bib", folder / "book")
     for name in ("_static", "_ext"):
         shutil.copytree(ROOT / "book" / name, folder / "book" / name)
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "-W", "-n", "--keep-going", "-q"]
+    command = [
+        str(Path(sys.executable).with_name("jupyter-book")),
+        "build",
+        ".",
+        "-W",
+        "-n",
+        "--keep-going",
+        "-q",
+    ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "_build/html"
