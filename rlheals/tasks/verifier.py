@@ -198,6 +198,8 @@ def _solution_tokens(values: Values) -> tuple[tuple[str, ...], ...]:
 
 def _is_unfinished_solution(text: str, values: Values) -> bool:
     """Whether closing brackets at the end are all that a listed solution has more than this text."""
+    if text.count("(") <= text.count(")"):
+        return False
     try:
         tokens = tokenize(text)
     except FormulaError:

@@ -1,0 +1,338 @@
+"""Hands, rules and the solver, against published counts and independent enumerations."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import statistics
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from functools import cache
+from itertools import combinations_with_replacement, permutations, product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlheals import solver
+from rlheals.cards import (
+    FACES,
+    ID_RULE,
+    LABELS,
+    OOD_RULE,
+    Rule,
+    all_hands,
+    canonical_solution,
+    census,
+    hands_solvable,
+    parse_hand,
+    solution_trees,
+    solutions,
+    solvable,
+    split_of,
+)
+from rlheals.errors import BadInput
+from rlheals.formula import FormulaError, evaluate
+from rlheals.solver import Tree, Values
+
+MULTISETS = list(combinations_with_replacement(range(1, 14), 4))
+
+
+# ---- the counts that the project's sources state
+
+
+def test_counts_of_hands() -> None:
+    assert len(all_hands()) == len(set(all_hands())) == 1820
+    assert [len(census(name)) for name in ("id", "ood", "both")] == [1236, 796, 529]
+    assert len(hands_solvable(ID_RULE, faces_only=True)) == 670
+    assert len({tuple(sorted(ID_RULE.values(hand))) for hand in census("id")}) == 566
+    assert sum(map(solvable, MULTISETS)) == 1362
+    assert sum(solvable(values) for values in MULTISETS if max(values) <= 9) == 404
+
+
+def test_a_deal_is_solvable_with_the_published_probability() -> None:
+    """ID: four ranks uniform. OOD: three uniform, one uniform on J, Q, K, then shuffled."""
+    id_deals = [solvable(ID_RULE.values(hand)) for hand in product(LABELS, repeat=4)]
+    ood_deals = [
+        solvable(OOD_RULE.values((*hand, face))) for hand in product(LABELS, repeat=3) for face in FACES
+    ]
+    assert (len(id_deals), sum(id_deals)) == (28561, 20876)
+    assert round(sum(id_deals) / len(id_deals), 3) == 0.731
+    assert round(sum(ood_deals) / len(ood_deals), 4) == 0.7305
+
+
+def test_ordered_hands_under_the_ood_rule() -> None:
+    ordered = (hand for hand in product(LABELS, repeat=4) if set(hand) & set(FACES))
+    assert sum(solvable(OOD_RULE.values(hand)) for hand in ordered) == 14057
+
+
+@pytest.mark.parametrize(("largest", "mean", "median", "most"), [(10, 48, 24, 314), (13, 53, 25, 521)])
+def test_solutions_per_hand_as_published(largest: int, mean: int, median: int, most: int) -> None:
+    counts = [len(solutions(values)) for values in MULTISETS if max(values) <= largest and solvable(values)]
+    assert (round(statistics.mean(counts)), statistics.median(counts), max(counts)) == (mean, median, most)
+    assert min(counts) == 1
+
+
+# ---- trees, and what floating point does to them
+
+
+def _value(tree: Tree, number: Callable[[int], Any]) -> Any:
+    if isinstance(tree, int):
+        return number(tree)
+    operator, left, right = tree
+    a, b = _value(left, number), _value(right, number)
+    if operator == "/":
+        return a / b
+    return a + b if operator == "+" else a - b if operator == "-" else a * b
+
+
+def _leaves(tree: Tree) -> list[int]:
+    return [tree] if isinstance(tree, int) else _leaves(tree[1]) + _leaves(tree[2])
+
+
+@pytest.fixture(scope="module")
+def trees() -> dict[Values, list[Tree]]:
+    return {values: list(solution_trees(values)) for values in MULTISETS}
+
+
+def test_31152_trees_of_which_floats_reject_85_in_45_hands(trees: dict[Values, list[Tree]]) -> None:
+    rejected = {
+        values: [tree for tree in found if _value(tree, float) != 24] for values, found in trees.items()
+    }
+    assert sum(map(len, trees.values())) == 31152
+    assert sum(map(len, rejected.values())) == 85
+    assert sum(map(bool, rejected.values())) == 45
+    assert rejected[3, 3, 8, 8] == trees[3, 3, 8, 8] != []
+    assert [v for v in MULTISETS if trees[v] and len(rejected[v]) == len(trees[v])] == [(3, 3, 8, 8)]
+
+
+def test_every_tree_is_24_with_the_hands_numbers_and_no_hand_is_missed(
+    trees: dict[Values, list[Tree]],
+) -> None:
+    for values, found in trees.items():
+        assert bool(found) == solvable(values)
+        for tree in found:
+            assert _value(tree, Fraction) == 24
+            assert sorted(_leaves(tree)) == list(values)
+
+
+# ---- independent enumerations of our own
+
+
+@cache
+def _reachable(values: Values) -> frozenset[Fraction]:
+    """All values of all formulas over a multiset: every split into two parts, recursively."""
+    if len(values) == 1:
+        return frozenset({Fraction(values[0])})
+    found = set()
+    for mask in range(1, 2 ** (len(values) - 1)):
+        left = tuple(v for i, v in enumerate(values) if mask >> i & 1)
+        right = tuple(v for i, v in enumerate(values) if not mask >> i & 1)
+        for a, b in product(_reachable(left), _reachable(right)):
+            found |= {a + b, a - b, b - a, a * b}
+            found |= {a / b} if b else set()
+            found |= {b / a} if a else set()
+    return frozenset(found)
+
+
+def _makes_24(values: Values) -> bool:
+    """24 over all splits into two parts, looking the second number up instead of combining."""
+    for mask in range(1, 8):
+        left = tuple(v for i, v in enumerate(values) if mask >> i & 1)
+        right = tuple(v for i, v in enumerate(values) if not mask >> i & 1)
+        others = _reachable(right)
+        for a in _reachable(left):
+            wanted = {24 - a, a - 24, a + 24} | ({24 / a, a / 24} if a else set())
+            if not others.isdisjoint(wanted) or (a and 24 * a in others):
+                return True
+    return False
+
+
+def test_the_solved_table_agrees_with_an_independent_enumeration() -> None:
+    assert [values for values in MULTISETS if _makes_24(values)] == sorted(solver.solved_table())
+
+
+def _by_strings(values: Values) -> set[str]:
+    """Every order, operator and bracket layout, written out and given to the formula parser one by one."""
+    layouts = ["{}{}{}{}{}{}{}", "({}{}{}){}{}{}{}", "({}{}{}{}{}){}{}", "{}{}({}{}{}){}{}"]
+    layouts += ["{}{}({}{}{}{}{})", "{}{}{}{}({}{}{})", "({}{}{}){}({}{}{})"]
+    found = set()
+    for (a, b, c, d), (x, y, z) in product(set(permutations(values)), product("+-*/", repeat=3)):
+        for layout in layouts:
+            text = layout.format(a, x, b, y, c, z, d)
+            try:
+                if evaluate(text) == 24:
+                    found.add(text)
+            except FormulaError:
+                continue
+    return found
+
+
+@pytest.mark.parametrize(
+    "values", [(1, 1, 1, 8), (3, 3, 8, 8), (1, 2, 2, 10), (6, 6, 12, 13), (1, 1, 1, 1), (2, 2, 4, 6)]
+)
+def test_solutions_agree_with_enumerated_strings(values: Values) -> None:
+    assert set(solutions(values)) == _by_strings(values)
+
+
+def test_solutions_do_not_depend_on_the_order_of_the_values() -> None:
+    for values in random.Random(0).sample(MULTISETS, 100):
+        shuffled = tuple(random.Random(1).sample(values, 4))
+        assert solutions(shuffled) == solutions(values)
+        assert solvable(shuffled) == solvable(values) == bool(solutions(values))
+
+
+def test_the_canonical_solution_is_the_simplest_listed_one() -> None:
+    for values in MULTISETS:
+        if solvable(values):
+            simplest = min(solutions(values), key=lambda text: (text.count("("), "/" in text, text))
+            assert canonical_solution(values) == simplest
+            assert evaluate(simplest) == 24
+
+
+# ---- the shipped table
+
+
+def test_the_shipped_table_is_what_the_solver_writes(tmp_path: Path) -> None:
+    digest = solver.write_table(tmp_path / "table.csv")
+    shipped = Path(solver.__file__).with_name("reference") / solver.TABLE_FILE
+    assert (tmp_path / "table.csv").read_bytes() == shipped.read_bytes()
+    assert digest == solver.TABLE_SHA256 == hashlib.sha256(shipped.read_bytes()).hexdigest()
+
+
+def test_a_damaged_table_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver, "TABLE_SHA256", "0" * 64)
+    with pytest.raises(BadInput, match="SHA-256"):
+        solver.solved_table.__wrapped__()
+
+
+def test_importing_the_cards_does_no_work() -> None:
+    code = (
+        "import sys, rlheals.cards, rlheals.solver as s;"
+        "heavy = {'numpy', 'torch', 'pandas', 'gymnasium', 'transformers'} & set(sys.modules);"
+        "loaded = s.solved_table.cache_info().misses;"
+        "sys.exit(f'{heavy} {loaded}' if heavy or loaded else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# ---- rules and hands from outside
+
+
+def test_rules_read_and_name_themselves() -> None:
+    for faces in product((1, 2, 10, 11, 12, 13), repeat=3):
+        rule = Rule(*faces)
+        assert Rule.parse(rule.name) == Rule.parse(",".join(map(str, faces))) == rule
+        assert rule.values(LABELS) == (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, *faces)
+    assert (ID_RULE.name, OOD_RULE.name) == ("id", "ood")
+    assert OOD_RULE.values(("A", "J", "Q", "K")) == (1, 11, 12, 13)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "ID", "J5-Q7", "J5-Q7-K14", "0,1,2", "J-1-Q2-K3", "5,7,2,", "5 7 2", "٥,7,2", "J5-Q7-K2\n", None, 5],
+)
+def test_bad_rules_are_refused_in_one_line(text: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        Rule.parse(text)
+    assert "rule" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("faces", [(0, 1, 1), (1, 14, 1), (1, 1, -1), (True, 2, 3), (1.0, 2, 3), ("1", 2, 3)])
+def test_impossible_rules_name_the_field(faces: tuple[int, int, int]) -> None:
+    wrong = next(
+        label for label, v in zip(FACES, faces, strict=True) if type(v) is not int or not 1 <= v <= 13
+    )
+    with pytest.raises(BadInput, match=f"{wrong} ="):
+        Rule(*faces)
+
+
+def test_hands_are_read_in_any_order_and_separation() -> None:
+    for text in ("A 10 J K", "K,J,10,A", " 10,  A K\tJ ", "J, K, A, 10"):
+        assert parse_hand(text) == ("A", "10", "J", "K")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("A 1 J K", "'1'"),
+        ("A 11 J K", "'11'"),
+        ("A T J K", "'T'"),
+        ("a 2 J K", "'a'"),
+        ("A ２ J K", "'２'"),
+        ("A 2 J", "3 cards"),
+        ("", "0 cards"),
+        ("A 2 3 4 5", "5 cards"),
+        (None, "None"),
+        (["A"], "not text"),
+    ],
+)
+def test_bad_hands_name_what_is_wrong_in_one_line(text: str, named: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        parse_hand(text)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 160
+
+
+@pytest.mark.parametrize(
+    "values", [(1, 2, 3), (0, 1, 2, 3), (1, 2, 3, 14), (1.0, 2, 3, 4), (True, 2, 3, 4), ()]
+)
+def test_values_outside_the_game_are_refused(values: Values) -> None:
+    for call in (solvable, solutions, canonical_solution, lambda v: list(solution_trees(v))):
+        with pytest.raises(BadInput, match="four integers from 1 to 13"):
+            call(values)
+
+
+def test_no_solution_means_no_expert_answer() -> None:
+    assert solutions((1, 1, 1, 1)) == ()
+    with pytest.raises(BadInput, match="no formula makes 24"):
+        canonical_solution((1, 1, 1, 1))
+
+
+def test_census_of_a_rule_and_of_nonsense() -> None:
+    rule = Rule(5, 7, 2)
+    expected = [h for h in all_hands() if set(h) & set(FACES) and _makes_24(tuple(sorted(rule.values(h))))]
+    assert list(census("J5-Q7-K2")) == expected
+    assert census("ood") == hands_solvable(OOD_RULE, faces_only=True)
+    with pytest.raises(BadInput, match="census"):
+        census("train")
+
+
+# ---- splits
+
+
+def test_splits_cut_the_multisets_60_20_20() -> None:
+    parts = Counter(split_of(values) for values in MULTISETS if max(values) <= 10 and solvable(values))
+    assert parts == {"sft": 340, "rl": 113, "held_out": 113}
+
+
+def test_hands_that_read_alike_under_the_id_rule_share_a_split() -> None:
+    alike: dict[Values, set[str]] = {}
+    for hand in census("id"):
+        alike.setdefault(tuple(sorted(ID_RULE.values(hand))), set()).add(split_of(ID_RULE.values(hand)))
+    assert len(alike) == 566
+    assert all(len(parts) == 1 for parts in alike.values())
+
+
+def test_a_split_does_not_depend_on_the_order_and_never_changes() -> None:
+    named = {(1, 2, 3, 4): "", (3, 3, 8, 8): "", (4, 6, 10, 10): "", (1, 5, 5, 5): ""}
+    assert {values: split_of(tuple(reversed(values))) for values in named} == {v: split_of(v) for v in named}
+    text = " ".join(split_of(v) for v in MULTISETS if max(v) <= 10 and solvable(v))
+    assert hashlib.sha256(text.encode()).hexdigest() == SPLIT_SHA256, (
+        "published results would no longer compare"
+    )
+
+
+SPLIT_SHA256 = "e168079e9eb379b6dccb1d1a3a2b7ffb82583fa9820e7ede39dd1197b138af11"
+
+
+@pytest.mark.parametrize("values", [(1, 1, 1, 1), (1, 1, 2, 11), (1, 2), (3, 3, 8, "8"), None])
+def test_only_id_hands_have_a_split(values: Values) -> None:
+    with pytest.raises(BadInput, match="ID rule"):
+        split_of(values)
