@@ -105,7 +105,7 @@ def nested_bootstrap(
 
     n/(n - 1) and t are the remedy for few clusters.  The 95 % interval of a mean covers 95 % over 3, 5 or 9
     seeds or over decodes, 96 to 97 % over 3 seeds and hands (up to 98 % when the seeds hardly differ); plain
-    percentiles cover 74, 84 and 89 % at 3, 5 and 9 seeds (benchmarks/bench_coverage.py).
+    percentiles cover 73, 84 and 89 % at 3, 5 and 9 seeds (benchmarks/bench_coverage.py).
     Raises BadInput for another shape, an axis with fewer than two units, an empty seed (or decode, when these
     are resampled), a statistic that is not a finite number.
     Source: Cameron, Gelbach, Miller 2011 (A + B - E); Howe 1974 (each part with its own t; one t by
