@@ -69,6 +69,9 @@ def as_store_error(error: BaseException, folder: Path) -> StoreError | None:
         code = errno.ENOSPC
     if code not in _FOLDER_TROUBLE or isinstance(error, StoreError):
         return None
+    named = getattr(error, "filename", None)
+    if isinstance(named, str) and os.path.isabs(named) and not Path(named).is_relative_to(folder):
+        folder = Path(named).parent  # another disk than the store's
     return StoreError(f"cannot keep results in {folder}: {_REASONS[code]}")
 
 

@@ -22,28 +22,28 @@ def imports_of(tree: ast.Module, own: str) -> Iterator[str]:
     >>> sorted(imports_of(ast.parse("from .b import c; import x.y as z; z.w()"), own="a"))
     ['a.b.c', 'x.y', 'x.y.w']
     """
-    bound: dict[str, str] = {}
+    bound: dict[str, set[str]] = {}  # one name may stand for several modules, in different functions
     importers = {"import_module", "__import__"}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name
-                bound[alias.asname or alias.name.split(".")[0]] = (
-                    alias.name if alias.asname else alias.name.split(".")[0]
-                )
+                first = alias.name.split(".")[0]
+                bound.setdefault(alias.asname or first, set()).add(alias.name if alias.asname else first)
         elif isinstance(node, ast.ImportFrom):
             base = _absolute("." * node.level + (node.module or ""), own)
             for alias in node.names:
                 yield f"{base}.{alias.name}"
-                bound[alias.asname or alias.name] = f"{base}.{alias.name}"
+                bound.setdefault(alias.asname or alias.name, set()).add(f"{base}.{alias.name}")
                 if alias.name in importers:
                     importers.add(alias.asname or alias.name)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and (node.args or node.keywords):
+        if isinstance(node, ast.Call):
             called = node.func
             last = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-            if last in importers:
-                yield _computed([*node.args, *(word.value for word in node.keywords)][0], own)
+            given = [*node.args, *(word.value for word in node.keywords if word.arg in ("name", None))]
+            if last in importers and given:
+                yield _computed(given[0], own)
         elif isinstance(node, ast.Attribute):
             yield from _chain(node, bound)
 
@@ -74,12 +74,13 @@ def _computed(argument: ast.expr, own: str) -> str:
     return f"{base or own.split('.')[0]}.**"
 
 
-def _chain(node: ast.Attribute, bound: dict[str, str]) -> Iterator[str]:
+def _chain(node: ast.Attribute, bound: dict[str, set[str]]) -> Iterator[str]:
     """``x.y.z`` where ``x`` was imported: ``y`` and ``z`` may be modules that somebody else has loaded."""
     names = [node.attr]
     inner = node.value
     while isinstance(inner, ast.Attribute):
         names.append(inner.attr)
         inner = inner.value
-    if isinstance(inner, ast.Name) and inner.id in bound:
-        yield ".".join([bound[inner.id], *reversed(names)])
+    if isinstance(inner, ast.Name):
+        for module in bound.get(inner.id, ()):
+            yield ".".join([module, *reversed(names)])

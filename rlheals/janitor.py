@@ -126,7 +126,7 @@ def check(root: Path) -> StoreReport:
         try:
             open_run(root / "runs" / name)
             intact += 1
-        except BadInput as error:
+        except (BadInput, OSError) as error:
             damaged.append(f"runs/{name[:12]}: {error}")
     for name in entries(root, "damaged"):
         damaged.append(f"damaged/{name}: moved aside, may be deleted")

@@ -56,8 +56,10 @@ def canonical_json(value: Any) -> bytes:
 def _plain(value: Any, where: str, depth: int = 0) -> Any:
     if depth > 50:
         raise BadInput(f"{where}: nested more than 50 deep")
-    if value is None or type(value) in (bool, int, str):
+    if value is None or type(value) in (bool, int):
         return value
+    if type(value) is str:
+        return _text(value, where)
     if type(value) is float and value - value == 0:  # finite
         return value
     if isinstance(value, list | tuple):
@@ -66,8 +68,14 @@ def _plain(value: Any, where: str, depth: int = 0) -> Any:
         for key in value:
             if type(key) is not str:
                 raise BadInput(f"{where}: the key {key!r} is not text")
-        return {key: _plain(item, f"{where}.{key}", depth + 1) for key, item in value.items()}
+        return {_text(key, where): _plain(item, f"{where}.{key}", depth + 1) for key, item in value.items()}
     raise BadInput(f"{where}: {value!r:.60} is not JSON (text, finite number, true, false, null, list, dict)")
+
+
+def _text(value: str, where: str) -> str:
+    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise BadInput(f"{where}: {value!r:.60} is not valid Unicode")
+    return value
 
 
 def _good_name(name: str) -> bool:
@@ -287,7 +295,7 @@ def seal(out: Path, facts: dict[str, Any]) -> Manifest:
     for folder, _, _ in os.walk(out, topdown=False):
         fsync_folder(Path(folder))
     manifest = Manifest(**facts, files=entries).sealed()
-    text = manifest.model_dump_json(indent=1) + "\n"
+    text = json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n"
     if len(text) > MAX_MANIFEST_BYTES:
         raise BadInput(
             f"stage {stage} wrote {len(entries)} files: their manifest is over {MAX_MANIFEST_BYTES} bytes"

@@ -221,7 +221,7 @@ def _source(name: str, path: Path, package: str) -> Source:
     digest = hashlib.sha256(parsed.encode("ascii"))
     for relative in data:
         file = path.parent / relative
-        if not file.is_file() or ".." in Path(relative).parts:
+        if Path(relative).is_absolute() or ".." in Path(relative).parts or not file.is_file():
             raise BadInput(f"{name}: {DATA_NAME} names {relative!r}, which is no file beside {path.name}")
         digest.update(f"\n{relative} {_file_hash(file, _stamp(file))}".encode())
     return Source(path, digest.hexdigest(), wants)

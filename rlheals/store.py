@@ -12,6 +12,7 @@ import contextlib
 import copy
 import errno
 import os
+import re
 import shutil
 import sys
 import time
@@ -28,6 +29,8 @@ from rlheals.machine import this_machine
 from rlheals.runs import Manifest, Run, RunSpec, key_of, library_versions, open_run, seal
 
 __all__ = ["Run", "RunSpec", "Store", "StoreError", "Workspace", "atomic_write", "default_store"]
+
+_RUN_ID = re.compile(r"[0-9a-f]{64}")
 
 Echo = Callable[[str], None]
 Compute = Callable[["Workspace"], None]
@@ -64,7 +67,7 @@ class Store:
     >>> from rlheals.runs import RunSpec
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     store, spec = Store(Path(folder)), RunSpec(stage="errors", seed=1)
-    ...     run = store.ensure(spec, lambda work: atomic_write(work.out / "a.txt", "24"), echo=str)
+    ...     run = store.ensure(spec, lambda work: atomic_write(work.out / "a.txt", "24"), echo=[].append)
     ...     run.file("a.txt").read_text(), store.find(spec) == run
     ('24', True)
     """
@@ -83,7 +86,7 @@ class Store:
 
     def load(self, run_id: str, echo: Echo = _to_stderr) -> Run:
         """The run with this id; errors: ``BadInput`` if it is not there, or was damaged and moved aside."""
-        if len(run_id) != 64 or not set(run_id) <= set("0123456789abcdef"):
+        if not _RUN_ID.fullmatch(run_id):
             raise BadInput(f"{run_id!r:.80} is not a run's id (64 hex digits)")
         run = self._intact(run_id, echo)
         if run is None:
@@ -92,7 +95,7 @@ class Store:
 
     def ids(self) -> list[str]:
         """Ids of the runs that are there, unchecked; sorted."""
-        return janitor.entries(self.root, "runs")
+        return [name for name in janitor.entries(self.root, "runs") if _RUN_ID.fullmatch(name)]
 
     def ensure(self, spec: RunSpec, compute: Compute, echo: Echo = _to_stderr) -> Run:
         """Load the run if it exists, else compute it; which of the two is said on one line through ``echo``.
@@ -109,8 +112,7 @@ class Store:
         run = self._intact(run_id, echo)
         if run is not None:
             echo(f"{name}: loaded (took {run.manifest.seconds:.1f} s when it was computed)")
-            with contextlib.suppress(StoreError):  # left by a kill after the run was finished
-                self._drop_scratch(run_id)
+            self._drop_scratch(run_id)  # left by a kill after the run was finished
             return run
         if stale := code.edited_since_loaded():
             raise StoreError(
@@ -180,10 +182,10 @@ class Store:
                 raise
             except BadInput as error:
                 reason = str(error)
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError) as error:
                 if not os.path.lexists(path):
                     return None
-                reason = "files vanish while it is read"
+                reason = f"{error.strerror}"
         with told(f"move the damaged run {run_id[:12]} aside ({reason})", self.root):
             moved = janitor.move_aside(self.root, run_id)
         if moved is not None:
@@ -208,7 +210,7 @@ class Store:
         return folder
 
     def _drop_scratch(self, run_id: str) -> None:
-        with told("remove unfinished parts", self.root):
+        with contextlib.suppress(OSError):  # the run is safe; what is left here is reported by check()
             janitor.discard(self.root, self.root / "scratch" / run_id)
 
     def _publish(self, out: Path, manifest: Manifest, name: str, echo: Echo) -> Run:

@@ -1,0 +1,240 @@
+"""Runs a toy stage with a fault at each operation on the disk in turn; a program for test_store_faults.py.
+
+Usage: store_faults.py MODE FOLDER. The folder holds the package ``toy``. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rlheals import runs, store
+from rlheals.atomic import atomic_write
+
+PARTS = 2
+SPEC = store.RunSpec(stage="stage", settings={"parts": PARTS}, seed=3)
+OPERATIONS = ("open", "write", "fsync", "mkdir", "rename", "replace", "unlink", "rmdir")
+PLAIN = {name: getattr(os, name) for name in OPERATIONS}
+Fault = Callable[[int, str, Callable[[], Any], tuple[Any, ...]], Any]
+
+
+def stage(work: store.Workspace, computed: Path) -> None:
+    """Compute parts into scratch, one after the other, then the result; note each part computed."""
+    parts = []
+    for number in range(PARTS):
+        part = work.scratch / f"part-{number}"
+        if not part.exists():
+            with open(computed, "a") as notes:
+                notes.write(part.name + "\n")
+            atomic_write(part, f"{number} of {work.seed}\n" * 100)
+        parts.append(part.read_bytes())
+    (work.out / "weights").mkdir()
+    descriptor = os.open(work.out / "weights" / "all.bin", os.O_WRONLY | os.O_CREAT)
+    os.write(descriptor, b"".join(parts))
+    os.close(descriptor)
+    atomic_write(work.out / "log.txt", "done\n")
+
+
+@contextlib.contextmanager
+def watched(fault: Fault) -> Iterator[None]:
+    """Let ``fault(number, operation, go, arguments)`` stand in for every operation that changes the disk."""
+    count = 0
+
+    def wrap(name: str) -> Callable[..., Any]:
+        def operation(*args: Any, **kwargs: Any) -> Any:
+            nonlocal count
+            if name == "open" and not args[1] & os.O_CREAT:
+                return PLAIN[name](*args, **kwargs)
+            count += 1
+            return fault(count, name, lambda: PLAIN[name](*args, **kwargs), args)
+
+        return operation
+
+    for name in OPERATIONS:
+        setattr(os, name, wrap(name))
+    try:
+        yield
+    finally:
+        for name, plain in PLAIN.items():
+            setattr(os, name, plain)
+
+
+def ensure(root: Path) -> store.Run:
+    place = store.Store(root, package="toy")
+    return place.ensure(SPEC, lambda work: stage(work, root.parent / f"{root.name}.computed"), echo=[].append)
+
+
+def content(run: store.Run) -> dict[str, str]:
+    return {name: hashlib.sha256(run.file(name).read_bytes()).hexdigest() for name in run.manifest.files}
+
+
+def left(root: Path) -> dict[str, Any]:
+    """What a reader finds in the store now, without changing anything."""
+    place = store.Store(root, package="toy")
+    report = place.check()
+    scratch = root / "scratch" / place.key(SPEC)
+    notes = root.parent / f"{root.name}.computed"
+    return {
+        "runs": len(place.ids()),
+        "intact": report.runs,
+        "damaged": list(report.damaged),
+        "tmp": sorted(name.split(".")[0] for name in os.listdir(root / "tmp"))
+        if (root / "tmp").exists()
+        else [],
+        "parts": sorted(p.name for p in scratch.iterdir() if p.name[0] != ".") if scratch.exists() else [],
+        "hidden": sorted(path.name for path in root.rglob(".*")),
+        "computed": notes.read_text().split() if notes.exists() else [],
+    }
+
+
+def trial(root: Path, broken: dict[str, Any]) -> dict[str, Any]:
+    """The state after a fault, after the next call, and after cleaning."""
+    first = left(root)
+    result = content(ensure(root))
+    second = left(root)
+    place = store.Store(root, package="toy")
+    place.clean()
+    return {**broken, "left": first, "content": result, "again": second, "clean": place.check().ok}
+
+
+def killed(folder: Path, when: str) -> list[dict[str, Any]]:
+    """Kill a child before operation 1, 2, 3, ... (that is, after the last), or within the next write."""
+
+    def kill() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    trials = []
+    for number in range(1, 500):
+        root = folder / f"{when}-{number}"
+
+        def fault(
+            count: int, name: str, go: Callable[[], Any], args: tuple[Any, ...], at: int = number
+        ) -> Any:
+            if count < at or (when == "within" and name != "write"):
+                return go()
+            if when == "within":
+                PLAIN["write"](args[0], bytes(args[1])[: len(args[1]) // 2])
+            return kill()
+
+        child = os.fork()
+        if child == 0:
+            with watched(fault):
+                ensure(root)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        trials.append(trial(root, {"number": number, "killed": os.WIFSIGNALED(status), "status": status}))
+        if not os.WIFSIGNALED(status):
+            break
+    return trials
+
+
+def raised(folder: Path, error: BaseException, operations: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Raise an error at operation 1, 2, 3, ... (once, as far as the operation is one of those named)."""
+    trials = []
+    for number in range(1, 500):
+        root, hit = folder / f"raised-{number}", False
+
+        def fault(
+            count: int, name: str, go: Callable[[], Any], args: tuple[Any, ...], at: int = number
+        ) -> Any:
+            nonlocal hit
+            if count >= at and not hit and name in operations:
+                hit = True
+                raise error
+            return go()
+
+        got, text = "", ""
+        try:
+            with watched(fault):
+                ensure(root)
+        except (ValueError, OSError, KeyboardInterrupt) as caught:
+            got, text = type(caught).__name__, str(caught)
+        trials.append(
+            trial(root, {"number": number, "hit": hit, "got": got, "text": text, "root": str(root)})
+        )
+        if not hit:
+            break
+    return trials
+
+
+def order(folder: Path) -> list[list[str]]:
+    """The operations of an undisturbed run as (operation, path relative to the store)."""
+    root, log = folder / "order", []
+
+    def note(count: int, name: str, go: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        path = os.readlink(f"/proc/self/fd/{args[0]}") if isinstance(args[0], int) else os.fspath(args[0])
+        log.append(
+            [
+                name,
+                os.path.relpath(path, root),
+                *(os.path.relpath(arg, root) for arg in args[1:2] if name == "rename"),
+            ]
+        )
+        return go()
+
+    with watched(note):
+        ensure(root)
+    return log
+
+
+def read_only(folder: Path) -> dict[str, Any]:
+    """A store that may only be read, used by a process without the rights of root."""
+    root = folder / "readonly"
+    run = ensure(root)
+    for here, _, _ in os.walk(root):
+        os.chmod(here, 0o555)
+    pid = os.fork()
+    if pid == 0:
+        if os.geteuid() == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+        found = store.Store(root, package="toy").find(SPEC)
+        loaded = ensure(root)
+        try:
+            other = store.RunSpec(stage="stage", seed=4)
+            store.Store(root, package="toy").ensure(other, lambda work: None, echo=lambda line: None)
+            text = "no error"
+        except store.StoreError as error:
+            text = str(error)
+        print(
+            json.dumps({"found": found == run, "loaded": loaded == run, "text": text, "root": str(root)}),
+            flush=True,
+        )
+        os._exit(0)
+    os.waitpid(pid, 0)
+    for here, _, _ in os.walk(root):
+        os.chmod(here, 0o755)
+    return {}
+
+
+def main(mode: str, folder: Path) -> None:
+    """Run one mode; its trials go to the output as JSON."""
+    sys.path.insert(0, str(folder))
+    versions = runs.library_versions()
+    store.library_versions = lambda: versions
+    if mode == "readonly":
+        read_only(folder)
+        return
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    making = ("open", "write", "fsync", "mkdir", "rename", "replace")
+    result: Any = {
+        "before": lambda: killed(folder, "before"),
+        "within": lambda: killed(folder, "within"),
+        "full": lambda: raised(folder, full, making),
+        "interrupt": lambda: raised(folder, KeyboardInterrupt(), OPERATIONS),
+        "order": lambda: order(folder),
+    }[mode]()
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else Path(tempfile.mkdtemp()))

@@ -1,0 +1,204 @@
+"""Runs: found when nothing that determines them has changed, missed otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+from store_lab import SPEC, Lab
+
+from rlheals import machine
+from rlheals.errors import BadInput
+from rlheals.runs import MANIFEST
+from rlheals.store import Run, RunSpec, Workspace, default_store
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return Lab(tmp_path, "toy_" + hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12])
+
+
+def test_the_second_call_loads_and_both_say_so(lab: Lab) -> None:
+    run = lab.ensure()
+    again = lab.ensure()
+    assert again == run
+    assert lab.computed == 1
+    name = f"sft {run.id[:12]}"
+    assert [line.partition(" (")[0] for line in lab.lines] == [f"{name}: computing", f"{name}: loaded"]
+    assert run.path == lab.store.root / "runs" / run.id
+    assert lab.store.find(SPEC) == lab.store.load(run.id) == run
+    assert lab.store.ids() == [run.id]
+    assert lab.left() == []
+    assert lab.store.check().ok
+    assert run.file("deep/rows.csv").read_text() == "{'steps': 40, 'lr': 0.0003} 1 []\n"
+
+
+def test_the_manifest_says_what_made_the_run_and_nothing_about_whose_machine(lab: Lab) -> None:
+    run = lab.ensure()
+    text = (run.path / MANIFEST).read_text()
+    found = run.manifest
+    assert (found.stage, found.settings, found.seed, found.inputs) == ("sft", SPEC.settings, 1, {})
+    assert found.versions["numpy"] == importlib.metadata.version("numpy")
+    assert [name.rpartition(".")[2] for name in found.modules[1:]] == ["models", "sft", "tensors"]
+    data = (run.path / "weights.bin").read_bytes()
+    assert found.files["weights.bin"].sha256 == hashlib.sha256(data).hexdigest()
+    assert found.files["weights.bin"].bytes == 2560
+    assert (
+        abs(time.time() - time.mktime(time.strptime(found.started, "%Y-%m-%dT%H:%M:%SZ")) + time.timezone)
+        < 3600
+    )
+    assert found.machine == machine.this_machine()
+    for private in (socket.gethostname(), str(lab.store.root), os.path.expanduser("~")):
+        assert f'{private}"' not in text
+        assert f'"{private}' not in text
+
+
+def test_an_edit_in_a_helper_behind_a_helper_misses_and_a_comment_does_not(lab: Lab) -> None:
+    lab.ensure()
+    (lab.package / "tensors.py").write_text('"""Sizes."""\n\n# in units\nsize = (1)\n')
+    (lab.package / "aside.py").write_text("y = 2  # nobody imports this\n")
+    lab.ensure()
+    assert lab.computed == 1
+    (lab.package / "tensors.py").write_text("size = 12\n")
+    assert lab.store.find(SPEC) is None
+    lab.ensure()
+    assert lab.computed == 2
+    assert len(lab.store.ids()) == 2
+
+
+@pytest.mark.parametrize("library", ["torch", "transformers", "trl", "numpy"])
+def test_a_changed_library_version_misses(lab: Lab, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = lab.store.key(SPEC)
+    plain = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "99.0" if name == library else plain(name)
+    )
+    assert lab.store.key(SPEC) != before
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "99.0" if name == "pandas" else plain(name)
+    )
+    assert lab.store.key(SPEC) == before
+
+
+def test_everything_asked_for_is_in_the_key(lab: Lab) -> None:
+    one, two = "1" * 64, "2" * 64
+    (lab.package / "evaluate.py").write_text("from .models import create\n")
+    specs = [
+        SPEC,
+        RunSpec(stage="evaluate", settings=SPEC.settings, seed=1),
+        RunSpec(stage="sft", settings=SPEC.settings, seed=2),
+        RunSpec(stage="sft", settings={"steps": 41, "lr": 3e-4}, seed=1),
+        RunSpec(stage="sft", settings={"steps": 40.0, "lr": 3e-4}, seed=1),
+        RunSpec(stage="sft", settings={"steps": "40", "lr": 3e-4}, seed=1),
+        RunSpec(stage="sft", settings={"steps": 40, "lr": 3e-4, "x": None}, seed=1),
+        RunSpec(stage="sft", settings=SPEC.settings, seed=1, inputs={"base": one}),
+        RunSpec(stage="sft", settings=SPEC.settings, seed=1, inputs={"base": two}),
+        RunSpec(stage="sft", settings=SPEC.settings, seed=1, inputs={"model": one}),
+    ]
+    keys = [lab.store.key(spec) for spec in specs]
+    assert len(set(keys)) == len(keys)
+    turned = RunSpec(stage="sft", settings={"lr": 3e-4, "steps": 40}, seed=1)
+    assert lab.store.key(turned) == keys[0]
+    assert all(len(key) == 64 and set(key) <= set("0123456789abcdef") for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("stage", "../sft"),
+        ("stage", "Sft"),
+        ("stage", ""),
+        ("seed", "1"),
+        ("seed", 1.0),
+        ("seed", True),
+        ("inputs", {"base": "abc"}),
+        ("inputs", {"": "1" * 64}),
+        ("settings", {"x": float("nan")}),
+        ("settings", {"x": float("inf")}),
+        ("settings", {"x": {1, 2}}),
+        ("settings", {1: "x"}),
+        ("settings", {"x": "\ud800"}),
+        ("settings", [1]),
+        ("extra", 1),
+    ],
+)
+def test_a_bad_spec_names_its_field(field: str, value: Any) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RunSpec(**{"stage": "sft", "settings": {}, "seed": 0, field: value})
+    assert caught.value.errors()[0]["loc"][0] == field
+
+
+def test_settings_may_be_a_model_and_are_not_shared(lab: Lab) -> None:
+    class Settings(BaseModel):
+        steps: int = 40
+        lr: float = 3e-4
+
+    spec = RunSpec(stage="sft", settings=Settings(), seed=1)  # type: ignore[arg-type]
+    assert lab.store.key(spec) == lab.store.key(SPEC)
+
+    def meddle(work: Workspace) -> None:
+        work.settings["steps"] = 0
+        lab.compute(work)
+
+    run = lab.store.ensure(spec, meddle, lab.lines.append)
+    assert run.manifest.settings["steps"] == 40
+    assert lab.store.find(spec) == run
+
+
+def test_inputs_are_handed_over_and_must_be_there(lab: Lab) -> None:
+    base = lab.ensure()
+    seen: dict[str, Run] = {}
+
+    def compute(work: Workspace) -> None:
+        seen.update(work.inputs)
+        lab.compute(work)
+
+    lab.store.ensure(RunSpec(stage="sft", inputs={"base": base.id}), compute, lab.lines.append)
+    assert seen == {"base": base}
+    with pytest.raises(BadInput, match="run 999999999999 is not in"):
+        lab.ensure(RunSpec(stage="sft", inputs={"base": "9" * 64}))
+    for bad in ("", "abc", "../" + base.id, base.id.upper() + "/", "G" * 64):
+        with pytest.raises(BadInput, match="not a run's id"):
+            lab.store.load(bad)
+    with pytest.raises(BadInput, match=r"no module '.*\.absent'"):
+        lab.ensure(RunSpec(stage="absent"))
+
+
+def test_only_files_of_the_run_are_given(lab: Lab) -> None:
+    run = lab.ensure()
+    assert run.file("weights.bin").stat().st_size == 2560
+    for name in ("manifest.json", "../x", "/etc/passwd", "deep", "no.csv", ""):
+        with pytest.raises(BadInput, match=r"has no file .*; it has deep/rows.csv, weights.bin"):
+            run.file(name)
+
+
+def test_asking_creates_nothing(lab: Lab) -> None:
+    assert lab.store.find(SPEC) is None
+    assert lab.store.ids() == []
+    assert lab.store.check().ok
+    assert lab.store.clean() == []
+    assert not lab.store.root.exists()
+
+
+def test_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RLHEALS_STORE", raising=False)
+    assert default_store().root == tmp_path / ".rlheals"
+    monkeypatch.setenv("RLHEALS_STORE", "elsewhere")
+    assert default_store().root == tmp_path / "elsewhere"
+    monkeypatch.chdir("/")
+    assert default_store().root == Path("/elsewhere")
+
+
+def test_said_on_stderr_by_default(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    run = lab.store.ensure(SPEC, lab.compute)
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"sft {run.id[:12]}: computing\n")
