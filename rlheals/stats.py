@@ -1,6 +1,6 @@
 """Intervals, paired tests and corrections for multiple tests; the resampling methods are in `resampling`.
 
-What covers what (95 % intervals, simulated in tests/test_stats.py and, longer, benchmarks/bench_coverage.py):
+What covers what (95 % intervals, simulated in tests/test_resampling.py and, longer, benchmarks/bench_coverage.py):
 
 | question | function | unit that varies |
 | --- | --- | --- |
