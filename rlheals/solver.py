@@ -180,17 +180,22 @@ def _layouts_by_tree() -> dict[tuple[Any, ...], tuple[str, ...]]:
     return {key: tuple(templates) for key, templates in readings.items()}
 
 
-def solution_trees(values: Values) -> Iterator[Tree]:
+def solution_trees(values: Values) -> tuple[Tree, ...]:
     """Every sequence of three merges of two numbers that ends in exactly 24, as the tree it builds.
 
     A merge replaces two entries by their sum, product, either difference or either quotient; the order of
     the operands of + and * counts once, equal cards and independent merges count separately. Over the
     1,820 hands from 1 to 13 there are 31,152 such sequences.
 
-    >>> list(solution_trees((3, 3, 8, 8)))[0]
+    >>> solution_trees((3, 3, 8, 8))[0]
     ('/', 8, ('-', 3, ('/', 8, 3)))
     """
-    yield from _merge([(value, 1, value) for value in check_values(values)])
+    return _trees(check_values(values))
+
+
+@lru_cache(maxsize=2048)
+def _trees(values: Values) -> tuple[Tree, ...]:
+    return tuple(_merge([(value, 1, value) for value in values]))
 
 
 def _merge(entries: list[tuple[int, int, Tree]]) -> Iterator[Tree]:

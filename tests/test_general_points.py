@@ -236,9 +236,10 @@ def test_reference_rewards(hand: str, formula: str, reward: float, category: str
 
 def test_reference_never_wins_3388_and_rejects_right_answers_of_44_more_hands() -> None:
     def rejected(entry: Item) -> list[bool]:
-        return [
-            not REFERENCE.grade(entry, formula).solved for formula in solutions(entry.rule.values(entry.hand))
-        ]
+        # without a division Python's integers are exact, and every 16th of those is enough
+        listed = solutions(entry.rule.values(entry.hand))
+        chosen = [text for text in listed if "/" in text] + [text for text in listed if "/" not in text][::16]
+        return [not REFERENCE.grade(entry, text).solved for text in chosen]
 
     assert all(rejected(item("3 3 8 8")))
     hands = {

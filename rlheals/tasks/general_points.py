@@ -136,8 +136,7 @@ def _item(hand: Hand, rule: Rule) -> Item:
     """One item per hand and rule, whatever split is asked for; the order shown depends on the hand only."""
     name = "-".join(hand)
     shown = sorted(range(4), key=lambda place: hashlib.sha256(f"{name}/{place}".encode()).digest())
+    split = "ood" if rule == OOD_RULE else f"rule:{rule.name}"
     if rule == ID_RULE:
         split = split_of(rule.values(hand))
-    else:
-        split = "ood" if rule == OOD_RULE else f"rule:{rule.name}"
     return Item(f"{rule.name}/{name}", tuple(hand[place] for place in shown), rule, split)
