@@ -48,7 +48,7 @@ Hand = tuple[str, str, str, str]
 
 _RANK = {label: rank for rank, label in enumerate(LABELS, 1)}
 _NAMED = {"id": (10, 10, 10), "ood": (11, 12, 13)}
-_RULE_TEXT = re.compile(r"J?([0-9]{1,2})[-,]Q?([0-9]{1,2})[-,]K?([0-9]{1,2})")
+_RULE_TEXT = re.compile(r"J([0-9]{1,2})-Q([0-9]{1,2})-K([0-9]{1,2})|([0-9]{1,2}),([0-9]{1,2}),([0-9]{1,2})")
 
 
 @dataclass(frozen=True, order=True)
@@ -93,7 +93,7 @@ class Rule:
         match = _RULE_TEXT.fullmatch(text)
         if match is None:
             raise BadInput(f"rule {text[:40]!r}: accepted are 'id', 'ood', 'J5-Q7-K2' or '5,7,2'")
-        return cls(*map(int, match.groups()))
+        return cls(*(int(value) for value in match.groups() if value is not None))
 
     def value(self, label: str) -> int:
         """What one card counts. Raises BadInput for an unknown label."""

@@ -234,7 +234,22 @@ def test_rules_read_and_name_themselves() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "ID", "J5-Q7", "J5-Q7-K14", "0,1,2", "J-1-Q2-K3", "5,7,2,", "5 7 2", "٥,7,2", "J5-Q7-K2\n", None, 5],
+    [
+        "",
+        "ID",
+        "J5-Q7",
+        "J5-Q7-K14",
+        "J5,Q7-K2",
+        "5-7-2",
+        "0,1,2",
+        "J-1-Q2-K3",
+        "5,7,2,",
+        "5 7 2",
+        "٥,7,2",
+        "J5-Q7-K2\n",
+        None,
+        5,
+    ],
 )
 def test_bad_rules_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(BadInput) as caught:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from rlheals.cards import Rule
 
@@ -42,7 +42,7 @@ class Verdict:
 class Task(Protocol):
     """Items, prompts, expert replies and a verifier; everything else is written against these."""
 
-    name: str
+    name: ClassVar[str]
 
     def items(self, split: str) -> Sequence[Item]:
         """The items of a split, in a fixed order. Raises BadInput for an unknown split."""
