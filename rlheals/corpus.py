@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from rlheals.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule, canonical_solution, solvable, split_of
-from rlheals.dialects import BOS, Compact, Layout
+from rlheals.dialects import Compact, Layout
 from rlheals.tasks.base import Item
 
 Variant = Literal["default", "strict"]
@@ -55,9 +55,7 @@ class Corpus:
         self.dialect = dialect
         self.random = np.random.default_rng([seed, 1])
         self.banned = held_out() if variant == "strict" else frozenset()
-        self._feedback = {
-            kind: dialect.encode(f"wrong {kind} answer") for kind in ("numbers", "value")
-        }
+        self._feedback = {kind: dialect.encode(f"wrong {kind} answer") for kind in ("numbers", "value")}
 
     def __iter__(self) -> Iterator[Document]:
         while True:
@@ -147,6 +145,3 @@ def sft_example(dialect: Compact, item: Item, random: np.random.Generator) -> tu
     assert formula is not None
     prompt = dialect.prompt(Item(item.id, hand, item.rule, item.split))
     return prompt + dialect.answer(values, formula), len(prompt)
-
-
-__all__ = ["BOS", "Corpus", "Document", "Variant", "expert_formula", "held_out", "sft_example"]

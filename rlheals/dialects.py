@@ -204,11 +204,11 @@ class Chat:
         return [*body, *self.tokenizer(tail, add_special_tokens=False)["input_ids"]]
 
     def read(self, attempt: list[int], protocol: Protocol_ = "target") -> Reply:
-        text = self.tokenizer.decode(attempt, skip_special_tokens=True)
-        return Reply(text, "target" if "{" in text and "}" in text else "plain")
+        text = str(self.tokenizer.decode(attempt, skip_special_tokens=True))
+        return Reply(text, "target" if "{" in text and "}" in text else "none")
 
     def _text(self, messages: list[dict[str, str]], opening: bool) -> str:
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opening)
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opening))
 
     def _render(self, messages: list[dict[str, str]]) -> list[int]:
         return self.tokenizer(self._text(messages, opening=True), add_special_tokens=False)["input_ids"]

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, StaticCache
 
 from rlheals import models
 from rlheals.errors import BadInput
@@ -32,7 +32,9 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperature: float = Field(0.7, ge=0, le=10, description="softmax temperature; 0 takes the likeliest token")
+    temperature: float = Field(
+        0.7, ge=0, le=10, description="softmax temperature; 0 takes the likeliest token"
+    )
     max_new_tokens: int = Field(28, ge=1, le=4096, description="an answer longer than this is cut")
 
 
@@ -132,10 +134,12 @@ class HFEngine:
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         noise = torch.zeros((self.rows, sampling.max_new_tokens), dtype=torch.float64)
         if sampling.temperature > 0:
-            noise[:real] = torch.from_numpy(np.stack([uniforms(key, sampling.max_new_tokens) for key in keys]))
+            noise[:real] = torch.from_numpy(
+                np.stack([uniforms(key, sampling.max_new_tokens) for key in keys])
+            )
         noise = noise.to(device)
         alive = torch.arange(self.rows, device=device) < real
-        cache = DynamicCache(config=self.model.config)
+        cache = StaticCache(config=self.model.config, max_cache_len=length + sampling.max_new_tokens)
         step, width = ids, length
         tokens, logprobs, entropies = [], [], []
         for position in range(sampling.max_new_tokens):
@@ -162,7 +166,9 @@ class HFEngine:
         for row in range(real):
             stops = np.flatnonzero(table[row] == end)
             n = int(stops[0]) + 1 if len(stops) else table.shape[1]
-            made.append(Generation(tuple(table[row, :n].tolist()), log_table[row, :n], entropy_table[row, :n]))
+            made.append(
+                Generation(tuple(table[row, :n].tolist()), log_table[row, :n], entropy_table[row, :n])
+            )
         return made
 
 
@@ -189,7 +195,9 @@ def load_engine(model_or_folder: PreTrainedModel | str | Path, backend: Literal[
     if backend != "hf":
         raise BadInput(f"backend {backend!r} is not known; accepted: 'hf'")
     if isinstance(model_or_folder, PreTrainedModel):
-        raise BadInput("load_engine takes a folder or hub id; for a model in memory use HFEngine(model, tokenizer)")
+        raise BadInput(
+            "load_engine takes a folder or hub id; for a model in memory use HFEngine(model, tokenizer)"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

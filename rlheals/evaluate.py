@@ -12,11 +12,11 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlheals import models
-from rlheals.cards import FACES, ID_RULE, OOD_RULE, Rule
+from rlheals.atomic import atomic_write
+from rlheals.cards import FACES, ID_RULE, Rule
 from rlheals.dialects import Dialect, Protocol_, dialect_for
 from rlheals.engines import Engine, HFEngine, Sampling
 from rlheals.rollout import Episode, rollout
-from rlheals.atomic import atomic_write
 from rlheals.stage import Work
 from rlheals.tasks.base import Item, Task
 from rlheals.tasks.general_points import GeneralPoints
@@ -58,7 +58,9 @@ def run(work: Work) -> None:
         part = work.scratch / f"part-{start:06d}.parquet"
         if not part.exists():
             chunk = items[start : start + PART]
-            frame = attempts_table(HFEngine(model, tokenizer), dialect_for(tokenizer, task), task, chunk, settings, work.seed)
+            frame = attempts_table(
+                HFEngine(model, tokenizer), dialect_for(tokenizer, task), task, chunk, settings, work.seed
+            )
             atomic_write(part, frame.to_parquet(compression="zstd", index=False))
         parts.append(pd.read_parquet(part))
         work.tick(min(start + PART, len(items)), len(items), "hand")
@@ -183,6 +185,3 @@ def summary(attempts: pd.DataFrame, episodes: pd.DataFrame) -> dict[str, dict[st
 
 def read_episodes(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path / "episodes.parquet")
-
-
-__all__ = ["OOD_RULE", "EvaluateSettings", "attempts_table", "census_items", "episodes_table", "read_episodes", "run", "summary"]

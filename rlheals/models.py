@@ -1,4 +1,4 @@
-"""Create, load and save causal language models: transformers' own classes, safetensors only, keys checked one by one."""
+"""Create, load and save causal language models: transformers' own classes, safetensors only, every key checked."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import logging
 
 from rlheals.errors import BadInput
+
+logging.disable_progress_bar()  # loading shows nothing worth a bar; long work has bars of its own
 
 SHIPPED_BASE = Path(__file__).parent / "base"
 
@@ -89,23 +92,28 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> PreTrainedMo
     try:
         if not path.is_dir():
             _refuse_missing_path(str(folder))
-            return AutoModelForCausalLM.from_pretrained(str(folder), use_safetensors=True).to(device).eval()
+            return _placed(AutoModelForCausalLM.from_pretrained(str(folder), use_safetensors=True), device)
         config = AutoConfig.from_pretrained(path)
+    except BadInput:
+        raise
     except (OSError, ValueError) as error:
         raise BadInput(f"model {str(folder)!r}: {_first_line(error)}") from error
     shapes = _tensor_shapes(path)
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config)
     _check_keys(str(folder), skeleton, shapes)
-    return AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype="auto").to(device).eval()
+    return _placed(AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype="auto"), device)
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     """The tokenizer saved beside a model."""
     try:
-        return AutoTokenizer.from_pretrained(str(folder))
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
         raise BadInput(f"tokenizer of {str(folder)!r}: {_first_line(error)}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise BadInput(f"tokenizer of {str(folder)!r}: is a {type(tokenizer).__name__}, not a fast tokenizer")
+    return tokenizer
 
 
 def load_weights(model: PreTrainedModel, file: Path) -> None:
@@ -118,6 +126,11 @@ def load_weights(model: PreTrainedModel, file: Path) -> None:
     model.load_state_dict(state, strict=True, assign=False)
 
 
+def _placed(model: PreTrainedModel, device: str | torch.device) -> PreTrainedModel:
+    torch.nn.Module.to(model, device)
+    return model.eval()
+
+
 def _refuse_missing_path(folder: str) -> None:
     if folder.count("/") != 1 or folder.startswith((".", "/", "~")):
         raise BadInput(f"model {folder!r}: no such folder, and not a hub id of the form owner/name")
@@ -126,12 +139,14 @@ def _refuse_missing_path(folder: str) -> None:
 def _tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     files = sorted(path.glob("*.safetensors"))
     if not files:
-        raise BadInput(f"model {str(path)!r}: holds no *.safetensors file (other weight formats are not read)")
+        raise BadInput(
+            f"model {str(path)!r}: holds no *.safetensors file (other weight formats are not read)"
+        )
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
         try:
             with safe_open(file, framework="pt") as handle:
-                shapes.update({name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()})
+                shapes.update({name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()})  # noqa: SIM118 - not a dict
         except (OSError, SafetensorError) as error:
             raise BadInput(f"weights {str(file)!r}: {_first_line(error)}") from error
     return shapes

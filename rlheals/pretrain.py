@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from itertools import islice
 
 import numpy as np
@@ -38,7 +37,9 @@ class PretrainSettings(BaseModel):
 
     model: ModelSettings = ModelSettings()
     variant: Variant = Field("default", description="strict: held-out multisets never occur in pretraining")
-    ability: float | None = Field(0.5, gt=0, le=1, description="stop at this panel accuracy; None: use all steps")
+    ability: float | None = Field(
+        0.5, gt=0, le=1, description="stop at this panel accuracy; None: use all steps"
+    )
     min_steps: int = Field(300, ge=0, description="no ability check before this step")
     max_steps: int = Field(1500, ge=1, description="stop here in any case")
     check_every: int = Field(50, ge=1, description="steps between ability checks")
@@ -71,7 +72,10 @@ def train(
 ) -> list[dict[str, float]]:
     """Train in place; returns one record per ability check: step, tokens, loss, within_five."""
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+        model.parameters(),
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
     )
     panel = ability_panel(settings.panel_hands)
     history, seen, losses = [], 0, []
@@ -90,7 +94,7 @@ def train(
         seen += ids.numel()
         losses.append(float(loss.detach()))
         tick(step, settings.max_steps, "step")
-        if step >= settings.min_steps and step % settings.check_every == 0 or step == settings.max_steps:
+        if (step >= settings.min_steps and step % settings.check_every == 0) or step == settings.max_steps:
             reached = ability(model, dialect, panel)
             history.append(
                 {"step": step, "tokens": seen, "loss": float(np.mean(losses[-50:])), "within_five": reached}
@@ -108,7 +112,7 @@ def weighted_loss(model: PreTrainedModel, ids: torch.Tensor, weights: torch.Tens
     return (losses * target).sum() / target.sum()
 
 
-def iter_batches(dialect: Compact, seed: int, settings: PretrainSettings):  # noqa: ANN201
+def iter_batches(dialect: Compact, seed: int, settings: PretrainSettings):
     """Batches of documents of similar length, at most `batch_tokens` padded tokens each, in random order."""
     stream = iter(Corpus(dialect, seed, settings.variant))
     random = np.random.default_rng([seed, 2])
@@ -151,6 +155,12 @@ def ability(model: PreTrainedModel, dialect: Compact, panel: list[Item]) -> floa
     """Share of the panel solved within five attempts, answers in either layout, temperature 0.7."""
     keys = [f"ability/{item.id}" for item in panel]
     episodes = rollout(
-        HFEngine(model, dialect.tokenizer), dialect, GeneralPoints(), panel, keys, Sampling(), protocol="either"
+        HFEngine(model, dialect.tokenizer),
+        dialect,
+        GeneralPoints(),
+        panel,
+        keys,
+        Sampling(),
+        protocol="either",
     )
     return float(np.mean([episode.solved_at > 0 for episode in episodes]))

@@ -29,7 +29,9 @@ class Profile(BaseModel):
     about: str = Field("", description="one sentence on what the profile is for")
     seeds: tuple[int, ...] = Field((0,), description="base seeds of the fresh run; 0 is the shipped base")
     decodes: int = Field(1, ge=1, description="censuses per checkpoint, with different sampling noise")
-    evaluated: tuple[int, ...] | None = Field(None, description="SFT steps that get a census; None: all checkpoints")
+    evaluated: tuple[int, ...] | None = Field(
+        None, description="SFT steps that get a census; None: all checkpoints"
+    )
     rule_steps: tuple[int, ...] = Field((), description="SFT steps at which other J, Q, K rules are tried")
     rule_hands: int = Field(40, ge=1, description="hands per rule in that trial")
     pretrain: PretrainSettings = PretrainSettings()
@@ -68,6 +70,18 @@ _SMOKE = Profile(
     evaluate=EvaluateSettings(hands=32),
 )
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "age-300": {"pretrain.ability": None, "pretrain.max_steps": 300},
+    "age-600": {"pretrain.ability": None, "pretrain.max_steps": 600},
+    "age-1200": {"pretrain.ability": None, "pretrain.max_steps": 1200},
+    "lr-1e-4": {"sft.learning_rate": 1e-4},
+    "lr-1e-3": {"sft.learning_rate": 1e-3},
+    "strict": {"pretrain.variant": "strict"},
+}
+"""Sensitivity: what changes when the lab is made in another way; each with fewer censuses than the lab itself."""
+
+_FEWER = {"evaluated": (0, 10, 20, 40, 80, 160, 320, 640, 1280), "rule_steps": (), "decodes": 1}
+
 PROFILES = {profile.name: profile for profile in (_SMOKE, _LAB)}
 
 
@@ -85,6 +99,17 @@ def load_profile(name_or_file: str | Path, changes: dict[str, Any] | None = None
     return validated(Profile, data, f"profile {name_or_file}")
 
 
+def variant(name: str) -> Profile:
+    """The lab with one thing changed; BadInput for a name that is not one of `VARIANTS`.
+
+    >>> variant("lr-1e-3").sft.learning_rate
+    0.001
+    """
+    if name not in VARIANTS:
+        raise BadInput(f"variant {name!r:.40} is not known; accepted: {', '.join(VARIANTS)}")
+    return load_profile("lab", {"name": f"lab-{name}", **_FEWER, **VARIANTS[name]})
+
+
 def to_yaml(profile: Profile) -> str:
     """The profile as YAML that `load_profile` reads back."""
     return yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -98,7 +123,9 @@ def validated(kind: type[Settings], data: Any, where: str) -> Settings:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "settings"
         if first["type"] == "extra_forbidden":
-            known = ", ".join(kind.model_fields) if len(first["loc"]) == 1 else "see `rlheals doctor --profiles`"
+            known = (
+                ", ".join(kind.model_fields) if len(first["loc"]) == 1 else "see `rlheals doctor --profiles`"
+            )
             raise BadInput(f"{where}: {field} is not a setting; accepted: {known}") from None
         message = first["msg"].removeprefix("Value error, ")
         raise BadInput(f"{where}: {field}: {message} (got {first.get('input')!r:.80})") from None

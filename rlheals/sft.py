@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from rlheals import models
@@ -93,13 +94,17 @@ def train(
         losses.append({"step": step, **{name: expert_loss(model, rows) for name, rows in sets.items()}})
 
     with tempfile.TemporaryDirectory() as scratch:
+        with warnings.catch_warnings():  # TRL's own default trips over a renamed setting of transformers
+            warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
+            arguments = trainer_settings(settings, seed, Path(scratch))
         trainer = SFTTrainer(
             model=model,
-            args=trainer_settings(settings, seed, Path(scratch)),
+            args=arguments,
             train_dataset=examples(dialect, settings, seed),
             processing_class=dialect.tokenizer,
             callbacks=[_Checkpoints(settings.checkpoints, at_checkpoint, tick)],
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
         log = [
             {"step": record["step"], "loss": record["loss"]}
@@ -180,7 +185,9 @@ def expert_loss(model: PreTrainedModel, rows: list[tuple[list[int], int]]) -> fl
         labels[row, start : len(tokens)] = torch.tensor(tokens[start:])
     ids, labels = ids.to(model.device), labels.to(model.device)
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+    loss = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
+    )
     model.train(was_training)
     return float(loss)
 
@@ -191,11 +198,11 @@ class _Checkpoints(TrainerCallback):
     def __init__(self, steps: tuple[int, ...], at_checkpoint: Callable[[int], None], tick: Callable) -> None:
         self.steps, self.at_checkpoint, self.tick = set(steps), at_checkpoint, tick
 
-    def on_train_begin(self, args, state, control, **kwargs):  # noqa: ANN001, ANN201
+    def on_train_begin(self, args, state, control, **kwargs):
         if 0 in self.steps:
             self.at_checkpoint(0)
 
-    def on_step_end(self, args, state, control, **kwargs):  # noqa: ANN001, ANN201
+    def on_step_end(self, args, state, control, **kwargs):
         if state.global_step in self.steps:
             self.at_checkpoint(state.global_step)
         self.tick(state.global_step, state.max_steps, "step")

@@ -67,8 +67,8 @@ class Store:
     >>> from rlheals.runs import RunSpec
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     store, spec = Store(Path(folder)), RunSpec(stage="errors", seed=1)
-    ...     run = store.ensure(spec, lambda work: atomic_write(work.out / "a.txt", "24"), echo=[].append)
-    ...     run.file("a.txt").read_text(), store.find(spec) == run
+    ...     run = store.ensure(spec, lambda work: atomic_write(work.out / "a", "24"), lambda line: None)
+    ...     run.file("a").read_text(), store.find(spec) == run
     ('24', True)
     """
 

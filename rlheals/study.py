@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-import pandas as pd
 from tqdm.auto import tqdm
 
+from rlheals.adopt import weights_hash
 from rlheals.errors import BadInput
-from rlheals.profiles import PROFILES, Profile
+from rlheals.profiles import PROFILES, Profile, validated
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.store import Run, RunSpec, Store, Workspace
 
@@ -43,20 +44,29 @@ def plan(profile: Profile, seed: int, store: Store) -> Plan:
     SFT and decodes get seeds of their own that follow from the base seed, so that two base seeds share no noise.
     """
     base = base_spec(profile, seed)
-    sft = RunSpec(stage="sft", settings=profile.sft.model_dump(mode="json"), inputs={"base": store.key(base)}, seed=seed)
+    sft = RunSpec(
+        stage="sft", settings=profile.sft.model_dump(mode="json"), inputs={"base": store.key(base)}, seed=seed
+    )
     model = {"model": store.key(sft)}
 
     def census(step: int, decode: int, **changes: object) -> RunSpec:
         settings = profile.evaluate.model_copy(update={"folder": f"step-{step:05d}", **changes})
         return RunSpec(
-            stage="evaluate", settings=settings.model_dump(mode="json"), inputs=model, seed=100 * seed + decode
+            stage="evaluate",
+            settings=settings.model_dump(mode="json"),
+            inputs=model,
+            seed=100 * seed + decode,
         )
 
     return Plan(
         seed,
         base,
         sft,
-        {(step, decode): census(step, decode) for decode in range(profile.decodes) for step in profile.census_steps},
+        {
+            (step, decode): census(step, decode)
+            for decode in range(profile.decodes)
+            for step in profile.census_steps
+        },
         {step: census(step, 0, splits=("rules",), hands=profile.rule_hands) for step in profile.rule_steps},
     )
 
@@ -66,9 +76,11 @@ def base_spec(profile: Profile, seed: int) -> RunSpec:
 
     A profile whose model differs from the lab's has no shipped base; then seed 0 is pretrained too.
     """
-    if seed == 0 and profile.pretrain.model == PROFILES["lab"].pretrain.model and profile.pretrain.variant == "default":
-        from rlheals.adopt import weights_hash
-
+    if (
+        seed == 0
+        and profile.pretrain.model == PROFILES["lab"].pretrain.model
+        and profile.pretrain.variant == "default"
+    ):
         return RunSpec(stage="adopt", settings={"sha256": weights_hash()})
     return RunSpec(stage="pretrain", settings=profile.pretrain.model_dump(mode="json"), seed=seed)
 
@@ -86,44 +98,63 @@ def run_unit(spec: RunSpec, store: Store, echo: Callable[[str], None], tick: Tic
     return store.ensure(spec, compute, echo)
 
 
-def compute(specs: Iterable[RunSpec], store: Store, workers: int = 1, quiet: bool = False) -> list[Run]:
+def compute(
+    specs: Iterable[RunSpec],
+    store: Store,
+    workers: int = 1,
+    quiet: bool = False,
+    finished: Callable[[str], object] = lambda run_id: None,
+) -> list[Run]:
     """Make sure that all runs are in the store (inputs before their users), with progress; returns them in order.
 
-    With several workers, each is a process of its own that computes one unit at a time. Ctrl-C leaves what is
-    finished; the same call goes on from there.
+    With several workers, each is a process of its own that computes one unit at a time, always the first one whose
+    inputs are there. `finished(id)` is called after each unit. Ctrl-C leaves what is finished; the same call goes on.
     """
     wanted = list(specs)
     keys = [store.key(spec) for spec in wanted]
-    echo: Callable[[str], None] = (lambda line: None) if quiet else (lambda line: tqdm.write(line, file=sys.stderr))
+    echo: Callable[[str], None] = (lambda line: None) if quiet else _say
     if workers <= 1 or len(wanted) == 1:
-        return [_with_bar(spec, store, echo, quiet) for spec in wanted]
-    context = multiprocessing.get_context("spawn")
+        runs = []
+        for key, spec in zip(keys, wanted, strict=True):
+            runs.append(_with_bar(spec, store, echo, quiet))
+            finished(key)
+        return runs
     waiting = dict(zip(keys, wanted, strict=True))
-    done: set[str] = set()
-    running: dict[Future, str] = {}
+    running: dict[Future[list[str]], str] = {}
     with (
-        ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool,
+        ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_one_thread) as pool,
         tqdm(total=len(waiting), unit="run", disable=_no_bar(quiet), dynamic_ncols=True) as bar,
     ):
         try:
             while waiting or running:
-                for key, spec in list(waiting.items()):
-                    if set(spec.inputs.values()) & (set(waiting) | set(running.values())):
-                        continue
-                    running[pool.submit(_in_worker, spec, str(store.root))] = key
-                    del waiting[key]
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    done.add(running.pop(future))
+                for key in _ready(waiting, set(running.values()))[: workers - len(running)]:
+                    running[pool.submit(_in_worker, waiting.pop(key), str(store.root))] = key
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    key = running.pop(future)
                     for line in future.result():
                         echo(line)
                     bar.update()
+                    finished(key)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
+            _stop(pool)
             raise
     return [store.load(key) for key in keys]
+
+
+def _ready(waiting: dict[str, RunSpec], running: set[str]) -> list[str]:
+    """The units whose inputs are neither waiting nor running, in order."""
+    unfinished = running | set(waiting)
+    return [key for key, spec in waiting.items() if not set(spec.inputs.values()) & unfinished]
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    for process in list((pool._processes or {}).values()):
+        process.terminate()
+    pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _say(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)
 
 
 def _with_bar(spec: RunSpec, store: Store, echo: Callable[[str], None], quiet: bool) -> Run:
@@ -153,27 +184,14 @@ def _in_worker(spec: RunSpec, root: str) -> list[str]:
     return lines
 
 
-def episodes(plans: Sequence[Plan], store: Store) -> pd.DataFrame:
-    """The censuses of several base seeds as one table: one row per (base seed, step, decode, hand)."""
-    frames = []
-    for chosen in plans:
-        for (step, decode), spec in chosen.censuses.items():
-            run = store.load(store.key(spec))
-            frame = pd.read_parquet(run.file("episodes.parquet"))
-            frames.append(frame.assign(seed=chosen.seed, step=step, decode=decode))
-    return pd.concat(frames, ignore_index=True)
-
-
 def settings_file(path: Path) -> RunSpec:
     """A unit of work read from a JSON file: {"stage": ..., "settings": {...}, "inputs": {...}, "seed": 0}."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"settings file {str(path)!r}: {getattr(error, 'strerror', None) or 'is not UTF-8'}") from None
-    import json
-
-    from rlheals.profiles import validated
-
+        raise BadInput(
+            f"settings file {str(path)!r}: {getattr(error, 'strerror', None) or 'is not UTF-8'}"
+        ) from None
     try:
         data = json.loads(text)
     except ValueError as error:

@@ -1,0 +1,140 @@
+"""The recorded study: small tables with manifests under `results/`, made by the project's own commands only.
+
+results/lab/seed-1/            episodes.parquet ... manifest.json
+results/lab-strict/seed-1/     the same for a variant
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlheals import tables
+from rlheals.atomic import atomic_write
+from rlheals.errors import BadInput
+from rlheals.profiles import Profile, validated
+from rlheals.sources import code_hash
+from rlheals.store import Store
+from rlheals.study import Plan, compute, plan
+from rlheals.tables import Tables
+
+FOLDER = Path("results")
+MANIFEST = "manifest.json"
+
+
+class RecordedRun(BaseModel):
+    """Where one run's numbers came from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    id: str
+    seed: int
+    code_hash: str
+    seconds: float
+
+
+class Recorded(BaseModel):
+    """The manifest of one recorded base seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    profile: dict[str, Any]
+    seed: int = Field(ge=0)
+    started: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    runs: tuple[RecordedRun, ...]
+    files: dict[str, str]
+
+    @property
+    def minutes(self) -> float:
+        """Core-minutes of all runs."""
+        return sum(run.seconds for run in self.runs) / 60
+
+    def stale_stages(self) -> list[str]:
+        """Stages whose code is no longer the one that made these numbers."""
+        made_with = {run.stage: run.code_hash for run in self.runs}
+        return sorted(stage for stage, code in made_with.items() if code_hash(f"rlheals.{stage}") != code)
+
+
+def record(
+    profile: Profile,
+    seeds: Sequence[int],
+    store: Store,
+    folder: Path = FOLDER,
+    workers: int = 1,
+    say: Callable[[str], object] = print,
+) -> None:
+    """Compute a profile for several base seeds and write each seed's tables as soon as its last run is there.
+
+    A seed whose tables are already recorded from the same runs is left alone.
+    """
+    plans = {seed: plan(profile, seed, store) for seed in seeds}
+    missing = {seed: {store.key(spec) for spec in chosen.specs()} for seed, chosen in plans.items()}
+
+    def finished(run_id: str) -> None:
+        for seed, ids in list(missing.items()):
+            ids.discard(run_id)
+            if not ids:
+                del missing[seed]
+                write(plans[seed], profile, store, folder / profile.name / f"seed-{seed}")
+                say(f"recorded {profile.name} seed {seed}")
+
+    compute([spec for chosen in plans.values() for spec in chosen.specs()], store, workers, finished=finished)
+
+
+def write(chosen: Plan, profile: Profile, store: Store, folder: Path) -> None:
+    """Write the tables of one base seed, the manifest last."""
+    runs = [store.load(store.key(spec)).manifest for spec in chosen.specs()]
+    tables.write(tables.collect([chosen], store), folder)
+    manifest = Recorded(
+        profile=profile.model_dump(mode="json"),
+        seed=chosen.seed,
+        started=min(run.started for run in runs),
+        machine=runs[-1].machine.model_dump(mode="json"),
+        versions=runs[-1].versions,
+        runs=tuple(
+            RecordedRun(stage=r.stage, id=r.id, seed=r.seed, code_hash=r.code_hash, seconds=r.seconds)
+            for r in runs
+        ),
+        files={file.name: _sha256(file) for file in sorted(folder.glob("*.parquet"))},
+    )
+    atomic_write(folder / MANIFEST, json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+
+
+def read(folder: Path) -> tuple[Tables, list[Recorded]]:
+    """All recorded seeds below a profile's folder, with their manifests; BadInput when a file is damaged or missing."""
+    parts, manifests = [], []
+    for place in sorted(folder.glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-"))):
+        manifest = read_manifest(place)
+        for field in fields(Tables):
+            name = f"{field.name}.parquet"
+            if not (place / name).is_file() or manifest.files.get(name) != _sha256(place / name):
+                raise BadInput(
+                    f"results {place.parent.name}/{place.name}: {name} is missing or has changed since"
+                )
+        parts.append(tables.read(place))
+        manifests.append(manifest)
+    if not parts:
+        raise BadInput(f"no recorded study in {folder}; `rlheals study --record` makes one")
+    return tables.concat(parts), manifests
+
+
+def read_manifest(folder: Path) -> Recorded:
+    """The manifest of one recorded seed."""
+    try:
+        data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"results {folder.name}: {MANIFEST} cannot be read ({str(error)[:80]})") from None
+    return validated(Recorded, data, f"results {folder.name}: {MANIFEST}")
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,157 @@
+"""The tables that chapters, claims and figures read: the same for a reader's fresh run and for the recorded study.
+
+episodes     one row per (seed, step, decode, hand): which attempt solved it, how the first try went
+categories   attempts counted per (seed, step, decode, split, attempt number, category)
+rules        one row per (seed, step, hand) of the trial of other J, Q, K rules
+losses       one row per (seed, step, set): cross-entropy of expert answers, and of the training batches
+bases        one row per seed: steps and ability of the base
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from rlheals.atomic import atomic_write
+from rlheals.errors import BadInput
+from rlheals.store import Store
+from rlheals.study import Plan
+
+EPISODE_COLUMNS = {
+    "item": "category", "split": "category", "face": "bool", "solved_at": "uint8", "solved_at_either": "uint8",
+    "first": "category", "first_layout": "category", "first_values_right": "bool", "first_values_as_id": "bool",
+}  # fmt: skip
+LIMIT_BYTES = 50_000_000
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Everything chapter 01 is drawn from, for one or several base seeds."""
+
+    episodes: pd.DataFrame
+    categories: pd.DataFrame
+    rules: pd.DataFrame
+    losses: pd.DataFrame
+    bases: pd.DataFrame
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted(int(seed) for seed in self.bases["seed"].unique())
+
+    @property
+    def steps(self) -> list[int]:
+        """SFT steps with a census."""
+        return sorted(int(step) for step in self.episodes["step"].unique())
+
+    def of_seed(self, seed: int) -> Tables:
+        """The rows of one base seed."""
+        return Tables(**{f.name: getattr(self, f.name).query("seed == @seed") for f in fields(self)})
+
+
+def collect(plans: Sequence[Plan], store: Store) -> Tables:
+    """The tables of runs that are in the store."""
+    return concat([_of_plan(chosen, store) for chosen in plans])
+
+
+def concat(parts: Iterable[Tables]) -> Tables:
+    """Several tables as one; a base seed may occur once only."""
+    parts = list(parts)
+    seeds = [seed for part in parts for seed in part.seeds]
+    if len(set(seeds)) != len(seeds):
+        raise BadInput(f"base seeds {seeds} hold one seed twice")
+    joined = {
+        f.name: pd.concat([getattr(part, f.name) for part in parts], ignore_index=True)
+        for f in fields(Tables)
+    }
+    return Tables(**joined)
+
+
+def write(tables: Tables, folder: Path) -> None:
+    """One parquet file per table, small enough for git; `read` gives the same tables back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for field in fields(tables):
+        frame = getattr(tables, field.name)
+        atomic_write(
+            folder / f"{field.name}.parquet",
+            frame.to_parquet(index=False, compression="zstd", compression_level=19),
+        )
+
+
+def read(folder: Path) -> Tables:
+    """The tables in a folder. Raises BadInput when one is missing, too large or not parquet."""
+    frames = {}
+    for field in fields(Tables):
+        file = folder / f"{field.name}.parquet"
+        if not file.is_file():
+            raise BadInput(f"results in {folder.name!r}: {file.name} is missing")
+        if file.stat().st_size > LIMIT_BYTES:
+            raise BadInput(f"results in {folder.name!r}: {file.name} has over {LIMIT_BYTES} bytes")
+        try:
+            frames[field.name] = pd.read_parquet(file)
+        except (OSError, ValueError) as error:
+            raise BadInput(
+                f"results in {folder.name!r}: {file.name} is not parquet ({str(error)[:80]})"
+            ) from None
+    return Tables(**frames)
+
+
+def _of_plan(chosen: Plan, store: Store) -> Tables:
+    seed = chosen.seed
+
+    def folder(spec):
+        return store.load(store.key(spec)).path
+
+    episodes, categories = [], []
+    for (step, decode), spec in chosen.censuses.items():
+        place = {"seed": seed, "step": step, "decode": decode}
+        path = folder(spec)
+        frame = pd.read_parquet(path / "episodes.parquet")[list(EPISODE_COLUMNS)]
+        episodes.append(frame.assign(**place))
+        attempts = pd.read_parquet(path / "attempts.parquet")
+        counted = attempts.groupby(["protocol", "split", "attempt", "category", "read_as"], observed=True)
+        counts = counted.agg(
+            attempts=("reward", "size"),
+            reward=("reward", "sum"),
+            entropy=("entropy", "sum"),
+            tokens=("tokens", "sum"),
+        )
+        categories.append(counts.reset_index().assign(**place))
+    rules = [
+        pd.read_parquet(folder(spec) / "episodes.parquet")[["item", "rule", "solved_at"]].assign(
+            seed=seed, step=step
+        )
+        for step, spec in chosen.rules.items()
+    ]
+    return Tables(
+        episodes=pd.concat(episodes, ignore_index=True).astype(EPISODE_COLUMNS),
+        categories=pd.concat(categories, ignore_index=True),
+        rules=pd.concat(rules, ignore_index=True)
+        if rules
+        else pd.DataFrame(columns=["item", "rule", "solved_at", "seed", "step"]),
+        losses=_losses(folder(chosen.sft), seed),
+        bases=_base(folder(chosen.base), seed),
+    )
+
+
+def _losses(path: Path, seed: int) -> pd.DataFrame:
+    data = json.loads((path / "losses.json").read_text())
+    rows = [
+        {"step": record["step"], "set": name, "loss": value}
+        for record in data["sets"]
+        for name, value in record.items()
+        if name != "step"
+    ]
+    rows += [{"step": record["step"], "set": "batch", "loss": record["loss"]} for record in data["train"]]
+    return pd.DataFrame(rows).assign(seed=seed)
+
+
+def _base(path: Path, seed: int) -> pd.DataFrame:
+    file = path / "ability.json"
+    history = json.loads((file if file.is_file() else path / "base" / "ability.json").read_text())
+    return pd.DataFrame(
+        [{"seed": seed, "base_step": history[-1]["step"], "ability": history[-1]["within_five"]}]
+    )
