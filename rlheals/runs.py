@@ -164,7 +164,7 @@ class Manifest(_Asked):
     def read(cls, data: bytes) -> Manifest:
         """Parse and check a manifest; errors: ``BadInput`` on anything but an intact manifest."""
         if len(data) > MAX_MANIFEST_BYTES:
-            raise BadInput(f"{MANIFEST} has {len(data)} bytes, more than {MAX_MANIFEST_BYTES}")
+            raise BadInput(f"{MANIFEST} has more than {MAX_MANIFEST_BYTES} bytes")
         try:
             manifest = cls.model_validate_json(data)
         except ValidationError as error:

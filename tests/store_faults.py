@@ -70,7 +70,8 @@ def watched(fault: Fault) -> Iterator[None]:
 
 def ensure(root: Path) -> store.Run:
     place = store.Store(root, package="toy")
-    return place.ensure(SPEC, lambda work: stage(work, root.parent / f"{root.name}.computed"), echo=[].append)
+    notes = root.parent / f"{root.name}.computed"
+    return place.ensure(SPEC, lambda work: stage(work, notes), echo=lambda line: None)
 
 
 def content(run: store.Run) -> dict[str, str]:

@@ -68,8 +68,6 @@ FORMS = {
     "computed, sum": "import importlib\nname = 'low'\nimportlib.import_module('PKG.' + name)",
     "computed, relative": "import importlib\nname = 'low'\nimportlib.import_module('.' + name, __package__)",
     "computed throughout": "import importlib\nname = 'PKG.low'\nimportlib.import_module(name)",
-    "attribute of the package": "import PKG\nPKG.low.value",
-    "attribute under two names": "def f():\n  import PKG as p\n  p.low\ndef g():\n  import os as p\nf()",
 }
 REST = {
     "low.py": "value = 1\n",
@@ -86,20 +84,33 @@ REST = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_edit_behind_any_import_form_changes_the_hash(form: str, make: Make, tmp_path: Path) -> None:
-    init = "" if "attribute" not in form else "from . import high\n"
-    name = make({**REST, "__init__.py": init, "stage.py": FORMS[form]})
+    name = make({**REST, "stage.py": FORMS[form]})
     before = sources.code_hash(f"{name}.stage", name)
     assert f"{name}.low" in sources.modules_of(f"{name}.stage", name)
     edit(tmp_path / name / "low.py", "value = 3\n")
     assert sources.code_hash(f"{name}.stage", name) != before
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import PKG\nuse = lambda: PKG.low.value",
+        "import PKG.other as o, PKG as p\nuse = lambda: p.low",
+        "import PKG.other\nuse = lambda: PKG.low",
+        "def f():\n  import PKG as p\n  p.low\ndef g():\n  import os as p",
+        "from PKG import up as u\nuse = lambda: u.low.value",
+        "from . import up\nuse = lambda: up.low.value",
+    ],
+)
+def test_a_module_used_as_an_attribute_counts_though_another_has_to_load_it(text: str, make: Make) -> None:
+    name = make({"stage.py": text, "low.py": "", "up/__init__.py": "", "up/low.py": "", "other.py": ""})
+    found = sources.modules_of(f"{name}.stage", name)
+    assert f"{name}.up.low" in found if "up" in text else f"{name}.low" in found
+
+
 def test_python_itself_loads_nothing_that_is_not_counted(make: Make, tmp_path: Path) -> None:
     """The oracle is a fresh interpreter: what is in `sys.modules` after the import must be listed."""
-    names = {}
-    for form, text in FORMS.items():
-        init = "" if "attribute" not in form else "from . import high\n"
-        names[form] = make({**REST, "__init__.py": init, "stage.py": text})
+    names = {form: make({**REST, "stage.py": text}) for form, text in FORMS.items()}
     program = (
         "import importlib, json, sys\n"
         "for name in sys.argv[1:]: importlib.import_module(name + '.stage')\n"
@@ -212,6 +223,9 @@ def test_what_is_not_imported_does_not_count(make: Make, tmp_path: Path) -> None
 
 def test_inits_of_all_packages_above_count(make: Make, tmp_path: Path) -> None:
     name = make({**REST, "__init__.py": "", "stage.py": "import PKG.sub.deep.leaf\n"})
+    above = [name, f"{name}.sub", f"{name}.sub.deep", f"{name}.sub.deep.leaf"]
+    assert set(above) <= set(sources.modules_of(f"{name}.stage", name))
+    assert set(above) <= set(sources.modules_of(above[-1], name))  # which itself imports nothing
     hashes = [sources.code_hash(f"{name}.stage", name)]
     for init in ("__init__.py", "sub/__init__.py", "sub/deep/__init__.py"):
         edit(tmp_path / name / init, "x = 1\n")

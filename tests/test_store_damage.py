@@ -71,6 +71,20 @@ HARMS: dict[str, Harm] = {
 }
 
 
+SAID = {
+    "flipped bit": "'weights.bin' has changed (its hash differs)",
+    "truncated file": "'weights.bin' has 2559 bytes instead of 2560",
+    "longer file": "'weights.bin' has 2561 bytes instead of 2560",
+    "missing file": "'deep/rows.csv' is missing",
+    "extra file": "'deep/more.csv' is not in the manifest",
+    "a link in place of a file": "'weights.bin' is neither a file nor a folder",
+    "a pipe": "'pipe' is neither a file nor a folder",
+    "no manifest": "manifest.json is missing",
+    "another run's manifest": "manifest.json belongs to another run",
+    "huge manifest": "manifest.json has more than 4194304 bytes",
+}
+
+
 def flip(path: Path, at: int) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 1
@@ -90,6 +104,7 @@ def test_a_damaged_run_is_moved_aside_said_and_computed_again(lab: Lab, harm: st
     assert lab.computed == 2
     assert {name: again.file(name).read_bytes() for name in again.manifest.files} == before
     assert lab.lines[0].startswith(f"run {run.id[:12]}: damaged, not used (")
+    assert SAID.get(harm, "") in lab.lines[0]
     assert lab.lines[1] == f"sft {run.id[:12]}: computing"
     assert [name.partition(".")[0] for name in lab.left()] == [f"damaged/{run.id}"]
     assert f"{lab.store.root}/{lab.left()[0]}" in lab.lines[0]
