@@ -208,7 +208,9 @@ class Chat:
         return Reply(text, "target" if "{" in text and "}" in text else "none")
 
     def _text(self, messages: list[dict[str, str]], opening: bool) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opening))
+        return str(
+            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opening)
+        )
 
     def _render(self, messages: list[dict[str, str]]) -> list[int]:
         return self.tokenizer(self._text(messages, opening=True), add_special_tokens=False)["input_ids"]

@@ -81,7 +81,7 @@ class HFEngine:
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerFast,
-        rows: int = 128,
+        rows: int = 64,
         bucket: int = 16,
     ) -> None:
         self.model = model.eval()

@@ -23,7 +23,7 @@ from rlheals.tasks.general_points import GeneralPoints
 
 Split = Literal["sft", "rl", "held_out", "ood", "both_id", "rules"]
 
-PART = 256
+PART = 512
 OTHER_RULES = tuple(
     Rule(*values)
     for values in (

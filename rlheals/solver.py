@@ -27,6 +27,7 @@ TARGET = 24
 LARGEST = 13
 OPERATORS = "+-*/"
 TABLE_FILE = "solved_hands.csv"
+CODE_DATA = ("reference/solved_hands.csv",)
 TABLE_SHA256 = "b5b2aae3c9f6d5741f6a6871f259939f526925c4af0e0dddefc54ba4f018bd40"
 
 # a, b, c, d are the numbers and 1, 2, 3 the operators

@@ -49,7 +49,8 @@ class Tables:
 
     def of_seed(self, seed: int) -> Tables:
         """The rows of one base seed."""
-        return Tables(**{f.name: getattr(self, f.name).query("seed == @seed") for f in fields(self)})
+        frames = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Tables(**{name: frame[frame["seed"] == seed] for name, frame in frames.items()})
 
 
 def collect(plans: Sequence[Plan], store: Store) -> Tables:
