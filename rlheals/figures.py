@@ -1,0 +1,273 @@
+"""One function per figure of the book: takes a chapter, returns the drawing with the data frame it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rlheals import drawing, measures
+from rlheals.chapters import SFTChapter
+from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, Drawn
+from rlheals.forest import claims_forest, sensitivity
+from rlheals.measures import Measure
+
+PAPER_POINTS = Path(__file__).parent / "reference" / "paper_points.yaml"
+SPLITS = {"sft": ("seen ID (SFT hands)", BLUE), "held_out": ("held-out ID", GREEN), "ood": ("OOD", RED)}
+LOSSES = {"train": ("ID, SFT hands", BLUE), "test": ("ID, held-out hands", GREEN), "ood": ("OOD hands", RED)}
+CATEGORIES = {
+    "correct": ("correct", GREEN),
+    "no_solution": ("values right, not 24", YELLOW),
+    "wrong_rule": ("right under another rule", RED),
+    "wrong_number": ("other wrong values", ORANGE),
+    "illegal_formula": ("unreadable", GREY),
+}
+HERE, THERE = "Lab model (this book)", "Paper"
+
+
+def accuracy(chapter: SFTChapter) -> Drawn:
+    """Within-five and first-try accuracy against SFT step, with the base's layout-free accuracy as a line."""
+    figure, axes = drawing.canvas(columns=2)
+    frames = []
+    panels = {"within five attempts": measures.within_five, "first try": measures.first_try}
+    for axis, (title, solved) in zip(axes, panels.items(), strict=True):
+        for split, look in SPLITS.items():
+            series = f"{split}, {title}"
+            frames += _both(
+                axis, chapter, partial(measures.accuracy, split=split, solved=solved), look, series
+            )
+            frames.append(_base_line(axis, chapter, split, solved, look[1], series))
+        axis.set_title(title.capitalize(), fontsize=9)
+        axis.set_ylim(-0.02, 1.02)
+        drawing.step_axis(axis, chapter.fresh.steps)
+    axes[0].set_ylabel("share of hands solved")
+    axes[0].legend(fontsize=7, loc="center left")
+    note = "Dotted horizontals: the base when an answer counts in either layout."
+    return _finish(figure, chapter, "sft-accuracy", "Accuracy during SFT", frames, note)
+
+
+def layout_free(chapter: SFTChapter) -> Drawn:
+    """Accuracy with the wanted layout against accuracy in either layout: how much of the rise is format."""
+    figure, axes = drawing.canvas(columns=2)
+    frames = []
+    for axis, split in zip(axes, ("ood", "sft"), strict=True):
+        title, color = SPLITS[split]
+        looks = {"solved_at": ("wanted layout only", color), "solved_at_either": ("either layout", PURPLE)}
+        for column, look in looks.items():
+            measure = partial(measures.accuracy, split=split, column=column)
+            frames += _both(axis, chapter, measure, look, f"{split}, {look[0]}")
+        axis.set_title(title, fontsize=9)
+        axis.set_ylim(bottom=-0.01)
+        drawing.step_axis(axis, chapter.fresh.steps)
+        axis.legend(fontsize=7)
+    axes[0].set_ylabel("solved within five attempts")
+    note = "Where the two curves meet the answer format is learnt; what the upper one does before that is ability."
+    return _finish(figure, chapter, "sft-layout-free", "Format apart from ability", frames, note)
+
+
+def paper_beside(chapter: SFTChapter) -> Drawn:
+    """OOD accuracy of the paper's Llama run beside ours."""
+    series = paper_points()["ood_accuracy_llama"]
+    figure, axes = drawing.canvas(columns=2)
+    theirs = drawing.with_intervals(_paper("ood_accuracy_llama", 100).assign(seed=0, n=series["hands"]))
+    drawing.points(axes[0], theirs, ORANGE, "paper")
+    axes[0].set_title(series["label"], fontsize=8)
+    axes[0].set_xlabel("SFT step")
+    axes[0].set_ylabel("OOD, solved within five attempts")
+    look = ("this book", RED)
+    frames = _both(axes[1], chapter, partial(measures.accuracy, split="ood"), look, "this book")
+    axes[1].set_title(HERE, fontsize=8)
+    drawing.step_axis(axes[1], chapter.fresh.steps)
+    for axis in axes:
+        axis.set_ylim(bottom=-0.01)
+    note = (
+        f"Left: {series['source']}; Wilson intervals ours. Right: all OOD hands. Another model at another scale: "
+        "shapes can be compared, heights cannot."
+    )
+    title = "The paper's OOD curve beside ours"
+    return _finish(figure, chapter, "sft-paper", title, [theirs.assign(series="paper"), *frames], note)
+
+
+def losses(chapter: SFTChapter) -> Drawn:
+    """Cross-entropy of expert answers during SFT on training, held-out and OOD hands; the paper's beside."""
+    figure, axes = drawing.canvas(columns=2)
+    frames = []
+    for name, look in LOSSES.items():
+        frames += _both(axes[0], chapter, partial(measures.loss, name=name), look, name, clip=None)
+    drawing.step_axis(axes[0], chapter.fresh.steps)
+    axes[0].set_ylabel("cross-entropy, nats per answer token")
+    frames += _paper_lines(axes[1], {"train_loss_llama": BLUE, "ood_loss_llama": RED}, last=2000)
+    for axis, title in zip(axes, (HERE, THERE), strict=True):
+        axis.set_yscale("log")
+        axis.set_title(title, fontsize=9)
+        axis.legend(fontsize=7)
+    note = (
+        "All three of our sets have the same format, so a difference between them is not one of layout. Each loss is "
+        "measured on a fixed set, without sampling; between seeds the band shows the spread."
+    )
+    return _finish(figure, chapter, "sft-losses", "Losses during SFT", frames, note)
+
+
+def format_errors(chapter: SFTChapter) -> Drawn:
+    """Share of first tries that cannot be read, ours and the paper's."""
+    figure, axes = drawing.canvas(columns=2)
+    frames = []
+    for split in ("sft", "ood"):
+        frames += _both(axes[0], chapter, partial(measures.unreadable, split=split), SPLITS[split], split)
+    drawing.step_axis(axes[0], chapter.fresh.steps)
+    axes[0].set_ylabel("unreadable first tries")
+    frames += _paper_lines(
+        axes[1], {"format_error_llama": ORANGE, "format_error_qwen": PURPLE}, 1280, scale=100
+    )
+    for axis, title in zip(axes, (HERE, THERE), strict=True):
+        axis.set_ylim(-0.02, 1.02)
+        axis.set_title(title, fontsize=9)
+        axis.legend(fontsize=7)
+    note = "The paper's points are one decode of one run, and its definition of a format error is not stated."
+    return _finish(figure, chapter, "sft-format", "Format errors during SFT", frames, note)
+
+
+def error_categories(chapter: SFTChapter) -> Drawn:
+    """All attempts by the verifier's verdict, stacked, for seen ID and OOD hands."""
+    figure, axes = drawing.canvas(columns=2, height=3.5)
+    tables = chapter.recorded or chapter.fresh
+    frames = []
+    for axis, split in zip(axes, ("sft", "ood"), strict=True):
+        parts = measures.categories(tables, split, list(CATEGORIES))
+        names, colors = zip(*(CATEGORIES[name] for name in parts), strict=True)
+        axis.stackplot(parts.index, parts.to_numpy().T, labels=names, colors=colors, alpha=0.85)
+        axis.set_ylim(0, 1)
+        axis.set_title(SPLITS[split][0], fontsize=9)
+        drawing.step_axis(axis, chapter.fresh.steps)
+        frames.append(
+            parts.reset_index().melt("step", var_name="series", value_name="value").assign(split=split)
+        )
+    axes[0].set_ylabel("share of attempts")
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=7, ncols=3, loc="outside lower center")
+    source = "recorded study, all base seeds together" if chapter.recorded is not None else "fresh run"
+    note = f"Every attempt at every hand, up to five per hand ({source})."
+    return _finish(figure, chapter, "sft-errors", "What goes wrong", frames, note)
+
+
+def decomposition(chapter: SFTChapter) -> Drawn:
+    """Format, rule and arithmetic on the first try, and revision after feedback, each given the one before."""
+    figure, axes = drawing.canvas(columns=2, rows=2, height=2.5)
+    frames = []
+    for axis, title in zip(axes, measures.PARTS, strict=True):
+        for split, look in SPLITS.items():
+            measure = partial(measures.part, split=split, name=title)
+            frames += _both(axis, chapter, measure, look, f"{split}, {title}")
+        axis.set_title(title, fontsize=9)
+        axis.set_ylim(-0.02, 1.02)
+        drawing.step_axis(axis, chapter.fresh.steps)
+    axes[0].legend(fontsize=7, loc="lower right")
+    axes[0].set_ylabel("share")
+    axes[2].set_ylabel("share")
+    note = (
+        "Each share is taken among the hands that got the part before it right, revision among those whose first try "
+        "failed; late in SFT few seen hands are left there."
+    )
+    return _finish(figure, chapter, "sft-parts", "Format, rule, arithmetic, revision", frames, note)
+
+
+def rule_distance(chapter: SFTChapter) -> Drawn:
+    """Accuracy on face-card hands under other values of J, Q, K, against their distance from the ID rule."""
+    figure, (axis,) = drawing.canvas()
+    tables = chapter.recorded or chapter.fresh
+    trials = measures.rule_trials(tables)
+    frame = drawing.with_intervals(trials, by=("step", "distance"))
+    for color, (step, group) in zip(
+        [GREY, SKY, BLUE, ORANGE, RED, PURPLE], frame.groupby("step"), strict=False
+    ):
+        errors = np.abs(np.stack([group["value"] - group["low"], group["high"] - group["value"]]))
+        look: dict[str, Any] = {"color": color, "marker": "o", "markersize": 4, "linewidth": 1, "elinewidth": 0.7}
+        axis.errorbar(group["distance"], group["value"], yerr=errors, label=f"step {step:,}", **look)
+    axis.set_xlabel("distance of the rule: mean of |value - 10| over J, Q, K")
+    axis.set_ylabel("solved within five attempts")
+    axis.set_ylim(-0.02, 1.02)
+    axis.legend(fontsize=7, ncols=3)
+    rules = tables.rules.drop_duplicates(["rule", "item"]).groupby("rule").size()
+    note = (
+        f"{len(rules)} rules, {rules.min()} to {rules.max()} face-card hands each, one decode; bars: 95 % intervals. "
+        "Rules far from 10 also make other hands, easier or harder, so distance is not all that changes."
+    )
+    return _finish(figure, chapter, "sft-rule-distance", "Other rules", [frame], note)
+
+
+@cache
+def paper_points() -> dict[str, dict[str, Any]]:
+    """The paper's own points by series, with their sources."""
+    return yaml.safe_load(PAPER_POINTS.read_text(encoding="utf-8"))
+
+
+def _paper(key: str, scale: float = 1.0) -> pd.DataFrame:
+    points = paper_points()[key]["points"]
+    return pd.DataFrame(
+        {"step": list(points), "value": [value / scale for value in points.values()], "series": key}
+    )
+
+
+def _paper_lines(axis: Axes, colors: dict[str, str], last: int, scale: float = 1.0) -> list[pd.DataFrame]:
+    frames = [_paper(key, scale) for key in colors]
+    for frame, (key, color) in zip(frames, colors.items(), strict=True):
+        label = paper_points()[key]["label"]
+        axis.plot(frame["step"], frame["value"], color=color, marker="o", markersize=3, label=label)
+    drawing.step_axis(axis, [last])
+    return frames
+
+
+def _base_line(
+    axis: Axes, chapter: SFTChapter, split: str, solved: measures.Solved, color: str, series: str
+) -> pd.DataFrame:
+    """A horizontal line: what the base solves when either layout counts."""
+    values = measures.accuracy(chapter.recorded or chapter.fresh, split, solved, "solved_at_either")
+    level = drawing.with_intervals(values[values["step"] == 0])
+    axis.axhline(float(level["value"].iloc[0]), color=color, linewidth=0.9, linestyle=(0, (1, 2)))
+    return level.assign(series=f"{series}, base in either layout", study="base")
+
+
+def _both(
+    axis: Axes,
+    chapter: SFTChapter,
+    measure: Measure,
+    look: tuple[str, str],
+    series: str,
+    clip: tuple[float, float] | None = (0, 1),
+) -> list[pd.DataFrame]:
+    """Draw one series twice, recorded band and fresh dots, and return both as frames. look: (label, colour)."""
+    label, color = look
+    frames = []
+    if chapter.recorded is not None:
+        recorded = drawing.with_intervals(measure(chapter.recorded))
+        drawing.band(axis, recorded, color, label, clip)
+        frames.append(recorded.assign(series=series, study="recorded"))
+    fresh = drawing.with_intervals(measure(chapter.fresh))
+    drawing.points(axis, fresh, color, label if chapter.recorded is None else "_")
+    return [*frames, fresh.assign(series=series, study="fresh")]
+
+
+def _finish(
+    figure: Figure, chapter: SFTChapter, name: str, title: str, frames: list[pd.DataFrame], note: str
+) -> Drawn:
+    return drawing.finish(figure, name, title, pd.concat(frames), chapter.caption(note))
+
+
+SFT: tuple[Callable[[SFTChapter], Drawn], ...] = (
+    accuracy,
+    layout_free,
+    paper_beside,
+    losses,
+    format_errors,
+    error_categories,
+    decomposition,
+    rule_distance,
+    sensitivity,
+    claims_forest,
+)

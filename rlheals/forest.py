@@ -1,0 +1,84 @@
+"""Forest plots: many estimates with their intervals, one per line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from rlheals import drawing, measures
+from rlheals.chapters import SFTChapter
+from rlheals.claims import Curves, estimate, read_claims
+from rlheals.drawing import BLUE, GREY, PURPLE, RED, Drawn
+from rlheals.stats import t_interval
+
+
+def sensitivity(chapter: SFTChapter) -> Drawn:
+    """OOD accuracy of base, peak and last checkpoint when the lab is made in another way."""
+    studies = ({"lab": chapter.recorded} if chapter.recorded is not None else {}) | chapter.variants
+    levels: tuple[tuple[str, str, Callable[[Curves], float]], ...] = (
+        ("base, either layout", PURPLE, measures.base_level),
+        ("peak", RED, measures.peak_level),
+        ("last checkpoint", GREY, measures.end_level),
+    )
+    figure, (axis,) = drawing.canvas(height=0.45 * max(1, len(studies)) + 1.0)
+    rows = []
+    for place, (name, study) in enumerate(studies.items()):
+        for offset, (what, color, level) in enumerate(levels):
+            values = [level(Curves.of(study.of_seed(seed))) for seed in study.seeds]
+            rows += [
+                {"study": name, "what": what, "seed": s, "value": v}
+                for s, v in zip(study.seeds, values, strict=True)
+            ]
+            _row(axis, -place + 0.22 * (1 - offset), values, color, what if place == 0 else None)
+    axis.set_yticks([-place for place in range(len(studies))], list(studies), fontsize=8)
+    axis.set_xlabel("OOD, solved within five attempts")
+    axis.set_xlim(left=-0.01)
+    if studies:
+        axis.legend(fontsize=7)
+    seeds = ", ".join(f"{name} {len(study.seeds)}" for name, study in studies.items()) or "none recorded yet"
+    note = (
+        "The peak is chosen on one half of the hands and measured on the other, both ways; bars: 95 % t interval over "
+        f"base seeds. Number of base seeds: {seeds}."
+    )
+    return drawing.finish(figure, "sft-sensitivity", "Sensitivity", pd.DataFrame(rows), chapter.caption(note))
+
+
+def claims_forest(chapter: SFTChapter) -> Drawn:
+    """Every claim's number per base seed, its interval, and the margin decided beforehand."""
+    claims = read_claims().claims
+    judged = {one.claim.id: one for one in chapter.judged()}
+    figure, (axis,) = drawing.canvas(height=0.34 * len(claims) + 0.9)
+    rows = []
+    for place, claim in enumerate(claims):
+        fresh = estimate(claim, chapter.fresh)
+        axis.plot(list(fresh.values()), [-place] * len(fresh), "x", color=GREY, markersize=5)
+        rows += [{"claim": claim.id, "study": "fresh", "seed": s, "value": v} for s, v in fresh.items()]
+        if claim.id in judged:
+            values = judged[claim.id].values
+            _row(axis, -place, list(values.values()), BLUE, None)
+            rows += [
+                {"claim": claim.id, "study": "recorded", "seed": s, "value": v} for s, v in values.items()
+            ]
+        axis.plot([claim.margin] * 2, [-place - 0.35, -place + 0.35], color=RED, linewidth=1.2)
+    axis.axvline(0, color=GREY, linewidth=0.8)
+    labels = [f"{c.id} ({judged[c.id].verdict})" if c.id in judged else c.id for c in claims]
+    axis.set_yticks([-place for place in range(len(labels))], labels, fontsize=8)
+    axis.set_xscale("symlog", linthresh=1)
+    axis.set_xlabel("effect, in the unit of the claim")
+    note = (
+        "A claim says that its effect lies to the right of the red mark, the margin decided beforehand. Small dots: "
+        "base seeds of the recorded study; large dot and bar: mean and 95 % t interval; crosses: fresh run, not judged."
+    )
+    return drawing.finish(figure, "sft-claims", "Claims", pd.DataFrame(rows), chapter.caption(note))
+
+
+def _row(axis: Axes, y: float, values: list[float], color: str, label: str | None) -> None:
+    """One line of a forest plot: seeds, mean, interval over seeds."""
+    if len(values) > 1:
+        interval = t_interval(values)
+        axis.plot([interval.low, interval.high], [y, y], color=color, linewidth=1.5)
+    axis.plot(values, [y] * len(values), ".", color=color, markersize=4, alpha=0.6)
+    axis.plot(float(np.mean(values)), y, "o", color=color, markersize=5, label=label)

@@ -1,0 +1,115 @@
+"""What the figures of chapter 01 show, as tables: one value per base seed and SFT step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from rlheals.cards import Rule
+from rlheals.claims import Curves
+from rlheals.tables import Tables
+
+Measure = Callable[[Tables], pd.DataFrame]
+Solved = Callable[[pd.Series], pd.Series]
+
+
+def within_five(solved_at: pd.Series) -> pd.Series:
+    """Solved in any attempt (0 stands for never)."""
+    return solved_at > 0
+
+
+def first_try(solved_at: pd.Series) -> pd.Series:
+    """Solved in the first attempt."""
+    return solved_at == 1
+
+
+def shares(table: pd.DataFrame, hit: pd.Series, by: tuple[str, ...] = ("seed", "step")) -> pd.DataFrame:
+    """Share of True in `hit` per group, with its count: columns by..., value, n."""
+    grouped = hit.astype(float).groupby([table[column] for column in by], observed=True)
+    return grouped.agg(value="mean", n="size").reset_index()
+
+
+def of_split(tables: Tables, split: str) -> pd.DataFrame:
+    """The episodes of one split."""
+    return tables.episodes[tables.episodes["split"] == split]
+
+
+def accuracy(
+    tables: Tables, split: str, solved: Solved = within_five, column: str = "solved_at"
+) -> pd.DataFrame:
+    """Share of hands solved; `column="solved_at_either"` accepts either layout."""
+    rows = of_split(tables, split)
+    return shares(rows, solved(rows[column]))
+
+
+def unreadable(tables: Tables, split: str) -> pd.DataFrame:
+    """Share of first tries that cannot be read."""
+    rows = of_split(tables, split)
+    return shares(rows, rows["first"] == "illegal_formula")
+
+
+def loss(tables: Tables, name: str) -> pd.DataFrame:
+    """Cross-entropy of one set of expert answers."""
+    rows = tables.losses.loc[tables.losses["set"] == name, ["seed", "step", "loss"]]
+    return rows.rename(columns={"loss": "value"})
+
+
+def part(tables: Tables, split: str, name: str) -> pd.DataFrame:
+    """One of `PARTS` for a split: the share that gets this part right among those that got to it."""
+    rows = of_split(tables, split)
+    among, hit = PARTS[name](rows)
+    return shares(rows[among], hit[among])
+
+
+PARTS: dict[str, Callable[[pd.DataFrame], tuple[pd.Series, pd.Series]]] = {
+    "format: readable": lambda e: (e["first"] != "", e["first"] != "illegal_formula"),
+    "rule: values right, if readable": lambda e: (e["first"] != "illegal_formula", e["first_values_right"]),
+    "arithmetic: makes 24, if values right": lambda e: (
+        e["first_values_right"] & (e["first"] != "illegal_formula"),
+        e["first"] == "correct",
+    ),
+    "revision: solved later, if failed": lambda e: (e["solved_at"] != 1, e["solved_at"] > 1),
+}
+"""Among which hands a part is measured, and what counts as getting it right."""
+
+
+def categories(tables: Tables, split: str, names: list[str]) -> pd.DataFrame:
+    """Attempts by category: one row per step, one column per name, rows sum to 1."""
+    rows = tables.categories
+    rows = rows[(rows["split"] == split) & (rows["protocol"] == "target")]
+    kinds = rows["category"].astype(str).replace("partial", "no_solution")
+    counts = rows["attempts"].groupby([rows["step"], kinds]).sum().unstack(fill_value=0)
+    return counts.div(counts.sum(axis=1), axis=0).reindex(columns=names, fill_value=0.0)
+
+
+def rule_trials(tables: Tables) -> pd.DataFrame:
+    """Accuracy by (seed, step, distance): distance = mean of |value - 10| over J, Q, K."""
+    rules = tables.rules.assign(distance=[rule_distance(name) for name in tables.rules["rule"]])
+    return shares(rules, rules["solved_at"] > 0, by=("seed", "step", "distance"))
+
+
+def rule_distance(name: str) -> float:
+    """Mean of |value - 10| over J, Q, K.
+
+    >>> rule_distance("ood"), rule_distance("id")
+    (2.0, 0.0)
+    """
+    rule = Rule.parse(name)
+    return round(float(np.mean([abs(value - 10) for value in (rule.jack, rule.queen, rule.king)])), 2)
+
+
+def base_level(curves: Curves) -> float:
+    """OOD accuracy of the base, in either layout."""
+    return float(curves.accuracy("ood", "either")[0])
+
+
+def peak_level(curves: Curves) -> float:
+    """OOD accuracy at the peak, chosen on one half of the hands and measured on the other, both ways."""
+    return float(np.mean([curves.accuracy("ood", half=half)[step] for step, half in curves.peaks()]))
+
+
+def end_level(curves: Curves) -> float:
+    """OOD accuracy of the last checkpoint."""
+    return float(curves.accuracy("ood")[curves.end])
