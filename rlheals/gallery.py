@@ -1,0 +1,160 @@
+"""Twenty prompts, replies and verdicts for the task's page: real items, real verdicts, every category, both rules."""
+
+from __future__ import annotations
+
+import html
+import json
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rlheals.cards import ID_RULE, OOD_RULE, Rule
+from rlheals.markup import inline
+from rlheals.solver import solutions
+from rlheals.tasks.base import Item, Verdict
+from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.verifier import REWARDS
+
+SIZE = 20
+SEED = 24
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt, one reply and what the verifier said."""
+
+    item: Item
+    prompt: str
+    reply: str
+    verdict: Verdict
+
+
+def samples(seed: int = SEED) -> list[Sample]:
+    """Twenty samples drawn by a seeded generator: every category under both rules once or twice, in order.
+
+    A reply is an expert's answer, broken in one way; its category is the verifier's word on it, not the breaker's.
+
+    >>> {sample.verdict.category for sample in samples()} == set(REWARDS)
+    True
+    """
+    task, chance = GeneralPoints(), random.Random(seed)
+    pairs = [(category, rule) for category in REWARDS for rule in (ID_RULE, OOD_RULE)]
+    wanted = pairs + chance.sample(pairs, SIZE - len(pairs))
+    order = list(REWARDS)
+    found: list[Sample] = []
+    for category, rule in sorted(wanted, key=lambda pair: order.index(pair[0])):
+        found.append(_sample(task, category, rule, chance, {sample.item.id for sample in found}))
+    return found
+
+
+def _sample(task: GeneralPoints, category: str, rule: Rule, chance: random.Random, used: set[str]) -> Sample:
+    items = [item for item in task.items("both_id" if rule == ID_RULE else "both_ood") if item.id not in used]
+    for _ in range(10_000):
+        item = chance.choice(items)
+        formula = BREAKERS[category](item, chance)
+        if formula is None:
+            continue
+        reply = _reply(item, formula, category)
+        verdict = task.grade(item, reply)
+        if verdict.category == category:
+            return Sample(item, task.prompt(item), reply, verdict)
+    raise RuntimeError(f"no reply found whose verdict is {category}")
+
+
+def _reply(item: Item, formula: str, category: str) -> str:
+    """A JSON object like an expert's; who reads the cards under the other rule states their values under it."""
+    rule = _other(item.rule) if category == "wrong_rule" else item.rule
+    ending = "" if category == "partial" else "=24"
+    return json.dumps(
+        {"cards": list(item.hand), "number": list(rule.values(item.hand)), "formula": formula + ending}
+    )
+
+
+def _other(rule: Rule) -> Rule:
+    return OOD_RULE if rule == ID_RULE else ID_RULE
+
+
+def _solution(item: Item, chance: random.Random) -> str:
+    return chance.choice(solutions(item.rule.values(item.hand)))
+
+
+def _unclosed(item: Item, chance: random.Random) -> str | None:
+    ending = [text for text in solutions(item.rule.values(item.hand)) if text.endswith(")")]
+    return chance.choice(ending)[:-1] if ending else None
+
+
+def _other_operator(item: Item, chance: random.Random) -> str:
+    text = _solution(item, chance)
+    at = chance.choice([place for place, sign in enumerate(text) if sign in "+-*/"])
+    return text[:at] + chance.choice("+-*/") + text[at + 1 :]
+
+
+def _other_number(item: Item, chance: random.Random) -> str:
+    text = _solution(item, chance)
+    match = chance.choice(list(re.finditer(r"\d+", text)))
+    return text[: match.start()] + str(chance.randint(1, 13)) + text[match.end() :]
+
+
+def _other_rule(item: Item, chance: random.Random) -> str:
+    """Both rules make 24 from the hands drawn here, so the other rule has a solution too."""
+    return chance.choice(solutions(_other(item.rule).values(item.hand)))
+
+
+def _unreadable(item: Item, chance: random.Random) -> str:
+    text = _solution(item, chance)
+    at = chance.choice([place for place, sign in enumerate(text) if sign in "+-*/"])
+    return text[:at] + chance.choice(["**", "//", "x", "+*", "^"]) + text[at + 1 :]
+
+
+BREAKERS: dict[str, Callable[[Item, random.Random], str | None]] = {
+    "correct": _solution,
+    "partial": _unclosed,
+    "no_solution": _other_operator,
+    "wrong_number": _other_number,
+    "wrong_rule": _other_rule,
+    "illegal_formula": _unreadable,
+}
+
+ABOUT = (
+    "Hands and replies are drawn by a seeded generator; a reply is an expert's answer, broken in one way "
+    "(the `correct` ones are left whole). The verdicts are those of the verifier that training and evaluation use."
+)
+
+
+def gallery_markdown(drawn: list[Sample]) -> str:
+    """The gallery for the book: one folded box per sample."""
+    parts = [ABOUT]
+    for number, sample in enumerate(drawn, 1):
+        parts.append(
+            f"````{{dropdown}} {_headline(number, sample)}\n```text\n{sample.prompt}\n```\n"
+            f"Reply:\n```text\n{sample.reply}\n```\n{_verdict(sample, _escaped)}\n````"
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def gallery_html(drawn: list[Sample]) -> str:
+    """The gallery for the report: the same boxes as HTML."""
+    boxes = [
+        f"<details><summary>{html.escape(_headline(number, sample))}</summary>"
+        f"<pre>{html.escape(sample.prompt)}</pre><p>Reply:</p><pre>{html.escape(sample.reply)}</pre>"
+        f"<p>{inline(_verdict(sample, str))}</p></details>"
+        for number, sample in enumerate(drawn, 1)
+    ]
+    return f"<p>{inline(ABOUT)}</p>\n" + "\n".join(boxes)
+
+
+def _headline(number: int, sample: Sample) -> str:
+    rule = "ID" if sample.item.rule == ID_RULE else "OOD"
+    return f"{number}. {rule} rule, {' '.join(sample.item.hand)}: {sample.verdict.category}, {sample.verdict.reward:+g}"
+
+
+def _verdict(sample: Sample, escape: Callable[[str], str]) -> str:
+    verdict = sample.verdict
+    read_as = f" (right under the rule `{verdict.read_as}`)" if verdict.read_as else ""
+    return f"Verdict: `{verdict.category}`, reward {verdict.reward:+g}{read_as}. {escape(verdict.feedback)}"
+
+
+def _escaped(text: str) -> str:
+    """Text in which markdown sees no emphasis: feedback quotes formulas with `*` in them."""
+    return re.sub(r"([*_])", r"\\\1", text)

@@ -1,0 +1,249 @@
+"""The generated parts of the book and of the report: claims table, run facts, profiles, recorded study.
+
+Each function returns blocks (paragraphs and tables); `rlheals.markup` renders them. They hold no headings and no link
+targets, so that a snippet can be included on several pages.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from rlheals import record
+from rlheals.chapters import SFTChapter, recorded_study
+from rlheals.claims import ClaimsFile, Judged, judge, read_claims
+from rlheals.errors import BadInput
+from rlheals.machine import Machine, this_machine
+from rlheals.markup import Block, Table
+from rlheals.profiles import PROFILES, VARIANTS
+from rlheals.record import Recorded
+from rlheals.runs import library_versions
+
+README_BEGIN, README_END = "<!-- claims:begin -->", "<!-- claims:end -->"
+INTERNAL = {"name", "about", "evaluate.folder"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The claims with what the recorded study says so far: verdicts once every decided seed is there."""
+
+    claims: ClaimsFile
+    seeds: tuple[int, ...]
+    decodes: int | None
+    judged: tuple[Judged, ...]
+
+    @property
+    def missing(self) -> list[int]:
+        """Base seeds that were decided on and are not recorded."""
+        return sorted(set(self.claims.study.seeds) - set(self.seeds))
+
+
+def outcome(results: Path) -> Outcome:
+    """Judge the claims on the recorded study of the profile that `claims.yaml` names."""
+    claims = read_claims()
+    tables, manifests = recorded_study(claims.study.profile, results)
+    if tables is None:
+        return Outcome(claims, (), None, ())
+    decodes = min(int(manifest.profile["decodes"]) for manifest in manifests)
+    complete = set(claims.study.seeds) <= set(tables.seeds) and decodes >= claims.study.decodes
+    return Outcome(claims, tuple(tables.seeds), decodes, tuple(judge(claims, tables)) if complete else ())
+
+
+def claims_table(result: Outcome) -> list[Block]:
+    """The claims: with interval and verdict, or with their margins only while there is nothing to judge them on."""
+    study, level = result.claims.study, f"{100 * result.claims.study.level:g} %"
+    if not result.judged:
+        rows = tuple(
+            (claim.sentence, claim.unit, f"{claim.margin:g}", spans(study.seeds), "no verdict yet")
+            for claim in result.claims.claims
+        )
+        return [_why_no_verdict(result), Table(("claim", "quantity", "margin", "seeds", "verdict"), rows)]
+    rows = tuple(
+        (
+            one.claim.sentence,
+            f"{one.interval:.3f} {one.claim.unit}",
+            f"{one.claim.margin:g}",
+            spans(sorted(one.values)),
+            f"**{one.verdict}**",
+        )
+        for one in result.judged
+    )
+    about = (
+        f"Profile `{study.profile}`, {result.decodes} decodes per checkpoint; {level} t intervals over base seeds. "
+        "A claim holds when its whole interval lies above the margin."
+    )
+    return [Table(("claim", f"estimate [{level} interval]", "margin", "seeds", "verdict"), rows), about]
+
+
+def _why_no_verdict(result: Outcome) -> str:
+    study = result.claims.study
+    if not result.seeds:
+        return (
+            f"No recorded study of the profile `{study.profile}` is here, so there are no estimates and no verdicts. "
+            "These are the claims with the margins decided beforehand."
+        )
+    found = f"base seeds {spans(result.seeds)} with {result.decodes} decodes"
+    wanted = f"base seeds {spans(study.seeds)} with {study.decodes} decodes"
+    return (
+        f"The recorded study is not complete: the claims are decided on {wanted}, and {found} are recorded. "
+        "No verdict is given before."
+    )
+
+
+def run_facts(chapter: SFTChapter, machine: Machine | None = None) -> list[Block]:
+    """What the fresh run was and what it took."""
+    where, settings = machine or this_machine(), chapter.profile.evaluate
+    hands = chapter.fresh.episodes.drop_duplicates(["split", "item"]).groupby("split", observed=True).size()
+    versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
+    facts = (
+        ("profile", f"`{chapter.profile.name}`"),
+        ("base seeds", spans(chapter.fresh.seeds)),
+        ("checkpoints with a census", ", ".join(f"{step:,}" for step in chapter.fresh.steps)),
+        ("hands", ", ".join(f"{split} {count:,}" for split, count in hands.items())),
+        ("attempts", f"up to {settings.attempts}, temperature {settings.sampling.temperature:g}"),
+        ("time", f"{chapter.minutes:.1f} core-minutes when its runs were computed"),
+        ("machine", f"{where.model} ({where.kind}, {where.isa}), threads per process: {where.threads}"),
+        ("versions", f"Python {platform.python_version()}, {versions}"),
+        ("code", f"`{chapter.code[:12]}`"),
+    )
+    return [Table(("fresh run", ""), facts)]
+
+
+def profiles_table() -> list[Block]:
+    """Every setting with its meaning and its value in each profile, then the variants of the lab."""
+    dumped = {name: dict(_settings(profile)) for name, profile in PROFILES.items()}
+    meaning = {name: text for profile in PROFILES.values() for name, text in _meanings(profile)}
+    rows = tuple(
+        (f"`{name}`", text, *(_value(dumped[profile][name]) for profile in PROFILES))
+        for name, text in meaning.items()
+    )
+    about = tuple((f"`{name}`", profile.about) for name, profile in PROFILES.items())
+    variants = tuple(
+        (f"`{name}`", ", ".join(f"`{field}` = {_value(value)}" for field, value in changes.items()))
+        for name, changes in VARIANTS.items()
+    )
+    return [
+        Table(("profile", "what it is for"), about),
+        Table(("setting", "meaning", *(f"`{name}`" for name in PROFILES)), rows),
+        Table(("variant of `lab`", "what is changed"), variants),
+    ]
+
+
+def _settings(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of every setting."""
+    for name in type(model).model_fields:
+        value, path = getattr(model, name), f"{prefix}{name}"
+        if isinstance(value, BaseModel):
+            yield from _settings(value, f"{path}.")
+        elif path not in INTERNAL:
+            yield path, value
+
+
+def _meanings(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, field in type(model).model_fields.items():
+        value, path = getattr(model, name), f"{prefix}{name}"
+        if isinstance(value, BaseModel):
+            yield from _meanings(value, f"{path}.")
+        elif path not in INTERNAL:
+            yield path, field.description or ""
+
+
+def _value(value: Any) -> str:
+    """
+    >>> _value((0, 1280)), _value(None), _value(0.0003), _value(9000000)
+    ('0, 1,280', 'none', '0.0003', '9,000,000')
+    """
+    if isinstance(value, tuple | list):
+        return ", ".join(map(_value, value)) or "none"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def recorded_manifests(results: Path) -> dict[str, list[Recorded]]:
+    """The manifests of every recorded study below a folder, by the name of its profile."""
+    studies: dict[str, list[Recorded]] = {}
+    for place in sorted(results.glob("*/seed-*")) if results.is_dir() else []:
+        if place.is_dir():
+            studies.setdefault(place.parent.name, []).append(record.read_manifest(place))
+    return studies
+
+
+def recorded_page(results: Path) -> list[Block]:
+    """What is recorded, by which code and where; says so for every stage whose code has changed since."""
+    studies = recorded_manifests(results)
+    if not studies:
+        return [
+            "No recorded study is here: figures show the fresh run alone, and the claims have no verdict."
+        ]
+    rows = []
+    for name, manifests in studies.items():
+        machines = {f"{one.machine['model']} ({one.machine['isa']})" for one in manifests}
+        versions = {
+            ", ".join(f"{lib} {version}" for lib, version in one.versions.items()) for one in manifests
+        }
+        rows.append(
+            (
+                f"`{name}`",
+                spans(sorted(one.seed for one in manifests)),
+                ", ".join(sorted({str(one.profile["decodes"]) for one in manifests})),
+                str(sum(len(one.runs) for one in manifests)),
+                f"{sum(one.minutes for one in manifests):.0f}",
+                "; ".join(sorted(machines)),
+                "; ".join(sorted(versions)),
+            )
+        )
+    head = ("study", "base seeds", "decodes", "runs", "core-minutes", "machine", "versions")
+    return [Table(head, tuple(rows)), _staleness(studies)]
+
+
+def _staleness(studies: dict[str, list[Recorded]]) -> str:
+    stale: dict[str, dict[str, list[int]]] = {}
+    for name, manifests in studies.items():
+        for one in manifests:
+            for stage in one.stale_stages():
+                stale.setdefault(stage, {}).setdefault(name, []).append(one.seed)
+    if not stale:
+        return "The code of every stage is still the code that made these numbers."
+    said = "; ".join(
+        f"`{stage}` ({', '.join(f'{name} seeds {spans(sorted(seeds))}' for name, seeds in where.items())})"
+        for stage, where in stale.items()
+    )
+    return (
+        f"**Stale:** the code of these stages has changed since the study was recorded: {said}. "
+        "Its numbers are those of the recorded code."
+    )
+
+
+def rewritten_readme(text: str, table: str) -> str:
+    """README's text with the part between the two claims markers replaced. Raises BadInput when they are not there.
+
+    >>> rewritten_readme(f"a {README_BEGIN} old {README_END} z", "new")
+    'a <!-- claims:begin -->\\nnew\\n<!-- claims:end --> z'
+    """
+    if text.count(README_BEGIN) != 1 or text.count(README_END) != 1:
+        raise BadInput(f"README: {README_BEGIN} and {README_END} have to be there, once each")
+    before, rest = text.split(README_BEGIN)
+    if README_END not in rest:
+        raise BadInput(f"README: {README_END} stands before {README_BEGIN}")
+    return f"{before}{README_BEGIN}\n{table.strip()}\n{README_END}{rest.split(README_END)[1]}"
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Whole numbers as a short text.
+
+    >>> spans([1, 2, 3, 7]), spans([0]), spans([])
+    ('1-3, 7', '0', 'none')
+    """
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts) or "none"

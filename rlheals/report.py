@@ -1,0 +1,168 @@
+"""`rlheals report`: a chapter's figures, the snippets that the book includes, and one HTML page that needs no book."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlheals import chapters, figures, pages
+from rlheals.atomic import atomic_write, make_folder, told
+from rlheals.chapters import SFTChapter
+from rlheals.drawing import Drawn
+from rlheals.errors import BadInput
+from rlheals.gallery import gallery_html, gallery_markdown, samples
+from rlheals.markup import Block, inline, to_html, to_markdown
+from rlheals.profiles import Profile
+from rlheals.store import Store
+
+FRONT = "front_picture"
+INDEX = "index.html"
+MAX_README = 1_000_000
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8882; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
+h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
+figure { margin: 1.5rem 0; } figure img { width: 100%; background: #fff; border-radius: 4px; }
+figcaption, .note { font-size: .85rem; opacity: .85; }
+pre { background: var(--soft); padding: .6rem; overflow-x: auto; white-space: pre-wrap; }
+details { border-bottom: 1px solid var(--line); padding: .3rem 0; } summary { cursor: pointer; }
+"""
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A figure that could not be drawn, and why."""
+
+    name: str
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        return f"The figure `{self.name}` is not drawn: {self.reason.rstrip('.')}."
+
+
+Figure = Drawn | Absent
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written: the folder, the page to open, every file, and the figures that could not be drawn."""
+
+    folder: Path
+    index: Path
+    files: tuple[str, ...]
+    absent: tuple[str, ...]
+    minutes: float
+
+
+def report(
+    profile: str | Profile = "lab",
+    seeds: Sequence[int] | None = None,
+    workers: int = 1,
+    results: Path = Path("results"),
+    out: Path = Path("report"),
+    store: Store | None = None,
+    quiet: bool = False,
+) -> Report:
+    """Compute or load the chapter's runs and write everything that is generated from them into `out`.
+
+    Works in an empty folder without `results`: then there are no bands and no verdicts, and the pages say so.
+    Raises BadInput when `out` cannot be written or the recorded study is damaged.
+    """
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"--out {str(out)!r}: is not a folder")
+    with told("make the report's folder", out.absolute().parent):
+        make_folder(out.absolute())
+    chapter = chapters.sft(profile, seeds, workers, results, store, quiet)
+    drawn = [draw(figure, chapter) for figure in figures.SFT]
+    files = {**figure_files(drawn), **snippets(chapter, drawn[0], results, out.name)}
+    files[INDEX] = index_page(chapter, drawn, results)
+    for name, data in files.items():
+        atomic_write(out / name, data)
+    absent = tuple(one.sentence for one in drawn if isinstance(one, Absent))
+    return Report(out, out / INDEX, tuple(files), absent, chapter.minutes)
+
+
+def draw(figure: Callable[[SFTChapter], Drawn], chapter: SFTChapter) -> Figure:
+    """The figure, or why it cannot be drawn from what is there (most often: nothing is recorded)."""
+    try:
+        return figure(chapter)
+    except BadInput as error:
+        return Absent(figure.__name__.replace("_", "-"), str(error))
+
+
+def figure_files(drawn: Sequence[Figure]) -> dict[str, bytes | str]:
+    """An image and its data per figure."""
+    files: dict[str, bytes | str] = {}
+    for one in drawn:
+        if isinstance(one, Drawn):
+            files[f"{one.name}.svg"] = one.svg
+            files[f"{one.name}.csv"] = one.csv()
+    return files
+
+
+def snippets(chapter: SFTChapter, front: Figure, results: Path, folder: str) -> dict[str, bytes | str]:
+    """The markdown that the book's pages include. `folder`: where the images lie as seen from those pages."""
+    blocks: dict[str, list[Block]] = {
+        "claims_table.md": pages.claims_table(pages.outcome(results)),
+        "run_facts.md": pages.run_facts(chapter),
+        "profiles.md": pages.profiles_table(),
+        "recorded.md": pages.recorded_page(results),
+    }
+    files: dict[str, bytes | str] = {name: to_markdown(part) for name, part in blocks.items()}
+    files["gallery.md"] = gallery_markdown(samples())
+    if isinstance(front, Drawn):
+        files[f"{FRONT}.svg"] = front.svg
+        files[f"{FRONT}.md"] = (
+            f"```{{figure}} {folder}/{FRONT}.svg\n:alt: {front.title}\n:width: 100%\n\n"
+            f"**{front.title}.** {front.caption}\n```\n"
+        )
+    else:
+        files[f"{FRONT}.md"] = f"{front.sentence}\n"
+    return files
+
+
+def index_page(chapter: SFTChapter, drawn: Sequence[Figure], results: Path) -> str:
+    """One HTML page with everything in it: it loads no other file."""
+    boxes = "\n".join(
+        one._repr_html_() if isinstance(one, Drawn) else f'<p class="note">{inline(one.sentence)}</p>'
+        for one in drawn
+    )
+    sections = {
+        "What holds so far": to_html(pages.claims_table(pages.outcome(results))),
+        "Figures": boxes,
+        "This run": to_html(pages.run_facts(chapter)),
+        "The recorded study": to_html(pages.recorded_page(results)),
+        "Twenty prompts, answers and verdicts": gallery_html(samples()),
+        "Profiles": to_html(pages.profiles_table()),
+    }
+    title = f"RL fine-tuning heals OOD forgetting in SFT: report, profile {chapter.profile.name}"
+    body = "\n".join(f"<h2>{html.escape(name)}</h2>\n{part}" for name, part in sections.items())
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{html.escape(title)}</h1>\n"
+        f'<p class="note">{html.escape(chapter.profile.about)}</p>\n{body}\n</body>\n</html>\n'
+    )
+
+
+def update_readme(readme: Path, results: Path) -> bool:
+    """Write the claims table between README's two markers; whether that changed anything. Computes nothing."""
+    try:
+        if readme.stat().st_size > MAX_README:
+            raise BadInput(f"--readme {str(readme)!r}: has more than {MAX_README:,} bytes")
+        text = readme.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise BadInput(f"--readme {str(readme)!r}: {reason}") from None
+    table = to_markdown(pages.claims_table(pages.outcome(results)))
+    new = pages.rewritten_readme(text, table)
+    if new != text:
+        atomic_write(readme, new)
+    return new != text
