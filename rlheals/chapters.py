@@ -11,7 +11,7 @@ from rlheals.claims import Judged, judge, read_claims
 from rlheals.errors import BadInput
 from rlheals.profiles import VARIANTS, Profile, load_profile
 from rlheals.record import Recorded
-from rlheals.store import Store, default_store
+from rlheals.store import STORE_FOLDER, Store, default_store
 from rlheals.study import compute, plan
 from rlheals.tables import Tables
 
@@ -75,13 +75,15 @@ def sft(
     they were independent.
     """
     chosen = profile if isinstance(profile, Profile) else load_profile(profile)
+    root = project_root()
+    results = root / results
     fresh_seeds = list(seeds) if seeds is not None else list(chosen.seeds)
     recorded, manifests = recorded_study(chosen.name, results)
     if recorded is not None and (both := sorted(set(fresh_seeds) & set(recorded.seeds))):
         raise BadInput(
             f"base seed {both[0]} is in the recorded study; choose a fresh one (0 ships with the package)"
         )
-    place = store or default_store()
+    place = store or default_store(root)
     plans = [plan(chosen, seed, place) for seed in fresh_seeds]
     specs = [spec for one in plans for spec in one.specs()]
     runs = compute(specs, place, workers, quiet)
@@ -94,6 +96,16 @@ def sft(
         minutes=sum(run.manifest.seconds for run in runs) / 60,
         code=runs[-1].manifest.code_hash,
     )
+
+
+def project_root() -> Path:
+    """The nearest folder from the current one upwards with a recorded study or a store, else the current one.
+
+    So a notebook finds both, whether it was started in `notebooks/` or at the top.
+    """
+    here = Path.cwd()
+    marks = (record.FOLDER, Path(STORE_FOLDER))
+    return next((path for path in (here, *here.parents) if any((path / mark).is_dir() for mark in marks)), here)
 
 
 def recorded_study(name: str, results: Path) -> tuple[Tables | None, list[Recorded]]:

@@ -32,6 +32,8 @@ __all__ = ["Run", "RunSpec", "Store", "StoreError", "Workspace", "atomic_write",
 
 _RUN_ID = re.compile(r"[0-9a-f]{64}")
 
+STORE_FOLDER = ".rlheals"
+
 Echo = Callable[[str], None]
 Compute = Callable[["Workspace"], None]
 
@@ -231,6 +233,6 @@ class Store:
         return Run(manifest.id, target, manifest)
 
 
-def default_store() -> Store:
-    """The store that the environment names in ``RLHEALS_STORE``, else ``.rlheals`` in the working folder."""
-    return Store(os.environ.get("RLHEALS_STORE") or ".rlheals")
+def default_store(folder: Path | None = None) -> Store:
+    """The store that the environment names in ``RLHEALS_STORE``, else ``.rlheals`` in a folder (the working one)."""
+    return Store(os.environ.get("RLHEALS_STORE") or (folder or Path()) / STORE_FOLDER)
