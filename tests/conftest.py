@@ -1,0 +1,49 @@
+"""What every test stands on: one thread, no network, and models of a few thousand parameters."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", CI="true")
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
+
+import pytest
+from transformers import PreTrainedModel
+
+from rlheals import models
+from rlheals.dialects import Compact
+from rlheals.models import SHIPPED_BASE, ModelSettings
+from rlheals.tasks.general_points import GeneralPoints
+
+TINY = ModelSettings(hidden=16, layers=2, heads=2, mlp=24)
+
+
+@pytest.fixture(scope="session")
+def dialect() -> Compact:
+    return Compact()
+
+
+@pytest.fixture(scope="session")
+def task() -> GeneralPoints:
+    return GeneralPoints()
+
+
+@pytest.fixture
+def tiny(dialect: Compact) -> PreTrainedModel:
+    """An untrained model, fresh for every test."""
+    return models.create(TINY, dialect.tokenizer, seed=1)
+
+
+@pytest.fixture
+def tiny_folder(tmp_path: Path, tiny: PreTrainedModel, dialect: Compact) -> Path:
+    """That model on disk, as a run holds it: model and tokenizer in one folder."""
+    folder = tmp_path / "tiny"
+    models.save(folder, tiny, dialect.tokenizer)
+    return folder
+
+
+@pytest.fixture
+def base() -> PreTrainedModel:
+    """The base that ships with the package, which does the task half of the time; fresh for every test."""
+    return models.load(SHIPPED_BASE)

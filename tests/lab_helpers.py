@@ -1,0 +1,174 @@
+"""Stand-ins and readers for the tests of the lab: an engine that follows a script, text from tokens, small studies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from rlheals.cards import Rule
+from rlheals.dialects import END, Compact
+from rlheals.engines import Generation, Sampling
+from rlheals.errors import BadInput
+from rlheals.tables import Tables
+
+Script = Callable[[str, int], list[int]]
+"""(episode's key, attempt from 0) -> the tokens that the model is to say."""
+
+
+class FakeEngine:
+    """An engine that says what a script wants, and remembers what it was asked."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, script: Script) -> None:
+        self.tokenizer = tokenizer
+        self.script = script
+        self.calls: list[list[tuple[list[int], str]]] = []
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], keys: Sequence[str], sampling: Sampling
+    ) -> list[Generation]:
+        self.calls.append([(list(prompt), key) for prompt, key in zip(prompts, keys, strict=True)])
+        made = []
+        for key in keys:
+            episode, _, attempt = key.rpartition("/")
+            tokens = tuple(self.script(episode, int(attempt)))
+            made.append(Generation(tokens, np.full(len(tokens), -0.5), np.full(len(tokens), 0.25)))
+        return made
+
+    def load_weights(self, file: Path) -> None:
+        raise BadInput(f"no weights in {file.name}")
+
+
+def weights_of(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def same_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:
+    """Whether two models have the same tensors, bit for bit."""
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error for users, which has to be one line of readable length."""
+    text = str(error)
+    assert text
+    assert "\n" not in text
+    assert len(text) < 600, text
+    return text
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its bytes."""
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+@dataclass(frozen=True)
+class Said:
+    """One attempt inside a document: its words, whether in braces, the values and numbers in it, the feedback."""
+
+    words: list[str]
+    feedback: list[str]
+    start: int
+
+    @property
+    def target(self) -> bool:
+        return self.words[0] == "{"
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        stop = self.words.index("|" if self.target else "so")
+        return tuple(int(word) for word in self.words[:stop] if word != "{")
+
+    @property
+    def formula(self) -> str:
+        begin = self.words.index("|" if self.target else "so") + 1
+        return " ".join(self.words[begin : self.words.index("=")])
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return tuple(int(number) for number in re.findall(r"\d+", self.formula))
+
+
+@dataclass(frozen=True)
+class Text:
+    """A document of the lab, read back from its words only."""
+
+    rule: Rule
+    hand: tuple[str, ...]
+    said: list[Said]
+
+
+PROMPT_WORDS = 13
+
+
+def read_text(dialect: Compact, tokens: list[int]) -> Text:
+    """A document read independently of the code that wrote it: rule, hand, attempts with their feedback."""
+    words = dialect.words(tokens)
+    assert [words[i] for i in (0, 1, 3, 5, 7, 12)] == ["<s>", "J", "Q", "K", "cards", "answer"]
+    rule = Rule(*(int(words[i]) for i in (2, 4, 6)))
+    return Text(rule, tuple(words[8:12]), list(_attempts(words[PROMPT_WORDS:])))
+
+
+def _attempts(words: list[str]) -> Iterator[Said]:
+    at = 0
+    while at < len(words):
+        stop = words.index(END, at) + 1
+        feedback = words[stop : stop + 3]
+        yield Said(words[at:stop], feedback, PROMPT_WORDS + at)
+        at = stop + len(feedback)
+
+
+def study_of(
+    accuracy: dict[int, dict[str, np.ndarray]],
+    losses: dict[str, dict[int, float]] | None = None,
+    either: dict[int, dict[str, np.ndarray]] | None = None,
+    illegal: dict[int, np.ndarray] | None = None,
+    seed: int = 1,
+) -> Tables:
+    """Tables made by hand: solved (bool per hand) by step and split, losses by set and step, one decode.
+
+    `illegal[step]`: which OOD hands' first try could not be read.
+    """
+    frames = []
+    for step, splits in accuracy.items():
+        for split, solved in splits.items():
+            lenient = (either or accuracy)[step][split]
+            broken = illegal[step] if illegal and split == "ood" else np.zeros(len(solved), bool)
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "item": [f"{split}/{index}" for index in range(len(solved))],
+                        "split": split,
+                        "face": True,
+                        "solved_at": solved.astype("uint8"),
+                        "solved_at_either": lenient.astype("uint8"),
+                        "first": np.where(broken, "illegal_formula", np.where(solved, "correct", "partial")),
+                        "first_layout": "target",
+                        "first_values_right": True,
+                        "first_values_as_id": False,
+                        "seed": seed,
+                        "step": step,
+                        "decode": 0,
+                    }
+                )
+            )
+    loss_rows = [
+        {"step": step, "set": name, "loss": loss, "seed": seed}
+        for name, by_step in (losses or {}).items()
+        for step, loss in by_step.items()
+    ]
+    empty = pd.DataFrame({"seed": pd.Series(dtype=int)})
+    return Tables(
+        episodes=pd.concat(frames, ignore_index=True),
+        categories=empty,
+        rules=empty,
+        losses=pd.DataFrame(loss_rows, columns=["step", "set", "loss", "seed"]),
+        bases=pd.DataFrame([{"seed": seed, "base_step": 600, "ability": 0.5}]),
+    )

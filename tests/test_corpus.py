@@ -1,0 +1,238 @@
+"""The lab's texts: what they promise about rules, shares, feedback and held-out hands, read back from the words."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from itertools import combinations_with_replacement, islice
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from lab_helpers import Text, read_text
+
+from rlheals.cards import FACES, ID_RULE, OOD_RULE, solvable, split_of
+from rlheals.corpus import (
+    ID_SHARE,
+    MISREAD_SHARE,
+    MOST_WRONG,
+    SIDE_WEIGHT,
+    TARGET_LAYOUT_SHARE,
+    WRONG_SHARE,
+    Corpus,
+    Document,
+    expert_formula,
+    held_out,
+)
+from rlheals.dialects import FEEDBACK, Compact
+from rlheals.models import ModelSettings
+from rlheals.pretrain import PretrainSettings
+from rlheals.sft import IGNORED, LOSS_SETS, SFTSettings, examples, loss_set
+from rlheals.tasks.base import Item
+from rlheals.tasks.general_points import GeneralPoints
+
+SIZE = 20_000
+
+
+def documents(dialect: Compact, seed: int, variant: str = "default", size: int = SIZE) -> list[Document]:
+    return list(islice(iter(Corpus(dialect, seed, variant)), size))
+
+
+@pytest.fixture(scope="module")
+def stream(dialect: Compact) -> SimpleNamespace:
+    made = documents(dialect, seed=2)
+    return SimpleNamespace(documents=made, texts=[read_text(dialect, document.tokens) for document in made])
+
+
+def within_chance(count: int, size: int, share: float) -> bool:
+    """Whether a count is within 4.5 standard deviations of a binomial with this share (one chance in 150,000)."""
+    return abs(count - size * share) < 4.5 * math.sqrt(size * share * (1 - share))
+
+
+def multisets_of(text: Text) -> set[tuple[int, ...]]:
+    """Every multiset of values that a document mentions: dealt, listed in an attempt, or used in a formula."""
+    found = {tuple(sorted(text.rule.values(text.hand)))}
+    for said in text.said:
+        found |= {tuple(sorted(said.values)), tuple(sorted(said.numbers))}
+    return found
+
+
+# Pretraining ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_ood_rule_never_occurs_and_neither_does_a_reading_under_it_that_names_it(
+    stream: SimpleNamespace,
+) -> None:
+    for document, text in zip(stream.documents, stream.texts, strict=True):
+        assert text.rule == document.rule != OOD_RULE
+        assert text.rule.values(text.hand) == document.values
+        if set(FACES) <= set(text.hand):
+            read = {said.values for said in text.said}
+            assert OOD_RULE.values(text.hand) not in read
+
+
+def test_the_documented_shares_hold(stream: SimpleNamespace) -> None:
+    texts = stream.texts
+    as_id = ID_SHARE + (1 - ID_SHARE) / (13**3 - 1)
+    assert within_chance(sum(text.rule == ID_RULE for text in texts), SIZE, as_id)
+    assert within_chance(sum(text.said[-1].target for text in texts), SIZE, TARGET_LAYOUT_SHARE)
+    assert (ID_SHARE, TARGET_LAYOUT_SHARE, MISREAD_SHARE) == (0.25, 0.08, 0.6)
+    tries = Counter(len(text.said) - 1 for text in texts)
+    for wrong in range(MOST_WRONG + 1):
+        share = WRONG_SHARE**wrong * (1 - WRONG_SHARE if wrong < MOST_WRONG else 1)
+        assert within_chance(tries[wrong], SIZE, share), wrong
+    faces = sum(any(label in FACES for label in text.hand) for text in texts)
+    assert faces > SIZE * (0.5 + 0.5 * (1 - (10 / 13) ** 4) - 0.05)
+
+
+def test_other_rules_cover_every_value_of_every_face(stream: SimpleNamespace) -> None:
+    rules = {text.rule for text in stream.texts}
+    for face in ("jack", "queen", "king"):
+        assert {getattr(rule, face) for rule in rules} == set(range(1, 14))
+    assert len(rules) > 2000  # of 2,196
+
+
+def test_the_last_answer_is_right_and_every_earlier_one_wrong_with_the_verifiers_own_feedback(
+    stream: SimpleNamespace, dialect: Compact, task: GeneralPoints
+) -> None:
+    kinds: Counter[str] = Counter()
+    for text in stream.texts:
+        item = Item("", text.hand, text.rule, "pretrain")
+        *wrong, last = text.said
+        reply = dialect.read(dialect.encode(" ".join(last.words)), "either")
+        assert task.grade(item, reply.text).solved
+        assert last.feedback == []
+        assert last.values == text.rule.values(text.hand)
+        for said in wrong:
+            reply = dialect.read(dialect.encode(" ".join(said.words)), "either")
+            verdict = task.grade(item, reply.text)
+            assert not verdict.solved
+            assert said.feedback == ["wrong", FEEDBACK[verdict.category], "answer"]
+            assert said.target == last.target
+            kinds[said.feedback[1]] += 1
+    assert kinds.keys() == {"numbers", "value"}
+    # a draw that gives no wrong answer is repeated, which moves the share of misread hands a little
+    assert abs(kinds["numbers"] / kinds.total() - MISREAD_SHARE) < 0.03
+
+
+def test_only_the_correct_answer_has_full_weight(stream: SimpleNamespace) -> None:
+    for document, text in zip(stream.documents, stream.texts, strict=True):
+        start = text.said[-1].start
+        assert document.weights[:start] == [SIDE_WEIGHT] * start
+        assert document.weights[start:] == [1.0] * (len(document.tokens) - start)
+
+
+def test_a_document_fits_into_the_model(stream: SimpleNamespace) -> None:
+    assert max(len(document.tokens) for document in stream.documents) <= ModelSettings().max_tokens
+    assert max(len(d.tokens) for d in stream.documents) <= PretrainSettings().batch_tokens
+
+
+def test_strict_never_mentions_a_held_out_multiset_and_default_does(
+    stream: SimpleNamespace, dialect: Compact
+) -> None:
+    banned = held_out()
+    strict = [read_text(dialect, document.tokens) for document in documents(dialect, 2, "strict")]
+    assert not any(multisets_of(text) & banned for text in strict)
+    seen = set().union(*(multisets_of(text) for text in stream.texts))
+    assert len(seen & banned) > 0.9 * len(banned)
+    assert not any(text.rule == OOD_RULE for text in strict)
+
+
+def test_held_out_is_what_the_split_says(task: GeneralPoints) -> None:
+    direct = {
+        values
+        for values in combinations_with_replacement(range(1, 11), 4)
+        if solvable(values) and split_of(values) == "held_out"
+    }
+    assert held_out() == direct
+    assert {tuple(sorted(ID_RULE.values(item.hand))) for item in task.items("held_out")} == direct
+
+
+def test_the_stream_depends_on_its_seed_and_on_nothing_else(dialect: Compact) -> None:
+    one, again, other = (documents(dialect, seed, size=200) for seed in (5, 5, 6))
+    assert one == again
+    assert not any(a.tokens == b.tokens for a, b in zip(one, other, strict=True))
+    corpus = Corpus(dialect, 5)
+    np.random.seed(0)
+    assert [corpus.document() for _ in range(200)] == one
+
+
+# SFT ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1, 5])
+def test_no_hand_outside_the_sft_split_is_in_the_training_stream(
+    dialect: Compact, task: GeneralPoints, seed: int
+) -> None:
+    settings = SFTSettings(checkpoints=(0, 160))
+    others = {split: set() for split in ("rl", "held_out")}
+    formulas = set()
+    for split, multisets in others.items():
+        for item in task.items(split):
+            multisets.add(tuple(sorted(item.rule.values(item.hand))))
+            formulas.add(expert_formula(tuple(sorted(item.rule.values(item.hand)))))
+    rows = examples(dialect, settings, seed)
+    assert len(rows) == 160 * settings.batch
+    hands = Counter()
+    for row in rows:
+        text = read_text(dialect, row["input_ids"])
+        (said,) = text.said
+        assert text.rule == ID_RULE
+        assert said.target
+        assert not multisets_of(text) & (others["rl"] | others["held_out"])
+        assert said.formula.replace(" ", "") not in formulas
+        assert said.values == ID_RULE.values(text.hand)
+        hands[tuple(sorted(text.hand))] += 1
+        start = said.start
+        assert row["labels"] == [IGNORED] * start + row["input_ids"][start:]
+    sft = {tuple(sorted(item.hand)) for item in task.items("sft")}
+    assert set(hands) == sft
+    expected = len(rows) / len(sft)
+    square = sum((count - expected) ** 2 / expected for count in hands.values())
+    assert abs(square - len(sft)) < 5 * math.sqrt(2 * len(sft))  # uniform over hands
+
+
+def test_every_sft_answer_is_right_and_the_cards_come_in_every_order(
+    dialect: Compact, task: GeneralPoints
+) -> None:
+    rows = examples(dialect, SFTSettings(checkpoints=(0, 160)), seed=3)
+    orders = Counter()
+    for row in rows:
+        text = read_text(dialect, row["input_ids"])
+        item = Item("", text.hand, ID_RULE, "sft")
+        answer = row["input_ids"][text.said[0].start :]
+        assert task.grade(item, dialect.read(answer).text).solved
+        if len(set(text.hand)) == 4:
+            orders[tuple(np.argsort([task.item(text.hand, ID_RULE).hand.index(c) for c in text.hand]))] += 1
+    assert len(orders) == 24
+    assert max(orders.values()) < 2 * min(orders.values())
+
+
+def test_examples_depend_on_the_seed_only(dialect: Compact) -> None:
+    settings = SFTSettings(checkpoints=(0, 5), batch=8)
+    one, again, other = (examples(dialect, settings, seed)["input_ids"] for seed in (1, 1, 2))
+    assert list(one) == list(again) != list(other)
+    longer = examples(dialect, SFTSettings(checkpoints=(5,), batch=8, learning_rate=1.0), 1)["input_ids"]
+    assert list(longer) == list(one)
+
+
+@pytest.mark.parametrize("name", list(LOSS_SETS))
+def test_loss_sets_are_fixed_right_and_from_their_own_split(
+    dialect: Compact, task: GeneralPoints, name: str
+) -> None:
+    split = LOSS_SETS[name]
+    rows = loss_set(dialect, split, 256)
+    assert rows == loss_set(dialect, split, 256)
+    assert rows[:100] == loss_set(dialect, split, 100)
+    known = {(item.rule, tuple(sorted(item.hand))) for item in task.items(split)}
+    hands = set()
+    for tokens, start in rows:
+        text = read_text(dialect, tokens)
+        (said,) = text.said
+        assert said.start == start
+        assert said.target
+        hands.add((text.rule, tuple(sorted(text.hand))))
+        item = Item("", text.hand, text.rule, split)
+        assert task.grade(item, dialect.read(tokens[start:]).text).solved
+    assert hands <= known
+    assert len(hands) == len(rows) == 256

@@ -1,0 +1,288 @@
+"""Dialects: every expert answer survives the way through tokens, and nothing else is ever taken for an answer."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from rlheals.cards import OOD_RULE, canonical_solution
+from rlheals.dialects import END, FEEDBACK, NUMBERS, UNK, Chat, Compact, compact_tokenizer, dialect_for
+from rlheals.engines import Sampling
+from rlheals.errors import BadInput
+from rlheals.evaluate import OTHER_RULES
+from rlheals.formula import FormulaError, evaluate
+from rlheals.tasks.base import Item, Verdict
+from rlheals.tasks.general_points import GeneralPoints
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+FORGETS_OLD_ANSWERS = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['role'] == 'assistant' and not loop.last %}(done){% else %}{{ m['content'] }}{% endif %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WRONG = Verdict(False, -1.0, "no_solution", "The formula is not 24.")
+
+
+def every_item(task: GeneralPoints) -> list[Item]:
+    items = [item for split in ("sft", "rl", "held_out", "ood") for item in task.items(split)]
+    return items + [item for rule in OTHER_RULES for item in task.items_for_rule(rule)]
+
+
+def answer(dialect: Compact, item: Item, layout: str = "target") -> list[int]:
+    values = item.rule.values(item.hand)
+    return dialect.answer(values, canonical_solution(values), layout)
+
+
+# The law of reading ---------------------------------------------------------------------------------------------------
+
+
+def test_every_expert_answer_of_every_hand_survives_the_way_through_tokens(
+    dialect: Compact, task: GeneralPoints
+) -> None:
+    longest = read = 0
+    for split in ("sft", "rl", "held_out", "ood"):
+        for item in task.items(split):
+            values = item.rule.values(item.hand)
+            for reply in task.answers(item):
+                formula = json.loads(reply)["formula"].removesuffix("=24")
+                tokens = dialect.answer(values, formula)
+                back = dialect.read(tokens)
+                assert (back.layout, back.values) == ("target", values)
+                assert json.loads(back.text) == {"number": list(values), "formula": f"{formula}=24"}
+                longest, read = max(longest, len(tokens)), read + 1
+    assert read > 100_000
+    assert longest <= Sampling().max_new_tokens
+
+
+def test_every_hand_of_every_rule_is_solved_in_the_target_layout_and_in_the_plain_one_only_if_either_counts(
+    dialect: Compact, task: GeneralPoints
+) -> None:
+    for item in every_item(task):
+        target, plain = answer(dialect, item), answer(dialect, item, "plain")
+        assert task.grade(item, dialect.read(target, "target").text).solved
+        assert task.grade(item, dialect.read(target, "either").text).solved
+        assert task.grade(item, dialect.read(plain, "either").text).solved
+        rejected = dialect.read(plain, "target")
+        verdict = task.grade(item, rejected.text)
+        assert (rejected.layout, rejected.values) == ("plain", item.rule.values(item.hand))
+        assert (verdict.solved, verdict.category) == (False, "illegal_formula")
+
+
+def solves(words: list[str], item: Item, protocol: str) -> bool:
+    """Independently of the dialect: is this text, word for word, an answer in an accepted layout that makes 24?"""
+    numbers = "|".join(NUMBERS)
+    target = rf"\{{(?: (?:{numbers}))* \|([^|{{}}]*) \}} <end>"
+    plain = rf"(?:(?:{numbers}) )*so((?:(?! so )[^{{}}])*) <end>"
+    text = " ".join(words)
+    found = re.fullmatch(target, text) or (re.fullmatch(plain, text) if protocol == "either" else None)
+    if found is None:
+        return False
+    formula = found[1].partition("=")[0]
+    try:
+        right = evaluate(formula) == 24
+    except FormulaError:
+        return False
+    return right and sorted(map(int, re.findall(r"\d+", formula))) == sorted(item.rule.values(item.hand))
+
+
+def test_of_all_texts_one_word_away_from_an_answer_only_answers_are_solved(
+    dialect: Compact, task: GeneralPoints
+) -> None:
+    words = [word for word in dialect.tokenizer.get_vocab() if word != UNK]
+    draw = random.Random(7)
+    solved = 0
+    for item in draw.sample(every_item(task), 6):
+        for layout in ("target", "plain"):
+            right = dialect.words(answer(dialect, item, layout))
+            changed = [right[:at] + right[at + 1 :] for at in range(len(right))]
+            for at in range(len(right) + 1):
+                changed += [[*right[:at], word, *right[at:]] for word in words]
+                changed += [[*right[:at], word, *right[at + 1 :]] for word in words]
+            for text in changed:
+                tokens = dialect.encode(" ".join(text))
+                for protocol in ("target", "either"):
+                    verdict = task.grade(item, dialect.read(tokens, protocol).text)
+                    assert verdict.solved == solves(text, item, protocol), " ".join(text)
+                    solved += verdict.solved
+    assert solved > 100  # answers with another value in the list, without brackets that were not needed, ...
+
+
+@pytest.mark.parametrize("protocol", ["target", "either"])
+@pytest.mark.parametrize("layout", ["target", "plain"])
+def test_cut_prolonged_or_bare_replies_are_never_solved(
+    dialect: Compact, task: GeneralPoints, layout: str, protocol: str
+) -> None:
+    for item in task.items("ood")[::23]:
+        right = dialect.words(answer(dialect, item, layout))
+        formula = right[right.index("|" if layout == "target" else "so") + 1 : right.index("=")]
+        for text in (
+            right[:-1],
+            right[: len(right) // 2],
+            # without braces, what follows "=" ends nowhere, and the task ignores it
+            *([[*right, END], [*right[:-1], "wrong", END]] if layout == "target" else []),
+            [*right, "wrong"],
+            [*right[:-1], *right],
+            ["answer", *right],
+            formula,
+            [*formula, END],
+            [*formula, "=", "24", END],
+            [],
+            [END],
+        ):
+            reply = dialect.read(dialect.encode(" ".join(text)), protocol)
+            assert not task.grade(item, reply.text).solved, " ".join(text)
+
+
+def test_two_numbers_in_a_row_stay_two_numbers(dialect: Compact, task: GeneralPoints) -> None:
+    """1 and 2 side by side are not 12."""
+    item = task.item(("A", "2", "2", "Q"), OOD_RULE)
+    tokens = dialect.encode("{ 1 2 2 12 | 1 2 * 2 = 24 } <end>")
+    reply = dialect.read(tokens)
+    assert "1 2*2" in reply.text
+    assert task.grade(item, reply.text).category == "illegal_formula"
+
+
+def test_tokens_outside_the_vocabulary_are_no_answer(dialect: Compact, task: GeneralPoints) -> None:
+    for tokens in ([10_000], [-1], [dialect.encode("{")[0], 999, *dialect.encode("} <end>")]):
+        reply = dialect.read(tokens)
+        assert reply.layout == "none"
+        assert not task.grade(task.items("ood")[0], reply.text).solved
+
+
+# Prompts and retries --------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_says_the_rule_and_the_cards_as_shown_and_no_two_questions_are_the_same(
+    dialect: Compact, task: GeneralPoints
+) -> None:
+    seen = set()
+    for item in every_item(task):
+        rule = item.rule
+        text = f"<s> J {rule.jack} Q {rule.queen} K {rule.king} cards {' '.join(item.hand)} answer"
+        tokens = dialect.prompt(item)
+        assert " ".join(dialect.words(tokens)) == text
+        assert dialect.tokenizer.unk_token_id not in tokens
+        seen.add(tuple(tokens))
+    assert len(seen) == len({(item.rule, item.hand) for item in every_item(task)})
+
+
+def test_a_retry_is_the_attempt_followed_by_the_feedback_on_its_category(dialect: Compact) -> None:
+    attempt = dialect.encode("{ 1 2 | 3 } <end>")
+    for category, word in FEEDBACK.items():
+        verdict = Verdict(False, -1.0, category, "")
+        retry = dialect.retry(attempt, verdict)
+        assert retry[: len(attempt)] == attempt
+        assert dialect.words(retry[len(attempt) :]) == ["wrong", word, "answer"]
+
+
+def test_a_word_that_the_dialect_does_not_have_is_refused(dialect: Compact) -> None:
+    with pytest.raises(BadInput, match="no word 'joker'"):
+        dialect.encode("cards joker 3")
+
+
+# The tokenizer --------------------------------------------------------------------------------------------------------
+
+
+def test_the_tokenizer_survives_its_files(tmp_path: Path, dialect: Compact, task: GeneralPoints) -> None:
+    dialect.tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert isinstance(again, PreTrainedTokenizerFast)
+    assert again.get_vocab() == dialect.tokenizer.get_vocab()
+    assert again.padding_side == "left"
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id"):
+        assert getattr(again, name) == getattr(dialect.tokenizer, name)
+    for item in task.items("ood")[::50]:
+        text = " ".join(dialect.words(dialect.prompt(item) + answer(dialect, item)))
+        assert again(text)["input_ids"] == dialect.prompt(item) + answer(dialect, item)
+        assert again.decode(again(text)["input_ids"]) == text
+
+
+def test_card_10_and_number_10_are_one_token_and_special_tokens_differ() -> None:
+    tokenizer = compact_tokenizer()
+    vocabulary = tokenizer.get_vocab()
+    assert len(set(vocabulary.values())) == len(vocabulary) == len(tokenizer) < 60
+    assert tokenizer("10 cards 10")["input_ids"].count(vocabulary["10"]) == 2
+    special = {tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
+    assert len(special) == 4
+    assert tokenizer("joker")["input_ids"] == [tokenizer.unk_token_id]
+
+
+# Chat models ----------------------------------------------------------------------------------------------------------
+
+
+def chat_tokenizer(template: str | None) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer with a chat template, as instruct models have, without merges."""
+    vocabulary = {letter: index for index, letter in enumerate(sorted(ByteLevel.alphabet()))}
+    core = Tokenizer(BPE(vocabulary, []))
+    core.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|pad|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@pytest.fixture
+def chat(task: GeneralPoints) -> Chat:
+    return Chat(chat_tokenizer(CHATML), task)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_chat_episode_is_the_template_of_the_whole_conversation(
+    chat: Chat, task: GeneralPoints, cut: bool
+) -> None:
+    item = task.items("ood")[3]
+    said = ['{"formula": "1+1=24"}', "I do not know!", ""]
+    tokens, messages = chat.prompt(item), [{"role": "user", "content": task.prompt(item)}]
+    for number, text in enumerate(said):
+        assert chat.tokenizer.decode(tokens) == chat.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        attempt = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not cut:
+            attempt = [*attempt, chat.tokenizer.eos_token_id]
+        verdict = task.grade(item, chat.read(attempt).text)
+        assert not verdict.solved
+        before = tokens
+        tokens = tokens + chat.retry(attempt, verdict)
+        assert tokens[: len(before) + len(attempt)] == before + attempt, number
+        messages += [
+            {"role": "assistant", "content": text},
+            {"role": "user", "content": f"That attempt failed: {verdict.feedback}"},
+        ]
+    assert chat.tokenizer.decode(tokens) == chat.tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True
+    )
+
+
+def test_a_chat_model_is_graded_by_the_same_verifier(chat: Chat, task: GeneralPoints) -> None:
+    for item in task.items("ood")[::40]:
+        for text, solved in ((task.answers(item)[0], True), ('{"formula": "1=24"}', False), ("hm", False)):
+            tokens = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
+            reply = chat.read([*tokens, chat.tokenizer.eos_token_id])
+            assert reply.text == text
+            assert task.grade(item, reply.text).solved == solved
+
+
+def test_a_template_that_rewrites_history_is_refused(task: GeneralPoints) -> None:
+    chat = Chat(chat_tokenizer(FORGETS_OLD_ANSWERS), task)
+    with pytest.raises(BadInput, match="rewrites earlier turns"):
+        chat.retry([1, 2, 3], WRONG)
+
+
+def test_the_dialect_follows_from_the_tokenizer(dialect: Compact, task: GeneralPoints) -> None:
+    assert isinstance(dialect_for(dialect.tokenizer, task), Compact)
+    assert isinstance(dialect_for(chat_tokenizer(CHATML), task), Chat)
+    with pytest.raises(BadInput, match="no chat template"):
+        dialect_for(chat_tokenizer(None), task)
