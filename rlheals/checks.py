@@ -1,0 +1,216 @@
+"""The checks at the end of a chapter: each returns text that is the same wherever nothing has changed.
+
+`exact` prints counts and verdicts themselves. `shipped` and `trained` compare what floating point decides with the
+bands of `rlheals.bands` and print inside or outside. The executed reference notebooks hold these texts, and nbval
+compares them. `python -m rlheals.checks`, run in the repository, is the only way by which references change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rlheals.cards import ID_RULE, OOD_RULE, Hand, Rule, all_hands, canonical_solution, census
+from rlheals.errors import BadInput
+from rlheals.tasks import load_task
+
+if TYPE_CHECKING:
+    from rlheals.profiles import Profile
+    from rlheals.tables import Tables
+
+GRADED_HANDS = 25
+SOURCES = Path("notebooks")
+COPIES = Path("tests/notebooks")
+CHAPTERS = ("01_sft_forgets.ipynb",)
+TRIMMED = "checks_only.ipynb"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check has to say, and whether all is as it should be.
+
+    >>> Report(("24 hands: inside",), True)
+    24 hands: inside
+    """
+
+    lines: tuple[str, ...]
+    ok: bool
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    __repr__ = __str__
+
+
+class HasFreshRuns(Protocol):
+    """A chapter: its profile and the tables of the runs that were just computed or loaded."""
+
+    @property
+    def profile(self) -> Profile: ...
+
+    @property
+    def fresh(self) -> Tables: ...
+
+
+def exact() -> Report:
+    """Counts of hands and items, and 200 graded replies with the digest of their verdicts."""
+    task = load_task("general_points")
+    counts = {name: len(census(name)) for name in ("id", "ood", "both")}
+    splits = {name: len(task.items(name)) for name in ("sft", "rl", "held_out")}
+    lines = [
+        f"hands: {len(all_hands())}; solvable under the ID rule {counts['id']}, with a face card under the OOD rule "
+        f"{counts['ood']}, with a face card under both {counts['both']}",
+        "splits: " + ", ".join(f"{name.replace('_', '-')} {size}" for name, size in splits.items()),
+    ]
+    digest = hashlib.sha256()
+    for name, rule in (("ID", ID_RULE), ("OOD", OOD_RULE)):
+        verdicts = []
+        for hand in census("both")[::21][:GRADED_HANDS]:
+            for reply in _replies(hand):
+                verdict = task.grade(task.item(hand, rule), reply)
+                verdicts.append(verdict)
+                row = (name, *hand, reply, verdict.category, f"{verdict.reward:+.1f}", verdict.read_as or "")
+                digest.update(("\t".join(row) + "\n").encode())
+        categories = sorted(Counter(verdict.category for verdict in verdicts).items())
+        lines.append(
+            f"{len(verdicts)} replies graded under the {name} rule: "
+            + ", ".join(f"{category} {count}" for category, count in categories)
+            + f"; sum of rewards {sum(verdict.reward for verdict in verdicts):+.0f}"
+        )
+    return Report((*lines, f"digest of these verdicts: {digest.hexdigest()[:16]}"), True)
+
+
+def _replies(hand: Hand) -> list[str]:
+    """Right under the ID rule, right under the OOD rule, the latter with an operator changed, and cut short."""
+    under_id, under_ood = (_solution(hand, rule) for rule in (ID_RULE, OOD_RULE))
+    swapped = under_ood.translate(str.maketrans("+-*/", "-+/*"))
+    return [f"{under_id}=24", f'{{"formula": "{under_ood}=24"}}', swapped, under_ood[:-1]]
+
+
+def _solution(hand: Hand, rule: Rule) -> str:
+    return canonical_solution(rule.values(hand))
+
+
+def shipped() -> Report:
+    """The weights that ship with the package, decoded greedily, against their bands: within 2 hands."""
+    from rlheals import bands
+
+    levels = bands.read().levels.values()
+    return _compared(
+        "shipped weights",
+        bands.shipped_values(),
+        {
+            name: bands.shipped_band(name, [level.shipped[name] for level in levels])
+            for name in _names(levels, "shipped")
+        },
+    )
+
+
+def trained(chapter: HasFreshRuns) -> Report:
+    """The last losses and accuracies of a fresh run against their bands, which exist for `smoke` and seed 0 only."""
+    from rlheals import bands
+
+    references = bands.read()
+    if references.profile != bands.settings_of(chapter.profile) or 0 not in chapter.fresh.seeds:
+        return Report(
+            ("fresh run: not compared; bands are for profile smoke from the shipped base (seed 0)",), True
+        )
+    levels = references.levels.values()
+    return _compared(
+        "fresh run",
+        bands.trained_values(chapter.fresh.of_seed(0)),
+        {
+            name: bands.trained_band(name, [level.trained[name] for level in levels])
+            for name in _names(levels, "trained")
+        },
+    )
+
+
+def _names(levels: Any, kind: str) -> list[str]:
+    return list(next(iter(getattr(level, kind) for level in levels)))
+
+
+def _compared(what: str, got: dict[str, float], accepted: dict[str, tuple[float, float]]) -> Report:
+    if set(got) != set(accepted):
+        odd = sorted(set(got) ^ set(accepted))[0]
+        return Report((f"{what}: outside (bands and measurement do not agree on {odd!r})",), False)
+    lines, ok = [], True
+    for name, value in got.items():
+        low, high = accepted[name]
+        inside = low <= value <= high
+        ok = ok and inside
+        told = "inside" if inside else f"outside (got {value:.4g}, accepted {low:.4g} to {high:.4g})"
+        lines.append(f"{what}, {name}: {told}")
+    return Report(tuple(lines), ok)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the references anew: `reference/bands.json`, then the executed copies under `tests/notebooks`."""
+    parser = argparse.ArgumentParser(prog="python -m rlheals.checks", description=main.__doc__)
+    parser.add_argument("--notebooks-only", action="store_true", help="leave bands.json as it is")
+    parser.add_argument(
+        "--measure", type=Path, metavar="FILE", help="measure in this process only, into FILE"
+    )
+    chosen = parser.parse_args(arguments)
+    from rlheals import bands
+
+    try:
+        if chosen.measure:
+            bands.measure(chosen.measure)
+            return 0
+        if not (SOURCES / CHAPTERS[0]).is_file() or not COPIES.is_dir():
+            raise BadInput(f"references are made in the repository: {SOURCES} and {COPIES} have to be here")
+        if not chosen.notebooks_only:
+            bands.make()
+        for name in CHAPTERS:
+            make_copy(SOURCES / name, COPIES / name)
+        make_trimmed(SOURCES / CHAPTERS[0], COPIES / TRIMMED)
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def make_copy(source: Path, copy: Path, **parameters: object) -> Path:
+    """Execute a notebook where nbval will, beside its copy, from an empty store; chapters under profile smoke."""
+    from rlheals import notebooks
+
+    before = os.environ.get("RLHEALS_STORE")
+    with tempfile.TemporaryDirectory() as store:
+        os.environ["RLHEALS_STORE"] = store
+        try:
+            return notebooks.execute(source, copy, {"profile": "smoke", **parameters}, cwd=copy.parent)
+        finally:
+            os.environ.pop("RLHEALS_STORE")
+            if before is not None:
+                os.environ["RLHEALS_STORE"] = before
+
+
+def make_trimmed(chapter: Path, copy: Path) -> Path:
+    """Execute the cells `exact` and `shipped` of a chapter without its runs: seconds instead of a minute."""
+    import nbformat
+
+    from rlheals import notebooks
+
+    book = nbformat.read(chapter, as_version=4)
+    book.cells = [cell for cell in book.cells if cell.metadata.get("name") in ("exact", "shipped")]
+    setup = nbformat.v4.new_code_cell(
+        "from rlheals import checks as regression", id="setup", metadata={"name": "setup"}
+    )
+    book.cells.insert(0, setup)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / copy.name
+        nbformat.write(book, source)
+        return notebooks.execute(source, copy, cwd=copy.parent)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
