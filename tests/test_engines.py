@@ -1,0 +1,318 @@
+"""Engines: the same tokens whatever is asked beside them, the right distribution, agreement with plain forward."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from hypothesis import given
+from hypothesis import strategies as st
+from lab_helpers import one_line, same_weights, weights_of
+from transformers import PreTrainedModel
+
+from rlheals import models
+from rlheals.dialects import Compact
+from rlheals.engines import Generation, HFEngine, Sampling, draw, load_engine, uniforms
+from rlheals.errors import BadInput
+from rlheals.models import SHIPPED_BASE
+from rlheals.tasks.general_points import GeneralPoints
+
+WARM = Sampling(temperature=0.7)
+GREEDY = Sampling(temperature=0)
+LAST_BITS = 3e-5  # logits reach 20, where float32 resolves 2e-6, and four layers add up in another order
+
+
+@pytest.fixture(scope="module")
+def asked(dialect: Compact, task: GeneralPoints) -> tuple[list[list[int]], list[str]]:
+    """Prompts of 13 to 100 tokens (first tries and retries), and a key for each."""
+    draw_item, prompts = random.Random(3), []
+    items = draw_item.sample(task.items("id") + task.items("ood"), 120)
+    for number, item in enumerate(items):
+        prompt = dialect.prompt(item)
+        for _ in range(number % 4):
+            values = item.rule.values(item.hand)
+            wrong = dialect.answer(values, "+".join(map(str, values)), "plain")
+            prompt = prompt + wrong + dialect.encode("wrong value answer")
+        prompts.append(prompt)
+    return prompts, [f"7/{item.id}/{number}" for number, item in enumerate(items)]
+
+
+@pytest.fixture
+def engine(base: PreTrainedModel, dialect: Compact) -> HFEngine:
+    return HFEngine(base, dialect.tokenizer, rows=32)
+
+
+def same(one: Generation, other: Generation) -> bool:
+    """Tokens, log-probabilities and entropies, bit for bit."""
+    return (
+        one.tokens == other.tokens
+        and one.logprobs.tobytes() == other.logprobs.tobytes()
+        and one.entropies.tobytes() == other.entropies.tobytes()
+    )
+
+
+# A sequence depends on its own prompt and key only --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampling", [WARM, GREEDY], ids=["warm", "greedy"])
+def test_order_company_and_repetition_change_no_bit(engine: HFEngine, asked, sampling: Sampling) -> None:
+    prompts, keys = asked
+    whole = engine.generate(prompts, keys, sampling)
+    shuffle = random.Random(1)
+    for size in (len(prompts), len(prompts), 50, 3, 1):
+        chosen = shuffle.sample(range(len(prompts)), size)
+        part = engine.generate([prompts[i] for i in chosen], [keys[i] for i in chosen], sampling)
+        assert all(same(whole[i], made) for i, made in zip(chosen, part, strict=True))
+    assert len({generation.tokens for generation in whole}) > 60
+
+
+def test_the_key_decides_when_sampling_and_does_not_when_greedy(engine: HFEngine, asked) -> None:
+    prompt = asked[0][0]
+    keys = [f"key {number}" for number in range(40)]
+    warm = engine.generate([prompt] * 40, keys, Sampling(temperature=2))
+    assert len({generation.tokens for generation in warm}) > 20
+    greedy = engine.generate([prompt] * 40, keys, GREEDY)
+    assert all(same(generation, greedy[0]) for generation in greedy)
+    twins = engine.generate([prompt] * 2, ["one"] * 2, WARM)
+    assert same(*twins)
+
+
+def test_a_shorter_limit_gives_the_beginning_of_the_same_text(
+    engine: HFEngine, asked, dialect: Compact
+) -> None:
+    prompts, keys = asked
+    end = dialect.tokenizer.eos_token_id
+    whole = engine.generate(prompts, keys, WARM)
+    for limit in (1, 5, 12):
+        cut = engine.generate(prompts, keys, Sampling(temperature=0.7, max_new_tokens=limit))
+        for long, short in zip(whole, cut, strict=True):
+            assert short.tokens == long.tokens[:limit]
+            assert len(short.logprobs) == len(short.entropies) == len(short.tokens)
+    for generation in whole:
+        assert end not in generation.tokens[:-1]
+        assert generation.tokens[-1] == end or len(generation.tokens) == WARM.max_new_tokens
+
+
+# Agreement with plain forward passes ----------------------------------------------------------------------------------
+
+
+def plain_logits(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
+    """Logits after every token of one unpadded sequence, without a cache; float64."""
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].double()
+
+
+def test_greedy_is_the_argmax_of_full_forward_passes(engine: HFEngine, asked) -> None:
+    prompts, keys = asked
+    for prompt, made in zip(prompts[:24], engine.generate(prompts, keys, GREEDY), strict=False):
+        tokens = list(prompt)
+        for token in made.tokens:
+            assert token == int(plain_logits(engine.model, tokens)[-1].argmax())
+            tokens.append(token)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.7, 1.0, 2.0])
+def test_logprobs_and_entropies_are_those_of_the_full_forward_pass(
+    engine: HFEngine, asked, temperature: float
+) -> None:
+    prompts, keys = asked
+    made = engine.generate(prompts, keys, Sampling(temperature=temperature))
+    for prompt, generation in zip(prompts, made, strict=True):
+        logits = plain_logits(engine.model, [*prompt, *generation.tokens])[len(prompt) - 1 : -1]
+        logp = torch.log_softmax(logits / (temperature or 1), -1)
+        wanted = logp[range(len(generation.tokens)), list(generation.tokens)]
+        assert np.abs(generation.logprobs - wanted.numpy()).max() < LAST_BITS
+        entropy = -(logp.exp() * logp).sum(-1)
+        assert np.abs(generation.entropies - entropy.numpy()).max() < LAST_BITS
+
+
+def test_other_batch_shapes_move_the_last_bits_and_flip_no_token(
+    base: PreTrainedModel, dialect: Compact, asked
+) -> None:
+    """The benchmark of the census measures the same on more tokens."""
+    prompts, keys = asked
+    reference = HFEngine(base, dialect.tokenizer).generate(prompts, keys, WARM)
+    tokens = flips = 0
+    largest = 0.0
+    for rows, bucket, size in ((1, 1, 20), (7, 8, 60), (32, 16, 120), (64, 64, 120), (128, 32, 120)):
+        other = HFEngine(base, dialect.tokenizer, rows, bucket).generate(prompts[:size], keys[:size], WARM)
+        for one, two in zip(reference, other, strict=False):
+            tokens += len(two.tokens)
+            if one.tokens == two.tokens:
+                largest = max(largest, float(np.abs(one.logprobs - two.logprobs).max()))
+            else:
+                flips += 1
+    assert tokens > 5000
+    assert flips == 0  # wanted: fewer than 1e-5 per token
+    assert largest < LAST_BITS
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_first_tokens_follow_the_softmax(
+    base: PreTrainedModel, asked, dialect: Compact, temperature: float
+) -> None:
+    size = 2048
+    engine = HFEngine(base, dialect.tokenizer, rows=256)
+    prompt = asked[0][5] + dialect.encode("3")  # inside an answer, where several numbers are likely
+    made = engine.generate(
+        [prompt] * size,
+        [f"chi/{i}" for i in range(size)],
+        Sampling(temperature=temperature, max_new_tokens=1),
+    )
+    expected = size * torch.softmax(plain_logits(base, prompt)[-1] / temperature, -1).numpy()
+    counts = np.bincount([generation.tokens[0] for generation in made], minlength=len(expected))
+    assert chi_square_is_ordinary(counts, expected)
+
+
+def chi_square_is_ordinary(counts: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether Pearson's statistic is within 4.5 standard deviations of its mean; cells below 5 are put together."""
+    order = np.argsort(expected)
+    small = order[np.cumsum(expected[order]) < 5]
+    rest = np.setdiff1d(np.arange(len(expected)), small)
+    counts = np.append(counts[rest], counts[small].sum())
+    expected = np.append(expected[rest], expected[small].sum())
+    keep = expected > 1
+    assert keep.sum() >= 3, "too few likely tokens to tell"
+    square = ((counts - expected)[keep] ** 2 / expected[keep]).sum()
+    freedom = int(keep.sum()) - 1
+    return bool(square < freedom + 4.5 * math.sqrt(2 * freedom) + 5)
+
+
+# The noise and the draw -----------------------------------------------------------------------------------------------
+
+
+def test_noise_is_uniform_over_keys_at_every_position_and_between_neighbours() -> None:
+    table = np.stack([uniforms(f"3/id/A-5-J-K/{number}", 28) for number in range(4000)])
+    assert table.min() >= 0
+    assert table.max() < 1
+    for position in range(28):
+        counts = np.bincount((table[:, position] * 20).astype(int), minlength=20)
+        assert chi_square_is_ordinary(counts, np.full(20, 200.0))
+    correlations = np.corrcoef(table.T) - np.eye(28)
+    assert np.abs(correlations).max() < 5 / math.sqrt(4000)
+    across = np.corrcoef(table[:-1, 0], table[1:, 0])[0, 1]
+    assert abs(across) < 5 / math.sqrt(4000)
+
+
+def test_noise_of_different_keys_differs() -> None:
+    keys = ["1/a/0", "1/a/1", "11/a/0", "1/a/00", "", "é", "1/a/0 "]
+    assert len({uniforms(key, 4).tobytes() for key in keys}) == len(keys)
+    assert (uniforms("x", 100)[:7] == uniforms("x", 7)).all()
+
+
+@given(
+    st.lists(st.floats(-30, 30), min_size=2, max_size=8),
+    st.floats(0, 1, exclude_max=True),
+    st.floats(0.1, 5),
+    st.sets(st.integers(0, 7), max_size=6),
+)
+def test_a_draw_inverts_the_cumulative_distribution(
+    scores: list[float], noise: float, temperature: float, impossible: set[int]
+) -> None:
+    logits = torch.tensor([scores], dtype=torch.float64)
+    for index in impossible:
+        if index < len(scores) - 1:
+            logits[0, index] = -math.inf
+    token, logprob, entropy = draw(logits, torch.tensor([noise], dtype=torch.float64), temperature)
+    p = torch.softmax(logits[0] / temperature, -1).tolist()
+    chosen = int(token)
+    assert p[chosen] > 0
+    assert sum(p[:chosen]) <= noise + 1e-9
+    assert sum(p[: chosen + 1]) >= noise - 1e-9
+    assert math.isclose(float(logprob), math.log(p[chosen]), abs_tol=1e-6)
+    assert math.isclose(float(entropy), -sum(q * math.log(q) for q in p if q > 0), abs_tol=1e-6)
+
+
+def test_a_draw_at_temperature_zero_is_the_likeliest_with_its_probability_at_one() -> None:
+    logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 3.0, 0.0]])
+    token, logprob, _ = draw(logits, torch.tensor([0.99, 0.99], dtype=torch.float64), 0)
+    assert token.tolist() == [1, 0]
+    assert torch.allclose(logprob, torch.log_softmax(logits.double(), -1)[[0, 1], [1, 0]])
+
+
+# Weights and bad input ------------------------------------------------------------------------------------------------
+
+
+def test_new_weights_give_new_answers_the_same_as_a_fresh_engine(
+    engine: HFEngine, asked, dialect: Compact, tmp_path: Path
+) -> None:
+    prompts, keys = asked[0][:20], asked[1][:20]
+    before = engine.generate(prompts, keys, WARM)
+    changed = models.load(SHIPPED_BASE)
+    with torch.no_grad():
+        changed.get_output_embeddings().weight.mul_(0.5)
+    models.save(tmp_path, changed, dialect.tokenizer)
+    engine.load_weights(tmp_path / "model.safetensors")
+    after = engine.generate(prompts, keys, WARM)
+    fresh = HFEngine(models.load(tmp_path), dialect.tokenizer, rows=32).generate(prompts, keys, WARM)
+    assert all(same(one, two) for one, two in zip(after, fresh, strict=True))
+    assert not any(same(one, two) for one, two in zip(before, after, strict=True))
+    engine.load_weights(SHIPPED_BASE / "model.safetensors")
+    back = engine.generate(prompts, keys, WARM)
+    assert all(same(one, two) for one, two in zip(before, back, strict=True))
+
+
+def test_weights_that_do_not_fit_leave_the_engine_as_it_was(
+    engine: HFEngine, dialect: Compact, tmp_path: Path
+) -> None:
+    models.save(tmp_path, models.create(TINY, dialect.tokenizer, 0))
+    before = weights_of(engine.model)
+    with pytest.raises(BadInput, match="do not fit"):
+        engine.load_weights(tmp_path / "model.safetensors")
+    assert all(torch.equal(before[name], tensor) for name, tensor in engine.model.state_dict().items())
+
+
+def test_generating_changes_no_weight_and_needs_no_gradient(engine: HFEngine, asked) -> None:
+    fresh = models.load(SHIPPED_BASE)
+    engine.model.train()
+    made = HFEngine(engine.model, engine.tokenizer).generate(*(part[:4] for part in asked), WARM)
+    assert len(made) == 4
+    assert not engine.model.training
+    assert same_weights(engine.model, fresh)
+    assert all(parameter.grad is None for parameter in engine.model.parameters())
+
+
+def test_bad_requests_are_refused_on_one_line(engine: HFEngine, asked) -> None:
+    prompts, keys = asked
+    for bad_prompts, bad_keys, named in (
+        (prompts[:3], keys[:2], "3 prompts but 2 keys"),
+        ([prompts[0], []], keys[:2], "empty prompt"),
+        ([prompts[0], [5] * 300], keys[:2], "256 positions"),
+    ):
+        with pytest.raises(BadInput) as caught:
+            engine.generate(bad_prompts, bad_keys, WARM)
+        assert named in one_line(caught.value)
+    assert engine.generate([], [], WARM) == []
+
+
+@pytest.mark.xfail(
+    strict=True, reason="engines: up to 16 tokens more than the model has positions are let through"
+)
+@pytest.mark.parametrize("length", [229, 240])
+def test_an_episode_one_token_too_long_is_refused(engine: HFEngine, length: int) -> None:
+    with pytest.raises(BadInput, match="256 positions"):
+        engine.generate([[5] * length], ["k"], WARM)
+
+
+def test_an_episode_that_just_fits_is_answered(engine: HFEngine) -> None:
+    (made,) = engine.generate([[5] * 228], ["k"], WARM)
+    assert 1 <= len(made.tokens) <= 28
+
+
+def test_engines_come_from_folders(tiny_folder: Path, tiny: PreTrainedModel, asked) -> None:
+    engine = load_engine(tiny_folder)
+    prompts, keys = asked[0][:5], asked[1][:5]
+    made = engine.generate(prompts, keys, WARM)
+    direct = HFEngine(tiny, engine.tokenizer).generate(prompts, keys, WARM)
+    assert [generation.tokens for generation in made] == [generation.tokens for generation in direct]
+    with pytest.raises(BadInput, match="accepted: 'hf'"):
+        load_engine(tiny_folder, backend="abacus")  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="folder or hub id"):
+        load_engine(tiny)
+    with pytest.raises(BadInput, match="nowhere"):
+        load_engine("./nowhere")

@@ -1,0 +1,153 @@
+"""The multi-turn loop, with an engine that follows a script."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from lab_helpers import FakeEngine
+
+from rlheals.cards import canonical_solution
+from rlheals.dialects import FEEDBACK, Compact
+from rlheals.engines import HFEngine, Sampling
+from rlheals.rollout import Attempt, Episode, rollout
+from rlheals.tasks.base import Item, Verdict
+from rlheals.tasks.general_points import GeneralPoints
+
+SAMPLING = Sampling()
+
+
+@pytest.fixture(scope="module")
+def items(task: GeneralPoints) -> list[Item]:
+    return random.Random(1).sample(task.items("ood"), 30)
+
+
+class Script:
+    """Right at attempt `at[key]` (from 1; 0: never) and before that wrong in one of five ways."""
+
+    def __init__(self, dialect: Compact, items: list[Item], keys: list[str], at: list[int]) -> None:
+        self.dialect = dialect
+        self.items = dict(zip(keys, items, strict=True))
+        self.at = dict(zip(keys, at, strict=True))
+
+    def __call__(self, key: str, attempt: int) -> list[int]:
+        item = self.items[key]
+        values = item.rule.values(item.hand)
+        if attempt + 1 == self.at[key]:
+            return self.dialect.answer(values, canonical_solution(values))
+        return self.dialect.encode(
+            (
+                "{ 1 | 1 = 24 } <end>",
+                "so so so",
+                " ".join(self.dialect.words(self.dialect.answer(values, "+".join(map(str, values))))),
+                "<end>",
+                " ".join(
+                    self.dialect.words(self.dialect.answer(values, canonical_solution(values), "plain"))
+                ),
+            )[attempt % 5]
+        )
+
+
+def play(dialect: Compact, task: GeneralPoints, items: list[Item], at: list[int], **options):
+    keys = [f"key {number}" for number in range(len(items))]
+    engine = FakeEngine(dialect.tokenizer, Script(dialect, items, keys, at))
+    return engine, rollout(engine, dialect, task, items, keys, SAMPLING, **options)
+
+
+@pytest.mark.parametrize("attempts", [1, 3, 5])
+def test_an_episode_ends_when_solved_or_when_the_attempts_are_used_up(
+    dialect: Compact, task: GeneralPoints, items: list[Item], attempts: int
+) -> None:
+    at = [number % 7 for number in range(len(items))]  # 0: never; 6: never in time
+    engine, episodes = play(dialect, task, items, at, attempts=attempts)
+    for episode, item, wanted in zip(episodes, items, at, strict=True):
+        solved = wanted if 0 < wanted <= attempts else 0
+        assert episode.item == item
+        assert episode.solved_at == solved
+        assert len(episode.attempts) == (solved or attempts)
+        assert [a.verdict.solved for a in episode.attempts[:-1]] == [False] * (len(episode.attempts) - 1)
+    assert len(engine.calls) == attempts
+    for number, call in enumerate(engine.calls):
+        playing = [f"key {i}" for i, wanted in enumerate(at) if wanted == 0 or wanted > number]
+        assert [key for _, key in call] == [f"{key}/{number}" for key in playing]
+
+
+def test_no_call_is_made_when_all_episodes_have_ended(
+    dialect: Compact, task: GeneralPoints, items: list[Item]
+) -> None:
+    engine, _ = play(dialect, task, items, [2] * len(items))
+    assert [len(call) for call in engine.calls] == [len(items), len(items)]
+
+
+def test_a_prompt_holds_every_earlier_attempt_with_the_feedback_on_it_in_order(
+    dialect: Compact, task: GeneralPoints, items: list[Item]
+) -> None:
+    engine, episodes = play(dialect, task, items, [0] * len(items))
+    for index, episode in enumerate(episodes):
+        prompt = dialect.prompt(episode.item)
+        for number, attempt in enumerate(episode.attempts):
+            assert list(attempt.prompt) == prompt == engine.calls[number][index][0]
+            verdict = task.grade(episode.item, dialect.read(list(attempt.generation.tokens)).text)
+            assert attempt.verdict == verdict
+            word = FEEDBACK[verdict.category]
+            prompt = prompt + list(attempt.generation.tokens) + dialect.encode(f"wrong {word} answer")
+    said = {attempt.verdict.category for episode in episodes for attempt in episode.attempts}
+    assert said >= {"illegal_formula", "wrong_number", "no_solution"}
+
+
+def test_the_protocol_decides_whether_a_plain_answer_ends_the_episode(
+    dialect: Compact, task: GeneralPoints, items: list[Item]
+) -> None:
+    _, strict = play(dialect, task, items, [0] * len(items), protocol="target")
+    _, lenient = play(dialect, task, items, [0] * len(items), protocol="either")
+    assert {episode.solved_at for episode in strict} == {0}
+    assert {episode.solved_at for episode in lenient} == {5}
+    assert all(e.attempts[-1].reply.layout == "plain" for e in lenient)
+
+
+def test_progress_adds_up_to_all_episodes(dialect: Compact, task: GeneralPoints, items: list[Item]) -> None:
+    at = [number % 4 for number in range(len(items))]
+    told: list[int] = []
+    play(dialect, task, items, at, tick=told.append)
+    assert sum(told) == len(items)
+    assert told[:3] == [at.count(1), at.count(2), at.count(3)]
+    assert play(dialect, task, [], [])[1] == []
+
+
+def test_the_same_hands_give_the_same_episodes_alone_and_together(
+    base, dialect: Compact, task, items
+) -> None:
+    """With a real model: what is asked beside an episode, and when others leave, changes nothing in it."""
+    engine = HFEngine(base, dialect.tokenizer, rows=16)
+    keys = [f"1/{item.id}" for item in items]
+    together = rollout(engine, dialect, task, items, keys, SAMPLING, protocol="either")
+    assert len({episode.solved_at for episode in together}) >= 4
+    for index in (0, 7, 29):
+        (alone,) = rollout(engine, dialect, task, [items[index]], [keys[index]], SAMPLING, protocol="either")
+        assert [a.generation.tokens for a in alone.attempts] == [
+            a.generation.tokens for a in together[index].attempts
+        ]
+        assert alone.solved_at == together[index].solved_at
+    other = rollout(engine, dialect, task, items, [f"2/{item.id}" for item in items], SAMPLING)
+    assert [e.attempts[0].generation.tokens for e in other] != [
+        e.attempts[0].generation.tokens for e in together
+    ]
+
+
+@pytest.mark.parametrize("discount", [0.0, 0.5, 0.9, 1.0])
+def test_the_return_discounts_by_the_number_of_attempts(discount: float) -> None:
+    for rewards in ([5.0], [-3.0, 5.0], [-1.0, 1.0, -2.0, -3.0, -1.0], []):
+        attempts = [Attempt((), None, None, Verdict(False, reward, "", "")) for reward in rewards]  # type: ignore
+        episode = Episode(Item("", (), None, ""), "", attempts)  # type: ignore[arg-type]
+        by_recursion = 0.0
+        for reward in reversed(rewards):
+            by_recursion = reward + discount * by_recursion
+        assert math.isclose(episode.discounted_return(discount), by_recursion, abs_tol=1e-12)
+
+
+def test_every_item_needs_a_key(dialect: Compact, task: GeneralPoints, items: list[Item]) -> None:
+    engine = FakeEngine(dialect.tokenizer, lambda key, attempt: [2])
+    with pytest.raises(ValueError, match="shorter"):
+        rollout(engine, dialect, task, items, ["one"], SAMPLING)
+    assert engine.calls == []
