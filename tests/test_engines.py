@@ -16,6 +16,7 @@ from lab_helpers import one_line, same_weights, weights_of
 from transformers import PreTrainedModel
 
 from rlheals import models
+from rlheals.cards import OOD_RULE
 from rlheals.dialects import Compact
 from rlheals.engines import Generation, HFEngine, Sampling, draw, load_engine, uniforms
 from rlheals.errors import BadInput
@@ -154,11 +155,14 @@ def test_other_batch_shapes_move_the_last_bits_and_flip_no_token(
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
 def test_first_tokens_follow_the_softmax(
-    base: PreTrainedModel, asked, dialect: Compact, temperature: float
+    base: PreTrainedModel, dialect: Compact, task: GeneralPoints, temperature: float
 ) -> None:
     size = 2048
     engine = HFEngine(base, dialect.tokenizer, rows=256)
-    prompt = asked[0][5] + dialect.encode("3")  # inside an answer, where several numbers are likely
+    item = task.item(("3", "5", "9", "Q"), OOD_RULE)
+    prompt = dialect.prompt(item) + dialect.encode(
+        "3 5 9 12 so"
+    )  # here a formula begins, with one of several words
     made = engine.generate(
         [prompt] * size,
         [f"chi/{i}" for i in range(size)],
