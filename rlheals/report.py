@@ -78,6 +78,7 @@ def report(
         raise BadInput(f"--out {str(out)!r}: is not a folder")
     with told("make the report's folder", out.absolute().parent):
         make_folder(out.absolute())
+    results = chapters.project_root() / results  # as the chapter finds it
     chapter = chapters.sft(profile, seeds, workers, results, store, quiet)
     drawn = [draw(figure, chapter) for figure in figures.SFT]
     files = {**figure_files(drawn), **snippets(chapter, drawn[0], results, out.name)}
@@ -90,10 +91,12 @@ def report(
 
 def draw(figure: Callable[[SFTChapter], Drawn], chapter: SFTChapter) -> Figure:
     """The figure, or why it cannot be drawn from what is there (most often: nothing is recorded)."""
+    name = figure.__name__.replace("_", "-")
     try:
-        return figure(chapter)
+        drawn = figure(chapter)
     except BadInput as error:
-        return Absent(figure.__name__.replace("_", "-"), str(error))
+        return Absent(name, str(error))
+    return Absent(name, "its data are not recorded here") if drawn.frame.empty else drawn
 
 
 def figure_files(drawn: Sequence[Figure]) -> dict[str, bytes | str]:
@@ -161,7 +164,7 @@ def update_readme(readme: Path, results: Path) -> bool:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise BadInput(f"--readme {str(readme)!r}: {reason}") from None
-    table = to_markdown(pages.claims_table(pages.outcome(results)))
+    table = to_markdown(pages.claims_table(pages.outcome(chapters.project_root() / results)))
     new = pages.rewritten_readme(text, table)
     if new != text:
         atomic_write(readme, new)

@@ -26,8 +26,9 @@ import typer
 from rlheals.errors import BadInput
 
 MAX_SEEDS = 1000
-LARGEST_SEED = 2**31 - 1
+LARGEST_SEED = 9_999
 MAX_VALUE = 10_000
+MAX_ANSWER = 1_000_000
 
 _SEEDS = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?")
 _SETTING = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)=(.*)", re.DOTALL)
@@ -75,7 +76,8 @@ def _failed(error: Exception) -> int:
     if os.environ.get("RLHEALS_DEBUG") == "1":
         traceback.print_exc()
     if isinstance(error, BadInput):
-        return _end(2, str(error))
+        # a notebook's cell may fail for a reason that is not the caller's
+        return _end(2 if getattr(error, "error_name", "BadInput") == "BadInput" else 1, str(error))
     if hasattr(error, "format_message"):  # a usage error of the command line itself
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "rlheals"
@@ -135,6 +137,23 @@ def show(data: Any, lines: Callable[[], Iterable[str]], as_json: bool) -> None:
         return
     for line in lines():
         print(line)
+
+
+def read_answer(text: str) -> str:
+    """The answer as typed, or from stdin for "-". Raises BadInput when it is not text or too long."""
+    if text == "-":
+        data = sys.stdin.buffer.read(MAX_ANSWER + 1)
+        if len(data) > MAX_ANSWER:
+            raise BadInput(f"answer on stdin: more than {MAX_ANSWER:,} bytes")
+        try:
+            return data.decode("utf-8").removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise BadInput(f"answer on stdin: byte {error.start} is not UTF-8 text") from None
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadInput(f"answer: character {error.start} is not UTF-8 text") from None
+    return text
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -1,0 +1,324 @@
+"""The command line. Each command parses, calls one function, and prints; nothing heavy is imported before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from rlheals.terminal import guarded, parse_seeds, parse_settings, read_answer, show
+
+app = typer.Typer(
+    name="rlheals",
+    help="RL fine-tuning heals OOD forgetting in SFT: a reproducible paper.",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. RLHEALS_STORE names the folder of runs.",
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on stdout.")]
+ProfileName = Annotated[str, typer.Option("--profile", help="smoke, lab or a .yaml file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Change a setting, e.g. sft.learning_rate=1e-3 (YAML value)."
+    ),
+]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=9999, help="Base seed; 0 is the base in the package.")
+]
+Seeds = Annotated[str | None, typer.Option("--seeds", help='Base seeds, e.g. "1-3,7".')]
+Workers = Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes that compute.")]
+Results = Annotated[Path, typer.Option("--results", help="Folder of the recorded study.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Also write the files into this new folder.")]
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"rlheals {installed('rlheals')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command(epilog="Example: rlheals doctor --json")
+def doctor(
+    profiles: Annotated[
+        bool, typer.Option("--profiles", help="List every setting of every profile.")
+    ] = False,
+    results: Results = Path("results"),
+    json: Json = False,
+) -> int:
+    """What this machine has, what is missing, and what the profiles would run. Exit code 1 if something is missing."""
+    from rlheals.doctor import examine, profile_lines, report_lines
+
+    if profiles:
+        from rlheals.profiles import PROFILES
+
+        show({name: one.model_dump(mode="json") for name, one in PROFILES.items()}, profile_lines, json)
+        return 0
+    found = examine(results)
+    show(found, lambda: report_lines(found), json)
+    return 0 if found["ok"] else 1
+
+
+@app.command(epilog='Example: rlheals grade "A 5 J K" "(13-1)*(11-5-9)" --rule ood --json')
+def grade(
+    hand: Annotated[str, typer.Argument(help='Four card labels, e.g. "3 3 8 8".')],
+    answer: Annotated[str, typer.Argument(help='A reply or a bare formula; "-" reads it from stdin.')],
+    rule: Annotated[
+        str, typer.Option("--rule", help="id, ood or the values of J, Q, K such as 5,7,2.")
+    ] = "id",
+    compat: Annotated[str | None, typer.Option("--compat", help="reference: its summed penalties.")] = None,
+    json: Json = False,
+) -> None:
+    """The verifier's verdict on one answer. Put -- before an answer that begins with a minus sign."""
+    from rlheals.hands import graded
+
+    found = graded(hand, read_answer(answer), rule, compat)
+    lines = [f"{found['category']}, reward {found['reward']:+g}", found["feedback"]]
+    if not found["solvable"]:
+        lines.append(f"No formula makes 24 from this hand under the rule {found['rule']}.")
+    show(found, lambda: lines, json)
+
+
+@app.command(epilog="Example: rlheals census --rule ood")
+def census(
+    rule: Annotated[str | None, typer.Option("--rule", help="id, ood, both or values such as 5,7,2.")] = None,
+    json: Json = False,
+) -> None:
+    """The hands that can make 24: their numbers, or with --rule each of them with its values and one solution."""
+    from rlheals.hands import census_counts, census_hands
+
+    if rule is None:
+        counts = census_counts()
+        show(counts, lambda: [f"{name:10} {count:6,}" for name, count in counts.items()], json)
+        return
+    hands = census_hands(rule)
+    show(hands, lambda: [f"{' '.join(h['hand']):12} {h['solution']}" for h in hands["hands"]], json)
+
+
+@app.command(epilog="Example: rlheals pretrain --seed 1 --out base-1")
+def pretrain(
+    seed: Seed, profile: ProfileName = "lab", set_: Set = None, out: Out = None, json: Json = False
+) -> None:
+    """Pretrain a lab base from scratch; with --out write its files and its model card."""
+    from rlheals import commands
+
+    show_facts(commands.pretrain(_profile(profile, set_), seed, out), json)
+
+
+@app.command(epilog="Example: rlheals sft --seed 0 --set sft.learning_rate=1e-3")
+def sft(seed: Seed, profile: ProfileName = "lab", set_: Set = None, json: Json = False) -> None:
+    """Fine-tune a base on expert answers, with checkpoints; makes the base first when it is not there."""
+    from rlheals import commands
+
+    show_facts(commands.fine_tune(_profile(profile, set_), seed), json)
+
+
+@app.command(epilog="Example: rlheals evaluate --seed 0 --step 40 --split ood --hands 100")
+def evaluate(
+    seed: Seed = 0,
+    step: Annotated[int | None, typer.Option("--step", min=0, help="SFT step of the checkpoint.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="A model folder of your own instead.")
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="sft, rl, held_out, ood, both_id, rules.")
+    ] = None,
+    hands: Annotated[int | None, typer.Option("--hands", min=1, help="Only so many hands per split.")] = None,
+    attempts: Annotated[int | None, typer.Option("--attempts", min=1, help="Attempts per hand.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", help="0 is greedy.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=1, help="Cut an answer here.")
+    ] = None,
+    profile: ProfileName = "lab",
+    set_: Set = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """A census of one checkpoint (--seed and --step), or of any model in a local folder (--folder)."""
+    from rlheals import commands
+
+    changes = {
+        "splits": split,
+        "hands": hands,
+        "attempts": attempts,
+        "temperature": temperature,
+        "max_new_tokens": max_new_tokens,
+    }
+    if (step is None) == (folder is None):
+        raise typer.BadParameter("give either --step or --folder.")
+    if folder is not None:
+        show_summary(commands.evaluate_folder(folder, _profile(profile, set_), seed, changes, out), json)
+    elif step is not None:
+        show_summary(commands.evaluate_step(_profile(profile, set_), seed, step, changes, out), json)
+
+
+@app.command(epilog="Example: rlheals run sft settings.json")
+def run(
+    stage: Annotated[str, typer.Argument(help="adopt, pretrain, sft or evaluate.")],
+    settings: Annotated[Path, typer.Argument(help='JSON: {"stage", "settings", "inputs", "seed"}.')],
+    json: Json = False,
+) -> None:
+    """One unit of work, as a scheduler calls it: loads the run when it is there, else computes it."""
+    from rlheals import commands
+
+    show_facts(commands.run_unit(stage, settings), json)
+
+
+@app.command(epilog="Example: rlheals study --profile smoke --seeds 1-3 --workers 2 --record results")
+def study(
+    profile: Annotated[str | None, typer.Option("--profile", help="smoke, lab or a .yaml file.")] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option("--variant", help="A variant of the lab, or all.")
+    ] = None,
+    seeds: Seeds = None,
+    workers: Workers = 1,
+    record: Annotated[
+        Path | None, typer.Option("--record", help="Write the tables into this folder.")
+    ] = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Run a profile or variants over several base seeds. Without either: the claims' study, then all variants."""
+    from rlheals import commands
+
+    own = None if seeds is None else parse_seeds(seeds)
+    chosen = commands.studies(profile, variant or (), parse_settings(set_ or ()))
+    done = commands.run_studies(chosen, own, workers, record)
+    show(done, lambda: [f"{one['profile']}: seeds {one['seeds']}" for one in done], json)
+
+
+class _Pairs(TyperCommand):
+    """A command whose -p takes a name and a value, as papermill's does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        joined, left = [], iter(args)
+        for argument in left:
+            if argument in ("-p", "--parameter"):
+                name, value = next(left, ""), next(left, None)
+                joined += ["-p", name if value is None else f"{name}={value}"]
+            else:
+                joined.append(argument)
+        return super().parse_args(ctx, joined)
+
+
+@app.command(cls=_Pairs, epilog='Example: rlheals notebook 01_sft_forgets --profile smoke -p seeds "[7]"')
+def notebook(
+    name: Annotated[str, typer.Argument(help="A notebook's name or path.")],
+    profile: Annotated[str | None, typer.Option("--profile", help="smoke, lab or a .yaml file.")] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", metavar="NAME VALUE", help="A parameter (YAML value).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Executed copy; default: NAME.out.ipynb here.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Execute a chapter notebook with other parameters; the executed copy is written as a whole or not at all."""
+    from rlheals.commands import find_notebook
+    from rlheals.notebooks import execute
+
+    given = parse_settings(parameter or (), "-p")
+    if profile is not None:
+        given["profile"] = profile
+    source = find_notebook(name)
+    written = execute(source, out or Path(f"{source.stem}.out.ipynb"), given, json)
+    show({"notebook": str(source), "out": str(written)}, lambda: [str(written)], json)
+
+
+@app.command(epilog="Example: rlheals report --profile smoke --out report")
+def report(
+    profile: ProfileName = "lab",
+    seeds: Seeds = None,
+    workers: Workers = 1,
+    results: Results = Path("results"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for figures, snippets, index.html.")] = Path(
+        "report"
+    ),
+    readme: Annotated[
+        Path | None, typer.Option("--readme", help="Only renew this README's claims table; computes nothing.")
+    ] = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Compute or load a chapter's runs; write figures, the book's generated snippets and one self-contained page."""
+    from rlheals import report as pages
+
+    if readme is not None:
+        changed = pages.update_readme(readme, results)
+        show({"readme": str(readme), "changed": changed}, lambda: [f"{readme}: {_changed(changed)}"], json)
+        return
+    own = None if seeds is None else parse_seeds(seeds)
+    made = pages.report(_profile(profile, set_), own, workers, results, out, quiet=False)
+    data = {"index": str(made.index), "files": list(made.files), "not_drawn": list(made.absent)}
+    show({**data, "core_minutes": made.minutes}, lambda: [*made.absent, f"report: {made.index}"], json)
+
+
+@app.command(epilog="Example: rlheals claims --json")
+def claims(results: Results = Path("results"), json: Json = False) -> None:
+    """Every claim with interval and verdict, from the recorded study alone."""
+    from rlheals import commands
+
+    found = commands.claims(results)
+    show(found, lambda: claim_lines(found), json)
+
+
+def show_facts(facts: dict[str, Any], as_json: bool) -> None:
+    """One fact per line; lists are left to JSON."""
+    show(
+        facts,
+        lambda: [f"{k:20} {v}" for k, v in facts.items() if v is not None and not isinstance(v, list)],
+        as_json,
+    )
+
+
+def show_summary(found: dict[str, Any], as_json: bool) -> None:
+    """Accuracy per split."""
+
+    def lines() -> Iterable[str]:
+        yield f"{'split':12} {'hands':>6} {'first try':>10} {'within five':>12} {'in either layout':>17}"
+        for name, row in found["summary"].items():
+            accuracies = (
+                f"{row['first_try']:10.3f} {row['within_five']:12.3f} {row['within_five_either']:17.3f}"
+            )
+            yield f"{name:12} {row['hands']:6} {accuracies}"
+
+    show(found, lines, as_json)
+
+
+def claim_lines(found: dict[str, Any]) -> Iterable[str]:
+    """Two lines per claim."""
+    if found["missing_seeds"]:
+        yield f"not all decided seeds are recorded (missing: {found['missing_seeds']}), so there is no verdict yet"
+    for claim in found["claims"]:
+        yield f"{claim['verdict'] or 'no verdict':14} {claim['sentence']}"
+        if (at := claim["interval"]) is not None:
+            interval = f"{at['estimate']:.3f} [{at['low']:.3f}, {at['high']:.3f}]"
+            yield f"{'':14} {interval} {claim['unit']}; margin {claim['margin']:g}"
+
+
+def _profile(name: str, changes: Sequence[str] | None) -> Any:
+    from rlheals.profiles import load_profile
+
+    return load_profile(name, parse_settings(changes or ()))
+
+
+def _changed(changed: bool) -> str:
+    return "claims table renewed" if changed else "claims table is up to date"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return guarded(app, arguments)

@@ -1,0 +1,263 @@
+"""What the commands do, as functions that return plain data: the command line only parses and prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from rlheals import evaluate, pages, record, sft, study
+from rlheals.adopt import WEIGHTS, weights_hash
+from rlheals.atomic import fsync_file, fsync_folder, make_folder, told
+from rlheals.card import model_card
+from rlheals.chapters import project_root
+from rlheals.claims import read_claims
+from rlheals.errors import BadInput
+from rlheals.profiles import VARIANTS, Profile, load_profile, validated, variant
+from rlheals.runs import Run, RunSpec, digest_of
+from rlheals.stage import Work
+from rlheals.store import Store, default_store
+
+VARIANT_SEEDS = 3
+
+
+def the_store() -> Store:
+    """The store that all commands share: that of the project around the current folder."""
+    return default_store(project_root())
+
+
+def pretrain(profile: Profile, seed: int, out: Path | None) -> dict[str, Any]:
+    """Train a base from scratch (seed 0 too); with `out` its files and its model card are written there."""
+    store = the_store()
+    spec = RunSpec(stage="pretrain", settings=profile.pretrain.model_dump(mode="json"), seed=seed)
+    if out is not None:
+        _refuse_used(out)
+    (run,) = study.compute([spec], store)
+    history = json.loads(run.file("ability.json").read_text(encoding="utf-8"))
+    digest = digest_of(run.path / "base" / WEIGHTS).sha256
+    if out is not None:
+        with _whole(out) as folder:
+            shutil.copytree(run.path / "base", folder, dirs_exist_ok=True)
+            shutil.copy(run.file("ability.json"), folder)
+            (folder / "README.md").write_text(model_card(folder, profile.pretrain, seed), encoding="utf-8")
+    return {
+        **_described(run),
+        "steps": history[-1]["step"],
+        "ability": history[-1]["within_five"],
+        "sha256": digest,
+        "is_the_shipped_base": digest == weights_hash(),
+        "out": None if out is None else str(out),
+    }
+
+
+def fine_tune(profile: Profile, seed: int) -> dict[str, Any]:
+    """SFT of one base seed; the base is made first when it is not there."""
+    store = the_store()
+    chosen = study.plan(profile, seed, store)
+    _, run = study.compute([chosen.base, chosen.sft], store)
+    losses = json.loads(run.file("losses.json").read_text(encoding="utf-8"))
+    return {**_described(run), "checkpoints": list(profile.sft.checkpoints), "losses": losses["sets"]}
+
+
+def evaluate_step(
+    profile: Profile, seed: int, step: int, changes: dict[str, Any], out: Path | None
+) -> dict[str, Any]:
+    """The census of one checkpoint of a base seed's SFT; what it needs is made first."""
+    if out is not None:
+        _refuse_used(out)
+    if step not in profile.sft.checkpoints:
+        raise BadInput(
+            f"--step {step}: accepted are the checkpoints {', '.join(map(str, profile.sft.checkpoints))}"
+        )
+    store = the_store()
+    chosen = study.plan(profile, seed, store)
+    settings = _census_settings(profile, sft.checkpoint_name(step), changes)
+    census = RunSpec(
+        stage="evaluate",
+        settings=settings.model_dump(mode="json"),
+        inputs={"model": store.key(chosen.sft)},
+        seed=100 * seed,
+    )
+    *_, run = study.compute([chosen.base, chosen.sft, census], store)
+    if out is not None:
+        with _whole(out) as folder:
+            for name in run.manifest.files:
+                shutil.copy(run.file(name), folder)
+    return {**_described(run), "summary": json.loads(run.file("summary.json").read_text(encoding="utf-8"))}
+
+
+def evaluate_folder(
+    folder: Path, profile: Profile, seed: int, changes: dict[str, Any], out: Path | None
+) -> dict[str, Any]:
+    """The census of any local model folder; with `out` its tables are kept there."""
+    if not folder.is_dir():
+        raise BadInput(f"--folder {str(folder)!r}: no such folder")
+    if out is not None:
+        _refuse_used(out)
+    place = folder.resolve()
+    settings = _census_settings(profile, place.name, changes).model_dump(mode="json")
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        tqdm(desc="evaluate", disable=None, leave=False, dynamic_ncols=True) as bar,
+    ):
+
+        def tick(done: int, total: int, unit: str) -> None:
+            bar.total, bar.unit = total, unit
+            bar.update(done - bar.n)
+
+        made, parts = Path(scratch, "out"), Path(scratch, "parts")
+        made.mkdir()
+        parts.mkdir()
+        evaluate.run(Work(made, parts, settings, seed, {"model": place.parent}, tick))
+        summary = json.loads((made / "summary.json").read_text(encoding="utf-8"))
+        if out is not None:
+            with _whole(out) as target:
+                shutil.copytree(made, target, dirs_exist_ok=True)
+    return {"folder": str(folder), "out": None if out is None else str(out), "summary": summary}
+
+
+def run_unit(stage: str, file: Path) -> dict[str, Any]:
+    """One unit of work from a settings file, as a scheduler calls it."""
+    spec = study.settings_file(file)
+    if spec.stage != stage:
+        raise BadInput(f"settings file {file.name}: its stage is {spec.stage!r}, not {stage!r}")
+    (run,) = study.compute([spec], the_store())
+    return _described(run)
+
+
+def studies(
+    profile: str | None, variants: Sequence[str], changes: dict[str, Any]
+) -> list[tuple[Profile, int]]:
+    """The profiles to run, each with the number of decided seeds it is run for by default.
+
+    Nothing asked for: the study of `claims.yaml`, then every variant on its first seeds. "all" means every variant.
+    """
+    if profile is not None and variants:
+        raise BadInput("--profile and --variant: only one of the two is accepted")
+    plan, every = read_claims().study, len(read_claims().study.seeds)
+    if profile is not None:
+        return [(load_profile(profile, changes), every)]
+    names = list(VARIANTS) if not variants or "all" in variants else list(variants)
+    if changes:
+        raise BadInput("--set: accepted together with --profile only; a variant is what it is")
+    chosen = [(variant(name), VARIANT_SEEDS) for name in names]
+    if not variants:
+        chosen.insert(0, (load_profile(plan.profile, {"decodes": plan.decodes}), every))
+    return chosen
+
+
+def run_studies(
+    chosen: Sequence[tuple[Profile, int]], seeds: Sequence[int] | None, workers: int, folder: Path | None
+) -> list[dict[str, Any]]:
+    """Compute studies, and record each seed as soon as it is complete when a folder is given."""
+    store, decided = the_store(), read_claims().study.seeds
+    done = []
+    for profile, count in chosen:
+        own = tuple(seeds) if seeds is not None else decided[:count]
+        if folder is None:
+            study.compute(
+                [spec for seed in own for spec in study.plan(profile, seed, store).specs()], store, workers
+            )
+        else:
+            record.record(profile, own, store, folder, workers, say=lambda line: print(line, file=sys.stderr))
+        place = None if folder is None else str(folder / profile.name)
+        done.append(
+            {"profile": profile.name, "seeds": list(own), "decodes": profile.decodes, "recorded": place}
+        )
+    return done
+
+
+def find_notebook(name: str) -> Path:
+    """The notebook of that path, or of that name in the project's `notebooks/`."""
+    folder = project_root() / "notebooks"
+    for path in (Path(name), Path(f"{name}.ipynb"), folder / f"{name}.ipynb"):
+        if path.is_file():
+            return path
+    there = (
+        ", ".join(sorted(path.stem for path in folder.glob("*.ipynb")))
+        or "a path; no notebooks/ folder is here"
+    )
+    raise BadInput(f"notebook {name!r:.80}: no such file; accepted: {there}")
+
+
+def claims(results: Path) -> dict[str, Any]:
+    """Every claim with its interval and verdict; both are null while the recorded study is not complete."""
+    found = pages.outcome(project_root() / results)
+    judged = {one.claim.id: one for one in found.judged}
+    rows = []
+    for claim in found.claims.claims:
+        one = judged.get(claim.id)
+        rows.append(
+            {
+                **claim.model_dump(mode="json"),
+                "verdict": one.verdict if one else None,
+                "interval": asdict(one.interval) if one else None,
+                "values": {str(seed): value for seed, value in one.values.items()} if one else None,
+            }
+        )
+    plan = found.claims.study.model_dump(mode="json")
+    return {
+        "study": plan,
+        "recorded_seeds": list(found.seeds),
+        "missing_seeds": found.missing,
+        "claims": rows,
+    }
+
+
+def _census_settings(profile: Profile, folder: str, changes: dict[str, Any]) -> evaluate.EvaluateSettings:
+    data = profile.evaluate.model_dump(mode="json") | {"folder": folder}
+    for name, value in changes.items():
+        if value is None:
+            continue
+        if name in evaluate.Sampling.model_fields:
+            data["sampling"][name] = value
+        else:
+            data[name] = value
+    return validated(evaluate.EvaluateSettings, data, "evaluate")
+
+
+def _described(run: Run) -> dict[str, Any]:
+    manifest = run.manifest
+    return {
+        "stage": manifest.stage,
+        "id": run.id,
+        "seed": manifest.seed,
+        "path": str(run.path),
+        "seconds": manifest.seconds,
+    }
+
+
+def _refuse_used(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"--out {str(out)!r}: is there already; accepted: a new or an empty folder")
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its place when the block has ended well; else nothing is left."""
+    target = out.absolute()
+    with told(f"write {target.name}", target.parent):
+        make_folder(target.parent)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        try:
+            yield aside
+            aside.chmod(0o755)
+            _sync(aside)
+            os.replace(aside, target)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        (fsync_folder if file.is_dir() else fsync_file)(file)
+    fsync_folder(folder)

@@ -1,0 +1,206 @@
+"""What a machine has, what is missing, and what the profiles would run: the facts behind `rlheals doctor`.
+
+Nothing of ours or of the large libraries is imported before it is known to be there, so that a broken installation
+can be examined too.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+NEEDED_DISK_GB = 0.5
+OURS = ("RLHEALS_STORE", "RLHEALS_DEBUG")
+THEIRS = (
+    "OMP_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+    "ATEN_CPU_CAPABILITY",
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    "TOKENIZERS_PARALLELISM",
+)
+NAMES_ONLY = ("HF_TOKEN",)
+
+
+def examine(results: Path = Path("results")) -> dict[str, Any]:
+    """Everything that doctor knows, as JSON; `ok` is whether nothing needed is missing."""
+    packages = examine_packages()
+    problems = [
+        f"{name}: {p['problem']}" for name, p in packages.items() if p["problem"] and not p["optional"]
+    ]
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "packages": packages,
+        "machine": examine_machine(),
+        "environment": examine_environment(),
+    }
+    if not problems:
+        found["store"], trouble = examine_store()
+        problems += trouble
+        found["profiles"] = examine_profiles(results)
+    return {"ok": not problems, "problems": problems, **found}
+
+
+def examine_packages() -> dict[str, dict[str, Any]]:
+    """Every package that ours declares: installed version, whether it is needed, what is wrong with it."""
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        return {"packaging": {"version": None, "optional": False, "problem": "is not installed"}}
+    packages: dict[str, dict[str, Any]] = {}
+    try:
+        declared = importlib.metadata.requires("rlheals") or []
+    except importlib.metadata.PackageNotFoundError:
+        return {"rlheals": {"version": None, "optional": False, "problem": "is not installed as a package"}}
+    for line in declared:
+        requirement = Requirement(line)
+        optional = requirement.marker is not None and not requirement.marker.evaluate({"extra": ""})
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            version = None
+        problem = None
+        if version is None:
+            problem = "is not installed"
+        elif not requirement.specifier.contains(version, prereleases=True):
+            problem = f"version {version} does not fit {requirement.specifier}"
+        packages[requirement.name] = {"version": version, "optional": optional, "problem": problem}
+    return packages
+
+
+def examine_machine() -> dict[str, Any]:
+    """Processor, cores, threads, memory and GPUs; what torch says only if it can be imported."""
+    facts: dict[str, Any] = {
+        "system": platform.system(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": _memory_gb(),
+        "gpus": [],
+    }
+    if importlib.util.find_spec("torch") is None:
+        return facts
+    try:
+        import torch
+
+        from rlheals.machine import this_machine
+
+        machine = this_machine()
+        facts |= {"processor": machine.model, "vectors": machine.isa, "threads": machine.threads}
+        facts["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    except Exception as error:  # whatever is wrong with the installation, it is to be said
+        facts["torch_problem"] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    return facts
+
+
+def examine_environment() -> dict[str, str | None]:
+    """The environment variables that matter here; of tokens only whether they are set."""
+    shown = {name: os.environ.get(name) for name in (*OURS, *THEIRS)}
+    return shown | {name: "set" if name in os.environ else None for name in NAMES_ONLY}
+
+
+def examine_store() -> tuple[dict[str, Any], list[str]]:
+    """State of the store and of the disk it lies on; what would stop a run."""
+    from rlheals.chapters import project_root
+    from rlheals.store import StoreError, default_store
+
+    store, problems = default_store(project_root()), []
+    existing = next(path for path in (store.root, *store.root.parents) if path.exists())
+    free_gb = shutil.disk_usage(existing).free / 1e9
+    facts: dict[str, Any] = {"folder": str(store.root), "free_gb": round(free_gb, 1)}
+    if free_gb < NEEDED_DISK_GB:
+        problems.append(f"disk of {store.root}: {free_gb:.2f} GB free, {NEEDED_DISK_GB} GB are needed")
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        problems.append(f"store {store.root}: {existing} cannot be written")
+        return facts, problems
+    try:
+        state = store.check()
+    except StoreError as error:
+        return facts, [*problems, str(error)]
+    facts |= {"runs": state.runs, "damaged": list(state.damaged), "leftovers": list(state.leftovers)}
+    return facts, problems
+
+
+def examine_profiles(results: Path) -> list[dict[str, Any]]:
+    """What each profile runs for one fresh seed, how much of it is in the store, and what it took when recorded."""
+    from rlheals.chapters import project_root
+    from rlheals.pages import recorded_manifests
+    from rlheals.profiles import PROFILES
+    from rlheals.store import default_store
+    from rlheals.study import plan
+
+    root = project_root()
+    store, recorded = default_store(root), recorded_manifests(root / results)
+    there, rows = set(store.ids()), []
+    for name, profile in PROFILES.items():
+        specs = [spec for seed in profile.seeds for spec in plan(profile, seed, store).specs()]
+        minutes = [one.minutes / one.profile["decodes"] for one in recorded.get(name, [])]
+        rows.append(
+            {
+                "name": name,
+                "about": profile.about,
+                "seeds": list(profile.seeds),
+                "runs": len(specs),
+                "in_store": sum(store.key(spec) in there for spec in specs),
+                "recorded_core_minutes": round(sum(minutes) / len(minutes), 1) if minutes else None,
+            }
+        )
+    return rows
+
+
+def report_lines(found: dict[str, Any]) -> Iterator[str]:
+    """The facts for people."""
+    machine, store = found["machine"], found.get("store")
+    yield f"python      {found['python']}"
+    for name, package in found["packages"].items():
+        if not package["optional"] or name == "vllm":
+            problem = f"  <- {package['problem']}" if package["problem"] and not package["optional"] else ""
+            yield f"package     {name} {package['version'] or 'not installed'}{problem}"
+    yield f"processor   {machine.get('processor', 'unknown')} ({machine.get('vectors', 'unknown')})"
+    yield f"cores       {machine['cores']}, threads per process {machine.get('threads', 'unknown')}"
+    yield f"memory      {machine['memory_gb']} GB"
+    yield f"gpu         {', '.join(machine['gpus']) or 'none (not needed)'}"
+    if "torch_problem" in machine:
+        yield f"torch       {machine['torch_problem']}"
+    for name, value in found["environment"].items():
+        if value is not None:
+            yield f"variable    {name}={value}"
+    if store is not None:
+        yield f"store       {store['folder']}: {store.get('runs', 0)} runs, {store['free_gb']} GB free"
+        for line in (*store.get("damaged", ()), *store.get("leftovers", ())):
+            yield f"store       {line}"
+    for profile in found.get("profiles", ()):
+        took = profile["recorded_core_minutes"]
+        time = "not recorded" if took is None else f"about {took:.0f} core-minutes per seed when recorded"
+        yield f"profile     {profile['name']}: {profile['runs']} runs, {profile['in_store']} in the store; {time}"
+    for problem in found["problems"]:
+        yield f"MISSING     {problem}"
+    if found["ok"]:
+        yield "nothing is missing"
+
+
+def profile_lines() -> Iterator[str]:
+    """Every setting with its meaning and its value in every profile."""
+    from rlheals.pages import profiles_table
+    from rlheals.profiles import PROFILES
+
+    _, settings, variants = profiles_table()
+    assert not isinstance(settings, str)
+    assert not isinstance(variants, str)
+    for name, meaning, *values in settings.rows:
+        yield f"{name.strip('`')}: {meaning}" if meaning else name.strip("`")
+        for profile, value in zip(PROFILES, values, strict=True):
+            yield f"    {profile}: {value}"
+    for name, changes in variants.rows:
+        yield f"variant {name.strip('`')}: {changes.replace('`', '')}"
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
