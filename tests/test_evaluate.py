@@ -1,0 +1,341 @@
+"""The census: rows are attempts, tables agree with one another, and a kill in the middle changes no byte."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from conftest import TINY
+from lab_helpers import FakeEngine, files_of
+from pydantic import ValidationError
+
+from rlheals import evaluate, models
+from rlheals.cards import FACES, ID_RULE, OOD_RULE, canonical_solution
+from rlheals.dialects import END, Compact
+from rlheals.engines import HFEngine, Sampling
+from rlheals.errors import BadInput
+from rlheals.evaluate import (
+    OTHER_RULES,
+    EvaluateSettings,
+    attempts_table,
+    census_items,
+    episodes_table,
+    summary,
+)
+from rlheals.rollout import rollout
+from rlheals.stage import Work
+from rlheals.tasks.general_points import SPLITS, GeneralPoints
+
+SOME = EvaluateSettings(splits=("sft", "held_out", "ood"), hands=20)
+
+
+class Counting(HFEngine):
+    """Counts the prompts of first attempts; chunks of 16 rows, as the parts here are small."""
+
+    first = 0
+
+    def __init__(self, model, tokenizer):
+        super().__init__(model, tokenizer, rows=16)
+
+    def generate(self, prompts, keys, sampling):
+        Counting.first += sum(key.endswith("/0") for key in keys)
+        return super().generate(prompts, keys, sampling)
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "PART", 16)
+    monkeypatch.setattr(evaluate, "HFEngine", Counting)
+
+
+@pytest.fixture(scope="module")
+def model_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder that holds the shipped base."""
+    folder = tmp_path_factory.mktemp("run")
+    shutil.copytree(models.SHIPPED_BASE, folder / "base")
+    return folder
+
+
+def stage(folder: Path, model_run: Path, settings: EvaluateSettings = SOME, seed: int = 0, tick=None) -> Path:
+    for name in ("out", "scratch"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    inputs = {"model": model_run}
+    work = Work(folder / "out", folder / "scratch", settings.model_dump(mode="json"), seed, inputs)
+    evaluate.run(work if tick is None else Work(**{**vars(work), "tick": tick}))
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def census(tmp_path_factory: pytest.TempPathFactory, model_run: Path) -> SimpleNamespace:
+    folder = tmp_path_factory.mktemp("census")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "PART", 16)
+        patch.setattr(evaluate, "HFEngine", Counting)
+        out = stage(folder, model_run)
+    return SimpleNamespace(
+        folder=folder,
+        files=files_of(out),
+        attempts=pd.read_parquet(out / "attempts.parquet"),
+        episodes=pd.read_parquet(out / "episodes.parquet"),
+        summary=json.loads((out / "summary.json").read_text()),
+    )
+
+
+# One row per attempt --------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_the_attempts_of_a_full_rollout_under_either_protocol(
+    census: SimpleNamespace, base, dialect: Compact, task: GeneralPoints
+) -> None:
+    """The census plays an episode again only where the protocols can differ; here all are played under both."""
+    items = census_items(task, SOME)
+    keys = [f"0/{item.id}" for item in items]
+    engine = HFEngine(base, dialect.tokenizer, rows=16)
+    for protocol, column in (("target", "solved_at"), ("either", "solved_at_either")):
+        rows = census.attempts[census.attempts["protocol"] == protocol]
+        episodes = rollout(engine, dialect, task, items, keys, Sampling(), 5, protocol)
+        assert [episode.solved_at for episode in episodes] == census.episodes[column].tolist()
+        compared = 0
+        for episode in episodes:
+            mine = rows[rows["item"] == episode.item.id]
+            if protocol == "either" and len(mine) == 0:
+                continue
+            compared += 1
+            assert mine["attempt"].tolist() == list(range(1, len(episode.attempts) + 1))
+            for (_, row), attempt in zip(mine.iterrows(), episode.attempts, strict=True):
+                assert row["text"] == attempt.reply.text
+                assert row["layout"] == attempt.reply.layout
+                assert row["category"] == attempt.verdict.category
+                assert row["reward"] == attempt.verdict.reward
+                assert row["read_as"] == (attempt.verdict.read_as or "")
+                assert row["tokens"] == len(attempt.generation.tokens)
+                assert row["logprob"] == float(attempt.generation.logprobs.sum())
+                assert row["entropy"] == float(attempt.generation.entropies.mean())
+        assert compared > 20
+    assert (census.episodes["solved_at_either"] > 0).sum() > (census.episodes["solved_at"] > 0).sum() + 10
+
+
+def test_an_attempt_says_whether_the_cards_were_read_under_its_own_rule_or_under_id(
+    census: SimpleNamespace, task: GeneralPoints
+) -> None:
+    by_id = {item.id: item for item in census_items(task, SOME)}
+    for row in census.attempts.itertuples():
+        item = by_id[row.item]
+        assert (row.split, row.rule) == (item.split, item.rule.name)
+        assert row.face == any(label in FACES for label in item.hand)
+        if row.layout == "none":
+            assert not row.values_right
+            assert not row.values_as_id
+        elif row.layout == "target" or row.protocol == "either":
+            read = sorted(json.loads(row.text)["number"])
+            assert row.values_right == (read == sorted(item.rule.values(item.hand)))
+            assert row.values_as_id == (read == sorted(ID_RULE.values(item.hand)))
+
+
+def test_attempts_and_episodes_agree(census: SimpleNamespace) -> None:
+    attempts, episodes = census.attempts, census.episodes.set_index("item")
+    assert list(episodes.index) == list(dict.fromkeys(attempts["item"]))
+    assert episodes.index.is_unique
+    strict = attempts[attempts["protocol"] == "target"]
+    for item, rows in strict.groupby("item"):
+        episode = episodes.loc[item]
+        right = rows.loc[rows["category"] == "correct", "attempt"].tolist()
+        assert right in ([], [len(rows)])
+        assert episode["solved_at"] == (right[0] if right else 0)
+        assert len(rows) == (right[0] if right else 5)
+        first = rows.iloc[0]
+        assert (episode["first"], episode["first_layout"]) == (first["category"], first["layout"])
+        assert episode["first_values_right"] == first["values_right"]
+        assert episode["first_values_as_id"] == first["values_as_id"]
+    played_again = set(attempts.loc[attempts["protocol"] == "either", "item"])
+    assert played_again == set(strict.loc[strict["layout"] == "plain", "item"])
+    untouched = episodes[~episodes.index.isin(played_again)]
+    assert (untouched["solved_at"] == untouched["solved_at_either"]).all()
+
+
+def test_the_summary_adds_up(census: SimpleNamespace) -> None:
+    assert list(census.summary) == list(SOME.splits)
+    strict = census.attempts[census.attempts["protocol"] == "target"]
+    for split, report in census.summary.items():
+        group = census.episodes[census.episodes["split"] == split]
+        rows = strict[strict["split"] == split]
+        assert report["hands"] == len(group) == SOME.hands
+        assert report["attempts"] == sum(report["categories"].values()) == len(rows)
+        assert report["first_try"] <= report["within_five"] <= report["within_five_either"] <= 1
+        assert report["first_try"] <= report["first_try_either"]
+        assert report["within_five"] * len(group) == pytest.approx(report["categories"].get("correct", 0))
+        rewards = {"correct": 5, "partial": 1, "no_solution": -1, "wrong_number": -2, "wrong_rule": -2}
+        total = sum(rewards.get(name, -3) * count for name, count in report["categories"].items())
+        assert report["mean_reward"] == pytest.approx(total / report["attempts"])
+        assert report["mean_entropy"] == pytest.approx(rows["entropy"].mean())
+
+
+# Kill and resume ------------------------------------------------------------------------------------------------------
+
+
+class Kill(BaseException):
+    """What a kill looks like from inside."""
+
+
+def test_a_census_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
+    census: SimpleNamespace, tmp_path: Path, model_run: Path
+) -> None:
+    Counting.first = 0
+
+    def kill(done: int, total: int, unit: str) -> None:
+        if done >= 32:
+            raise Kill
+
+    with pytest.raises(Kill):
+        stage(tmp_path, model_run, tick=kill)
+    assert files_of(tmp_path / "out") == {}
+    parts = sorted(path.name for path in (tmp_path / "scratch").iterdir())
+    assert parts == ["part-000000.parquet", "part-000016.parquet"]
+    half = Counting.first
+    Counting.first = 0
+    ticks: list[tuple[int, int]] = []
+    out = stage(tmp_path, model_run, tick=lambda done, total, unit: ticks.append((done, total)))
+    assert files_of(out) == census.files
+    assert 0 < Counting.first < half + 60
+    assert ticks == [(16, 60), (32, 60), (48, 60), (60, 60)]
+    Counting.first = 0
+    shutil.rmtree(tmp_path / "out")
+    assert files_of(stage(tmp_path, model_run)) == census.files
+    assert Counting.first == 0
+
+
+def test_the_size_of_the_parts_and_of_the_census_changes_no_episode(
+    census: SimpleNamespace, tmp_path: Path, model_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "PART", 512)
+    whole = pd.read_parquet(stage(tmp_path / "whole", model_run) / "episodes.parquet")
+    pd.testing.assert_frame_equal(whole, census.episodes)
+    fewer = SOME.model_copy(update={"hands": 6, "splits": ("ood",)})
+    part = pd.read_parquet(stage(tmp_path / "part", model_run, fewer) / "episodes.parquet")
+    wanted = census.episodes[census.episodes["split"] == "ood"].head(6).reset_index(drop=True)
+    pd.testing.assert_frame_equal(part, wanted)
+
+
+def test_another_seed_is_another_decode(census: SimpleNamespace, tmp_path: Path, model_run: Path) -> None:
+    fewer = SOME.model_copy(update={"splits": ("sft",), "hands": 8})
+    other = pd.read_parquet(stage(tmp_path, model_run, fewer, seed=1) / "attempts.parquet")
+    mine = census.attempts[census.attempts["item"].isin(other["item"])]
+    firsts = [
+        frame[(frame["attempt"] == 1) & (frame["protocol"] == "target")]["logprob"].tolist()
+        for frame in (mine, other)
+    ]
+    assert len(firsts[0]) == len(firsts[1]) == 8
+    assert not set(firsts[0]) & set(firsts[1])
+
+
+# Which hands ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_census_asks_every_hand_once(task: GeneralPoints) -> None:
+    items = census_items(task, EvaluateSettings())
+    assert len(items) == 1236 + 796 == len({item.id for item in items})
+    assert [item.split for item in items] == ["sft"] * 712 + ["rl"] * 263 + ["held_out"] * 261 + ["ood"] * 796
+    few = census_items(task, EvaluateSettings(hands=3))
+    assert [item.id for item in few] == [
+        item.id for s in ("sft", "rl", "held_out", "ood") for item in task.items(s)[:3]
+    ]
+
+
+def test_about_twenty_other_rules_are_tried_none_of_them_id_or_ood(task: GeneralPoints) -> None:
+    assert len(set(OTHER_RULES)) == len(OTHER_RULES) == 21
+    assert not set(OTHER_RULES) & {ID_RULE, OOD_RULE}
+    items = census_items(task, EvaluateSettings(splits=("rules",), hands=5))
+    assert len(items) == 5 * len(OTHER_RULES)
+    assert {item.rule for item in items} == set(OTHER_RULES)
+    assert all(set(item.hand) & set(FACES) for item in items)
+
+
+def test_tables_of_an_engine_that_is_always_right_or_always_wrong(
+    dialect: Compact, task: GeneralPoints
+) -> None:
+    items = census_items(task, EvaluateSettings(splits=("ood", "rules"), hands=3))
+    by_key = {f"4/{item.id}": item for item in items}
+
+    def right(key: str, attempt: int) -> list[int]:
+        values = by_key[key].rule.values(by_key[key].hand)
+        return dialect.answer(values, canonical_solution(values))
+
+    for script, solved in ((right, 1), (lambda key, attempt: dialect.encode(f"answer {END}"), 0)):
+        engine = FakeEngine(dialect.tokenizer, script)
+        settings = EvaluateSettings(attempts=3)
+        attempts = attempts_table(engine, dialect, task, items, settings, seed=4)
+        assert len(attempts) == len(items) * (1 if solved else 3)
+        assert set(attempts["protocol"]) == {"target"}
+        episodes = episodes_table(attempts)
+        assert episodes["item"].tolist() == [item.id for item in items]
+        assert set(episodes["solved_at"]) == set(episodes["solved_at_either"]) == {solved}
+        report = summary(attempts, episodes)
+        assert set(report) == {"ood", *(f"rule:{rule.name}" for rule in OTHER_RULES)}
+        assert {part["within_five"] for part in report.values()} == {float(solved)}
+
+
+def test_a_random_model_runs_through_and_solves_nothing(tmp_path: Path, dialect: Compact) -> None:
+    models.save(tmp_path / "m" / "base", models.create(TINY, dialect.tokenizer, 0), dialect.tokenizer)
+    settings = EvaluateSettings(splits=("ood",), hands=5, sampling=Sampling(temperature=1))
+    out = stage(tmp_path / "work", tmp_path / "m", settings)
+    report = json.loads((out / "summary.json").read_text())
+    assert report["ood"]["within_five"] == 0
+    assert report["ood"]["attempts"] == 25
+
+
+# Bad input ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"splits": ("everything",)}, "splits"),
+        ({"hands": 0}, "hands"),
+        ({"attempts": 0}, "attempts"),
+        ({"attempts": 21}, "attempts"),
+        ({"sampling": {"temperature": -1}}, "temperature"),
+        ({"sampling": {"max_new_tokens": 0}}, "max_new_tokens"),
+        ({"temperature": 1}, "temperature"),
+    ],
+)
+def test_impossible_settings_name_the_field(settings: dict, named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        EvaluateSettings(**settings)
+
+
+def test_a_missing_checkpoint_is_refused_and_nothing_is_written(tmp_path: Path, model_run: Path) -> None:
+    with pytest.raises(BadInput, match="no such folder"):
+        stage(tmp_path, model_run, SOME.model_copy(update={"folder": "step-00040"}))
+    assert files_of(tmp_path) == {}
+
+
+def test_every_split_of_the_task_is_known_or_a_part_of_known_ones(task: GeneralPoints) -> None:
+    known = {item.id for item in census_items(task, EvaluateSettings())}
+    assert all(item.id in known for split in SPLITS for item in task.items(split))
+
+
+@pytest.mark.xfail(
+    strict=True, reason="evaluate: no split at all is accepted and fails later with a bare ValueError"
+)
+def test_no_split_at_all_is_refused() -> None:
+    with pytest.raises(ValidationError, match="splits"):
+        EvaluateSettings(splits=())
+
+
+@pytest.mark.xfail(
+    strict=True, reason="evaluate: hands of both_id are hands of sft, rl, held_out; they are counted twice"
+)
+def test_a_hand_that_two_splits_share_is_asked_once(task: GeneralPoints) -> None:
+    items = census_items(task, EvaluateSettings(splits=("sft", "both_id")))
+    assert len({item.id for item in items}) == len(items)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="evaluate.summary: its docstring promises the 529 common hands, it has splits only"
+)
+def test_the_summary_reports_the_hands_that_both_rules_can_solve(census: SimpleNamespace) -> None:
+    assert any("both" in name for name in census.summary)

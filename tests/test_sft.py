@@ -1,0 +1,279 @@
+"""SFT: the same bits for the same seed, checkpoints at the wanted steps, and a loss of the answer's tokens only."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import TINY
+from lab_helpers import files_of, same_weights, weights_of
+from pydantic import ValidationError
+from transformers import PreTrainedModel
+from trl import SFTTrainer
+
+from rlheals import models, sft
+from rlheals.dialects import Compact
+from rlheals.errors import BadInput
+from rlheals.sft import IGNORED, LOSS_SETS, SFTSettings, checkpoint_name, examples, expert_loss, loss_set
+from rlheals.stage import Work
+
+FEW = SFTSettings(checkpoints=(0, 2, 5), batch=8, loss_examples=16, warmup_steps=2, learning_rate=1e-2)
+
+
+def stage(base: Path, folder: Path, settings: SFTSettings = FEW, seed: int = 3) -> dict[str, bytes]:
+    (folder / "out").mkdir(parents=True)
+    work = Work(folder / "out", folder, settings.model_dump(mode="json"), seed, {"base": base.parent})
+    sft.run(work)
+    return files_of(folder / "out")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, dialect: Compact) -> SimpleNamespace:
+    """One SFT run of a tiny base."""
+    folder = tmp_path_factory.mktemp("sft")
+    base = folder / "base"
+    models.save(base, models.create(TINY, dialect.tokenizer, 1), dialect.tokenizer)
+    return SimpleNamespace(base=base, folder=folder / "run", files=stage(base, folder / "run"))
+
+
+def watched(
+    model: PreTrainedModel,
+    dialect: Compact,
+    settings: SFTSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int = 3,
+) -> SimpleNamespace:
+    """Train, and note every training batch, every rate, the settings of the optimizer and every gradient norm."""
+    seen = SimpleNamespace(batches=[], weights=[], rates=[], norms=[], group=None, args=None)
+
+    class Watching(SFTTrainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            seen.args = self.args
+
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            seen.batches.append({name: tensor.clone() for name, tensor in inputs.items()})
+            seen.weights.append(weights_of(model))
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    adamw_step = torch.optim.AdamW.step
+
+    def step(self, *args, **kwargs):
+        seen.group = {k: v for k, v in self.param_groups[0].items() if k != "params"}
+        seen.rates.append(self.param_groups[0]["lr"])
+        gradients = [p.grad.flatten() for group in self.param_groups for p in group["params"]]
+        seen.norms.append(float(torch.cat(gradients).norm()))
+        return adamw_step(self, *args, **kwargs)
+
+    monkeypatch.setattr(sft, "SFTTrainer", Watching)
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    seen.kept = {}
+    seen.losses = sft.train(
+        model, dialect, settings, seed, lambda at: seen.kept.__setitem__(at, weights_of(model))
+    )
+    return seen
+
+
+def answer_loss(model: PreTrainedModel, rows: list[tuple[list[int], int]]) -> float:
+    """Mean of -log p over the answers' tokens, one unpadded sequence at a time."""
+    total, count = 0.0, 0
+    model.eval()
+    with torch.inference_mode():
+        for tokens, start in rows:
+            logp = torch.log_softmax(model(torch.tensor([tokens])).logits[0].double(), -1)
+            for at in range(start, len(tokens)):
+                total -= float(logp[at - 1, tokens[at]])
+                count += 1
+    return total / count
+
+
+# Runs -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_weights(
+    trained: SimpleNamespace, tmp_path: Path
+) -> None:
+    assert stage(trained.base, tmp_path / "again") == trained.files
+    other = stage(trained.base, tmp_path / "other", seed=4)
+    name = f"{checkpoint_name(5)}/model.safetensors"
+    assert other[name] != trained.files[name]
+
+
+def test_checkpoints_are_at_exactly_the_wanted_steps_and_the_first_is_the_base(
+    trained: SimpleNamespace,
+) -> None:
+    out = trained.folder / "out"
+    assert sorted(path.name for path in out.iterdir()) == ["losses.json", *map(checkpoint_name, (0, 2, 5))]
+    base = models.load(trained.base)
+    kept = [models.load(out / checkpoint_name(step)) for step in (0, 2, 5)]
+    assert same_weights(kept[0], base)
+    assert not same_weights(kept[0], kept[1])
+    assert not same_weights(kept[1], kept[2])
+    for step in (0, 2, 5):
+        tokenizer = models.load_tokenizer(out / checkpoint_name(step))
+        assert tokenizer.get_vocab() == Compact().tokenizer.get_vocab()
+
+
+def test_the_losses_of_a_run_are_those_of_its_checkpoints(trained: SimpleNamespace, dialect: Compact) -> None:
+    losses = json.loads(trained.files["losses.json"])
+    assert [record["step"] for record in losses["sets"]] == [0, 2, 5]
+    assert [record["step"] for record in losses["train"]] == [5]
+    for record in losses["sets"]:
+        model = models.load(trained.folder / "out" / checkpoint_name(record["step"]))
+        for name, split in LOSS_SETS.items():
+            rows = loss_set(dialect, split, FEW.loss_examples)
+            assert math.isclose(record[name], answer_loss(model, rows), rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [(1,), (0, 1), (3, 4)])
+def test_any_list_of_steps_is_kept(tiny: PreTrainedModel, dialect: Compact, steps: tuple[int, ...]) -> None:
+    kept: list[int] = []
+    ticks: list[tuple[int, int]] = []
+    settings = FEW.model_copy(update={"checkpoints": steps})
+    losses = sft.train(
+        tiny, dialect, settings, 0, kept.append, lambda done, total, _: ticks.append((done, total))
+    )
+    assert tuple(kept) == steps == tuple(record["step"] for record in losses["sets"])
+    assert ticks == [(step, steps[-1]) for step in range(1, steps[-1] + 1)]
+
+
+def test_a_checkpoint_in_between_changes_nothing_later(
+    tiny_folder: Path, dialect: Compact, trained: SimpleNamespace
+) -> None:
+    """Measuring the losses and saving must not move the training."""
+    model = models.load(trained.base)
+    sft.train(model, dialect, FEW.model_copy(update={"checkpoints": (5,)}), 3, lambda step: None)
+    assert same_weights(model, models.load(trained.folder / "out" / checkpoint_name(5)))
+
+
+# What is trained on ---------------------------------------------------------------------------------------------------
+
+
+def test_the_training_loss_is_that_of_the_answers_tokens_only(
+    tiny: PreTrainedModel, dialect: Compact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = watched(tiny, dialect, FEW, monkeypatch)
+    assert len(seen.batches) == 5
+    rows: list[tuple[list[int], ...]] = []
+    losses = []
+    for batch, weights in zip(seen.batches, seen.weights, strict=True):
+        tiny.load_state_dict(weights)
+        answers = []
+        columns = (batch[name].tolist() for name in ("input_ids", "labels", "attention_mask"))
+        for ids, labels, mask in zip(*columns, strict=True):
+            tokens = [token for token, real in zip(ids, mask, strict=True) if real]
+            start = dialect.words(tokens).index("answer") + 1
+            assert labels[: len(tokens)] == [IGNORED] * start + tokens[start:]
+            assert set(labels[len(tokens) :]) <= {IGNORED}
+            answers.append((tokens, start))
+            rows.append(tuple(tokens))
+        losses.append(answer_loss(tiny, answers))
+    (logged,) = seen.losses["train"]
+    assert math.isclose(logged["loss"], sum(losses) / 5, rel_tol=1e-4)
+    wanted = examples(dialect, FEW, 3)["input_ids"]
+    assert sorted(rows) == sorted(tuple(tokens) for tokens in wanted)  # every example once
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_expert_loss_is_the_mean_by_hand_and_leaves_the_mode(
+    tiny: PreTrainedModel, dialect: Compact, training: bool
+) -> None:
+    for split in LOSS_SETS.values():
+        rows = loss_set(dialect, split, 20)
+        tiny.train(training)
+        found = expert_loss(tiny, rows)
+        assert tiny.training == training
+        assert math.isclose(found, answer_loss(tiny, rows), rel_tol=1e-5)
+
+
+# The optimizer --------------------------------------------------------------------------------------------------------
+
+
+def test_rate_warm_up_betas_decay_and_clipping_arrive(
+    tiny: PreTrainedModel, dialect: Compact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = FEW.model_copy(
+        update={
+            "learning_rate": 2e-3,
+            "warmup_steps": 4,
+            "betas": (0.8, 0.95),
+            "weight_decay": 0.03,
+            "clip": 0.05,
+        }
+    ).model_copy(update={"checkpoints": (7,)})
+    seen = watched(tiny, dialect, settings, monkeypatch)
+    assert seen.rates == pytest.approx([2e-3 * min(1, step / 4) for step in range(7)])
+    assert seen.group["betas"] == (0.8, 0.95)
+    assert seen.group["weight_decay"] == 0.03
+    assert max(seen.norms) <= 0.05 * 1.001
+    assert [len(batch["input_ids"]) for batch in seen.batches] == [8] * 7
+    arguments = seen.args
+    assert arguments.optim == "adamw_torch"
+    assert arguments.loss_type == "nll"
+    assert (arguments.save_strategy, arguments.eval_strategy) == ("no", "no")
+    assert arguments.report_to == []
+    assert (arguments.packing, arguments.gradient_accumulation_steps) == (False, 1)
+
+
+def test_one_step_is_adamw_by_hand(
+    tiny: PreTrainedModel, dialect: Compact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AdamW's first step is -lr * g / (|g| + eps) for every weight, with a gradient of our own loss."""
+    settings = FEW.model_copy(
+        update={"checkpoints": (0, 1), "warmup_steps": 0, "clip": 1e6, "learning_rate": 1e-3}
+    )
+    seen = watched(tiny, dialect, settings, monkeypatch)
+    tiny.load_state_dict(seen.kept[0])
+    tiny.zero_grad()
+    (batch,) = seen.batches
+    logits = tiny(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED
+    ).backward()
+    for name, parameter in tiny.named_parameters():
+        gradient = parameter.grad
+        step = 1e-3 * gradient / (gradient.abs() + 1e-8)
+        large = gradient.abs() > 1e-6
+        moved = seen.kept[0][name] - seen.kept[1][name]
+        assert torch.allclose(moved[large], step[large], rtol=1e-2, atol=1e-6), name
+
+
+# Settings -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"checkpoints": ()}, "checkpoints"),
+        ({"checkpoints": (0,)}, "checkpoints"),
+        ({"checkpoints": (5, 2)}, "checkpoints"),
+        ({"checkpoints": (0, 2, 2)}, "checkpoints"),
+        ({"checkpoints": (-1, 2)}, "checkpoints"),
+        ({"batch": 0}, "batch"),
+        ({"learning_rate": 0}, "learning_rate"),
+        ({"learning_rate": math.nan}, "learning_rate"),
+        ({"clip": 0}, "clip"),
+        ({"lr": 1e-3}, "lr"),
+    ],
+)
+def test_impossible_settings_name_the_field(settings: dict, named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        SFTSettings(**settings)
+
+
+@pytest.mark.xfail(strict=True, reason="sft and pretrain: an infinite learning rate passes the settings")
+def test_an_infinite_rate_is_refused() -> None:
+    with pytest.raises(ValidationError, match="learning_rate"):
+        SFTSettings(learning_rate=math.inf)
+
+
+def test_a_missing_base_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    work = Work(tmp_path / "out", tmp_path, FEW.model_dump(mode="json"), 0, {"base": tmp_path})
+    with pytest.raises(BadInput, match="no such folder"):
+        sft.run(work)
+    assert files_of(tmp_path) == {}
