@@ -51,9 +51,9 @@ def guarded(app: typer.Typer, arguments: Sequence[str] | None, name: str = "rlhe
     on_sigterm = _replace_sigterm()
     try:
         command = typer.main.get_command(app)
-        code = command.main(
-            list(sys.argv[1:] if arguments is None else arguments), prog_name=name, standalone_mode=False
-        )
+        # not command.main(): it has its own way with Ctrl-C, which differs between versions
+        with command.make_context(name, list(sys.argv[1:] if arguments is None else arguments)) as context:
+            code = command.invoke(context)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
