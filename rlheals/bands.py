@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ LARGEST_CHANGE = {
 """What one hand can change: from solved (+5) to unreadable (-3), once, or in five attempts instead of one."""
 SPREADS = 3.0
 LEAST = {"loss": 0.02, "hands": 2.0}
-"""A band of trained values is widened by at least this much (nats; hands)."""
+"""A band of trained values reaches at least this far from the mean (nats; hands)."""
 LEVELS = {
     "avx512": {},
     "avx2": {
@@ -86,7 +86,7 @@ def read(file: Path = FILE) -> References:
     return validated(References, data, f"references {file.name}")
 
 
-def shipped_band(name: str, values: list[float]) -> tuple[float, float]:
+def shipped_band(name: str, values: Sequence[float]) -> tuple[float, float]:
     """Lowest and highest accepted value for the shipped weights: 2 hands, or what 2 hands can change, either way.
 
     >>> shipped_band("OOD, within five", [19, 20])
@@ -96,19 +96,20 @@ def shipped_band(name: str, values: list[float]) -> tuple[float, float]:
     return min(values) - width, max(values) + width
 
 
-def trained_band(name: str, levels: list[tuple[float, ...]]) -> tuple[float, float]:
+def trained_band(name: str, levels: Sequence[tuple[float, ...]]) -> tuple[float, float]:
     """Lowest and highest accepted value after training, from the values of all seeds on each instruction set.
 
-    From the least to the greatest value, widened on both sides by 3 standard deviations between seeds (those of the
-    instruction set where it is larger), at least by 0.02 nats or 2 hands.
+    The mean, 3 standard deviations between seeds either way (at least 0.02 nats or 2 hands), and every value that
+    was seen. The standard deviation is that of the instruction set where it is larger.
 
-    >>> trained_band("OOD, within five", [(3, 4, 5, 4, 4), (4, 4, 4, 4, 4)])
-    (0.8786796564403576, 7.121320343559642)
+    >>> [round(bound, 2) for bound in trained_band("OOD, within five", [(3, 4, 5, 4, 4), (4, 4, 4, 4, 4)])]
+    [1.88, 6.12]
     """
+    everything = [value for values in levels for value in values]
     spread = max(statistics.stdev(values) for values in levels)
     width = max(SPREADS * spread, LEAST["loss" if "loss" in name else "hands"])
-    everything = [value for values in levels for value in values]
-    return min(everything) - width, max(everything) + width
+    mean = statistics.fmean(everything)
+    return min(mean - width, *everything), max(mean + width, *everything)
 
 
 def settings_of(profile: Profile) -> dict[str, Any]:
@@ -163,8 +164,10 @@ def trained_values(tables: Tables) -> dict[str, float]:
     return values
 
 
-def measure(file: Path) -> None:
-    """Measure everything on the instruction set of this process and write it as JSON."""
+def measure(file: Path, level: str) -> None:
+    """Measure everything in this process, which has to compute with that instruction set, and write it as JSON."""
+    if (isa := this_machine().isa) != level:
+        raise BadInput(f"references need a machine with {level}; here it is {isa}")
     profile = load_profile("smoke")
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
@@ -199,12 +202,10 @@ def make(file: Path = FILE, say: Callable[[str], object] = print) -> None:
             say(f"references: {len(SEEDS)} SFT seeds and the shipped weights on {level}")
             out = Path(folder) / f"{level}.json"
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **variables}
-            command = [sys.executable, "-m", "rlheals.checks", "--measure", str(out)]
-            subprocess.run(command, env=environment, check=True)
-            measured = Measured.model_validate_json(out.read_text())
-            if measured.machine.isa != level:
-                raise BadInput(f"references need {level}; this machine computes with {measured.machine.isa}")
-            levels[level] = measured
+            command = [sys.executable, "-m", "rlheals.checks", "--measure", level, str(out)]
+            if subprocess.run(command, env=environment).returncode:
+                raise BadInput(f"references: nothing was changed, because measuring on {level} failed")
+            levels[level] = Measured.model_validate_json(out.read_text())
     references = References(
         profile=settings_of(load_profile("smoke")), seeds=SEEDS, versions=library_versions(), levels=levels
     )

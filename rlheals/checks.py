@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rlheals.atomic import atomic_write
 from rlheals.cards import ID_RULE, OOD_RULE, Hand, Rule, all_hands, canonical_solution, census
 from rlheals.errors import BadInput
 from rlheals.tasks import load_task
@@ -164,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         if chosen.measure:
-            bands.measure(chosen.measure)
+            bands.measure(Path(chosen.measure[1]), chosen.measure[0])
             return 0
         if not (SOURCES / CHAPTERS[0]).is_file() or not COPIES.is_dir():
             raise BadInput(f"references are made in the repository: {SOURCES} and {COPIES} have to be here")
@@ -179,19 +180,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def make_copy(source: Path, copy: Path, **parameters: object) -> Path:
-    """Execute a notebook where nbval will, beside its copy, from an empty store; chapters under profile smoke."""
+def make_copy(source: Path, copy: Path) -> Path:
+    """Execute a chapter under profile smoke from an empty store, in the folder where nbval will execute the copy.
+
+    Outputs that nbval ignores are left out: the copy holds what is compared, and figures would only make it large.
+    """
+    import nbformat
+
     from rlheals import notebooks
 
-    before = os.environ.get("RLHEALS_STORE")
-    with tempfile.TemporaryDirectory() as store:
-        os.environ["RLHEALS_STORE"] = store
-        try:
-            return notebooks.execute(source, copy, {"profile": "smoke", **parameters}, cwd=copy.parent)
-        finally:
-            os.environ.pop("RLHEALS_STORE")
-            if before is not None:
-                os.environ["RLHEALS_STORE"] = before
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["RLHEALS_STORE"] = str(Path(scratch) / "store")
+        made = notebooks.execute(source, Path(scratch) / copy.name, {"profile": "smoke"}, cwd=copy.parent)
+        executed = nbformat.read(made, as_version=4)
+    for cell in executed.cells:
+        if cell.cell_type == "code" and "nbval-ignore-output" in cell.metadata.get("tags", []):
+            cell.outputs = []
+    executed.metadata.pop("widgets", None)
+    atomic_write(copy, nbformat.writes(executed) + "\n")
+    return copy
 
 
 def make_trimmed(chapter: Path, copy: Path) -> Path:

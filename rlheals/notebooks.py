@@ -171,7 +171,13 @@ def execute(
         copy = Path(scratch) / "copy.ipynb"
         try:
             executed = papermill.execute_notebook(
-                source, str(copy), given, kernel_name="python3", progress_bar=not quiet, cwd=str(root)
+                source,
+                str(copy),
+                given,
+                kernel_name="python3",
+                progress_bar=not quiet,
+                cwd=str(root),
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],
             )
         except PapermillExecutionError as error:
             executed = _read(copy)
