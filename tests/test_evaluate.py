@@ -30,7 +30,7 @@ from rlheals.rollout import rollout
 from rlheals.stage import Work
 from rlheals.tasks.general_points import SPLITS, GeneralPoints
 
-SOME = EvaluateSettings(splits=("sft", "held_out", "ood"), hands=20)
+SOME = EvaluateSettings(splits=("sft", "held_out", "ood"), hands=14)
 
 
 class Counting(HFEngine):
@@ -115,8 +115,8 @@ def test_rows_are_the_attempts_of_a_full_rollout_under_either_protocol(
                 assert row["tokens"] == len(attempt.generation.tokens)
                 assert row["logprob"] == float(attempt.generation.logprobs.sum())
                 assert row["entropy"] == float(attempt.generation.entropies.mean())
-        assert compared > 20
-    assert (census.episodes["solved_at_either"] > 0).sum() > (census.episodes["solved_at"] > 0).sum() + 10
+        assert compared > 12
+    assert (census.episodes["solved_at_either"] > 0).sum() > (census.episodes["solved_at"] > 0).sum() + 7
 
 
 def test_an_attempt_says_whether_the_cards_were_read_under_its_own_rule_or_under_id(
@@ -200,8 +200,9 @@ def test_a_census_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
     ticks: list[tuple[int, int]] = []
     out = stage(tmp_path, model_run, tick=lambda done, total, unit: ticks.append((done, total)))
     assert files_of(out) == census.files
-    assert 0 < Counting.first < half + 60
-    assert ticks == [(16, 60), (32, 60), (48, 60), (60, 60)]
+    assert half >= 32
+    assert 10 <= Counting.first <= 2 * 10  # the ten hands of the last part, under both protocols
+    assert ticks == [(16, 42), (32, 42), (42, 42)]
     Counting.first = 0
     shutil.rmtree(tmp_path / "out")
     assert files_of(stage(tmp_path, model_run)) == census.files
@@ -229,7 +230,9 @@ def test_another_seed_is_another_decode(census: SimpleNamespace, tmp_path: Path,
         for frame in (mine, other)
     ]
     assert len(firsts[0]) == len(firsts[1]) == 8
-    assert not set(firsts[0]) & set(firsts[1])
+    assert (
+        sum(one != two for one, two in zip(*firsts, strict=True)) >= 4
+    )  # a hand it is sure of stays as it is
 
 
 # Which hands ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,224 @@
+"""Profiles: what is written is read back, and whatever is unknown or impossible is refused with its field named."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lab_helpers import one_line
+
+from rlheals.errors import BadInput
+from rlheals.profiles import PROFILES, VARIANTS, Profile, load_profile, to_yaml, variant
+
+
+def file(folder: Path, text: str | bytes) -> Path:
+    path = folder / "mine.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def refused(source: str | Path, changes: dict[str, Any] | None = None) -> str:
+    with pytest.raises(BadInput) as caught:
+        load_profile(source, changes)
+    return one_line(caught.value)
+
+
+# What is accepted -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(PROFILES))
+def test_a_profile_survives_yaml(name: str, tmp_path: Path) -> None:
+    profile = load_profile(name)
+    assert profile == PROFILES[name]
+    assert load_profile(file(tmp_path, to_yaml(profile))) == profile
+    assert yaml.safe_load(to_yaml(profile)) == profile.model_dump(mode="json")
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_a_variant_is_the_lab_with_one_thing_changed_and_fewer_censuses(name: str) -> None:
+    profile, lab = variant(name), load_profile("lab")
+    assert profile.name == f"lab-{name}"
+    mine, theirs = profile.model_dump(), lab.model_dump()
+    for key in ("name", "evaluated", "rule_steps", "decodes"):
+        mine.pop(key), theirs.pop(key)
+    differing = {
+        f"{group}.{field}"
+        for group in ("pretrain", "sft", "evaluate")
+        for field in mine[group]
+        if mine[group][field] != theirs[group][field]
+    }
+    assert differing == set(VARIANTS[name])
+    assert {k: v for k, v in mine.items() if not isinstance(v, dict)} == {
+        k: v for k, v in theirs.items() if not isinstance(v, dict)
+    }
+    assert set(profile.census_steps) < set(lab.census_steps)
+
+
+def test_an_empty_mapping_is_refused_and_a_name_alone_is_the_lab_under_that_name(tmp_path: Path) -> None:
+    assert "name" in refused(file(tmp_path, "{}"))
+    assert load_profile(file(tmp_path, "name: mine")) == Profile(name="mine")
+
+
+def test_changes_reach_their_field_and_leave_the_named_profile_alone() -> None:
+    before = load_profile("smoke")
+    changed = load_profile(
+        "smoke", {"sft.learning_rate": 1e-5, "seeds": [7], "evaluate.sampling.temperature": 0}
+    )
+    assert changed.sft.learning_rate == 1e-5
+    assert changed.seeds == (7,)
+    assert changed.evaluate.sampling.temperature == 0
+    assert load_profile("smoke") == before
+    rest = changed.model_dump()
+    rest["sft"]["learning_rate"], rest["seeds"] = before.sft.learning_rate, before.seeds
+    rest["evaluate"]["sampling"]["temperature"] = before.evaluate.sampling.temperature
+    assert rest == before.model_dump()
+
+
+# What is refused ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"sft.learning_rat": 1}, "sft.learning_rat is not a setting"),
+        ({"learning_rate": 1}, "learning_rate is not a setting; accepted: name, about, seeds"),
+        ({"sft.model.hidden": 64}, "sft.model.hidden: model is not a group"),
+        ({"name.first": 1}, "name is not a group"),
+        ({"sft": 3}, "sft"),
+        ({"sft.learning_rate": "fast"}, "sft.learning_rate"),
+        ({"sft.learning_rate": -1}, "sft.learning_rate"),
+        ({"sft.learning_rate": math.nan}, "sft.learning_rate"),
+        ({"sft.learning_rate": None}, "sft.learning_rate"),
+        ({"sft.batch": 2.5}, "sft.batch"),
+        ({"sft.batch": [64]}, "sft.batch"),
+        ({"sft.checkpoints": []}, "sft.checkpoints"),
+        ({"sft.checkpoints": [0, 10, 5]}, "sft.checkpoints"),
+        ({"sft.checkpoints": "0, 10"}, "sft.checkpoints"),
+        ({"sft.checkpoints": [0, 7]}, "evaluated has 10"),
+        ({"rule_steps": [61]}, "rule_steps has 61"),
+        ({"evaluated": [0, 11]}, "evaluated has 11"),
+        ({"pretrain.model.hidden": 63}, "pretrain.model: hidden=63 is not a multiple of heads=2"),
+        ({"pretrain.variant": "lax"}, "pretrain.variant"),
+        ({"pretrain.ability": 2}, "pretrain.ability"),
+        ({"evaluate.splits": ["sft", "odd"]}, "evaluate.splits.1"),
+        ({"evaluate.sampling.temperature": -0.1}, "evaluate.sampling.temperature"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": [1, 1]}, "seeds"),
+        ({"seeds": [-1]}, "seeds"),
+        ({"seeds": 3}, "seeds"),
+        ({"decodes": 0}, "decodes"),
+        ({"name": "Lab"}, "name"),
+        ({"name": "../etc"}, "name"),
+        ({"name": ""}, "name"),
+        ({"": 1}, "is not a setting"),
+    ],
+)
+def test_unknown_or_impossible_settings_are_refused_and_named(changes: dict[str, Any], named: str) -> None:
+    assert named in refused("smoke", changes)
+
+
+@pytest.mark.parametrize("name", ["smok", "Lab", "", "lab.json", "nowhere.yaml", "labs/../lab", "."])
+def test_an_unknown_profile_is_refused_with_the_names_there_are(name: str) -> None:
+    text = refused(name)
+    assert "is not known" in text
+    assert "smoke, lab or a .yaml file" in text
+
+
+def test_an_unknown_variant_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(BadInput) as caught:
+        variant("lr-1e-5")
+    assert "lr-1e-4" in one_line(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "mapping"),
+        ("- lab", "mapping"),
+        ("lab", "mapping"),
+        ("name: [", "is not YAML"),
+        ("name: mine\n  sft: {", "is not YAML"),
+        (b"\xff\xfe\x00", "is not YAML"),
+        (b"name: mine\x00", "is not YAML"),
+        ("name: !!python/object/apply:os.getcwd []", "is not YAML"),
+        ("name: *nothing", "is not YAML"),
+        ("? [1, 2]\n: 3", "is not YAML"),
+        ("name: mine\n1: 2", "1"),
+        ("name: mine\nsft: {learning_rat: 1}", "sft.learning_rat"),
+        ("name: mine\n#" + "x" * 100_001, "100,000 bytes"),
+    ],
+)
+def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, text: str | bytes, named: str) -> None:
+    answer = refused(file(tmp_path, text))
+    assert named in answer
+    assert "mine.yaml" in answer
+
+
+def test_a_folder_is_no_profile(tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    assert "is not known" in refused(tmp_path / "folder.yaml")
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="profiles: a key with a line break breaks the one line"
+)
+def test_a_key_with_a_line_break_is_named_on_one_line(tmp_path: Path) -> None:
+    refused(file(tmp_path, 'name: mine\n"a\\nb": 1'))
+
+
+@pytest.mark.xfail(
+    strict=True, raises=ValueError, reason="profiles: YAML's constructors raise more than YAMLError"
+)
+@pytest.mark.parametrize("text", ["name: 2001-99-99", "name: !!int seven", "name: !!float seven"])
+def test_values_that_yaml_cannot_make_are_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(BadInput, match="is not YAML"):
+        load_profile(file(tmp_path, text))
+
+
+@pytest.mark.xfail(
+    strict=True, raises=RecursionError, reason="profiles: deep nesting ends in a RecursionError"
+)
+def test_deep_nesting_is_refused(tmp_path: Path) -> None:
+    refused(file(tmp_path, "name: " + "[" * 3000))
+
+
+@pytest.mark.xfail(
+    strict=True, reason="profiles: a value is written out in full before it is cut; aliases multiply it"
+)
+def test_a_value_that_aliases_make_huge_costs_no_time(tmp_path: Path) -> None:
+    """Six levels of nine aliases: 0.5 M entries from 300 bytes; nine levels would be 387 M."""
+    levels = [" - &a0 [x, x, x, x, x, x, x, x, x]"]
+    levels += [f" - &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 6)]
+    path = file(tmp_path, "name: mine\nabout:\n" + "\n".join(levels))
+    load_profile("smoke")
+    tracemalloc.start()
+    try:
+        assert "about" in refused(path)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+IMPOSSIBLE = {
+    "sft.learning_rate": math.inf,
+    "sft.betas": [2.0, 0.98],
+    "sft.batch": True,
+    "pretrain.model.hidden": 10,
+    "pretrain.model.max_tokens": 64,
+    "evaluate.attempts": 20,
+    "evaluate.splits": [],
+    "seeds": [2**40],
+}
+
+
+@pytest.mark.xfail(
+    strict=True, reason="settings: what cannot run is accepted and fails later, perhaps after minutes"
+)
+@pytest.mark.parametrize("path", list(IMPOSSIBLE))
+def test_settings_that_cannot_run_are_refused_at_once(path: str) -> None:
+    """20 attempts of 28 tokens do not fit 256 positions; seeds end at 2**32 - 1 in numpy; betas at 1 in AdamW."""
+    assert path.split(".")[-1] in refused("smoke", {path: IMPOSSIBLE[path]})
