@@ -60,12 +60,16 @@ class Drawn:
 
 
 def canvas(
-    columns: int = 1, rows: int = 1, height: float = 3.2, width: float = 7.4
+    columns: int = 1,
+    rows: int = 1,
+    height: float = 3.2,
+    width: float = 7.4,
+    ratios: Sequence[float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure in the book's style, not tied to any window or notebook backend."""
+    """A figure in the book's style, not tied to any window or backend. height: inches per row; ratios: of the rows."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
+        axes = figure.subplots(rows, columns, squeeze=False, height_ratios=ratios)
     return figure, list(axes.flat)
 
 

@@ -187,7 +187,13 @@ def rule_distance(chapter: SFTChapter) -> Drawn:
         [GREY, SKY, BLUE, ORANGE, RED, PURPLE], frame.groupby("step"), strict=False
     ):
         errors = np.abs(np.stack([group["value"] - group["low"], group["high"] - group["value"]]))
-        look: dict[str, Any] = {"color": color, "marker": "o", "markersize": 4, "linewidth": 1, "elinewidth": 0.7}
+        look: dict[str, Any] = {
+            "color": color,
+            "marker": "o",
+            "markersize": 4,
+            "linewidth": 1,
+            "elinewidth": 0.7,
+        }
         axis.errorbar(group["distance"], group["value"], yerr=errors, label=f"step {step:,}", **look)
     axis.set_xlabel("distance of the rule: mean of |value - 10| over J, Q, K")
     axis.set_ylabel("solved within five attempts")
@@ -195,7 +201,7 @@ def rule_distance(chapter: SFTChapter) -> Drawn:
     axis.legend(fontsize=7, ncols=3)
     rules = tables.rules.drop_duplicates(["rule", "item"]).groupby("rule").size()
     note = (
-        f"{len(rules)} rules, {rules.min()} to {rules.max()} face-card hands each, one decode; bars: 95 % intervals. "
+        f"{len(rules)} rules, at most {rules.max()} face-card hands each, one decode; bars: 95 % intervals. "
         "Rules far from 10 also make other hands, easier or harder, so distance is not all that changes."
     )
     return _finish(figure, chapter, "sft-rule-distance", "Other rules", [frame], note)

@@ -48,28 +48,34 @@ def sensitivity(chapter: SFTChapter) -> Drawn:
 
 def claims_forest(chapter: SFTChapter) -> Drawn:
     """Every claim's number per base seed, its interval, and the margin decided beforehand."""
-    claims = read_claims().claims
     judged = {one.claim.id: one for one in chapter.judged()}
-    figure, (axis,) = drawing.canvas(height=0.34 * len(claims) + 0.9)
+    claims = read_claims().claims
+    groups = {
+        "difference of accuracies": [claim for claim in claims if "accuracy" in claim.unit],
+        "share of the loss, or octaves of steps": [claim for claim in claims if "accuracy" not in claim.unit],
+    }
+    sizes = [len(group) + 1.5 for group in groups.values()]
+    figure, axes = drawing.canvas(rows=2, height=0.15 * sum(sizes) + 0.4, ratios=sizes)
     rows = []
-    for place, claim in enumerate(claims):
-        fresh = estimate(claim, chapter.fresh)
-        axis.plot(list(fresh.values()), [-place] * len(fresh), "x", color=GREY, markersize=5)
-        rows += [{"claim": claim.id, "study": "fresh", "seed": s, "value": v} for s, v in fresh.items()]
-        if claim.id in judged:
-            values = judged[claim.id].values
-            _row(axis, -place, list(values.values()), BLUE, None)
-            rows += [
-                {"claim": claim.id, "study": "recorded", "seed": s, "value": v} for s, v in values.items()
-            ]
-        axis.plot([claim.margin] * 2, [-place - 0.35, -place + 0.35], color=RED, linewidth=1.2)
-    axis.axvline(0, color=GREY, linewidth=0.8)
-    labels = [f"{c.id} ({judged[c.id].verdict})" if c.id in judged else c.id for c in claims]
-    axis.set_yticks([-place for place in range(len(labels))], labels, fontsize=8)
-    axis.set_xscale("symlog", linthresh=1)
-    axis.set_xlabel("effect, in the unit of the claim")
+    for axis, (unit, group) in zip(axes, groups.items(), strict=True):
+        for place, claim in enumerate(group):
+            fresh = estimate(claim, chapter.fresh)
+            axis.plot(list(fresh.values()), [-place] * len(fresh), "x", color=GREY, markersize=5)
+            rows += [{"claim": claim.id, "study": "fresh", "seed": s, "value": v} for s, v in fresh.items()]
+            if claim.id in judged:
+                values = judged[claim.id].values
+                _row(axis, -place, list(values.values()), BLUE, None)
+                rows += [
+                    {"claim": claim.id, "study": "recorded", "seed": s, "value": v} for s, v in values.items()
+                ]
+            axis.plot([claim.margin] * 2, [-place - 0.35, -place + 0.35], color=RED, linewidth=1.4)
+        axis.axvline(0, color=GREY, linewidth=0.8)
+        labels = [f"{c.id} ({judged[c.id].verdict})" if c.id in judged else c.id for c in group]
+        axis.set_yticks([-place for place in range(len(labels))], labels, fontsize=8)
+        axis.set_ylim(-len(group) + 0.4, 0.6)
+        axis.set_xlabel(unit, fontsize=8)
     note = (
-        "A claim says that its effect lies to the right of the red mark, the margin decided beforehand. Small dots: "
+        "A claim says that its effect lies to the right of its red mark, the margin decided beforehand. Small dots: "
         "base seeds of the recorded study; large dot and bar: mean and 95 % t interval; crosses: fresh run, not judged."
     )
     return drawing.finish(figure, "sft-claims", "Claims", pd.DataFrame(rows), chapter.caption(note))
