@@ -1,0 +1,36 @@
+"""A whole study in two seconds: a model of a few thousand parameters, two steps of everything, three hands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conftest import TINY
+from lab_helpers import files_of
+
+from rlheals.engines import Sampling
+from rlheals.evaluate import EvaluateSettings
+from rlheals.pretrain import PretrainSettings
+from rlheals.profiles import Profile
+from rlheals.runs import MANIFEST
+from rlheals.sft import SFTSettings
+
+SMALL = Profile(
+    name="small",
+    seeds=(1,),
+    evaluated=(0, 3),
+    rule_steps=(3,),
+    rule_hands=1,
+    pretrain=PretrainSettings(
+        model=TINY, ability=None, min_steps=0, max_steps=2, check_every=2, panel_hands=16, batch_tokens=512
+    ),
+    sft=SFTSettings(checkpoints=(0, 3), batch=4, loss_examples=8),
+    evaluate=EvaluateSettings(
+        splits=("held_out", "ood"), hands=3, attempts=2, sampling=Sampling(max_new_tokens=6)
+    ),
+)
+RUNS = 2 + 2 + 1
+
+
+def results_of(root: Path) -> dict[str, bytes]:
+    """Every result file of a store, by run and name; manifests say when, so they are left out."""
+    return {name: data for name, data in files_of(root / "runs").items() if not name.endswith(MANIFEST)}
