@@ -157,9 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Make the references anew: `reference/bands.json`, then the executed copies under `tests/notebooks`."""
     parser = argparse.ArgumentParser(prog="python -m rlheals.checks", description=main.__doc__)
     parser.add_argument("--notebooks-only", action="store_true", help="leave bands.json as it is")
-    parser.add_argument(
-        "--measure", type=Path, metavar="FILE", help="measure in this process only, into FILE"
-    )
+    parser.add_argument("--measure", nargs=2, metavar=("LEVEL", "FILE"), help="only measure, in this process")
     chosen = parser.parse_args(arguments)
     from rlheals import bands
 

@@ -55,6 +55,11 @@ class NotebookParameters(BaseModel):
     results: Path = Field(Path("results"), description="folder of the recorded study")
     checks: bool = Field(True, strict=True, description="run the regression checks at the end")
 
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int) else value  # pydantic calls the validator below first
+
     @field_validator("seeds", "workers", "checks", mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
@@ -66,11 +71,6 @@ class NotebookParameters(BaseModel):
             return yaml.safe_load(value)
         except yaml.YAMLError:
             raise ValueError("the text is not YAML") from None
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return [value] if isinstance(value, int) else value
 
     @field_validator("seeds")
     @classmethod
@@ -207,15 +207,13 @@ def project_root(notebook: Path) -> Path:
 
 def _read(notebook: Path) -> Any:
     import nbformat
-    from nbformat.reader import NotJSONError
-    from nbformat.validator import NotebookValidationError
 
     try:
         source = nbformat.read(notebook, as_version=4)
         nbformat.validate(source)
     except OSError as error:
         raise BadInput(f"notebook {str(notebook)!r}: {error.strerror or 'cannot be read'}") from None
-    except (NotJSONError, NotebookValidationError, UnicodeDecodeError, AttributeError, KeyError) as error:
+    except (nbformat.ValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = (str(error).splitlines() or [""])[0][:120]
         raise BadInput(f"notebook {str(notebook)!r} is not a notebook file: {reason}") from None
     for cell in source.cells:

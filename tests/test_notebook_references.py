@@ -1,0 +1,145 @@
+"""The nbval regression: the committed copies hold on this machine, and a broken package turns a named cell red."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import nbformat
+import pytest
+
+from rlheals.checks import CHAPTERS, TRIMMED
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIES = ROOT / "tests" / "notebooks"
+COMPARED = {"exact", "shipped", "trained"}
+
+pytestmark = pytest.mark.slow
+
+
+def code_cells(notebook: Path) -> list:
+    return [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+
+
+def nbval(target: Path, tmp_path: Path, mutation: str | None = None) -> dict[str, bool]:
+    """Run nbval; for each code cell by notebook and name (or number), whether it is green."""
+    report, ipython = tmp_path / "report.xml", tmp_path / "ipython"
+    environment = {
+        **os.environ,
+        "RLHEALS_STORE": str(tmp_path / "store"),
+        "IPYTHONDIR": str(ipython),
+        "OMP_NUM_THREADS": "1",
+    }
+    if mutation is not None:
+        startup = ipython / "profile_default" / "startup"
+        startup.mkdir(parents=True)
+        shutil.copy(COPIES / "mutations.py", startup / "00-mutations.py")
+        environment["RLHEALS_MUTATION"] = mutation
+    options = ["--nbval", "--nbval-current-env", f"--nbval-sanitize-with={COPIES / 'sanitize.cfg'}"]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"--junitxml={report}",
+            *options,
+            target,
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    notebooks = sorted(target.glob("*.ipynb")) if target.is_dir() else [target]
+    cells = {path.stem: code_cells(path) for path in notebooks}
+    green = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        stem = next(stem for stem in cells if stem in case.attrib["classname"])
+        number = int(case.attrib["name"].removeprefix("Cell "))
+        name = cells[stem][number].metadata.get("name", str(number))
+        trouble = [child for child in case if child.tag in ("failure", "error", "skipped")]
+        assert all("Cell outputs differ" in (child.text or "") for child in trouble), done.stdout
+        green[f"{stem}/{name}"] = not trouble
+    assert len(green) == sum(map(len, cells.values()))
+    return green
+
+
+def cut(tmp_path: Path, *names: str) -> Path:
+    """The trimmed copy with some of its cells only."""
+    book = nbformat.read(COPIES / TRIMMED, as_version=4)
+    book.cells = [cell for cell in book.cells if cell.metadata.name in ("setup", *names)]
+    assert len(book.cells) == 1 + len(names)
+    nbformat.write(book, tmp_path / "cut.ipynb")
+    return tmp_path / "cut.ipynb"
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_the_copy_is_of_todays_notebook(name):
+    """Else run `make references`, and say in the commit what changed."""
+    source = [cell.source for cell in code_cells(ROOT / "notebooks" / name)]
+    copy = [
+        cell.source
+        for cell in code_cells(COPIES / name)
+        if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+    assert copy == source
+
+
+@pytest.mark.parametrize("name", [*CHAPTERS, TRIMMED])
+def test_the_copies_hold_what_is_compared_and_all_of_it_is_inside(name):
+    compared = {
+        cell.metadata.get("name"): cell.outputs
+        for cell in code_cells(COPIES / name)
+        if "nbval-ignore-output" not in cell.metadata.get("tags", []) and cell.outputs
+    }
+    assert set(compared) == (COMPARED if name in CHAPTERS else COMPARED - {"trained"})
+    for cell, outputs in compared.items():
+        (output,) = outputs
+        text = output.data["text/plain"]
+        assert "outside" not in text
+        assert "not compared" not in text
+        assert cell == "exact" or text.count("inside") >= 8
+    assert (COPIES / name).stat().st_size < 100_000
+
+
+def test_the_copies_hold_on_this_machine_from_an_empty_store(tmp_path):
+    green = nbval(COPIES, tmp_path)
+    wanted = {f"{Path(name).stem}/{cell}" for name in CHAPTERS for cell in COMPARED}
+    assert wanted <= set(green)
+    assert all(green.values()), sorted(name for name, fine in green.items() if not fine)
+
+
+def test_a_flipped_digit_in_the_copy_turns_its_cell_red(tmp_path):
+    copy = cut(tmp_path, "exact")
+    text = copy.read_text()
+    assert text.count(" 796,") == 1
+    copy.write_text(text.replace(" 796,", " 797,"))
+    assert nbval(copy, tmp_path) == {"cut/setup": True, "cut/exact": False}
+
+
+@pytest.mark.parametrize(
+    ("mutation", "cells", "red"),
+    [
+        ("swapped_rule", ("exact",), {"exact"}),
+        ("negated_reward", ("exact", "shipped"), {"exact", "shipped"}),
+        ("dropped_feedback", ("exact", "shipped"), {"shipped"}),
+    ],
+)
+def test_a_broken_package_turns_a_named_cell_red(tmp_path, mutation, cells, red):
+    green = nbval(cut(tmp_path, *cells), tmp_path, mutation)
+    assert {name.removeprefix("cut/") for name, fine in green.items() if not fine} == red
+
+
+def test_the_mutations_named_here_are_those_of_the_startup_file():
+    defined = set(re.findall(r"^def (\w+)", (COPIES / "mutations.py").read_text(), flags=re.M))
+    assert defined == {"swapped_rule", "negated_reward", "dropped_feedback"}
