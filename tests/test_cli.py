@@ -1,0 +1,485 @@
+"""The command line: exit codes, one line for bad input, JSON and nothing else, and examples that work."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlheals import hands
+from rlheals.adopt import weights_hash
+from rlheals.cli import app, main
+from rlheals.errors import BadInput
+from rlheals.notebooks import NotebookFailed
+from rlheals.pages import spans
+from rlheals.tasks.verifier import REWARDS
+from rlheals.terminal import parse_seeds, parse_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+TINY = """name: tiny
+about: For tests.
+evaluated: [0, 2, 4]
+rule_steps: [4]
+rule_hands: 1
+sft: {checkpoints: [0, 2, 4], batch: 4, loss_examples: 4}
+evaluate: {hands: 4, attempts: 2}
+"""
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test runs in an empty folder with a store of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RLHEALS_STORE", str(tmp_path / "store"))
+    monkeypatch.delenv("RLHEALS_DEBUG", raising=False)
+    return tmp_path
+
+
+class Said:
+    """What a command said: exit code, stdout, stderr."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str], *arguments: str) -> None:
+        self.code = main(arguments)
+        self.out, self.err = capfd.readouterr()
+
+    @property
+    def data(self):  # any JSON
+        return json.loads(self.out)
+
+    def is_bad_input(self) -> bool:
+        """Exit code 2, one line on stderr that begins with our name, nothing on stdout."""
+        lines = self.err.splitlines()
+        return self.code == 2 and self.out == "" and len(lines) == 1 and lines[0].startswith("rlheals: ")
+
+
+# --- help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example_and_json(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = Said(capfd, name, "--help")
+    assert said.code == 0
+    assert f"Example: rlheals {name}" in said.out
+    assert "--json" in said.out
+
+
+def test_without_a_command_the_help_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    said = Said(capfd)
+    assert said.code == 0
+    assert all(f"  {name} " in said.out for name in COMMANDS)
+
+
+def documented_commands() -> list[str]:
+    """Every command line in the help, the README and the book."""
+    lines = [command.epilog.removeprefix("Example: ") for command in COMMANDS.values()]
+    for page in (ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))):
+        for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), flags=re.M | re.S):
+            lines += re.findall(r"^rlheals .*$", block, flags=re.M)
+    return sorted(set(lines))
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_documented_command_lines_are_accepted(line: str) -> None:
+    program, name, *rest = shlex.split(line, comments=True)
+    assert program == "rlheals"
+    if "--help" not in rest:
+        COMMANDS[name].make_context(name, rest)  # raises a usage error
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from rlheals.cli import main; main(['report', '--help'])\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("nonsense", "nonsense"),
+        ("grade", "hand"),
+        ("grade 'A 5 J X' 24", "'X'"),
+        ("grade 'A 5 J' 24", "3 cards"),
+        ("grade 'A 5 J K' 24 --rule 5,7", "5,7"),
+        ("grade 'A 5 J K' 24 --rule 0,7,2", "0"),
+        ("grade 'A 5 J K' 24 --compat exact", "exact"),
+        ("grade 'A 5 J K' 24 --no-such-option", "--no-such-option"),
+        ("census --rule purple", "purple"),
+        ("sft", "--seed"),
+        ("sft --seed -1", "--seed"),
+        ("sft --seed one", "--seed"),
+        ("sft --seed 0 --profile smok", "smok"),
+        ("sft --seed 0 --profile missing.yaml", "missing.yaml"),
+        ("sft --seed 0 --profile wrong.yaml", "learning_rat"),
+        ("sft --seed 0 --profile broken.yaml", "broken.yaml"),
+        ("sft --seed 0 --set sft.learning_rate", "NAME=VALUE"),
+        ("sft --seed 0 --set sft.learning_rate=quick", "sft.learning_rate"),
+        ("sft --seed 0 --set sft.learning_rate=-1", "sft.learning_rate"),
+        ("sft --seed 0 --set sft.speed=2", "sft.speed"),
+        ("sft --seed 0 --set sft.batch=1 --set sft.batch=2", "twice"),
+        ("sft --seed 0 --set 'sft.batch=[1'", "YAML"),
+        ("evaluate", "--step"),
+        ("evaluate --step 3", "--step 3"),
+        ("evaluate --step 40 --folder x", "--folder"),
+        ("evaluate --folder missing", "missing"),
+        ("evaluate --folder .", "config.json"),
+        ("evaluate --folder weightless", "safetensors"),
+        ("evaluate --step 40 --split purple", "splits"),
+        ("evaluate --step 40 --temperature -1", "temperature"),
+        ("evaluate --step 40 --out full", "full"),
+        ("pretrain --seed 1 --out full", "full"),
+        ("run sft missing.json", "missing.json"),
+        ("run sft words.json", "words.json"),
+        ("run sft adopt.json", "adopt"),
+        ("study --variant purple", "purple"),
+        ("study --profile smoke --variant strict", "--variant"),
+        ("study --set sft.batch=2", "--set"),
+        ("study --profile smoke --seeds 3-1", "3-1"),
+        ("study --profile smoke --workers 0", "--workers"),
+        ("notebook missing", "missing"),
+        ("notebook missing -p seeds", "NAME=VALUE"),
+        ("report --profile smoke --out words.json", "words.json"),
+        ("report --profile smoke --seeds ''", "seed"),
+        ("report --readme missing.md", "missing.md"),
+        ("report --readme words.json", "claims:begin"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    line: str, says: str, empty_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    base = ROOT / "rlheals/base"
+    (empty_folder / "words.json").write_text("words, not JSON")
+    (empty_folder / "adopt.json").write_text('{"stage": "adopt", "settings": {}}')
+    (empty_folder / "wrong.yaml").write_text("name: wrong\nsft: {learning_rat: 1}\n")
+    (empty_folder / "broken.yaml").write_text("name: [")
+    (empty_folder / "full").mkdir()
+    (empty_folder / "full/precious").write_text("mine")
+    (empty_folder / "weightless").mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (empty_folder / "weightless" / name).write_bytes((base / name).read_bytes())
+    before = sorted(str(path) for path in empty_folder.rglob("*"))
+    said = Said(capfd, *shlex.split(line))
+    assert said.is_bad_input(), (said.code, said.out, said.err)
+    assert says in said.err
+    assert sorted(str(path) for path in empty_folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (BadInput("a\nb \x1b[2J c"), 2, "rlheals: a b ?[2J c"),
+        (OSError(errno.ENOSPC, "No space left on device", "/data/x"), 2, "/data/x: disk full"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), 2, "/data/x: permission denied"),
+        (RuntimeError("write failed: No space left on device (os error 28)"), 2, "disk full"),
+        (RuntimeError("first\nsecond"), 1, "RuntimeError: first (set RLHEALS_DEBUG=1"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), 1, "FileNotFoundError"),
+        (NotebookFailed("cell 3: ValueError", "ValueError"), 1, "cell 3"),
+        (NotebookFailed("cell 1: BadInput", "BadInput"), 2, "cell 1"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (BrokenPipeError(), 141, ""),
+    ],
+)
+def test_every_error_has_its_exit_code_and_at_most_one_line(
+    error: BaseException,
+    code: int,
+    says: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(hands, "graded", fail)
+    monkeypatch.setattr("rlheals.terminal._discard_stdout", lambda: None)  # stdout is pytest's here
+    said = Said(capfd, "grade", "3 3 8 8", "24")
+    assert said.code == code
+    assert len(said.err.splitlines()) == (1 if says else 0)
+    assert says in said.err
+    assert said.out == ""
+
+
+def test_traceback_on_request_only(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hands, "graded", lambda *_: 1 // 0)
+    monkeypatch.setenv("RLHEALS_DEBUG", "1")
+    said = Said(capfd, "grade", "3 3 8 8", "24")
+    assert said.code == 1
+    assert "Traceback" in said.err
+    assert said.err.splitlines()[-1].startswith("rlheals: failed: ZeroDivisionError")
+
+
+SLOW = (
+    "import sys, time; from rlheals import hands; from rlheals.cli import main\n"
+    "def wait(*_):\n    print('ready', flush=True)\n    time.sleep(60)\n"
+    "hands.graded = wait\nsys.exit(main(['grade', '3 3 8 8', '24']))"
+)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_ends_with_one_line(number: signal.Signals, code: int, word: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert len(err.splitlines()) == 1
+    assert err.startswith(f"rlheals: {word}")
+
+
+@pytest.mark.parametrize("arguments", [["census", "--rule", "id", "--json"], ["--help"], ["census"]])
+def test_a_closed_pipe_is_quiet(arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-c", "import sys; from rlheals.cli import main; sys.exit(main())", *arguments],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+    assert done.returncode == 141
+    assert done.stderr == b""
+
+
+# --- what the commands print
+
+
+@pytest.mark.parametrize(
+    ("answer", "category"),
+    [
+        ("8/(3-8/3)", "correct"),
+        ("8/(3-8/3", "partial"),
+        ("8+8+3+3", "no_solution"),
+        ("8+8+8", "wrong_number"),
+        ("__import__('os').abort()", "illegal_formula"),
+        ("\x00", "illegal_formula"),
+        ("", "illegal_formula"),
+    ],
+)
+def test_grade_exits_0_whatever_the_verdict(
+    answer: str, category: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = Said(capfd, "grade", "3 3 8 8", answer, "--json")
+    assert (said.code, said.err) == (0, "")
+    assert said.data["category"] == category
+    assert said.data["reward"] == REWARDS[category]
+
+
+def test_grade_knows_the_other_rule_and_the_reference(capfd: pytest.CaptureFixture[str]) -> None:
+    said = Said(capfd, "grade", "J 2 3 A", "2+11*(3-1)", "--json")
+    assert (said.data["category"], said.data["read_as"]) == ("wrong_rule", "ood")
+    assert Said(capfd, "grade", "3 3 8 8", "8/(3-8/3)", "--compat", "reference", "--json").data["reward"] == 0
+
+
+def test_grade_takes_a_hand_that_no_formula_solves(capfd: pytest.CaptureFixture[str]) -> None:
+    said = Said(capfd, "grade", "A A A A", "1+1+1+1", "--json")
+    assert (said.code, said.data["solvable"], said.data["category"]) == (0, False, "no_solution")
+
+
+@pytest.mark.parametrize(("data", "code"), [(b"8/(3-8/3)\n", 0), (b"\xff\xfe", 2), (b"1" * 1_000_001, 2)])
+def test_grade_reads_an_answer_from_stdin(data: bytes, code: int) -> None:
+    script = "import sys; from rlheals.cli import main; sys.exit(main(['grade', '3 3 8 8', '-', '--json']))"
+    done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, timeout=60)
+    assert done.returncode == code
+    if code == 0:
+        assert json.loads(done.stdout)["solved"]
+    else:
+        assert done.stdout == b""
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_census_counts_and_lists(capfd: pytest.CaptureFixture[str]) -> None:
+    counts = Said(capfd, "census", "--json").data
+    assert (counts["all"], counts["id"], counts["ood"], counts["both"]) == (1820, 1236, 796, 529)
+    assert counts["sft"] + counts["rl"] + counts["held_out"] == counts["id"]
+    listed = Said(capfd, "census", "--rule", "5,7,2", "--json").data
+    assert (listed["rule"], listed["count"], len(listed["hands"])) == ("J5-Q7-K2", 890, 890)
+    assert len(Said(capfd, "census", "--rule", "ood").out.splitlines()) == 796
+
+
+def test_doctor_finds_nothing_missing_here(empty_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    said = Said(capfd, "doctor", "--json")
+    assert said.code == 0, said.data["problems"]
+    assert said.data["store"] == {
+        "folder": str(empty_folder / "store"),
+        "free_gb": said.data["store"]["free_gb"],
+        "runs": 0,
+        "damaged": [],
+        "leftovers": [],
+    }
+    assert [profile["name"] for profile in said.data["profiles"]] == ["smoke", "lab"]
+    assert all(profile["in_store"] == 0 < profile["runs"] for profile in said.data["profiles"])
+    assert not (empty_folder / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [("RLHEALS_STORE", "words", "cannot be written"), ("RLHEALS_STORE", "words/below", "cannot be written")],
+)
+def test_doctor_says_what_is_missing(
+    name: str,
+    value: str,
+    says: str,
+    empty_folder: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (empty_folder / "words").write_text("not a folder")
+    monkeypatch.setenv(name, str(empty_folder / value))
+    said = Said(capfd, "doctor", "--json")
+    assert said.code == 1
+    assert len(said.data["problems"]) == 1
+    assert says in said.data["problems"][0]
+    assert "MISSING" in Said(capfd, "doctor").out
+
+
+def test_doctor_sees_an_absent_and_an_old_package(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = ["no-such-package-here>=1", "numpy<1", "also-absent; extra == 'gpu'"]
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: declared)
+    said = Said(capfd, "doctor", "--json")
+    assert said.code == 1
+    assert [problem.split(":")[0] for problem in said.data["problems"]] == ["no-such-package-here", "numpy"]
+
+
+def test_doctor_shows_no_token(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    said = Said(capfd, "doctor", "--json")
+    assert said.data["environment"]["HF_TOKEN"] == "set"
+    assert "hf_secret" not in said.out
+
+
+def test_doctor_lists_every_setting(capfd: pytest.CaptureFixture[str]) -> None:
+    said = Said(capfd, "doctor", "--profiles")
+    assert said.code == 0
+    for setting in ("sft.learning_rate", "pretrain.model.hidden", "evaluate.sampling.temperature", "strict"):
+        assert setting in said.out
+
+
+def test_run_does_one_unit_and_then_finds_it(empty_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    unit = {"stage": "adopt", "settings": {"sha256": weights_hash()}}
+    (empty_folder / "unit.json").write_text(json.dumps(unit))
+    first, second = (Said(capfd, "run", "adopt", "unit.json", "--json") for _ in range(2))
+    assert (first.code, second.code) == (0, 0)
+    assert first.data == second.data
+    assert "computing" in first.err
+    assert "loaded" in second.err
+    assert (Path(first.data["path"]) / "base/model.safetensors").is_file()
+
+
+def test_claims_without_a_recorded_study_have_no_verdict(capfd: pytest.CaptureFixture[str]) -> None:
+    said = Said(capfd, "claims", "--json")
+    assert said.code == 0
+    assert said.data["missing_seeds"] == said.data["study"]["seeds"]
+    assert {claim["verdict"] for claim in said.data["claims"]} == {None}
+
+
+def test_notebook_parameters_come_in_pairs(
+    empty_folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    (empty_folder / "one.ipynb").write_text("{}")
+    monkeypatch.setattr(
+        "rlheals.notebooks.execute", lambda source, out, given, quiet: asked.append((source, given)) or out
+    )
+    line = ["notebook", "-p", "seeds", "[7, 8]", "one", "-p", "checks", "false", "--profile", "smoke"]
+    said = Said(capfd, *line, "--json")
+    assert said.data == {"notebook": "one.ipynb", "out": "one.out.ipynb"}
+    assert asked == [(Path("one.ipynb"), {"seeds": [7, 8], "checks": False, "profile": "smoke"})]
+
+
+# --- seeds and settings
+
+
+@given(st.sets(st.integers(0, 9999), min_size=1, max_size=40))
+def test_seeds_survive_being_written_and_read(seeds: set[int]) -> None:
+    assert parse_seeds(spans(sorted(seeds))) == tuple(sorted(seeds))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1,", "a", "-1", "1-", "3-1", "1,1", "1-3,2", "0-1000", "10000", "1.5", "٣", "1--2", "1 2"]
+)
+def test_seeds_that_are_none(text: str) -> None:
+    with pytest.raises(BadInput, match="seed"):
+        parse_seeds(text)
+
+
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [
+        ("a=1e-3", 1e-3),
+        ("a=0.5", 0.5),
+        ("a=3", 3),
+        ("a=[1, 2]", [1, 2]),
+        ("a=null", None),
+        ("a=x=y", "x=y"),
+        ("a=", None),
+        ("a=!!python/object/apply:os.abort []", BadInput),
+        ("a=" + "x" * 20_000, BadInput),
+        ("=1", BadInput),
+    ],
+)
+def test_setting_values_are_yaml(pair: str, value: object) -> None:
+    if value is BadInput:
+        with pytest.raises(BadInput, match="--set"):
+            parse_settings([pair])
+    else:
+        assert parse_settings([pair]) == {"a": value}
+
+
+# --- a whole command, interrupted and taken up again
+
+
+@pytest.mark.slow
+def test_an_interrupted_sft_leaves_nothing_half_done_and_goes_on(empty_folder: Path) -> None:
+    (empty_folder / "tiny.yaml").write_text(TINY.replace("[0, 2, 4], batch", "[0, 2, 4, 1000], batch"))
+    script = "import sys; from rlheals.cli import main; sys.exit(main())"
+    line = [sys.executable, "-c", script, "sft", "--seed", "0", "--profile", "tiny.yaml", "--json"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = [next(line for line in process.stderr if line.startswith("sft"))]
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert err.splitlines()[-1].startswith("rlheals: interrupted")
+    assert "Traceback" not in err
+    assert said[0].endswith("computing\n")
+    assert list((empty_folder / "store/tmp").iterdir()) == []
+    assert len(list((empty_folder / "store/runs").iterdir())) == 1  # the base
+    line[line.index("tiny.yaml")] = str(empty_folder / "short.yaml")
+    (empty_folder / "short.yaml").write_text(TINY)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["checkpoints"] == [0, 2, 4]
+    assert "adopt" in done.stderr
+    assert "loaded" in done.stderr
