@@ -1,0 +1,142 @@
+"""Tables: they say what the runs say, survive their files, and refuse what is damaged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from lab_helpers import one_line, study_of
+from small_study import SMALL
+
+from rlheals import tables
+from rlheals.errors import BadInput
+from rlheals.evaluate import OTHER_RULES
+from rlheals.profiles import load_profile
+from rlheals.store import Store
+from rlheals.study import base_spec, compute, plan
+from rlheals.tables import Tables, collect, concat, read, write
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    store = Store(tmp_path_factory.mktemp("store"))
+    chosen = plan(SMALL, 1, store)
+    compute(chosen.specs(), store, quiet=True)
+    return SimpleNamespace(store=store, plan=chosen, tables=collect([chosen], store))
+
+
+def same(one: Tables, other: Tables) -> None:
+    for field in fields(Tables):
+        pd.testing.assert_frame_equal(getattr(one, field.name), getattr(other, field.name))
+
+
+def test_episodes_are_those_of_the_censuses(made: SimpleNamespace) -> None:
+    frame = made.tables.episodes
+    assert made.tables.seeds == [1]
+    assert made.tables.steps == [0, 3]
+    assert len(frame) == 2 * 2 * 3
+    for (step, decode), spec in made.plan.censuses.items():
+        folder = made.store.load(made.store.key(spec)).path
+        census = pd.read_parquet(folder / "episodes.parquet")
+        mine = frame[(frame["step"] == step) & (frame["decode"] == decode)]
+        for column in census.columns.drop("rule"):
+            assert mine[column].tolist() == census[column].tolist()
+
+
+def test_categories_count_every_attempt_once(made: SimpleNamespace) -> None:
+    frame = made.tables.categories
+    for (step, decode), spec in made.plan.censuses.items():
+        folder = made.store.load(made.store.key(spec)).path
+        attempts = pd.read_parquet(folder / "attempts.parquet")
+        mine = frame[(frame["step"] == step) & (frame["decode"] == decode)]
+        assert mine["attempts"].sum() == len(attempts)
+        assert mine["tokens"].sum() == attempts["tokens"].sum()
+        assert mine["reward"].sum() == pytest.approx(attempts["reward"].sum())
+        assert mine["entropy"].sum() == pytest.approx(attempts["entropy"].sum())
+        first = mine[(mine["protocol"] == "target") & (mine["attempt"] == 1)]
+        assert first["attempts"].sum() == 2 * 3
+
+
+def test_rules_losses_and_bases_come_from_their_runs(made: SimpleNamespace) -> None:
+    found = made.tables
+    assert set(found.rules["rule"]) == {rule.name for rule in OTHER_RULES}
+    assert set(found.rules["step"]) == {3}
+    folder = made.store.load(made.store.key(made.plan.sft)).path
+    losses = json.loads((folder / "losses.json").read_text())
+    for record in losses["sets"]:
+        for name in ("train", "test", "ood"):
+            row = found.losses[(found.losses["step"] == record["step"]) & (found.losses["set"] == name)]
+            assert row["loss"].tolist() == [record[name]]
+    assert set(found.losses["set"]) == {"train", "test", "ood", "batch"}
+    history = json.loads((made.store.load(made.store.key(made.plan.base)).path / "ability.json").read_text())
+    assert found.bases.to_dict("records") == [
+        {"seed": 1, "base_step": 2, "ability": history[-1]["within_five"]}
+    ]
+
+
+def test_the_shipped_base_has_its_line_too(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (run,) = compute([base_spec(load_profile("lab"), 0)], store, quiet=True)
+    frame = tables._base(run.path, 0)
+    recorded = json.loads((run.path / "base" / "ability.json").read_text())[-1]
+    assert frame.to_dict("records") == [
+        {"seed": 0, "base_step": recorded["step"], "ability": recorded["within_five"]}
+    ]
+
+
+def test_tables_survive_their_files_and_written_twice_are_the_same_bytes(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
+    write(made.tables, tmp_path / "a")
+    again = read(tmp_path / "a")
+    same(again, read(tmp_path / "a"))
+    assert again.seeds == [1]
+    for field in fields(Tables):
+        mine, theirs = getattr(made.tables, field.name), getattr(again, field.name)
+        assert mine.astype(str).equals(theirs.astype(str))
+    write(again, tmp_path / "b")
+    names = {f"{field.name}.parquet" for field in fields(Tables)}
+    assert {path.name for path in (tmp_path / "a").iterdir()} == names
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_seeds_come_apart_and_together_again() -> None:
+    solved = np.array([True, False])
+    parts = [study_of({0: {"ood": solved}, 5: {"ood": ~solved}}, seed=seed) for seed in (3, 1, 2)]
+    together = concat(parts)
+    assert together.seeds == [1, 2, 3]
+    assert together.steps == [0, 5]
+    for part in parts:
+        alone = together.of_seed(part.seeds[0])
+        assert alone.seeds == part.seeds
+        pd.testing.assert_frame_equal(alone.episodes.reset_index(drop=True), part.episodes)
+    with pytest.raises(BadInput) as caught:
+        concat([*parts, parts[1]])
+    assert "[3, 1, 2, 1]" in one_line(caught.value)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Tables)])
+@pytest.mark.parametrize("damage", ["missing", "noise", "empty", "cut", "large"])
+def test_damaged_files_are_refused_and_named(
+    name: str, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(study_of({0: {"ood": np.array([True])}}, {"ood": {0: 1.0}}), tmp_path / "seed-1")
+    file = tmp_path / "seed-1" / f"{name}.parquet"
+    if damage == "missing":
+        file.unlink()
+    elif damage == "large":
+        file.write_bytes(b"x" * 50_000)
+        monkeypatch.setattr(tables, "LIMIT_BYTES", 49_999)
+    else:
+        whole = file.read_bytes()
+        file.write_bytes({"noise": b"\x00" * len(whole), "empty": b"", "cut": whole[:-20]}[damage])
+    with pytest.raises(BadInput) as caught:
+        read(tmp_path / "seed-1")
+    assert file.name in one_line(caught.value)
+    assert "seed-1" in str(caught.value)
