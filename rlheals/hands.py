@@ -41,7 +41,7 @@ def census_hands(name: str) -> dict[str, Any]:
     """Every hand of a set (`cards.census`); for "both" the values and the solution are those under the OOD rule.
 
     >>> census_hands("ood")["hands"][0]
-    {'hand': ['A', 'A', 'A', 'J'], 'values': [1, 1, 1, 11], 'solution': '(11+1)*(1+1)'}
+    {'hand': ['A', 'A', 'A', 'J'], 'values': [1, 1, 1, 11], 'solution': '(1+1)*(1+11)'}
     """
     hands = census(name)
     rule = OOD_RULE if name == "both" else Rule.parse(name)

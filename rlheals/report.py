@@ -12,7 +12,7 @@ from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.chapters import SFTChapter
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
-from rlheals.gallery import gallery_html, gallery_markdown, samples
+from rlheals.gallery import Sample, gallery_html, gallery_markdown, samples
 from rlheals.markup import Block, inline, to_html, to_markdown
 from rlheals.profiles import Profile
 from rlheals.store import Store
@@ -80,9 +80,13 @@ def report(
         make_folder(out.absolute())
     results = chapters.project_root() / results  # as the chapter finds it
     chapter = chapters.sft(profile, seeds, workers, results, store, quiet)
-    drawn = [draw(figure, chapter) for figure in figures.SFT]
-    files = {**figure_files(drawn), **snippets(chapter, drawn[0], results, out.name)}
-    files[INDEX] = index_page(chapter, drawn, results)
+    drawn, parts, gallery = (
+        [draw(figure, chapter) for figure in figures.SFT],
+        facts(chapter, results),
+        samples(),
+    )
+    files = {**figure_files(drawn), **snippets(parts, drawn[0], gallery, out.name)}
+    files[INDEX] = index_page(chapter.profile, parts, drawn, gallery)
     for name, data in files.items():
         atomic_write(out / name, data)
     absent = tuple(one.sentence for one in drawn if isinstance(one, Absent))
@@ -109,16 +113,22 @@ def figure_files(drawn: Sequence[Figure]) -> dict[str, bytes | str]:
     return files
 
 
-def snippets(chapter: SFTChapter, front: Figure, results: Path, folder: str) -> dict[str, bytes | str]:
-    """The markdown that the book's pages include. `folder`: where the images lie as seen from those pages."""
-    blocks: dict[str, list[Block]] = {
-        "claims_table.md": pages.claims_table(pages.outcome(results)),
-        "run_facts.md": pages.run_facts(chapter),
-        "profiles.md": pages.profiles_table(),
-        "recorded.md": pages.recorded_page(results),
+def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
+    """The generated parts that are paragraphs and tables, by the name of their snippet."""
+    return {
+        "claims_table": pages.claims_table(pages.outcome(results)),
+        "run_facts": pages.run_facts(chapter),
+        "recorded": pages.recorded_page(results),
+        "profiles": pages.profiles_table(),
     }
-    files: dict[str, bytes | str] = {name: to_markdown(part) for name, part in blocks.items()}
-    files["gallery.md"] = gallery_markdown(samples())
+
+
+def snippets(
+    parts: dict[str, list[Block]], front: Figure, gallery: list[Sample], folder: str
+) -> dict[str, bytes | str]:
+    """The markdown that the book's pages include. `folder`: where the images lie as seen from those pages."""
+    files: dict[str, bytes | str] = {f"{name}.md": to_markdown(part) for name, part in parts.items()}
+    files["gallery.md"] = gallery_markdown(gallery)
     if isinstance(front, Drawn):
         files[f"{FRONT}.svg"] = front.svg
         files[f"{FRONT}.md"] = (
@@ -130,28 +140,30 @@ def snippets(chapter: SFTChapter, front: Figure, results: Path, folder: str) -> 
     return files
 
 
-def index_page(chapter: SFTChapter, drawn: Sequence[Figure], results: Path) -> str:
+def index_page(
+    profile: Profile, parts: dict[str, list[Block]], drawn: Sequence[Figure], gallery: list[Sample]
+) -> str:
     """One HTML page with everything in it: it loads no other file."""
     boxes = "\n".join(
         one._repr_html_() if isinstance(one, Drawn) else f'<p class="note">{inline(one.sentence)}</p>'
         for one in drawn
     )
     sections = {
-        "What holds so far": to_html(pages.claims_table(pages.outcome(results))),
+        "What holds so far": to_html(parts["claims_table"]),
         "Figures": boxes,
-        "This run": to_html(pages.run_facts(chapter)),
-        "The recorded study": to_html(pages.recorded_page(results)),
-        "Twenty prompts, answers and verdicts": gallery_html(samples()),
-        "Profiles": to_html(pages.profiles_table()),
+        "This run": to_html(parts["run_facts"]),
+        "The recorded study": to_html(parts["recorded"]),
+        "Twenty prompts, answers and verdicts": gallery_html(gallery),
+        "Profiles": to_html(parts["profiles"]),
     }
-    title = f"RL fine-tuning heals OOD forgetting in SFT: report, profile {chapter.profile.name}"
+    title = f"RL fine-tuning heals OOD forgetting in SFT: report, profile {profile.name}"
     body = "\n".join(f"<h2>{html.escape(name)}</h2>\n{part}" for name, part in sections.items())
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         f"<h1>{html.escape(title)}</h1>\n"
-        f'<p class="note">{html.escape(chapter.profile.about)}</p>\n{body}\n</body>\n</html>\n'
+        f'<p class="note">{html.escape(profile.about)}</p>\n{body}\n</body>\n</html>\n'
     )
 
 

@@ -1,0 +1,409 @@
+"""The report: works from nothing, invents nothing, loads nothing; snippets, gallery, model card and README agree."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from lab_helpers import study_of
+
+from rlheals import pages, report, tables
+from rlheals.card import model_card
+from rlheals.claims import judge, read_claims
+from rlheals.cli import main
+from rlheals.drawing import Drawn
+from rlheals.errors import BadInput
+from rlheals.gallery import gallery_html, gallery_markdown, samples
+from rlheals.markup import Table, inline, to_html, to_markdown
+from rlheals.models import SHIPPED_BASE
+from rlheals.pages import README_BEGIN, README_END
+from rlheals.profiles import PROFILES, load_profile
+from rlheals.record import MANIFEST, Recorded, RecordedRun, _sha256
+from rlheals.sources import code_hash
+from rlheals.tables import Tables, concat
+from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.verifier import REWARDS
+
+ROOT = Path(__file__).resolve().parents[1]
+CLAIMS = read_claims()
+TINY = """name: tiny
+about: For tests.
+evaluated: [0, 2, 4]
+rule_steps: [4]
+rule_hands: 1
+sft: {checkpoints: [0, 2, 4], batch: 4, loss_examples: 4}
+evaluate: {hands: 4, attempts: 2}
+"""
+
+
+# --- a report from an empty folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `rlheals report` ran with nothing else there; the report is in `out`."""
+    folder = tmp_path_factory.mktemp("empty")
+    (folder / "tiny.yaml").write_text(TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("RLHEALS_STORE", str(folder / ".rlheals"))
+        assert main(["report", "--profile", "tiny.yaml", "--out", "out", "--json"]) == 0
+    return folder
+
+
+def test_nothing_else_is_written(made: Path) -> None:
+    assert {path.name for path in made.iterdir()} == {"tiny.yaml", ".rlheals", "out"}
+
+
+def test_every_snippet_that_the_book_includes_is_written(made: Path) -> None:
+    included: set[str] = set()
+    for page in (ROOT / "book").glob("*.md"):
+        included |= set(re.findall(r"^```\{include\} _generated/(\S+)$", page.read_text(), flags=re.M))
+    assert len(included) >= 6
+    for name in included:
+        text = (made / "out" / name).read_text()
+        assert text.strip()
+        assert not re.search(r"^#|^\(.*\)=$|^:name:|^:label:", text, flags=re.M), (
+            f"{name} may be on two pages"
+        )
+
+
+def test_without_a_recorded_study_claims_have_margins_and_no_numbers(made: Path) -> None:
+    text = (made / "out/claims_table.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert text.startswith("No recorded study")
+    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [one.sentence for one in CLAIMS.claims]
+    for row, claim in zip(rows, CLAIMS.claims, strict=True):
+        *_, margin, _, verdict = row.removesuffix(" |").split(" | ")
+        assert float(margin) == claim.margin
+        assert verdict == "no verdict yet"
+    assert "No recorded study" in (made / "out/recorded.md").read_text()
+
+
+def test_figures_are_images_with_their_data(made: Path) -> None:
+    images = sorted(path.stem for path in (made / "out").glob("sft-*.svg"))
+    assert images == sorted(path.stem for path in (made / "out").glob("*.csv"))
+    assert len(images) >= 8
+    for name in images:
+        assert ElementTree.parse(made / "out" / f"{name}.svg").getroot().tag.endswith("svg")
+        assert len(pd.read_csv(made / "out" / f"{name}.csv")) > 0
+
+
+def test_front_picture_is_found_from_the_page_above(made: Path) -> None:
+    text = (made / "out/front_picture.md").read_text()
+    (target,) = re.findall(r"\{figure\} (\S+)", text)
+    assert (made / target).read_bytes() == (made / "out/sft-accuracy.svg").read_bytes()
+
+
+class Page(HTMLParser):
+    """Collects addresses, ids and text of a page, and notices tags that are not closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_index_is_one_self_contained_page(made: Path) -> None:
+    text = (made / "out/index.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.addresses
+    assert all(address.startswith("data:") for address in page.addresses)
+    assert not re.search(r"@import|url\(", text)
+    for claim in CLAIMS.claims:
+        assert claim.sentence in page.words
+    assert "Twenty prompts" in page.words
+    assert text.count("<figure") == len(list((made / "out").glob("sft-*.svg")))
+
+
+def test_a_figure_that_needs_the_recorded_study_becomes_a_sentence(made: Path) -> None:
+    assert not (made / "out/sft-sensitivity.svg").exists()
+    assert "The figure sensitivity is not drawn" in Page((made / "out/index.html").read_text()).words
+
+
+def test_run_facts_name_profile_seed_and_hands(made: Path) -> None:
+    text = (made / "out/run_facts.md").read_text()
+    for fact in ("`tiny`", "| base seeds | 0 |", "sft 4", "ood 4", "up to 2", "torch "):
+        assert fact in text
+    assert str(made) not in text
+
+
+def test_the_same_runs_give_the_same_files(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made)
+    monkeypatch.setenv("RLHEALS_STORE", str(made / ".rlheals"))
+    before = {path.name: path.read_bytes() for path in (made / "out").iterdir()}
+    assert main(["report", "--profile", "tiny.yaml", "--out", "out"]) == 0
+    assert {path.name: path.read_bytes() for path in (made / "out").iterdir()} == before
+
+
+def test_an_absent_figure_does_not_stop_the_report() -> None:
+    def refuses(chapter: object) -> Drawn:
+        raise BadInput("no recorded study")
+
+    def empty(chapter: object) -> Drawn:
+        return Drawn("empty", "Empty", b"<svg/>", pd.DataFrame(), "")
+
+    for figure in (refuses, empty):
+        drawn = report.draw(figure, None)  # type: ignore[arg-type]
+        assert isinstance(drawn, report.Absent)
+        assert report.figure_files([drawn]) == {}
+        assert figure.__name__ in drawn.sentence
+
+
+# --- the recorded study
+
+
+def lab_tables(seed: int) -> Tables:
+    """A made-up seed in which OOD accuracy rises, then falls, while ID accuracy rises and all losses fall."""
+    random = np.random.default_rng(seed)
+    ood = {0: 0.02, 20: 0.35, 1280: 0.03}
+    rising = {0: 0.02, 20: 0.7, 1280: 0.95}
+    accuracy = {
+        step: {
+            "ood": random.random(400) < ood[step],
+            "sft": random.random(400) < rising[step],
+            "held_out": random.random(200) < rising[step] * 0.8,
+        }
+        for step in ood
+    }
+    losses = {name: {0: 3.0, 20: 1.0 + seed / 100, 1280: 0.2} for name in ("train", "test", "ood")}
+    return study_of(accuracy, losses, seed=seed)
+
+
+def write_study(
+    results: Path, seeds: tuple[int, ...], decodes: int = CLAIMS.study.decodes, code: str = ""
+) -> Path:
+    """A recorded study of the profile that the claims name, in the form that `rlheals study` gives it."""
+    profile = load_profile(CLAIMS.study.profile, {"decodes": decodes}).model_dump(mode="json")
+    for seed in seeds:
+        folder = results / CLAIMS.study.profile / f"seed-{seed}"
+        tables.write(lab_tables(seed), folder)
+        manifest = Recorded(
+            profile=profile,
+            seed=seed,
+            started="2026-01-01T00:00:00Z",
+            machine={"kind": "cpu", "model": "Some CPU", "isa": "avx2", "threads": 1},
+            versions={"torch": "2.0"},
+            runs=(
+                RecordedRun(
+                    stage="evaluate",
+                    id="0" * 64,
+                    seed=seed,
+                    code_hash=code or code_hash("rlheals.evaluate"),
+                    seconds=90.0,
+                ),
+            ),
+            files={file.name: _sha256(file) for file in folder.glob("*.parquet")},
+        )
+        (folder / MANIFEST).write_text(manifest.model_dump_json())
+    return results
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("results"), CLAIMS.study.seeds)
+
+
+def test_claims_table_shows_interval_margin_seeds_and_verdict(results: Path) -> None:
+    table = pages.claims_table(pages.outcome(results))[0]
+    assert isinstance(table, Table)
+    judged = judge(CLAIMS, concat([lab_tables(seed) for seed in CLAIMS.study.seeds]))
+    assert len({one.verdict for one in judged}) >= 2
+    for row, one in zip(table.rows, judged, strict=True):
+        sentence, estimate, margin, seeds, verdict = row
+        assert sentence == one.claim.sentence
+        assert estimate == f"{one.interval:.3f} {one.claim.unit}"
+        assert float(margin) == one.claim.margin
+        assert seeds == "1-5"
+        assert verdict == f"**{one.verdict}**"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "decodes", "says"),
+    [
+        (CLAIMS.study.seeds[:-1], CLAIMS.study.decodes, "1-4 with 2 decodes"),
+        (CLAIMS.study.seeds, CLAIMS.study.decodes - 1, "1-5 with 1 decodes"),
+    ],
+)
+def test_an_incomplete_study_gives_no_verdict(
+    seeds: tuple[int, ...], decodes: int, says: str, tmp_path: Path
+) -> None:
+    blocks = pages.claims_table(pages.outcome(write_study(tmp_path, seeds, decodes)))
+    assert "not complete" in blocks[0]
+    assert says in blocks[0]
+    assert not re.search(r"\*\*|\[-?\d", to_markdown(blocks))
+
+
+def test_a_damaged_study_is_refused(results: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "results"
+    shutil.copytree(results, copy)
+    file = copy / "lab/seed-2/episodes.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(BadInput, match=r"seed-2.*episodes.parquet"):
+        pages.outcome(copy)
+
+
+def test_claims_command_agrees_with_the_table(results: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["claims", "--results", str(results), "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    table = to_markdown(pages.claims_table(pages.outcome(results)))
+    assert found["missing_seeds"] == []
+    for claim in found["claims"]:
+        at = claim["interval"]
+        shown = f"{claim['sentence']} | {at['estimate']:.3f} [{at['low']:.3f}, {at['high']:.3f}]"
+        assert shown.replace("-0.000", "0.000") in table
+        assert f"**{claim['verdict']}**" in table
+
+
+@pytest.mark.parametrize(("code", "stale"), [("", False), ("0" * 64, True)])
+def test_recorded_page_says_when_code_has_changed(code: str, stale: bool, tmp_path: Path) -> None:
+    text = to_markdown(pages.recorded_page(write_study(tmp_path, (1, 2), code=code)))
+    assert "| `lab` | 1-2 | 2 | 2 | 3 | Some CPU (avx2) | torch 2.0 |" in text
+    assert ("**Stale:**" in text) == stale
+    if stale:
+        assert "`evaluate` (lab seeds 1-2)" in text
+
+
+# --- README
+
+
+def test_readme_part_is_replaced_and_the_rest_kept(results: Path, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# Title\n\n{README_BEGIN}\noutdated\n{README_END}\n\nend\n")
+    assert report.update_readme(readme, results)
+    text = readme.read_text()
+    assert text.startswith(f"# Title\n\n{README_BEGIN}\n| claim |")
+    assert text.endswith(f"{README_END}\n\nend\n")
+    assert "outdated" not in text
+    assert not report.update_readme(readme, results)
+    assert readme.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        README_BEGIN,
+        README_END,
+        f"{README_END} {README_BEGIN}",
+        f"{README_BEGIN}{README_BEGIN}{README_END}",
+    ],
+)
+def test_readme_without_both_markers_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="claims:"):
+        pages.rewritten_readme(text, "table")
+
+
+@pytest.mark.skipif(not (ROOT / "results/lab").is_dir(), reason="no recorded study is committed")
+def test_readme_agrees_with_the_recorded_study() -> None:
+    text = (ROOT / "README.md").read_text()
+    table = to_markdown(pages.claims_table(pages.outcome(ROOT / "results")))
+    assert pages.rewritten_readme(text, table) == text, "run: rlheals report --readme README.md"
+
+
+# --- gallery
+
+
+def test_gallery_is_what_the_verifier_says() -> None:
+    drawn, task = samples(), GeneralPoints()
+    assert len(drawn) == 20
+    assert len({sample.item.id for sample in drawn}) == 20
+    wanted = {(category, rule) for category in REWARDS for rule in ("id", "ood")}
+    assert {(sample.verdict.category, sample.item.rule.name) for sample in drawn} == wanted
+    for sample in drawn:
+        assert sample.verdict == task.grade(sample.item, sample.reply)
+        assert sample.verdict.reward == REWARDS[sample.verdict.category]
+        assert sample.prompt == task.prompt(sample.item)
+        assert json.loads(sample.reply)["cards"] == list(sample.item.hand)
+    assert samples() == drawn
+    assert samples(seed=1) != drawn
+
+
+def test_gallery_shows_prompt_reply_and_verdict_of_every_sample() -> None:
+    drawn = samples()
+    markdown, page = gallery_markdown(drawn), Page(gallery_html(drawn))
+    assert page.open == []
+    assert markdown.count("````{dropdown}") == 20
+    for sample in drawn:
+        assert sample.prompt in markdown
+        assert sample.prompt in page.words
+        assert sample.reply in markdown
+        assert sample.reply in page.words
+        assert sample.verdict.feedback in page.words
+        assert sample.verdict.feedback in markdown.replace("\\", "")
+
+
+# --- markup, profiles, model card
+
+
+def test_markup_escapes() -> None:
+    table = Table(("a|b", "<i>"), (("**x**", "`<y>`"),))
+    assert to_markdown([table]).splitlines()[0] == "| a\\|b | <i> |"
+    page = Page(to_html(["<script>", table]))
+    assert page.open == []
+    assert "<script>" in page.words
+    assert inline("`a` **b** <") == "<code>a</code> <strong>b</strong> &lt;"
+
+
+def test_profiles_table_has_every_setting_with_its_value() -> None:
+    about, settings, variants = pages.profiles_table()
+    assert isinstance(about, Table)
+    assert isinstance(settings, Table)
+    assert isinstance(variants, Table)
+    values = {row[0].strip("`"): row[2:] for row in settings.rows}
+    for place, profile in enumerate(PROFILES.values()):
+        for name, shown in values.items():
+            value = profile
+            for part in name.split("."):
+                value = getattr(value, part)
+            numbers = re.findall(r"[\d.]+", shown[place].replace(",", ""))
+            if isinstance(value, int | float):
+                assert [float(number) for number in numbers] == [value]
+            elif isinstance(value, tuple) and value and isinstance(value[0], int):
+                assert tuple(int(part.replace(",", "")) for part in shown[place].split(", ")) == value
+
+
+def test_shipped_card_is_the_one_that_its_files_give() -> None:
+    card = (SHIPPED_BASE / "README.md").read_text()
+    assert card == model_card(SHIPPED_BASE, PROFILES["lab"].pretrain, 0)
+    assert _sha256(SHIPPED_BASE / "model.safetensors") in card
+
+
+def test_card_follows_weights_and_history(tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(SHIPPED_BASE, folder)
+    settings = PROFILES["lab"].pretrain
+    before = model_card(folder, settings, 3)
+    assert "seed 3" in before
+    assert "enters no verdict" not in before
+    (folder / "model.safetensors").write_bytes(b"other")
+    assert model_card(folder, settings, 3) != before
+    for damage in ("[]", "{}", "words", '[{"step": 1}]'):
+        (folder / "ability.json").write_text(damage)
+        with pytest.raises(BadInput, match=r"ability\.json"):
+            model_card(folder, settings, 3)
+    shutil.copy(SHIPPED_BASE / "ability.json", folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(BadInput, match=r"model\.safetensors"):
+        model_card(folder, settings, 3)
