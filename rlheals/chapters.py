@@ -105,7 +105,9 @@ def project_root() -> Path:
     """
     here = Path.cwd()
     marks = (record.FOLDER, Path(STORE_FOLDER))
-    return next((path for path in (here, *here.parents) if any((path / mark).is_dir() for mark in marks)), here)
+    return next(
+        (path for path in (here, *here.parents) if any((path / mark).is_dir() for mark in marks)), here
+    )
 
 
 def recorded_study(name: str, results: Path) -> tuple[Tables | None, list[Recorded]]:
