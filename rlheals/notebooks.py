@@ -188,9 +188,8 @@ def execute(
                 f"notebook {notebook.name}, cell {where}: {what} (executed copy: {failed})", error.ename
             ) from None
         except DeadKernelError:
-            running = next(
-                _name(cell) for cell in _read(copy).cells if cell.get("execution_count", 0) is None
-            )
+            begun = [cell for cell in _read(copy).cells if cell.metadata.papermill.get("status") != "pending"]
+            running = _name(begun[-1])
             raise NotebookFailed(
                 f"notebook {notebook.name}, cell {running}: the kernel died (killed, or out of memory)",
                 "DeadKernelError",
