@@ -70,7 +70,7 @@ def run(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedP
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
     )
 
 
