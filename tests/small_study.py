@@ -23,7 +23,7 @@ SMALL = Profile(
     pretrain=PretrainSettings(
         model=TINY, ability=None, min_steps=0, max_steps=2, check_every=2, panel_hands=16, batch_tokens=512
     ),
-    sft=SFTSettings(checkpoints=(0, 3), batch=4, loss_examples=8),
+    sft=SFTSettings(checkpoints=(0, 3, 5), batch=4, loss_examples=8),
     evaluate=EvaluateSettings(
         splits=("held_out", "ood"), hands=3, attempts=2, sampling=Sampling(max_new_tokens=6)
     ),

@@ -67,7 +67,7 @@ CENSUSES = {name for name in ALL if name.startswith("census")}
         ({"pretrain__model__layers": 3}, ALL),
         ({"sft__learning_rate": 1e-5}, ALL - {"base"}),
         ({"sft__batch": 5}, ALL - {"base"}),
-        ({"sft__checkpoints": [0, 2, 3]}, ALL - {"base"}),
+        ({"sft__checkpoints": [0, 2, 3, 5]}, ALL - {"base"}),
         ({"evaluate__sampling__temperature": 1.0}, CENSUSES | {"rules 3"}),
         ({"evaluate__attempts": 3}, CENSUSES | {"rules 3"}),
         ({"evaluate__hands": 4}, CENSUSES),
