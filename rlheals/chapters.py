@@ -9,9 +9,10 @@ from pathlib import Path
 from rlheals import record, tables
 from rlheals.claims import Judged, judge, read_claims
 from rlheals.errors import BadInput
+from rlheals.places import project_root
 from rlheals.profiles import VARIANTS, Profile, load_profile
 from rlheals.record import Recorded
-from rlheals.store import STORE_FOLDER, Store, default_store
+from rlheals.store import Store, default_store
 from rlheals.study import compute, plan
 from rlheals.tables import Tables
 
@@ -29,9 +30,13 @@ class SFTChapter:
     code: str
 
     def judged(self) -> list[Judged]:
-        """The claims with their verdicts, from the recorded study; empty when it does not hold all decided seeds."""
+        """The claims with their verdicts; empty unless the recorded study is the one that was decided on."""
         claims = read_claims()
-        if self.recorded is None or not set(claims.study.seeds) <= set(self.recorded.seeds):
+        decided = claims.study
+        if self.recorded is None or self.profile.name != decided.profile:
+            return []
+        decodes = int(self.recorded.episodes["decode"].max()) + 1
+        if not set(decided.seeds) <= set(self.recorded.seeds) or decodes < decided.decodes:
             return []
         return judge(claims, self.recorded)
 
@@ -95,18 +100,6 @@ def sft(
         variants=variant_studies(results) if recorded is not None else {},
         minutes=sum(run.manifest.seconds for run in runs) / 60,
         code=runs[-1].manifest.code_hash,
-    )
-
-
-def project_root() -> Path:
-    """The nearest folder from the current one upwards with a recorded study or a store, else the current one.
-
-    So a notebook finds both, whether it was started in `notebooks/` or at the top.
-    """
-    here = Path.cwd()
-    marks = (record.FOLDER, Path(STORE_FOLDER))
-    return next(
-        (path for path in (here, *here.parents) if any((path / mark).is_dir() for mark in marks)), here
     )
 
 

@@ -207,9 +207,7 @@ def make_trimmed(chapter: Path, copy: Path) -> Path:
 
     book = nbformat.read(chapter, as_version=4)
     book.cells = [cell for cell in book.cells if cell.metadata.get("name") in ("exact", "shipped")]
-    setup = nbformat.v4.new_code_cell(
-        "from rlheals import checks as regression", id="setup", metadata={"name": "setup"}
-    )
+    setup = nbformat.v4.new_code_cell("from rlheals import checks", id="setup", metadata={"name": "setup"})
     book.cells.insert(0, setup)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / copy.name

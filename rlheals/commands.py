@@ -19,9 +19,9 @@ from rlheals import evaluate, pages, record, sft, study
 from rlheals.adopt import WEIGHTS, weights_hash
 from rlheals.atomic import fsync_file, fsync_folder, make_folder, told
 from rlheals.card import model_card
-from rlheals.chapters import project_root
 from rlheals.claims import read_claims
 from rlheals.errors import BadInput
+from rlheals.places import project_root
 from rlheals.profiles import VARIANTS, Profile, load_profile, validated, variant
 from rlheals.runs import Run, RunSpec, digest_of
 from rlheals.stage import Work

@@ -105,7 +105,7 @@ def examine_environment() -> dict[str, str | None]:
 
 def examine_store() -> tuple[dict[str, Any], list[str]]:
     """State of the store and of the disk it lies on; what would stop a run."""
-    from rlheals.chapters import project_root
+    from rlheals.places import project_root
     from rlheals.store import StoreError, default_store
 
     store, problems = default_store(project_root()), []
@@ -127,8 +127,8 @@ def examine_store() -> tuple[dict[str, Any], list[str]]:
 
 def examine_profiles(results: Path) -> list[dict[str, Any]]:
     """What each profile runs for one fresh seed, how much of it is in the store, and what it took when recorded."""
-    from rlheals.chapters import project_root
     from rlheals.pages import recorded_manifests
+    from rlheals.places import project_root
     from rlheals.profiles import PROFILES
     from rlheals.store import default_store
     from rlheals.study import plan

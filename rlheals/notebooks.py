@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rlheals.atomic import atomic_write, make_folder
 from rlheals.errors import BadInput
+from rlheals.places import project_root
 from rlheals.profiles import load_profile, validated
 
 PARAMETERS = "parameters"
@@ -53,14 +54,13 @@ class NotebookParameters(BaseModel):
     seeds: tuple[Seed, ...] | None = Field(None, description="base seeds; None: those of the profile")
     workers: int = Field(2, strict=True, ge=1, le=256, description="processes that compute")
     results: Path = Field(Path("results"), description="folder of the recorded study")
-    checks: bool = Field(True, strict=True, description="run the regression checks at the end")
 
     @field_validator("seeds", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return [value] if isinstance(value, int) else value  # pydantic calls the validator below first
 
-    @field_validator("seeds", "workers", "checks", mode="before")
+    @field_validator("seeds", "workers", mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -162,7 +162,7 @@ def execute(
     from papermill.exceptions import PapermillExecutionError
 
     source = _read(notebook)
-    root = cwd or project_root(notebook)
+    root = cwd or project_root(notebook.absolute().parent)
     with contextlib.chdir(root):
         given = _check(source, notebook.name, parameters or {})
     failed = out.with_name(f"{out.stem}.failed.ipynb")
@@ -197,11 +197,6 @@ def execute(
         atomic_write(out, _clean(executed))
     failed.unlink(missing_ok=True)
     return out
-
-
-def project_root(notebook: Path) -> Path:
-    """The nearest folder above a notebook that holds `results/`, else the current folder."""
-    return next((path for path in notebook.absolute().parents if (path / "results").is_dir()), Path.cwd())
 
 
 def _read(notebook: Path) -> Any:

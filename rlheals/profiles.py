@@ -148,7 +148,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _set(data: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split(".")
     for parent in parents:
-        inner = data.get(parent)
+        inner = data.setdefault(parent, {})
         if not isinstance(inner, dict):
             raise BadInput(f"{path}: {parent} is not a group of settings")
         data = inner

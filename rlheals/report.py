@@ -14,6 +14,7 @@ from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
 from rlheals.gallery import Sample, gallery_html, gallery_markdown, samples
 from rlheals.markup import Block, inline, to_html, to_markdown
+from rlheals.places import project_root
 from rlheals.profiles import Profile
 from rlheals.store import Store
 
@@ -78,7 +79,7 @@ def report(
         raise BadInput(f"--out {str(out)!r}: is not a folder")
     with told("make the report's folder", out.absolute().parent):
         make_folder(out.absolute())
-    results = chapters.project_root() / results  # as the chapter finds it
+    results = project_root() / results  # as the chapter finds it
     chapter = chapters.sft(profile, seeds, workers, results, store, quiet)
     drawn, parts, gallery = (
         [draw(figure, chapter) for figure in figures.SFT],
@@ -176,7 +177,7 @@ def update_readme(readme: Path, results: Path) -> bool:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise BadInput(f"--readme {str(readme)!r}: {reason}") from None
-    table = to_markdown(pages.claims_table(pages.outcome(chapters.project_root() / results)))
+    table = to_markdown(pages.claims_table(pages.outcome(project_root() / results)))
     new = pages.rewritten_readme(text, table)
     if new != text:
         atomic_write(readme, new)

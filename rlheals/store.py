@@ -26,13 +26,12 @@ from rlheals.atomic import StoreError, as_store_error, atomic_write, fsync_folde
 from rlheals.errors import BadInput
 from rlheals.janitor import StoreReport
 from rlheals.machine import this_machine
+from rlheals.places import STORE_FOLDER
 from rlheals.runs import Manifest, Run, RunSpec, key_of, library_versions, open_run, seal
 
 __all__ = ["Run", "RunSpec", "Store", "StoreError", "Workspace", "atomic_write", "default_store"]
 
 _RUN_ID = re.compile(r"[0-9a-f]{64}")
-
-STORE_FOLDER = ".rlheals"
 
 Echo = Callable[[str], None]
 Compute = Callable[["Workspace"], None]

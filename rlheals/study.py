@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -122,7 +123,9 @@ def compute(
     waiting = dict(zip(keys, wanted, strict=True))
     running: dict[Future[list[str]], str] = {}
     with (
-        ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_one_thread) as pool,
+        ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), initializer=_prepare_worker
+        ) as pool,
         tqdm(total=len(waiting), unit="run", disable=_no_bar(quiet), dynamic_ncols=True) as bar,
     ):
         try:
@@ -172,10 +175,12 @@ def _no_bar(quiet: bool) -> bool | None:
     return True if quiet or os.environ.get("CI") else None
 
 
-def _one_thread() -> None:
+def _prepare_worker() -> None:
+    """One thread per process; a polite kill unwinds, so that no temporary folder is left."""
     import torch
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def _in_worker(spec: RunSpec, root: str) -> list[str]:

@@ -13,7 +13,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
 
 from rlheals.errors import BadInput
-from rlheals.notebooks import NotebookFailed, NotebookParameters, execute, parameters, project_root
+from rlheals.notebooks import NotebookFailed, NotebookParameters, execute, parameters
+from rlheals.places import project_root
 
 PARAMETERS = ("parameters", 'profile = "lab"\nseeds = None\nworkers = 2  # processes', ["parameters"])
 
@@ -50,10 +51,8 @@ def test_seeds_may_be_a_list_a_number_or_text(seeds):
 
 
 def test_text_is_read_as_yaml_only_where_no_text_is_meant():
-    found = parameters(
-        {"profile": "smoke", "results": "1", "workers": "3", "checks": "false", "seeds": "null"}
-    )
-    assert found == NotebookParameters(profile="smoke", results="1", workers=3, checks=False, seeds=None)
+    found = parameters({"profile": "smoke", "results": "1", "workers": "3", "seeds": "null"})
+    assert found == NotebookParameters(profile="smoke", results="1", workers=3, seeds=None)
 
 
 def test_what_a_kernel_and_imports_define_is_let_be():
@@ -84,7 +83,6 @@ def test_what_a_kernel_and_imports_define_is_let_be():
         ({"workers": 0}, "workers"),
         ({"workers": None}, "workers"),
         ({"workers": 2.0}, "workers"),
-        ({"checks": 1}, "checks"),
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_is_named_on_one_line(given, named):
@@ -95,7 +93,7 @@ def test_a_wrong_parameter_is_named_on_one_line(given, named):
 
 
 def test_an_unknown_parameter_is_told_what_is_accepted():
-    with pytest.raises(BadInput, match=r"accepted: profile, seeds, workers, results, checks$"):
+    with pytest.raises(BadInput, match=r"accepted: profile, seeds, workers, results$"):
         parameters({"profil": "lab"})
 
 
@@ -148,13 +146,16 @@ def test_what_is_no_notebook_is_named(tmp_path, text):
         execute(tmp_path / "none.ipynb", tmp_path / "b.ipynb")
 
 
-def test_the_project_root_holds_results(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    inside = tmp_path / "book" / "notebooks" / "a.ipynb"
-    inside.parent.mkdir(parents=True)
-    assert project_root(inside) == tmp_path
-    (tmp_path / "book" / "results").mkdir()
-    assert project_root(inside) == tmp_path / "book"
+def test_the_project_root_is_the_nearest_project(tmp_path, monkeypatch):
+    inside = tmp_path / "paper" / "notebooks"
+    inside.mkdir(parents=True)
+    (tmp_path / "results").mkdir()
+    assert project_root(inside) == inside, "a folder that happens to be called results is no project"
+    (tmp_path / "paper" / "results").mkdir()
+    assert project_root(inside) == tmp_path / "paper"
+    (inside / ".rlheals").mkdir()
+    monkeypatch.chdir(inside)
+    assert project_root() == inside
 
 
 # --- execute: with kernels
