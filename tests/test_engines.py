@@ -132,6 +132,21 @@ def test_logprobs_and_entropies_are_those_of_the_full_forward_pass(
         assert np.abs(generation.entropies - entropy.numpy()).max() < LAST_BITS
 
 
+def test_every_sampled_token_is_drawn_with_the_noise_of_its_own_key_and_position(
+    engine: HFEngine, asked
+) -> None:
+    prompts, keys = asked
+    drawn = 0
+    for prompt, key, made in zip(prompts, keys, engine.generate(prompts, keys, WARM), strict=True):
+        logits = plain_logits(engine.model, [*prompt, *made.tokens])[len(prompt) - 1 : -1]
+        cumulative = torch.softmax(logits / WARM.temperature, -1).cumsum(-1)
+        for row, token, noise in zip(cumulative, made.tokens, uniforms(key, len(made.tokens)), strict=True):
+            below = float(row[token - 1]) if token else 0.0
+            assert below - LAST_BITS <= noise <= float(row[token]) + LAST_BITS
+            drawn += 1
+    assert drawn > 1500
+
+
 def test_other_batch_shapes_move_the_last_bits_and_flip_no_token(
     base: PreTrainedModel, dialect: Compact, asked
 ) -> None:

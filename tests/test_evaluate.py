@@ -281,6 +281,32 @@ def test_tables_of_an_engine_that_is_always_right_or_always_wrong(
         assert {part["within_five"] for part in report.values()} == {float(solved)}
 
 
+def test_an_episode_is_played_again_whenever_any_attempt_of_it_was_plain(
+    dialect: Compact, task: GeneralPoints
+) -> None:
+    """Plain and right at attempt p, in the wanted layout and right at attempt t; unreadable at all others."""
+    items = task.items("ood")[:36]
+    ats = [(plain, target) for plain in range(6) for target in range(6)]  # 0: at none
+    by_key = {f"0/{item.id}": (item, *at) for item, at in zip(items, ats, strict=True)}
+
+    def script(key: str, attempt: int) -> list[int]:
+        item, plain, target = by_key[key]
+        values = item.rule.values(item.hand)
+        if attempt + 1 in (plain, target):
+            layout = "target" if attempt + 1 == target else "plain"
+            return dialect.answer(values, canonical_solution(values), layout)
+        return dialect.encode(f"answer {END}")
+
+    attempts = attempts_table(
+        FakeEngine(dialect.tokenizer, script), dialect, task, items, EvaluateSettings(), 0
+    )
+    episodes = episodes_table(attempts)
+    assert episodes["solved_at"].tolist() == [target for _, target in ats]
+    either = [min((at for at in pair if at), default=0) for pair in ats]
+    assert episodes["solved_at_either"].tolist() == either
+    assert (attempts.groupby(["item", "protocol"])["attempt"].max() <= 5).all()
+
+
 def test_a_random_model_runs_through_and_solves_nothing(tmp_path: Path, dialect: Compact) -> None:
     models.save(tmp_path / "m" / "base", models.create(TINY, dialect.tokenizer, 0), dialect.tokenizer)
     settings = EvaluateSettings(splits=("ood",), hands=5, sampling=Sampling(temperature=1))
