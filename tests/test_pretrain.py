@@ -194,6 +194,26 @@ def test_the_panel_is_always_the_same_has_faces_and_never_the_id_or_the_ood_rule
     assert len({item.rule for item in panel}) == 32
 
 
+def test_the_id_and_the_ood_rule_are_passed_over_when_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = np.random.default_rng
+
+    class Scripted:
+        """Draws the OOD rule, the ID rule and then others."""
+
+        def __init__(self, seed: int) -> None:
+            self.inner, self.rules = (
+                real(seed),
+                [(11, 12, 13), (10, 10, 10), (11, 12, 13), (5, 7, 2), (2, 4, 6)],
+            )
+            self.choice = self.inner.choice
+
+        def integers(self, low: int, high: int, size: int) -> tuple[int, ...]:
+            return self.rules.pop(0)
+
+    monkeypatch.setattr(np.random, "default_rng", Scripted)
+    assert [item.rule.name for item in ability_panel(16)] == ["J5-Q7-K2"] * 8 + ["J2-Q4-K6"] * 8
+
+
 def test_the_shipped_base_is_as_able_as_its_card_says(base: PreTrainedModel, dialect: Compact) -> None:
     recorded = json.loads((models.SHIPPED_BASE / "ability.json").read_text())
     wanted = PretrainSettings()

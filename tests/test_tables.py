@@ -58,6 +58,9 @@ def test_categories_count_every_attempt_once(made: SimpleNamespace) -> None:
         assert mine["tokens"].sum() == attempts["tokens"].sum()
         assert mine["reward"].sum() == pytest.approx(attempts["reward"].sum())
         assert mine["entropy"].sum() == pytest.approx(attempts["entropy"].sum())
+        for column in ("category", "read_as", "split", "protocol"):
+            counted = mine.groupby(column, observed=True)["attempts"].sum()
+            assert counted.to_dict() == attempts[column].value_counts().to_dict()
         first = mine[(mine["protocol"] == "target") & (mine["attempt"] == 1)]
         assert first["attempts"].sum() == 2 * 3
 
