@@ -203,9 +203,10 @@ def loss_regret(curves: Curves, set: str) -> float:
 
 
 def format_lead(curves: Curves, share: float) -> float:
-    """log2(OOD peak / first step after which first tries on OOD hands with an unreadable answer stay below `share`).
+    """log2(OOD peak / first step at which the share of unreadable first tries on OOD hands is below `share`).
 
-    Never below the share: minus infinity would not average, so the last step counts as the first one below.
+    Whether the share rises again later does not count. If it is never below: minus infinity would not average, so
+    the last step is taken as the first one below.
     """
     rows = curves.episodes[curves.episodes["split"] == "ood"]
     errors = (rows["first"] == "illegal_formula").groupby(rows["step"]).mean().drop(0)

@@ -200,6 +200,21 @@ def study(
     show(done, lambda: [f"{one['profile']}: seeds {one['seeds']}" for one in done], json)
 
 
+@app.command(epilog="Example: rlheals replay results/lab --seed 1")
+def replay(
+    study: Annotated[Path, typer.Argument(help="The folder of a recorded study.")],
+    seed: Seed,
+    workers: Workers = 1,
+    json: Json = False,
+) -> None:
+    """Compute a slice of a recorded seed with today's code; when every value agrees, the study is not stale."""
+    from rlheals.commands import the_store
+    from rlheals.replay import replay as again
+
+    done = again(study, seed, the_store(), workers, say=lambda line: None)
+    show(done.model_dump(mode="json"), lambda: [f"{done.compared:,} values agree"], json)
+
+
 class _Pairs(TyperCommand):
     """A command whose -p takes a name and a value, as papermill's does."""
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations_with_replacement
 from typing import Literal
 
 import numpy as np
 
 from rlheals.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule, canonical_solution, solvable, split_of
 from rlheals.dialects import Compact, Layout
+from rlheals.formula import FormulaError, evaluate
 from rlheals.tasks.base import Item
 
 Variant = Literal["default", "strict"]
@@ -42,8 +44,6 @@ def expert_formula(values: tuple[int, ...]) -> str | None:
 @lru_cache(maxsize=1)
 def held_out() -> frozenset[tuple[int, ...]]:
     """Value multisets (1..10) that neither SFT nor RL may see; `strict` pretraining does not see them either."""
-    from itertools import combinations_with_replacement
-
     multisets = combinations_with_replacement(range(1, 11), 4)
     return frozenset(v for v in multisets if solvable(v) and split_of(v) == "held_out")
 
@@ -125,8 +125,6 @@ class Corpus:
         return tuple(value if index == place else v for index, v in enumerate(values))
 
     def _one_operator_changed(self, formula: str) -> str | None:
-        from rlheals.formula import FormulaError, evaluate
-
         places = [index for index, sign in enumerate(formula) if sign in "+-*/"]
         place = places[self.random.integers(len(places))]
         sign = "+-*/"[self.random.integers(4)]

@@ -16,26 +16,25 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, StaticCache
 
 from rlheals import models
 from rlheals.errors import BadInput
+from rlheals.settings import Float, Int, Settings
 
 
-class Sampling(BaseModel):
+class Sampling(Settings):
     """How the next token is drawn; temperature 0 is greedy.
 
     >>> Sampling(temperature=0).max_new_tokens
     28
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    temperature: float = Field(
+    temperature: Float = Field(
         0.7, ge=0, le=10, description="softmax temperature; 0 takes the likeliest token"
     )
-    max_new_tokens: int = Field(28, ge=1, le=4096, description="an answer longer than this is cut")
+    max_new_tokens: Int = Field(28, ge=1, le=4096, description="an answer longer than this is cut")
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,8 @@ class HFEngine:
         for index, prompt in enumerate(prompts):
             by_length.setdefault(-(-len(prompt) // self.bucket) * self.bucket, []).append(index)
         limit = getattr(self.model.config, "max_position_embeddings", None)
-        longest = max(by_length, default=0) + sampling.max_new_tokens
-        if limit is not None and longest > limit + self.bucket:
+        longest = max(map(len, prompts), default=0) + sampling.max_new_tokens
+        if limit is not None and longest > limit:
             raise BadInput(f"an episode of {longest} tokens does not fit the model's {limit} positions")
         results: list[Generation | None] = [None] * len(prompts)
         for length, indices in sorted(by_length.items()):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, field_validator
 
 from rlheals import models
 from rlheals.atomic import atomic_write
@@ -17,11 +16,12 @@ from rlheals.cards import FACES, ID_RULE, Rule
 from rlheals.dialects import Dialect, Protocol_, dialect_for
 from rlheals.engines import Engine, HFEngine, Sampling
 from rlheals.rollout import Episode, rollout
+from rlheals.settings import Int, Settings
 from rlheals.stage import Work
 from rlheals.tasks.base import Item, Task
 from rlheals.tasks.general_points import GeneralPoints
 
-Split = Literal["sft", "rl", "held_out", "ood", "both_id", "rules"]
+Split = Literal["sft", "rl", "held_out", "ood", "rules"]
 
 PART = 512
 OTHER_RULES = tuple(
@@ -34,16 +34,21 @@ OTHER_RULES = tuple(
 )  # fmt: skip
 
 
-class EvaluateSettings(BaseModel):
+class EvaluateSettings(Settings):
     """What is asked of a checkpoint; the run's seed names the decode (the stream of sampling noise)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: str = Field("base", description="model folder inside the input run, e.g. base or step-00040")
     splits: tuple[Split, ...] = ("sft", "rl", "held_out", "ood")
-    hands: int | None = Field(None, ge=1, description="only the first so many hands of each split; None: all")
-    attempts: int = Field(5, ge=1, le=20, description="attempts per hand, with verifier feedback in between")
+    hands: Int | None = Field(None, ge=1, description="only the first so many hands of each split; None: all")
+    attempts: Int = Field(5, ge=1, le=20, description="attempts per hand, with verifier feedback in between")
     sampling: Sampling = Sampling()
+
+    @field_validator("splits")
+    @classmethod
+    def _some_and_different(cls, splits: tuple[Split, ...]) -> tuple[Split, ...]:
+        if not splits or len(set(splits)) < len(splits):
+            raise ValueError("a list of one or more different splits is accepted")
+        return splits
 
 
 def run(work: Work) -> None:
@@ -164,24 +169,30 @@ def episodes_table(attempts: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(attempts: pd.DataFrame, episodes: pd.DataFrame) -> dict[str, dict[str, object]]:
-    """Accuracies and error shares per split (and of the 529 hands that both rules can solve, when they are there)."""
+    """Accuracies and error shares per split.
+
+    Also of the hands that both rules can solve, under either rule (`both_id`, `both_ood`), as far as they were asked.
+    """
     target = attempts[attempts["protocol"] == "target"]
-    report: dict[str, dict[str, object]] = {}
-    for split, group in episodes.groupby("split", sort=False):
-        rows = target[target["split"] == split]
-        report[str(split)] = {
-            "hands": len(group),
-            "first_try": float((group["solved_at"] == 1).mean()),
-            "within_five": float((group["solved_at"] > 0).mean()),
-            "first_try_either": float((group["solved_at_either"] == 1).mean()),
-            "within_five_either": float((group["solved_at_either"] > 0).mean()),
-            "attempts": len(rows),
-            "mean_reward": float(rows["reward"].mean()),
-            "mean_entropy": float(rows["entropy"].mean()),
-            "categories": {str(k): int(v) for k, v in rows["category"].value_counts().items()},
-        }
-    return report
+    groups = {str(name): group for name, group in episodes.groupby("split", sort=False)}
+    task = GeneralPoints()
+    for name in ("both_id", "both_ood"):
+        common = episodes[episodes["item"].isin([item.id for item in task.items(name)])]
+        groups |= {name: common} if len(common) else {}
+    return {
+        name: _accuracies(group, target[target["item"].isin(group["item"])]) for name, group in groups.items()
+    }
 
 
-def read_episodes(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path / "episodes.parquet")
+def _accuracies(episodes: pd.DataFrame, attempts: pd.DataFrame) -> dict[str, object]:
+    return {
+        "hands": len(episodes),
+        "first_try": float((episodes["solved_at"] == 1).mean()),
+        "within_five": float((episodes["solved_at"] > 0).mean()),
+        "first_try_either": float((episodes["solved_at_either"] == 1).mean()),
+        "within_five_either": float((episodes["solved_at_either"] > 0).mean()),
+        "attempts": len(attempts),
+        "mean_reward": float(attempts["reward"].mean()),
+        "mean_entropy": float(attempts["entropy"].mean()),
+        "categories": {str(k): int(v) for k, v in attempts["category"].value_counts().items()},
+    }

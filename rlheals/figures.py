@@ -72,6 +72,26 @@ def layout_free(chapter: SFTChapter) -> Drawn:
     return _finish(figure, chapter, "sft-layout-free", "Format apart from ability", frames, note)
 
 
+def common_hands(chapter: SFTChapter) -> Drawn:
+    """The hands that both rules can solve, asked under either: the rule changes, the hands do not."""
+    figure, (axis,) = drawing.canvas()
+    frames = []
+    for rule, look in {
+        "id": ("asked with J, Q, K = 10", BLUE),
+        "ood": ("asked with J, Q, K = 11, 12, 13", RED),
+    }.items():
+        frames += _both(axis, chapter, partial(measures.common_hands, rule=rule), look, rule)
+    axis.set_ylim(-0.02, 1.02)
+    axis.set_ylabel("solved within five attempts")
+    axis.legend(fontsize=7)
+    drawing.step_axis(axis, chapter.fresh.steps)
+    note = (
+        "Face-card hands that both rules can solve. The OOD set holds other hands than the ID set; here they are the "
+        "same, so the gap between the curves is that of the rule and of the arithmetic it asks for."
+    )
+    return _finish(figure, chapter, "sft-common-hands", "The same hands under both rules", frames, note)
+
+
 def paper_beside(chapter: SFTChapter) -> Drawn:
     """OOD accuracy of the paper's Llama run beside ours."""
     series = paper_points()["ood_accuracy_llama"]
@@ -268,6 +288,7 @@ def _finish(
 SFT: tuple[Callable[[SFTChapter], Drawn], ...] = (
     accuracy,
     layout_free,
+    common_hands,
     paper_beside,
     losses,
     format_errors,

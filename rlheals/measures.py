@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from rlheals.cards import Rule
+from rlheals.cards import Rule, census
 from rlheals.claims import Curves
 from rlheals.tables import Tables
 
@@ -42,6 +42,13 @@ def accuracy(
     """Share of hands solved; `column="solved_at_either"` accepts either layout."""
     rows = of_split(tables, split)
     return shares(rows, solved(rows[column]))
+
+
+def common_hands(tables: Tables, rule: str) -> pd.DataFrame:
+    """Within-five accuracy on the face-card hands that both rules can solve, asked under one of them (id, ood)."""
+    wanted = {f"{rule}/{'-'.join(hand)}" for hand in census("both")}
+    rows = tables.episodes[tables.episodes["item"].isin(wanted)]
+    return shares(rows, within_five(rows["solved_at"]))
 
 
 def unreadable(tables: Tables, split: str) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import (
@@ -20,26 +20,25 @@ from transformers import (
 from transformers.utils import logging
 
 from rlheals.errors import BadInput
+from rlheals.settings import Int, Settings
 
 logging.disable_progress_bar()  # loading shows nothing worth a bar; long work has bars of its own
 
 SHIPPED_BASE = Path(__file__).parent / "base"
 
 
-class ModelSettings(BaseModel):
+class ModelSettings(Settings):
     """Shape of a lab model (Llama architecture, untied head).
 
     >>> ModelSettings().head_dim
     32
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    hidden: int = Field(64, ge=8, description="width of the residual stream")
-    layers: int = Field(4, ge=1, description="number of decoder layers")
-    heads: int = Field(2, ge=1, description="attention heads; hidden / heads is the head dimension")
-    mlp: int = Field(160, ge=8, description="width of the SwiGLU block")
-    max_tokens: int = Field(256, ge=64, description="longest episode in tokens")
+    hidden: Int = Field(64, ge=8, description="width of the residual stream")
+    layers: Int = Field(4, ge=1, description="number of decoder layers")
+    heads: Int = Field(2, ge=1, description="attention heads; hidden / heads is the head dimension")
+    mlp: Int = Field(160, ge=8, description="width of the SwiGLU block")
+    max_tokens: Int = Field(256, ge=64, description="longest episode in tokens")
 
     @property
     def head_dim(self) -> int:
@@ -49,6 +48,8 @@ class ModelSettings(BaseModel):
     def _divides(self) -> ModelSettings:
         if self.hidden % self.heads:
             raise ValueError(f"hidden={self.hidden} is not a multiple of heads={self.heads}")
+        if self.head_dim % 2:
+            raise ValueError(f"hidden / heads is {self.head_dim}; rotary embeddings need an even number")
         return self
 
 
@@ -123,7 +124,7 @@ def load_weights(model: PreTrainedModel, file: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise BadInput(f"weights {file.name!r}: {_first_line(error)}") from error
     _check_keys(file.name, model, {name: tuple(tensor.shape) for name, tensor in state.items()})
-    model.load_state_dict(state, strict=True, assign=False)
+    model.load_state_dict(state, strict=False)  # checked above; a tied head is not in the file
 
 
 def _placed(model: PreTrainedModel, device: str | torch.device) -> PreTrainedModel:

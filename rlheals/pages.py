@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rlheals import record
+from rlheals import record, replay
 from rlheals.chapters import SFTChapter, recorded_study
 from rlheals.claims import ClaimsFile, Judged, judge, read_claims
 from rlheals.errors import BadInput
@@ -22,6 +22,7 @@ from rlheals.machine import Machine, this_machine
 from rlheals.markup import Block, Table
 from rlheals.profiles import PROFILES, VARIANTS
 from rlheals.record import Recorded
+from rlheals.replay import Replay
 from rlheals.runs import library_versions
 
 README_BEGIN, README_END = "<!-- claims:begin -->", "<!-- claims:end -->"
@@ -199,14 +200,14 @@ def recorded_page(results: Path) -> list[Block]:
             )
         )
     head = ("study", "base seeds", "decodes", "runs", "core-minutes", "machine", "versions")
-    return [Table(head, tuple(rows)), _staleness(studies)]
+    return [Table(head, tuple(rows)), _staleness(studies, replay.read(results))]
 
 
-def _staleness(studies: dict[str, list[Recorded]]) -> str:
+def _staleness(studies: dict[str, list[Recorded]], replays: list[Replay]) -> str:
     stale: dict[str, dict[str, list[int]]] = {}
     for name, manifests in studies.items():
         for one in manifests:
-            for stage in one.stale_stages():
+            for stage in replay.stale_stages(one, replays):
                 stale.setdefault(stage, {}).setdefault(name, []).append(one.seed)
     if not stale:
         return "The code of every stage is still the code that made these numbers."

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from transformers import PreTrainedModel
 
 from rlheals import models
@@ -23,6 +24,7 @@ from rlheals.dialects import Compact
 from rlheals.engines import HFEngine, Sampling
 from rlheals.models import ModelSettings
 from rlheals.rollout import rollout
+from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.tasks.base import Item
 from rlheals.tasks.general_points import GeneralPoints
@@ -30,27 +32,25 @@ from rlheals.tasks.general_points import GeneralPoints
 POOL = 2048
 
 
-class PretrainSettings(BaseModel):
+class PretrainSettings(Settings):
     """How a base is made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: ModelSettings = ModelSettings()
     variant: Variant = Field("default", description="strict: held-out multisets never occur in pretraining")
-    ability: float | None = Field(
+    ability: Float | None = Field(
         0.5, gt=0, le=1, description="stop at this panel accuracy; None: use all steps"
     )
-    min_steps: int = Field(300, ge=0, description="no ability check before this step")
-    max_steps: int = Field(1500, ge=1, description="stop here in any case")
-    check_every: int = Field(50, ge=1, description="steps between ability checks")
-    panel_hands: int = Field(256, ge=16, description="hands in the ability panel")
-    batch_tokens: int = Field(8000, ge=256, description="padded tokens per step")
-    schedule_tokens: int = Field(9_000_000, ge=1, description="tokens over which the cosine would reach zero")
-    learning_rate: float = Field(3e-3, gt=0, description="AdamW peak learning rate")
-    warmup_steps: int = Field(100, ge=0)
-    weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = Field(1.0, gt=0, description="gradient norm")
+    min_steps: Int = Field(300, ge=0, description="no ability check before this step")
+    max_steps: Int = Field(1500, ge=1, description="stop here in any case")
+    check_every: Int = Field(50, ge=1, description="steps between ability checks")
+    panel_hands: Int = Field(256, ge=16, description="hands in the ability panel")
+    batch_tokens: Int = Field(8000, ge=256, description="padded tokens per step")
+    schedule_tokens: Int = Field(9_000_000, ge=1, description="tokens over which the cosine would reach zero")
+    learning_rate: Rate = Field(3e-3, description="AdamW peak learning rate")
+    warmup_steps: Int = Field(100, ge=0)
+    weight_decay: Float = Field(0.01, ge=0)
+    betas: tuple[Decay, Decay] = (0.9, 0.98)
+    clip: Float = Field(1.0, gt=0, description="gradient norm")
 
 
 def run(work: Work) -> None:
@@ -112,7 +112,9 @@ def weighted_loss(model: PreTrainedModel, ids: torch.Tensor, weights: torch.Tens
     return (losses * target).sum() / target.sum()
 
 
-def iter_batches(dialect: Compact, seed: int, settings: PretrainSettings):
+def iter_batches(
+    dialect: Compact, seed: int, settings: PretrainSettings
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of documents of similar length, at most `batch_tokens` padded tokens each, in random order."""
     stream = iter(Corpus(dialect, seed, settings.variant))
     random = np.random.default_rng([seed, 2])

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings
+from rlheals.models import ModelSettings
 from rlheals.pretrain import PretrainSettings
+from rlheals.settings import Int, Settings
 from rlheals.sft import SFTSettings
 
-Settings = TypeVar("Settings", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
 
 
-class Profile(BaseModel):
+PROMPT_TOKENS, FEEDBACK_TOKENS = 13, 3  # of the compact dialect
+
+
+class Profile(Settings):
     """The settings of a whole study.
 
     >>> load_profile("lab").sft.checkpoints[-1]
     1280
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")
     about: str = Field("", description="one sentence on what the profile is for")
-    seeds: tuple[int, ...] = Field((0,), description="base seeds of the fresh run; 0 is the shipped base")
-    decodes: int = Field(1, ge=1, description="censuses per checkpoint, with different sampling noise")
-    evaluated: tuple[int, ...] | None = Field(
+    seeds: tuple[Int, ...] = Field((0,), description="base seeds of the fresh run; 0 is the shipped base")
+    shipped_base: bool = Field(
+        True, description="seed 0 is the base shipped with the package, not pretrained"
+    )
+    decodes: Int = Field(1, ge=1, description="censuses per checkpoint, with different sampling noise")
+    evaluated: tuple[Int, ...] | None = Field(
         None, description="SFT steps that get a census; None: all checkpoints"
     )
-    rule_steps: tuple[int, ...] = Field((), description="SFT steps at which other J, Q, K rules are tried")
-    rule_hands: int = Field(40, ge=1, description="hands per rule in that trial")
+    rule_steps: tuple[Int, ...] = Field((), description="SFT steps at which other J, Q, K rules are tried")
+    rule_hands: Int = Field(40, ge=1, description="hands per rule in that trial")
     pretrain: PretrainSettings = PretrainSettings()
     sft: SFTSettings = SFTSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -45,11 +52,24 @@ class Profile(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Profile:
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError(f"seeds={list(self.seeds)} has to be a list of different numbers from 0 up")
+        different = len(set(self.seeds)) == len(self.seeds) > 0
+        if not different or min(self.seeds) < 0 or max(self.seeds) > 999_999:
+            raise ValueError(f"seeds={list(self.seeds)}: different numbers from 0 to 999,999 are accepted")
         for field, steps in (("evaluated", self.census_steps), ("rule_steps", self.rule_steps)):
             if unknown := sorted(set(steps) - set(self.sft.checkpoints)):
                 raise ValueError(f"{field} has {unknown[0]}, which is not one of sft.checkpoints")
+        if self.shipped_base and self.pretrain.model != ModelSettings():
+            raise ValueError(
+                "shipped_base: pretrain.model has another shape than the shipped base; set it to false"
+            )
+        needed = PROMPT_TOKENS + self.evaluate.attempts * (
+            self.evaluate.sampling.max_new_tokens + FEEDBACK_TOKENS
+        )
+        if needed > self.pretrain.model.max_tokens:
+            raise ValueError(
+                f"evaluate.attempts and evaluate.sampling.max_new_tokens make episodes of up to {needed} tokens, more "
+                f"than pretrain.model.max_tokens={self.pretrain.model.max_tokens}"
+            )
         return self
 
 
@@ -85,9 +105,14 @@ _FEWER = {"evaluated": (0, 20, 40, 80, 160, 320, 1280), "rule_steps": (), "decod
 PROFILES = {profile.name: profile for profile in (_SMOKE, _LAB)}
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+
+
 def load_profile(name_or_file: str | Path, changes: dict[str, Any] | None = None) -> Profile:
     """The profile of that name, or that of a YAML file, with `changes` such as {"sft.learning_rate": 1e-3}.
 
+    A change of `pretrain.*` means a base of its own for seed 0 too, so it also sets `shipped_base` to false.
     Raises BadInput with one line that names the field when something is unknown, of the wrong type or impossible.
     """
     if str(name_or_file) in PROFILES:
@@ -96,6 +121,8 @@ def load_profile(name_or_file: str | Path, changes: dict[str, Any] | None = None
         data = _read(Path(name_or_file))
     for path, value in (changes or {}).items():
         _set(data, path, value)
+        if path.startswith("pretrain."):
+            data["shipped_base"] = bool((changes or {}).get("shipped_base", False))
     return validated(Profile, data, f"profile {name_or_file}")
 
 
@@ -115,20 +142,21 @@ def to_yaml(profile: Profile) -> str:
     return yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def validated(kind: type[Settings], data: Any, where: str) -> Settings:
+def validated(kind: type[Model], data: Any, where: str) -> Model:
     """`data` as a model; BadInput with one line that names the first offending field."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "settings"
+        field = ".".join(" ".join(str(part).split())[:60] for part in first["loc"]) or "settings"
         if first["type"] == "extra_forbidden":
             known = (
                 ", ".join(kind.model_fields) if len(first["loc"]) == 1 else "see `rlheals doctor --profiles`"
             )
             raise BadInput(f"{where}: {field} is not a setting; accepted: {known}") from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise BadInput(f"{where}: {field}: {message} (got {first.get('input')!r:.80})") from None
+        message = " ".join(first["msg"].removeprefix("Value error, ").split())
+        got = "" if first["loc"] == () else f" (got {_SHORT.repr(first.get('input'))})"
+        raise BadInput(f"{where}: {field}: {message}{got}") from None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -138,7 +166,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise BadInput(f"profile {str(file)!r} has over 100,000 bytes")
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadInput(f"profile {str(file)!r} is not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(data, dict):
         raise BadInput(f"profile {str(file)!r} has to be a YAML mapping of settings")

@@ -19,7 +19,6 @@ from rlheals import tables
 from rlheals.atomic import atomic_write
 from rlheals.errors import BadInput
 from rlheals.profiles import Profile, validated
-from rlheals.sources import code_hash
 from rlheals.store import Store
 from rlheals.study import Plan, compute, plan
 from rlheals.tables import Tables
@@ -58,10 +57,9 @@ class Recorded(BaseModel):
         """Core-minutes of all runs."""
         return sum(run.seconds for run in self.runs) / 60
 
-    def stale_stages(self) -> list[str]:
-        """Stages whose code is no longer the one that made these numbers."""
-        made_with = {run.stage: run.code_hash for run in self.runs}
-        return sorted(stage for stage, code in made_with.items() if code_hash(f"rlheals.{stage}") != code)
+    def code(self) -> dict[str, str]:
+        """Code hash of each stage."""
+        return {run.stage: run.code_hash for run in self.runs}
 
 
 def record(
@@ -112,7 +110,7 @@ def write(chosen: Plan, profile: Profile, store: Store, folder: Path) -> None:
 def read(folder: Path) -> tuple[Tables, list[Recorded]]:
     """All recorded seeds below a profile's folder, with their manifests; BadInput when a file is damaged or missing."""
     parts, manifests = [], []
-    for place in sorted(folder.glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-"))):
+    for place in _seed_folders(folder):
         manifest = read_manifest(place)
         for field in fields(Tables):
             name = f"{field.name}.parquet"
@@ -120,11 +118,23 @@ def read(folder: Path) -> tuple[Tables, list[Recorded]]:
                 raise BadInput(
                     f"results {place.parent.name}/{place.name}: {name} is missing or has changed since"
                 )
-        parts.append(tables.read(place))
+        part = tables.read(place)
+        if part.seeds != [manifest.seed] or place.name != f"seed-{manifest.seed}":
+            raise BadInput(
+                f"results {place.parent.name}/{place.name}: holds seeds {part.seeds}, its manifest says {manifest.seed}"
+            )
+        parts.append(part)
         manifests.append(manifest)
     if not parts:
         raise BadInput(f"no recorded study in {folder}; `rlheals study --record` makes one")
     return tables.concat(parts), manifests
+
+
+def _seed_folders(folder: Path) -> list[Path]:
+    places = {place: place.name.removeprefix("seed-") for place in folder.glob("seed-*")}
+    if odd := [place.name for place, number in places.items() if not number.isdecimal()]:
+        raise BadInput(f"results {folder.name}: {odd[0]!r:.60} is not a folder of the form seed-1")
+    return sorted(places, key=lambda place: int(places[place]))
 
 
 def read_manifest(folder: Path) -> Recorded:

@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from rlheals import models
 from rlheals.corpus import sft_example
 from rlheals.dialects import Compact
+from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.tasks.general_points import GeneralPoints
 
@@ -29,22 +30,20 @@ IGNORED = -100
 LOSS_SETS = {"train": "sft", "test": "held_out", "ood": "ood"}
 
 
-class SFTSettings(BaseModel):
+class SFTSettings(Settings):
     """How a base is fine-tuned."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    checkpoints: tuple[int, ...] = Field(
+    checkpoints: tuple[Int, ...] = Field(
         (0, 5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960, 1280),
         description="steps at which the weights are kept; the last one ends the training",
     )
-    batch: int = Field(64, ge=1, description="examples per step")
-    learning_rate: float = Field(3e-4, gt=0, description="AdamW, constant after the warm-up")
-    warmup_steps: int = Field(20, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = Field(1.0, gt=0, description="gradient norm")
-    loss_examples: int = Field(256, ge=1, description="expert answers in each loss set")
+    batch: Int = Field(64, ge=1, description="examples per step")
+    learning_rate: Rate = Field(3e-4, description="AdamW, constant after the warm-up")
+    warmup_steps: Int = Field(20, ge=0)
+    weight_decay: Float = Field(0.0, ge=0)
+    betas: tuple[Decay, Decay] = (0.9, 0.98)
+    clip: Float = Field(1.0, gt=0, description="gradient norm")
+    loss_examples: Int = Field(256, ge=1, description="expert answers in each loss set")
 
     @field_validator("checkpoints")
     @classmethod

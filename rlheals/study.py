@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from rlheals.adopt import weights_hash
 from rlheals.errors import BadInput
-from rlheals.profiles import PROFILES, Profile, validated
+from rlheals.profiles import Profile, validated
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.store import Run, RunSpec, Store, Workspace
 
@@ -73,15 +73,8 @@ def plan(profile: Profile, seed: int, store: Store) -> Plan:
 
 
 def base_spec(profile: Profile, seed: int) -> RunSpec:
-    """The base of a seed: seed 0 is the one shipped with the package, every other is pretrained.
-
-    A profile whose model differs from the lab's has no shipped base; then seed 0 is pretrained too.
-    """
-    if (
-        seed == 0
-        and profile.pretrain.model == PROFILES["lab"].pretrain.model
-        and profile.pretrain.variant == "default"
-    ):
+    """The base of a seed: seed 0 is the one shipped with the package if the profile says so; others are pretrained."""
+    if seed == 0 and profile.shipped_base:
         return RunSpec(stage="adopt", settings={"sha256": weights_hash()})
     return RunSpec(stage="pretrain", settings=profile.pretrain.model_dump(mode="json"), seed=seed)
 
@@ -199,6 +192,6 @@ def settings_file(path: Path) -> RunSpec:
         ) from None
     try:
         data = json.loads(text)
-    except ValueError as error:
-        raise BadInput(f"settings file {str(path)!r} is not JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"settings file {str(path)!r} is not JSON: {str(error).splitlines()[0]}") from None
     return validated(RunSpec, data, f"settings file {path.name}")

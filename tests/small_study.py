@@ -16,6 +16,7 @@ from rlheals.sft import SFTSettings
 
 SMALL = Profile(
     name="small",
+    shipped_base=False,
     seeds=(1,),
     evaluated=(0, 3),
     rule_steps=(3,),

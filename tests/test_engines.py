@@ -309,9 +309,6 @@ def test_bad_requests_are_refused_on_one_line(engine: HFEngine, asked) -> None:
     assert engine.generate([], [], WARM) == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="engines: up to 16 tokens more than the model has positions are let through"
-)
 @pytest.mark.parametrize("length", [229, 240])
 def test_an_episode_one_token_too_long_is_refused(engine: HFEngine, length: int) -> None:
     with pytest.raises(BadInput, match="256 positions"):

@@ -158,9 +158,10 @@ def test_attempts_and_episodes_agree(census: SimpleNamespace) -> None:
 
 
 def test_the_summary_adds_up(census: SimpleNamespace) -> None:
-    assert list(census.summary) == list(SOME.splits)
+    assert list(census.summary) == [*SOME.splits, "both_id", "both_ood"]
     strict = census.attempts[census.attempts["protocol"] == "target"]
-    for split, report in census.summary.items():
+    for split in SOME.splits:
+        report = census.summary[split]
         group = census.episodes[census.episodes["split"] == split]
         rows = strict[strict["split"] == split]
         assert report["hands"] == len(group) == SOME.hands
@@ -347,24 +348,21 @@ def test_every_split_of_the_task_is_known_or_a_part_of_known_ones(task: GeneralP
     assert all(item.id in known for split in SPLITS for item in task.items(split))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="evaluate: no split at all is accepted and fails later with a bare ValueError"
-)
 def test_no_split_at_all_is_refused() -> None:
     with pytest.raises(ValidationError, match="splits"):
         EvaluateSettings(splits=())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="evaluate: hands of both_id are hands of sft, rl, held_out; they are counted twice"
-)
-def test_a_hand_that_two_splits_share_is_asked_once(task: GeneralPoints) -> None:
-    items = census_items(task, EvaluateSettings(splits=("sft", "both_id")))
-    assert len({item.id for item in items}) == len(items)
+def test_a_split_is_asked_once() -> None:
+    with pytest.raises(ValidationError, match="splits"):
+        EvaluateSettings(splits=("sft", "sft"))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="evaluate.summary: its docstring promises the 529 common hands, it has splits only"
-)
-def test_the_summary_reports_the_hands_that_both_rules_can_solve(census: SimpleNamespace) -> None:
-    assert any("both" in name for name in census.summary)
+def test_the_summary_reports_the_hands_that_both_rules_can_solve(
+    task: GeneralPoints, census: SimpleNamespace
+) -> None:
+    for name in ("both_id", "both_ood"):
+        common = {item.id for item in task.items(name)} & set(census.episodes["item"])
+        assert census.summary[name]["hands"] == len(common) > 0
+        solved = census.episodes[census.episodes["item"].isin(common)]["solved_at"] > 0
+        assert census.summary[name]["within_five"] == pytest.approx(solved.mean())

@@ -100,13 +100,7 @@ def test_another_architecture_loads_through_the_same_code(tmp_path: Path, tied: 
     "tied",
     [
         False,
-        pytest.param(
-            True,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="models.load_weights: strict load asks a tied model for its head, RuntimeError",
-            ),
-        ),
+        True,
     ],
 )
 def test_weights_of_another_architecture_are_replaced_in_place(tmp_path: Path, tied: bool) -> None:
@@ -249,9 +243,6 @@ def test_impossible_shapes_are_refused(settings: dict, named: str) -> None:
         ModelSettings(**settings)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="models: an odd head dimension passes the settings and breaks inside RoPE"
-)
 def test_an_odd_head_dimension_is_refused() -> None:
     """Rotary embeddings turn pairs of coordinates."""
     with pytest.raises(ValidationError, match="hidden"):

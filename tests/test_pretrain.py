@@ -246,7 +246,6 @@ def test_impossible_settings_name_the_field(settings: dict, named: str) -> None:
         PretrainSettings(**settings)
 
 
-@pytest.mark.xfail(strict=True, reason="pretrain and sft: betas outside [0, 1) reach the optimizer unchecked")
 def test_impossible_betas_name_the_field() -> None:
     with pytest.raises(ValidationError, match="betas"):
         PretrainSettings(betas=(2.0, 0.98))

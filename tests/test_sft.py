@@ -265,7 +265,6 @@ def test_impossible_settings_name_the_field(settings: dict, named: str) -> None:
         SFTSettings(**settings)
 
 
-@pytest.mark.xfail(strict=True, reason="sft and pretrain: an infinite learning rate passes the settings")
 def test_an_infinite_rate_is_refused() -> None:
     with pytest.raises(ValidationError, match="learning_rate"):
         SFTSettings(learning_rate=math.inf)

@@ -143,9 +143,6 @@ def test_another_shipped_base_than_the_one_asked_for_is_refused(tmp_path: Path) 
 AGES = sorted(name for name in VARIANTS if name.startswith("age"))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="study: with seed 0, age variants silently use the shipped base of another age"
-)
 @pytest.mark.parametrize("name", AGES)
 def test_a_variant_of_the_pretraining_has_a_base_of_its_own_for_every_seed(name: str, tmp_path: Path) -> None:
     store, lab = Store(tmp_path), load_profile("lab")
@@ -291,7 +288,6 @@ def test_a_file_that_is_no_unit_is_refused(tmp_path: Path, text: str | bytes | N
     assert named in one_line(caught.value)
 
 
-@pytest.mark.xfail(strict=True, raises=RecursionError, reason="study: deep nesting ends in a RecursionError")
 def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "unit.json"
     path.write_text("[" * 100_000)

@@ -1,0 +1,123 @@
+"""Replays: when code behind the recorded study has changed, computing a slice of it anew shows whether it matters.
+
+A replay that agrees in every value is noted in `results/replays.json` as "old code and new code give the same"; the
+study then counts as made by today's code. One that differs is an error, and the study stays stale.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from rlheals import record, tables
+from rlheals.atomic import atomic_write
+from rlheals.errors import BadInput
+from rlheals.machine import this_machine
+from rlheals.profiles import Profile, validated
+from rlheals.record import Recorded
+from rlheals.sources import code_hash
+from rlheals.store import Store
+from rlheals.study import Plan, compute, plan
+from rlheals.tables import Tables
+
+FILE = "replays.json"
+
+
+class Replay(BaseModel):
+    """A slice of a recorded study that today's code gave again, value by value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    study: str
+    seed: int
+    steps: tuple[int, ...]
+    compared: int
+    made_by: dict[str, str]
+    replayed_by: dict[str, str]
+    machine: dict[str, Any]
+
+
+def replay(
+    folder: Path, seed: int, store: Store, workers: int = 1, say: Callable[[str], object] = print
+) -> Replay:
+    """Compute base, SFT and two censuses of a recorded seed anew; note it in `replays.json` when all values agree.
+
+    Raises BadInput when a value differs (another processor may change last bits and with them a few answers).
+    """
+    place = folder / f"seed-{seed}"
+    manifest = record.read_manifest(place)
+    chosen = plan(validated(Profile, manifest.profile, f"results {folder.name}: profile"), seed, store)
+    recorded = tables.read(place)
+    steps = sorted({recorded.steps[len(recorded.steps) // 2], recorded.steps[-1]})
+    part = Plan(seed, chosen.base, chosen.sft, {(step, 0): chosen.censuses[step, 0] for step in steps}, {})
+    compute(part.specs(), store, workers)
+    compared = agree(recorded, tables.collect([part], store), steps)
+    done = Replay(
+        study=folder.name,
+        seed=seed,
+        steps=tuple(steps),
+        compared=compared,
+        made_by=manifest.code(),
+        replayed_by={stage: code_hash(f"rlheals.{stage}") for stage in manifest.code()},
+        machine=this_machine().model_dump(mode="json"),
+    )
+    known = [one for one in read(folder.parent) if one != done]
+    text = json.dumps([one.model_dump(mode="json") for one in [*known, done]], indent=1)
+    atomic_write(folder.parent / FILE, text + "\n")
+    say(f"replayed {folder.name} seed {seed}: {compared:,} values agree")
+    return done
+
+
+def agree(recorded: Tables, again: Tables, steps: list[int]) -> int:
+    """How many values were compared; BadInput names the first table that differs."""
+    slices = {
+        "bases": (recorded.bases, again.bases),
+        "losses": (recorded.losses, again.losses),
+        "episodes": (_slice(recorded.episodes, steps), _slice(again.episodes, steps)),
+    }
+    for name, (before, after) in slices.items():
+        before, after = _plain(before), _plain(after[list(before.columns)])
+        if len(before) != len(after):
+            raise BadInput(f"replay: {name} has {len(after)} rows, {len(before)} were recorded")
+        if different := [column for column in before if not before[column].equals(after[column])]:
+            count = int((before[different[0]] != after[different[0]]).sum())
+            raise BadInput(f"replay: {name}.{different[0]} differs in {count} of {len(before)} rows")
+    return sum(before.size for before, _ in slices.values())
+
+
+def read(results: Path) -> list[Replay]:
+    """The replays noted beside the recorded studies; none is fine."""
+    file = results / FILE
+    if not file.is_file():
+        return []
+    try:
+        return TypeAdapter(list[Replay]).validate_json(file.read_bytes())
+    except (ValidationError, OSError) as error:
+        raise BadInput(f"results: {FILE} cannot be read ({str(error).splitlines()[0][:80]})") from None
+
+
+def stale_stages(manifest: Recorded, replays: list[Replay]) -> list[str]:
+    """Stages whose code is neither the one that made these numbers nor one that gave a slice of them again."""
+
+    def same(stage: str, made_by: str) -> bool:
+        now = code_hash(f"rlheals.{stage}")
+        noted = ((one.made_by.get(stage), one.replayed_by.get(stage)) for one in replays)
+        return now == made_by or (made_by, now) in noted
+
+    return sorted(stage for stage, made_by in manifest.code().items() if not same(stage, made_by))
+
+
+def _slice(episodes: pd.DataFrame, steps: list[int]) -> pd.DataFrame:
+    return episodes[episodes["step"].isin(steps) & (episodes["decode"] == 0)]
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows in an order of their own, categories as text."""
+    texts = frame.select_dtypes(include=["category", "object", "str"]).columns
+    plain = frame.astype(dict.fromkeys(texts, str))
+    return plain.sort_values(list(plain.columns)).reset_index(drop=True)

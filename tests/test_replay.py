@@ -1,0 +1,74 @@
+"""Replays: today's code gives a recorded slice again, or the study stays stale and the difference is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from small_study import SMALL
+
+from rlheals import record, sources
+from rlheals import replay as replays
+from rlheals.errors import BadInput
+from rlheals.store import Store
+
+SILENT = {"say": lambda line: None}
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("replay")
+    record.record(SMALL, [2, 3], Store(root / "store"), root / "results", **SILENT)
+    return root / "results"
+
+
+@pytest.fixture
+def copy(recorded: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(recorded, tmp_path / "results"))
+
+
+def change_code(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    def changed(module: str) -> str:
+        return "0" * 64 if module == f"rlheals.{stage}" else sources.code_hash(module)
+
+    monkeypatch.setattr(replays, "code_hash", changed)
+
+
+def stale(results: Path) -> list[list[str]]:
+    _, manifests = record.read(results / "small")
+    return [replays.stale_stages(manifest, replays.read(results)) for manifest in manifests]
+
+
+def test_changed_code_makes_all_seeds_stale_and_one_replay_that_agrees_clears_them(
+    copy, monkeypatch, tmp_path
+):
+    assert stale(copy) == [[], []]
+    change_code(monkeypatch, "sft")
+    assert stale(copy) == [["sft"], ["sft"]]
+    done = replays.replay(copy / "small", 2, Store(tmp_path / "fresh"), **SILENT)
+    assert done.compared > 50
+    assert stale(copy) == [[], []]
+    change_code(monkeypatch, "evaluate")
+    assert stale(copy) == [["evaluate"], ["evaluate"]], "a replay speaks for the code it was made with only"
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("episodes", "solved_at"), ("losses", "loss"), ("bases", "ability")]
+)
+def test_one_value_that_differs_is_named_and_nothing_is_noted(copy, tmp_path, table, column):
+    file = copy / "small" / "seed-2" / f"{table}.parquet"
+    frame = pd.read_parquet(file)
+    frame.loc[frame.index[-1], column] += 1
+    frame.to_parquet(file)
+    with pytest.raises(BadInput, match=f"replay: {table}.{column} differs in 1 of"):
+        replays.replay(copy / "small", 2, Store(tmp_path / "fresh"), **SILENT)
+    assert not (copy / replays.FILE).exists()
+
+
+def test_a_damaged_note_is_refused(copy):
+    (copy / replays.FILE).write_text(json.dumps([{"study": "small"}]))
+    with pytest.raises(BadInput, match=r"replays\.json cannot be read"):
+        replays.read(copy)
