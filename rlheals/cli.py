@@ -134,7 +134,7 @@ def evaluate(
         Path | None, typer.Option("--folder", help="A model folder of your own instead.")
     ] = None,
     split: Annotated[
-        list[str] | None, typer.Option("--split", help="sft, rl, held_out, ood, both_id, rules.")
+        list[str] | None, typer.Option("--split", help="sft, rl, held_out, ood, rules.")
     ] = None,
     hands: Annotated[int | None, typer.Option("--hands", min=1, help="Only so many hands per split.")] = None,
     attempts: Annotated[int | None, typer.Option("--attempts", min=1, help="Attempts per hand.")] = None,
