@@ -131,7 +131,7 @@ def test_strict_never_mentions_a_held_out_multiset_and_default_does(
     stream: SimpleNamespace, dialect: Compact
 ) -> None:
     banned = held_out()
-    strict = [read_text(dialect, document.tokens) for document in documents(dialect, 2, "strict")]
+    strict = [read_text(dialect, document.tokens) for document in documents(dialect, 2, "strict", 10_000)]
     assert not any(multisets_of(text) & banned for text in strict)
     seen = set().union(*(multisets_of(text) for text in stream.texts))
     assert len(seen & banned) > 0.9 * len(banned)
