@@ -133,9 +133,7 @@ def evaluate(
     folder: Annotated[
         Path | None, typer.Option("--folder", help="A model folder of your own instead.")
     ] = None,
-    split: Annotated[
-        list[str] | None, typer.Option("--split", help="sft, rl, held_out, ood, rules.")
-    ] = None,
+    split: Annotated[list[str] | None, typer.Option("--split", help="sft, rl, held_out, ood, rules.")] = None,
     hands: Annotated[int | None, typer.Option("--hands", min=1, help="Only so many hands per split.")] = None,
     attempts: Annotated[int | None, typer.Option("--attempts", min=1, help="Attempts per hand.")] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", help="0 is greedy.")] = None,
