@@ -161,7 +161,9 @@ def _value(value: Any) -> str:
     """
     if isinstance(value, tuple | list):
         return ", ".join(map(_value, value)) or "none"
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
         return f"{value:,}"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 

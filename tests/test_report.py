@@ -378,7 +378,9 @@ def test_profiles_table_has_every_setting_with_its_value() -> None:
             for part in name.split("."):
                 value = getattr(value, part)
             numbers = re.findall(r"[\d.]+", shown[place].replace(",", ""))
-            if isinstance(value, int | float):
+            if isinstance(value, bool):
+                assert shown[place] == str(value).lower()
+            elif isinstance(value, int | float):
                 assert [float(number) for number in numbers] == [value]
             elif isinstance(value, tuple) and value and isinstance(value[0], int):
                 assert tuple(int(part.replace(",", "")) for part in shown[place].split(", ")) == value
