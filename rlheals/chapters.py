@@ -89,7 +89,8 @@ def sft(
             f"base seed {both[0]} is in the recorded study; choose a fresh one (0 ships with the package)"
         )
     place = store or default_store(root)
-    plans = [plan(chosen, seed, place) for seed in fresh_seeds]
+    mine = chosen.for_reader(recorded is not None)
+    plans = [plan(mine, seed, place) for seed in fresh_seeds]
     specs = [spec for one in plans for spec in one.specs()]
     runs = compute(specs, place, workers, quiet)
     return SFTChapter(

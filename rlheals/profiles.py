@@ -41,6 +41,10 @@ class Profile(Settings):
     )
     rule_steps: tuple[Int, ...] = Field((), description="SFT steps at which other J, Q, K rules are tried")
     rule_hands: Int = Field(40, ge=1, description="hands per rule in that trial")
+    reader_steps: tuple[Int, ...] | None = Field(
+        None,
+        description="SFT steps that get a census in a reader's fresh run, unless `evaluated` names its own",
+    )
     pretrain: PretrainSettings = PretrainSettings()
     sft: SFTSettings = SFTSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -50,12 +54,24 @@ class Profile(Settings):
         """SFT steps that get a census."""
         return self.sft.checkpoints if self.evaluated is None else self.evaluated
 
+    def for_reader(self, recorded: bool) -> Profile:
+        """What a reader computes: the censuses of `reader_steps`; no trial of other rules where one is recorded."""
+        changes: dict[str, Any] = {"rule_steps": ()} if recorded else {}
+        if self.reader_steps is not None and self.evaluated is None:
+            changes["evaluated"] = self.reader_steps
+        return self.model_copy(update=changes)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Profile:
         different = len(set(self.seeds)) == len(self.seeds) > 0
         if not different or min(self.seeds) < 0 or max(self.seeds) > 999_999:
             raise ValueError(f"seeds={list(self.seeds)}: different numbers from 0 to 999,999 are accepted")
-        for field, steps in (("evaluated", self.census_steps), ("rule_steps", self.rule_steps)):
+        groups = {
+            "evaluated": self.census_steps,
+            "rule_steps": self.rule_steps,
+            "reader_steps": self.reader_steps or (),
+        }
+        for field, steps in groups.items():
             if unknown := sorted(set(steps) - set(self.sft.checkpoints)):
                 raise ValueError(f"{field} has {unknown[0]}, which is not one of sft.checkpoints")
         if self.shipped_base and self.pretrain.model != ModelSettings():
@@ -77,6 +93,7 @@ _LAB = Profile(
     name="lab",
     about="The whole study with a model of 0.2 M parameters, from scratch, on two CPU cores, in minutes.",
     rule_steps=(0, 20, 40, 160, 1280),
+    reader_steps=(0, 10, 20, 40, 80, 160, 320, 640, 1280),
 )
 
 _SMOKE = Profile(

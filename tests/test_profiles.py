@@ -59,6 +59,19 @@ def test_a_variant_is_the_lab_with_one_thing_changed_and_fewer_censuses(name: st
     assert set(profile.census_steps) < set(lab.census_steps)
 
 
+def test_a_reader_computes_less_than_a_study_and_never_other_runs() -> None:
+    lab = load_profile("lab")
+    with_study, alone = lab.for_reader(recorded=True), lab.for_reader(recorded=False)
+    assert with_study.rule_steps == ()
+    assert alone.rule_steps == lab.rule_steps
+    assert with_study.census_steps == alone.census_steps
+    assert {0, lab.census_steps[-1]} < set(alone.census_steps) < set(lab.census_steps)
+    assert (with_study.pretrain, with_study.sft, with_study.evaluate) == (lab.pretrain, lab.sft, lab.evaluate)
+    own = load_profile("lab", {"evaluated": [0, 40, 1280]})
+    assert own.for_reader(recorded=True).census_steps == (0, 40, 1280)
+    assert "reader_steps" in refused("lab", {"reader_steps": [7]})
+
+
 def test_an_empty_mapping_is_refused_and_a_name_alone_is_the_lab_under_that_name(tmp_path: Path) -> None:
     assert "name" in refused(file(tmp_path, "{}"))
     assert load_profile(file(tmp_path, "name: mine")) == Profile(name="mine")
