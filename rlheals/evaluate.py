@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from rlheals.atomic import atomic_write
 from rlheals.cards import FACES, ID_RULE, Rule
 from rlheals.dialects import Dialect, Protocol_, dialect_for
 from rlheals.engines import Engine, HFEngine, Sampling
-from rlheals.rollout import Episode, rollout
+from rlheals.rollout import Attempt, Episode, rollout
 from rlheals.settings import Int, Settings
 from rlheals.stage import Work
 from rlheals.tasks.base import Item, Task
@@ -23,7 +24,7 @@ from rlheals.tasks.general_points import GeneralPoints
 
 Split = Literal["sft", "rl", "held_out", "ood", "rules"]
 
-PART = 512
+PART = 1024
 OTHER_RULES = tuple(
     Rule(*values)
     for values in (
@@ -93,32 +94,40 @@ def attempts_table(
 ) -> pd.DataFrame:
     """One row per attempt, for both protocols.
 
-    Under "target" an answer counts in the wanted layout only; under "either" in the plain layout too. An episode
-    without a plain answer is the same under both, so only the others are played again.
+    Under "target" an answer counts in the wanted layout only; under "either" in the plain layout too. Up to its first
+    plain answer an episode is the same under both, so only from there it is played again.
     """
     keys = [f"{seed}/{item.id}" for item in items]
-
-    def play(chosen: list[int], protocol: Protocol_) -> list[Episode]:
-        return rollout(
-            engine,
-            dialect,
-            task,
-            [items[i] for i in chosen],
-            [keys[i] for i in chosen],
-            settings.sampling,
-            settings.attempts,
-            protocol,
-        )
-
-    strict = play(list(range(len(items))), "target")
-    lenient = [
-        index
+    strict = rollout(engine, dialect, task, items, keys, settings.sampling, settings.attempts)
+    begun = {
+        index: shared
         for index, episode in enumerate(strict)
-        if any(attempt.reply.layout == "plain" for attempt in episode.attempts)
-    ]
+        if (shared := _until_plain(episode, dialect, task)) is not None
+    }
+    lenient = rollout(
+        engine,
+        dialect,
+        task,
+        [items[index] for index in begun],
+        [keys[index] for index in begun],
+        settings.sampling,
+        settings.attempts,
+        "either",
+        begun=list(begun.values()),
+    )
     rows = [row for episode in strict for row in _rows(episode, "target")]
-    rows += [row for episode in play(lenient, "either") for row in _rows(episode, "either")]
+    rows += [row for episode in lenient for row in _rows(episode, "either")]
     return pd.DataFrame(rows).astype({"attempt": "uint8", "tokens": "uint16", "reward": "float32"})
+
+
+def _until_plain(episode: Episode, dialect: Dialect, task: Task) -> list[Attempt] | None:
+    """The attempts up to the first in the plain layout, that one graded as "either" grades it; None without one."""
+    for number, attempt in enumerate(episode.attempts):
+        if attempt.reply.layout == "plain":
+            reply = dialect.read(list(attempt.generation.tokens), "either")
+            regraded = replace(attempt, reply=reply, verdict=task.grade(episode.item, reply.text))
+            return [*episode.attempts[:number], regraded]
+    return None
 
 
 def _rows(episode: Episode, protocol: Protocol_) -> Iterable[dict[str, object]]:

@@ -72,7 +72,7 @@ def record(
 ) -> None:
     """Compute a profile for several base seeds and write each seed's tables as soon as its last run is there.
 
-    A seed whose tables are already recorded from the same runs is left alone.
+    A seed recorded before from the same runs gets the same bytes again.
     """
     plans = {seed: plan(profile, seed, store) for seed in seeds}
     missing = {seed: {store.key(spec) for spec in chosen.specs()} for seed, chosen in plans.items()}

@@ -66,7 +66,7 @@ def replay(
         replayed_by={stage: code_hash(f"rlheals.{stage}") for stage in manifest.code()},
         machine=this_machine().model_dump(mode="json"),
     )
-    known = [one for one in read(folder.parent) if one != done]
+    known = [one for one in read(folder.parent) if (one.study, one.seed) != (done.study, done.seed)]
     text = json.dumps([one.model_dump(mode="json") for one in [*known, done]], indent=1)
     atomic_write(folder.parent / FILE, text + "\n")
     say(f"replayed {folder.name} seed {seed}: {compared:,} values agree")

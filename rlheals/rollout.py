@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from rlheals.dialects import Dialect, Protocol_, Reply
-from rlheals.engines import Engine, Generation, Sampling
+from rlheals.engines import Engine, Generation, Past, Sampling
 from rlheals.tasks.base import Item, Task, Verdict
 
 
@@ -51,32 +51,51 @@ def rollout(
     attempts: int = 5,
     protocol: Protocol_ = "target",
     tick: Callable[[int], object] = lambda finished: None,
+    begun: Sequence[Sequence[Attempt]] | None = None,
 ) -> list[Episode]:
     """Play one episode per (item, key); a finished episode leaves the batch.
 
     The key names the episode's stream of random numbers; two episodes of the same item need different keys.
     `tick(n)` is told whenever n further episodes have ended. Noise of attempt a is that of the key "key/a".
+    begun: attempts that episodes begin with; they are played on from there.
     """
-    episodes = [Episode(item, key) for item, key in zip(items, keys, strict=True)]
-    prompts = {index: dialect.prompt(episode.item) for index, episode in enumerate(episodes)}
-    for number in range(attempts):
+    begun = [()] * len(items) if begun is None else begun
+    episodes = [Episode(*start) for start in zip(items, keys, map(list, begun), strict=True)]
+    prompts: dict[int, list[int]] = {}
+    pasts: dict[int, Past | None] = {}
+    for index, episode in enumerate(episodes):
+        if not episode.solved_at and len(episode.attempts) < attempts:
+            prompts[index] = _prompt(dialect, episode)
+            pasts[index] = None
+    if len(prompts) < len(episodes):
+        tick(len(episodes) - len(prompts))
+    while prompts:
         asked = list(prompts)
         made = engine.generate(
             [prompts[index] for index in asked],
-            [f"{episodes[index].key}/{number}" for index in asked],
+            [f"{episodes[index].key}/{len(episodes[index].attempts)}" for index in asked],
             sampling,
+            [pasts[index] for index in asked],
         )
         for index, generation in zip(asked, made, strict=True):
             episode = episodes[index]
             reply = dialect.read(list(generation.tokens), protocol)
             verdict = task.grade(episode.item, reply.text)
-            episode.attempts.append(Attempt(tuple(prompts[index]), generation, reply, verdict))
-            if verdict.solved:
-                del prompts[index]
+            episode.attempts.append(
+                Attempt(tuple(prompts[index]), replace(generation, past=None), reply, verdict)
+            )
+            if verdict.solved or len(episode.attempts) == attempts:
+                del prompts[index], pasts[index]
             else:
-                prompts[index] = prompts[index] + dialect.retry(list(generation.tokens), verdict)
+                prompts[index] += dialect.retry(list(generation.tokens), verdict)
+                pasts[index] = generation.past
         tick(len(asked) - len(prompts))
-        if not prompts:
-            break
-    tick(len(prompts))
     return episodes
+
+
+def _prompt(dialect: Dialect, episode: Episode) -> list[int]:
+    """The prompt of an episode's next attempt."""
+    if not episode.attempts:
+        return list(dialect.prompt(episode.item))
+    last = episode.attempts[-1]
+    return [*last.prompt, *dialect.retry(list(last.generation.tokens), last.verdict)]

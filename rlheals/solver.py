@@ -147,13 +147,6 @@ def _solutions(values: Values) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _hits(numerators: np.ndarray, denominators: np.ndarray) -> list[list[int]]:
-    """Indices (order, operator 1, operator 2, operator 3) of the values that are the target."""
-    import numpy as np
-
-    return np.argwhere((numerators == TARGET * denominators) & (denominators != 0)).tolist()
-
-
 def _combine(left: Pairs, right: Pairs, axis: int) -> Pairs:
     """left (+, -, *, /) right as (numerators, denominators), the four along a new axis of operators.
 

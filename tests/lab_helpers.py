@@ -14,12 +14,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from rlheals.cards import Rule
 from rlheals.dialects import END, Compact
-from rlheals.engines import Generation, Sampling
+from rlheals.engines import Generation, Past, Sampling
 from rlheals.errors import BadInput
 from rlheals.tables import Tables
 
 Script = Callable[[str, int], list[int]]
 """(episode's key, attempt from 0) -> the tokens that the model is to say."""
+
+# A profile that computes everything in seconds.
+TINY = """name: tiny
+about: For tests.
+evaluated: [0, 2, 4]
+rule_steps: [4]
+rule_hands: 1
+sft: {checkpoints: [0, 2, 4], batch: 4, loss_examples: 4}
+evaluate: {hands: 4, attempts: 2}
+"""
 
 
 class FakeEngine:
@@ -31,7 +41,11 @@ class FakeEngine:
         self.calls: list[list[tuple[list[int], str]]] = []
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], keys: Sequence[str], sampling: Sampling
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[str],
+        sampling: Sampling,
+        pasts: Sequence[Past | None] | None = None,
     ) -> list[Generation]:
         self.calls.append([(list(prompt), key) for prompt, key in zip(prompts, keys, strict=True)])
         made = []

@@ -17,6 +17,7 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from lab_helpers import TINY
 
 from rlheals import hands
 from rlheals.adopt import weights_hash
@@ -29,14 +30,6 @@ from rlheals.terminal import parse_seeds, parse_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-TINY = """name: tiny
-about: For tests.
-evaluated: [0, 2, 4]
-rule_steps: [4]
-rule_hands: 1
-sft: {checkpoints: [0, 2, 4], batch: 4, loss_examples: 4}
-evaluate: {hands: 4, attempts: 2}
-"""
 
 
 @pytest.fixture(autouse=True)

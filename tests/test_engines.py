@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 from lab_helpers import one_line, same_weights, weights_of
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from rlheals import models
 from rlheals.cards import OOD_RULE
@@ -166,6 +167,98 @@ def test_other_batch_shapes_move_the_last_bits_and_flip_no_token(
     assert tokens > 5000
     assert flips == 0  # wanted: fewer than 1e-5 per token
     assert largest < LAST_BITS
+
+
+# What is remembered of an episode ------------------------------------------------------------------------------------
+
+
+def continued(
+    engine: HFEngine, asked, sampling: Sampling, dialect: Compact, chosen: list[int] | None = None
+) -> list[list[Generation]]:
+    """Three attempts of some prompts with feedback in between, as in a rollout; one list per attempt."""
+    prompts, keys = asked
+    chosen = list(range(len(prompts))) if chosen is None else chosen
+    texts, pasts = [list(prompts[i]) for i in chosen], [None] * len(chosen)
+    rounds = []
+    for attempt in range(3):
+        made = engine.generate(texts, [f"{keys[i]}/{attempt}" for i in chosen], sampling, pasts)
+        rounds.append(made)
+        pasts = [generation.past for generation in made]
+        texts = [
+            [
+                *text,
+                *generation.tokens,
+                *dialect.encode("wrong value answer" if i % 3 else "wrong answer so so so"),
+            ]
+            for i, text, generation in zip(chosen, texts, made, strict=True)
+        ]
+    return rounds
+
+
+@pytest.mark.parametrize(
+    "sampling", [WARM, Sampling(temperature=0.7, max_new_tokens=9)], ids=["ended", "cut"]
+)
+def test_remembering_changes_the_last_bits_and_no_token(
+    base: PreTrainedModel, dialect: Compact, asked, sampling: Sampling
+) -> None:
+    engines = [HFEngine(base, dialect.tokenizer, remember=remember) for remember in (True, False)]
+    short = [i for i, prompt in enumerate(asked[0]) if len(prompt) < 60]
+    remembered, anew = (continued(engine, asked, sampling, dialect, short) for engine in engines)
+    compared = 0
+    for one, two in zip(chain(*remembered), chain(*anew), strict=True):
+        assert one.past is not None
+        assert two.past is None
+        assert one.tokens == two.tokens
+        assert float(np.abs(one.logprobs - two.logprobs).max()) < LAST_BITS
+        compared += len(one.tokens)
+    assert compared > 1000
+
+
+def test_with_pasts_too_order_and_company_change_no_bit(
+    base: PreTrainedModel, dialect: Compact, asked
+) -> None:
+    engine = HFEngine(base, dialect.tokenizer, rows=16)
+    short = [i for i, prompt in enumerate(asked[0]) if len(prompt) < 60]
+    whole = continued(engine, asked, WARM, dialect, short)
+    shuffle = random.Random(2)
+    for size in (len(short), 20, 1):
+        places = shuffle.sample(range(len(short)), size)
+        part = continued(engine, asked, WARM, dialect, [short[place] for place in places])
+        for attempt in range(3):
+            assert all(
+                same(whole[attempt][place], made) for place, made in zip(places, part[attempt], strict=True)
+            )
+
+
+def test_a_past_has_to_be_the_beginning_of_its_prompt(engine: HFEngine, asked) -> None:
+    prompts, keys = asked
+    first = engine.generate(prompts[:2], keys[:2], WARM)
+    longer = [[*prompt, *made.tokens, 5] for prompt, made in zip(prompts, first, strict=False)]
+    wrong = [[7, *longer[0][1:]], longer[1]], [list(first[0].past.tokens), longer[1]]
+    for texts in (*wrong, longer[::-1]):
+        with pytest.raises(BadInput) as caught:
+            engine.generate(texts, keys[:2], WARM, [made.past for made in first])
+        assert "remembered" in one_line(caught)
+
+
+def test_a_model_broken_for_a_while_leaves_no_trace(engine: HFEngine, asked) -> None:
+    """The memory of a chunk is used again: numbers that are none must not outlive the weights that gave them."""
+    prompts, keys = asked
+    before = engine.generate(prompts[:40], keys[:40], WARM)
+    weight = engine.model.model.layers[0].self_attn.k_proj.weight
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight.fill_(float("nan"))
+        engine.generate(prompts[:40], keys[:40], WARM)
+        weight.copy_(kept)
+    assert all(map(same, before, engine.generate(prompts[:40], keys[:40], WARM)))
+
+
+def test_large_models_do_not_remember_unless_told_to(base: PreTrainedModel, dialect: Compact) -> None:
+    wide = LlamaConfig(hidden_size=64, num_hidden_layers=8, num_attention_heads=4, head_dim=32, vocab_size=60)
+    assert HFEngine(base, dialect.tokenizer).remember
+    assert not HFEngine(LlamaForCausalLM(wide), dialect.tokenizer).remember  # 8 KiB per token
+    assert HFEngine(LlamaForCausalLM(wide), dialect.tokenizer, remember=True).remember
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0])

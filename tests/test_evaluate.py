@@ -41,9 +41,9 @@ class Counting(HFEngine):
     def __init__(self, model, tokenizer):
         super().__init__(model, tokenizer, rows=16)
 
-    def generate(self, prompts, keys, sampling):
+    def generate(self, prompts, keys, sampling, pasts=None):
         Counting.first += sum(key.endswith("/0") for key in keys)
-        return super().generate(prompts, keys, sampling)
+        return super().generate(prompts, keys, sampling, pasts)
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,10 @@ def census(tmp_path_factory: pytest.TempPathFactory, model_run: Path) -> SimpleN
 def test_rows_are_the_attempts_of_a_full_rollout_under_either_protocol(
     census: SimpleNamespace, base, dialect: Compact, task: GeneralPoints
 ) -> None:
-    """The census plays an episode again only where the protocols can differ; here all are played under both."""
+    """The census plays an episode again only where the protocols can differ; here all are played under both.
+
+    What is played again begins with a prompt that is read anew, so its probabilities may differ in the last bits.
+    """
     items = census_items(task, SOME)
     keys = [f"0/{item.id}" for item in items]
     engine = HFEngine(base, dialect.tokenizer, rows=16)
@@ -113,8 +116,9 @@ def test_rows_are_the_attempts_of_a_full_rollout_under_either_protocol(
                 assert row["reward"] == attempt.verdict.reward
                 assert row["read_as"] == (attempt.verdict.read_as or "")
                 assert row["tokens"] == len(attempt.generation.tokens)
-                assert row["logprob"] == float(attempt.generation.logprobs.sum())
-                assert row["entropy"] == float(attempt.generation.entropies.mean())
+                numbers = [attempt.generation.logprobs.sum(), attempt.generation.entropies.mean()]
+                close = 0 if protocol == "target" else 1e-4
+                assert [row["logprob"], row["entropy"]] == pytest.approx(numbers, rel=0, abs=close)
         assert compared > 12
     assert (census.episodes["solved_at_either"] > 0).sum() > (census.episodes["solved_at"] > 0).sum() + 7
 

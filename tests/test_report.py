@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from lab_helpers import study_of
+from lab_helpers import TINY, study_of
 
 from rlheals import pages, report, tables
 from rlheals.card import model_card
@@ -33,16 +33,6 @@ from rlheals.tasks.verifier import REWARDS
 
 ROOT = Path(__file__).resolve().parents[1]
 CLAIMS = read_claims()
-TINY = """name: tiny
-about: For tests.
-evaluated: [0, 2, 4]
-rule_steps: [4]
-rule_hands: 1
-sft: {checkpoints: [0, 2, 4], batch: 4, loss_examples: 4}
-evaluate: {hands: 4, attempts: 2}
-"""
-
-
 # --- a report from an empty folder
 
 
