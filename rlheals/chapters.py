@@ -45,7 +45,8 @@ class SFTChapter:
         settings = self.profile.evaluate
         hands = self.fresh.episodes.drop_duplicates(["split", "item"]).groupby("split", observed=True).size()
         parts = [
-            f"Fresh run (dots with Wilson intervals): base seed {_join(self.fresh.seeds)}, profile {self.profile.name}"
+            f"Fresh run (dots with Wilson intervals): base seed {joined_seeds(self.fresh.seeds)}, "
+            f"profile {self.profile.name}"
         ]
         parts.append(
             "hands " + ", ".join(f"{split.replace('_', '-')} {count:,}" for split, count in hands.items())
@@ -58,8 +59,8 @@ class SFTChapter:
             decodes = int(self.recorded.episodes["decode"].max()) + 1
             minutes = sum(manifest.minutes for manifest in self.manifests)
             text += (
-                f" Recorded study (lines with bands): base seeds {_join(self.recorded.seeds)}, {decodes} decodes, "
-                f"95 % t intervals over seeds; {minutes:.0f} core-minutes."
+                f" Recorded study (lines with bands): base seeds {joined_seeds(self.recorded.seeds)}, "
+                f"{decodes} decodes, 95 % t intervals over seeds; {minutes:.0f} core-minutes."
             )
         else:
             text += " There is no recorded study of this profile."
@@ -118,9 +119,9 @@ def variant_studies(results: Path) -> dict[str, Tables]:
     return {name: study for name, study in studies.items() if study is not None}
 
 
-def _join(seeds: Sequence[int]) -> str:
+def joined_seeds(seeds: Sequence[int]) -> str:
     """
-    >>> _join([1, 2, 3]), _join([0]), _join([0, 7])
+    >>> joined_seeds([1, 2, 3]), joined_seeds([0]), joined_seeds([0, 7])
     ('1-3', '0', '0, 7')
     """
     run = list(seeds)

@@ -25,12 +25,13 @@ from rlheals.tasks import load_task
 
 if TYPE_CHECKING:
     from rlheals.profiles import Profile
+    from rlheals.recovery import RecoveryTables
     from rlheals.tables import Tables
 
 GRADED_HANDS = 25
 SOURCES = Path("notebooks")
 COPIES = Path("tests/notebooks")
-CHAPTERS = ("01_sft_forgets.ipynb",)
+CHAPTERS = ("01_sft_forgets.ipynb", "02_rl_heals.ipynb")
 TRIMMED = "checks_only.ipynb"
 
 
@@ -59,6 +60,16 @@ class HasFreshRuns(Protocol):
 
     @property
     def fresh(self) -> Tables: ...
+
+
+class HasFreshRL(Protocol):
+    """A chapter with RL runs."""
+
+    @property
+    def profile(self) -> Profile: ...
+
+    @property
+    def fresh(self) -> RecoveryTables: ...
 
 
 def exact() -> Report:
@@ -133,6 +144,47 @@ def trained(chapter: HasFreshRuns) -> Report:
             for name in _names(levels, "trained")
         },
     )
+
+
+def credit() -> Report:
+    """Weights of attempts in a worked example: four episodes of one hand, by every kind of credit and baseline."""
+    from rlheals.credit import weights
+
+    rewards = [[5.0], [-2.0, 5.0], [-1.0, -2.0, -3.0], [-4.0, -1.0]]
+    lines = []
+    for kind in ("episode", "attempt"):
+        for baseline in ("mean", "leave_one_out"):
+            made = weights(rewards, 4, 0.9, kind, baseline)
+            said = "; ".join(" ".join(f"{value:+.3f}" for value in one) for one in made)
+            lines.append(f"{kind}, {baseline.replace('_', ' ')}: {said}")
+    return Report(tuple(lines), True)
+
+
+def recovery(chapter: HasFreshRL) -> Report:
+    """Laws that every RL run obeys, whatever the processor: what was compared is said, with the value if outside."""
+    log, advantages = chapter.fresh.log, chapter.fresh.advantages
+    first = log[log["update"] == log["update"].min()]
+    sizes = advantages.groupby(["seed", "control", "start", "run", "update"])["advantage"]
+    ladder = chapter.profile.ladder
+    mean = "mean advantage of an update" if ladder.rl.algorithm in ("grpo", "rloo") else "advantages"
+    found = {
+        "KL to the start before the first step": float(first["kl_start"].abs().max()),
+        mean: float(sizes.mean().abs().max()),
+        "shares outside 0 and 1": float(
+            sum((~log[name].between(0, 1)).sum() for name in ("solved", "first_try", "zero_variance"))
+        ),
+        "first tries solved more often than episodes": float((log["first_try"] > log["solved"]).sum()),
+        "attempts outside 1 and the limit": float((~log["attempts"].between(1, ladder.rl.attempts)).sum()),
+        "gradients that are not finite": float((~log["gradient_norm"].between(0, 1e6)).sum()),
+    }
+    accepted = dict.fromkeys(found, (0.0, 0.0)) | {
+        "KL to the start before the first step": (0.0, 1e-4),
+        mean: (0.0, 1e-4),
+    }
+    report = _compared("fresh run", found, accepted)
+    runs = log.drop_duplicates(["seed", "start", "run"])
+    line = f"RL runs: {len(runs)}, updates each: {int(log['update'].max())}, starts: {sorted(set(runs['start']))}"
+    return Report((line, *report.lines), report.ok)
 
 
 def _names(levels: Any, kind: str) -> list[str]:

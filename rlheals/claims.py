@@ -42,10 +42,15 @@ class Claim(BaseModel):
     unit: str
     margin: float = Field(ge=0)
 
+    @classmethod
+    def estimators(cls) -> dict[str, Callable[..., float]]:
+        """What `estimator` can name."""
+        return ESTIMATORS
+
     @model_validator(mode="after")
     def _estimator_exists(self) -> Claim:
-        if self.estimator not in ESTIMATORS:
-            raise ValueError(f"estimator {self.estimator!r} is not one of {', '.join(ESTIMATORS)}")
+        if self.estimator not in self.estimators():
+            raise ValueError(f"estimator {self.estimator!r} is not one of {', '.join(self.estimators())}")
         return self
 
 
@@ -73,6 +78,7 @@ class ClaimsFile(BaseModel):
 
     study: StudyPlan
     claims: tuple[Claim, ...]
+    recovery: dict[str, Any] = Field({}, description="chapter 02, read by `recovery_claims.py`")
 
     @model_validator(mode="after")
     def _ids_differ(self) -> ClaimsFile:
@@ -103,10 +109,10 @@ def estimate(claim: Claim, tables: Tables) -> dict[int, float]:
     return {seed: run(Curves.of(tables.of_seed(seed)), **claim.options) for seed in tables.seeds}
 
 
-def judge(claims: ClaimsFile, tables: Tables) -> list[Judged]:
+def judge(claims: Any, tables: Any, of: Callable[[Any, Any], dict[int, float]] = estimate) -> list[Judged]:
     """Interval and verdict of every claim; only the seeds fixed beforehand count, and all of them.
 
-    Raises BadInput when one is missing.
+    of(claim, tables): the claim's number for every base seed. Raises BadInput when a seed is missing.
     """
     missing = sorted(set(claims.study.seeds) - set(tables.seeds))
     if missing:
@@ -115,7 +121,7 @@ def judge(claims: ClaimsFile, tables: Tables) -> list[Judged]:
         )
     judged = []
     for claim in claims.claims:
-        values = {s: v for s, v in estimate(claim, tables).items() if s in claims.study.seeds}
+        values = {s: v for s, v in of(claim, tables).items() if s in claims.study.seeds}
         interval = t_interval(list(values.values()), claims.study.level)
         judged.append(Judged(claim, values, interval, verdict(interval, claim.margin)))
     return judged

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from rlheals.errors import BadInput
 from rlheals.terminal import guarded, parse_seeds, parse_settings, read_answer, show
 
 app = typer.Typer(
@@ -186,6 +187,9 @@ def study(
     record: Annotated[
         Path | None, typer.Option("--record", help="Write the tables into this folder.")
     ] = None,
+    recovery: Annotated[
+        bool, typer.Option("--recovery", help="RL from the ladder of starts, and its controls (chapter 02).")
+    ] = False,
     set_: Set = None,
     json: Json = False,
 ) -> None:
@@ -193,8 +197,13 @@ def study(
     from rlheals import commands
 
     own = None if seeds is None else parse_seeds(seeds)
-    chosen = commands.studies(profile, variant or (), parse_settings(set_ or ()))
-    done = commands.run_studies(chosen, own, workers, record)
+    if recovery:
+        if variant:
+            raise BadInput("--variant and --recovery: only one of the two is accepted")
+        done = commands.run_recovery(profile, parse_settings(set_ or ()), own, workers, record)
+    else:
+        chosen = commands.studies(profile, variant or (), parse_settings(set_ or ()))
+        done = commands.run_studies(chosen, own, workers, record)
     show(done, lambda: [f"{one['profile']}: seeds {one['seeds']}" for one in done], json)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rlheals import evaluate, pages, record, sft, study
+from rlheals import evaluate, pages, record, recovery, sft, study
 from rlheals.adopt import WEIGHTS, weights_hash
 from rlheals.atomic import fsync_file, fsync_folder, make_folder, told
 from rlheals.card import model_card
@@ -23,6 +23,7 @@ from rlheals.claims import read_claims
 from rlheals.errors import BadInput
 from rlheals.places import project_root
 from rlheals.profiles import VARIANTS, Profile, load_profile, validated, variant
+from rlheals.recovery_claims import read_recovery_claims
 from rlheals.runs import Run, RunSpec, digest_of
 from rlheals.stage import Work
 from rlheals.store import Store, default_store
@@ -168,12 +169,45 @@ def run_studies(
                 [spec for seed in own for spec in study.plan(profile, seed, store).specs()], store, workers
             )
         else:
-            record.record(profile, own, store, folder, workers, say=lambda line: print(line, file=sys.stderr))
+            record.record(profile, own, store, folder, workers, _told)
         place = None if folder is None else str(folder / profile.name)
         done.append(
             {"profile": profile.name, "seeds": list(own), "decodes": profile.decodes, "recorded": place}
         )
     return done
+
+
+def run_recovery(
+    profile: str | None,
+    changes: dict[str, Any],
+    seeds: Sequence[int] | None,
+    workers: int,
+    folder: Path | None,
+) -> list[dict[str, Any]]:
+    """RL from the ladder of a profile, unit by unit (an RL seed of a base seed, its controls), each recorded when done.
+
+    Nothing asked for: the study of chapter 02 in `claims.yaml`; first RL seeds of all bases, then the next, controls
+    last, so that a study that is cut short is short everywhere.
+    """
+    decided = read_recovery_claims().study
+    chosen = load_profile(profile or decided.profile, changes)
+    if not chosen.ladder.starts:
+        raise BadInput(f"profile {chosen.name}: ladder.starts is empty, so there is no RL in it")
+    store, own = the_store(), list(seeds) if seeds is not None else list(decided.seeds)
+    done = []
+    for unit in recovery.units(chosen):
+        if folder is None:
+            plans = [recovery.plan(chosen, seed, store, unit) for seed in own]
+            study.compute([spec for one in plans for spec in one.specs()], store, workers)
+        else:
+            record.record(chosen, own, store, folder, workers, _told, recovery.part(unit))
+        place = None if folder is None else str(folder / f"{chosen.name}-recovery")
+        done.append({"profile": chosen.name, "unit": str(unit), "seeds": own, "recorded": place})
+    return done
+
+
+def _told(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def find_notebook(name: str) -> Path:

@@ -15,8 +15,8 @@ from rlheals import models
 from rlheals.atomic import atomic_write
 from rlheals.cards import FACES, ID_RULE, Rule
 from rlheals.dialects import Dialect, Protocol_, dialect_for
-from rlheals.engines import Engine, HFEngine, Sampling
-from rlheals.rollout import Attempt, Episode, rollout
+from rlheals.hf_engine import Engine, HFEngine, Sampling
+from rlheals.rollout import Attempt, Episode, Feedback, rollout
 from rlheals.settings import Int, Settings
 from rlheals.stage import Work
 from rlheals.tasks.base import Item, Task
@@ -43,6 +43,9 @@ class EvaluateSettings(Settings):
     hands: Int | None = Field(None, ge=1, description="only the first so many hands of each split; None: all")
     attempts: Int = Field(5, ge=1, le=20, description="attempts per hand, with verifier feedback in between")
     sampling: Sampling = Sampling()
+    feedback: Feedback = Field(
+        "verifier", description="what a failed attempt is told; none: the question again, nothing else"
+    )
 
     @field_validator("splits")
     @classmethod
@@ -98,7 +101,9 @@ def attempts_table(
     plain answer an episode is the same under both, so only from there it is played again.
     """
     keys = [f"{seed}/{item.id}" for item in items]
-    strict = rollout(engine, dialect, task, items, keys, settings.sampling, settings.attempts)
+    strict = rollout(
+        engine, dialect, task, items, keys, settings.sampling, settings.attempts, feedback=settings.feedback
+    )
     begun = {
         index: shared
         for index, episode in enumerate(strict)
@@ -114,6 +119,7 @@ def attempts_table(
         settings.attempts,
         "either",
         begun=list(begun.values()),
+        feedback=settings.feedback,
     )
     rows = [row for episode in strict for row in _rows(episode, "target")]
     rows += [row for episode in lenient for row in _rows(episode, "either")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,6 @@ from rlheals import drawing, measures
 from rlheals.chapters import SFTChapter
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, Drawn
 from rlheals.forest import claims_forest, sensitivity
-from rlheals.measures import Measure
 
 PAPER_POINTS = Path(__file__).parent / "reference" / "paper_points.yaml"
 SPLITS = {"sft": ("seen ID (SFT hands)", BLUE), "held_out": ("held-out ID", GREEN), "ood": ("OOD", RED)}
@@ -29,6 +28,20 @@ CATEGORIES = {
     "wrong_number": ("other wrong values", ORANGE),
     "illegal_formula": ("unreadable", GREY),
 }
+
+
+class Layers(Protocol):
+    """What a chapter's figures need: a fresh run, the recorded study beside it, and words about both."""
+
+    @property
+    def fresh(self) -> Any: ...
+
+    @property
+    def recorded(self) -> Any: ...
+
+    def caption(self, note: str) -> str: ...
+
+
 HERE, THERE = "Lab model (this book)", "Paper"
 
 
@@ -40,7 +53,7 @@ def accuracy(chapter: SFTChapter) -> Drawn:
     for axis, (title, solved) in zip(axes, panels.items(), strict=True):
         for split, look in SPLITS.items():
             series = f"{split}, {title}"
-            frames += _both(
+            frames += both(
                 axis, chapter, partial(measures.accuracy, split=split, solved=solved), look, series
             )
             frames.append(_base_line(axis, chapter, split, solved, look[1], series))
@@ -50,7 +63,7 @@ def accuracy(chapter: SFTChapter) -> Drawn:
     axes[0].set_ylabel("share of hands solved")
     axes[0].legend(fontsize=7, loc="center left")
     note = "Dotted horizontals: the base when an answer counts in either layout."
-    return _finish(figure, chapter, "sft-accuracy", "Accuracy during SFT", frames, note)
+    return finish(figure, chapter, "sft-accuracy", "Accuracy during SFT", frames, note)
 
 
 def layout_free(chapter: SFTChapter) -> Drawn:
@@ -62,14 +75,14 @@ def layout_free(chapter: SFTChapter) -> Drawn:
         looks = {"solved_at": ("wanted layout only", color), "solved_at_either": ("either layout", PURPLE)}
         for column, look in looks.items():
             measure = partial(measures.accuracy, split=split, column=column)
-            frames += _both(axis, chapter, measure, look, f"{split}, {look[0]}")
+            frames += both(axis, chapter, measure, look, f"{split}, {look[0]}")
         axis.set_title(title, fontsize=9)
         axis.set_ylim(bottom=-0.01)
         drawing.step_axis(axis, chapter.fresh.steps)
         axis.legend(fontsize=7)
     axes[0].set_ylabel("solved within five attempts")
     note = "Where the two curves meet the answer format is learnt; what the upper one does before that is ability."
-    return _finish(figure, chapter, "sft-layout-free", "Format apart from ability", frames, note)
+    return finish(figure, chapter, "sft-layout-free", "Format apart from ability", frames, note)
 
 
 def common_hands(chapter: SFTChapter) -> Drawn:
@@ -80,7 +93,7 @@ def common_hands(chapter: SFTChapter) -> Drawn:
         "id": ("asked with J, Q, K = 10", BLUE),
         "ood": ("asked with J, Q, K = 11, 12, 13", RED),
     }.items():
-        frames += _both(axis, chapter, partial(measures.common_hands, rule=rule), look, rule)
+        frames += both(axis, chapter, partial(measures.common_hands, rule=rule), look, rule)
     axis.set_ylim(-0.02, 1.02)
     axis.set_ylabel("solved within five attempts")
     axis.legend(fontsize=7)
@@ -89,20 +102,20 @@ def common_hands(chapter: SFTChapter) -> Drawn:
         "Face-card hands that both rules can solve. The OOD set holds other hands than the ID set; here they are the "
         "same, so the gap between the curves is that of the rule and of the arithmetic it asks for."
     )
-    return _finish(figure, chapter, "sft-common-hands", "The same hands under both rules", frames, note)
+    return finish(figure, chapter, "sft-common-hands", "The same hands under both rules", frames, note)
 
 
 def paper_beside(chapter: SFTChapter) -> Drawn:
     """OOD accuracy of the paper's Llama run beside ours."""
     series = paper_points()["ood_accuracy_llama"]
     figure, axes = drawing.canvas(columns=2)
-    theirs = drawing.with_intervals(_paper("ood_accuracy_llama", 100).assign(seed=0, n=series["hands"]))
+    theirs = drawing.with_intervals(paper_series("ood_accuracy_llama", 100).assign(seed=0, n=series["hands"]))
     drawing.points(axes[0], theirs, ORANGE, "paper")
     axes[0].set_title(series["label"], fontsize=8)
     axes[0].set_xlabel("SFT step")
     axes[0].set_ylabel("OOD, solved within five attempts")
     look = ("this book", RED)
-    frames = _both(axes[1], chapter, partial(measures.accuracy, split="ood"), look, "this book")
+    frames = both(axes[1], chapter, partial(measures.accuracy, split="ood"), look, "this book")
     axes[1].set_title(HERE, fontsize=8)
     drawing.step_axis(axes[1], chapter.fresh.steps)
     for axis in axes:
@@ -112,7 +125,7 @@ def paper_beside(chapter: SFTChapter) -> Drawn:
         "shapes can be compared, heights cannot."
     )
     title = "The paper's OOD curve beside ours"
-    return _finish(figure, chapter, "sft-paper", title, [theirs.assign(series="paper"), *frames], note)
+    return finish(figure, chapter, "sft-paper", title, [theirs.assign(series="paper"), *frames], note)
 
 
 def losses(chapter: SFTChapter) -> Drawn:
@@ -120,7 +133,7 @@ def losses(chapter: SFTChapter) -> Drawn:
     figure, axes = drawing.canvas(columns=2)
     frames = []
     for name, look in LOSSES.items():
-        frames += _both(axes[0], chapter, partial(measures.loss, name=name), look, name, clip=None)
+        frames += both(axes[0], chapter, partial(measures.loss, name=name), look, name, clip=None)
     drawing.step_axis(axes[0], chapter.fresh.steps)
     axes[0].set_ylabel("cross-entropy, nats per answer token")
     frames += _paper_lines(axes[1], {"train_loss_llama": BLUE, "ood_loss_llama": RED}, last=2000)
@@ -132,7 +145,7 @@ def losses(chapter: SFTChapter) -> Drawn:
         "All three of our sets have the same format, so a difference between them is not one of layout. Each loss is "
         "measured on a fixed set, without sampling; between seeds the band shows the spread."
     )
-    return _finish(figure, chapter, "sft-losses", "Losses during SFT", frames, note)
+    return finish(figure, chapter, "sft-losses", "Losses during SFT", frames, note)
 
 
 def format_errors(chapter: SFTChapter) -> Drawn:
@@ -140,7 +153,7 @@ def format_errors(chapter: SFTChapter) -> Drawn:
     figure, axes = drawing.canvas(columns=2)
     frames = []
     for split in ("sft", "ood"):
-        frames += _both(axes[0], chapter, partial(measures.unreadable, split=split), SPLITS[split], split)
+        frames += both(axes[0], chapter, partial(measures.unreadable, split=split), SPLITS[split], split)
     drawing.step_axis(axes[0], chapter.fresh.steps)
     axes[0].set_ylabel("unreadable first tries")
     frames += _paper_lines(
@@ -151,7 +164,7 @@ def format_errors(chapter: SFTChapter) -> Drawn:
         axis.set_title(title, fontsize=9)
         axis.legend(fontsize=7)
     note = "The paper's points are one decode of one run, and its definition of a format error is not stated."
-    return _finish(figure, chapter, "sft-format", "Format errors during SFT", frames, note)
+    return finish(figure, chapter, "sft-format", "Format errors during SFT", frames, note)
 
 
 def error_categories(chapter: SFTChapter) -> Drawn:
@@ -173,7 +186,7 @@ def error_categories(chapter: SFTChapter) -> Drawn:
     figure.legend(*axes[0].get_legend_handles_labels(), fontsize=7, ncols=3, loc="outside lower center")
     source = "recorded study, all base seeds together" if chapter.recorded is not None else "fresh run"
     note = f"Every attempt at every hand, up to five per hand ({source})."
-    return _finish(figure, chapter, "sft-errors", "What goes wrong", frames, note)
+    return finish(figure, chapter, "sft-errors", "What goes wrong", frames, note)
 
 
 def decomposition(chapter: SFTChapter) -> Drawn:
@@ -183,7 +196,7 @@ def decomposition(chapter: SFTChapter) -> Drawn:
     for axis, title in zip(axes, measures.PARTS, strict=True):
         for split, look in SPLITS.items():
             measure = partial(measures.part, split=split, name=title)
-            frames += _both(axis, chapter, measure, look, f"{split}, {title}")
+            frames += both(axis, chapter, measure, look, f"{split}, {title}")
         axis.set_title(title, fontsize=9)
         axis.set_ylim(-0.02, 1.02)
         drawing.step_axis(axis, chapter.fresh.steps)
@@ -194,7 +207,7 @@ def decomposition(chapter: SFTChapter) -> Drawn:
         "Each share is taken among the hands that got the part before it right, revision among those whose first try "
         "failed; late in SFT few seen hands are left there."
     )
-    return _finish(figure, chapter, "sft-parts", "Format, rule, arithmetic, revision", frames, note)
+    return finish(figure, chapter, "sft-parts", "Format, rule, arithmetic, revision", frames, note)
 
 
 def rule_distance(chapter: SFTChapter) -> Drawn:
@@ -224,7 +237,7 @@ def rule_distance(chapter: SFTChapter) -> Drawn:
         f"{len(rules)} rules, at most {rules.max()} face-card hands each, one decode; bars: 95 % intervals. "
         "Rules far from 10 also make other hands, easier or harder, so distance is not all that changes."
     )
-    return _finish(figure, chapter, "sft-rule-distance", "Other rules", [frame], note)
+    return finish(figure, chapter, "sft-rule-distance", "Other rules", [frame], note)
 
 
 @cache
@@ -233,7 +246,7 @@ def paper_points() -> dict[str, dict[str, Any]]:
     return yaml.safe_load(PAPER_POINTS.read_text(encoding="utf-8"))
 
 
-def _paper(key: str, scale: float = 1.0) -> pd.DataFrame:
+def paper_series(key: str, scale: float = 1.0) -> pd.DataFrame:
     points = paper_points()[key]["points"]
     return pd.DataFrame(
         {"step": list(points), "value": [value / scale for value in points.values()], "series": key}
@@ -241,7 +254,7 @@ def _paper(key: str, scale: float = 1.0) -> pd.DataFrame:
 
 
 def _paper_lines(axis: Axes, colors: dict[str, str], last: int, scale: float = 1.0) -> list[pd.DataFrame]:
-    frames = [_paper(key, scale) for key in colors]
+    frames = [paper_series(key, scale) for key in colors]
     for frame, (key, color) in zip(frames, colors.items(), strict=True):
         label = paper_points()[key]["label"]
         axis.plot(frame["step"], frame["value"], color=color, marker="o", markersize=3, label=label)
@@ -259,10 +272,10 @@ def _base_line(
     return level.assign(series=f"{series}, base in either layout", study="base")
 
 
-def _both(
+def both(
     axis: Axes,
-    chapter: SFTChapter,
-    measure: Measure,
+    chapter: Layers,
+    measure: Callable[[Any], pd.DataFrame],
     look: tuple[str, str],
     series: str,
     clip: tuple[float, float] | None = (0, 1),
@@ -279,8 +292,8 @@ def _both(
     return [*frames, fresh.assign(series=series, study="fresh")]
 
 
-def _finish(
-    figure: Figure, chapter: SFTChapter, name: str, title: str, frames: list[pd.DataFrame], note: str
+def finish(
+    figure: Figure, chapter: Layers, name: str, title: str, frames: list[pd.DataFrame], note: str
 ) -> Drawn:
     return drawing.finish(figure, name, title, pd.concat(frames), chapter.caption(note))
 

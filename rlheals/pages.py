@@ -20,8 +20,11 @@ from rlheals.claims import ClaimsFile, Judged, judge, read_claims
 from rlheals.errors import BadInput
 from rlheals.machine import Machine, this_machine
 from rlheals.markup import Block, Table
+from rlheals.places import project_root
 from rlheals.profiles import PROFILES, VARIANTS
 from rlheals.record import Recorded
+from rlheals.recovery_chapter import recorded_recovery
+from rlheals.recovery_claims import complete, judged, missing, read_recovery_claims
 from rlheals.replay import Replay
 from rlheals.runs import library_versions
 
@@ -64,7 +67,54 @@ def claims_table(result: Outcome) -> list[Block]:
             for claim in result.claims.claims
         )
         return [_why_no_verdict(result), Table(("claim", "quantity", "margin", "seeds", "verdict"), rows)]
+    about = (
+        f"Profile `{study.profile}`, {result.decodes} decodes per checkpoint; {level} t intervals over base seeds. "
+        "A claim holds when its whole interval lies above the margin."
+    )
+    head = ("claim", f"estimate [{level} interval]", "margin", "seeds", "verdict")
+    return [Table(head, _judged_rows(result.judged)), about]
+
+
+def all_claims(results: Path) -> list[Block]:
+    """The claims of all chapters, as the front page and README show them."""
+    return [
+        "Supervised fine-tuning (chapter 1):",
+        *claims_table(outcome(results)),
+        "Reinforcement learning afterwards (chapter 2):",
+        *recovery_claims_table(results),
+    ]
+
+
+def recovery_claims_table(results: Path) -> list[Block]:
+    """The claims of chapter 02, with interval and verdict once everything that decides is recorded."""
+    claims = read_recovery_claims()
+    study, level = claims.study, f"{100 * claims.study.level:g} %"
+    tables, _ = recorded_recovery(study.profile, project_root() / results)
+    if tables is not None and complete(tables, claims):
+        about = (
+            f"Profile `{study.profile}`, {study.runs} RL seeds per start, {study.decodes} decodes; {level} t intervals "
+            "over base seeds. A claim holds when its whole interval lies above the margin."
+        )
+        head = ("claim", f"estimate [{level} interval]", "margin", "seeds", "verdict")
+        return [Table(head, _judged_rows(judged(tables))), about]
+    if tables is None:
+        why = "Nothing is recorded yet"
+    else:
+        lacking = missing(tables, claims)
+        why = f"The recorded study is not complete ({'; '.join(lacking[:5])}{'; ...' if len(lacking) > 5 else ''})"
     rows = tuple(
+        (claim.sentence, claim.unit, f"{claim.margin:g}", spans(study.seeds), "no verdict yet")
+        for claim in claims.claims
+    )
+    said = (
+        f"{why}. The claims are decided on base seeds {spans(study.seeds)} with {study.runs} RL seeds and "
+        f"{study.decodes} decodes; no verdict is given before."
+    )
+    return [said, Table(("claim", "quantity", "margin", "seeds", "verdict"), rows)]
+
+
+def _judged_rows(found: Sequence[Judged]) -> tuple[tuple[str, ...], ...]:
+    return tuple(
         (
             one.claim.sentence,
             f"{one.interval:.3f} {one.claim.unit}",
@@ -72,13 +122,8 @@ def claims_table(result: Outcome) -> list[Block]:
             spans(sorted(one.values)),
             f"**{one.verdict}**",
         )
-        for one in result.judged
+        for one in found
     )
-    about = (
-        f"Profile `{study.profile}`, {result.decodes} decodes per checkpoint; {level} t intervals over base seeds. "
-        "A claim holds when its whole interval lies above the margin."
-    )
-    return [Table(("claim", f"estimate [{level} interval]", "margin", "seeds", "verdict"), rows), about]
 
 
 def _why_no_verdict(result: Outcome) -> str:
@@ -193,7 +238,7 @@ def recorded_page(results: Path) -> list[Block]:
         rows.append(
             (
                 f"`{name}`",
-                spans(sorted(one.seed for one in manifests)),
+                spans(sorted({one.seed for one in manifests})),
                 ", ".join(sorted({str(one.profile["decodes"]) for one in manifests})),
                 str(sum(len(one.runs) for one in manifests)),
                 f"{sum(one.minutes for one in manifests):.0f}",
@@ -214,7 +259,7 @@ def _staleness(studies: dict[str, list[Recorded]], replays: list[Replay]) -> str
     if not stale:
         return "The code of every stage is still the code that made these numbers."
     said = "; ".join(
-        f"`{stage}` ({', '.join(f'{name} seeds {spans(sorted(seeds))}' for name, seeds in where.items())})"
+        f"`{stage}` ({', '.join(f'{name} seeds {spans(sorted(set(seeds)))}' for name, seeds in where.items())})"
         for stage, where in stale.items()
     )
     return (

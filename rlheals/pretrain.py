@@ -21,7 +21,7 @@ from rlheals import models
 from rlheals.cards import ID_RULE, OOD_RULE, Rule
 from rlheals.corpus import Corpus, Document, Variant
 from rlheals.dialects import Compact
-from rlheals.engines import HFEngine, Sampling
+from rlheals.hf_engine import HFEngine, Sampling
 from rlheals.models import ModelSettings
 from rlheals.rollout import rollout
 from rlheals.settings import Decay, Float, Int, Rate, Settings

@@ -11,8 +11,10 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings
+from rlheals.ladder import Ladder
 from rlheals.models import ModelSettings
 from rlheals.pretrain import PretrainSettings
+from rlheals.rl import RLSettings
 from rlheals.settings import Int, Settings
 from rlheals.sft import SFTSettings
 
@@ -48,6 +50,7 @@ class Profile(Settings):
     pretrain: PretrainSettings = PretrainSettings()
     sft: SFTSettings = SFTSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    ladder: Ladder = Ladder()
 
     @property
     def census_steps(self) -> tuple[int, ...]:
@@ -59,6 +62,9 @@ class Profile(Settings):
         changes: dict[str, Any] = {"rule_steps": ()} if recorded else {}
         if self.reader_steps is not None and self.evaluated is None:
             changes["evaluated"] = self.reader_steps
+        if self.ladder.reader_starts:
+            mine = {"starts": self.ladder.reader_starts, "runs": 1, "decodes": 1, "control_start": None}
+            changes["ladder"] = self.ladder.model_copy(update=mine)
         return self.model_copy(update=changes)
 
     @model_validator(mode="after")
@@ -70,6 +76,12 @@ class Profile(Settings):
             "evaluated": self.census_steps,
             "rule_steps": self.rule_steps,
             "reader_steps": self.reader_steps or (),
+            "ladder.starts": self.ladder.starts,
+            "ladder.reader_starts": self.ladder.reader_starts,
+            "ladder.late_starts": self.ladder.late_starts,
+            "ladder.control_start": (
+                () if self.ladder.control_start is None else (self.ladder.control_start,)
+            ),
         }
         for field, steps in groups.items():
             if unknown := sorted(set(steps) - set(self.sft.checkpoints)):
@@ -94,6 +106,12 @@ _LAB = Profile(
     about="The whole study with a model of 0.2 M parameters, from scratch, on two CPU cores, in minutes.",
     rule_steps=(0, 20, 40, 160, 1280),
     reader_steps=(0, 10, 20, 40, 80, 160, 320, 640, 1280),
+    ladder=Ladder(
+        starts=(10, 20, 40, 80, 160, 320, 640, 1280),
+        reader_starts=(10, 160, 1280),
+        control_start=160,
+        late_starts=(640, 1280),
+    ),
 )
 
 _SMOKE = Profile(
@@ -105,6 +123,12 @@ _SMOKE = Profile(
     pretrain=PretrainSettings(min_steps=10, max_steps=20, check_every=10, panel_hands=16),
     sft=SFTSettings(checkpoints=(0, 10, 30, 60), batch=32, loss_examples=32),
     evaluate=EvaluateSettings(hands=32),
+    ladder=Ladder(
+        starts=(10, 60),
+        runs=1,
+        decodes=1,
+        rl=RLSettings(checkpoints=(2,), episodes=32, group=4, slice_rows=16, loss_every=1, loss_examples=16),
+    ),
 )
 
 VARIANTS: dict[str, dict[str, Any]] = {

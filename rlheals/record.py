@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -20,8 +21,8 @@ from rlheals.atomic import atomic_write
 from rlheals.errors import BadInput
 from rlheals.profiles import Profile, validated
 from rlheals.store import Store
-from rlheals.study import Plan, compute, plan
-from rlheals.tables import Tables
+from rlheals.study import compute
+from rlheals.tables import Frames, Part, Planned, Tables
 
 FOLDER = Path("results")
 MANIFEST = "manifest.json"
@@ -69,12 +70,13 @@ def record(
     folder: Path = FOLDER,
     workers: int = 1,
     say: Callable[[str], object] = print,
+    part: Part[Any] = tables.SFT,
 ) -> None:
     """Compute a profile for several base seeds and write each seed's tables as soon as its last run is there.
 
     A seed recorded before from the same runs gets the same bytes again.
     """
-    plans = {seed: plan(profile, seed, store) for seed in seeds}
+    plans = {seed: part.plan(profile, seed, store) for seed in seeds}
     missing = {seed: {store.key(spec) for spec in chosen.specs()} for seed, chosen in plans.items()}
 
     def finished(run_id: str) -> None:
@@ -82,16 +84,19 @@ def record(
             ids.discard(run_id)
             if not ids:
                 del missing[seed]
-                write(plans[seed], profile, store, folder / profile.name / f"seed-{seed}")
-                say(f"recorded {profile.name} seed {seed}")
+                place = folder / f"{profile.name}{part.suffix}" / plans[seed].name
+                write(plans[seed], profile, store, place, part)
+                say(f"recorded {place.parent.name} {place.name.replace('-', ' ')}")
 
     compute([spec for chosen in plans.values() for spec in chosen.specs()], store, workers, finished=finished)
 
 
-def write(chosen: Plan, profile: Profile, store: Store, folder: Path) -> None:
+def write(
+    chosen: Planned, profile: Profile, store: Store, folder: Path, part: Part[Any] = tables.SFT
+) -> None:
     """Write the tables of one base seed, the manifest last."""
     runs = [store.load(store.key(spec)).manifest for spec in chosen.specs()]
-    tables.write(tables.collect([chosen], store), folder)
+    tables.write(part.collect([chosen], store), folder)
     manifest = Recorded(
         profile=profile.model_dump(mode="json"),
         seed=chosen.seed,
@@ -107,19 +112,19 @@ def write(chosen: Plan, profile: Profile, store: Store, folder: Path) -> None:
     atomic_write(folder / MANIFEST, json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
 
 
-def read(folder: Path) -> tuple[Tables, list[Recorded]]:
+def read(folder: Path, kind: type[Frames] = Tables) -> tuple[Frames, list[Recorded]]:  # type: ignore[assignment]
     """All recorded seeds below a profile's folder, with their manifests; BadInput when a file is damaged or missing."""
     parts, manifests = [], []
     for place in _seed_folders(folder):
         manifest = read_manifest(place)
-        for field in fields(Tables):
+        for field in fields(kind):
             name = f"{field.name}.parquet"
             if not (place / name).is_file() or manifest.files.get(name) != _sha256(place / name):
                 raise BadInput(
                     f"results {place.parent.name}/{place.name}: {name} is missing or has changed since"
                 )
-        part = tables.read(place)
-        if part.seeds != [manifest.seed] or place.name != f"seed-{manifest.seed}":
+        part: Any = tables.read(place, kind)
+        if part.seeds != [manifest.seed] or _seed_of(place) != manifest.seed:
             raise BadInput(
                 f"results {place.parent.name}/{place.name}: holds seeds {part.seeds}, its manifest says {manifest.seed}"
             )
@@ -127,14 +132,19 @@ def read(folder: Path) -> tuple[Tables, list[Recorded]]:
         manifests.append(manifest)
     if not parts:
         raise BadInput(f"no recorded study in {folder}; `rlheals study --record` makes one")
-    return tables.concat(parts), manifests
+    return tables.joined(parts, kind), manifests
+
+
+def _seed_of(place: Path) -> int | None:
+    found = re.fullmatch(r"seed-(\d{1,6})(-run-\d|-controls)?", place.name)
+    return int(found[1]) if found else None
 
 
 def _seed_folders(folder: Path) -> list[Path]:
-    places = {place: place.name.removeprefix("seed-") for place in folder.glob("seed-*")}
-    if odd := [place.name for place, number in places.items() if not number.isdecimal()]:
+    places = list(folder.glob("seed-*"))
+    if odd := [place.name for place in places if _seed_of(place) is None]:
         raise BadInput(f"results {folder.name}: {odd[0]!r:.60} is not a folder of the form seed-1")
-    return sorted(places, key=lambda place: int(places[place]))
+    return sorted(places, key=lambda place: (_seed_of(place), place.name))
 
 
 def read_manifest(folder: Path) -> Recorded:

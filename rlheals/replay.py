@@ -52,7 +52,7 @@ def replay(
     place = folder / f"seed-{seed}"
     manifest = record.read_manifest(place)
     chosen = plan(validated(Profile, manifest.profile, f"results {folder.name}: profile"), seed, store)
-    recorded = tables.read(place)
+    recorded = tables.read(place, Tables)
     steps = sorted({recorded.steps[len(recorded.steps) // 2], recorded.steps[-1]})
     part = Plan(seed, chosen.base, chosen.sft, {(step, 0): chosen.censuses[step, 0] for step in steps}, {})
     compute(part.specs(), store, workers)

@@ -117,7 +117,7 @@ def figure_files(drawn: Sequence[Figure]) -> dict[str, bytes | str]:
 def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
     """The generated parts that are paragraphs and tables, by the name of their snippet."""
     return {
-        "claims_table": pages.claims_table(pages.outcome(results)),
+        "claims_table": pages.all_claims(results),
         "run_facts": pages.run_facts(chapter),
         "recorded": pages.recorded_page(results),
         "profiles": pages.profiles_table(),
@@ -177,7 +177,7 @@ def update_readme(readme: Path, results: Path) -> bool:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise BadInput(f"--readme {str(readme)!r}: {reason}") from None
-    table = to_markdown(pages.claims_table(pages.outcome(project_root() / results)))
+    table = to_markdown(pages.all_claims(project_root() / results))
     new = pages.rewritten_readme(text, table)
     if new != text:
         atomic_write(readme, new)

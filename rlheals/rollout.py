@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
-from rlheals.dialects import Dialect, Protocol_, Reply
-from rlheals.engines import Engine, Generation, Past, Sampling
+from rlheals.dialects import FEEDBACK, Dialect, Protocol_, Reply
+from rlheals.hf_engine import Engine, Generation, Past, Sampling, uniforms
 from rlheals.tasks.base import Item, Task, Verdict
+
+Feedback = Literal["verifier", "shuffled", "none"]
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,15 @@ def rollout(
     protocol: Protocol_ = "target",
     tick: Callable[[int], object] = lambda finished: None,
     begun: Sequence[Sequence[Attempt]] | None = None,
+    feedback: Feedback = "verifier",
 ) -> list[Episode]:
     """Play one episode per (item, key); a finished episode leaves the batch.
 
     The key names the episode's stream of random numbers; two episodes of the same item need different keys.
     `tick(n)` is told whenever n further episodes have ended. Noise of attempt a is that of the key "key/a".
     begun: attempts that episodes begin with; they are played on from there.
+    feedback: "shuffled" tells the model a complaint drawn at random instead of the verifier's; "none" asks the same
+    question again, without the attempts before.
     """
     begun = [()] * len(items) if begun is None else begun
     episodes = [Episode(*start) for start in zip(items, keys, map(list, begun), strict=True)]
@@ -87,7 +93,12 @@ def rollout(
             if verdict.solved or len(episode.attempts) == attempts:
                 del prompts[index], pasts[index]
             else:
-                prompts[index] += dialect.retry(list(generation.tokens), verdict)
+                if feedback == "none":
+                    continue
+                told = (
+                    verdict if feedback == "verifier" else _another(f"{episode.key}/{len(episode.attempts)}")
+                )
+                prompts[index] += dialect.retry(list(generation.tokens), told)
                 pasts[index] = generation.past
         tick(len(asked) - len(prompts))
     return episodes
@@ -99,3 +110,10 @@ def _prompt(dialect: Dialect, episode: Episode) -> list[int]:
         return list(dialect.prompt(episode.item))
     last = episode.attempts[-1]
     return [*last.prompt, *dialect.retry(list(last.generation.tokens), last.verdict)]
+
+
+def _another(key: str) -> Verdict:
+    """A verdict that has nothing to do with the answer; it depends on the attempt's key only."""
+    kinds = sorted(FEEDBACK)
+    kind = kinds[int(uniforms(f"{key}/feedback", 1)[0] * len(kinds))]
+    return Verdict(False, 0.0, kind, kind.replace("_", " "))

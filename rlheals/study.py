@@ -21,7 +21,7 @@ from rlheals.profiles import Profile, validated
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.store import Run, RunSpec, Store, Workspace
 
-STAGES = ("adopt", "pretrain", "sft", "evaluate")
+STAGES = ("adopt", "pretrain", "sft", "evaluate", "rl")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Plan:
     sft: RunSpec
     censuses: dict[tuple[int, int], RunSpec]
     rules: dict[int, RunSpec]
+
+    @property
+    def name(self) -> str:
+        """Of the folder in which it is recorded."""
+        return f"seed-{self.seed}"
 
     def specs(self) -> list[RunSpec]:
         """Every run, inputs before those that use them."""

@@ -10,16 +10,24 @@ bases        one row per seed: steps and ability of the base
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import pandas as pd
 
 from rlheals.atomic import atomic_write
 from rlheals.errors import BadInput
+from rlheals.profiles import Profile
+from rlheals.runs import RunSpec
 from rlheals.store import Store
-from rlheals.study import Plan
+from rlheals.study import Plan, plan
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Frames = TypeVar("Frames", bound="DataclassInstance")
 
 EPISODE_COLUMNS = {
     "item": "category", "split": "category", "face": "bool", "solved_at": "uint8", "solved_at_either": "uint8",
@@ -53,6 +61,27 @@ class Tables:
         return Tables(**{name: frame[frame["seed"] == seed] for name, frame in frames.items()})
 
 
+class Planned(Protocol):
+    """The runs of something that is recorded in one folder."""
+
+    seed: int
+
+    @property
+    def name(self) -> str: ...
+
+    def specs(self) -> list[RunSpec]: ...
+
+
+@dataclass(frozen=True)
+class Part(Generic[Frames]):
+    """One study that is recorded: its folder is the profile's name and `suffix`."""
+
+    suffix: str
+    plan: Callable[[Profile, int, Store], Any]
+    collect: Callable[[Sequence[Any], Store], Frames]
+    kind: type[Frames]
+
+
 def collect(plans: Sequence[Plan], store: Store) -> Tables:
     """The tables of runs that are in the store."""
     return concat([_of_plan(chosen, store) for chosen in plans])
@@ -64,14 +93,20 @@ def concat(parts: Iterable[Tables]) -> Tables:
     seeds = [seed for part in parts for seed in part.seeds]
     if len(set(seeds)) != len(seeds):
         raise BadInput(f"base seeds {seeds} hold one seed twice")
-    joined = {
-        f.name: pd.concat([getattr(part, f.name) for part in parts], ignore_index=True)
-        for f in fields(Tables)
-    }
-    return Tables(**joined)
+    return joined(parts, Tables)
 
 
-def write(tables: Tables, folder: Path) -> None:
+def joined(parts: Sequence[Frames], kind: type[Frames]) -> Frames:
+    """Tables of the same kind, table by table, one below the other."""
+    return kind(
+        **{
+            f.name: pd.concat([getattr(part, f.name) for part in parts], ignore_index=True)
+            for f in fields(kind)
+        }
+    )
+
+
+def write(tables: DataclassInstance, folder: Path) -> None:
     """One parquet file per table, small enough for git; `read` gives the same tables back."""
     folder.mkdir(parents=True, exist_ok=True)
     for field in fields(tables):
@@ -82,10 +117,10 @@ def write(tables: Tables, folder: Path) -> None:
         )
 
 
-def read(folder: Path) -> Tables:
+def read(folder: Path, kind: type[Frames]) -> Frames:
     """The tables in a folder. Raises BadInput when one is missing, too large or not parquet."""
     frames = {}
-    for field in fields(Tables):
+    for field in fields(kind):
         file = folder / f"{field.name}.parquet"
         if not file.is_file():
             raise BadInput(f"results in {folder.name!r}: {file.name} is missing")
@@ -97,7 +132,7 @@ def read(folder: Path) -> Tables:
             raise BadInput(
                 f"results in {folder.name!r}: {file.name} is not parquet ({str(error)[:80]})"
             ) from None
-    return Tables(**frames)
+    return kind(**frames)
 
 
 def _of_plan(chosen: Plan, store: Store) -> Tables:
@@ -109,18 +144,9 @@ def _of_plan(chosen: Plan, store: Store) -> Tables:
     episodes, categories = [], []
     for (step, decode), spec in chosen.censuses.items():
         place = {"seed": seed, "step": step, "decode": decode}
-        path = folder(spec)
-        frame = pd.read_parquet(path / "episodes.parquet")[list(EPISODE_COLUMNS)]
+        frame, counts = census(folder(spec))
         episodes.append(frame.assign(**place))
-        attempts = pd.read_parquet(path / "attempts.parquet")
-        counted = attempts.groupby(["protocol", "split", "attempt", "category", "read_as"], observed=True)
-        counts = counted.agg(
-            attempts=("reward", "size"),
-            reward=("reward", "sum"),
-            entropy=("entropy", "sum"),
-            tokens=("tokens", "sum"),
-        )
-        categories.append(counts.reset_index().assign(**place))
+        categories.append(counts.assign(**place))
     rules = [
         pd.read_parquet(folder(spec) / "episodes.parquet")[["item", "rule", "solved_at"]].assign(
             seed=seed, step=step
@@ -136,6 +162,20 @@ def _of_plan(chosen: Plan, store: Store) -> Tables:
         losses=_losses(folder(chosen.sft), seed),
         bases=_base(folder(chosen.base), seed),
     )
+
+
+def census(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of one census: its episodes, and its attempts counted."""
+    episodes = pd.read_parquet(path / "episodes.parquet")[list(EPISODE_COLUMNS)]
+    attempts = pd.read_parquet(path / "attempts.parquet")
+    counted = attempts.groupby(["protocol", "split", "attempt", "category", "read_as"], observed=True)
+    counts = counted.agg(
+        attempts=("reward", "size"),
+        reward=("reward", "sum"),
+        entropy=("entropy", "sum"),
+        tokens=("tokens", "sum"),
+    )
+    return episodes, counts.reset_index()
 
 
 def _losses(path: Path, seed: int) -> pd.DataFrame:
@@ -156,3 +196,7 @@ def _base(path: Path, seed: int) -> pd.DataFrame:
     return pd.DataFrame(
         [{"seed": seed, "base_step": history[-1]["step"], "ability": history[-1]["within_five"]}]
     )
+
+
+SFT = Part("", plan, collect, Tables)
+"""The study of chapter 01, recorded by base seed."""

@@ -186,3 +186,26 @@ def study_of(
         losses=pd.DataFrame(loss_rows, columns=["step", "set", "loss", "seed"]),
         bases=pd.DataFrame([{"seed": seed, "base_step": 600, "ability": 0.5}]),
     )
+
+
+# RL -------------------------------------------------------------------------------------------------------------------
+
+
+def quick_start(folder: Path, steps: tuple[int, ...] = (10, 40)) -> dict[str, Path]:
+    """Inputs of an RL run, in seconds: the shipped base, and what a few steps of SFT make of it (`step-00010`, ...)."""
+    from rlheals import (
+        models,
+        sft,
+    )  # TRL takes seconds to import, which tests of other things need not wait for
+
+    model, dialect = models.load(models.SHIPPED_BASE), Compact()
+    models.save(folder / "pretrain" / "base", model, dialect.tokenizer)
+    settings = sft.SFTSettings(checkpoints=steps, loss_examples=8)
+    sft.train(
+        model,
+        dialect,
+        settings,
+        0,
+        lambda step: models.save(folder / "sft" / sft.checkpoint_name(step), model, dialect.tokenizer),
+    )
+    return {"model": folder / "sft", "base": folder / "pretrain"}

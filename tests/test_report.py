@@ -257,7 +257,7 @@ def test_a_damaged_study_is_refused(results: Path, tmp_path: Path) -> None:
 def test_claims_command_agrees_with_the_table(results: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["claims", "--results", str(results), "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
-    table = to_markdown(pages.claims_table(pages.outcome(results)))
+    table = to_markdown(pages.all_claims(results))
     assert found["missing_seeds"] == []
     for claim in found["claims"]:
         at = claim["interval"]
@@ -308,7 +308,7 @@ def test_readme_without_both_markers_is_refused(text: str) -> None:
 @pytest.mark.skipif(not (ROOT / "results/lab").is_dir(), reason="no recorded study is committed")
 def test_readme_agrees_with_the_recorded_study() -> None:
     text = (ROOT / "README.md").read_text()
-    table = to_markdown(pages.claims_table(pages.outcome(ROOT / "results")))
+    table = to_markdown(pages.all_claims(ROOT / "results"))
     assert pages.rewritten_readme(text, table) == text, "run: rlheals report --readme README.md"
 
 

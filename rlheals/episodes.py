@@ -1,0 +1,119 @@
+"""Episodes as training rows: one token sequence each, which tokens the model wrote, and in which attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from rlheals.credit import discounted
+from rlheals.rollout import Episode
+
+
+@dataclass(frozen=True)
+class Row:
+    """An episode as tokens. `attempt[i]` is the attempt (from 0) that wrote token i of `completion`, -1 for feedback;
+    `logprobs` are those of the sampling distribution, NaN for feedback."""
+
+    prompt: list[int]
+    completion: list[int]
+    attempt: np.ndarray
+    logprobs: np.ndarray
+
+    @property
+    def written(self) -> np.ndarray:
+        """Which tokens of the completion the model wrote."""
+        return self.attempt >= 0
+
+
+def row(episode: Episode) -> Row:
+    """The episode's last prompt and answer hold all that came before."""
+    prompt, last = episode.attempts[0].prompt, episode.attempts[-1]
+    whole = [*last.prompt, *last.generation.tokens]
+    start = len(prompt)
+    attempt = np.full(len(whole) - start, -1)
+    logprobs = np.full(len(whole) - start, np.nan)
+    for number, one in enumerate(episode.attempts):
+        at = len(one.prompt) - start
+        tokens = one.generation.tokens
+        # a chat template may write the end of an answer in its own way; such a token was not the model's
+        kept = [
+            i
+            for i, token in enumerate(tokens)
+            if start + at + i < len(whole) and whole[start + at + i] == token
+        ]
+        attempt[[at + i for i in kept]] = number
+        logprobs[[at + i for i in kept]] = one.generation.logprobs[kept]
+    return Row(list(prompt), whole[start:], attempt, logprobs)
+
+
+def statistics(episodes: Sequence[Episode], group: int, discount: float) -> dict[str, Any]:
+    """What an update's log says about its episodes."""
+    returns = np.array([discounted(rewards(episode), discount) for episode in episodes])
+    solved = np.array([episode.solved_at for episode in episodes])
+    groups = returns.reshape(-1, group)
+    tokens = sum(len(attempt.generation.tokens) for episode in episodes for attempt in episode.attempts)
+    entropies = np.concatenate(
+        [attempt.generation.entropies for episode in episodes for attempt in episode.attempts]
+    )
+    return {
+        "return": float(returns.mean()),
+        "solved": float((solved > 0).mean()),
+        "first_try": float((solved == 1).mean()),
+        "attempts": float(np.mean([len(episode.attempts) for episode in episodes])),
+        "zero_variance": float((groups.std(axis=1) < 1e-9).mean()),
+        "all_solved": float((solved.reshape(-1, group) == 1).all(axis=1).mean()),
+        "none_solved": float((solved.reshape(-1, group) == 0).all(axis=1).mean()),
+        "entropy": float(entropies.mean()),
+        "tokens": tokens,
+    }
+
+
+def rewards(episode: Episode) -> list[float]:
+    """The verifier's reward of every attempt."""
+    return [attempt.verdict.reward for attempt in episode.attempts]
+
+
+def advantage_statistics(advantages: np.ndarray, bins: int = 41, reach: float = 10.0) -> dict[str, float]:
+    """Entropy (bits) of the histogram of episode advantages on a fixed grid, share above zero, spread.
+
+    >>> advantage_statistics(np.zeros(8))["advantage_entropy"]
+    0.0
+    """
+    counts, _ = np.histogram(np.clip(advantages, -reach, reach), bins=bins, range=(-reach, reach))
+    shares = counts[counts > 0] / counts.sum()
+    return {
+        "advantage_entropy": float(max(0.0, -(shares * np.log2(shares)).sum())),
+        "advantage_positive": float((advantages > 1e-9).mean()),
+        "advantage_std": float(advantages.std()),
+    }
+
+
+@torch.inference_mode()
+def token_logprobs(
+    model: PreTrainedModel, rows: Sequence[Row], pad: int, temperature: float = 1.0, slice_rows: int = 64
+) -> list[np.ndarray]:
+    """Log-probability of every completion token under a model, in slices of rows of similar length."""
+    was_training = model.training
+    model.eval()
+    results: list[np.ndarray] = [np.empty(0)] * len(rows)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt) + len(rows[i].completion))
+    for at in range(0, len(order), slice_rows):
+        chosen = order[at : at + slice_rows]
+        sequences = [torch.tensor([*rows[i].prompt, *rows[i].completion]) for i in chosen]
+        ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=pad).to(model.device)
+        mask = torch.zeros_like(ids)
+        for place, sequence in enumerate(sequences):
+            mask[place, : len(sequence)] = 1
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+        logp = torch.log_softmax(logits.float() / temperature, dim=-1)
+        picked = logp.gather(-1, ids[:, 1:, None])[:, :, 0].cpu().numpy()
+        for place, i in enumerate(chosen):
+            start = len(rows[i].prompt) - 1
+            results[i] = picked[place, start : start + len(rows[i].completion)]
+    model.train(was_training)
+    return results

@@ -1,0 +1,190 @@
+"""Estimators of chapter 02: each takes one base seed's measurements and returns one number, so that "number > margin".
+
+A gain is OOD accuracy after RL minus that of its start, hand by hand on the same sampling noise, averaged over RL
+seeds and decodes. Where the best of several starts is meant, it is chosen on one half of the hands and measured on
+the other, both ways, so that the choice does not flatter it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from rlheals.claims import Claim, ClaimsFile, Judged, StudyPlan, half_of, judge, read_claims
+from rlheals.errors import BadInput
+from rlheals.profiles import validated
+from rlheals.recovery import MAIN, RecoveryTables
+
+MEASURES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "within_five": lambda rows: rows["solved_at"] > 0,
+    "first_try": lambda rows: rows["solved_at"] == 1,
+    "either": lambda rows: rows["solved_at_either"] > 0,
+    "revision": lambda rows: (rows["solved_at"] > 1).where(rows["solved_at"] != 1),
+}
+"""Solved at all; in the first attempt; in either layout; later, among those whose first attempt failed."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """One base seed's accuracies: before and after RL, by control, start and half of the hands."""
+
+    table: pd.DataFrame
+
+    @classmethod
+    def of(cls, tables: RecoveryTables, seed: int) -> Ladder:
+        rows = tables.episodes[tables.episodes["seed"] == seed]
+        halves = {item: half_of(str(item)) for item in rows["item"].unique()}
+        rows = rows.assign(half=rows["item"].map(halves).astype(int))
+        keys = ["control", "start", "run", "split", "half"]
+        frames = []
+        for name, measure in MEASURES.items():
+            hits = measure(rows).astype("float64")
+            grouped = hits.groupby([rows[key] for key in keys], observed=True).agg(["sum", "count"])
+            frames.append(grouped.reset_index().assign(measure=name))
+        return cls(pd.concat(frames, ignore_index=True))
+
+    def accuracy(
+        self,
+        start: int,
+        after: bool,
+        *,
+        split: str = "ood",
+        measure: str = "within_five",
+        control: str = MAIN,
+        half: int | None = None,
+    ) -> float:
+        """Share of hands solved by a start (after=False) or by RL from it, all runs and decodes together."""
+        table = self.table
+        chosen = (
+            (table["control"] == control)
+            & (table["start"] == start)
+            & (table["split"] == split)
+            & (table["measure"] == measure)
+            & ((table["run"] >= 0) == after)
+        )
+        if half is not None:
+            chosen &= table["half"] == half
+        return float(table.loc[chosen, "sum"].sum() / table.loc[chosen, "count"].sum())
+
+    def gain(self, start: int, **options: str) -> float:
+        """Accuracy after RL from a start minus before."""
+        return self.accuracy(start, True, **options) - self.accuracy(start, False, **options)  # type: ignore[arg-type]
+
+    @property
+    def starts(self) -> list[int]:
+        mine = self.table[(self.table["control"] == MAIN) & (self.table["run"] >= 0)]
+        return sorted(int(start) for start in mine["start"].unique())
+
+    def best(self, after: bool) -> float:
+        """Highest OOD accuracy over the starts, before or after RL, cross-fitted."""
+        found = []
+        for half in (0, 1):
+            chosen = max(self.starts, key=lambda start: self.accuracy(start, after, half=1 - half))
+            found.append(self.accuracy(chosen, after, half=half))
+        return float(np.mean(found))
+
+
+def gain(ladder: Ladder, starts: Sequence[int], measure: str = "within_five") -> float:
+    """Mean gain over some starts."""
+    return float(np.mean([ladder.gain(start, measure=measure) for start in starts]))
+
+
+def no_gain(ladder: Ladder, starts: Sequence[int], tolerance: float) -> float:
+    """Tolerance minus the mean gain over some starts."""
+    return tolerance - gain(ladder, starts)
+
+
+def below_peak(ladder: Ladder, tolerance: float) -> float:
+    """Peak of the starts, plus a tolerance, minus the best result of RL."""
+    return ladder.best(after=False) + tolerance - ladder.best(after=True)
+
+
+def id_rule(ladder: Ladder, low: float, high: float, gained: float) -> float:
+    """Balanced accuracy, less one half, of "RL gains if the start's ID accuracy lies between low and high".
+
+    A base seed where all starts gain, or none, cannot speak for the rule: 0.
+    """
+    said = np.array([low <= ladder.accuracy(start, False, split="sft") <= high for start in ladder.starts])
+    is_so = np.array([ladder.gain(start) > gained for start in ladder.starts])
+    if is_so.all() or not is_so.any():
+        return 0.0
+    return float((said[is_so].mean() + (~said[~is_so]).mean()) / 2 - 0.5)
+
+
+def over_control(ladder: Ladder, control: str, start: int) -> float:
+    """OOD accuracy after RL from a start minus that after the control from the same start."""
+    return ladder.accuracy(start, True) - ladder.accuracy(start, True, control=control)
+
+
+ESTIMATORS: dict[str, Callable[..., float]] = {
+    function.__name__: function for function in (gain, no_gain, below_peak, id_rule, over_control)
+}
+
+
+class RecoveryClaim(Claim):
+    """A claim of chapter 02."""
+
+    @classmethod
+    def estimators(cls) -> dict[str, Callable[..., float]]:
+        return ESTIMATORS
+
+
+class RecoveryStudy(StudyPlan):
+    """Which runs decide about chapter 02."""
+
+    runs: int = Field(ge=1)
+
+
+class RecoveryFile(ClaimsFile):
+    """The part of `claims.yaml` about chapter 02."""
+
+    study: RecoveryStudy
+    claims: tuple[RecoveryClaim, ...]
+
+
+def read_recovery_claims() -> RecoveryFile:
+    """The claims of chapter 02, validated; BadInput names the offending field."""
+    return validated(RecoveryFile, read_claims().recovery, "claims.yaml: recovery")
+
+
+def estimates(claim: Claim, tables: RecoveryTables) -> dict[int, float]:
+    """The claim's number for every base seed that has what it needs."""
+    run = ESTIMATORS[claim.estimator]
+    ladders = {seed: Ladder.of(tables, seed) for seed in tables.seeds}
+    values = {seed: run(ladder, **claim.options) for seed, ladder in ladders.items()}
+    return {seed: value for seed, value in values.items() if np.isfinite(value)}
+
+
+def complete(tables: RecoveryTables | None, claims: RecoveryFile) -> bool:
+    """Whether everything that decides is recorded: seeds, runs, decodes, and the controls that claims speak of."""
+    return tables is not None and not missing(tables, claims)
+
+
+def missing(tables: RecoveryTables, claims: RecoveryFile) -> list[str]:
+    """What is not recorded yet of what decides, in words."""
+    plan, found = claims.study, []
+    rows = tables.episodes
+    controls = {claim.options["control"] for claim in claims.claims if "control" in claim.options}
+    for seed in plan.seeds:
+        mine = rows[rows["seed"] == seed]
+        main = mine[mine["control"] == MAIN]
+        runs = set(main.loc[main["run"] >= 0, "run"])
+        if len(runs) < plan.runs:
+            found.append(f"base seed {seed}: {len(runs)} of {plan.runs} RL seeds")
+        elif main["decode"].nunique() < plan.decodes:
+            found.append(f"base seed {seed}: {main['decode'].nunique()} of {plan.decodes} decodes")
+        if lacking := sorted(controls - set(mine["control"])):
+            found.append(f"base seed {seed}: controls {', '.join(lacking)}")
+    return found
+
+
+def judged(tables: RecoveryTables) -> list[Judged]:
+    """Interval and verdict of every claim of chapter 02; BadInput while something that decides is not recorded."""
+    claims = read_recovery_claims()
+    if lacking := missing(tables, claims):
+        raise BadInput(f"claims of chapter 02 are not judged yet: {lacking[0]}")
+    return judge(claims, tables, estimates)

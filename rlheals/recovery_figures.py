@@ -1,0 +1,376 @@
+"""One function per figure of chapter 02: takes the chapter, returns the drawing with the data frame it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from rlheals import drawing, figures, measures
+from rlheals import recovery_measures as measured
+from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Drawn
+from rlheals.episodes import advantage_statistics
+from rlheals.figures import LOSSES, SPLITS, both, finish, paper_series
+from rlheals.recovery import MAIN
+from rlheals.recovery_chapter import RecoveryChapter
+from rlheals.recovery_claims import Ladder
+from rlheals.stats import t_interval, wilson
+
+BEFORE, AFTER = "start (SFT)", "after RL"
+START_COLORS = (SKY, BLUE, GREEN, ORANGE, RED, PURPLE, "#000000", GREY)
+
+
+def ood(chapter: RecoveryChapter) -> Drawn:
+    """OOD accuracy of every start and of RL from it: within five, first try, either layout (the paper's Fig. 2c)."""
+    figure, axes = drawing.canvas(columns=3)
+    panels: dict[str, dict[str, Any]] = {
+        "within five attempts": {},
+        "first try": {"solved": measures.first_try},
+        "within five, either layout": {"column": "solved_at_either"},
+    }
+    frames = []
+    for axis, (title, options) in zip(axes, panels.items(), strict=True):
+        frames += _before_after(
+            axis, chapter, partial(measured.accuracy, split="ood", **options), RED, f"OOD, {title}"
+        )
+        axis.set_title(title.capitalize(), fontsize=9)
+        axis.set_ylim(bottom=-0.01)
+    axes[0].set_ylabel("share of OOD hands solved")
+    axes[0].legend(fontsize=7)
+    note = "Every point of the axis is an SFT checkpoint from which RL starts; RL sees the ID rule only."
+    return finish(figure, chapter, "rl-ood", "OOD accuracy before and after RL", frames, note)
+
+
+def id_hands(chapter: RecoveryChapter) -> Drawn:
+    """The same on ID hands: those of SFT, those that only RL sees, those that neither sees (the paper's Fig. 2d)."""
+    figure, axes = drawing.canvas(columns=3)
+    frames = []
+    looks = {"sft": SPLITS["sft"], "rl": ("RL-only hands", PURPLE), "held_out": SPLITS["held_out"]}
+    for axis, (split, (title, color)) in zip(axes, looks.items(), strict=True):
+        frames += _before_after(axis, chapter, partial(measured.accuracy, split=split), color, split)
+        axis.set_title(title, fontsize=9)
+        axis.set_ylim(-0.02, 1.02)
+    axes[0].set_ylabel("share solved within five attempts")
+    axes[0].legend(fontsize=7)
+    note = (
+        "RL trains on hands of the SFT split and on RL-only hands; held-out hands have values that neither SFT nor RL "
+        "sees."
+    )
+    return finish(figure, chapter, "rl-id", "ID accuracy before and after RL", frames, note)
+
+
+def window(chapter: RecoveryChapter) -> Drawn:
+    """Gain of every start with an interval that holds for all starts together: where the window can and cannot be."""
+    figure, axes = drawing.canvas(columns=3)
+    frames = []
+    names = {
+        "within_five": "within five attempts",
+        "first_try": "first try",
+        "revision": "put right after feedback",
+    }
+    for axis, (measure, title) in zip(axes, names.items(), strict=True):
+        for tables, color, study in ((chapter.recorded, RED, "recorded"), (chapter.fresh, GREY, "fresh")):
+            if tables is None:
+                continue
+            frame = measured.gains(tables, measure)
+            errors = np.nan_to_num(
+                np.abs(np.stack([frame["value"] - frame["low"], frame["high"] - frame["value"]]))
+            )
+            marker = "o" if study == "recorded" else "x"
+            look = {"color": color, "marker": marker, "markersize": 4, "linestyle": "none", "label": study}
+            axis.errorbar(frame["step"], frame["value"], yerr=errors, **cast(Any, look))
+            frames.append(frame.assign(series=title, study=study))
+        axis.axhline(0, color=GREY, linewidth=0.8)
+        axis.set_title(title.capitalize(), fontsize=9)
+        drawing.step_axis(axis, chapter.starts, "start of RL (SFT step)")
+    axes[0].set_ylabel("OOD accuracy, after RL - start")
+    axes[0].legend(fontsize=7)
+    return finish(figure, chapter, "rl-window", "The window", frames, window_note(chapter))
+
+
+def window_note(chapter: RecoveryChapter) -> str:
+    """Where the window surely is, surely is not, and may be."""
+    if chapter.recorded is None or len(chapter.recorded.seeds) < 2:
+        return "Crosses: fresh run. There are not enough recorded base seeds for intervals."
+    kinds = measured.window(measured.gains(chapter.recorded))
+    said = {name: ", ".join(f"{step:,}" for step in steps) or "none" for name, steps in kinds.items()}
+    return (
+        "Bars: simultaneous 95 % t intervals over base seeds (Bonferroni over starts). Starts from which OOD accuracy "
+        f"within five surely gains: {said['gain']}; surely loses: {said['loss']}; open: {said['open']}. "
+        "An edge of the window lies between a sure start and its neighbour that is not."
+    )
+
+
+def paper_beside(chapter: RecoveryChapter) -> Drawn:
+    """The paper's Fig. 2c beside ours."""
+    figure, (left, right) = drawing.canvas(columns=2)
+    frames = []
+    for key, color, label in (
+        ("ood_accuracy_llama", GREY, BEFORE), ("ood_accuracy_after_rl_llama", RED, AFTER),
+    ):  # fmt: skip
+        frame = paper_series(key, 100)
+        hands = figures.paper_points()[key]["hands"]
+        intervals = [wilson(round(value * hands), hands) for value in frame["value"]]
+        frame = frame.assign(low=[one.low for one in intervals], high=[one.high for one in intervals])
+        errors = np.clip(np.stack([frame["value"] - frame["low"], frame["high"] - frame["value"]]), 0, None)
+        look = {
+            "color": color,
+            "marker": "o",
+            "markersize": 3,
+            "linewidth": 0.8,
+            "elinewidth": 0.6,
+            "label": label,
+        }
+        left.errorbar(frame["step"], frame["value"], yerr=errors, **cast(Any, look))
+        frames.append(frame.assign(study="paper"))
+    left.set_title("Paper: Llama-3.2-11B-Vision, 234 hands, one decode", fontsize=8)
+    left.set_xlabel("SFT checkpoint")
+    left.set_ylabel("share of OOD hands solved")
+    left.legend(fontsize=7)
+    left.set_ylim(bottom=-0.005)
+    frames += _before_after(right, chapter, partial(measured.accuracy, split="ood"), RED, "OOD, this book")
+    right.set_title("Lab model (this book)", fontsize=8)
+    right.set_ylim(bottom=-0.005)
+    note = "Left: points from the authors' files; the Wilson intervals on them are ours, for hands alone."
+    return finish(figure, chapter, "rl-paper", "The paper's window beside ours", frames, note)
+
+
+def stages(chapter: RecoveryChapter) -> Drawn:
+    """Peak of SFT, end of SFT, RL: the paper's three bars (Fig. 1) beside ours."""
+    figure, axes = drawing.canvas(columns=2)
+    frames = []
+    for axis, split in zip(axes, ("ood", "id"), strict=True):
+        place = 0.0
+        for label, rows in _stage_rows(chapter, split).items():
+            values = pd.DataFrame(rows)
+            x = place + np.arange(len(values)) * 0.8
+            axis.bar(x, values["value"], width=0.7, color=[GREY, SKY, RED][: len(values)])
+            errors = np.clip(
+                np.stack([values["value"] - values["low"], values["high"] - values["value"]]), 0, None
+            )
+            axis.errorbar(x, values["value"], yerr=errors, fmt="none", ecolor="black", elinewidth=0.8)
+            axis.text(
+                x.mean(),
+                -0.16,
+                label,
+                ha="center",
+                va="top",
+                fontsize=7,
+                transform=axis.get_xaxis_transform(),
+            )
+            for at, name in zip(x, values["stage"], strict=True):
+                axis.text(
+                    at, -0.02, name, ha="center", va="top", fontsize=6, transform=axis.get_xaxis_transform()
+                )
+            frames.append(values.assign(series=f"{split}, {label}"))
+            place += 0.8 * len(values) + 0.7
+        axis.set_xticks([])
+        axis.set_title("OOD" if split == "ood" else "ID", fontsize=9)
+    axes[0].set_ylabel("share of hands solved")
+    start = chapter.profile.ladder.control_start or chapter.starts[len(chapter.starts) // 2]
+    note = (
+        "Paper: Wilson intervals of 234 hands. Lab: start with the highest OOD accuracy, last start, and RL from step "
+        f"{start:,}, which was fixed beforehand; t intervals over base seeds where there are several."
+    )
+    return finish(figure, chapter, "rl-stages", "Three stages", frames, note)
+
+
+def parts(chapter: RecoveryChapter) -> Drawn:
+    """What changes on OOD hands: format, rule, arithmetic, revision."""
+    figure, axes = drawing.canvas(columns=2, rows=2, height=2.5)
+    frames = []
+    for axis, name in zip(axes, measures.PARTS, strict=True):
+        frames += _before_after(axis, chapter, partial(measured.part, split="ood", name=name), RED, name)
+        axis.set_title(name, fontsize=8)
+        axis.set_ylim(-0.02, 1.02)
+    axes[0].legend(fontsize=7)
+    note = "Each part among the hands that got to it: readable answers, those with right values, failed first tries."
+    return finish(figure, chapter, "rl-parts", "What RL restores on OOD hands", frames, note)
+
+
+def why_late(chapter: RecoveryChapter) -> Drawn:
+    """What RL finds at its start: hands on which all episodes earn the same, entropy, attempts, advantages."""
+    figure, axes = drawing.canvas(columns=2, rows=2, height=2.5)
+    frames = []
+    panels = {
+        "zero_variance": ("groups without a gradient (all returns equal)", (0, 1)),
+        "entropy": ("entropy of the policy (nats per token)", None),
+        "first_try": ("training hands solved at the first try", (0, 1)),
+        "advantage_entropy": ("entropy of the advantages (bits)", None),
+    }
+    for axis, (column, (title, limits)) in zip(axes, panels.items(), strict=True):
+        measure = partial(measured.early_log, column=column)
+        frames += both(axis, chapter, measure, ("first five updates", BLUE), column, limits)
+        axis.set_title(title, fontsize=8)
+        axis.set_ylim(bottom=0, top=None if limits is None else 1)
+        drawing.step_axis(axis, chapter.starts, "start of RL (SFT step)")
+    note = (
+        "Means of the first five updates. A group is eight episodes of one hand; where all have the same return, its "
+        "gradient is zero."
+    )
+    return finish(figure, chapter, "rl-why", "What RL finds at its start", frames, note)
+
+
+def advantages(chapter: RecoveryChapter) -> Drawn:
+    """Histograms of episode advantages at the first update, per start (the paper's Fig. 3)."""
+    starts = chapter.starts
+    figure, axes = drawing.canvas(columns=min(4, len(starts)), rows=-(-len(starts) // 4), height=1.9)
+    frames = []
+    tables = chapter.tables
+    rows = tables.advantages[(tables.advantages["control"] == MAIN) & (tables.advantages["update"] == 1)]
+    for axis, start in zip(axes, starts, strict=False):
+        values = rows.loc[rows["start"] == start, "advantage"].to_numpy()
+        axis.set_title(f"start {start:,}", fontsize=8)
+        if not len(values):
+            continue
+        counts, edges = np.histogram(values.clip(-10, 10), bins=41, range=(-10, 10))
+        axis.stairs(counts / counts.sum(), edges, fill=True, color=BLUE, alpha=0.6)
+        said = advantage_statistics(values)
+        text = f"entropy {said['advantage_entropy']:.2f} bits\npositive {said['advantage_positive']:.2f}"
+        axis.text(0.03, 0.95, text, fontsize=6, va="top", transform=axis.transAxes)
+        axis.set_yscale("symlog", linthresh=0.01)
+        frames.append(pd.DataFrame({"start": start, "advantage": edges[:-1], "share": counts / counts.sum()}))
+    source = "recorded study" if chapter.recorded is not None else "fresh run"
+    note = f"Episode return less the mean of its group, update 1, {source}; the axis of shares is linear up to 0.01."
+    frame = pd.concat(frames) if frames else pd.DataFrame()
+    return drawing.finish(
+        figure, "rl-advantages", "Advantages at the first update", frame, chapter.caption(note)
+    )
+
+
+def learning(chapter: RecoveryChapter) -> Drawn:
+    """Return and success on training hands against updates: has RL levelled off?"""
+    figure, axes = drawing.canvas(columns=2)
+    frames = []
+    tables = chapter.tables
+    for axis, (column, title) in zip(
+        axes, {"return": "discounted return", "solved": "solved within the episode"}.items(), strict=True
+    ):
+        for color, start in zip(START_COLORS, tables.starts, strict=False):
+            frame = drawing.with_intervals(measured.learning_curve(tables, column, start))
+            drawing.band(axis, frame, color, f"{start:,}", None)
+            frames.append(frame.assign(series=column, start=start))
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("RL update")
+    axes[1].legend(fontsize=6, title="start", title_fontsize=7, ncols=2)
+    note = (
+        "ID hands of the SFT and RL-only splits, running mean of five updates (each plays other hands); "
+        f"{'bands: recorded study' if chapter.recorded is not None else 'fresh run'}."
+    )
+    return finish(figure, chapter, "rl-learning", "Learning curves", frames, note)
+
+
+def losses(chapter: RecoveryChapter) -> Drawn:
+    """Cross-entropy of expert answers during RL (the paper's Fig. on RL losses)."""
+    starts = [start for start in chapter.tables.starts if start in (10, 160, 1280)] or chapter.tables.starts[
+        :3
+    ]
+    figure, axes = drawing.canvas(columns=len(starts))
+    frames = []
+    for axis, start in zip(axes, starts, strict=True):
+        for name, look in LOSSES.items():
+            measure = partial(measured.loss, name=name, start=start)
+            frames += both(axis, chapter, measure, look, f"{name}, start {start}", None)
+        axis.set_title(f"RL from step {start:,}", fontsize=9)
+        axis.set_xlabel("RL update")
+        axis.set_ylim(bottom=0)
+    axes[0].set_ylabel("nats per token")
+    axes[0].legend(fontsize=7)
+    note = "Expert answers as in chapter 01. In the paper's files both losses rise during RL, from 0.43 and 1.02 nats."
+    return finish(figure, chapter, "rl-losses", "Losses during RL", frames, note)
+
+
+def controls(chapter: RecoveryChapter) -> Drawn:
+    """OOD accuracy of the start, of RL from it, and of every control from the same start."""
+    start = chapter.profile.ladder.control_start
+    levels = (
+        measured.control_levels(chapter.recorded, start) if chapter.recorded is not None and start else {}
+    )
+    if chapter.sft is not None and start:
+        later = 4 * start
+        rows = chapter.sft.episodes
+        rows = rows[(rows["split"] == "ood") & (rows["step"] == later)]
+        if len(rows):
+            levels["SFT continued"] = (rows["solved_at"] > 0).groupby(rows["seed"]).mean().to_dict()
+    figure, (axis,) = drawing.canvas(height=0.24 * max(2, len(levels)) + 0.9)
+    frames = []
+    for place, (name, values) in enumerate(levels.items()):
+        found = list(values.values())
+        color = {"start": GREY, "RL": RED}.get(name, BLUE)
+        if len(found) > 1:
+            interval = t_interval(found)
+            axis.plot([interval.low, interval.high], [-place] * 2, color=color, linewidth=1.5)
+        axis.plot(found, [-place] * len(found), ".", color=color, markersize=4, alpha=0.6)
+        axis.plot(float(np.mean(found)), -place, "o", color=color, markersize=5)
+        frames += [{"control": name, "seed": seed, "value": value} for seed, value in values.items()]
+    axis.set_yticks([-place for place in range(len(levels))], list(levels), fontsize=8)
+    axis.set_xlabel("OOD hands solved within five attempts")
+    axis.set_xlim(left=-0.005)
+    note = (
+        f"All from SFT step {start:,} with the same number of episodes; SFT continued: four times as many SFT steps, "
+        "about as many training sequences. Small dots: base seeds; large dots and bars: mean and 95 % t interval."
+        if start
+        else "This profile has no controls."
+    )
+    return drawing.finish(figure, "rl-controls", "Controls", pd.DataFrame(frames), chapter.caption(note))
+
+
+def _before_after(
+    axis: Axes, chapter: RecoveryChapter, measure: Callable[..., pd.DataFrame], color: str, series: str
+) -> list[pd.DataFrame]:
+    frames = []
+    for after, look in ((False, (BEFORE, GREY)), (True, (AFTER, color))):
+        frames += both(axis, chapter, partial(measure, after=after), look, f"{series}, {look[0]}")
+    drawing.step_axis(axis, chapter.starts, "start of RL (SFT step)")
+    return frames
+
+
+def _stage_rows(chapter: RecoveryChapter, split: str) -> dict[str, list[dict[str, float | str]]]:
+    rows: dict[str, list[dict[str, float | str]]] = {}
+    for key, label in (("stages_llama", "Llama (paper)"), ("stages_qwen", "Qwen (paper)")):
+        paper = figures.paper_points()[key]
+        rows[label] = []
+        for stage in ("peak", "end", "rl"):
+            value = paper["points"][f"{split}_{stage}"] / 100
+            found = wilson(round(value * paper["hands"]), paper["hands"])
+            rows[label].append({"stage": stage, "value": value, "low": found.low, "high": found.high})
+    tables = chapter.tables
+    ladders = [Ladder.of(tables, seed) for seed in tables.seeds]
+    middle = chapter.profile.ladder.control_start or tables.starts[len(tables.starts) // 2]
+    asked = "ood" if split == "ood" else "sft"
+    rows["lab (this book)"] = []
+    for stage in ("peak", "end", "rl"):
+        values = []
+        for one in ladders:
+            best = max(one.starts, key=lambda start: one.accuracy(start, False))
+            start, after = {"peak": (best, False), "end": (one.starts[-1], False), "rl": (middle, True)}[
+                stage
+            ]
+            values.append(one.accuracy(start, after, split=asked))
+        low = high = float(np.mean(values))
+        if len(values) > 1:
+            interval = t_interval(values)
+            low, high = interval.low, interval.high
+        rows["lab (this book)"].append(
+            {"stage": stage, "value": float(np.mean(values)), "low": low, "high": high}
+        )
+    return rows
+
+
+RL: tuple[Callable[[RecoveryChapter], Drawn], ...] = (
+    ood,
+    id_hands,
+    window,
+    paper_beside,
+    stages,
+    parts,
+    why_late,
+    advantages,
+    learning,
+    losses,
+    controls,
+)

