@@ -37,10 +37,8 @@ from rlheals.engines import HFEngine
 from rlheals.stage import Work
 from rlheals.tasks import GeneralPoints
 
-MOST_SECONDS, LEAST_RATIO = (
-    10.0,
-    0.7,
-)  # of an update; to the peer, which draws alike but keeps no log-probabilities
+MOST_SECONDS = 10.0  # of an update
+LEAST_RATIO = 0.6  # to the peer, which keeps no log-probabilities and draws in float32
 Parts = dict[str, float]
 
 

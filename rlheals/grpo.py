@@ -68,7 +68,7 @@ def trainer_settings(settings: RLSettings, updates: int, scratch: Path) -> GRPOC
         disable_dropout=True,
         gradient_checkpointing=False,
         use_cpu=not cuda,
-        bf16=cuda,
+        bf16=False,  # the weights' own type everywhere: autocast here and none in the engine would not agree
         seed=0,  # no random number of TRL's is used
         save_strategy="no",
         logging_strategy="no",

@@ -20,7 +20,7 @@ from rlheals.stage import Work
 Algorithm = Literal["grpo", "rloo", "rejection", "ppo"]
 Positive = Annotated[Float, Field(gt=0)]
 Count = Annotated[Int, Field(ge=1)]
-NOT_PPO = ("reward", "credit", "scale", "kl_start", "kl_base")
+OWN_CREDIT = ("reward", "credit", "scale", "kl_start", "kl_base")
 
 
 class RLSettings(Settings):
@@ -95,12 +95,12 @@ class RLSettings(Settings):
             raise ValueError("reward=shuffled permutes returns of episodes; it needs credit=episode")
         if self.sampling.temperature == 0:
             raise ValueError("sampling.temperature=0 explores nothing")
-        if self.algorithm == "ppo":
+        if self.algorithm in ("ppo", "rejection"):
             defaults = {name: field.default for name, field in type(self).model_fields.items()}
-            refused = [name for name in NOT_PPO if getattr(self, name) != defaults[name]]
+            refused = [name for name in OWN_CREDIT if getattr(self, name) != defaults[name]]
             if refused:
                 raise ValueError(
-                    f"algorithm=ppo has its own credit and no KL term; it takes no {', '.join(refused)}"
+                    f"algorithm={self.algorithm} has its own credit and no KL term; it takes no {', '.join(refused)}"
                 )
         return self
 

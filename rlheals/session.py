@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from transformers import PreTrainedModel
 
@@ -252,9 +252,13 @@ class Session:
             if 0 in self.settings.checkpoints:
                 self._keep(0)
             return
-        with safe_open(self._file, "pt") as file:
-            said = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        try:
+            with safe_open(self._file, "pt") as file:
+                said = json.loads(file.metadata()["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, ValueError, TypeError, KeyError) as error:
+            reason = str(error).splitlines()[0][:80]
+            raise BadInput(f"rl: {self._file} is damaged ({reason}); delete it to start again") from None
         self.done, self.log, self.losses = said["done"], said["log"], said["losses"]
         self.advantages = said["advantages"]
         for kind, module in {"model": self.model, **self.extra}.items():

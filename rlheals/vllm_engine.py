@@ -1,4 +1,4 @@
-"""Generation with vLLM behind the same seam as `HFEngine`: for GPUs, and for models of 10 million parameters and more.
+"""Generation with vLLM behind the same seam as `HFEngine`: meant for GPUs and models larger than the lab's.
 
 The same as with `HFEngine`: greedy tokens, log-probabilities and entropies of the distribution that is sampled from,
 the end token, cut answers, the refusal of bad requests (tests/test_engine_contract.py runs on both).
@@ -16,7 +16,7 @@ What differs:
 
 Training with it, on a GPU: build the engine once with a bounded cache, and before every update give it the weights of
 the model in training. Its log-probabilities are those of the policy that played; the trainer's differ in the last
-bits (in bfloat16: in the third digit), so ratios of an importance-weighted loss do not begin at exactly 1.
+bits (many more of them in bfloat16), so the ratios of a clipped loss do not begin at exactly 1.
 
     session.engine = VLLMEngine(start_folder, cache_gb=8)
     refresh(session.engine, session.model)  # then session.play(update)

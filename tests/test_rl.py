@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -703,3 +705,26 @@ def test_a_tokenizer_that_knows_no_dialect_is_refused(inputs: Inputs, tmp_path: 
     models.save(other / "start", models.load(inputs["model"] / FEW["folder"]), stranger)
     said = refused({**inputs, "model": other}, tmp_path / "run", "start")
     assert "chat template" in said
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"garbage" * 9])
+def test_a_damaged_state_is_refused_on_one_line_and_left_alone(
+    inputs: Inputs, undisturbed: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    shutil.copytree(undisturbed.parent / "scratch", tmp_path / "scratch")
+    state = tmp_path / "scratch/state.safetensors"
+    state.write_bytes(damage(state.read_bytes()))
+    kept = state.read_bytes()
+    with pytest.raises(BadInput) as caught:
+        play(inputs, tmp_path, FEW)
+    assert "is damaged" in one_line(caught)
+    assert state.read_bytes() == kept
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "rejection"])
+@pytest.mark.parametrize(
+    "setting", [{"kl_start": 0.1}, {"kl_base": 0.1}, {"credit": "attempt"}, {"scale": "group"}]
+)
+def test_settings_that_an_algorithm_would_ignore_are_refused(algorithm: str, setting: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(setting))):
+        RLSettings.model_validate({"algorithm": algorithm, **setting})

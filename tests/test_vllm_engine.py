@@ -274,6 +274,16 @@ def test_large_vocabularies_have_no_entropies(
         assert np.isnan(other.entropies).all()
 
 
+@needs_vllm
+def test_many_long_prompts_are_sampled_from(engine: VLLMEngine) -> None:
+    """More than vLLM reads at a time: were a prompt read in pieces, the generator of its key could not follow."""
+    prompts = [[5 + number % 30, 5 + number // 30, *[7, 9, 12] * 70] for number in range(64)]
+    keys = [str(number) for number in range(64)]
+    whole = engine.generate(prompts, keys, WARM)
+    few = [engine.generate([prompts[i]], [keys[i]], WARM)[0] for i in (0, 31, 38, 39, 63)]
+    assert [whole[i].tokens for i in (0, 31, 38, 39, 63)] == [made.tokens for made in few]
+
+
 # --- with vLLM: how weights reach it
 
 
