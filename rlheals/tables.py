@@ -117,7 +117,7 @@ def write(tables: DataclassInstance, folder: Path) -> None:
         )
 
 
-def read(folder: Path, kind: type[Frames]) -> Frames:
+def read(folder: Path, kind: type[Frames] = Tables) -> Frames:  # type: ignore[assignment]
     """The tables in a folder. Raises BadInput when one is missing, too large or not parquet."""
     frames = {}
     for field in fields(kind):
@@ -172,10 +172,15 @@ def census(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     counts = counted.agg(
         attempts=("reward", "size"),
         reward=("reward", "sum"),
-        entropy=("entropy", "sum"),
+        entropy=("entropy", _sum),
         tokens=("tokens", "sum"),
     )
     return episodes, counts.reset_index()
+
+
+def _sum(values: pd.Series) -> float:
+    """The sum; of nothing measured it is missing, not 0."""
+    return float(values.sum(min_count=1))
 
 
 def _losses(path: Path, seed: int) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -192,6 +193,7 @@ def test_a_value_has_no_gradient_once_it_has_moved_by_the_clip_towards_the_retur
 
 
 @pytest.mark.parametrize("size", [1, 4, 16])
+@torch.no_grad()
 def test_log_pi_and_values_are_those_of_every_attempt_by_itself(tmp_path: Path, lab: Path, size: int) -> None:
     session, head = begun(tmp_path, lab, slice_rows=size)
     batch = session.play(1)
@@ -215,7 +217,7 @@ def test_log_pi_and_values_are_those_of_every_attempt_by_itself(tmp_path: Path, 
 def test_the_gradient_of_the_first_epoch_is_the_vanilla_policy_gradient(
     tmp_path: Path, lab: Path, size: int
 ) -> None:
-    session, head = begun(tmp_path, lab, slice_rows=size, epochs=1, value_weight=0.7)
+    session, head = begun(tmp_path, lab, slice_rows=size, epochs=1, value_weight=0.7, clip=1e9)
     batch = session.play(1)
     logps, values = by_hand(session, head, batch)
     was = [float(value.detach()) for value in values]
@@ -231,8 +233,8 @@ def test_the_gradient_of_the_first_epoch_is_the_vanilla_policy_gradient(
     parameters = [*session.model.parameters(), *head.parameters()]
     wanted = torch.autograd.grad(whole / len(found), parameters)
 
-    session.clip_gradient = lambda batch: 1.0  # type: ignore[method-assign]
-    assert ppo.learn(session, head, batch) == 1.0
+    norm = math.sqrt(sum(float((gradient**2).sum()) for gradient in wanted))
+    assert ppo.learn(session, head, batch) == pytest.approx(norm, rel=1e-4)  # the head's part included
     for parameter, gradient in zip(parameters, wanted, strict=True):
         assert torch.allclose(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
     assert batch.log["ratio_clipped"] == 0.0
@@ -324,16 +326,21 @@ def test_the_expected_return_rises(tmp_path: Path, lab: Path, dialect: Compact) 
 # Runs -----------------------------------------------------------------------------------------------------------------
 
 
+def digest(data: bytes | np.ndarray) -> str:
+    """Short, so that a failing comparison can be read."""
+    return hashlib.sha256(data if isinstance(data, bytes) else data.tobytes()).hexdigest()[:12]
+
+
 def whole(folder: Path) -> dict[str, object]:
     """All that a run leaves, but for times: files, tables, and the state with value head and optimiser."""
     out = folder / "out"
     log = pd.read_parquet(out / "log.parquet").drop(columns=TIMED)
     return {
-        "weights": [(out / rl.checkpoint_name(u) / "model.safetensors").read_bytes() for u in (1, 3)],
+        "weights": [digest((out / rl.checkpoint_name(u) / "model.safetensors").read_bytes()) for u in (1, 3)],
         "log": log.to_dict("records"),
-        "advantages": pd.read_parquet(out / "advantages.parquet").to_dict("records"),
+        "advantages": digest(pd.read_parquet(out / "advantages.parquet").to_csv().encode()),
         "losses": (out / "losses.json").read_text(),
-        "state": {k: v.tolist() for k, v in load_file(folder / "state.safetensors").items()},
+        "state": {k: digest(v.numpy()) for k, v in load_file(folder / "state.safetensors").items()},
     }
 
 

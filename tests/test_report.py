@@ -26,6 +26,7 @@ from rlheals.models import SHIPPED_BASE
 from rlheals.pages import README_BEGIN, README_END
 from rlheals.profiles import PROFILES, load_profile
 from rlheals.record import MANIFEST, Recorded, RecordedRun, _sha256
+from rlheals.recovery_claims import read_recovery_claims
 from rlheals.sources import code_hash
 from rlheals.tables import Tables, concat
 from rlheals.tasks.general_points import GeneralPoints
@@ -67,10 +68,16 @@ def test_every_snippet_that_the_book_includes_is_written(made: Path) -> None:
 
 def test_without_a_recorded_study_claims_have_margins_and_no_numbers(made: Path) -> None:
     text = (made / "out/claims_table.md").read_text()
-    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
-    assert text.startswith("No recorded study")
-    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [one.sentence for one in CLAIMS.claims]
-    for row, claim in zip(rows, CLAIMS.claims, strict=True):
+    rows = [
+        line
+        for line in text.splitlines()
+        if line.startswith("| ") and "claim |" not in line and "---" not in line
+    ]
+    claims = [*CLAIMS.claims, *read_recovery_claims().claims]
+    assert "No recorded study" in text
+    assert "Nothing is recorded yet" in text
+    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [one.sentence for one in claims]
+    for row, claim in zip(rows, claims, strict=True):
         *_, margin, _, verdict = row.removesuffix(" |").split(" | ")
         assert float(margin) == claim.margin
         assert verdict == "no verdict yet"
@@ -283,7 +290,8 @@ def test_readme_part_is_replaced_and_the_rest_kept(results: Path, tmp_path: Path
     readme.write_text(f"# Title\n\n{README_BEGIN}\noutdated\n{README_END}\n\nend\n")
     assert report.update_readme(readme, results)
     text = readme.read_text()
-    assert text.startswith(f"# Title\n\n{README_BEGIN}\n| claim |")
+    assert text.startswith(f"# Title\n\n{README_BEGIN}\nSupervised fine-tuning (chapter 1):\n\n| claim |")
+    assert "Reinforcement learning afterwards (chapter 2):" in text
     assert text.endswith(f"{README_END}\n\nend\n")
     assert "outdated" not in text
     assert not report.update_readme(readme, results)

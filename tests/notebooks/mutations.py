@@ -28,5 +28,12 @@ def negated_reward():
     verifier.REWARDS.update({category: -reward for category, reward in verifier.REWARDS.items()})
 
 
+def no_baseline():
+    """Every attempt is paid for itself, compared with nothing."""
+    from rlheals import credit
+
+    credit._baseline = lambda values, kind: 0 * values
+
+
 if "RLHEALS_MUTATION" in os.environ:
     globals()[os.environ["RLHEALS_MUTATION"]]()
