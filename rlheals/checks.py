@@ -171,11 +171,11 @@ def recovery(chapter: HasFreshRL) -> Report:
     found = {
         "KL to the start before the first step": float(first["kl_start"].abs().max()),
         mean: float(sizes.mean().abs().max()),
-        "shares outside 0 and 1": float(
+        "shares that are no shares": float(
             sum((~log[name].between(0, 1)).sum() for name in ("solved", "first_try", "zero_variance"))
         ),
         "first tries solved more often than episodes": float((log["first_try"] > log["solved"]).sum()),
-        "attempts outside 1 and the limit": float((~log["attempts"].between(1, ladder.rl.attempts)).sum()),
+        "attempts beyond the limit": float((~log["attempts"].between(1, ladder.rl.attempts)).sum()),
         "gradients that are not finite": float((~log["gradient_norm"].between(0, 1e6)).sum()),
     }
     accepted = dict.fromkeys(found, (0.0, 0.0)) | {

@@ -57,7 +57,10 @@ class Ladder:
         control: str = MAIN,
         half: int | None = None,
     ) -> float:
-        """Share of hands solved by a start (after=False) or by RL from it, all runs and decodes together."""
+        """Share of hands solved by a start (after=False) or by RL from it, all runs and decodes together.
+
+        Not a number where nothing was measured.
+        """
         table = self.table
         chosen = (
             (table["control"] == control)
@@ -68,7 +71,8 @@ class Ladder:
         )
         if half is not None:
             chosen &= table["half"] == half
-        return float(table.loc[chosen, "sum"].sum() / table.loc[chosen, "count"].sum())
+        count = table.loc[chosen, "count"].sum()
+        return float(table.loc[chosen, "sum"].sum() / count) if count else float("nan")
 
     def gain(self, start: int, **options: str) -> float:
         """Accuracy after RL from a start minus before."""

@@ -206,7 +206,7 @@ def why_late(chapter: RecoveryChapter) -> Drawn:
         measure = partial(measured.early_log, column=column)
         frames += both(axis, chapter, measure, ("first five updates", BLUE), column, limits)
         axis.set_title(title, fontsize=8)
-        axis.set_ylim(bottom=0, top=None if limits is None else 1)
+        axis.set_ylim(0, 1.02 if limits else 1.15 * axis.get_ylim()[1])
         drawing.step_axis(axis, chapter.starts, "start of RL (SFT step)")
     note = (
         "Means of the first five updates. A group is eight episodes of one hand; where all have the same return, its "
@@ -341,7 +341,8 @@ def _stage_rows(chapter: RecoveryChapter, split: str) -> dict[str, list[dict[str
     tables = chapter.tables
     ladders = [Ladder.of(tables, seed) for seed in tables.seeds]
     middle = chapter.profile.ladder.control_start or tables.starts[len(tables.starts) // 2]
-    asked = "ood" if split == "ood" else "sft"
+    splits = set(tables.episodes["split"])
+    asked = "ood" if split == "ood" else "sft" if "sft" in splits else "held_out"
     rows["lab (this book)"] = []
     for stage in ("peak", "end", "rl"):
         values = []
@@ -351,10 +352,9 @@ def _stage_rows(chapter: RecoveryChapter, split: str) -> dict[str, list[dict[str
                 stage
             ]
             values.append(one.accuracy(start, after, split=asked))
-        low = high = float(np.mean(values))
-        if len(values) > 1:
-            interval = t_interval(values)
-            low, high = interval.low, interval.high
+        hands = int(tables.episodes.loc[tables.episodes["split"] == asked, "item"].nunique())
+        interval = t_interval(values) if len(values) > 1 else wilson(round(values[0] * hands), hands)
+        low, high = interval.low, interval.high
         rows["lab (this book)"].append(
             {"stage": stage, "value": float(np.mean(values)), "low": low, "high": high}
         )

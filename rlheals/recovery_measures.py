@@ -74,7 +74,8 @@ def gains(tables: RecoveryTables, measure: str = "within_five") -> pd.DataFrame:
     ladders = {seed: Ladder.of(tables, seed) for seed in tables.seeds}
     rows = []
     for start in tables.starts:
-        values = [one.gain(start, measure=measure) for one in ladders.values() if start in one.starts]
+        found = [one.gain(start, measure=measure) for one in ladders.values() if start in one.starts]
+        values = [value for value in found if np.isfinite(value)] or [np.nan]
         low = high = np.nan
         if len(values) > 1:
             interval = t_interval(values, simultaneous_level(len(tables.starts)))

@@ -1,0 +1,198 @@
+"""Estimators and verdicts of chapter 02 on tables made by hand, where the answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from lab_helpers import one_line
+
+from rlheals import recovery_measures
+from rlheals.claims import half_of
+from rlheals.errors import BadInput
+from rlheals.recovery import MAIN, RecoveryTables
+from rlheals.recovery_claims import (
+    Ladder,
+    below_peak,
+    gain,
+    id_rule,
+    judged,
+    missing,
+    no_gain,
+    over_control,
+    read_recovery_claims,
+)
+
+HANDS = 200
+STARTS = (10, 20, 40, 80, 160, 320, 640, 1280)
+
+
+def solved(share: float, first: float | None = None) -> np.ndarray:
+    """Solved-at numbers: this share solved, `first` of all hands at the first try, the rest later; in both halves."""
+    made = np.zeros(HANDS, dtype="uint8")
+    for half in (0, 1):
+        mine = [i for i in range(HANDS) if half_of(f"ood/{i}") == half]
+        count, at_once = round(share * len(mine)), round((share if first is None else first) * len(mine))
+        made[mine[:count]] = 2
+        made[mine[:at_once]] = 1
+    return made
+
+
+def rows(numbers: np.ndarray, split: str = "ood", **place: object) -> pd.DataFrame:
+    items = [f"ood/{i}" for i in range(HANDS)]
+    frame = pd.DataFrame({"item": items, "split": split, "solved_at": numbers, "solved_at_either": numbers})
+    return frame.assign(**{"control": MAIN, "decode": 0, "seed": 1, "run": -1, **place})
+
+
+def tables(*frames: pd.DataFrame) -> RecoveryTables:
+    episodes = pd.concat(frames, ignore_index=True)
+    log = episodes[episodes["run"] >= 0].drop_duplicates(["seed", "control", "start", "run"])
+    empty = pd.DataFrame()
+    return RecoveryTables(episodes, empty, log[["seed", "control", "start", "run"]], empty, empty)
+
+
+def ladder(
+    before: dict[int, float], after: dict[int, float], id_before: dict[int, float] | None = None
+) -> Ladder:
+    frames = [rows(solved(share), start=start) for start, share in before.items()]
+    frames += [rows(solved(share), start=start, run=0) for start, share in after.items()]
+    frames += [rows(solved(share), "sft", start=start) for start, share in (id_before or {}).items()]
+    return Ladder.of(tables(*frames), 1)
+
+
+def test_a_gain_is_after_minus_before_averaged_over_starts() -> None:
+    one = ladder({80: 0.2, 160: 0.1}, {80: 0.3, 160: 0.4})
+    assert gain(one, [80]) == pytest.approx(0.1, abs=0.01)
+    assert gain(one, [80, 160]) == pytest.approx(0.2, abs=0.01)
+    assert no_gain(one, [80, 160], 0.02) == pytest.approx(-0.18, abs=0.01)
+
+
+def test_first_try_and_revision_are_told_apart() -> None:
+    frames = [rows(solved(0.4, first=0.2), start=80), rows(solved(0.6, first=0.2), start=80, run=0)]
+    one = Ladder.of(tables(*frames), 1)
+    assert gain(one, [80], measure="first_try") == pytest.approx(0, abs=1e-9)
+    assert gain(one, [80], measure="revision") == pytest.approx((0.4 - 0.2) / 0.8, abs=0.02)
+
+
+def test_runs_and_decodes_count_alike() -> None:
+    frames = [rows(solved(0.2), start=80, decode=d) for d in (0, 1)]
+    frames += [rows(solved(s), start=80, run=r, decode=d) for r, s in ((0, 0.2), (1, 0.6)) for d in (0, 1)]
+    assert gain(Ladder.of(tables(*frames), 1), [80]) == pytest.approx(0.2, abs=0.01)
+
+
+def test_choosing_the_best_of_equal_starts_on_noise_flatters_nothing() -> None:
+    """With the same accuracy everywhere, RL with many more draws must not look better than the peak."""
+    random = np.random.default_rng(0)
+    values = []
+    for _ in range(60):
+        frames = [rows((random.random(HANDS) < 0.2).astype("uint8"), start=start) for start in STARTS]
+        frames += [rows((random.random(HANDS) < 0.2).astype("uint8"), start=start, run=0) for start in STARTS]
+        values.append(below_peak(Ladder.of(tables(*frames), 1), 0.0))
+    assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(len(values))
+
+
+def test_below_peak_is_peak_plus_tolerance_minus_best_rl() -> None:
+    one = ladder({10: 0.1, 40: 0.3, 640: 0.0}, {10: 0.5, 40: 0.2, 640: 0.1})
+    assert below_peak(one, 0.02) == pytest.approx(0.3 + 0.02 - 0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("id_before", "value"),
+    [
+        ({10: 0.1, 80: 0.6, 640: 0.95}, 0.5),
+        ({10: 0.6, 80: 0.1, 640: 0.6}, -0.5),
+        ({10: 0.6, 80: 0.6, 640: 0.6}, 0.0),
+        ({10: 0.1, 80: 0.6, 640: 0.6}, 0.25),
+    ],
+)
+def test_the_id_rule_is_scored_by_balanced_accuracy(id_before: dict[int, float], value: float) -> None:
+    one = ladder({10: 0.1, 80: 0.1, 640: 0.1}, {10: 0.1, 80: 0.4, 640: 0.1}, id_before)
+    assert id_rule(one, 0.4, 0.8, 0.02) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("after", [0.1, 0.5])
+def test_a_seed_where_all_starts_do_the_same_cannot_speak_for_the_id_rule(after: float) -> None:
+    one = ladder({10: 0.1, 80: 0.1}, {10: after, 80: after}, {10: 0.1, 80: 0.6})
+    assert id_rule(one, 0.4, 0.8, 0.02) == 0.0
+
+
+def test_a_control_is_compared_at_the_same_start() -> None:
+    frames = [rows(solved(0.5), start=160, run=0), rows(solved(0.9), start=80, run=0)]
+    frames += [rows(solved(0.2), start=160, run=0, control="rejection")]
+    frames += [rows(solved(0.8), start=80, run=0, control="rejection")]
+    assert over_control(Ladder.of(tables(*frames), 1), "rejection", 160) == pytest.approx(0.3, abs=0.01)
+
+
+def complete_study(shift: float = 0.3) -> RecoveryTables:
+    plan = read_recovery_claims().study
+    controls = {one.options["control"] for one in read_recovery_claims().claims if "control" in one.options}
+    frames = []
+    for seed in plan.seeds:
+        wobble = 0.01 * (seed % 3)
+        for decode in range(plan.decodes):
+            place = {"seed": seed, "decode": decode}
+            for start in STARTS:
+                frames.append(rows(solved(0.1 + wobble), start=start, **place))
+                frames.append(rows(solved(0.5), "sft", start=start, **place))
+                for run in range(plan.runs):
+                    share = 0.1 + wobble + (shift if start in (80, 160, 320) else 0)
+                    frames.append(rows(solved(share), start=start, run=run, **place))
+            frames += [
+                rows(solved(0.1 + wobble), start=160, run=0, control=name, **place) for name in controls
+            ]
+    return tables(*frames)
+
+
+def test_a_complete_study_is_judged_and_the_verdicts_follow_the_effect() -> None:
+    study = complete_study()
+    assert missing(study, read_recovery_claims()) == []
+    verdicts = {one.claim.id: one.verdict for one in judged(study)}
+    assert verdicts["rl-heals"] == verdicts["rl-too-late"] == verdicts["rl-too-early"] == "holds"
+    assert verdicts["rl-below-peak"] == "differs"
+    assert verdicts["rl-needs-reward"] == verdicts["rl-over-rejection"] == "holds"
+    nothing = {one.claim.id: one.verdict for one in judged(complete_study(shift=0.0))}
+    assert nothing["rl-heals"] == nothing["rl-needs-feedback"] == "differs"
+    assert nothing["rl-below-peak"] == "holds"
+
+
+@pytest.mark.parametrize(
+    ("drop", "said"),
+    [
+        (lambda e: e["seed"] == 4, "base seed 4: 0 of 3 RL seeds"),
+        (lambda e: (e["seed"] == 2) & (e["run"] == 2), "base seed 2: 2 of 3 RL seeds"),
+        (lambda e: (e["seed"] == 5) & (e["decode"] == 3), "base seed 5: 3 of 4 decodes"),
+        (lambda e: (e["seed"] == 1) & (e["control"] == "rejection"), "base seed 1: controls rejection"),
+    ],
+)
+def test_nothing_is_judged_before_everything_decided_on_is_there(drop, said: str) -> None:
+    episodes = complete_study().episodes
+    study = tables(episodes[~drop(episodes)])
+    assert said in missing(study, read_recovery_claims())[0]
+    with pytest.raises(BadInput) as caught:
+        judged(study)
+    assert said in one_line(caught)
+
+
+def test_claims_use_no_development_seed_and_start_only_where_rl_starts() -> None:
+    from rlheals.profiles import load_profile
+
+    claims, profile = read_recovery_claims(), load_profile("lab")
+    assert min(claims.study.seeds) >= 1
+    assert claims.study.runs == profile.ladder.runs
+    assert claims.study.decodes == profile.ladder.decodes
+    for claim in claims.claims:
+        assert set(claim.options.get("starts", ())) <= set(profile.ladder.starts)
+        assert claim.options.get("start", profile.ladder.control_start) == profile.ladder.control_start
+        assert claim.options.get("control", "ppo") in profile.ladder.controls
+
+
+def test_the_window_needs_intervals_that_hold_for_all_starts_together() -> None:
+    study = complete_study()
+    gained = recovery_measures.gains(study)
+    kinds = recovery_measures.window(gained)
+    assert kinds["gain"] == [80, 160, 320]
+    assert kinds["loss"] == []
+    assert (gained["seeds"] == 5).all()
+    alone = recovery_measures.gains(tables(study.episodes[study.episodes["seed"] == 1]))
+    assert alone["low"].isna().all()
+    assert recovery_measures.window(alone)["gain"] == []
