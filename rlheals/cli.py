@@ -127,6 +127,21 @@ def sft(seed: Seed, profile: ProfileName = "lab", set_: Set = None, json: Json =
     show_facts(commands.fine_tune(_profile(profile, set_), seed), json)
 
 
+@app.command(epilog="Example: rlheals rl --seed 0 --start 160 --set ladder.rl.algorithm=ppo")
+def rl(
+    seed: Seed,
+    start: Annotated[int, typer.Option("--start", min=0, help="SFT step from which RL starts.")],
+    run: Annotated[int, typer.Option("--run", min=0, max=99, help="RL seed.")] = 0,
+    profile: ProfileName = "lab",
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """RL from one SFT checkpoint; makes base and SFT first when they are not there."""
+    from rlheals import commands
+
+    show_facts(commands.reinforce(_profile(profile, set_), seed, start, run), json)
+
+
 @app.command(epilog="Example: rlheals evaluate --seed 0 --step 40 --split ood --hands 100")
 def evaluate(
     seed: Seed = 0,

@@ -13,9 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from tqdm import tqdm
 
-from rlheals import evaluate, pages, record, recovery, sft, study
+from rlheals import evaluate, pages, record, recovery, rl, sft, study
 from rlheals.adopt import WEIGHTS, weights_hash
 from rlheals.atomic import fsync_file, fsync_folder, make_folder, told
 from rlheals.card import model_card
@@ -69,16 +70,33 @@ def fine_tune(profile: Profile, seed: int) -> dict[str, Any]:
     return {**_described(run), "checkpoints": list(profile.sft.checkpoints), "losses": losses["sets"]}
 
 
+def reinforce(profile: Profile, seed: int, start: int, number: int) -> dict[str, Any]:
+    """RL from one SFT checkpoint of a base seed; what it needs is made first."""
+    _refuse_unknown_step("--start", start, profile)
+    store = the_store()
+    before = study.plan(profile, seed, store)
+    spec = recovery.rl_spec(profile, before, store, start, number, {})
+    *_, run = study.compute([before.base, before.sft, spec], store)
+    log = pd.read_parquet(run.file("log.parquet"))
+    shown = ("return", "solved", "first_try", "attempts", "zero_variance", "kl_start")
+    ends = {"first": log.iloc[0], "last": log.iloc[-1]}
+    return {
+        **_described(run),
+        "folder": str(run.path / rl.checkpoint_name(profile.ladder.updates)),
+        "updates": len(log),
+        **{
+            f"{end}_update": {name: round(float(row[name]), 4) for name in shown} for end, row in ends.items()
+        },
+    }
+
+
 def evaluate_step(
     profile: Profile, seed: int, step: int, changes: dict[str, Any], out: Path | None
 ) -> dict[str, Any]:
     """The census of one checkpoint of a base seed's SFT; what it needs is made first."""
     if out is not None:
         _refuse_used(out)
-    if step not in profile.sft.checkpoints:
-        raise BadInput(
-            f"--step {step}: accepted are the checkpoints {', '.join(map(str, profile.sft.checkpoints))}"
-        )
+    _refuse_unknown_step("--step", step, profile)
     store = the_store()
     chosen = study.plan(profile, seed, store)
     settings = _census_settings(profile, sft.checkpoint_name(step), changes)
@@ -245,6 +263,12 @@ def claims(results: Path) -> dict[str, Any]:
         "missing_seeds": found.missing,
         "claims": rows,
     }
+
+
+def _refuse_unknown_step(option: str, step: int, profile: Profile) -> None:
+    if step not in profile.sft.checkpoints:
+        accepted = ", ".join(map(str, profile.sft.checkpoints))
+        raise BadInput(f"{option} {step}: accepted are the checkpoints {accepted}")
 
 
 def _census_settings(profile: Profile, folder: str, changes: dict[str, Any]) -> evaluate.EvaluateSettings:

@@ -125,7 +125,7 @@ def _add_controls(made: RecoveryPlan, profile: Profile, store: Store) -> None:
         sampling = profile.evaluate.sampling.model_copy(update={"temperature": temperature})
         cell = Cell(f"temperature-{temperature:g}", start, -1)
         _add_start(made, profile, store, cell, {"sampling": sampling})
-    rl_run = _rl_spec(profile, made.before, store, start, 0, {})
+    rl_run = rl_spec(profile, made.before, store, start, 0, {})
     cell = Cell("no-feedback", start, 0)
     made.runs[cell] = rl_run
     _add_censuses(made, profile, store, cell, rl_run, {"feedback": "none"})
@@ -139,13 +139,14 @@ def _add_start(
 
 
 def _add_run(made: RecoveryPlan, profile: Profile, store: Store, cell: Cell, changes: dict[str, Any]) -> None:
-    made.runs[cell] = _rl_spec(profile, made.before, store, cell.start, cell.run, changes)
+    made.runs[cell] = rl_spec(profile, made.before, store, cell.start, cell.run, changes)
     _add_censuses(made, profile, store, cell, made.runs[cell], {})
 
 
-def _rl_spec(
+def rl_spec(
     profile: Profile, before: Plan, store: Store, start: int, run: int, changes: dict[str, Any]
 ) -> RunSpec:
+    """RL from one SFT step, with some of the profile's settings changed."""
     settings = profile.ladder.rl.model_copy(update={"folder": sft.checkpoint_name(start)})
     return RunSpec(
         stage="rl",

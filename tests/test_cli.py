@@ -142,6 +142,11 @@ def test_help_imports_nothing_heavy() -> None:
         ("evaluate --step 40 --temperature -1", "temperature"),
         ("evaluate --step 40 --out full", "full"),
         ("pretrain --seed 1 --out full", "full"),
+        ("rl --seed 0", "--start"),
+        ("rl --seed 0 --start 77", "--start 77"),
+        ("rl --seed 0 --start 160 --set ladder.rl.group=7", "group=7"),
+        ("rl --seed 0 --start 160 --set ladder.rl.algorithm=dpo", "algorithm"),
+        ("study --recovery --variant strict", "--recovery"),
         ("run sft missing.json", "missing.json"),
         ("run sft words.json", "words.json"),
         ("run sft adopt.json", "adopt"),
@@ -446,6 +451,29 @@ def test_setting_values_are_yaml(pair: str, value: object) -> None:
             parse_settings([pair])
     else:
         assert parse_settings([pair]) == {"a": value}
+
+
+# --- RL from one checkpoint
+
+QUICK_RL = "{checkpoints: [1], episodes: 8, group: 4, slice_rows: 4, attempts: 2, loss_examples: 4}"
+
+
+def test_rl_from_one_checkpoint_says_where_its_weights_are_and_is_loaded_the_second_time(
+    empty_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (empty_folder / "tiny.yaml").write_text(f"{TINY}ladder: {{starts: [2], rl: {QUICK_RL}}}\n")
+    line = ["rl", "--seed", "0", "--start", "2", "--profile", "tiny.yaml", "--json"]
+    assert main(line) == 0
+    told = json.loads(capfd.readouterr().out)
+    assert told["updates"] == 1
+    assert (Path(told["folder"]) / "model.safetensors").is_file()
+    assert told["first_update"]["attempts"] <= 2
+    assert main(line) == 0
+    again = capfd.readouterr()
+    assert json.loads(again.out) == told
+    assert again.err.count("loaded") == 3
+    assert main([*line, "--run", "1"]) == 0
+    assert json.loads(capfd.readouterr().out)["id"] != told["id"]
 
 
 # --- a whole command, interrupted and taken up again
