@@ -83,12 +83,8 @@ def sft(
     chosen = profile if isinstance(profile, Profile) else load_profile(profile)
     root = project_root()
     results = root / results
-    fresh_seeds = list(seeds) if seeds is not None else list(chosen.seeds)
     recorded, manifests = recorded_study(chosen.name, results)
-    if recorded is not None and (both := sorted(set(fresh_seeds) & set(recorded.seeds))):
-        raise BadInput(
-            f"base seed {both[0]} is in the recorded study; choose a fresh one (0 ships with the package)"
-        )
+    fresh_seeds = unrecorded_seeds(chosen, seeds, recorded.seeds if recorded is not None else ())
     place = store or default_store(root)
     mine = chosen.for_reader(recorded is not None)
     plans = [plan(mine, seed, place) for seed in fresh_seeds]
@@ -103,6 +99,16 @@ def sft(
         minutes=sum(run.manifest.seconds for run in runs) / 60,
         code=runs[-1].manifest.code_hash,
     )
+
+
+def unrecorded_seeds(profile: Profile, seeds: Sequence[int] | None, recorded: Sequence[int]) -> list[int]:
+    """The base seeds of a fresh run: those asked for, or the profile's own. BadInput for one that is recorded."""
+    fresh = list(seeds) if seeds is not None else list(profile.seeds)
+    if both := sorted(set(fresh) & set(recorded)):
+        raise BadInput(
+            f"base seed {both[0]} is in the recorded study; choose a fresh one (0 ships with the package)"
+        )
+    return fresh
 
 
 def recorded_study(name: str, results: Path) -> tuple[Tables | None, list[Recorded]]:

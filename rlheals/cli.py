@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from rlheals.errors import BadInput
+from rlheals.printed import claim_lines, show_facts, show_summary
 from rlheals.terminal import guarded, parse_seeds, parse_settings, read_answer, show
 
 app = typer.Typer(
@@ -310,40 +311,6 @@ def claims(results: Results = Path("results"), json: Json = False) -> None:
 
     found = commands.claims(results)
     show(found, lambda: claim_lines(found), json)
-
-
-def show_facts(facts: dict[str, Any], as_json: bool) -> None:
-    """One fact per line; lists are left to JSON."""
-    show(
-        facts,
-        lambda: [f"{k:20} {v}" for k, v in facts.items() if v is not None and not isinstance(v, list)],
-        as_json,
-    )
-
-
-def show_summary(found: dict[str, Any], as_json: bool) -> None:
-    """Accuracy per split."""
-
-    def lines() -> Iterable[str]:
-        yield f"{'split':12} {'hands':>6} {'first try':>10} {'within five':>12} {'in either layout':>17}"
-        for name, row in found["summary"].items():
-            accuracies = (
-                f"{row['first_try']:10.3f} {row['within_five']:12.3f} {row['within_five_either']:17.3f}"
-            )
-            yield f"{name:12} {row['hands']:6} {accuracies}"
-
-    show(found, lines, as_json)
-
-
-def claim_lines(found: dict[str, Any]) -> Iterable[str]:
-    """Two lines per claim."""
-    if found["missing_seeds"]:
-        yield f"not all decided seeds are recorded (missing: {found['missing_seeds']}), so there is no verdict yet"
-    for claim in found["claims"]:
-        yield f"{claim['verdict'] or 'no verdict':14} {claim['sentence']}"
-        if (at := claim["interval"]) is not None:
-            interval = f"{at['estimate']:.3f} [{at['low']:.3f}, {at['high']:.3f}]"
-            yield f"{'':14} {interval} {claim['unit']}; margin {claim['margin']:g}"
 
 
 def _profile(name: str, changes: Sequence[str] | None) -> Any:

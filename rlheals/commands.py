@@ -20,11 +20,12 @@ from rlheals import evaluate, pages, record, recovery, rl, sft, study
 from rlheals.adopt import WEIGHTS, weights_hash
 from rlheals.atomic import fsync_file, fsync_folder, make_folder, told
 from rlheals.card import model_card
-from rlheals.claims import read_claims
+from rlheals.claims import Claim, Judged, read_claims
 from rlheals.errors import BadInput
 from rlheals.places import project_root
 from rlheals.profiles import VARIANTS, Profile, load_profile, validated, variant
-from rlheals.recovery_claims import read_recovery_claims
+from rlheals.recovery_chapter import recorded_recovery
+from rlheals.recovery_claims import judged, missing, read_recovery_claims
 from rlheals.runs import Run, RunSpec, digest_of
 from rlheals.stage import Work
 from rlheals.store import Store, default_store
@@ -242,12 +243,34 @@ def find_notebook(name: str) -> Path:
 
 
 def claims(results: Path) -> dict[str, Any]:
-    """Every claim with its interval and verdict; both are null while the recorded study is not complete."""
-    found = pages.outcome(project_root() / results)
-    judged = {one.claim.id: one for one in found.judged}
+    """Every claim with its interval and verdict; both are null while the recorded study is not complete.
+
+    "recovery" holds those of chapter 2, with what is missing in words.
+    """
+    place = project_root() / results
+    found = pages.outcome(place)
+    later = read_recovery_claims()
+    tables, _ = recorded_recovery(later.study.profile, place)
+    lacking = ["nothing is recorded"] if tables is None else missing(tables, later)
+    found_later = [] if tables is None or lacking else judged(tables)
+    return {
+        "study": found.claims.study.model_dump(mode="json"),
+        "recorded_seeds": list(found.seeds),
+        "missing_seeds": found.missing,
+        "claims": _claim_rows(found.claims.claims, found.judged),
+        "recovery": {
+            "study": later.study.model_dump(mode="json"),
+            "missing": lacking,
+            "claims": _claim_rows(later.claims, found_later),
+        },
+    }
+
+
+def _claim_rows(claims: Sequence[Claim], found: Sequence[Judged]) -> list[dict[str, Any]]:
+    verdicts = {one.claim.id: one for one in found}
     rows = []
-    for claim in found.claims.claims:
-        one = judged.get(claim.id)
+    for claim in claims:
+        one = verdicts.get(claim.id)
         rows.append(
             {
                 **claim.model_dump(mode="json"),
@@ -256,13 +279,7 @@ def claims(results: Path) -> dict[str, Any]:
                 "values": {str(seed): value for seed, value in one.values.items()} if one else None,
             }
         )
-    plan = found.claims.study.model_dump(mode="json")
-    return {
-        "study": plan,
-        "recorded_seeds": list(found.seeds),
-        "missing_seeds": found.missing,
-        "claims": rows,
-    }
+    return rows
 
 
 def _refuse_unknown_step(option: str, step: int, profile: Profile) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlheals import record, recovery
-from rlheals.chapters import joined_seeds, recorded_study
+from rlheals.chapters import joined_seeds, recorded_study, unrecorded_seeds
 from rlheals.claims import Judged
 from rlheals.errors import BadInput
 from rlheals.places import project_root
@@ -81,12 +81,8 @@ def rl(
     if not chosen.ladder.starts:
         raise BadInput(f"profile {chosen.name}: ladder.starts is empty, so there is no RL in it")
     root = project_root()
-    fresh_seeds = list(seeds) if seeds is not None else list(chosen.seeds)
     recorded, manifests = recorded_recovery(chosen.name, root / results)
-    if recorded is not None and (both := sorted(set(fresh_seeds) & set(recorded.seeds))):
-        raise BadInput(
-            f"base seed {both[0]} is in the recorded study; choose a fresh one (0 ships with the package)"
-        )
+    fresh_seeds = unrecorded_seeds(chosen, seeds, recorded.seeds if recorded is not None else ())
     place = store or default_store(root)
     mine = chosen.for_reader(recorded is not None)
     plans = [recovery.plan(mine, seed, place) for seed in fresh_seeds]

@@ -29,13 +29,13 @@ MEASURES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
 
 
 @dataclass(frozen=True)
-class Ladder:
+class Accuracies:
     """One base seed's accuracies: before and after RL, by control, start and half of the hands."""
 
     table: pd.DataFrame
 
     @classmethod
-    def of(cls, tables: RecoveryTables, seed: int) -> Ladder:
+    def of(cls, tables: RecoveryTables, seed: int) -> Accuracies:
         rows = tables.episodes[tables.episodes["seed"] == seed]
         halves = {item: half_of(str(item)) for item in rows["item"].unique()}
         rows = rows.assign(half=rows["item"].map(halves).astype(int))
@@ -92,36 +92,38 @@ class Ladder:
         return float(np.mean(found))
 
 
-def gain(ladder: Ladder, starts: Sequence[int], measure: str = "within_five") -> float:
+def gain(measured: Accuracies, starts: Sequence[int], measure: str = "within_five") -> float:
     """Mean gain over some starts."""
-    return float(np.mean([ladder.gain(start, measure=measure) for start in starts]))
+    return float(np.mean([measured.gain(start, measure=measure) for start in starts]))
 
 
-def no_gain(ladder: Ladder, starts: Sequence[int], tolerance: float) -> float:
+def no_gain(measured: Accuracies, starts: Sequence[int], tolerance: float) -> float:
     """Tolerance minus the mean gain over some starts."""
-    return tolerance - gain(ladder, starts)
+    return tolerance - gain(measured, starts)
 
 
-def below_peak(ladder: Ladder, tolerance: float) -> float:
+def below_peak(measured: Accuracies, tolerance: float) -> float:
     """Peak of the starts, plus a tolerance, minus the best result of RL."""
-    return ladder.best(after=False) + tolerance - ladder.best(after=True)
+    return measured.best(after=False) + tolerance - measured.best(after=True)
 
 
-def id_rule(ladder: Ladder, low: float, high: float, gained: float) -> float:
+def id_rule(measured: Accuracies, low: float, high: float, gained: float) -> float:
     """Balanced accuracy, less one half, of "RL gains if the start's ID accuracy lies between low and high".
 
     A base seed where all starts gain, or none, cannot speak for the rule: 0.
     """
-    said = np.array([low <= ladder.accuracy(start, False, split="sft") <= high for start in ladder.starts])
-    is_so = np.array([ladder.gain(start) > gained for start in ladder.starts])
+    said = np.array(
+        [low <= measured.accuracy(start, False, split="sft") <= high for start in measured.starts]
+    )
+    is_so = np.array([measured.gain(start) > gained for start in measured.starts])
     if is_so.all() or not is_so.any():
         return 0.0
     return float((said[is_so].mean() + (~said[~is_so]).mean()) / 2 - 0.5)
 
 
-def over_control(ladder: Ladder, control: str, start: int) -> float:
+def over_control(measured: Accuracies, control: str, start: int) -> float:
     """OOD accuracy after RL from a start minus that after the control from the same start."""
-    return ladder.accuracy(start, True) - ladder.accuracy(start, True, control=control)
+    return measured.accuracy(start, True) - measured.accuracy(start, True, control=control)
 
 
 ESTIMATORS: dict[str, Callable[..., float]] = {
@@ -158,8 +160,7 @@ def read_recovery_claims() -> RecoveryFile:
 def estimates(claim: Claim, tables: RecoveryTables) -> dict[int, float]:
     """The claim's number for every base seed that has what it needs."""
     run = ESTIMATORS[claim.estimator]
-    ladders = {seed: Ladder.of(tables, seed) for seed in tables.seeds}
-    values = {seed: run(ladder, **claim.options) for seed, ladder in ladders.items()}
+    values = {seed: run(Accuracies.of(tables, seed), **claim.options) for seed in tables.seeds}
     return {seed: value for seed, value in values.items() if np.isfinite(value)}
 
 

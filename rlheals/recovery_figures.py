@@ -1,4 +1,7 @@
-"""One function per figure of chapter 02: takes the chapter, returns the drawing with the data frame it shows."""
+"""One function per figure of chapter 02: takes the chapter, returns the drawing with the data frame it shows.
+
+Here: before and after. What happens in between is in `recovery_training.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,14 @@ from matplotlib.axes import Axes
 
 from rlheals import drawing, figures, measures
 from rlheals import recovery_measures as measured
-from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Drawn
-from rlheals.episodes import advantage_statistics
-from rlheals.figures import LOSSES, SPLITS, both, finish, paper_series
-from rlheals.recovery import MAIN
+from rlheals.drawing import BLUE, GREY, PURPLE, RED, SKY, Drawn
+from rlheals.figures import SPLITS, both, finish, paper_series
 from rlheals.recovery_chapter import RecoveryChapter
-from rlheals.recovery_claims import Ladder
+from rlheals.recovery_claims import Accuracies
+from rlheals.recovery_training import advantages, learning, losses, why_late
 from rlheals.stats import t_interval, wilson
 
 BEFORE, AFTER = "start (SFT)", "after RL"
-START_COLORS = (SKY, BLUE, GREEN, ORANGE, RED, PURPLE, "#000000", GREY)
 
 
 def ood(chapter: RecoveryChapter) -> Drawn:
@@ -173,7 +174,8 @@ def stages(chapter: RecoveryChapter) -> Drawn:
     axes[0].set_ylabel("share of hands solved")
     start = chapter.profile.ladder.control_start or chapter.starts[len(chapter.starts) // 2]
     note = (
-        "Paper: Wilson intervals of 234 hands. Lab: start with the highest OOD accuracy, last start, and RL from step "
+        "Paper: Wilson intervals of 234 hands. Lab: start with the highest OOD accuracy (chosen and "
+        "measured on different halves of the hands), last start, RL from "
         f"{start:,}, which was fixed beforehand; t intervals over base seeds where there are several."
     )
     return finish(figure, chapter, "rl-stages", "Three stages", frames, note)
@@ -190,98 +192,6 @@ def parts(chapter: RecoveryChapter) -> Drawn:
     axes[0].legend(fontsize=7)
     note = "Each part among the hands that got to it: readable answers, those with right values, failed first tries."
     return finish(figure, chapter, "rl-parts", "What RL restores on OOD hands", frames, note)
-
-
-def why_late(chapter: RecoveryChapter) -> Drawn:
-    """What RL finds at its start: hands on which all episodes earn the same, entropy, attempts, advantages."""
-    figure, axes = drawing.canvas(columns=2, rows=2, height=2.5)
-    frames = []
-    panels = {
-        "zero_variance": ("groups without a gradient (all returns equal)", (0, 1)),
-        "entropy": ("entropy of the policy (nats per token)", None),
-        "first_try": ("training hands solved at the first try", (0, 1)),
-        "advantage_entropy": ("entropy of the advantages (bits)", None),
-    }
-    for axis, (column, (title, limits)) in zip(axes, panels.items(), strict=True):
-        measure = partial(measured.early_log, column=column)
-        frames += both(axis, chapter, measure, ("first five updates", BLUE), column, limits)
-        axis.set_title(title, fontsize=8)
-        axis.set_ylim(0, 1.02 if limits else 1.15 * axis.get_ylim()[1])
-        drawing.step_axis(axis, chapter.starts, "start of RL (SFT step)")
-    note = (
-        "Means of the first five updates. A group is eight episodes of one hand; where all have the same return, its "
-        "gradient is zero."
-    )
-    return finish(figure, chapter, "rl-why", "What RL finds at its start", frames, note)
-
-
-def advantages(chapter: RecoveryChapter) -> Drawn:
-    """Histograms of episode advantages at the first update, per start (the paper's Fig. 3)."""
-    starts = chapter.starts
-    figure, axes = drawing.canvas(columns=min(4, len(starts)), rows=-(-len(starts) // 4), height=1.9)
-    frames = []
-    tables = chapter.tables
-    rows = tables.advantages[(tables.advantages["control"] == MAIN) & (tables.advantages["update"] == 1)]
-    for axis, start in zip(axes, starts, strict=False):
-        values = rows.loc[rows["start"] == start, "advantage"].to_numpy()
-        axis.set_title(f"start {start:,}", fontsize=8)
-        if not len(values):
-            continue
-        counts, edges = np.histogram(values.clip(-10, 10), bins=41, range=(-10, 10))
-        axis.stairs(counts / counts.sum(), edges, fill=True, color=BLUE, alpha=0.6)
-        said = advantage_statistics(values)
-        text = f"entropy {said['advantage_entropy']:.2f} bits\npositive {said['advantage_positive']:.2f}"
-        axis.text(0.03, 0.95, text, fontsize=6, va="top", transform=axis.transAxes)
-        axis.set_yscale("symlog", linthresh=0.01)
-        frames.append(pd.DataFrame({"start": start, "advantage": edges[:-1], "share": counts / counts.sum()}))
-    source = "recorded study" if chapter.recorded is not None else "fresh run"
-    note = f"Episode return less the mean of its group, update 1, {source}; the axis of shares is linear up to 0.01."
-    frame = pd.concat(frames) if frames else pd.DataFrame()
-    return drawing.finish(
-        figure, "rl-advantages", "Advantages at the first update", frame, chapter.caption(note)
-    )
-
-
-def learning(chapter: RecoveryChapter) -> Drawn:
-    """Return and success on training hands against updates: has RL levelled off?"""
-    figure, axes = drawing.canvas(columns=2)
-    frames = []
-    tables = chapter.tables
-    for axis, (column, title) in zip(
-        axes, {"return": "discounted return", "solved": "solved within the episode"}.items(), strict=True
-    ):
-        for color, start in zip(START_COLORS, tables.starts, strict=False):
-            frame = drawing.with_intervals(measured.learning_curve(tables, column, start))
-            drawing.band(axis, frame, color, f"{start:,}", None)
-            frames.append(frame.assign(series=column, start=start))
-        axis.set_title(title, fontsize=9)
-        axis.set_xlabel("RL update")
-    axes[1].legend(fontsize=6, title="start", title_fontsize=7, ncols=2)
-    note = (
-        "ID hands of the SFT and RL-only splits, running mean of five updates (each plays other hands); "
-        f"{'bands: recorded study' if chapter.recorded is not None else 'fresh run'}."
-    )
-    return finish(figure, chapter, "rl-learning", "Learning curves", frames, note)
-
-
-def losses(chapter: RecoveryChapter) -> Drawn:
-    """Cross-entropy of expert answers during RL (the paper's Fig. on RL losses)."""
-    starts = [start for start in chapter.tables.starts if start in (10, 160, 1280)] or chapter.tables.starts[
-        :3
-    ]
-    figure, axes = drawing.canvas(columns=len(starts))
-    frames = []
-    for axis, start in zip(axes, starts, strict=True):
-        for name, look in LOSSES.items():
-            measure = partial(measured.loss, name=name, start=start)
-            frames += both(axis, chapter, measure, look, f"{name}, start {start}", None)
-        axis.set_title(f"RL from step {start:,}", fontsize=9)
-        axis.set_xlabel("RL update")
-        axis.set_ylim(bottom=0)
-    axes[0].set_ylabel("nats per token")
-    axes[0].legend(fontsize=7)
-    note = "Expert answers as in chapter 01. In the paper's files both losses rise during RL, from 0.43 and 1.02 nats."
-    return finish(figure, chapter, "rl-losses", "Losses during RL", frames, note)
 
 
 def controls(chapter: RecoveryChapter) -> Drawn:
@@ -339,7 +249,7 @@ def _stage_rows(chapter: RecoveryChapter, split: str) -> dict[str, list[dict[str
             found = wilson(round(value * paper["hands"]), paper["hands"])
             rows[label].append({"stage": stage, "value": value, "low": found.low, "high": found.high})
     tables = chapter.tables
-    ladders = [Ladder.of(tables, seed) for seed in tables.seeds]
+    ladders = [Accuracies.of(tables, seed) for seed in tables.seeds]
     middle = chapter.profile.ladder.control_start or tables.starts[len(tables.starts) // 2]
     splits = set(tables.episodes["split"])
     asked = "ood" if split == "ood" else "sft" if "sft" in splits else "held_out"

@@ -7,7 +7,7 @@ import pandas as pd
 
 from rlheals.measures import PARTS, Solved, within_five
 from rlheals.recovery import MAIN, RecoveryTables
-from rlheals.recovery_claims import Ladder
+from rlheals.recovery_claims import Accuracies
 from rlheals.stats import simultaneous_level, t_interval
 
 
@@ -71,10 +71,10 @@ def gains(tables: RecoveryTables, measure: str = "within_five") -> pd.DataFrame:
 
     Columns step, value, low, high, seeds. With one base seed there is no interval: low and high are missing.
     """
-    ladders = {seed: Ladder.of(tables, seed) for seed in tables.seeds}
+    accuracies = [Accuracies.of(tables, seed) for seed in tables.seeds]
     rows = []
     for start in tables.starts:
-        found = [one.gain(start, measure=measure) for one in ladders.values() if start in one.starts]
+        found = [one.gain(start, measure=measure) for one in accuracies if start in one.starts]
         values = [value for value in found if np.isfinite(value)] or [np.nan]
         low = high = np.nan
         if len(values) > 1:

@@ -12,7 +12,7 @@ from rlheals.claims import half_of
 from rlheals.errors import BadInput
 from rlheals.recovery import MAIN, RecoveryTables
 from rlheals.recovery_claims import (
-    Ladder,
+    Accuracies,
     below_peak,
     gain,
     id_rule,
@@ -53,11 +53,11 @@ def tables(*frames: pd.DataFrame) -> RecoveryTables:
 
 def ladder(
     before: dict[int, float], after: dict[int, float], id_before: dict[int, float] | None = None
-) -> Ladder:
+) -> Accuracies:
     frames = [rows(solved(share), start=start) for start, share in before.items()]
     frames += [rows(solved(share), start=start, run=0) for start, share in after.items()]
     frames += [rows(solved(share), "sft", start=start) for start, share in (id_before or {}).items()]
-    return Ladder.of(tables(*frames), 1)
+    return Accuracies.of(tables(*frames), 1)
 
 
 def test_a_gain_is_after_minus_before_averaged_over_starts() -> None:
@@ -69,7 +69,7 @@ def test_a_gain_is_after_minus_before_averaged_over_starts() -> None:
 
 def test_first_try_and_revision_are_told_apart() -> None:
     frames = [rows(solved(0.4, first=0.2), start=80), rows(solved(0.6, first=0.2), start=80, run=0)]
-    one = Ladder.of(tables(*frames), 1)
+    one = Accuracies.of(tables(*frames), 1)
     assert gain(one, [80], measure="first_try") == pytest.approx(0, abs=1e-9)
     assert gain(one, [80], measure="revision") == pytest.approx((0.4 - 0.2) / 0.8, abs=0.02)
 
@@ -77,7 +77,7 @@ def test_first_try_and_revision_are_told_apart() -> None:
 def test_runs_and_decodes_count_alike() -> None:
     frames = [rows(solved(0.2), start=80, decode=d) for d in (0, 1)]
     frames += [rows(solved(s), start=80, run=r, decode=d) for r, s in ((0, 0.2), (1, 0.6)) for d in (0, 1)]
-    assert gain(Ladder.of(tables(*frames), 1), [80]) == pytest.approx(0.2, abs=0.01)
+    assert gain(Accuracies.of(tables(*frames), 1), [80]) == pytest.approx(0.2, abs=0.01)
 
 
 def test_choosing_the_best_of_equal_starts_on_noise_flatters_nothing() -> None:
@@ -87,7 +87,7 @@ def test_choosing_the_best_of_equal_starts_on_noise_flatters_nothing() -> None:
     for _ in range(60):
         frames = [rows((random.random(HANDS) < 0.2).astype("uint8"), start=start) for start in STARTS]
         frames += [rows((random.random(HANDS) < 0.2).astype("uint8"), start=start, run=0) for start in STARTS]
-        values.append(below_peak(Ladder.of(tables(*frames), 1), 0.0))
+        values.append(below_peak(Accuracies.of(tables(*frames), 1), 0.0))
     assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(len(values))
 
 
@@ -120,7 +120,7 @@ def test_a_control_is_compared_at_the_same_start() -> None:
     frames = [rows(solved(0.5), start=160, run=0), rows(solved(0.9), start=80, run=0)]
     frames += [rows(solved(0.2), start=160, run=0, control="rejection")]
     frames += [rows(solved(0.8), start=80, run=0, control="rejection")]
-    assert over_control(Ladder.of(tables(*frames), 1), "rejection", 160) == pytest.approx(0.3, abs=0.01)
+    assert over_control(Accuracies.of(tables(*frames), 1), "rejection", 160) == pytest.approx(0.3, abs=0.01)
 
 
 def complete_study(shift: float = 0.3) -> RecoveryTables:

@@ -1,0 +1,51 @@
+"""Results of commands as lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rlheals.terminal import show
+
+
+def show_facts(facts: dict[str, Any], as_json: bool) -> None:
+    """One fact per line; lists are left to JSON."""
+    show(
+        facts,
+        lambda: [f"{k:20} {v}" for k, v in facts.items() if v is not None and not isinstance(v, list)],
+        as_json,
+    )
+
+
+def show_summary(found: dict[str, Any], as_json: bool) -> None:
+    """Accuracy per split."""
+
+    def lines() -> Iterable[str]:
+        yield f"{'split':12} {'hands':>6} {'first try':>10} {'within five':>12} {'in either layout':>17}"
+        for name, row in found["summary"].items():
+            accuracies = (
+                f"{row['first_try']:10.3f} {row['within_five']:12.3f} {row['within_five_either']:17.3f}"
+            )
+            yield f"{name:12} {row['hands']:6} {accuracies}"
+
+    show(found, lines, as_json)
+
+
+def claim_lines(found: dict[str, Any]) -> Iterable[str]:
+    """Two lines per claim, chapter by chapter."""
+    if found["missing_seeds"]:
+        yield f"not all decided seeds are recorded (missing: {found['missing_seeds']}), so there is no verdict yet"
+    yield from _claims(found["claims"])
+    later = found["recovery"]
+    yield ""
+    if later["missing"]:
+        yield f"chapter 2: not all that decides is recorded ({later['missing'][0]}, ...), so there is no verdict yet"
+    yield from _claims(later["claims"])
+
+
+def _claims(rows: list[dict[str, Any]]) -> Iterable[str]:
+    for claim in rows:
+        yield f"{claim['verdict'] or 'no verdict':14} {claim['sentence']}"
+        if (at := claim["interval"]) is not None:
+            interval = f"{at['estimate']:.3f} [{at['low']:.3f}, {at['high']:.3f}]"
+            yield f"{'':14} {interval} {claim['unit']}; margin {claim['margin']:g}"
