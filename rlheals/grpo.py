@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from rlheals.rl import RLSettings
 from rlheals.session import Batch, Session
@@ -24,6 +24,8 @@ from rlheals.session import Batch, Session
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 from trl import GRPOConfig, GRPOTrainer
+
+SMALL_VOCABULARY = 4096
 
 
 def train(session: Session) -> None:
@@ -79,8 +81,8 @@ def trainer_settings(settings: RLSettings, updates: int, scratch: Path) -> GRPOC
 
 
 class EpisodeTrainer(GRPOTrainer):
-    """One update of a session per generation batch; slices of similar length, so that one long episode is not
-    everybody's padding."""
+    """One update of a session per generation batch, in slices of similar length, so that one long episode is not
+    everybody's padding; episodes that weigh nothing are left out, which changes no gradient."""
 
     def __init__(self, session: Session, arguments: GRPOConfig, updates: int) -> None:
         self.session = session
@@ -90,7 +92,7 @@ class EpisodeTrainer(GRPOTrainer):
         schedule = torch.optim.lr_scheduler.LambdaLR(session.optimizer, lambda step: 1.0)
         super().__init__(
             model=session.model,
-            reward_funcs=cast(Any, _returned),
+            reward_funcs=cast(Any, _weighed),
             args=arguments,
             train_dataset=Dataset.from_dict({"prompt": [""] * rows}),  # the session knows the hands
             processing_class=session.tokenizer,
@@ -107,11 +109,11 @@ class EpisodeTrainer(GRPOTrainer):
             "completion_ids": [row.completion for row in rows],
             "logprobs": [row.logprobs.tolist() for row in rows],
             "env_mask": [row.written.astype(int).tolist() for row in rows],
-            "episode_return": [float(weight.sum()) for weight in self.batch.weights],
+            "weight_sum": [float(weight.sum()) for weight in self.batch.weights],
         }
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
-        """TRL's method, with the weights of attempts put in and the episodes sorted instead of shuffled."""
+        """TRL's method, with the weights of attempts put in and the episodes chosen and sorted instead of shuffled."""
         steps = self.session.settings.episodes // self.session.settings.slice_rows
         if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
             inputs = self._generate_and_score_completions(generation_batch)
@@ -123,19 +125,52 @@ class EpisodeTrainer(GRPOTrainer):
         wide = torch.zeros(inputs["completion_ids"].shape, dtype=torch.float32)
         for i, row in enumerate(self.batch.rows):
             wide[i, : len(row.completion)] = torch.from_numpy(self.batch.token_weights(i))
-        inputs["advantages"] = wide.to(inputs["completion_ids"].device)
         lengths = inputs["completion_mask"].sum(1)
         rows, columns = inputs["completion_ids"].shape
         made = []
-        for chosen in torch.argsort(lengths, stable=True).chunk(count):
+        for chosen in torch.tensor_split(_learnt_from(wide, lengths.cpu(), count), count):
             longest = int(lengths[chosen].max())
-            made.append(
-                {
-                    name: _part(name, tensor, chosen, longest, rows, columns) if tensor.dim() else tensor
-                    for name, tensor in inputs.items()
-                }
-            )
+            part = {
+                name: _part(name, tensor, chosen, longest, rows, columns) if tensor.dim() else tensor
+                for name, tensor in inputs.items()
+            }
+            # TRL's loss is a mean over the slice, and the mean over slices; every episode must count alike
+            counted = wide[chosen, :longest] * (len(chosen) * count / rows)
+            made.append({**part, "advantages": counted.to(lengths.device)})
         return made
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: PreTrainedModel,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        *arguments: Any,
+        **options: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """TRL's own never holds the logits of a large vocabulary; for a small one plain logits are much faster."""
+        if model.config.get_text_config().vocab_size > SMALL_VOCABULARY:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *arguments, **options
+            )
+        logits = model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            use_cache=False,
+            logits_to_keep=logits_to_keep + 1,
+        ).logits[:, :-1]
+        logp = torch.log_softmax(logits.float() / self.temperature, dim=-1)
+        entropies = -(logp.detach().exp() * logp.detach()).sum(-1)
+        return logp.gather(-1, input_ids[:, -logits_to_keep:, None])[:, :, 0], entropies, None
+
+
+def _learnt_from(weights: torch.Tensor, lengths: torch.Tensor, least: int) -> torch.Tensor:
+    """Rows with a weight that is not 0 (others only to make up `least`), by length."""
+    weigh = (weights != 0).any(1)
+    if int(weigh.sum()) < least:
+        weigh[torch.nonzero(~weigh)[: least - int(weigh.sum()), 0]] = True
+    chosen = torch.nonzero(weigh)[:, 0]
+    return chosen[torch.argsort(lengths[chosen], stable=True)]
 
 
 def _part(
@@ -147,10 +182,8 @@ def _part(
     return part[:, :longest] if of_completions else part
 
 
-def _returned(
-    prompts: list[str], completions: list[str], episode_return: list[float], **_: Any
-) -> list[float]:
-    return episode_return
+def _weighed(prompts: list[str], completions: list[str], weight_sum: list[float], **_: Any) -> list[float]:
+    return weight_sum
 
 
 class _AtSteps(TrainerCallback):

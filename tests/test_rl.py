@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from rlheals import models, rl, session
+from rlheals import grpo, models, rl, session
 from rlheals.cards import ID_RULE
 from rlheals.dialects import FEEDBACK, Compact
 from rlheals.errors import BadInput
@@ -235,6 +235,47 @@ def test_any_weights_reach_their_tokens_also_when_answers_are_as_long_as_prompts
     assert lengths[3] < 13 == lengths[-1]
     weights = [[i % 5 - 2.0] for i in range(settings["episodes"])]
     assert distance(seen.gradients[0], by_hand(inputs, settings, seen, weights)) < 1e-5
+
+
+@pytest.mark.parametrize("weigh", [1, 5, 31])
+def test_episodes_that_weigh_nothing_are_not_read_and_change_nothing(
+    inputs: Inputs, tmp_path: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch, weigh: int
+) -> None:
+    """Whether fewer than the eight slices or nearly all weigh something."""
+    settings = {**ONE, "attempts": 1, "slice_rows": 4}
+    weights = [[i % 5 - 2.5 if i < weigh else 0.0] for i in range(settings["episodes"])]
+    monkeypatch.setattr(session, "weights", lambda *_: [np.array(one) for one in weights])
+    read = []
+    score = grpo.EpisodeTrainer._get_per_token_logps_and_entropies
+
+    def counting(self, model, input_ids, *arguments, **options):
+        read.append(len(input_ids))
+        return score(self, model, input_ids, *arguments, **options)
+
+    monkeypatch.setattr(grpo.EpisodeTrainer, "_get_per_token_logps_and_entropies", counting)
+    play(inputs, tmp_path, settings)
+    assert len(read) == 8
+    assert sum(read) == max(8, weigh)
+    assert distance(seen.gradients[0], by_hand(inputs, settings, seen, weights)) < 1e-5
+
+
+def test_an_update_from_which_there_is_nothing_to_learn_changes_nothing(
+    inputs: Inputs, tmp_path: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "weights", lambda paid, *_: [np.zeros(len(one)) for one in paid])
+    play(inputs, tmp_path, ONE)
+    assert all(not gradient.any() for gradient in seen.gradients[0].values())
+    logged = pd.read_parquet(tmp_path / "out" / "log.parquet")
+    assert logged["gradient_norm"].tolist() == [0.0]
+
+
+def test_a_large_vocabulary_goes_through_trls_own_loss_and_gives_the_same_gradient(
+    inputs: Inputs, tmp_path: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(inputs, tmp_path / "plain", ONE)
+    monkeypatch.setattr(grpo, "SMALL_VOCABULARY", 0)
+    play(inputs, tmp_path / "trl", ONE)
+    assert distance(seen.gradients[1], seen.gradients[0]) < 1e-5
 
 
 def test_rloo_is_grpo_scaled_up_by_the_groups_size(inputs: Inputs, tmp_path: Path, seen: Seen) -> None:
