@@ -17,6 +17,7 @@ from rlheals import drawing, figures, measures
 from rlheals import recovery_measures as measured
 from rlheals.drawing import BLUE, GREY, PURPLE, RED, SKY, Drawn
 from rlheals.figures import SPLITS, both, finish, paper_series
+from rlheals.recovery import MAIN
 from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.recovery_claims import Accuracies
 from rlheals.recovery_training import advantages, learning, losses, why_late
@@ -102,7 +103,9 @@ def window_note(chapter: RecoveryChapter) -> str:
     return (
         "Bars: simultaneous 95 % t intervals over base seeds (Bonferroni over starts). Starts from which OOD accuracy "
         f"within five surely gains: {said['gain']}; surely loses: {said['loss']}; open: {said['open']}. "
-        "An edge of the window lies between a sure start and its neighbour that is not."
+        "An edge of the window lies between a sure start and its neighbour that is not. From whichever start, RL ends "
+        f"at most {measured.excess_bound(chapter.recorded):+.3f} from the OOD peak of SFT (95 % bound for all starts "
+        "together, wild bootstrap of the largest t)."
     )
 
 
@@ -206,6 +209,12 @@ def controls(chapter: RecoveryChapter) -> Drawn:
         rows = rows[(rows["split"] == "ood") & (rows["step"] == later)]
         if len(rows):
             levels["SFT continued"] = (rows["solved_at"] > 0).groupby(rows["seed"]).mean().to_dict()
+    if (
+        chapter.recorded is not None
+        and start
+        and (matched := measured.at_matched_entropy(chapter.recorded, start))
+    ):
+        levels["start at RL's entropy"] = matched
     figure, (axis,) = drawing.canvas(height=0.24 * max(2, len(levels)) + 0.9)
     frames = []
     for place, (name, values) in enumerate(levels.items()):
@@ -222,11 +231,41 @@ def controls(chapter: RecoveryChapter) -> Drawn:
     axis.set_xlim(left=-0.005)
     note = (
         f"All from SFT step {start:,} with the same number of episodes; SFT continued: four times as many SFT steps, "
-        "about as many training sequences. Small dots: base seeds; large dots and bars: mean and 95 % t interval."
+        "about as many training sequences; at RL's entropy: the start's accuracy interpolated between temperatures to "
+        "the entropy of RL's first attempts. Small dots: base seeds; large dots and bars: mean and 95 % t interval."
         if start
         else "This profile has no controls."
     )
     return drawing.finish(figure, "rl-controls", "Controls", pd.DataFrame(frames), chapter.caption(note))
+
+
+def entropy(chapter: RecoveryChapter) -> Drawn:
+    """Accuracy against entropy: is RL more than decoding its start at another temperature?"""
+    start = chapter.profile.ladder.control_start
+    frame = (
+        measured.entropies(chapter.recorded, start)
+        if chapter.recorded is not None and start
+        else pd.DataFrame(columns=["seed", "control", "start", "run", "entropy", "value"])
+    )
+    figure, (axis,) = drawing.canvas(height=2.4)
+    control = frame["control"].astype(str)
+    before = frame[(control.str.startswith("temperature") | (control == MAIN)) & (frame["run"] < 0)]
+    after = frame[(control == MAIN) & (frame["run"] >= 0)]
+    for number, (_, curve) in enumerate(before.groupby("seed")):
+        line = curve.sort_values("entropy")
+        label = "start, temperatures 0.3 to 1" if number == 0 else None
+        axis.plot(line["entropy"], line["value"], ".-", color=GREY, linewidth=0.8, markersize=4, label=label)
+    axis.plot(
+        after["entropy"], after["value"], "o", color=RED, markersize=4, label="after RL, temperature 0.7"
+    )
+    axis.set_xlabel("entropy of first attempts at OOD hands (nats per token)")
+    axis.set_ylabel("OOD hands solved within five")
+    axis.set_ylim(bottom=0)
+    note = "There are no recorded controls to show."
+    if len(frame):
+        axis.legend(fontsize=7)
+        note = "One line per base seed, one dot per RL run; a dot on its line: RL did what a temperature does as well."
+    return drawing.finish(figure, "rl-entropy", "RL and temperature", frame, chapter.caption(note))
 
 
 def _before_after(
@@ -249,19 +288,13 @@ def _stage_rows(chapter: RecoveryChapter, split: str) -> dict[str, list[dict[str
             found = wilson(round(value * paper["hands"]), paper["hands"])
             rows[label].append({"stage": stage, "value": value, "low": found.low, "high": found.high})
     tables = chapter.tables
-    ladders = [Accuracies.of(tables, seed) for seed in tables.seeds]
+    accuracies = [Accuracies.of(tables, seed) for seed in tables.seeds]
     middle = chapter.profile.ladder.control_start or tables.starts[len(tables.starts) // 2]
     splits = set(tables.episodes["split"])
     asked = "ood" if split == "ood" else "sft" if "sft" in splits else "held_out"
     rows["lab (this book)"] = []
     for stage in ("peak", "end", "rl"):
-        values = []
-        for one in ladders:
-            best = max(one.starts, key=lambda start: one.accuracy(start, False))
-            start, after = {"peak": (best, False), "end": (one.starts[-1], False), "rl": (middle, True)}[
-                stage
-            ]
-            values.append(one.accuracy(start, after, split=asked))
+        values = [_stage(one, stage, asked, middle) for one in accuracies]
         hands = int(tables.episodes.loc[tables.episodes["split"] == asked, "item"].nunique())
         interval = t_interval(values) if len(values) > 1 else wilson(round(values[0] * hands), hands)
         low, high = interval.low, interval.high
@@ -269,6 +302,14 @@ def _stage_rows(chapter: RecoveryChapter, split: str) -> dict[str, list[dict[str
             {"stage": stage, "value": float(np.mean(values)), "low": low, "high": high}
         )
     return rows
+
+
+def _stage(one: Accuracies, stage: str, split: str, middle: int) -> float:
+    if stage == "peak" and split == "ood":
+        return one.best(after=False)
+    peak = max(one.starts, key=lambda start: one.accuracy(start, False))
+    start = {"peak": peak, "end": one.starts[-1], "rl": middle}[stage]
+    return one.accuracy(start, stage == "rl", split=split)
 
 
 RL: tuple[Callable[[RecoveryChapter], Drawn], ...] = (
@@ -283,4 +324,5 @@ RL: tuple[Callable[[RecoveryChapter], Drawn], ...] = (
     learning,
     losses,
     controls,
+    entropy,
 )

@@ -8,7 +8,7 @@ import pandas as pd
 from rlheals.measures import PARTS, Solved, within_five
 from rlheals.recovery import MAIN, RecoveryTables
 from rlheals.recovery_claims import Accuracies
-from rlheals.stats import simultaneous_level, t_interval
+from rlheals.stats import largest_bound, simultaneous_level, t_interval
 
 
 def _episodes(tables: RecoveryTables, split: str, after: bool, control: str = MAIN) -> pd.DataFrame:
@@ -46,6 +46,12 @@ def early_log(tables: RecoveryTables, column: str, updates: int = 5) -> pd.DataF
     log = tables.log[(tables.log["control"] == MAIN) & (tables.log["update"] <= updates)]
     grouped = log.groupby(["seed", "start"])[column].mean().reset_index()
     return grouped.rename(columns={"start": "step", column: "value"})
+
+
+def early_revision(tables: RecoveryTables) -> pd.DataFrame:
+    """Share of failed first tries that were put right after feedback, on training hands in the first five updates."""
+    solved, first = early_log(tables, "solved"), early_log(tables, "first_try")
+    return solved.assign(value=(solved["value"] - first["value"]) / (1 - first["value"]))
 
 
 def learning_curve(tables: RecoveryTables, column: str, start: int, smooth: int = 5) -> pd.DataFrame:
@@ -96,6 +102,51 @@ def window(gained: pd.DataFrame) -> dict[str, list[int]]:
     sure, lost = gained["low"] > 0, gained["high"] < 0
     kinds = {"gain": sure, "loss": lost, "open": ~(sure | lost)}
     return {name: [int(step) for step in gained.loc[chosen, "step"]] for name, chosen in kinds.items()}
+
+
+def excess_bound(tables: RecoveryTables) -> float:
+    """How far RL from whichever start may lie above the OOD peak of SFT: an upper bound (95 %) over all starts.
+
+    Per base seed, accuracy after RL from each start minus the cross-fitted peak; at least two base seeds.
+    """
+    accuracies = [Accuracies.of(tables, seed) for seed in tables.seeds]
+    excess = [
+        [one.accuracy(start, True) - one.best(after=False) for start in tables.starts] for one in accuracies
+    ]
+    complete = ~np.isnan(excess).any(axis=0)
+    return largest_bound(np.array(excess)[:, complete])[0]
+
+
+def entropies(tables: RecoveryTables, start: int) -> pd.DataFrame:
+    """Entropy of first attempts at OOD hands (nats per token) and accuracy within five, of everything from one start.
+
+    Columns seed, control, start, run (-1: the start itself), entropy, value. The start decoded at other temperatures
+    is a control of its own.
+    """
+    keys = ["seed", "control", "start", "run"]
+    counted = tables.categories
+    counted = counted[(counted["split"] == "ood") & (counted["attempt"] == 1) & (counted["start"] == start)]
+    sums = counted.groupby(keys, observed=True)[["entropy", "attempts"]].sum()
+    rows = tables.episodes
+    rows = rows[(rows["split"] == "ood") & (rows["start"] == start)]
+    solved = within_five(rows["solved_at"]).groupby([rows[key] for key in keys], observed=True).mean()
+    frame = pd.DataFrame({"entropy": sums["entropy"] / sums["attempts"], "value": solved})
+    return frame.dropna().reset_index()
+
+
+def at_matched_entropy(tables: RecoveryTables, start: int) -> dict[int, float]:
+    """Per base seed: accuracy of the start at the temperature that gives it the entropy of RL's first attempts.
+
+    Interpolated between the temperatures that were decoded; seeds whose RL lies outside of them are left out.
+    """
+    found = {}
+    for seed, frame in entropies(tables, start).groupby("seed"):
+        after = frame.loc[(frame["control"] == MAIN) & (frame["run"] >= 0), "entropy"].mean()
+        tempered = frame["control"].astype(str).str.startswith("temperature") | (frame["control"] == MAIN)
+        curve = frame[tempered & (frame["run"] < 0)].sort_values("entropy")
+        if len(curve) > 1 and curve["entropy"].iloc[0] <= after <= curve["entropy"].iloc[-1]:
+            found[int(str(seed))] = float(np.interp(after, curve["entropy"], curve["value"]))
+    return found
 
 
 def control_levels(tables: RecoveryTables, control_start: int) -> dict[str, dict[int, float]]:

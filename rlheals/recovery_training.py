@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -15,30 +16,36 @@ from rlheals.figures import LOSSES, both, finish, paper_points
 from rlheals.recovery import MAIN
 from rlheals.recovery_chapter import RecoveryChapter
 
+FIRST = "first five updates"
 START_COLORS = (SKY, BLUE, GREEN, ORANGE, RED, PURPLE, "#000000", GREY)
 
 
 def why_late(chapter: RecoveryChapter) -> Drawn:
     """What RL finds at its start: hands on which all episodes earn the same, entropy, attempts, advantages."""
-    figure, axes = drawing.canvas(columns=2, rows=2, height=2.5)
+    figure, axes = drawing.canvas(columns=3, rows=2, height=2.3)
     frames = []
-    panels = {
-        "zero_variance": ("groups without a gradient (all returns equal)", (0, 1)),
-        "entropy": ("entropy of the policy (nats per token)", None),
-        "first_try": ("training hands solved at the first try", (0, 1)),
-        "advantage_entropy": ("entropy of the advantages (bits)", None),
+    panels: dict[str, tuple[Callable[..., pd.DataFrame], str, bool]] = {
+        "zero_variance": (_early("zero_variance"), "groups without a gradient", True),
+        "first_try": (_early("first_try"), "solved at the first try", True),
+        "revision": (measured.early_revision, "failed tries put right", True),
+        "entropy": (_early("entropy"), "entropy (nats per token)", False),
+        "advantage_entropy": (_early("advantage_entropy"), "entropy of advantages (bits)", False),
+        "advantage_positive": (_early("advantage_positive"), "advantages above 0", True),
     }
-    for axis, (column, (title, limits)) in zip(axes, panels.items(), strict=True):
-        measure = partial(measured.early_log, column=column)
-        frames += both(axis, chapter, measure, ("first five updates", BLUE), column, limits)
+    for axis, (column, (measure, title, is_share)) in zip(axes, panels.items(), strict=True):
+        frames += both(axis, chapter, measure, (FIRST, BLUE), column, (0, 1) if is_share else None)
         axis.set_title(title, fontsize=8)
-        axis.set_ylim(0, 1.02 if limits else 1.15 * axis.get_ylim()[1])
+        axis.set_ylim(0, 1.02 if is_share else 1.15 * axis.get_ylim()[1])
         drawing.step_axis(axis, chapter.starts, "start of RL (SFT step)")
     note = (
-        "Means of the first five updates. A group is eight episodes of one hand; where all have the same return, its "
-        "gradient is zero."
+        "Means of the first five updates, on training hands. A group is eight episodes of one hand; where all have the "
+        "same return, its gradient is zero. Put right: solved after feedback, among the failed first tries."
     )
     return finish(figure, chapter, "rl-why", "What RL finds at its start", frames, note)
+
+
+def _early(column: str) -> Callable[..., pd.DataFrame]:
+    return partial(measured.early_log, column=column)
 
 
 def advantages(chapter: RecoveryChapter) -> Drawn:

@@ -8,6 +8,7 @@ What covers what (95 % intervals, simulated in tests/test_resampling.py and, lon
 | two independent samples of hands | `newcombe` | attempts at hands |
 | two models on the same hands | `paired_bootstrap`, `mcnemar` | hands (and decodes) |
 | **a claim** about what training does | `t_interval` | base seeds |
+| the largest of several, whichever it is | `largest_bound` | base seeds |
 | a descriptive band, any statistic | `nested_bootstrap` | seeds, decodes, hands |
 """
 
@@ -23,11 +24,12 @@ import numpy.typing as npt
 
 from rlheals.errors import BadInput
 from rlheals.intervals import Interval, check_level, normal_quantile, t_quantile
-from rlheals.resampling import nested_bootstrap, paired_bootstrap
+from rlheals.resampling import largest_bound, nested_bootstrap, paired_bootstrap
 
 __all__ = [
     "Interval",
     "holm",
+    "largest_bound",
     "mcnemar",
     "nested_bootstrap",
     "newcombe",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -121,6 +123,78 @@ def test_a_control_is_compared_at_the_same_start() -> None:
     frames += [rows(solved(0.2), start=160, run=0, control="rejection")]
     frames += [rows(solved(0.8), start=80, run=0, control="rejection")]
     assert over_control(Accuracies.of(tables(*frames), 1), "rejection", 160) == pytest.approx(0.3, abs=0.01)
+
+
+def with_entropies(points: dict[str, tuple[float, float]], seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Episodes and attempt counts of controls at step 160, each with (entropy, accuracy); "after" is RL."""
+    episodes, counts = [], []
+    for control, (entropy, share) in points.items():
+        place = {"control": MAIN if control == "after" else control, "start": 160, "seed": seed}
+        place["run"] = 0 if control == "after" else -1
+        episodes.append(rows(solved(share), **place))
+        for attempt, spoiled in ((1, 0.0), (2, 9.0)):  # later attempts do not count
+            for category, part in (("solved", 0.25), ("wrong", 0.75)):
+                count = round(HANDS * part)
+                counts.append(
+                    {**place, "split": "ood", "attempt": attempt, "category": category, "attempts": count}
+                    | {"entropy": count * (entropy + spoiled)}
+                )
+    return pd.concat(episodes), pd.DataFrame(counts)
+
+
+def test_at_matched_entropy_the_start_is_interpolated_and_never_extrapolated() -> None:
+    curve = {"temperature-0.3": (0.1, 0.30), MAIN: (0.2, 0.20), "temperature-1": (0.4, 0.10)}
+    made = [
+        with_entropies({**curve, "after": (0.3, 0.5)}, 1),  # half way between two temperatures
+        with_entropies({**curve, "after": (0.1, 0.5)}, 2),  # at the coolest
+        with_entropies({**curve, "after": (0.05, 0.5)}, 3),  # outside
+        with_entropies({**curve, "after": (0.3, 0.5), "no-feedback": (0.3, 0.9)}, 4),  # no temperature
+    ]
+    one = tables(*(episodes for episodes, _ in made))
+    one = dataclasses.replace(one, categories=pd.concat(counts for _, counts in made))
+    found = recovery_measures.at_matched_entropy(one, 160)
+    assert set(found) == {1, 2, 4}
+    assert found[1] == pytest.approx(0.15, abs=0.01)
+    assert found[2] == pytest.approx(0.30, abs=0.01)
+    assert found[4] == pytest.approx(0.15, abs=0.01)
+    frame = recovery_measures.entropies(one, 160)
+    measured = frame[(frame["seed"] == 1) & (frame["run"] == 0)]
+    assert measured["entropy"].tolist() == pytest.approx([0.3])
+    assert recovery_measures.at_matched_entropy(one, 80) == {}
+
+
+def test_the_excess_over_the_peak_is_bounded_for_all_starts_together() -> None:
+    """RL ends at the peak from every start but one, which lies 0.1 above it, give or take 0.02 over base seeds."""
+    frames = []
+    for seed, wobble in enumerate((-0.02, 0.0, 0.02), start=1):
+        before = {10: 0.1, 40: 0.3, 160: 0.2}
+        after = {10: 0.3, 40: 0.3, 160: 0.4 + wobble}
+        frames += [rows(solved(share), start=start, seed=seed) for start, share in before.items()]
+        frames += [rows(solved(share), start=start, seed=seed, run=0) for start, share in after.items()]
+    bound = recovery_measures.excess_bound(tables(*frames))
+    assert 0.1 < bound < 0.25
+    below = tables(
+        *(
+            rows(solved(share), start=start, seed=seed, run=run)
+            for seed in (1, 2, 3)
+            for start in (40, 160)
+            for run, share in ((-1, 0.3), (0, 0.2))
+        )
+    )
+    assert recovery_measures.excess_bound(below) == pytest.approx(-0.1, abs=0.011)
+
+
+def test_revision_on_training_hands_is_among_the_failed_first_tries() -> None:
+    log = pd.DataFrame(
+        [
+            {"seed": 1, "control": MAIN, "start": 80, "run": 0, "update": u, "solved": s, "first_try": f}
+            for u, s, f in ((1, 0.6, 0.5), (2, 0.8, 0.5), (6, 0.0, 0.0))
+        ]
+    )
+    frame = recovery_measures.early_revision(
+        dataclasses.replace(tables(rows(solved(0.1), start=80)), log=log)
+    )
+    assert frame["value"].tolist() == pytest.approx([0.4])
 
 
 def complete_study(shift: float = 0.3) -> RecoveryTables:
