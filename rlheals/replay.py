@@ -7,25 +7,30 @@ study then counts as made by today's code. One that differs is an error, and the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from rlheals import record, tables
+from rlheals import record, recovery, tables
 from rlheals.atomic import atomic_write
 from rlheals.errors import BadInput
 from rlheals.machine import this_machine
 from rlheals.profiles import Profile, validated
 from rlheals.record import Recorded
+from rlheals.recovery import MAIN, Cell, RecoveryTables
+from rlheals.runs import RunSpec
 from rlheals.sources import code_hash
 from rlheals.store import Store
 from rlheals.study import Plan, compute, plan
 from rlheals.tables import Tables
 
 FILE = "replays.json"
+RL_SUFFIX = recovery.part(0).suffix
+OF_THE_MACHINE = ("seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb")
 
 
 class Replay(BaseModel):
@@ -42,25 +47,35 @@ class Replay(BaseModel):
     machine: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Slice:
+    """What is computed anew of one recorded seed: the runs, and afterwards the tables to compare, recorded and new."""
+
+    steps: tuple[int, ...]
+    specs: Sequence[RunSpec]
+    tables: Callable[[], dict[str, tuple[pd.DataFrame, pd.DataFrame]]]
+
+
 def replay(
     folder: Path, seed: int, store: Store, workers: int = 1, say: Callable[[str], object] = print
 ) -> Replay:
-    """Compute base, SFT and two censuses of a recorded seed anew; note it in `replays.json` when all values agree.
+    """Compute a slice of a recorded seed anew; note it in `replays.json` when all values agree.
+
+    Of an SFT study: base, SFT and two censuses. Of an RL study: these and the first RL run from the start in the
+    middle of its ladder, with a census before and after.
 
     Raises BadInput when a value differs (another processor may change last bits and with them a few answers).
     """
-    place = folder / f"seed-{seed}"
+    cut = _of_rl if folder.name.endswith(RL_SUFFIX) else _of_sft
+    place = folder / f"seed-{seed}{'-run-0' if cut is _of_rl else ''}"
     manifest = record.read_manifest(place)
-    chosen = plan(validated(Profile, manifest.profile, f"results {folder.name}: profile"), seed, store)
-    recorded = tables.read(place, Tables)
-    steps = sorted({recorded.steps[len(recorded.steps) // 2], recorded.steps[-1]})
-    part = Plan(seed, chosen.base, chosen.sft, {(step, 0): chosen.censuses[step, 0] for step in steps}, {})
-    compute(part.specs(), store, workers)
-    compared = agree(recorded, tables.collect([part], store), steps)
+    chosen = cut(place, validated(Profile, manifest.profile, f"results {folder.name}: profile"), seed, store)
+    compute(chosen.specs, store, workers)
+    compared = agree(chosen.tables())
     done = Replay(
         study=folder.name,
         seed=seed,
-        steps=tuple(steps),
+        steps=chosen.steps,
         compared=compared,
         made_by=manifest.code(),
         replayed_by={stage: code_hash(f"rlheals.{stage}") for stage in manifest.code()},
@@ -73,13 +88,49 @@ def replay(
     return done
 
 
-def agree(recorded: Tables, again: Tables, steps: list[int]) -> int:
+def _of_sft(place: Path, profile: Profile, seed: int, store: Store) -> Slice:
+    chosen, recorded = plan(profile, seed, store), tables.read(place, Tables)
+    steps = sorted({recorded.steps[len(recorded.steps) // 2], recorded.steps[-1]})
+    part = Plan(seed, chosen.base, chosen.sft, {(step, 0): chosen.censuses[step, 0] for step in steps}, {})
+
+    def compared() -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+        again = tables.collect([part], store)
+        kept = recorded.episodes["step"].isin(steps) & (recorded.episodes["decode"] == 0)
+        return {
+            "bases": (recorded.bases, again.bases),
+            "losses": (recorded.losses, again.losses),
+            "episodes": (recorded.episodes[kept], again.episodes),
+        }
+
+    return Slice(tuple(steps), part.specs(), compared)
+
+
+def _of_rl(place: Path, profile: Profile, seed: int, store: Store) -> Slice:
+    whole, recorded = recovery.plan(profile, seed, store, 0), tables.read(place, RecoveryTables)
+    start = recorded.starts[len(recorded.starts) // 2]
+    cells = [Cell(MAIN, start, -1), Cell(MAIN, start, 0)]
+    part = replace(
+        whole,
+        runs={cell: spec for cell, spec in whole.runs.items() if cell in cells},
+        censuses={at: spec for at, spec in whole.censuses.items() if at[0] in cells and at[1] == 0},
+    )
+
+    def compared() -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+        again, found = recovery.collect([part], store), {}
+        for field in fields(RecoveryTables):
+            before, after = getattr(recorded, field.name), getattr(again, field.name)
+            kept = before["start"] == start
+            if "decode" in before:
+                kept &= before["decode"] == 0
+            measured = [column for column in before if column not in OF_THE_MACHINE]
+            found[field.name] = (before.loc[kept, measured], after)
+        return found
+
+    return Slice((start,), part.specs(), compared)
+
+
+def agree(slices: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> int:
     """How many values were compared; BadInput names the first table that differs."""
-    slices = {
-        "bases": (recorded.bases, again.bases),
-        "losses": (recorded.losses, again.losses),
-        "episodes": (_slice(recorded.episodes, steps), _slice(again.episodes, steps)),
-    }
     for name, (before, after) in slices.items():
         before, after = _plain(before), _plain(after[list(before.columns)])
         if len(before) != len(after):
@@ -110,10 +161,6 @@ def stale_stages(manifest: Recorded, replays: list[Replay]) -> list[str]:
         return now == made_by or (made_by, now) in noted
 
     return sorted(stage for stage, made_by in manifest.code().items() if not same(stage, made_by))
-
-
-def _slice(episodes: pd.DataFrame, steps: list[int]) -> pd.DataFrame:
-    return episodes[episodes["step"].isin(steps) & (episodes["decode"] == 0)]
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:

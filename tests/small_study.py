@@ -9,8 +9,10 @@ from lab_helpers import files_of
 
 from rlheals.engines import Sampling
 from rlheals.evaluate import EvaluateSettings
+from rlheals.ladder import Ladder
 from rlheals.pretrain import PretrainSettings
 from rlheals.profiles import Profile
+from rlheals.rl import RLSettings
 from rlheals.runs import MANIFEST
 from rlheals.sft import SFTSettings
 
@@ -30,6 +32,20 @@ SMALL = Profile(
     ),
 )
 RUNS = 2 + 2 + 1
+
+RL = RLSettings(
+    checkpoints=(1,), episodes=8, group=4, slice_rows=4, attempts=2, loss_examples=4,
+    sampling=Sampling(temperature=1.0, max_new_tokens=6),
+)  # fmt: skip
+CLIMB = SMALL.model_copy(
+    update={
+        "name": "climb",
+        "ladder": Ladder(
+            starts=(3, 5), runs=2, decodes=2, control_start=3, controls=("rejection", "shuffled-reward"),
+            late_starts=(5,), temperatures=(0.3,), rl=RL,
+        ),
+    }
+)  # fmt: skip
 
 
 def results_of(root: Path) -> dict[str, bytes]:

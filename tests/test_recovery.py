@@ -9,32 +9,17 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from lab_helpers import files_of, one_line
-from small_study import SMALL
+from small_study import CLIMB, SMALL
 
 from rlheals import record, recovery, recovery_chapter, recovery_figures
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
-from rlheals.hf_engine import Sampling
-from rlheals.ladder import CONTROLS, LATE, Ladder
+from rlheals.ladder import CONTROLS, LATE
 from rlheals.profiles import Profile, load_profile
 from rlheals.recovery import MAIN, Cell, RecoveryTables, collect, plan, units
 from rlheals.rl import RLSettings
 from rlheals.store import Store
 from rlheals.study import compute
-
-RL = RLSettings(
-    checkpoints=(1,), episodes=8, group=4, slice_rows=4, attempts=2, loss_examples=4,
-    sampling=Sampling(temperature=1.0, max_new_tokens=6),
-)  # fmt: skip
-CLIMB = SMALL.model_copy(
-    update={
-        "name": "climb",
-        "ladder": Ladder(
-            starts=(3, 5), runs=2, decodes=2, control_start=3, controls=("rejection", "shuffled-reward"),
-            late_starts=(5,), temperatures=(0.3,), rl=RL,
-        ),
-    }
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

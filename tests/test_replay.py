@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from small_study import SMALL
+from small_study import CLIMB, SMALL
 
-from rlheals import record, sources
+from rlheals import record, recovery, sources
 from rlheals import replay as replays
 from rlheals.errors import BadInput
 from rlheals.store import Store
@@ -66,6 +66,44 @@ def test_one_value_that_differs_is_named_and_nothing_is_noted(copy, tmp_path, ta
     with pytest.raises(BadInput, match=f"replay: {table}.{column} differs in 1 of"):
         replays.replay(copy / "small", 2, Store(tmp_path / "fresh"), **SILENT)
     assert not (copy / replays.FILE).exists()
+
+
+@pytest.fixture(scope="module")
+def climbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("climb")
+    record.record(CLIMB, [2], Store(root / "store"), root / "results", **SILENT, part=recovery.part(0))
+    return root / "results"
+
+
+def test_rl_is_replayed_from_the_start_in_the_middle(climbed, monkeypatch, tmp_path):
+    results = Path(shutil.copytree(climbed, tmp_path / "results"))
+    monkeypatch.setenv("CI", "true")
+    change_code(monkeypatch, "rl")
+    _, (manifest,) = record.read(results / "climb-recovery", recovery.RecoveryTables)
+    assert replays.stale_stages(manifest, replays.read(results)) == ["rl"]
+    store = Store(tmp_path / "fresh")
+    done = replays.replay(results / "climb-recovery", 2, store, **SILENT)
+    assert (done.study, done.steps) == ("climb-recovery", (5,))
+    assert replays.stale_stages(manifest, replays.read(results)) == []
+    stages = [store.load(key).manifest.stage for key in store.ids()]
+    assert sorted(stages) == ["evaluate", "evaluate", "pretrain", "rl", "sft"]
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("episodes", "solved_at"), ("log", "return"), ("advantages", "advantage"), ("losses", "loss")],
+)
+def test_one_value_of_rl_that_differs_is_named(climbed, monkeypatch, tmp_path, table, column):
+    results = Path(shutil.copytree(climbed, tmp_path / "results"))
+    monkeypatch.setenv("CI", "true")
+    file = results / "climb-recovery" / "seed-2-run-0" / f"{table}.parquet"
+    frame = pd.read_parquet(file)
+    chosen = frame[(frame["start"] == 5) & (frame.get("decode", 0) == 0)]
+    frame.loc[chosen.index[-1], column] += 1
+    frame.to_parquet(file)
+    with pytest.raises(BadInput, match=f"replay: {table}.{column} differs in 1 of"):
+        replays.replay(results / "climb-recovery", 2, Store(tmp_path / "fresh"), **SILENT)
+    assert not (results / replays.FILE).exists()
 
 
 def test_a_damaged_note_is_refused(copy):
