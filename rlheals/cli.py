@@ -182,7 +182,9 @@ def evaluate(
 
 @app.command(epilog="Example: rlheals run sft settings.json")
 def run(
-    stage: Annotated[str, typer.Argument(help="adopt, pretrain, sft or evaluate.")],
+    stage: Annotated[
+        str, typer.Argument(help="adopt, pretrain, sft, evaluate, rl, evaluate_vllm or rl_vllm.")
+    ],
     settings: Annotated[Path, typer.Argument(help='JSON: {"stage", "settings", "inputs", "seed"}.')],
     json: Json = False,
 ) -> None:

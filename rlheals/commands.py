@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def evaluate_step(
     chosen = study.plan(profile, seed, store)
     settings = _census_settings(profile, sft.checkpoint_name(step), changes)
     census = RunSpec(
-        stage="evaluate",
+        stage=profile.stage("evaluate"),
         settings=settings.model_dump(mode="json"),
         inputs={"model": store.key(chosen.sft)},
         seed=100 * seed,
@@ -137,7 +138,8 @@ def evaluate_folder(
         made, parts = Path(scratch, "out"), Path(scratch, "parts")
         made.mkdir()
         parts.mkdir()
-        evaluate.run(Work(made, parts, settings, seed, {"model": place.parent}, tick))
+        stage = import_module(f"rlheals.{profile.stage('evaluate')}")
+        stage.run(Work(made, parts, settings, seed, {"model": place.parent}, tick))
         summary = json.loads((made / "summary.json").read_text(encoding="utf-8"))
         if out is not None:
             with _whole(out) as target:

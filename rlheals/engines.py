@@ -9,14 +9,32 @@ import warnings
 from pathlib import Path
 from typing import Literal
 
-import torch
 from transformers import PreTrainedModel
 
-from rlheals import models
 from rlheals.errors import BadInput
-from rlheals.hf_engine import Engine, Generation, HFEngine, Past, Sampling, draw, uniforms
+from rlheals.hf_engine import (
+    Engine,
+    Generation,
+    HFEngine,
+    Past,
+    Sampling,
+    draw,
+    open_engine,
+    refresh,
+    uniforms,
+)
 
-__all__ = ["Engine", "Generation", "HFEngine", "Past", "Sampling", "draw", "load_engine", "uniforms"]
+__all__ = [
+    "Engine",
+    "Generation",
+    "HFEngine",
+    "Past",
+    "Sampling",
+    "draw",
+    "load_engine",
+    "refresh",
+    "uniforms",
+]
 
 
 def load_engine(
@@ -33,7 +51,6 @@ def load_engine(
         from rlheals.vllm_engine import VLLMEngine  # optional
 
         return VLLMEngine(model_or_folder)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return HFEngine(models.load(model_or_folder, device), models.load_tokenizer(model_or_folder))
+        return open_engine(model_or_folder)

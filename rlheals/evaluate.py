@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import Field, field_validator
 
-from rlheals import models
 from rlheals.atomic import atomic_write
 from rlheals.cards import FACES, ID_RULE, Rule
 from rlheals.dialects import Dialect, Protocol_, dialect_for
-from rlheals.hf_engine import Engine, HFEngine, Sampling
+from rlheals.hf_engine import Engine, Sampling, open_engine
 from rlheals.rollout import Attempt, Episode, Feedback, rollout
 from rlheals.settings import Int, Settings
 from rlheals.stage import Work
@@ -55,21 +55,19 @@ class EvaluateSettings(Settings):
         return splits
 
 
-def run(work: Work) -> None:
+def run(work: Work, engine_for: Callable[[Path], Engine] = open_engine) -> None:
     """The stage: `attempts.parquet`, `episodes.parquet`, `summary.json`. Finished parts survive a kill."""
     settings = EvaluateSettings.model_validate(work.settings)
     folder = work.inputs["model"] / settings.folder
-    model, tokenizer = models.load(folder), models.load_tokenizer(folder)
-    task = GeneralPoints()
+    engine, task = engine_for(folder), GeneralPoints()
+    dialect = dialect_for(engine.tokenizer, task)
     items = census_items(task, settings)
     parts = []
     for start in range(0, len(items), PART):
         part = work.scratch / f"part-{start:06d}.parquet"
         if not part.exists():
             chunk = items[start : start + PART]
-            frame = attempts_table(
-                HFEngine(model, tokenizer), dialect_for(tokenizer, task), task, chunk, settings, work.seed
-            )
+            frame = attempts_table(engine, dialect, task, chunk, settings, work.seed)
             atomic_write(part, frame.to_parquet(compression="zstd", index=False))
         parts.append(pd.read_parquet(part))
         work.tick(min(start + PART, len(items)), len(items), "hand")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,19 @@ def uniforms(key: str, count: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "big"))).random(count)
 
 
+def check_request(
+    prompts: Sequence[Sequence[int]], keys: Sequence[str], sampling: Sampling, positions: int | None
+) -> None:
+    """BadInput for what no engine can continue; positions: the longest episode in tokens, None: any."""
+    if len(prompts) != len(keys):
+        raise BadInput(f"{len(prompts)} prompts but {len(keys)} keys; every prompt needs its own key")
+    if not all(prompts):
+        raise BadInput("an empty prompt cannot be continued")
+    longest = max(map(len, prompts), default=0) + sampling.max_new_tokens
+    if positions is not None and longest > positions:
+        raise BadInput(f"an episode of {longest} tokens does not fit the model's {positions} positions")
+
+
 class HFEngine:
     """Generation with transformers: left-padded chunks of a fixed number of rows, key-value cache, own sampling.
 
@@ -131,14 +145,7 @@ class HFEngine:
         pasts: what earlier generations remember of the beginnings of these prompts, under the same weights.
         """
         pasts = [None] * len(prompts) if pasts is None else pasts
-        if not len(prompts) == len(keys) == len(pasts):
-            raise BadInput(f"{len(prompts)} prompts but {len(keys)} keys; every prompt needs its own key")
-        if not all(prompts):
-            raise BadInput("an empty prompt cannot be continued")
-        limit = getattr(self.model.config, "max_position_embeddings", None)
-        longest = max(map(len, prompts), default=0) + sampling.max_new_tokens
-        if limit is not None and longest > limit:
-            raise BadInput(f"an episode of {longest} tokens does not fit the model's {limit} positions")
+        check_request(prompts, keys, sampling, getattr(self.model.config, "max_position_embeddings", None))
         by_shape: dict[tuple[int, int], list[int]] = {}
         for index, (prompt, past) in enumerate(zip(prompts, pasts, strict=True)):
             by_shape.setdefault(self._shape(prompt, past), []).append(index)
@@ -168,6 +175,19 @@ class HFEngine:
         if past is None or fresh >= len(prompt):
             return 0, _padded(len(prompt), self.bucket)
         return _padded(len(prompt) - fresh, self.bucket), fresh
+
+
+def open_engine(folder: str | Path) -> HFEngine:
+    """The engine for a local folder, or a hub id, on the GPU if there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return HFEngine(models.load(folder, device), models.load_tokenizer(folder))
+
+
+def refresh(engine: Engine, model: PreTrainedModel) -> None:
+    """Give an engine the weights of a model in training, through a safetensors file that is deleted again."""
+    with tempfile.TemporaryDirectory() as scratch:
+        models.save(Path(scratch), model)
+        engine.load_weights(Path(scratch) / "model.safetensors")
 
 
 class _Chunk:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -51,6 +51,14 @@ class Profile(Settings):
     sft: SFTSettings = SFTSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     ladder: Ladder = Ladder()
+    engine: Literal["hf", "vllm"] = Field(
+        "hf",
+        description="what plays episodes in censuses and in RL: transformers, or vLLM where it is installed",
+    )
+
+    def stage(self, name: Literal["evaluate", "rl"]) -> str:
+        """The stage that plays with this profile's engine."""
+        return name if self.engine == "hf" else f"{name}_{self.engine}"
 
     @property
     def census_steps(self) -> tuple[int, ...]:

@@ -149,7 +149,7 @@ def rl_spec(
     """RL from one SFT step, with some of the profile's settings changed."""
     settings = profile.ladder.rl.model_copy(update={"folder": sft.checkpoint_name(start)})
     return RunSpec(
-        stage="rl",
+        stage=profile.stage("rl"),
         settings=settings.model_dump(mode="json") | changes,
         inputs={"model": store.key(before.sft), "base": store.key(before.base)},
         seed=100 * before.seed + run,
@@ -169,7 +169,7 @@ def _add_censuses(
     for decode in range(ladder.decodes if cell.control == MAIN else min(2, ladder.decodes)):
         settings = profile.evaluate.model_copy(update={"folder": folder, **changes})
         made.censuses[cell, decode] = RunSpec(
-            stage="evaluate",
+            stage=profile.stage("evaluate"),
             settings=settings.model_dump(mode="json"),
             inputs={"model": store.key(of)},
             seed=100 * made.seed + decode,

@@ -153,12 +153,18 @@ def read(results: Path) -> list[Replay]:
 
 
 def stale_stages(manifest: Recorded, replays: list[Replay]) -> list[str]:
-    """Stages whose code is neither the one that made these numbers nor one that gave a slice of them again."""
+    """Stages whose code is neither the one that made these numbers nor one that gave a slice of them again.
+
+    Replays follow on each other: where A's numbers came again with B, and B's with C, C counts for A.
+    """
 
     def same(stage: str, made_by: str) -> bool:
-        now = code_hash(f"rlheals.{stage}")
-        noted = ((one.made_by.get(stage), one.replayed_by.get(stage)) for one in replays)
-        return now == made_by or (made_by, now) in noted
+        steps = [(one.made_by.get(stage), one.replayed_by.get(stage)) for one in replays]
+        alike, fresh = {made_by}, {made_by}
+        while fresh:
+            fresh = {new for old, new in steps if old in fresh and new is not None} - alike
+            alike |= fresh
+        return code_hash(f"rlheals.{stage}") in alike
 
     return sorted(stage for stage, made_by in manifest.code().items() if not same(stage, made_by))
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pandas as pd
 from pydantic import Field, field_validator, model_validator
 
 from rlheals.credit import Credit, Scale
-from rlheals.hf_engine import Sampling
+from rlheals.hf_engine import Engine, Sampling
 from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Work
 
@@ -128,13 +130,13 @@ def checkpoint_name(update: int) -> str:
     return f"update-{update:05d}"
 
 
-def run(work: Work) -> None:
+def run(work: Work, engine_for: Callable[[Path], Engine] | None = None) -> None:
     """The stage: `update-*/` model folders, `log.parquet` (a row per update), `advantages.parquet`, `losses.json`."""
     from rlheals import grpo, ppo
     from rlheals.session import Session
 
     settings = RLSettings.model_validate(work.settings)
-    session = Session(work, settings)
+    session = Session(work, settings, engine_for)
     learner = ppo if settings.algorithm == "ppo" else grpo
     if session.done < settings.updates:
         learner.train(session)

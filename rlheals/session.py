@@ -11,7 +11,7 @@ import json
 import math
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from rlheals.credit import discounted, weights
 from rlheals.dialects import Compact, dialect_for
 from rlheals.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
 from rlheals.errors import BadInput
-from rlheals.hf_engine import HFEngine
+from rlheals.hf_engine import Engine, HFEngine, refresh
 from rlheals.rl import RLSettings, checkpoint_name
 from rlheals.rollout import Episode, rollout
 from rlheals.sft import LOSS_SETS, expert_loss, loss_set
@@ -62,9 +62,15 @@ class Batch:
 
 
 class Session:
-    """An RL run between kills: the model, what it is compared with, the hands of every update, the log so far."""
+    """An RL run between kills: the model, what it is compared with, the hands of every update, the log so far.
 
-    def __init__(self, work: Work, settings: RLSettings) -> None:
+    engine_for: makes the engine that plays, of the start's folder; it gets the new weights before every update. By
+    default the model that is trained plays itself.
+    """
+
+    def __init__(
+        self, work: Work, settings: RLSettings, engine_for: Callable[[Path], Engine] | None = None
+    ) -> None:
         self.work, self.settings = work, settings
         start, base = work.inputs["model"] / settings.folder, work.inputs["base"] / "base"
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -74,7 +80,12 @@ class Session:
         _same_shape(self.model, self.references["base"], settings.folder)
         self.task = GeneralPoints()
         self.dialect = dialect_for(self.tokenizer, self.task)
-        self.engine = HFEngine(self.model, self.tokenizer, PLAYED_ROWS, fill=False)
+        self.engine: Engine
+        if engine_for is None:
+            self.engine = HFEngine(self.model, self.tokenizer, PLAYED_ROWS, fill=False)
+        else:
+            self.engine = engine_for(start)
+        self._has_own_weights = engine_for is not None
         self.items = [item for split in settings.splits for item in self.task.items(split)]
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
@@ -111,6 +122,8 @@ class Session:
         keys = [f"{self.work.seed}/{update}/{item.id}/{i}" for i, item in enumerate(items)]
         was_training = self.model.training
         self.model.eval()
+        if self._has_own_weights:
+            refresh(self.engine, self.model)
         episodes = rollout(
             self.engine,
             self.dialect,

@@ -21,7 +21,7 @@ from rlheals.profiles import Profile, validated
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.store import Run, RunSpec, Store, Workspace
 
-STAGES = ("adopt", "pretrain", "sft", "evaluate", "rl")
+STAGES = ("adopt", "pretrain", "sft", "evaluate", "rl", "evaluate_vllm", "rl_vllm")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def plan(profile: Profile, seed: int, store: Store) -> Plan:
     def census(step: int, decode: int, **changes: object) -> RunSpec:
         settings = profile.evaluate.model_copy(update={"folder": f"step-{step:05d}", **changes})
         return RunSpec(
-            stage="evaluate",
+            stage=profile.stage("evaluate"),
             settings=settings.model_dump(mode="json"),
             inputs=model,
             seed=100 * seed + decode,

@@ -14,12 +14,9 @@ What differs:
 - Temperatures above 0 and below 0.01 are refused, since vLLM would silently take 0.01.
 - One engine per process at a time: vLLM keeps global state, which the end of one engine takes from all others.
 
-Training with it, on a GPU: build the engine once with a bounded cache, and before every update give it the weights of
-the model in training. Its log-probabilities are those of the policy that played; the trainer's differ in the last
-bits (many more of them in bfloat16), so the ratios of a clipped loss do not begin at exactly 1.
-
-    session.engine = VLLMEngine(start_folder, cache_gb=8)
-    refresh(session.engine, session.model)  # then session.play(update)
+Stages that use it are `evaluate_vllm` and `rl_vllm`. In RL its log-probabilities are those of the policy that played;
+the trainer's differ in the last bits (many more of them in bfloat16), so the ratios of a clipped loss do not begin at
+exactly 1.
 """
 
 from __future__ import annotations
@@ -39,16 +36,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlheals import models
 from rlheals.errors import BadInput
-from rlheals.hf_engine import Engine, Generation, Past, Sampling
+from rlheals.hf_engine import Generation, Past, Sampling, check_request
 
 if TYPE_CHECKING:
     from vllm import LLM
 
-__all__ = ["WHOLE", "VLLMEngine", "refresh"]
+__all__ = ["WHOLE", "VLLMEngine"]
 
 WHOLE = 512  # words; every generated token brings the whole distribution through lists of Python numbers
 COOLEST = 0.01
@@ -206,15 +203,7 @@ class VLLMEngine:
         models._check_keys(name, skeleton, models._tensor_shapes(folder))
 
     def _refuse_bad(self, prompts: Sequence[Sequence[int]], keys: Sequence[str], sampling: Sampling) -> None:
-        if len(prompts) != len(keys):
-            raise BadInput(f"{len(prompts)} prompts but {len(keys)} keys; every prompt needs its own key")
-        if not all(prompts):
-            raise BadInput("an empty prompt cannot be continued")
-        longest = max(map(len, prompts), default=0) + sampling.max_new_tokens
-        if self.positions is not None and longest > self.positions:
-            raise BadInput(
-                f"an episode of {longest} tokens does not fit the model's {self.positions} positions"
-            )
+        check_request(prompts, keys, sampling, self.positions)
         size = self.config.get_text_config().vocab_size
         strange = next((token for prompt in prompts for token in prompt if not 0 <= token < size), None)
         if strange is not None:
@@ -231,13 +220,6 @@ _engines: weakref.WeakSet[VLLMEngine] = weakref.WeakSet()
 def _running() -> VLLMEngine | None:
     """The engine of this process that has not been closed."""
     return next((engine for engine in _engines if engine._llm is not None), None)
-
-
-def refresh(engine: Engine, model: PreTrainedModel) -> None:
-    """Give an engine the weights of a model in training, through a safetensors file that is deleted again."""
-    with tempfile.TemporaryDirectory() as scratch:
-        models.save(Path(scratch), model)
-        engine.load_weights(Path(scratch) / "model.safetensors")
 
 
 def _start_vllm() -> bool:

@@ -22,12 +22,12 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 from rlheals import models
 from rlheals.cards import OOD_RULE
 from rlheals.dialects import Compact
-from rlheals.engines import Engine, HFEngine, Sampling, load_engine
+from rlheals.engines import Engine, HFEngine, Sampling, load_engine, refresh
 from rlheals.errors import BadInput
 from rlheals.models import SHIPPED_BASE
 from rlheals.rollout import rollout
 from rlheals.tasks.general_points import GeneralPoints
-from rlheals.vllm_engine import VLLMEngine, refresh
+from rlheals.vllm_engine import VLLMEngine
 
 VLLM = pytest.param(
     "vllm",

@@ -13,7 +13,7 @@ from conftest import TINY
 from lab_helpers import FakeEngine, files_of
 from pydantic import ValidationError
 
-from rlheals import evaluate, models
+from rlheals import evaluate, hf_engine, models
 from rlheals.cards import FACES, ID_RULE, OOD_RULE, canonical_solution
 from rlheals.dialects import END, Compact
 from rlheals.engines import HFEngine, Sampling
@@ -49,7 +49,7 @@ class Counting(HFEngine):
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "PART", 16)
-    monkeypatch.setattr(evaluate, "HFEngine", Counting)
+    monkeypatch.setattr(hf_engine, "HFEngine", Counting)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def census(tmp_path_factory: pytest.TempPathFactory, model_run: Path) -> SimpleN
     folder = tmp_path_factory.mktemp("census")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "PART", 16)
-        patch.setattr(evaluate, "HFEngine", Counting)
+        patch.setattr(hf_engine, "HFEngine", Counting)
         out = stage(folder, model_run)
     return SimpleNamespace(
         folder=folder,

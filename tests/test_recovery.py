@@ -193,3 +193,14 @@ def test_an_rl_run_is_a_unit_of_work_like_any_other(recorded: SimpleNamespace) -
     (run,) = compute([spec], recorded.store, quiet=True)
     assert {"log.parquet", "advantages.parquet", "losses.json"} <= set(run.manifest.files)
     assert isinstance(CLIMB, Profile)
+
+
+def test_a_profile_that_asks_for_vllm_plays_everything_with_it_and_trains_as_before(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for unit in units(CLIMB):
+        own = plan(CLIMB, 1, store, unit).specs()
+        theirs = plan(CLIMB.model_copy(update={"engine": "vllm"}), 1, store, unit).specs()
+        for one, other in zip(own, theirs, strict=True):
+            played = one.stage in ("evaluate", "rl")
+            assert other.stage == (f"{one.stage}_vllm" if played else one.stage)
+            assert (other.settings, other.seed) == (one.settings, one.seed)

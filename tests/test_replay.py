@@ -55,6 +55,29 @@ def test_changed_code_makes_all_seeds_stale_and_one_replay_that_agrees_clears_th
     assert stale(copy) == [["evaluate"], ["evaluate"]], "a replay speaks for the code it was made with only"
 
 
+def test_replays_follow_on_each_other_and_only_forwards(copy, monkeypatch):
+    _, (manifest, _) = record.read(copy / "small")
+    made_by = manifest.code()["sft"]
+
+    def noted(*steps: tuple[str, str]) -> list[str]:
+        notes = [
+            replays.Replay(
+                study="small", seed=2, steps=(), compared=1, machine={},
+                made_by={"sft": old}, replayed_by={"sft": new},
+            )
+            for old, new in steps
+        ]  # fmt: skip
+        return replays.stale_stages(manifest, notes)
+
+    now = "0" * 64
+    change_code(monkeypatch, "sft")
+    assert noted((made_by, "b"), ("b", now)) == []
+    assert noted(("b", now), (made_by, "b")) == []
+    assert noted((made_by, "b"), ("b", made_by)) == ["sft"]
+    assert noted(("b", now)) == ["sft"]
+    assert noted((now, made_by)) == ["sft"]
+
+
 @pytest.mark.parametrize(
     ("table", "column"), [("episodes", "solved_at"), ("losses", "loss"), ("bases", "ability")]
 )

@@ -25,6 +25,7 @@ from rlheals import grpo, models, rl, session
 from rlheals.cards import ID_RULE
 from rlheals.dialects import FEEDBACK, Compact
 from rlheals.errors import BadInput
+from rlheals.hf_engine import HFEngine
 from rlheals.profiles import validated
 from rlheals.rl import RLSettings, checkpoint_name
 from rlheals.session import Batch, Session
@@ -92,6 +93,11 @@ def result_of(out: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     return quick_start(tmp_path_factory.mktemp("start"))
+
+
+def opened(folder: Path) -> HFEngine:
+    """An engine with weights of its own, otherwise like the one that an RL run makes."""
+    return HFEngine(models.load(folder), models.load_tokenizer(folder), session.PLAYED_ROWS, fill=False)
 
 
 @dataclass
@@ -423,6 +429,16 @@ def test_epochs_survive_a_kill_between_them(
         with pytest.raises(Killed):
             play(inputs, tmp_path / "killed", settings)
     assert result_of(play(inputs, tmp_path / "killed", settings)) == result_of(whole)
+
+
+def test_an_engine_with_weights_of_its_own_gets_the_new_ones_before_every_update(
+    inputs: Inputs, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rl.run(work_of(inputs, tmp_path / "own", FEW), opened)
+    assert result_of(tmp_path / "own" / "out") == result_of(undisturbed)
+    monkeypatch.setattr(session, "refresh", lambda engine, model: None)
+    rl.run(work_of(inputs, tmp_path / "old", FEW), opened)
+    assert result_of(tmp_path / "old" / "out")["log"] != result_of(undisturbed)["log"]
 
 
 def test_the_seed_decides(inputs: Inputs, undisturbed: Path, tmp_path: Path) -> None:

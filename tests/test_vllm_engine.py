@@ -16,9 +16,11 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lab_helpers import one_line
@@ -26,12 +28,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from rlheals import models, vllm_engine
+from rlheals import evaluate_vllm, models, rl_vllm, vllm_engine
 from rlheals.dialects import Compact
-from rlheals.engines import HFEngine, Sampling, load_engine
+from rlheals.engines import HFEngine, Sampling, load_engine, refresh
 from rlheals.errors import BadInput
+from rlheals.evaluate import EvaluateSettings
 from rlheals.models import SHIPPED_BASE
-from rlheals.vllm_engine import VLLMEngine, refresh
+from rlheals.rl import Algorithm, RLSettings
+from rlheals.stage import Work
+from rlheals.vllm_engine import VLLMEngine
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLED = importlib.util.find_spec("vllm") is not None
@@ -358,3 +363,39 @@ def tied(tmp_path: Path, dialect: Compact) -> tuple[Path, PreTrainedModel]:
         torch.manual_seed(4)
         models.save(tmp_path / "tied", LlamaForCausalLM(config), dialect.tokenizer)
         return tmp_path / "tied", LlamaForCausalLM(config).eval()
+
+
+@needs_vllm
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_a_census_and_rl_are_played_by_vllm_and_leave_no_engine_behind(
+    tmp_path: Path, algorithm: Algorithm
+) -> None:
+    if algorithm == "grpo":
+        pytest.importorskip("trl")
+    inputs = {"model": SHIPPED_BASE.parent, "base": SHIPPED_BASE.parent}
+    assert SHIPPED_BASE.name == "base"
+
+    def run(stage: ModuleType, settings: dict[str, Any]) -> Path:
+        out, scratch = tmp_path / stage.__name__ / "out", tmp_path / stage.__name__ / "scratch"
+        out.mkdir(parents=True)
+        scratch.mkdir()
+        stage.run(Work(out, scratch, settings, 1, inputs))
+        return out
+
+    asked = EvaluateSettings(folder="base", splits=("ood",), hands=6, attempts=2).model_dump(mode="json")
+    made = pd.read_parquet(run(evaluate_vllm, asked) / "episodes.parquet")
+    assert len(made) == 6
+    chosen = RLSettings(
+        algorithm=algorithm,
+        folder="base",
+        checkpoints=(2,),
+        episodes=16,
+        group=4,
+        slice_rows=8,
+        loss_examples=4,
+    )
+    log = pd.read_parquet(run(rl_vllm, chosen.model_dump(mode="json")) / "log.parquet")
+    assert log["update"].tolist() == [1, 2]
+    assert (log["gradient_norm"] > 0).all()
+    assert log["kl_start"].iloc[0] == pytest.approx(0, abs=1e-3)
+    VLLMEngine(SHIPPED_BASE).close()

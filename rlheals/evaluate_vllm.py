@@ -1,0 +1,15 @@
+"""The census with vLLM. A stage of its own: the same settings, but other noise and other code behind the numbers."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+
+from rlheals import evaluate
+from rlheals.stage import Work
+from rlheals.vllm_engine import VLLMEngine
+
+
+def run(work: Work) -> None:
+    """The stage, as `evaluate`."""
+    with ExitStack() as engines:
+        evaluate.run(work, lambda folder: engines.enter_context(closing(VLLMEngine(folder))))
