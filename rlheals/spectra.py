@@ -1,0 +1,342 @@
+"""How singular values and directions of weight matrices differ between two checkpoints, with null models beside them.
+
+For every matrix the same measurement is made of the change that is there and of changes of the same size that mean
+nothing (`nulls.py`). What a null turns as much, training has not turned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field, field_validator
+
+from rlheals.errors import BadInput
+from rlheals.linalg import (
+    ENDS,
+    SIDES,
+    Decomposition,
+    Overlap,
+    decompose,
+    effective_rank,
+    energies,
+    projector_distance,
+    swept,
+    value_changes,
+)
+from rlheals.nulls import null
+from rlheals.settings import Int, Settings
+from rlheals.stage import Tick, Work, no_tick
+from rlheals.tensors import KINDS, Checkpoint, Place, require_same_tensors
+
+CHANGE = "change"
+NullName = Literal["gaussian", "permuted", "turned", "ulp", "independent"]
+BATCH_BYTES = 64_000_000
+ANGLE_COLUMNS = ("mean", "largest", "projector_distance", "alignment", "gap")
+
+
+class SpectraSettings(Settings):
+    """What is measured of two checkpoints."""
+
+    before: str = Field("", description="folder of the first checkpoint inside its run")
+    after: str = Field("", description="folder of the second checkpoint inside its run")
+    kinds: tuple[str, ...] = Field(tuple(KINDS), description="kinds of matrices")
+    ks: tuple[Int, ...] = Field(
+        (), description="sizes of subspaces; none: 1/16, 1/8, 1/4 and 1/2 of the smaller side"
+    )
+    nulls: tuple[NullName, ...] = ("gaussian", "permuted", "turned", "ulp", "independent")
+    draws: Int = Field(20, ge=0, le=10_000, description="draws of every null model; 0: none")
+    heads: int = Field(
+        0, ge=0, description="attention heads; above 0 every head of q, k, v, o is a matrix as well"
+    )
+    key_value_heads: int = Field(0, ge=0, description="heads of k and v where they are fewer; 0: as many")
+    unrelated: bool = Field(False, description="accept matrices that have nothing to do with each other")
+
+    @field_validator("kinds")
+    @classmethod
+    def _known(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [kind for kind in kinds if kind not in KINDS]:
+            raise ValueError(f"{unknown[0]!r} is not one of {', '.join(KINDS)}")
+        if not kinds or len(set(kinds)) < len(kinds):
+            raise ValueError("a list of one or more different kinds is accepted")
+        return kinds
+
+    @field_validator("ks")
+    @classmethod
+    def _increasing(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
+        if list(ks) != sorted(set(ks)) or (ks and ks[0] < 1):
+            raise ValueError(f"{ks} is not an increasing list of numbers of at least 1")
+        return ks
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """What was measured; every row names tensor, kind, layer and head (-1: the whole matrix).
+
+    matrices   one row per (what, draw): size of the change, changes of singular values, energies
+    angles     one row per (what, draw, side, end, k): mean and largest angle in radians, gap at k, distances
+    values     one row per singular value: before and after
+    curves     one row per angle of the largest k (top, both sides), ascending: of the change, and of the Gaussian null
+               (mean, 2.5 % and 97.5 % over draws)
+
+    what is "change" or a null's name; draw is 0 for the change.
+    """
+
+    matrices: pd.DataFrame
+    angles: pd.DataFrame
+    values: pd.DataFrame
+    curves: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One matrix before and after, float64, and where it comes from."""
+
+    place: Place
+    head: int
+    before: torch.Tensor
+    after: torch.Tensor
+
+    @property
+    def labels(self) -> dict[str, str | int]:
+        layer = -1 if self.place.layer is None else self.place.layer
+        return {
+            "tensor": self.place.name,
+            "kind": str(self.place.kind),
+            "layer": layer,
+            "head": self.head,
+            "rows": self.before.shape[0],
+            "columns": self.before.shape[1],
+        }
+
+
+def run(work: Work) -> None:
+    """The stage: compares a checkpoint of run "before" with one of run "after"; a parquet file per table."""
+    settings = SpectraSettings.model_validate(work.settings)
+    before = Checkpoint(work.inputs["before"] / settings.before)
+    after = Checkpoint(work.inputs["after"] / settings.after)
+    write(compare(before, after, settings, work.tick, f"seed {work.seed}"), work.out)
+
+
+def compare(
+    before: Checkpoint,
+    after: Checkpoint,
+    settings: SpectraSettings | None = None,
+    tick: Tick = no_tick,
+    key: str = "",
+) -> Spectra:
+    """Measure every matrix of two checkpoints of one model, one at a time.
+
+    key: of the null models' random numbers. Raises BadInput when tensors are missing, differ in shape, hold numbers
+    that are not finite, or have nothing to do with each other (as when a loader re-initialised them).
+    """
+    settings = settings or SpectraSettings()
+    require_same_tensors(before, after)
+    places = before.matrices(settings.kinds)
+    parts: list[Spectra] = []
+    for done, place in enumerate(places, start=1):
+        for matrix in _matrices(place, before, after, settings):
+            parts.append(measure(matrix, settings, key))
+        tick(done, len(places), "matrix")
+    return Spectra(
+        **{
+            table.name: pd.concat([getattr(part, table.name) for part in parts], ignore_index=True)
+            for table in fields(Spectra)
+        }
+    )
+
+
+def measure(matrix: Matrix, settings: SpectraSettings, key: str = "") -> Spectra:
+    """One matrix, with its null models."""
+    delta = matrix.after - matrix.before
+    base = decompose(matrix.before)
+    r = base.s.shape[-1]
+    ks = swept(r, settings.ks or [max(1, r // part) for part in (16, 8, 4, 2)])
+    rows: dict[str, list[pd.DataFrame]] = {"matrices": [], "angles": []}
+    change = _Measured(base, matrix.before, matrix.after[None], ks)
+    gaussian: list[np.ndarray] = []
+    for what, first, measured in _all(matrix, delta, base, ks, change, settings, key):
+        draws = np.arange(first, first + measured.count)
+        rows["matrices"].append(measured.scalars().assign(what=what, draw=draws))
+        rows["angles"].append(
+            measured.angles().assign(what=what, draw=lambda frame, at=first: frame["draw"] + at)
+        )
+        if what == "gaussian" and ks:
+            gaussian.append(measured.curve(ks[-1]))
+    labels = matrix.labels
+    values = pd.DataFrame(
+        {
+            "index": np.arange(1, r + 1),
+            "before": base.s.cpu().numpy(),
+            "after": change.after.s[0].cpu().numpy(),
+        }
+    )
+    return Spectra(
+        pd.concat(rows["matrices"], ignore_index=True).assign(**labels),
+        pd.concat(rows["angles"], ignore_index=True).assign(**labels),
+        values.assign(**labels),
+        _curves(change, ks, gaussian).assign(**labels),
+    )
+
+
+def _all(
+    matrix: Matrix,
+    delta: torch.Tensor,
+    base: Decomposition,
+    ks: Sequence[int],
+    change: _Measured,
+    settings: SpectraSettings,
+    key: str,
+) -> Iterator[tuple[str, int, _Measured]]:
+    """The change itself, then the draws of every null in batches that fit into memory."""
+    yield CHANGE, 0, change
+    size = max(1, BATCH_BYTES // (8 * matrix.before.numel()))
+    for name in settings.nulls:
+        for first in range(0, settings.draws, size):
+            count = min(size, settings.draws - first)
+            drawn = null(
+                name,
+                matrix.before.cpu(),
+                delta.cpu(),
+                count,
+                f"{key}/{matrix.place.name}/{matrix.head}/{first}",
+            )
+            yield name, first, _Measured(base, matrix.before, drawn.to(matrix.before.device), ks)
+
+
+class _Measured:
+    """Several changed versions of one matrix: (draws, m, n)."""
+
+    def __init__(
+        self, base: Decomposition, before: torch.Tensor, after: torch.Tensor, ks: Sequence[int]
+    ) -> None:
+        self.base, self.ks, self.count = base, ks, len(after)
+        self.before, self.delta = before, after - before
+        self.after = decompose(after)
+        self.overlaps = {
+            side: Overlap.of(base.side(side).expand(self.count, -1, -1), self.after.side(side))
+            for side in SIDES
+        }
+
+    def scalars(self) -> pd.DataFrame:
+        """One row per draw."""
+        changes = value_changes(self.base, self.after).abs()
+        stretch, rotation = energies(self.base, self.delta)
+        size, change = self.before.norm(), self.delta.flatten(1).norm(dim=1)
+        table = {
+            "norm": size.expand(self.count),
+            "change_norm": change,
+            "relative_change": change / size if size > 0 else torch.full_like(change, math.nan),
+            "value_change_mean": changes.nanmean(-1),
+            "value_change_max": changes.nan_to_num(0.0).amax(-1),
+            "stretch_energy": stretch,
+            "rotation_energy": rotation,
+            "effective_rank": effective_rank(torch.linalg.svdvals(self.delta)),
+            "rank": self.after.rank,
+        }
+        return pd.DataFrame({name: values.cpu().numpy() for name, values in table.items()})
+
+    def angles(self) -> pd.DataFrame:
+        """One row per (side, end, k, draw); nan where the rank is below k, at the bottom where it is not full."""
+        enough = torch.minimum(self.after.rank, self.base.rank.expand(self.count))
+        whole = enough == self.base.s.shape[-1]
+        keys = [(side, end, k) for side in SIDES for end in ENDS for k in self.ks]
+        if not keys:
+            return pd.DataFrame(columns=["draw"])
+        columns: dict[str, list[torch.Tensor]] = {name: [] for name in ANGLE_COLUMNS}
+        for side, end, k in keys:
+            found = self.overlaps[side].angles(k, end)
+            found = torch.where((enough >= k if end == "top" else whole)[:, None], found, math.nan)
+            columns["mean"].append(found.mean(-1))
+            columns["largest"].append(found.amax(-1))
+            columns["projector_distance"].append(projector_distance(found))
+            columns["alignment"].append(self.overlaps[side].alignment(k, end))
+            columns["gap"].append(self.base.gap(k, end).expand(self.count))
+        table = {name: torch.cat(values).cpu().numpy() for name, values in columns.items()}
+        labels = pd.DataFrame(keys, columns=["side", "end", "k"]).loc[
+            np.repeat(np.arange(len(keys)), self.count)
+        ]
+        draws = np.tile(np.arange(self.count), len(keys))
+        return pd.concat([labels.reset_index(drop=True), pd.DataFrame({**table, "draw": draws})], axis=1)
+
+    def curve(self, k: int) -> np.ndarray:
+        """Angles of the top k, ascending: (draws, sides, k)."""
+        return torch.stack([self.overlaps[side].angles(k) for side in SIDES], 1).cpu().numpy()
+
+
+def _curves(change: _Measured, ks: Sequence[int], gaussian: Sequence[np.ndarray]) -> pd.DataFrame:
+    if not ks:
+        return pd.DataFrame(columns=["side", "k", "index", "angle", "null", "null_low", "null_high"])
+    k = ks[-1]
+    mine = change.curve(k)[0]
+    drawn = np.concatenate(gaussian) if gaussian else np.full((1, *mine.shape), np.nan)
+    frames = []
+    for number, side in enumerate(SIDES):
+        low, high = np.quantile(drawn[:, number], [0.025, 0.975], axis=0)
+        table = {"index": np.arange(1, k + 1), "angle": mine[number], "null": drawn[:, number].mean(0)}
+        frames.append(pd.DataFrame({**table, "null_low": low, "null_high": high}).assign(side=side, k=k))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _matrices(
+    place: Place, before: Checkpoint, after: Checkpoint, settings: SpectraSettings
+) -> Iterator[Matrix]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pair = [one.tensor(place.name).to(device, torch.float64) for one in (before, after)]
+    for one, source in zip(pair, (before, after), strict=True):
+        if not bool(torch.isfinite(one).all()):
+            raise BadInput(f"checkpoint {source.source!r}: {place.name} holds numbers that are not finite")
+    if not settings.unrelated:
+        _refuse_unrelated(place, *pair)
+    yield Matrix(place, -1, *pair)
+    count = settings.key_value_heads or settings.heads if place.kind in ("k", "v") else settings.heads
+    if count and place.kind in ("q", "k", "v", "o"):
+        along = 1 if place.kind == "o" else 0
+        if place.shape[along] % count:
+            raise BadInput(f"{place.name}: {place.shape[along]} does not divide into {count} heads")
+        for head, parts in enumerate(zip(*(one.chunk(count, along) for one in pair), strict=True)):
+            yield Matrix(place, head, *parts)
+
+
+def _refuse_unrelated(place: Place, before: torch.Tensor, after: torch.Tensor) -> None:
+    """Two independent matrices of m n entries have a correlation of about 1 / sqrt(m n)."""
+    sizes = before.norm() * after.norm()
+    if sizes == 0 or torch.equal(before, after):
+        return
+    correlation = float((before * after).sum() / sizes)
+    if correlation < 6 / math.sqrt(before.numel()):
+        raise BadInput(
+            f"{place.name} of the two checkpoints has nothing in common (correlation {correlation:.3f}): it looks "
+            "re-initialised, as by a loader that did not find it; to compare all the same, pass --unrelated"
+        )
+
+
+def summary(found: Spectra, what: Sequence[str] = ("gaussian",)) -> pd.DataFrame:
+    """One row per (kind, side, k) of the top directions: mean angles of the change and of nulls in degrees.
+
+    The excess is the mean over matrices of the change's mean angle less the null's.
+    """
+    angles = found.angles[(found.angles["head"] == -1) & (found.angles["end"] == "top")]
+    keys = ["kind", "side", "k"]
+    per_matrix = angles.groupby([*keys, "tensor", "what"])["mean"].mean().unstack("what")
+    degrees = np.rad2deg(per_matrix).groupby(keys, sort=False).mean()
+    table = degrees[[CHANGE, *(name for name in what if name in degrees)]].reset_index()
+    for name in what:
+        if name in table:
+            table[f"excess over {name}"] = table[CHANGE] - table[name]
+    return table
+
+
+def write(found: Spectra, folder: Path) -> list[str]:
+    """A parquet file per table; their names."""
+    names = []
+    for table in fields(found):
+        names.append(f"{table.name}.parquet")
+        getattr(found, table.name).to_parquet(folder / names[-1], index=False, compression="zstd")
+    return names

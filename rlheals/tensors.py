@@ -1,0 +1,196 @@
+"""Checkpoints as lazy streams of named tensors: safetensors only, one file, sharded, or a hub id; strict.
+
+Headers are read when a checkpoint is opened, tensors one at a time when they are asked for, so that memory holds single
+matrices however large the model is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from rlheals.errors import BadInput
+
+INDEX = "model.safetensors.index.json"
+MAX_INDEX = 50_000_000
+
+KINDS: dict[str, str] = {
+    "q": r"(self_attn|attn|attention)\.(q_proj|query)",
+    "k": r"(self_attn|attn|attention)\.(k_proj|key)",
+    "v": r"(self_attn|attn|attention)\.(v_proj|value)",
+    "o": r"(self_attn|attn|attention)\.(o_proj|out_proj)",
+    "gate": r"mlp\.gate_proj",
+    "up": r"mlp\.up_proj",
+    "down": r"mlp\.down_proj",
+    "embed": r"embed_tokens",
+    "head": r"lm_head",
+}
+"""Kinds of weight matrices, by what their names contain (Llama, Qwen and their relatives)."""
+
+_KINDS = {kind: re.compile(rf"(^|\.){pattern}\.weight$") for kind, pattern in KINDS.items()}
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor is and what its header says of it."""
+
+    name: str
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def kind(self) -> str | None:
+        """q, k, v, o, gate, up, down, embed or head; None for everything else (norms, biases)."""
+        return next((kind for kind, pattern in _KINDS.items() if pattern.search(self.name)), None)
+
+    @property
+    def layer(self) -> int | None:
+        """Number of the block that the tensor belongs to."""
+        found = _LAYER.search(self.name)
+        return int(found[1]) if found else None
+
+
+class Checkpoint:
+    """The tensors of a .safetensors file, of a folder with one or several, or of a hub id ("owner/name").
+
+    >>> from rlheals.models import SHIPPED_BASE
+    >>> Checkpoint(SHIPPED_BASE).places["model.layers.0.self_attn.q_proj.weight"].shape
+    (64, 64)
+    """
+
+    def __init__(self, source: str | Path) -> None:
+        self.source = str(source)
+        self.places = {place.name: place for file in _files(source) for place in _headers(file)}
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """One tensor, read now; BadInput when it is not there or its file is damaged."""
+        place = self._place(name)
+        try:
+            with safe_open(place.file, framework="pt") as handle:
+                return handle.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise BadInput(
+                f"checkpoint {self.source!r}: {place.file.name} is damaged ({_line(error)})"
+            ) from None
+
+    def digest(self, name: str) -> str:
+        """sha256 of a tensor's type, shape and bytes."""
+        place, tensor = self._place(name), self.tensor(name).contiguous()
+        said = f"{place.dtype} {place.shape} ".encode()
+        return hashlib.sha256(said + tensor.view(torch.uint8).numpy().tobytes()).hexdigest()
+
+    def matrices(self, kinds: Sequence[str] | None = None) -> list[Place]:
+        """Weight matrices of the wanted kinds (all by default), in the order of layers; BadInput if there are none."""
+        if unknown := [kind for kind in kinds or () if kind not in KINDS]:
+            raise BadInput(f"matrices: {unknown[0]!r} is not one of {', '.join(KINDS)}")
+        wanted = [
+            place
+            for place in self.places.values()
+            if place.kind in (kinds or KINDS) and len(place.shape) == 2
+        ]
+        if not wanted:
+            some = ", ".join(list(self.places)[:3])
+            raise BadInput(
+                f"checkpoint {self.source!r}: no matrix of the kinds {', '.join(kinds or KINDS)}; it holds {some}, ..."
+            )
+        order = {kind: number for number, kind in enumerate(KINDS)}
+        return sorted(
+            wanted,
+            key=lambda at: (at.layer is None, at.layer or 0, order[str(at.kind)], at.name),
+        )
+
+    def _place(self, name: str) -> Place:
+        if name not in self.places:
+            raise BadInput(f"checkpoint {self.source!r}: no tensor {name!r}")
+        return self.places[name]
+
+
+def require_same_tensors(one: Checkpoint, other: Checkpoint) -> None:
+    """BadInput unless both hold the same names with the same shapes; it names what differs."""
+    problems = [f"{name} is only in the first" for name in one.places if name not in other.places]
+    problems += [f"{name} is only in the second" for name in other.places if name not in one.places]
+    problems += [
+        f"{name} is {place.shape} in the first and {other.places[name].shape} in the second"
+        for name, place in one.places.items()
+        if name in other.places and other.places[name].shape != place.shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise BadInput(
+            f"{one.source!r} and {other.source!r} are not checkpoints of one model: {'; '.join(problems[:3])}{more}"
+        )
+
+
+def _files(source: str | Path) -> list[Path]:
+    path = Path(source)
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise BadInput(f"checkpoint {str(source)!r}: only .safetensors files are read")
+        return [path]
+    if not path.is_dir():
+        return _files(_fetched(str(source)))
+    index = path / INDEX
+    if not index.is_file():
+        if files := sorted(path.glob("*.safetensors")):
+            return files
+        raise BadInput(f"checkpoint {str(source)!r}: holds no *.safetensors file")
+    return _shards(path, index)
+
+
+def _shards(folder: Path, index: Path) -> list[Path]:
+    """The files that an index names, all of which have to hold what it says."""
+    try:
+        if index.stat().st_size > MAX_INDEX:
+            raise BadInput(f"checkpoint {str(folder)!r}: {index.name} has over {MAX_INDEX} bytes")
+        where = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        named = {str(name): str(file) for name, file in where.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise BadInput(f"checkpoint {str(folder)!r}: {index.name} is no index of safetensors files") from None
+    if outside := [file for file in named.values() if Path(file).name != file]:
+        raise BadInput(
+            f"checkpoint {str(folder)!r}: {index.name} names {outside[0]!r}, outside of the folder"
+        )
+    files = [folder / file for file in sorted(set(named.values()))]
+    if absent := [file.name for file in files if not file.is_file()]:
+        raise BadInput(f"checkpoint {str(folder)!r}: {absent[0]} is missing")
+    held = {place.name: file.name for file in files for place in _headers(file)}
+    for name, file in named.items():
+        if held.get(name) != file:
+            raise BadInput(f"checkpoint {str(folder)!r}: {name} is not in {file}, where the index says it is")
+    return files
+
+
+def _headers(file: Path) -> list[Place]:
+    try:
+        with safe_open(file, framework="pt") as handle:
+            slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+            return [Place(n, file, tuple(s.get_shape()), str(s.get_dtype())) for n, s in slices.items()]
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"checkpoint: {file.name} cannot be read ({_line(error)})") from None
+
+
+def _fetched(name: str) -> str:
+    """The local copy of a model on the hub."""
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise BadInput(
+            f"checkpoint {name!r}: no such file or folder, and not a hub id of the form owner/name"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(name, allow_patterns=["*.safetensors", INDEX])
+    except (OSError, ValueError) as error:
+        raise BadInput(f"checkpoint {name!r}: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

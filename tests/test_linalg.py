@@ -1,0 +1,264 @@
+"""Decompositions and angles: constructed cases, invariances, other libraries, and what cannot be measured."""
+
+from __future__ import annotations
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from rlheals.errors import BadInput
+from rlheals.linalg import (
+    ENDS,
+    SIDES,
+    Overlap,
+    decompose,
+    effective_rank,
+    energies,
+    orthonormal,
+    principal_angles,
+    projector_distance,
+    value_changes,
+)
+
+SHAPES = [(12, 12), (9, 30), (30, 9), (1, 7), (7, 1)]
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def rotation(n: int, seed: int = 0) -> torch.Tensor:
+    return torch.linalg.qr(normal(n, n, seed=seed))[0]
+
+
+def power_law(m: int, n: int, exponent: float = 1.0, seed: int = 0) -> torch.Tensor:
+    r = min(m, n)
+    s = torch.arange(1, r + 1, dtype=torch.float64) ** -exponent
+    return rotation(m, seed)[:, :r] * s @ rotation(n, seed + 1)[:, :r].T
+
+
+# Angles ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "angle", [0.0, 1e-15, 1e-7, 1e-6, 1e-4, 0.01, 0.5, math.pi / 4, 1.2, math.pi / 2 - 1e-7, math.pi / 2]
+)
+def test_constructed_angles_are_found_from_the_smallest_to_the_right_angle(angle: float) -> None:
+    q = rotation(50)
+    a, b = q[:, :6], math.cos(angle) * q[:, :6] + math.sin(angle) * q[:, 6:12]
+    found = principal_angles(a @ rotation(6, 3), b @ rotation(6, 4))
+    assert found.tolist() == pytest.approx([angle] * 6, abs=1e-14 if angle < 1 else 1e-9)
+
+
+def test_angles_of_different_sizes_come_in_ascending_order() -> None:
+    q, wanted = rotation(20), torch.tensor([1e-7, 0.3, 1.5], dtype=torch.float64)
+    a = q[:, :5] @ rotation(5, 1)
+    b = (torch.cos(wanted) * q[:, :3] + torch.sin(wanted) * q[:, 5:8]) @ rotation(3, 2)
+    for one, other in ((a, b), (b, a)):
+        assert principal_angles(one, other).tolist() == pytest.approx(wanted.tolist(), abs=1e-12)
+
+
+def test_a_subspace_and_itself_are_exactly_0_apart_in_whatever_basis() -> None:
+    a = rotation(40)[:, :7]
+    for basis in (a, -a, a[:, torch.randperm(7)], a @ rotation(7, 5), 3 * a @ normal(7, 7, seed=6)):
+        assert principal_angles(a, basis).tolist() == [0.0] * 7
+
+
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_scipy_agrees_where_it_is_accurate(k: int) -> None:
+    a, b = normal(25, k, seed=1), normal(25, k, seed=2)
+    near = a + 1e-3 * b
+    for one in (b, near):
+        theirs = np.sort(scipy.linalg.subspace_angles(a.numpy(), one.numpy()))
+        assert principal_angles(a, one).tolist() == pytest.approx(theirs.tolist(), abs=1e-12)
+
+
+def test_mpmath_agrees_on_small_cases_far_below_what_float32_can_see() -> None:
+    """The angle of two lines, and of two planes in space, with fifty digits."""
+    mpmath.mp.dps = 50
+    for step in (1e-9, 1e-5, 0.1, 2.0):
+        a, b = [3.0, -1.0, 2.0], [3.0 + step, -1.0, 2.0 - step]
+        exact = _angle(a, b)
+        columns = [torch.tensor(one, dtype=torch.float64)[:, None] for one in (a, b)]
+        assert float(principal_angles(*columns)[0]) == pytest.approx(float(exact), rel=1e-7, abs=1e-15)
+        planes = [torch.linalg.svd(column)[0][:, 1:] for column in columns]  # their normals are a and b
+        assert float(principal_angles(*planes)[1]) == pytest.approx(float(exact), rel=1e-6, abs=1e-15)
+
+
+def _angle(a: list[float], b: list[float]) -> mpmath.mpf:
+    x, y = mpmath.matrix(a), mpmath.matrix(b)
+    cosine = (x.T * y)[0] / mpmath.norm(x) / mpmath.norm(y)
+    return mpmath.acos(cosine)
+
+
+def test_batches_are_one_matrix_after_the_other() -> None:
+    a, b = normal(4, 15, 3, seed=1), normal(4, 15, 3, seed=2)
+    together = principal_angles(a, b)
+    for i in range(4):
+        assert together[i].tolist() == pytest.approx(principal_angles(a[i], b[i]).tolist(), abs=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (torch.zeros(5, 2), torch.eye(5)[:, :2]),
+        (torch.ones(5, 2), torch.eye(5)[:, :2]),
+        (torch.eye(5)[:, :2], torch.eye(6)[:, :2]),
+        (torch.eye(5)[:, :2], torch.full((5, 1), torch.nan)),
+        (torch.eye(3), torch.ones(3, 0)),
+        (torch.ones(2, 3), torch.ones(2, 3)),
+    ],
+    ids=["zero", "dependent", "other space", "nan", "empty", "too many"],
+)
+def test_what_spans_no_subspace_is_refused(a: torch.Tensor, b: torch.Tensor) -> None:
+    with pytest.raises(BadInput):
+        principal_angles(a, b)
+
+
+def test_an_orthonormal_basis_is_left_as_it_is() -> None:
+    q = rotation(9)[:, :4]
+    assert orthonormal(q) is q
+    made = orthonormal(1e-9 * q * torch.tensor([1.0, 1e5, 1e-5, 1.0]))
+    assert torch.dist(made.T @ made, torch.eye(4, dtype=torch.float64)) < 1e-13
+    assert principal_angles(made, q).max() < 1e-14
+
+
+# Decompositions -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("method", ["auto", "gram", "svd"])
+def test_a_decomposition_gives_the_matrix_back(shape: tuple[int, int], method: str) -> None:
+    w = torch.stack([normal(*shape, seed=1), power_law(*shape, seed=2)])
+    found = decompose(w, method)
+    r = min(shape)
+    assert torch.dist((found.u * found.s[:, None, :]) @ found.v.mT, w) < 1e-12
+    assert (found.s.diff(dim=-1) <= 0).all()
+    for side in SIDES:
+        vectors = found.side(side)
+        assert torch.dist(vectors.mT @ vectors, torch.eye(r, dtype=torch.float64).expand(2, r, r)) < 1e-12
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
+def test_gram_and_svd_find_the_same_subspaces(exponent: float) -> None:
+    w = power_law(60, 200, exponent)
+    fast, slow = decompose(w, "gram"), decompose(w, "svd")
+    assert torch.allclose(fast.s, slow.s, rtol=1e-9, atol=0)
+    for side in SIDES:
+        overlap = Overlap.of(slow.side(side), fast.side(side))
+        for k in (1, 10, 30, 59):
+            for end in ENDS:
+                assert overlap.angles(k, end).max() < 1e-6
+
+
+def test_where_squaring_would_cost_the_small_directions_the_whole_way_is_taken() -> None:
+    w = power_law(20, 40, 5.0)  # smallest to largest: 3e-7
+    assert torch.equal(decompose(w).v, decompose(w, "svd").v)
+    assert torch.equal(decompose(power_law(20, 40, 1.0)).v, decompose(power_law(20, 40, 1.0), "gram").v)
+
+
+def test_a_zero_matrix_has_rank_0_and_a_product_the_rank_of_its_factors() -> None:
+    assert decompose(torch.zeros(4, 6)).rank == 0
+    assert decompose(normal(10, 3) @ normal(3, 8, seed=1)).rank == 3
+    assert decompose(torch.stack([torch.eye(3), torch.zeros(3, 3)])).rank.tolist() == [3, 0]
+
+
+@pytest.mark.parametrize(
+    "w", [torch.tensor([[1.0, math.nan]]), torch.tensor([[math.inf]]), torch.ones(3), torch.ones(0, 3)]
+)
+def test_what_is_no_finite_matrix_is_refused(w: torch.Tensor) -> None:
+    with pytest.raises(BadInput, match="decompose"):
+        decompose(w)
+
+
+# Overlaps: all leading subspaces at once ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (9, 30), (30, 9)], ids=str)
+def test_an_overlap_gives_the_angles_of_every_k_at_either_end(shape: tuple[int, int]) -> None:
+    w = normal(*shape, seed=1)
+    one, other = decompose(w), decompose(w + 0.3 * normal(*shape, seed=2))
+    r = min(shape)
+    for side in SIDES:
+        a, b = one.side(side), other.side(side)
+        overlap = Overlap.of(a, b)
+        for k in range(1, r + 1):
+            assert torch.allclose(overlap.angles(k), principal_angles(a[:, :k], b[:, :k]), atol=1e-12)
+            wanted = principal_angles(a[:, r - k :], b[:, r - k :])
+            assert torch.allclose(overlap.angles(k, "bottom"), wanted, atol=1e-12)
+            distance = torch.dist(a[:, :k] @ a[:, :k].T, b[:, :k] @ b[:, :k].T)
+            assert float(projector_distance(overlap.angles(k))) == pytest.approx(float(distance), abs=1e-12)
+        with pytest.raises(BadInput, match=f"accepted are 1 to {r}"):
+            overlap.angles(r + 1)
+
+
+def angles(before: torch.Tensor, after: torch.Tensor, k: int = 4) -> list[float]:
+    one, other = decompose(before), decompose(after)
+    return [
+        angle
+        for side in SIDES
+        for end in ENDS
+        for angle in Overlap.of(one.side(side), other.side(side)).angles(k, end).tolist()
+    ]
+
+
+def test_sign_scale_order_and_transposition_change_no_angle() -> None:
+    w, after = normal(10, 14), normal(10, 14) + 0.2 * normal(10, 14, seed=1)
+    found = angles(w, after)
+    assert max(found) > 0.05
+    assert angles(-w, after) == pytest.approx(found, abs=1e-10)
+    assert angles(1e-6 * w, 1e6 * after) == pytest.approx(found, abs=1e-10)
+    rows, columns = torch.randperm(10), torch.randperm(14)
+    assert angles(w[rows][:, columns], after[rows][:, columns]) == pytest.approx(found, abs=1e-10)
+    left, right = rotation(10, 5), rotation(14, 6)
+    assert angles(left @ w @ right, left @ after @ right) == pytest.approx(found, abs=1e-10)
+    transposed = angles(w.T, after.T)
+    assert transposed[8:] + transposed[:8] == pytest.approx(found, abs=1e-10)
+
+
+def test_scaling_values_turns_nothing_and_turning_directions_changes_no_value() -> None:
+    w = power_law(12, 20, 0.5)
+    base = decompose(w)
+    stretched = (base.u * (base.s * torch.linspace(1.2, 1.0, 12, dtype=torch.float64))) @ base.v.T
+    assert max(angles(w, stretched)) < 1e-12
+    turned = torch.linalg.matrix_exp(0.1 * (normal(12, 12) - normal(12, 12).T)) @ w
+    assert value_changes(base, decompose(turned)).abs().max() < 1e-12
+    assert max(angles(w, turned)) > 0.05
+
+
+def test_the_gap_is_that_behind_the_last_direction_taken() -> None:
+    base = decompose(torch.diag(torch.tensor([4.0, 3.0, 3.0, 1.0])))
+    assert [float(base.gap(k)) for k in (1, 2, 3, 4)] == pytest.approx([0.25, 0.0, 2 / 3, 1.0])
+    assert [float(base.gap(k, "bottom")) for k in (1, 2, 3, 4)] == pytest.approx([2 / 3, 0.0, 0.25, 1.0])
+
+
+# What a change is made of ---------------------------------------------------------------------------------------------
+
+
+def test_energies_tell_stretching_from_turning_and_from_what_is_new() -> None:
+    w = power_law(6, 9)
+    base = decompose(w)
+    stretch = (base.u * torch.arange(6)) @ base.v.T
+    inside = base.u @ (normal(6, 6) * (1 - torch.eye(6))) @ base.v.T
+    new = base.u @ normal(6, 9) @ (torch.eye(9, dtype=torch.float64) - base.v @ base.v.T)
+    for delta, wanted in ((stretch, (1, 0)), (inside, (0, 1)), (new, (0, 0)), (torch.zeros(6, 9), (0, 0))):
+        assert [float(share) for share in energies(base, delta)] == pytest.approx(wanted, abs=1e-12)
+    both = [float(share) for share in energies(base, stretch / stretch.norm() + new / new.norm())]
+    assert both == pytest.approx((0.5, 0.0), abs=1e-12)
+
+
+def test_effective_rank_counts_equal_directions() -> None:
+    for r in (1, 3, 8):
+        s = torch.zeros(10)
+        s[:r] = 0.7
+        assert float(effective_rank(s)) == pytest.approx(r)
+
+
+def test_changes_of_values_beyond_the_rank_are_not_measured() -> None:
+    before = decompose(normal(6, 2) @ normal(2, 6, seed=1))
+    changes = value_changes(before, decompose(normal(6, 6, seed=2)))
+    assert torch.isfinite(changes).tolist() == [True, True, False, False, False, False]

@@ -1,0 +1,248 @@
+"""Two checkpoints measured: what is known of them comes out, and what has nothing in common is refused."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lab_helpers import one_line
+from safetensors.torch import load_file, save_file
+
+from rlheals import models, spectra
+from rlheals.errors import BadInput
+from rlheals.linalg import decompose, principal_angles
+from rlheals.models import SHIPPED_BASE
+from rlheals.nulls import NULLS
+from rlheals.spectra import CHANGE, Spectra, SpectraSettings, compare, summary
+from rlheals.stage import Work
+from rlheals.tensors import Checkpoint
+
+FEW = SpectraSettings(kinds=("q", "down"), ks=(2, 8), draws=3)
+Q = "model.layers.0.self_attn.q_proj.weight"
+
+
+def changed(folder: Path, change, only: str = "") -> Checkpoint:
+    """The shipped base with every matrix changed."""
+    state = load_file(SHIPPED_BASE / "model.safetensors")
+    made = {name: change(t) if t.ndim == 2 and only in name else t for name, t in state.items()}
+    folder.mkdir(exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in made.items()}, folder / "model.safetensors")
+    return Checkpoint(folder)
+
+
+def noisy(w: torch.Tensor) -> torch.Tensor:
+    random = torch.Generator().manual_seed(w.numel())
+    return w + 0.02 * w.norm() / w.numel() ** 0.5 * torch.randn(w.shape, generator=random)
+
+
+@pytest.fixture
+def base() -> Checkpoint:
+    return Checkpoint(SHIPPED_BASE)
+
+
+def test_a_checkpoint_and_itself_differ_in_nothing(base: Checkpoint) -> None:
+    found = compare(base, base, FEW)
+    mine = found.matrices[found.matrices["what"] == CHANGE]
+    assert (mine[["change_norm", "relative_change", "value_change_mean", "effective_rank"]] == 0).all(
+        axis=None
+    )
+    angles = found.angles[found.angles["what"] == CHANGE]
+    assert (angles[["mean", "largest", "projector_distance"]] == 0).all(axis=None)
+    assert angles["alignment"].to_numpy() == pytest.approx(1)
+    assert (found.values["before"] == found.values["after"]).all()
+
+
+def test_every_matrix_is_measured_as_by_hand(base: Checkpoint, tmp_path: Path) -> None:
+    other = changed(tmp_path / "noisy", noisy)
+    found = compare(base, other, FEW)
+    assert found.matrices["tensor"].nunique() == 8
+    w, after = base.tensor(Q).double(), other.tensor(Q).double()
+    one, two = decompose(w, "svd"), decompose(after, "svd")
+    row = found.matrices[(found.matrices["tensor"] == Q) & (found.matrices["what"] == CHANGE)].iloc[0]
+    assert row["relative_change"] == pytest.approx(float((after - w).norm() / w.norm()))
+    assert row["value_change_max"] == pytest.approx(float(((two.s - one.s) / one.s).abs().max()))
+    assert (row["kind"], row["layer"], row["head"], row["rows"], row["columns"]) == ("q", 0, -1, 64, 64)
+    angles = found.angles[(found.angles["tensor"] == Q) & (found.angles["what"] == CHANGE)]
+    assert len(angles) == 2 * 2 * 2
+    for _, at in angles.iterrows():
+        k = int(at["k"])
+        inside = slice(0, k) if at["end"] == "top" else slice(64 - k, 64)
+        wanted = principal_angles(one.side(at["side"])[:, inside], two.side(at["side"])[:, inside])
+        assert at["mean"] == pytest.approx(float(wanted.mean()), abs=1e-8)
+        assert at["largest"] == pytest.approx(float(wanted.max()), abs=1e-8)
+        assert at["gap"] == pytest.approx(float(one.gap(k, at["end"])))
+    curve = found.curves[(found.curves["tensor"] == Q) & (found.curves["side"] == "left")]
+    assert curve["angle"].to_numpy() == pytest.approx(
+        principal_angles(one.u[:, :8], two.u[:, :8]).numpy(), abs=1e-8
+    )
+    assert (curve["null_low"] <= curve["null"]).all()
+    assert (curve["null"] <= curve["null_high"]).all()
+
+
+def stretched(w: torch.Tensor) -> torch.Tensor:
+    """Other values, the same directions."""
+    d = decompose(w)
+    return ((d.u * (d.s * torch.linspace(1.02, 1.0, len(d.s)))) @ d.v.mT).float()
+
+
+def turned(w: torch.Tensor) -> torch.Tensor:
+    """The same values, the first eight directions on the left mixed with the next eight."""
+    d = decompose(w)
+    mixed = torch.randn(8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    skew = d.u[:, :8] @ mixed @ d.u[:, 8:16].mT
+    return (torch.linalg.matrix_exp(0.02 * (skew - skew.mT)) @ w.double()).float()
+
+
+def test_the_null_tells_noise_from_stretching_and_from_turning(base: Checkpoint, tmp_path: Path) -> None:
+    """Rotation less that of Gaussian changes of equal norm, in standard deviations of the null, per matrix."""
+    settings = FEW.model_copy(update={"draws": 30, "nulls": ("gaussian",), "ks": (8,)})
+    excess, moved = {}, {}
+    for change in (noisy, stretched, turned):
+        found = compare(base, changed(tmp_path / change.__name__, change), settings)
+        angles = found.angles[(found.angles["end"] == "top") & (found.angles["side"] == "left")]
+        null = angles[angles["what"] == "gaussian"].groupby("tensor")["mean"].agg(["mean", "std"])
+        mine = angles[angles["what"] == CHANGE].set_index("tensor")["mean"]
+        excess[change.__name__] = (mine - null["mean"]) / null["std"]
+        matrices = found.matrices[found.matrices["what"] == CHANGE]
+        moved[change.__name__] = matrices["value_change_max"].max()
+        table = summary(found)
+        wanted = (table["change"] - table["gaussian"]).to_numpy()
+        assert table["excess over gaussian"].to_numpy() == pytest.approx(wanted)
+    assert excess["noisy"].abs().max() < 4
+    assert excess["stretched"].max() < -3
+    assert excess["turned"].mean() > 4
+    assert moved["turned"] < 1e-5 < 0.019 < moved["stretched"] < 0.021
+
+
+def test_streaming_shards_gives_the_same_tables_and_the_key_the_same_nulls(base, tmp_path: Path) -> None:
+    other = changed(tmp_path / "noisy", noisy)
+    models.load(SHIPPED_BASE).save_pretrained(tmp_path / "sharded", max_shard_size="100KB")
+    whole = compare(base, other, FEW, key="a")
+    streamed = compare(Checkpoint(tmp_path / "sharded"), other, FEW, key="a")
+    for table in fields(Spectra):
+        pd.testing.assert_frame_equal(getattr(whole, table.name), getattr(streamed, table.name))
+    again = compare(base, other, FEW, key="b")
+    assert not again.angles["mean"].equals(whole.angles["mean"])
+    mine = [one.angles.loc[one.angles["what"] == CHANGE, "mean"] for one in (whole, again)]
+    assert mine[0].equals(mine[1])
+
+
+def test_every_null_has_its_draws_and_little_memory_means_more_batches(
+    base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = changed(tmp_path / "noisy", noisy)
+    monkeypatch.setattr(spectra, "BATCH_BYTES", 2 * 64 * 64 * 8)
+    found = compare(base, other, FEW)
+    counts = found.matrices[found.matrices["tensor"] == Q].groupby("what")["draw"].apply(list).to_dict()
+    assert counts == {CHANGE: [0], **{name: [0, 1, 2] for name in NULLS}}
+    keys = ["tensor", "what", "draw", "side", "end", "k"]
+    assert not found.angles.duplicated(keys).any()
+    assert len(found.angles) == 8 * (1 + 3 * len(NULLS)) * 2 * 2 * 2
+
+
+def test_without_nulls_there_is_only_the_change(base, tmp_path: Path) -> None:
+    found = compare(base, changed(tmp_path / "noisy", noisy), FEW.model_copy(update={"draws": 0}))
+    assert set(found.matrices["what"]) == {CHANGE}
+    assert found.curves["null"].isna().all()
+    assert "gaussian" not in summary(found)
+
+
+def test_heads_are_slices_of_rows_or_of_columns_of_the_output(base, tmp_path: Path) -> None:
+    other = changed(tmp_path / "noisy", noisy)
+    settings = SpectraSettings(kinds=("q", "o", "down"), ks=(4,), draws=0, heads=2)
+    found = compare(base, other, settings)
+    counted = found.matrices.groupby("kind")["head"].nunique().to_dict()
+    assert counted == {"q": 3, "o": 3, "down": 1}
+    for kind, rows, columns in (("q", 32, 64), ("o", 64, 32)):
+        mine = found.matrices[(found.matrices["kind"] == kind) & (found.matrices["head"] == 1)].iloc[0]
+        assert (mine["rows"], mine["columns"]) == (rows, columns)
+    one, two = (source.tensor(Q).double()[32:] for source in (base, other))
+    angle = found.angles[(found.angles["tensor"] == Q) & (found.angles["head"] == 1)]
+    angle = angle[(angle["side"] == "right") & (angle["end"] == "top")]["mean"].iloc[0]
+    wanted = principal_angles(decompose(one, "svd").v[:, :4], decompose(two, "svd").v[:, :4]).mean()
+    assert angle == pytest.approx(float(wanted), abs=1e-8)
+
+
+def test_ks_at_or_above_the_smaller_side_are_left_out_and_ranks_that_are_not_there_not_measured(
+    tmp_path: Path,
+) -> None:
+    w = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)) @ torch.randn(
+        3, 10, generator=torch.Generator().manual_seed(1)
+    )
+    for name, tensor in (("a", w), ("b", w + 0.01 * w.flip(0)), ("zero", torch.zeros(6, 10))):
+        save_file({Q: tensor.contiguous()}, tmp_path / f"{name}.safetensors")
+    one, two, zero = (Checkpoint(tmp_path / f"{name}.safetensors") for name in ("a", "b", "zero"))
+    settings = SpectraSettings(kinds=("q",), ks=(2, 5, 6, 50), draws=0)
+    angles = compare(one, two, settings).angles
+    assert sorted(angles["k"].unique()) == [2, 5]
+    top = angles[angles["end"] == "top"]
+    assert np.isfinite(top.loc[top["k"] == 2, "mean"]).all()
+    assert top.loc[top["k"] == 5, "mean"].isna().all()
+    assert angles.loc[angles["end"] == "bottom", "mean"].isna().all()
+    assert compare(zero, zero, settings).angles["mean"].isna().all()
+
+
+# What is refused ------------------------------------------------------------------------------------------------------
+
+
+def test_a_tensor_that_a_loader_has_drawn_anew_is_refused_by_name(base, tmp_path: Path) -> None:
+    other = changed(tmp_path / "lost", lambda w: 0.02 * torch.randn_like(w), only="layers.2.mlp.down_proj")
+    with pytest.raises(BadInput, match="looks re-initialised") as caught:
+        compare(base, other, FEW)
+    assert "model.layers.2.mlp.down_proj.weight" in one_line(caught)
+    found = compare(base, other, FEW.model_copy(update={"unrelated": True}))
+    lost = found.angles[
+        found.angles["tensor"].str.contains("layers.2.mlp.down_proj") & (found.angles["k"] == 8)
+    ]
+    mean = np.rad2deg(lost.groupby("what")["mean"].mean())
+    assert mean[CHANGE] == pytest.approx(mean["independent"], abs=6)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_named(base, tmp_path: Path, bad: float) -> None:
+    def spoil(w: torch.Tensor) -> torch.Tensor:
+        w = w.clone()
+        w[0, 0] = bad
+        return w
+
+    with pytest.raises(BadInput, match=r"layers\.1\.self_attn\.q_proj\.weight holds numbers that are not"):
+        compare(base, changed(tmp_path / "bad", spoil, only="layers.1.self_attn.q"), FEW)
+
+
+def test_heads_that_do_not_divide_a_matrix_are_refused(base) -> None:
+    with pytest.raises(BadInput, match="64 does not divide into 5 heads"):
+        compare(base, base, FEW.model_copy(update={"heads": 5}))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kinds": ("query",)},
+        {"kinds": ()},
+        {"ks": (8, 2)},
+        {"ks": (0, 2)},
+        {"nulls": ("none",)},
+        {"draws": -1},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        SpectraSettings(**settings)
+
+
+def test_it_is_a_stage(tmp_path: Path) -> None:
+    for name in ("out", "scratch"):
+        (tmp_path / name).mkdir()
+    inputs = {"before": SHIPPED_BASE.parent, "after": SHIPPED_BASE.parent}
+    settings = FEW.model_copy(update={"before": "base", "after": "base"}).model_dump(mode="json")
+    spectra.run(Work(tmp_path / "out", tmp_path / "scratch", settings, 1, inputs))
+    assert sorted(file.stem for file in (tmp_path / "out").iterdir()) == [
+        "angles",
+        "curves",
+        "matrices",
+        "values",
+    ]
