@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from rlheals.errors import BadInput
-from rlheals.printed import claim_lines, show_facts, show_summary
+from rlheals.printed import claim_lines, show_facts, show_summary, spectra_lines
 from rlheals.terminal import guarded, parse_seeds, parse_settings, read_answer, show
 
 app = typer.Typer(
@@ -304,6 +304,46 @@ def report(
     made = pages.report(_profile(profile, set_), own, workers, results, out, quiet=False)
     data = {"index": str(made.index), "files": list(made.files), "not_drawn": list(made.absent)}
     show({**data, "core_minutes": made.minutes}, lambda: [*made.absent, f"report: {made.index}"], json)
+
+
+@app.command(
+    epilog="Example: rlheals spectra base.safetensors tuned/ --matrices q,k,v,down --null 20 --out spectra"
+)
+def spectra(
+    before: Annotated[str, typer.Argument(help="A .safetensors file, a folder with shards, or a hub id.")],
+    after: Annotated[str, typer.Argument(help="Another checkpoint of the same model.")],
+    k: Annotated[str | None, typer.Option("--k", help="Sizes of subspaces, e.g. 8,64,256.")] = None,
+    matrices: Annotated[
+        str | None, typer.Option("--matrices", help="Of q,k,v,o,gate,up,down,embed,head; all by default.")
+    ] = None,
+    null: Annotated[int, typer.Option("--null", min=0, help="Draws of every null model; 0: none.")] = 20,
+    nulls: Annotated[
+        str | None, typer.Option("--nulls", help="Of gaussian,permuted,turned,ulp,independent.")
+    ] = None,
+    heads: Annotated[int, typer.Option("--heads", min=0, help="Measure every attention head as well.")] = 0,
+    key_value_heads: Annotated[
+        int, typer.Option("--key-value-heads", min=0, help="Heads of k and v where they are fewer.")
+    ] = 0,
+    unrelated: Annotated[
+        bool, typer.Option("--unrelated", help="Accept matrices that have nothing in common.")
+    ] = False,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Singular values and directions of two checkpoints beside null models; with --out tables, figures and a page."""
+    from rlheals import commands
+
+    asked = {
+        "ks": None if k is None else k.split(","),
+        "kinds": None if matrices is None else matrices.split(","),
+        "nulls": None if nulls is None else nulls.split(","),
+        "draws": null,
+        "heads": heads,
+        "key_value_heads": key_value_heads,
+        "unrelated": unrelated,
+    }
+    found = commands.compare_checkpoints(before, after, asked, out)
+    show(found, lambda: spectra_lines(found), json)
 
 
 @app.command(epilog="Example: rlheals claims --json")

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from rlheals import evaluate, pages, record, recovery, rl, sft, study
+from rlheals import evaluate, pages, record, recovery, rl, sft, spectra, spectra_report, study
 from rlheals.adopt import WEIGHTS, weights_hash
 from rlheals.atomic import fsync_file, fsync_folder, make_folder, told
 from rlheals.card import model_card
@@ -28,8 +28,10 @@ from rlheals.profiles import VARIANTS, Profile, load_profile, validated, variant
 from rlheals.recovery_chapter import recorded_recovery
 from rlheals.recovery_claims import judged, missing, read_recovery_claims
 from rlheals.runs import Run, RunSpec, digest_of
+from rlheals.spectra import SpectraSettings
 from rlheals.stage import Work
 from rlheals.store import Store, default_store
+from rlheals.tensors import Checkpoint
 
 VARIANT_SEEDS = 3
 
@@ -145,6 +147,38 @@ def evaluate_folder(
             with _whole(out) as target:
                 shutil.copytree(made, target, dirs_exist_ok=True)
     return {"folder": str(folder), "out": None if out is None else str(out), "summary": summary}
+
+
+def compare_checkpoints(before: str, after: str, asked: dict[str, Any], out: Path | None) -> dict[str, Any]:
+    """Spectra of two checkpoints; with `out` tables, figures and a page are written there."""
+    given = {name: value for name, value in asked.items() if value is not None}
+    settings = validated(SpectraSettings, given, "spectra")
+    if out is not None:
+        _refuse_used(out)
+    with tqdm(desc="spectra", disable=None, leave=False, dynamic_ncols=True) as bar:
+
+        def tick(done: int, total: int, unit: str) -> None:
+            bar.total, bar.unit = total, unit
+            bar.update(done - bar.n)
+
+        found = spectra.compare(Checkpoint(before), Checkpoint(after), settings, tick, "spectra")
+    if out is not None:
+        with _whole(out) as folder:
+            spectra_report.write(found, settings, before, after, folder)
+    angles = spectra.summary(found, [name for name in settings.nulls if settings.draws])
+    change = found.matrices[(found.matrices["what"] == spectra.CHANGE) & (found.matrices["head"] == -1)]
+    sizes = change.groupby("kind", sort=False)[["relative_change", "value_change_mean"]].mean()
+    return {
+        "before": before,
+        "after": after,
+        "angles": json.loads(angles.to_json(orient="records")),
+        "relative_change": {
+            str(kind): {"size": float(row.iloc[0]), "values": float(row.iloc[1])}
+            for kind, row in sizes.iterrows()
+        },
+        "out": None if out is None else str(out),
+        "page": None if out is None else str(out / spectra_report.PAGE),
+    }
 
 
 def run_unit(stage: str, file: Path) -> dict[str, Any]:

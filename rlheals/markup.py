@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from IPython.display import HTML
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8882; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
+h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
+figure { margin: 1.5rem 0; } figure img { width: 100%; background: #fff; border-radius: 4px; }
+figcaption, .note { font-size: .85rem; opacity: .85; }
+pre { background: var(--soft); padding: .6rem; overflow-x: auto; white-space: pre-wrap; }
+details { border-bottom: 1px solid var(--line); padding: .3rem 0; } summary { cursor: pointer; }
+"""
 
 _INLINE = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*")
 
@@ -54,6 +66,18 @@ def show(blocks: Sequence[Block]) -> HTML:
     from IPython.display import HTML
 
     return HTML(to_html(blocks))
+
+
+def html_page(title: str, lead: str, sections: Mapping[str, str]) -> str:
+    """A page that loads no other file; sections: HTML by heading."""
+    body = "\n".join(f"<h2>{html.escape(name)}</h2>\n{part}" for name, part in sections.items())
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{html.escape(title)}</h1>\n"
+        f'<p class="note">{html.escape(lead)}</p>\n{body}\n</body>\n</html>\n'
+    )
 
 
 def inline(text: str) -> str:

@@ -49,3 +49,16 @@ def _claims(rows: list[dict[str, Any]]) -> Iterable[str]:
         if (at := claim["interval"]) is not None:
             interval = f"{at['estimate']:.3f} [{at['low']:.3f}, {at['high']:.3f}]"
             yield f"{'':14} {interval} {claim['unit']}; margin {claim['margin']:g}"
+
+
+def spectra_lines(found: dict[str, Any]) -> Iterable[str]:
+    """Mean angles by kind, side and k; where the files are."""
+    yield f"{'kind':6} {'side':6} {'k':>6} {'degrees':>9} {'Gaussian null':>14} {'excess':>8}"
+    for row in found["angles"]:
+        shown = [row["change"], row.get("gaussian"), row.get("excess")]
+        degrees, null, excess = ("-" if value is None else f"{value:.3f}" for value in shown)
+        yield f"{row['kind']:6} {row['side']:6} {row['k']:6} {degrees:>9} {null:>14} {excess:>8}"
+    for kind, size in found["relative_change"].items():
+        yield f"{kind:6} |dW|/|W| {size['size']:.3g}, singular values change by {size['values']:.3g} on average"
+    if found["out"] is not None:
+        yield f"page: {found['page']}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from rlheals.chapters import SFTChapter
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
 from rlheals.gallery import Sample, gallery_html, gallery_markdown, samples
-from rlheals.markup import Block, inline, to_html, to_markdown
+from rlheals.markup import Block, html_page, inline, to_html, to_markdown
 from rlheals.places import project_root
 from rlheals.profiles import Profile
 from rlheals.store import Store
@@ -21,18 +20,6 @@ from rlheals.store import Store
 FRONT = "front_picture"
 INDEX = "index.html"
 MAX_README = 1_000_000
-
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8882; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
-h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
-figure { margin: 1.5rem 0; } figure img { width: 100%; background: #fff; border-radius: 4px; }
-figcaption, .note { font-size: .85rem; opacity: .85; }
-pre { background: var(--soft); padding: .6rem; overflow-x: auto; white-space: pre-wrap; }
-details { border-bottom: 1px solid var(--line); padding: .3rem 0; } summary { cursor: pointer; }
-"""
 
 
 @dataclass(frozen=True)
@@ -158,14 +145,7 @@ def index_page(
         "Profiles": to_html(parts["profiles"]),
     }
     title = f"RL fine-tuning heals OOD forgetting in SFT: report, profile {profile.name}"
-    body = "\n".join(f"<h2>{html.escape(name)}</h2>\n{part}" for name, part in sections.items())
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{html.escape(title)}</h1>\n"
-        f'<p class="note">{html.escape(profile.about)}</p>\n{body}\n</body>\n</html>\n'
-    )
+    return html_page(title, profile.about, sections)
 
 
 def update_readme(readme: Path, results: Path) -> bool:

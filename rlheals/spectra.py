@@ -317,19 +317,19 @@ def _refuse_unrelated(place: Place, before: torch.Tensor, after: torch.Tensor) -
         )
 
 
-def summary(found: Spectra, what: Sequence[str] = ("gaussian",)) -> pd.DataFrame:
+def summary(found: Spectra, nulls: Sequence[str] = ("gaussian",)) -> pd.DataFrame:
     """One row per (kind, side, k) of the top directions: mean angles of the change and of nulls in degrees.
 
-    The excess is the mean over matrices of the change's mean angle less the null's.
+    The excess is the mean over matrices of the change's mean angle less that of Gaussian changes of equal norm.
     """
     angles = found.angles[(found.angles["head"] == -1) & (found.angles["end"] == "top")]
     keys = ["kind", "side", "k"]
-    per_matrix = angles.groupby([*keys, "tensor", "what"])["mean"].mean().unstack("what")
-    degrees = np.rad2deg(per_matrix).groupby(keys, sort=False).mean()
-    table = degrees[[CHANGE, *(name for name in what if name in degrees)]].reset_index()
-    for name in what:
-        if name in table:
-            table[f"excess over {name}"] = table[CHANGE] - table[name]
+    means = np.rad2deg(angles.groupby([*keys, "what", "tensor"], sort=False)["mean"].mean())
+    table = means.groupby([*keys, "what"], sort=False).mean().unstack("what")
+    table = table.reindex(angles.groupby(keys, sort=False).size().index)
+    table = table[[CHANGE, *(name for name in nulls if name in table)]].reset_index()
+    if "gaussian" in table:
+        table["excess"] = table[CHANGE] - table["gaussian"]
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from lab_helpers import one_line
 from safetensors.torch import load_file, save_file
 
-from rlheals import models, spectra
+from rlheals import cli, models, spectra, spectra_figures
 from rlheals.errors import BadInput
 from rlheals.linalg import decompose, principal_angles
 from rlheals.models import SHIPPED_BASE
@@ -111,7 +112,7 @@ def test_the_null_tells_noise_from_stretching_and_from_turning(base: Checkpoint,
         moved[change.__name__] = matrices["value_change_max"].max()
         table = summary(found)
         wanted = (table["change"] - table["gaussian"]).to_numpy()
-        assert table["excess over gaussian"].to_numpy() == pytest.approx(wanted)
+        assert table["excess"].to_numpy() == pytest.approx(wanted)
     assert excess["noisy"].abs().max() < 4
     assert excess["stretched"].max() < -3
     assert excess["turned"].mean() > 4
@@ -246,3 +247,120 @@ def test_it_is_a_stage(tmp_path: Path) -> None:
         "matrices",
         "values",
     ]
+
+
+# Figures, page, command line ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Spectra:
+    other = changed(tmp_path_factory.mktemp("spectra") / "noisy", noisy)
+    return compare(Checkpoint(SHIPPED_BASE), other, SpectraSettings(draws=4, ks=(2, 4, 8)))
+
+
+@pytest.mark.parametrize("figure", spectra_figures.SPECTRA, ids=lambda figure: figure.__name__)
+def test_every_figure_shows_the_change_and_its_null(measured: Spectra, figure) -> None:
+    drawn = figure(measured)
+    assert drawn.svg.startswith(b"<?xml")
+    assert figure(measured).svg == drawn.svg
+    frame = drawn.frame
+    if "what" in frame:
+        assert {CHANGE, "gaussian"} <= set(frame["what"])
+    else:
+        assert frame["null"].notna().all()
+    assert set(measured.matrices["kind"]) == set(frame["kind"])
+
+
+def test_the_excess_is_zero_on_average_for_noise(measured: Spectra) -> None:
+    table = spectra_figures.excess_table(measured.angles[measured.angles["end"] == "top"])
+    assert len(table) == 2 * measured.matrices["tensor"].nunique()
+    assert (table["draws"] == 4).all()
+    assert abs(table["excess"].mean()) < 0.1 * table["null"].mean()
+
+
+def test_bands_are_of_means_over_matrices() -> None:
+    frame = pd.DataFrame(
+        [
+            {"kind": "q", "what": "gaussian", "draw": draw, "tensor": t, "x": 10.0 * draw + t}
+            for draw in range(3)
+            for t in (0, 2)
+        ]
+    )
+    row = spectra_figures.over_draws(frame, "x", ["kind"]).iloc[0]
+    assert row["value"] == 11
+    assert row["low"] == pytest.approx(1.5)
+    assert row["high"] == pytest.approx(20.5)
+
+
+def call(*arguments: object) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def test_one_command_gives_tables_figures_and_a_page_that_needs_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed(tmp_path / "noisy", noisy)
+    out = tmp_path / "out"
+    code = call(
+        "spectra", SHIPPED_BASE, tmp_path / "noisy", "--k", "2,8", "--matrices", "q,down", "--null", "3",
+        "--out", out, "--json",
+    )  # fmt: skip
+    assert code == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [(row["kind"], row["side"], row["k"]) for row in said["angles"]] == [
+        (kind, side, k) for kind in ("q", "down") for side in ("left", "right") for k in (2, 8)
+    ]
+    assert said["angles"][0]["excess"] == pytest.approx(
+        said["angles"][0]["change"] - said["angles"][0]["gaussian"], abs=1e-6
+    )
+    names = {file.name for file in out.iterdir()}
+    assert {"index.html", "angles.parquet", "matrices.parquet", "spectra-angles.svg"} <= names
+    page = (out / "index.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert page.count("<img") == len(spectra_figures.SPECTRA)
+    angles = pd.read_parquet(out / "angles.parquet")
+    assert set(angles["k"]) == {2, 8}
+    assert call("spectra", SHIPPED_BASE, tmp_path / "noisy", "--out", out) == 2
+    assert "out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--k", "8,x"], "ks"),
+        (["--k", "8,4"], "not an increasing list"),
+        (["--matrices", "query"], "'query' is not one of"),
+        (["--nulls", "none"], "nulls"),
+        (["--heads", "5"], "does not divide into 5 heads"),
+    ],
+)
+def test_bad_requests_are_told_on_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert call("spectra", SHIPPED_BASE, SHIPPED_BASE, "--null", "0", *arguments) == 2
+    said = capsys.readouterr()
+    assert words in said.err
+    assert len(said.err.strip().splitlines()) == 1
+    assert not said.out
+
+
+def test_checkpoints_that_are_not_there_or_of_two_models_are_told_on_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file({Q: torch.ones(4, 4)}, tmp_path / "other.safetensors")
+    for source, words in (
+        (tmp_path / "none", "no such file"),
+        (tmp_path / "other.safetensors", "not checkpoints of one"),
+    ):
+        assert call("spectra", SHIPPED_BASE, source) == 2
+        said = capsys.readouterr().err
+        assert words in said
+        assert len(said.strip().splitlines()) == 1
+
+
+def test_without_nulls_the_page_says_so(tmp_path: Path) -> None:
+    changed(tmp_path / "noisy", noisy)
+    assert call("spectra", SHIPPED_BASE, tmp_path / "noisy", "--null", "0", "--out", tmp_path / "out") == 0
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "No null model was drawn." in page
+    assert "spectra-excess" not in page

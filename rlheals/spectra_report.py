@@ -1,0 +1,66 @@
+"""What `rlheals spectra` writes for two checkpoints: tables, figures, and one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from rlheals import spectra, spectra_figures
+from rlheals.atomic import atomic_write
+from rlheals.markup import Block, Table, html_page, to_html
+from rlheals.spectra import Spectra, SpectraSettings
+
+PAGE = "index.html"
+
+
+def write(found: Spectra, settings: SpectraSettings, before: str, after: str, folder: Path) -> list[str]:
+    """Everything about one comparison into an empty folder; the names of the files."""
+    drawn = [figure(found) for figure in _figures(found)]
+    files = spectra.write(found, folder)
+    for one in drawn:
+        atomic_write(folder / f"{one.name}.svg", one.svg)
+        atomic_write(folder / f"{one.name}.csv", one.csv())
+    nulls = list(settings.nulls) if settings.draws else []
+    sections = {
+        "In numbers": to_html(sizes(found, settings.draws, nulls)),
+        "Figures": "\n".join(one._repr_html_() for one in drawn),
+        "Mean angles in degrees": to_html([_table(spectra.summary(found, nulls).round(3))]),
+        "Files": to_html([f"Tables with every matrix and draw: {', '.join(f'`{name}`' for name in files)}."]),
+    }
+    lead = f"From {before} to {after}."
+    atomic_write(folder / PAGE, html_page("What moves in the weights", lead, sections))
+    return [*files, *(f"{one.name}.{kind}" for one in drawn for kind in ("svg", "csv")), PAGE]
+
+
+def sizes(found: Spectra, draws: int, nulls: Sequence[str]) -> list[Block]:
+    """What was measured, how large the change is, and how much singular values change."""
+    whole = found.matrices[found.matrices["head"] == -1]
+    drawn = f"Every null model was drawn {draws} times." if nulls else "No null model was drawn."
+    blocks: list[Block] = [
+        f"{whole['tensor'].nunique()} matrices. {drawn} Angles are means over the leading k directions and over the "
+        "matrices of a kind. The rotation of interest is the **excess** over Gaussian changes of equal norm: the rest "
+        "is what any change of that size does."
+    ]
+    headings = {
+        "relative_change": "Size of the change, |dW| / |W|:",
+        "value_change_mean": "Mean relative change of singular values:",
+    }
+    for column, heading in headings.items():
+        means = whole.groupby(["kind", "what"], sort=False)[column].mean().unstack("what")
+        table = means.reindex(whole["kind"].unique())[[spectra.CHANGE, *nulls]]
+        blocks += [heading, _table(table.map("{:.3g}".format).reset_index())]
+    return blocks
+
+
+def _figures(found: Spectra) -> Sequence:
+    has_null = (found.angles["what"] == "gaussian").any()
+    return [figure for figure in spectra_figures.SPECTRA if has_null or figure is not spectra_figures.excess]
+
+
+def _table(frame: pd.DataFrame) -> Table:
+    rows = (
+        tuple("" if pd.isna(cell) else str(cell) for cell in row) for row in frame.itertuples(index=False)
+    )
+    return Table(tuple(map(str, frame.columns)), tuple(rows))
