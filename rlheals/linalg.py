@@ -23,6 +23,10 @@ SIDES: tuple[Side, ...] = ("left", "right")
 
 ILL_CONDITIONED = 1e-5
 """Below this ratio of smallest to largest singular value, Gram matrices (which square it) are not used."""
+ORTHONORMAL = 1e-12
+"""Products of singular vectors that the Gram way leaves above 0 without a further step: about eps (s_max / s_min)^2."""
+EXACT = 256
+"""Up to this many directions, angles are exact to rounding; above, to 1e-7, see `Overlap`."""
 EPSILON = float(torch.finfo(torch.float64).eps)
 
 
@@ -71,9 +75,9 @@ def decompose(w: torch.Tensor, method: Literal["auto", "gram", "svd"] = "auto") 
     """Thin singular value decomposition of (..., m, n) in float64.
 
     "gram": eigenvectors of the Gram matrix on the short side, the other side by one product and an orthonormalisation
-    that keeps every leading subspace; several times faster than "svd". Squaring the matrix costs accuracy in the
-    smallest directions, so "auto" takes it only while s_min > 1e-5 s_max in the whole batch, else `torch.linalg.svd`.
-    Raises BadInput for anything but finite matrices.
+    that keeps every leading subspace; several times faster than "svd" for matrices that are not square. Squaring the
+    matrix costs accuracy in the smallest directions, so "auto" takes it only while s_min > 1e-5 s_max in the whole
+    batch, else `torch.linalg.svd`. Raises BadInput for anything but finite matrices, and for "gram" of singular ones.
 
     >>> d = decompose(torch.tensor([[3.0, 0.0], [0.0, -2.0], [0.0, 0.0]]))
     >>> d.s.tolist(), d.u.shape, d.v.shape
@@ -86,20 +90,30 @@ def decompose(w: torch.Tensor, method: Literal["auto", "gram", "svd"] = "auto") 
         raise BadInput("decompose: the matrix holds numbers that are not finite")
     if method != "svd":
         found = _by_gram(matrix)
-        if method == "gram" or bool((found.s[..., -1] > ILL_CONDITIONED * found.s[..., 0]).all()):
+        if found is not None and (
+            method == "gram" or bool((found.s[..., -1] > ILL_CONDITIONED * found.s[..., 0]).all())
+        ):
             return found
+        if method == "gram":
+            raise BadInput("decompose: the matrix is singular; its Gram matrix does not give all directions")
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     return Decomposition(u, s, vh.mT)
 
 
-def _by_gram(matrix: torch.Tensor) -> Decomposition:
+def _by_gram(matrix: torch.Tensor) -> Decomposition | None:
+    """None where the matrix is too close to singular."""
     wide = matrix.shape[-2] <= matrix.shape[-1]
     short = matrix if wide else matrix.mT  # (..., r, long)
     squares, vectors = torch.linalg.eigh(short @ short.mT)
     s, near = squares.flip(-1).clamp(min=0).sqrt(), vectors.flip(-1)
-    # columns s_i v_i, of which QR keeps all leading subspaces and makes the rest orthonormal to rounding
-    far, triangle = torch.linalg.qr(short.mT @ near)
-    far = far * torch.sign(torch.diagonal(triangle, dim1=-2, dim2=-1)).where(s > 0, 1.0)[..., None, :]
+    far = short.mT @ near
+    far /= s.clamp(min=1e-300)[..., None, :]
+    if bool((s[..., -1] <= s[..., 0] * math.sqrt(EPSILON / ORTHONORMAL)).any()):
+        # nearly orthonormal; dividing by the Cholesky factor of its Gram matrix keeps all leading subspaces
+        factor, failed = torch.linalg.cholesky_ex(far.mT @ far)
+        if bool(failed.any()):
+            return None
+        far = torch.linalg.solve_triangular(factor, far.mT, upper=False).mT
     return Decomposition(near, s, far) if wide else Decomposition(far, s, near)
 
 
@@ -156,12 +170,13 @@ def _from_cosines_and_sines(cosines: torch.Tensor, sines: torch.Tensor, size: in
 class Overlap:
     """What is needed of two sets of orthonormal vectors a_i, b_j for the angles of all their leading subspaces.
 
-    cross (..., r, r): a_i . b_j; rest (..., r, r): columns with the lengths and products of what of b_j lies outside of
-    all a_i (zero on the side where the vectors span the whole space).
+    cross (..., r, r): a_i . b_j. rest (..., r, r): columns with the lengths and products of what of b_j lies outside of
+    all a_i (zero on the side where the vectors span the whole space); None where r > EXACT. Then sines come from
+    I - C^T C, several times faster, and angles below about 1e-7 (more precisely sqrt(4 k eps)) count as 0.
     """
 
     cross: torch.Tensor
-    rest: torch.Tensor
+    rest: torch.Tensor | None
     size: int
 
     @classmethod
@@ -169,6 +184,8 @@ class Overlap:
         """a, b: (..., n, r) with orthonormal columns."""
         cross = a.mT @ b
         n, r = a.shape[-2:]
+        if r > EXACT:
+            return cls(cross, None, n)
         rest = torch.zeros_like(cross) if n == r else torch.linalg.qr(b - a @ cross, mode="r")[1]
         return cls(cross, rest, n)
 
@@ -179,8 +196,14 @@ class Overlap:
             raise BadInput(f"angles: k = {k}, accepted are 1 to {r}")
         inside, outside = (slice(0, k), slice(k, r)) if end == "top" else (slice(r - k, r), slice(0, r - k))
         columns = self.cross[..., inside]
+        cosines = columns[..., inside, :]
+        if self.rest is None:
+            eye = torch.eye(k, dtype=cosines.dtype, device=cosines.device)
+            squares = torch.linalg.eigvalsh(eye - cosines.mT @ cosines)  # ascending
+            squares = torch.where(squares < 4 * k * EPSILON, torch.zeros_like(squares), squares)
+            return torch.arcsin(squares.clamp(max=1).sqrt())
         sines = torch.cat([columns[..., outside, :], self.rest[..., :, inside]], dim=-2)
-        return _from_cosines_and_sines(columns[..., inside, :], sines, self.size)
+        return _from_cosines_and_sines(cosines, sines, self.size)
 
     def alignment(self, k: int, end: End = "top") -> torch.Tensor:
         """Mean over the first (last) k vectors of b of the largest |a_i . b_j| among those of a; (...,)."""
@@ -208,15 +231,17 @@ def energies(base: Decomposition, delta: torch.Tensor) -> tuple[torch.Tensor, to
     return torch.where(whole > 0, stretch / safe, 0.0), torch.where(whole > 0, turned / safe, 0.0)
 
 
-def effective_rank(s: torch.Tensor) -> torch.Tensor:
-    """exp of the entropy of s_i^2 / sum s^2: 1 for one direction, r for r equal ones, 0 for a zero matrix; (...,).
+def effective_rank(delta: torch.Tensor) -> torch.Tensor:
+    """exp of the entropy of s_i^2 / sum s^2 of (..., m, n): r for r equal directions, 0 for a zero matrix; (...,).
 
     Source: Roy and Vetterli 2007 (there of s_i, here of the energies s_i^2).
 
-    >>> [round(x, 6) for x in effective_rank(torch.tensor([[2.0, 2.0, 0.0], [0.0, 0.0, 0.0]])).tolist()]
+    >>> [round(float(effective_rank(torch.diag(torch.tensor(s)))), 6) for s in ([2.0, 2.0], [0.0, 0.0])]
     [2.0, 0.0]
     """
-    energy = s.to(torch.float64).square()
+    matrix = delta.to(torch.float64)
+    short = matrix if matrix.shape[-2] <= matrix.shape[-1] else matrix.mT
+    energy = torch.linalg.eigvalsh(short @ short.mT).clamp(min=0)
     whole = energy.sum(-1, keepdim=True)
     p = energy / whole.clamp(min=1e-300)
     entropy = -(p * p.clamp(min=1e-300).log()).sum(-1)

@@ -237,7 +237,7 @@ class _Measured:
             "value_change_max": changes.nan_to_num(0.0).amax(-1),
             "stretch_energy": stretch,
             "rotation_energy": rotation,
-            "effective_rank": effective_rank(torch.linalg.svdvals(self.delta)),
+            "effective_rank": effective_rank(self.delta),
             "rank": self.after.rank,
         }
         return pd.DataFrame({name: values.cpu().numpy() for name, values in table.items()})

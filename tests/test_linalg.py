@@ -10,6 +10,7 @@ import pytest
 import scipy.linalg
 import torch
 
+from rlheals import linalg
 from rlheals.errors import BadInput
 from rlheals.linalg import (
     ENDS,
@@ -196,6 +197,33 @@ def test_an_overlap_gives_the_angles_of_every_k_at_either_end(shape: tuple[int, 
             overlap.angles(r + 1)
 
 
+def test_many_directions_are_compared_to_a_ten_millionth(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, wanted = rotation(30), torch.tensor([1e-9, 3e-7, 1e-4, 0.1, 1.0, 1.5707], dtype=torch.float64)
+    a = q[:, :6] @ rotation(6, 1)
+    b = (torch.cos(wanted) * q[:, :6] + torch.sin(wanted) * q[:, 6:12]) @ rotation(6, 2)
+    exact = Overlap.of(a, b).angles(6)
+    assert torch.allclose(exact, wanted, rtol=1e-9, atol=1e-15)
+    monkeypatch.setattr(linalg, "EXACT", 5)
+    fast = Overlap.of(a, b)
+    assert fast.rest is None
+    found = fast.angles(6)
+    assert found.tolist() == pytest.approx(wanted.tolist(), abs=1.5e-7)
+    assert found[0] == 0
+    for k in range(1, 7):
+        for end in ENDS:
+            wanted_k = (
+                principal_angles(a[:, :k], b[:, :k])
+                if end == "top"
+                else principal_angles(a[:, 6 - k :], b[:, 6 - k :])
+            )
+            assert torch.allclose(fast.angles(k, end), wanted_k, atol=1.5e-7)
+
+
+def test_gram_refuses_what_it_cannot_decompose() -> None:
+    with pytest.raises(BadInput, match="singular"):
+        decompose(torch.zeros(3, 5), "gram")
+
+
 def angles(before: torch.Tensor, after: torch.Tensor, k: int = 4) -> list[float]:
     one, other = decompose(before), decompose(after)
     return [
@@ -253,9 +281,9 @@ def test_energies_tell_stretching_from_turning_and_from_what_is_new() -> None:
 
 def test_effective_rank_counts_equal_directions() -> None:
     for r in (1, 3, 8):
-        s = torch.zeros(10)
-        s[:r] = 0.7
-        assert float(effective_rank(s)) == pytest.approx(r)
+        delta = 0.7 * rotation(10)[:, :r] @ rotation(14, 1)[:, :r].T
+        for matrix in (delta, delta.T, 1e-20 * delta):
+            assert float(effective_rank(matrix)) == pytest.approx(r)
 
 
 def test_changes_of_values_beyond_the_rank_are_not_measured() -> None:
