@@ -183,7 +183,7 @@ def evaluate(
 @app.command(epilog="Example: rlheals run sft settings.json")
 def run(
     stage: Annotated[
-        str, typer.Argument(help="adopt, pretrain, sft, evaluate, rl, evaluate_vllm or rl_vllm.")
+        str, typer.Argument(help="adopt, pretrain, sft, evaluate, rl, evaluate_vllm, rl_vllm, spectra.")
     ],
     settings: Annotated[Path, typer.Argument(help='JSON: {"stage", "settings", "inputs", "seed"}.')],
     json: Json = False,

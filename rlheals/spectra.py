@@ -340,3 +340,17 @@ def write(found: Spectra, folder: Path) -> list[str]:
         names.append(f"{table.name}.parquet")
         getattr(found, table.name).to_parquet(folder / names[-1], index=False, compression="zstd")
     return names
+
+
+def read(folder: Path) -> Spectra:
+    """The tables that `write` wrote; BadInput when one is missing or not parquet."""
+    frames = {}
+    for table in fields(Spectra):
+        try:
+            frames[table.name] = pd.read_parquet(folder / f"{table.name}.parquet")
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0][:80]
+            raise BadInput(
+                f"spectra in {folder.name!r}: {table.name}.parquet cannot be read ({reason})"
+            ) from None
+    return Spectra(**frames)

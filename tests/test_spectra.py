@@ -12,14 +12,17 @@ import pytest
 import torch
 from lab_helpers import one_line
 from safetensors.torch import load_file, save_file
+from small_study import SMALL
 
 from rlheals import cli, models, spectra, spectra_figures
 from rlheals.errors import BadInput
 from rlheals.linalg import decompose, principal_angles
 from rlheals.models import SHIPPED_BASE
 from rlheals.nulls import NULLS
+from rlheals.runs import RunSpec
 from rlheals.spectra import CHANGE, Spectra, SpectraSettings, compare, summary
-from rlheals.stage import Work
+from rlheals.store import Store
+from rlheals.study import compute, plan
 from rlheals.tensors import Checkpoint
 
 FEW = SpectraSettings(kinds=("q", "down"), ks=(2, 8), draws=3)
@@ -235,18 +238,32 @@ def test_settings_that_make_no_sense_are_refused(settings) -> None:
         SpectraSettings(**settings)
 
 
-def test_it_is_a_stage(tmp_path: Path) -> None:
-    for name in ("out", "scratch"):
-        (tmp_path / name).mkdir()
-    inputs = {"before": SHIPPED_BASE.parent, "after": SHIPPED_BASE.parent}
-    settings = FEW.model_copy(update={"before": "base", "after": "base"}).model_dump(mode="json")
-    spectra.run(Work(tmp_path / "out", tmp_path / "scratch", settings, 1, inputs))
-    assert sorted(file.stem for file in (tmp_path / "out").iterdir()) == [
-        "angles",
-        "curves",
-        "matrices",
-        "values",
-    ]
+def test_it_is_a_stage_that_compares_checkpoints_of_runs(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = plan(SMALL, 1, store)
+    settings = SpectraSettings(
+        before="step-00003", after="step-00005", ks=(1, 2), draws=2, kinds=("q", "head")
+    )
+    inputs = dict.fromkeys(("before", "after"), store.key(made.sft))
+    spec = RunSpec(stage="spectra", settings=settings.model_dump(mode="json"), inputs=inputs, seed=1)
+    *_, run = compute([made.base, made.sft, spec], store, quiet=True)
+    found = spectra.read(run.path)
+    steps = [Checkpoint(store.load(store.key(made.sft)).path / name) for name in ("step-00003", "step-00005")]
+    again = compare(*steps, settings, key="seed 1")
+    for table in fields(Spectra):
+        pd.testing.assert_frame_equal(getattr(found, table.name), getattr(again, table.name))
+    change = found.matrices[found.matrices["what"] == CHANGE]
+    assert (change["change_norm"] > 0).all()
+
+
+def test_tables_that_are_missing_or_damaged_are_named(measured: Spectra, tmp_path: Path) -> None:
+    spectra.write(measured, tmp_path)
+    (tmp_path / "angles.parquet").write_bytes(b"PAR1")
+    with pytest.raises(BadInput, match=r"angles\.parquet cannot be read"):
+        spectra.read(tmp_path)
+    (tmp_path / "matrices.parquet").unlink()
+    with pytest.raises(BadInput, match=r"matrices\.parquet cannot be read"):
+        spectra.read(tmp_path)
 
 
 # Figures, page, command line ------------------------------------------------------------------------------------------

@@ -297,7 +297,16 @@ def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_stages_are_run(tmp_path: Path) -> None:
-    assert study.STAGES == ("adopt", "pretrain", "sft", "evaluate", "rl", "evaluate_vllm", "rl_vllm")
+    assert study.STAGES == (
+        "adopt",
+        "pretrain",
+        "sft",
+        "evaluate",
+        "rl",
+        "evaluate_vllm",
+        "rl_vllm",
+        "spectra",
+    )
     for stage in ("store", "os", "tasks.base"):
         with pytest.raises(BadInput, match="is not known"):
             run_unit(RunSpec(stage=stage), Store(tmp_path), lambda line: None)
