@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -229,6 +230,21 @@ def energies(base: Decomposition, delta: torch.Tensor) -> tuple[torch.Tensor, to
     turned = inside.square().sum((-2, -1)) - stretch
     safe = whole.clamp(min=1e-300)
     return torch.where(whole > 0, stretch / safe, 0.0), torch.where(whole > 0, turned / safe, 0.0)
+
+
+def concentration(base: Decomposition, delta: torch.Tensor, blocks: int = 32) -> torch.Tensor:
+    """Where in the base's own directions a change lies: (..., b, b), b = min(r, blocks), 1 everywhere for white noise.
+
+    Entry (i, j) is the mean of squares of C = U^T dW V in the i-th and j-th part of the directions, in units of the
+    mean square of dW's entries. 0 everywhere for dW = 0.
+    """
+    squares = (base.u.mT @ delta.to(torch.float64) @ base.v).square()
+    r = squares.shape[-1]
+    edges = torch.linspace(0, r, min(r, blocks) + 1).round().long().tolist()
+    rows = torch.stack([squares[..., a:b, :].mean(-2) for a, b in pairwise(edges)], -2)
+    cells = torch.stack([rows[..., a:b].mean(-1) for a, b in pairwise(edges)], -1)
+    typical = delta.to(torch.float64).square().mean((-2, -1))[..., None, None]
+    return torch.where(typical > 0, cells / typical.clamp(min=1e-300), 0.0)
 
 
 def effective_rank(delta: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,7 @@ from rlheals.linalg import (
     SIDES,
     Decomposition,
     Overlap,
+    concentration,
     decompose,
     effective_rank,
     energies,
@@ -82,6 +83,7 @@ class Spectra:
     matrices   one row per (what, draw): size of the change, changes of singular values, energies
     angles     one row per (what, draw, side, end, k): mean and largest angle in radians, gap at k, distances
     values     one row per singular value: before and after
+    heat       one row per block of U^T dW V (at most 32 x 32): mean square in units of that of dW's entries
     curves     one row per angle of the largest k (top, both sides), ascending: of the change, and of the Gaussian null
                (mean, 2.5 % and 97.5 % over draws)
 
@@ -91,6 +93,7 @@ class Spectra:
     matrices: pd.DataFrame
     angles: pd.DataFrame
     values: pd.DataFrame
+    heat: pd.DataFrame
     curves: pd.DataFrame
 
 
@@ -181,6 +184,7 @@ def measure(matrix: Matrix, settings: SpectraSettings, key: str = "") -> Spectra
         pd.concat(rows["matrices"], ignore_index=True).assign(**labels),
         pd.concat(rows["angles"], ignore_index=True).assign(**labels),
         values.assign(**labels),
+        _heat(base, delta).assign(**labels),
         _curves(change, ks, gaussian).assign(**labels),
     )
 
@@ -268,6 +272,12 @@ class _Measured:
     def curve(self, k: int) -> np.ndarray:
         """Angles of the top k, ascending: (draws, sides, k)."""
         return torch.stack([self.overlaps[side].angles(k) for side in SIDES], 1).cpu().numpy()
+
+
+def _heat(base: Decomposition, delta: torch.Tensor) -> pd.DataFrame:
+    cells = concentration(base, delta).cpu().numpy()
+    left, right = np.indices(cells.shape)
+    return pd.DataFrame({"left": left.ravel(), "right": right.ravel(), "energy": cells.ravel()})
 
 
 def _curves(change: _Measured, ks: Sequence[int], gaussian: Sequence[np.ndarray]) -> pd.DataFrame:

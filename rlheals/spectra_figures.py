@@ -192,7 +192,34 @@ def energies(found: Spectra) -> Drawn:
     return drawing.finish(figure, "spectra-energies", "What the change is made of", pd.concat(frames), note)
 
 
-SPECTRA = (values, angles, curves, excess, energies)
+def heat(found: Spectra) -> Drawn:
+    """Where the change lies in the base's own directions (the paper's heat map of U^T dW V), by kind."""
+    frame = found.heat[found.heat["head"] == -1]
+    table = frame.groupby(["kind", "left", "right"], sort=False)["energy"].mean().reset_index()
+    kinds = kinds_of(found)
+    figure, axes = drawing.canvas(columns=3, rows=-(-len(kinds) // 3), height=2.2)
+    shown = None
+    for axis, kind in zip(axes, kinds, strict=False):
+        grid = table[table["kind"] == kind].pivot_table(index="left", columns="right", values="energy")
+        octaves = np.log2(grid.clip(lower=1e-9))
+        shown = axis.imshow(octaves, cmap="RdBu_r", vmin=-4, vmax=4, aspect="auto", interpolation="nearest")
+        axis.set_title(kind, fontsize=8)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.grid(visible=False)
+    _hide_rest(axes, len(kinds))
+    axes[0].set_ylabel("left directions, largest first")
+    axes[max(0, len(kinds) - 3)].set_xlabel("right directions, largest first")
+    if shown is not None:
+        figure.colorbar(shown, ax=axes, label="energy, log2(change / white noise)", shrink=0.6)
+    note = (
+        "Squares of U^T dW V over blocks of directions, mean over the matrices of a kind, in units of what white noise "
+        "of the same norm has everywhere: 0 (white) is the null."
+    )
+    return drawing.finish(figure, "spectra-heat", "Where the change lies", table, note)
+
+
+SPECTRA = (values, angles, curves, excess, energies, heat)
 
 
 def _degrees(frame: pd.DataFrame) -> pd.Series:

@@ -16,6 +16,7 @@ from rlheals.linalg import (
     ENDS,
     SIDES,
     Overlap,
+    concentration,
     decompose,
     effective_rank,
     energies,
@@ -277,6 +278,20 @@ def test_energies_tell_stretching_from_turning_and_from_what_is_new() -> None:
         assert [float(share) for share in energies(base, delta)] == pytest.approx(wanted, abs=1e-12)
     both = [float(share) for share in energies(base, stretch / stretch.norm() + new / new.norm())]
     assert both == pytest.approx((0.5, 0.0), abs=1e-12)
+
+
+def test_white_noise_is_concentrated_nowhere_and_a_change_of_one_direction_in_one_block() -> None:
+    base = decompose(power_law(40, 50, 0.5))
+    noise = normal(400, 40, 50, seed=9)
+    mean = concentration(base, noise, 8).mean(0)
+    assert mean.shape == (8, 8)
+    assert (mean - 1).abs().max() < 5 * math.sqrt(2 / (400 * 25))
+    one = base.u[:, 7:8] @ base.v[:, 39:40].T
+    cells = concentration(base, one, 8)
+    assert torch.nonzero(cells > 1e-9).tolist() == [[1, 7]]
+    assert float(cells[1, 7]) == pytest.approx(2000 / 25)
+    assert concentration(base, torch.zeros(40, 50)).abs().max() == 0
+    assert concentration(base, one).shape == (32, 32)
 
 
 def test_effective_rank_counts_equal_directions() -> None:
