@@ -62,8 +62,8 @@ class RecoveryChapter:
         rows = self.recorded.episodes
         runs = self.recorded.log.groupby(["seed", "control"])["run"].nunique().max()
         return (
-            f"{text} Recorded study (lines with bands): base seeds {joined_seeds(self.recorded.seeds)}, up to {runs} "
-            f"RL seeds and {rows['decode'].nunique()} decodes, 95 % t intervals over base seeds; "
+            f"{text} Recorded study (lines with bands): base seeds {joined_seeds(self.recorded.seeds)}, RL seeds per "
+            f"start: up to {runs}, {rows['decode'].nunique()} decodes, 95 % t intervals over base seeds; "
             f"{sum(manifest.minutes for manifest in self.manifests):.0f} core-minutes."
         )
 
