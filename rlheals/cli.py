@@ -324,6 +324,10 @@ def spectra(
     key_value_heads: Annotated[
         int, typer.Option("--key-value-heads", min=0, help="Heads of k and v where they are fewer.")
     ] = 0,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", help="Keep the first checkpoint's decompositions in this folder."),
+    ] = None,
     unrelated: Annotated[
         bool, typer.Option("--unrelated", help="Accept matrices that have nothing in common.")
     ] = False,
@@ -342,7 +346,7 @@ def spectra(
         "key_value_heads": key_value_heads,
         "unrelated": unrelated,
     }
-    found = commands.compare_checkpoints(before, after, asked, out)
+    found = commands.compare_checkpoints(before, after, asked, out, cache)
     show(found, lambda: spectra_lines(found), json)
 
 

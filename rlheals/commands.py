@@ -149,8 +149,13 @@ def evaluate_folder(
     return {"folder": str(folder), "out": None if out is None else str(out), "summary": summary}
 
 
-def compare_checkpoints(before: str, after: str, asked: dict[str, Any], out: Path | None) -> dict[str, Any]:
-    """Spectra of two checkpoints; with `out` tables, figures and a page are written there."""
+def compare_checkpoints(
+    before: str, after: str, asked: dict[str, Any], out: Path | None, cache: Path | None = None
+) -> dict[str, Any]:
+    """Spectra of two checkpoints; with `out` tables, figures and a page are written there.
+
+    cache: folder that keeps the decompositions of the first, for the next comparison with it.
+    """
     given = {name: value for name, value in asked.items() if value is not None}
     settings = validated(SpectraSettings, given, "spectra")
     if out is not None:
@@ -161,7 +166,9 @@ def compare_checkpoints(before: str, after: str, asked: dict[str, Any], out: Pat
             bar.total, bar.unit = total, unit
             bar.update(done - bar.n)
 
-        found = spectra.compare(Checkpoint(before), Checkpoint(after), settings, tick, "spectra")
+        pair = Checkpoint(before), Checkpoint(after)
+        bases = None if cache is None else spectra.Bases(cache)
+        found = spectra.compare(*pair, settings, tick, "spectra", bases)
     if out is not None:
         with _whole(out) as folder:
             spectra_report.write(found, settings, before, after, folder)

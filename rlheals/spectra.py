@@ -6,6 +6,7 @@ nothing (`nulls.py`). What a null turns as much, training has not turned.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -16,7 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 from pydantic import Field, field_validator
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 
+from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.errors import BadInput
 from rlheals.linalg import (
     ENDS,
@@ -97,6 +102,31 @@ class Spectra:
     curves: pd.DataFrame
 
 
+class Bases:
+    """Decompositions of matrices that many others are compared with, kept in a folder by the hash of their numbers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with told("make the cache of decompositions", folder.absolute().parent):
+            make_folder(folder.absolute())
+
+    def of(self, matrix: torch.Tensor) -> Decomposition:
+        """The decomposition of (m, n), read if it is there; BadInput when its file is damaged."""
+        numbers = matrix.detach().to("cpu", torch.float64).contiguous()
+        name = hashlib.sha256(f"{tuple(numbers.shape)} ".encode() + numbers.numpy().tobytes()).hexdigest()
+        file = self.folder / f"{name}.safetensors"
+        if not file.exists():
+            made = decompose(matrix)
+            parts = {"u": made.u, "s": made.s, "v": made.v}
+            atomic_write(file, to_bytes({part: t.cpu().contiguous() for part, t in parts.items()}))
+            return made
+        try:
+            kept = load_file(file, device=str(matrix.device))
+            return Decomposition(kept["u"], kept["s"], kept["v"])
+        except (OSError, SafetensorError, KeyError):
+            raise BadInput(f"cache of decompositions: {file.name} is damaged; delete it") from None
+
+
 @dataclass(frozen=True)
 class Matrix:
     """One matrix before and after, float64, and where it comes from."""
@@ -133,11 +163,13 @@ def compare(
     settings: SpectraSettings | None = None,
     tick: Tick = no_tick,
     key: str = "",
+    bases: Bases | None = None,
 ) -> Spectra:
     """Measure every matrix of two checkpoints of one model, one at a time.
 
-    key: of the null models' random numbers. Raises BadInput when tensors are missing, differ in shape, hold numbers
-    that are not finite, or have nothing to do with each other (as when a loader re-initialised them).
+    key: of the null models' random numbers; bases: where decompositions of the first checkpoint are kept. Raises
+    BadInput when tensors are missing, differ in shape, hold numbers that are not finite, or have nothing to do with
+    each other (as when a loader re-initialised them).
     """
     settings = settings or SpectraSettings()
     require_same_tensors(before, after)
@@ -145,7 +177,7 @@ def compare(
     parts: list[Spectra] = []
     for done, place in enumerate(places, start=1):
         for matrix in _matrices(place, before, after, settings):
-            parts.append(measure(matrix, settings, key))
+            parts.append(measure(matrix, settings, key, bases))
         tick(done, len(places), "matrix")
     return Spectra(
         **{
@@ -155,10 +187,10 @@ def compare(
     )
 
 
-def measure(matrix: Matrix, settings: SpectraSettings, key: str = "") -> Spectra:
+def measure(matrix: Matrix, settings: SpectraSettings, key: str = "", bases: Bases | None = None) -> Spectra:
     """One matrix, with its null models."""
     delta = matrix.after - matrix.before
-    base = decompose(matrix.before)
+    base = decompose(matrix.before) if bases is None else bases.of(matrix.before)
     r = base.s.shape[-1]
     ks = swept(r, settings.ks or [max(1, r // part) for part in (16, 8, 4, 2)])
     rows: dict[str, list[pd.DataFrame]] = {"matrices": [], "angles": []}

@@ -135,6 +135,27 @@ def test_streaming_shards_gives_the_same_tables_and_the_key_the_same_nulls(base,
     assert mine[0].equals(mine[1])
 
 
+def test_decompositions_of_a_base_are_kept_and_used_again(
+    base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bases, settings = spectra.Bases(tmp_path / "kept"), FEW.model_copy(update={"draws": 0})
+    other, third = changed(tmp_path / "noisy", noisy), changed(tmp_path / "turned", turned)
+    wanted = compare(base, third, settings)
+    compare(base, other, settings, bases=bases)
+    assert len(list((tmp_path / "kept").iterdir())) == 8
+    calls, real = [], spectra.decompose
+    monkeypatch.setattr(spectra, "decompose", lambda w: calls.append(w.shape) or real(w))
+    again = compare(base, third, settings, bases=bases)
+    assert len(calls) == 8  # of the second checkpoint only
+    for table in fields(Spectra):
+        pd.testing.assert_frame_equal(getattr(wanted, table.name), getattr(again, table.name))
+    damaged = sorted((tmp_path / "kept").iterdir())[0]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(BadInput, match="is damaged; delete it") as caught:
+        compare(base, third, settings, bases=bases)
+    assert damaged.name in one_line(caught)
+
+
 def test_every_null_has_its_draws_and_little_memory_means_more_batches(
     base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
