@@ -79,6 +79,7 @@ class ClaimsFile(BaseModel):
     study: StudyPlan
     claims: tuple[Claim, ...]
     recovery: dict[str, Any] = Field({}, description="chapter 02, read by `recovery_claims.py`")
+    rotation: dict[str, Any] = Field({}, description="chapter 03, read by `rotation_claims.py`")
 
     @model_validator(mode="after")
     def _ids_differ(self) -> ClaimsFile:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from rlheals.branches import Rotation
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings
 from rlheals.ladder import Ladder
@@ -51,6 +52,7 @@ class Profile(Settings):
     sft: SFTSettings = SFTSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     ladder: Ladder = Ladder()
+    rotation: Rotation = Rotation()
     engine: Literal["hf", "vllm"] = Field(
         "hf",
         description="what plays episodes in censuses and in RL: transformers, or vLLM where it is installed",
@@ -73,6 +75,8 @@ class Profile(Settings):
         if self.ladder.reader_starts:
             mine = {"starts": self.ladder.reader_starts, "runs": 1, "decodes": 1, "control_start": None}
             changes["ladder"] = self.ladder.model_copy(update=mine)
+        alone = {"branches": (), "controls": (), "decodes": 1}
+        changes["rotation"] = self.rotation.model_copy(update=alone if recorded else {"decodes": 1})
         return self.model_copy(update=changes)
 
     @model_validator(mode="after")
@@ -87,6 +91,8 @@ class Profile(Settings):
             "ladder.starts": self.ladder.starts,
             "ladder.reader_starts": self.ladder.reader_starts,
             "ladder.late_starts": self.ladder.late_starts,
+            "rotation.steps": self.rotation.steps,
+            "rotation.branch_steps": self.rotation.branch_steps,
             "ladder.control_start": (
                 () if self.ladder.control_start is None else (self.ladder.control_start,)
             ),
@@ -120,6 +126,13 @@ _LAB = Profile(
         control_start=160,
         late_starts=(640, 1280),
     ),
+    rotation=Rotation(
+        steps=(0, 10, 20, 40, 80, 160, 320, 640, 1280),
+        branches=("lr-1e-4", "lr-1e-3", "decay-0.3", "batch-16"),
+        branch_steps=(20, 40, 80, 160, 320, 640, 1280),
+        controls=("rejection", "ood-rule"),
+        decodes=2,
+    ),
 )
 
 _SMOKE = Profile(
@@ -137,6 +150,7 @@ _SMOKE = Profile(
         decodes=1,
         rl=RLSettings(checkpoints=(2,), episodes=32, group=4, slice_rows=16, loss_every=1, loss_examples=16),
     ),
+    rotation=Rotation(steps=(0, 10, 30, 60), draws=2, questions=16),
 )
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -41,8 +41,10 @@ from rlheals.settings import Int, Settings
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.tensors import KINDS, Checkpoint, Place, require_same_tensors
 
-CHANGE = "change"
+CHANGE, START = "change", "start"
 NullName = Literal["gaussian", "permuted", "turned", "ulp", "independent"]
+PARTS = (16, 8, 4, 2)
+"""Subspaces of 1/16, 1/8, ... of a matrix's smaller side are measured unless others are asked for."""
 BATCH_BYTES = 64_000_000
 ANGLE_COLUMNS = ("mean", "largest", "projector_distance", "alignment", "gap")
 
@@ -52,6 +54,9 @@ class SpectraSettings(Settings):
 
     before: str = Field("", description="folder of the first checkpoint inside its run")
     after: str = Field("", description="folder of the second checkpoint inside its run")
+    reference: str = Field(
+        "", description="folder of a third checkpoint inside its run, from which both are seen"
+    )
     kinds: tuple[str, ...] = Field(tuple(KINDS), description="kinds of matrices")
     ks: tuple[Int, ...] = Field(
         (), description="sizes of subspaces; none: 1/16, 1/8, 1/4 and 1/2 of the smaller side"
@@ -92,7 +97,9 @@ class Spectra:
     curves     one row per angle of the largest k (top, both sides), ascending: of the change, and of the Gaussian null
                (mean, 2.5 % and 97.5 % over draws)
 
-    what is "change" or a null's name; draw is 0 for the change.
+    what is "change" or a null's name; draw is 0 for the change. Where a third checkpoint is the reference, angles,
+    values and gaps are against it, and "start" is the first checkpoint as seen from there: what lies between "start"
+    and "change" came from the change.
     """
 
     matrices: pd.DataFrame
@@ -100,6 +107,15 @@ class Spectra:
     values: pd.DataFrame
     heat: pd.DataFrame
     curves: pd.DataFrame
+
+
+def part_of(r: Any, part: int) -> Any:
+    """The k that is a part of the smaller side r (numbers or a column of them), at least 1.
+
+    >>> part_of(64, 16), part_of(7, 16)
+    (4, 1)
+    """
+    return np.maximum(1, r // part)
 
 
 class Bases:
@@ -129,12 +145,13 @@ class Bases:
 
 @dataclass(frozen=True)
 class Matrix:
-    """One matrix before and after, float64, and where it comes from."""
+    """One matrix before and after, float64, and where it comes from; reference: what both are seen from."""
 
     place: Place
     head: int
     before: torch.Tensor
     after: torch.Tensor
+    reference: torch.Tensor | None = None
 
     @property
     def labels(self) -> dict[str, str | int]:
@@ -150,11 +167,16 @@ class Matrix:
 
 
 def run(work: Work) -> None:
-    """The stage: compares a checkpoint of run "before" with one of run "after"; a parquet file per table."""
+    """The stage: compares a checkpoint of run "before" with one of run "after"; a parquet file per table.
+
+    A third input, "reference", is what both are seen from.
+    """
     settings = SpectraSettings.model_validate(work.settings)
     before = Checkpoint(work.inputs["before"] / settings.before)
     after = Checkpoint(work.inputs["after"] / settings.after)
-    write(compare(before, after, settings, work.tick, f"seed {work.seed}"), work.out)
+    third = work.inputs.get("reference")
+    reference = None if third is None else Checkpoint(third / settings.reference)
+    write(compare(before, after, settings, work.tick, f"seed {work.seed}", reference=reference), work.out)
 
 
 def compare(
@@ -164,19 +186,23 @@ def compare(
     tick: Tick = no_tick,
     key: str = "",
     bases: Bases | None = None,
+    reference: Checkpoint | None = None,
 ) -> Spectra:
     """Measure every matrix of two checkpoints of one model, one at a time.
 
-    key: of the null models' random numbers; bases: where decompositions of the first checkpoint are kept. Raises
+    key: of the null models' random numbers; bases: where decompositions of the first checkpoint (or of the reference)
+    are kept; reference: a third checkpoint from which both are seen, so that a change can lead toward it. Raises
     BadInput when tensors are missing, differ in shape, hold numbers that are not finite, or have nothing to do with
     each other (as when a loader re-initialised them).
     """
     settings = settings or SpectraSettings()
-    require_same_tensors(before, after)
+    checkpoints = [before, after] if reference is None else [before, after, reference]
+    for other in checkpoints[1:]:
+        require_same_tensors(before, other)
     places = before.matrices(settings.kinds)
     parts: list[Spectra] = []
     for done, place in enumerate(places, start=1):
-        for matrix in _matrices(place, before, after, settings):
+        for matrix in _matrices(place, checkpoints, settings):
             parts.append(measure(matrix, settings, key, bases))
         tick(done, len(places), "matrix")
     return Spectra(
@@ -190,9 +216,10 @@ def compare(
 def measure(matrix: Matrix, settings: SpectraSettings, key: str = "", bases: Bases | None = None) -> Spectra:
     """One matrix, with its null models."""
     delta = matrix.after - matrix.before
-    base = decompose(matrix.before) if bases is None else bases.of(matrix.before)
+    origin = matrix.before if matrix.reference is None else matrix.reference
+    base = decompose(origin) if bases is None else bases.of(origin)
     r = base.s.shape[-1]
-    ks = swept(r, settings.ks or [max(1, r // part) for part in (16, 8, 4, 2)])
+    ks = swept(r, settings.ks or [part_of(r, part) for part in PARTS])
     rows: dict[str, list[pd.DataFrame]] = {"matrices": [], "angles": []}
     change = _Measured(base, matrix.before, matrix.after[None], ks)
     gaussian: list[np.ndarray] = []
@@ -232,6 +259,8 @@ def _all(
 ) -> Iterator[tuple[str, int, _Measured]]:
     """The change itself, then the draws of every null in batches that fit into memory."""
     yield CHANGE, 0, change
+    if matrix.reference is not None:
+        yield START, 0, _Measured(base, matrix.before, matrix.before[None], ks)
     size = max(1, BATCH_BYTES // (8 * matrix.before.numel()))
     for name in settings.nulls:
         for first in range(0, settings.draws, size):
@@ -326,23 +355,22 @@ def _curves(change: _Measured, ks: Sequence[int], gaussian: Sequence[np.ndarray]
     return pd.concat(frames, ignore_index=True)
 
 
-def _matrices(
-    place: Place, before: Checkpoint, after: Checkpoint, settings: SpectraSettings
-) -> Iterator[Matrix]:
+def _matrices(place: Place, checkpoints: Sequence[Checkpoint], settings: SpectraSettings) -> Iterator[Matrix]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    pair = [one.tensor(place.name).to(device, torch.float64) for one in (before, after)]
-    for one, source in zip(pair, (before, after), strict=True):
+    found = [one.tensor(place.name).to(device, torch.float64) for one in checkpoints]
+    for one, source in zip(found, checkpoints, strict=True):
         if not bool(torch.isfinite(one).all()):
             raise BadInput(f"checkpoint {source.source!r}: {place.name} holds numbers that are not finite")
     if not settings.unrelated:
-        _refuse_unrelated(place, *pair)
-    yield Matrix(place, -1, *pair)
+        for other in found[1:]:
+            _refuse_unrelated(place, found[0], other)
+    yield Matrix(place, -1, *found)
     count = settings.key_value_heads or settings.heads if place.kind in ("k", "v") else settings.heads
     if count and place.kind in ("q", "k", "v", "o"):
         along = 1 if place.kind == "o" else 0
         if place.shape[along] % count:
             raise BadInput(f"{place.name}: {place.shape[along]} does not divide into {count} heads")
-        for head, parts in enumerate(zip(*(one.chunk(count, along) for one in pair), strict=True)):
+        for head, parts in enumerate(zip(*(one.chunk(count, along) for one in found), strict=True)):
             yield Matrix(place, head, *parts)
 
 

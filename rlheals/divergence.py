@@ -1,0 +1,106 @@
+"""Forward KL from a base to what was made of it: how much less likely the base's own answers have become.
+
+KL(base || model) = E over questions, over answers of the base, of the sum over their tokens of the exact divergence
+between the two next-token distributions (nats per answer). Answers are sampled once, so that all models share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from rlheals.errors import BadInput
+
+ROWS = 64
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers of a base: right-padded tokens (rows, length), and which of them it wrote itself (the same shape)."""
+
+    tokens: torch.Tensor
+    own: torch.Tensor
+
+
+def sample(
+    base: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    end: int,
+    pad: int,
+    seed: int,
+    max_new_tokens: int = 48,
+) -> Answers:
+    """One answer of the base to each prompt at temperature 1, its end token included.
+
+    Prompts of any lengths; each is continued up to `end` or `max_new_tokens`.
+    """
+    if not prompts or min(map(len, prompts)) < 1 or max_new_tokens < 1:
+        raise BadInput(
+            "divergence: at least one prompt of at least one token is needed, and room for an answer"
+        )
+    rows = []
+    was_training = base.training
+    base.eval()
+    generate: Any = base.generate
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        torch.manual_seed(seed)
+        for first in range(0, len(prompts), ROWS):
+            part = prompts[first : first + ROWS]
+            width = max(map(len, part))
+            ids = torch.full((len(part), width), pad)
+            for row, prompt in enumerate(part):
+                ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask = (torch.arange(width)[None] >= torch.tensor([width - len(p) for p in part])[:, None]).long()
+            made = generate(
+                input_ids=ids.to(base.device),
+                attention_mask=mask.to(base.device),
+                do_sample=True,
+                temperature=1.0,
+                top_k=0,
+                top_p=1.0,
+                max_new_tokens=max_new_tokens,
+                pad_token_id=pad,
+                eos_token_id=end,
+            ).cpu()
+            for prompt, row in zip(part, made[:, width:].tolist(), strict=True):
+                rows.append((list(prompt), row[: row.index(end) + 1] if end in row else row))
+    base.train(was_training)
+    length = max(len(prompt) + len(answer) for prompt, answer in rows)
+    tokens, own = torch.full((len(rows), length), pad), torch.zeros((len(rows), length), dtype=torch.bool)
+    for number, (prompt, answer) in enumerate(rows):
+        whole = len(prompt) + len(answer)
+        tokens[number, :whole] = torch.tensor(prompt + answer)
+        own[number, len(prompt) : whole] = True
+    return Answers(tokens, own)
+
+
+@torch.inference_mode()
+def log_probabilities(model: PreTrainedModel, answers: Answers) -> torch.Tensor:
+    """Log-probabilities of every token at the places where an answer's tokens stand: (answer tokens, vocabulary)."""
+    was_training = model.training
+    model.eval()
+    parts = []
+    for first in range(0, len(answers.tokens), ROWS):
+        ids = answers.tokens[first : first + ROWS].to(model.device)
+        logits = model(input_ids=ids, use_cache=False).logits[
+            :, :-1
+        ]  # causal: padding on the right is not seen
+        parts.append(logits[answers.own[first : first + ROWS, 1:].to(model.device)].double().log_softmax(-1))
+    model.train(was_training)
+    return torch.cat(parts)
+
+
+def forward_kl(base: torch.Tensor, model: torch.Tensor, answers: Answers) -> np.ndarray:
+    """KL(base || model) of every answer in nats, (rows,), from the log-probabilities of both at these answers."""
+    if base.shape != model.shape:
+        raise BadInput(
+            f"divergence: {tuple(base.shape)} and {tuple(model.shape)} are of different vocabularies"
+        )
+    per_token = (base.exp() * (base - model)).sum(-1).cpu()
+    row = torch.arange(len(answers.tokens))[:, None].expand_as(answers.own)[answers.own]
+    return torch.zeros(len(answers.tokens), dtype=torch.float64).index_add_(0, row, per_token).numpy()

@@ -1,0 +1,307 @@
+"""The runs of chapter 03, and their tables: spectra of named pairs of checkpoints, and trajectories from one base.
+
+A trajectory is one training run: SFT, SFT with one setting changed, RL from a checkpoint of SFT, controls of RL. All
+of a base seed start from the same weights; each point of one has a place (its weights against the base's) and a
+behaviour (a census, the forward KL from the base).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rlheals import rl, sft, spectra, tables
+from rlheals.branches import BRANCHES
+from rlheals.ladder import CONTROLS
+from rlheals.profiles import Profile
+from rlheals.recovery import rl_spec
+from rlheals.runs import RunSpec
+from rlheals.spectra import CHANGE, START, SpectraSettings
+from rlheals.store import Store
+from rlheals.study import Plan
+from rlheals.study import plan as sft_plan
+from rlheals.tables import Part
+from rlheals.trajectory import TrajectorySettings
+
+SFT, RL = "sft", "rl"
+DRAWN = ("base-peak", "peak-end", "end-rl")
+"""Pairs of which every singular value, angle curve and heat map is kept."""
+PLACE = ["tensor", "kind", "layer", "head"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One checkpoint of a trajectory. branch: "sft", one of `BRANCHES`, "rl" or a control; start: of RL, else -1."""
+
+    branch: str
+    start: int
+    step: int
+
+
+@dataclass(frozen=True)
+class RotationPlan:
+    """The runs of one base seed."""
+
+    seed: int
+    peak: int
+    before: Plan
+    trained: dict[tuple[str, int], RunSpec] = field(default_factory=dict)
+    censuses: dict[tuple[Point, int], RunSpec] = field(default_factory=dict)
+    trajectories: dict[tuple[str, int], RunSpec] = field(default_factory=dict)
+    pairs: dict[str, RunSpec] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"seed-{self.seed}"
+
+    def specs(self) -> list[RunSpec]:
+        """Every run, inputs before those that use them."""
+        parts = (self.trained, self.trajectories, self.pairs, self.censuses)
+        return [self.before.base, *(spec for part in parts for spec in part.values())]
+
+
+@dataclass(frozen=True)
+class RotationTables:
+    """Everything chapter 03 is drawn from; every row says seed.
+
+    angles       per (pair, matrix, side, end, k, what): mean angle over draws and its 95 % (degrees), gap at k
+    changes      per (pair, matrix, what): size, changes of singular values, energies, effective rank, means over draws
+    values       singular values before and after, of pairs in `DRAWN`
+    curves       angles of the largest k one by one, and the Gaussian null's, of pairs in `DRAWN` (degrees)
+    heat         where in the base's directions the change lies, mean over layers, of pairs in `DRAWN`
+    path         per (branch, start, step, matrix, part): norms, angle to the base and its Gaussian null (degrees)
+    behaviour    per (branch, start, step): forward KL from the base (nats per answer)
+    accuracy     per (branch, start, step, decode, split): hands, solved within five, solved in the first try
+    peaks        the step that counts as the peak
+    """
+
+    angles: pd.DataFrame
+    changes: pd.DataFrame
+    values: pd.DataFrame
+    curves: pd.DataFrame
+    heat: pd.DataFrame
+    path: pd.DataFrame
+    behaviour: pd.DataFrame
+    accuracy: pd.DataFrame
+    peaks: pd.DataFrame
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted(int(seed) for seed in self.peaks["seed"].unique())
+
+    def of_seed(self, seed: int) -> RotationTables:
+        """The rows of one base seed."""
+        frames = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return RotationTables(**{name: frame[frame["seed"] == seed] for name, frame in frames.items()})
+
+
+def peak_of(accuracy: pd.Series) -> int:
+    """The step of highest OOD accuracy among those after the base and before the last; ties: the earliest.
+
+    >>> peak_of(pd.Series({0: 0.9, 10: 0.2, 20: 0.4, 40: 0.4, 80: 0.8}))
+    20
+    """
+    inner = accuracy.sort_index().iloc[1:-1]
+    return int(inner.idxmax())
+
+
+def plan(profile: Profile, seed: int, store: Store, peaks: dict[int, int]) -> RotationPlan:
+    """The runs of one base seed; peaks: its peak, known from the study of chapter 01."""
+    made = RotationPlan(seed, peaks[seed], sft_plan(profile, seed, store))
+    ladder, rotation = profile.ladder, profile.rotation
+    made.trained[SFT, -1] = made.before.sft
+    for name in rotation.branches:
+        settings = profile.sft.model_copy(update=BRANCHES[name])
+        made.trained[name, -1] = made.before.sft.model_copy(
+            update={"settings": settings.model_dump(mode="json")}
+        )
+    for start in ladder.starts:
+        made.trained[RL, start] = rl_spec(profile, made.before, store, start, 0, {})
+    if ladder.control_start is not None:
+        for name in rotation.controls:
+            start = ladder.control_start
+            made.trained[name, start] = rl_spec(profile, made.before, store, start, 0, CONTROLS[name])
+    for (branch, start), spec in made.trained.items():
+        _add_trajectory(made, profile, store, branch, start, spec)
+    for name, pair in pairs(profile, made.peak).items():
+        made.pairs[name] = _pair_spec(profile, made, store, name, pair)
+    return made
+
+
+def _add_trajectory(
+    made: RotationPlan, profile: Profile, store: Store, branch: str, start: int, spec: RunSpec
+) -> None:
+    rotation = profile.rotation
+    steps = (
+        rotation.steps if branch == SFT else rotation.branch_steps if start < 0 else (profile.ladder.updates,)
+    )
+    name = sft.checkpoint_name if start < 0 else rl.checkpoint_name
+    for step in steps:
+        for decode in range(1 if branch in BRANCHES else rotation.decodes):
+            settings = profile.evaluate.model_copy(update={"folder": name(step)})
+            made.censuses[Point(branch, start, step), decode] = RunSpec(
+                stage=profile.stage("evaluate"),
+                settings=settings.model_dump(mode="json"),
+                inputs={"model": store.key(spec)},
+                seed=100 * made.seed + decode,
+            )
+    asked = TrajectorySettings(folders=tuple(name(step) for step in steps), questions=rotation.questions)
+    made.trajectories[branch, start] = RunSpec(
+        stage="trajectory",
+        settings=asked.model_dump(mode="json"),
+        inputs={"base": store.key(made.before.base), "model": store.key(spec)},
+        seed=made.seed,
+    )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """From one checkpoint to another, each (branch, start, step); reference: what both are seen from."""
+
+    before: Point
+    after: Point
+    reference: Point | None = None
+
+
+def pairs(profile: Profile, peak: int) -> dict[str, Pair]:
+    """The named pairs: of SFT, of RL, and of both as seen from the peak ("back": RL; "on": SFT continued).
+
+    >>> from rlheals.profiles import load_profile
+    >>> " ".join(pairs(load_profile("lab"), 640))
+    'base-peak peak-end base-end early-rl middle-rl end-rl back-1280'
+    """
+    ladder, steps = profile.ladder, profile.rotation.steps
+    end, starts = Point(SFT, -1, steps[-1]), ladder.starts
+    middle = ladder.control_start or starts[len(starts) // 2]
+    base, top = Point(SFT, -1, steps[0]), Point(SFT, -1, peak)
+    made = {"base-peak": Pair(base, top), "peak-end": Pair(top, end), "base-end": Pair(base, end)}
+    if peak < middle < end.step:
+        made["peak-middle"] = Pair(top, Point(SFT, -1, middle))
+
+    def by_rl(start: int, reference: Point | None = None) -> Pair:
+        return Pair(Point(SFT, -1, start), Point(RL, start, ladder.updates), reference)
+
+    named = {"early-rl": starts[0], "middle-rl": middle, "end-rl": starts[-1]}
+    made |= {name: by_rl(start) for name, start in named.items()}
+    late = [start for start in starts if start >= middle and start > peak]
+    made |= {f"back-{start}": by_rl(start, top) for start in late}
+    on = [step for step in steps if step >= middle and step > peak and 4 * step in steps]
+    made |= {f"on-{step}": Pair(Point(SFT, -1, step), Point(SFT, -1, 4 * step), top) for step in on}
+    return made
+
+
+def _pair_spec(profile: Profile, made: RotationPlan, store: Store, name: str, pair: Pair) -> RunSpec:
+    rotation = profile.rotation
+    whole = name == "peak-end"
+    ends = {"before": pair.before, "after": pair.after}
+    if pair.reference is not None:
+        ends["reference"] = pair.reference
+    folders = {
+        end: (sft.checkpoint_name if point.start < 0 else rl.checkpoint_name)(point.step)
+        for end, point in ends.items()
+    }
+    asked = SpectraSettings(
+        **folders,
+        nulls=(*rotation.nulls, "ulp", "independent") if whole else rotation.nulls,
+        draws=rotation.draws,
+        heads=profile.pretrain.model.heads if whole else 0,
+    )
+    return RunSpec(
+        stage="spectra",
+        settings=asked.model_dump(mode="json"),
+        inputs={end: store.key(made.trained[point.branch, point.start]) for end, point in ends.items()},
+        seed=made.seed,
+    )
+
+
+def collect(plans: Sequence[RotationPlan], store: Store) -> RotationTables:
+    """The tables of base seeds that are in the store."""
+    return concat([_of_plan(one, store) for one in plans])
+
+
+def concat(parts: Sequence[RotationTables]) -> RotationTables:
+    """Several base seeds as one."""
+    return tables.joined(parts, RotationTables)
+
+
+def _of_plan(made: RotationPlan, store: Store) -> RotationTables:
+    def folder(spec: RunSpec) -> Path:
+        return store.load(store.key(spec)).path
+
+    frames: dict[str, list[pd.DataFrame]] = {name: [] for name in RotationTables.__dataclass_fields__}
+    for name, spec in made.pairs.items():
+        found = spectra.read(folder(spec))
+        frames["angles"].append(_angles(found.angles).assign(pair=name))
+        frames["changes"].append(_changes(found.matrices).assign(pair=name))
+        if name in DRAWN:
+            drawn = found.curves.assign(
+                **{key: np.rad2deg(found.curves[key]) for key in ("angle", "null", "null_low", "null_high")}
+            )
+            frames["values"].append(found.values.assign(pair=name))
+            frames["curves"].append(drawn.assign(pair=name))
+            whole = found.heat[found.heat["head"] == -1]
+            heat = whole.groupby(["kind", "left", "right"], sort=False)["energy"].mean().reset_index()
+            frames["heat"].append(heat.assign(pair=name))
+    for (branch, start), spec in made.trajectories.items():
+        place = {"branch": branch, "start": start}
+        for file, table in (("path", "path"), ("divergence", "behaviour")):
+            rows = pd.read_parquet(folder(spec) / f"{file}.parquet")
+            steps = rows["folder"].str.rsplit("-", n=1).str[-1].astype(int)
+            frames[table].append(rows.drop(columns="folder").assign(**place, step=steps))
+    for (point, decode), spec in made.censuses.items():
+        episodes = pd.read_parquet(folder(spec) / "episodes.parquet")[["split", "solved_at"]]
+        solved = episodes["solved_at"].groupby(episodes["split"], observed=True)
+        counts = solved.agg(hands="size", solved=_solved, first=_solved_first).reset_index()
+        frames["accuracy"].append(counts.assign(**vars(point), decode=decode))
+    frames["peaks"].append(pd.DataFrame({"peak": [made.peak]}))
+    joined = {
+        name: _compact(pd.concat(parts, ignore_index=True).assign(seed=made.seed))
+        for name, parts in frames.items()
+    }
+    return RotationTables(**joined)
+
+
+def _solved(at: pd.Series) -> int:
+    return int((at > 0).sum())
+
+
+def _solved_first(at: pd.Series) -> int:
+    return int((at == 1).sum())
+
+
+def _angles(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean over draws, and where 95 % of them lie."""
+    keys = [*PLACE, "rows", "columns", "side", "end", "k", "what"]
+    compared = (rows["end"] == "top") & (
+        rows["head"] == -1
+    )  # with every null; the others with the Gaussian alone
+    rows = rows[compared | rows["what"].isin([CHANGE, START, "gaussian"])]
+    rows = rows.assign(**{name: np.rad2deg(rows[name]) for name in ("mean", "largest")})
+    grouped = rows.groupby(keys, sort=False)
+    found = grouped[["mean", "largest", "projector_distance", "alignment", "gap"]].mean()
+    spread = grouped["mean"].quantile([0.025, 0.975]).unstack()
+    return found.assign(low=spread[0.025], high=spread[0.975]).reset_index()
+
+
+def _changes(rows: pd.DataFrame) -> pd.DataFrame:
+    keys = [*PLACE, "rows", "columns", "what"]
+    grouped = rows.drop(columns=["draw"]).groupby(keys, sort=False)
+    spread = grouped["value_change_mean"].quantile([0.025, 0.975]).unstack()
+    return grouped.mean().assign(low=spread[0.025], high=spread[0.975]).reset_index()
+
+
+def _compact(frame: pd.DataFrame) -> pd.DataFrame:
+    """Six digits are enough for figures; results are kept in git."""
+    halves = dict.fromkeys(frame.select_dtypes("float64").columns, "float32")
+    words = dict.fromkeys(frame.select_dtypes(["object", "string"]).columns, "category")
+    return frame.astype({**halves, **words})
+
+
+def part(peaks: dict[int, int]) -> Part[RotationTables]:
+    """This study as something that can be recorded; peaks: by base seed, from the study of chapter 01."""
+    return Part("-rotation", partial(plan, peaks=peaks), collect, RotationTables)

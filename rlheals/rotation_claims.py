@@ -1,0 +1,136 @@
+"""Estimators of chapter 03: each takes one base seed and returns one number, so that "number > margin"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from pydantic import Field
+
+from rlheals import rotation_measures as measured
+from rlheals.claims import Claim, ClaimsFile, Judged, StudyPlan, judge, read_claims
+from rlheals.errors import BadInput
+from rlheals.profiles import validated
+from rlheals.rotation import SFT, RotationTables
+from rlheals.spectra import CHANGE, START
+
+GAUSSIAN = "gaussian"
+
+
+def values_small(tables: RotationTables, pair: str, below: float) -> float:
+    """A limit minus the mean relative change of singular values."""
+    return below - measured.value_change(tables, pair)
+
+
+def values_below_null(tables: RotationTables, pair: str) -> float:
+    """1 - mean relative change of singular values / that of the Gaussian null."""
+    return 1 - measured.value_change(tables, pair) / measured.value_change(tables, pair, GAUSSIAN)
+
+
+def rotation_over_null(tables: RotationTables, pair: str, part: int) -> float:
+    """Mean angle / that of the Gaussian null - 1."""
+    return measured.angle(tables, pair, CHANGE, part) / measured.angle(tables, pair, GAUSSIAN, part) - 1
+
+
+def correlates_along(tables: RotationTables) -> float:
+    """Minus the correlation of angle to the base and OOD accuracy, over checkpoints of plain SFT from the peak on."""
+    rows = measured.points(tables)
+    peak = int(tables.peaks["peak"].iloc[0])
+    line = rows[(rows["branch"] == SFT) & (rows["step"] >= peak)]
+    return -measured.correlation(line, "angle")
+
+
+def tracks(tables: RotationTables, predictor: str, given: Sequence[str] = ()) -> float:
+    """Minus the correlation of a predictor with OOD accuracy over trajectories, each taken at matched |dW|."""
+    return -measured.correlation(measured.matched(measured.points(tables)), predictor, given)
+
+
+def rotates_back(tables: RotationTables, starts: Sequence[int]) -> float:
+    """1 - angle to the peak after RL / before, mean over starts."""
+    return _seen_from_peak(tables, starts, lambda start: measured.angle(tables, f"back-{start}", START))
+
+
+def nearer_than_null(tables: RotationTables, starts: Sequence[int]) -> float:
+    """Angle to the peak after a Gaussian change of equal norm minus after RL, as a share of that before."""
+    return _seen_from_peak(tables, starts, lambda start: measured.angle(tables, f"back-{start}", GAUSSIAN))
+
+
+def nearer_than_sft(tables: RotationTables, starts: Sequence[int]) -> float:
+    """Angle to the peak after four times as many SFT steps minus after RL, as a share of that before."""
+    return _seen_from_peak(tables, starts, lambda start: measured.angle(tables, f"on-{start}"))
+
+
+def _seen_from_peak(tables: RotationTables, starts: Sequence[int], other: Callable[[int], float]) -> float:
+    shares = []
+    for start in starts:
+        before = measured.angle(tables, f"back-{start}", START)
+        shares.append((other(start) - measured.angle(tables, f"back-{start}")) / before)
+    return float(np.mean(shares))
+
+
+ESTIMATORS: dict[str, Callable[..., float]] = {
+    function.__name__: function
+    for function in (
+        values_small, values_below_null, rotation_over_null, correlates_along, tracks, rotates_back,
+        nearer_than_null, nearer_than_sft,
+    )
+}  # fmt: skip
+
+
+class RotationClaim(Claim):
+    """A claim of chapter 03."""
+
+    @classmethod
+    def estimators(cls) -> dict[str, Callable[..., float]]:
+        return ESTIMATORS
+
+
+class RotationStudy(StudyPlan):
+    """Which runs decide about chapter 03."""
+
+    draws: int = Field(ge=1)
+
+
+class RotationFile(ClaimsFile):
+    """The part of `claims.yaml` about chapter 03."""
+
+    study: RotationStudy
+    claims: tuple[RotationClaim, ...]
+
+
+def read_rotation_claims() -> RotationFile:
+    """The claims of chapter 03, validated; BadInput names the offending field."""
+    return validated(RotationFile, read_claims().rotation, "claims.yaml: rotation")
+
+
+def estimates(claim: Claim, tables: RotationTables) -> dict[int, float]:
+    """The claim's number for every base seed that has what it needs."""
+    run = ESTIMATORS[claim.estimator]
+    values = {seed: run(tables.of_seed(seed), **claim.options) for seed in tables.seeds}
+    return {seed: value for seed, value in values.items() if np.isfinite(value)}
+
+
+def missing(tables: RotationTables, claims: RotationFile) -> list[str]:
+    """What is not recorded yet of what decides, in words."""
+    found = []
+    for seed in claims.study.seeds:
+        if seed not in tables.seeds:
+            found.append(f"base seed {seed}")
+            continue
+        mine = tables.of_seed(seed).accuracy
+        if (decodes := mine.loc[mine["branch"] == SFT, "decode"].nunique()) < claims.study.decodes:
+            found.append(f"base seed {seed}: {decodes} of {claims.study.decodes} decodes")
+    return found
+
+
+def complete(tables: RotationTables | None, claims: RotationFile) -> bool:
+    """Whether everything that decides is recorded."""
+    return tables is not None and not missing(tables, claims)
+
+
+def judged(tables: RotationTables) -> list[Judged]:
+    """Interval and verdict of every claim of chapter 03; BadInput while something that decides is not recorded."""
+    claims = read_rotation_claims()
+    if lacking := missing(tables, claims):
+        raise BadInput(f"claims of chapter 03 are not judged yet: {lacking[0]}")
+    return judge(claims, tables, estimates)

@@ -1,0 +1,91 @@
+"""How far and where to a training run went: every checkpoint of it against the base, in weights and in behaviour.
+
+One row per checkpoint and matrix: size of the change, angles of leading subspaces and those of Gaussian changes of
+equal norm. One row per checkpoint: forward KL from the base on its own answers to the task's questions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, field_validator
+
+from rlheals import divergence, models
+from rlheals.dialects import END, PAD, Compact
+from rlheals.settings import Int, Settings
+from rlheals.spectra import CHANGE, PARTS, SpectraSettings, compare, part_of
+from rlheals.stage import Work
+from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tensors import KINDS, Checkpoint
+
+LABELS = ["tensor", "kind", "layer"]
+
+
+class TrajectorySettings(Settings):
+    """Which checkpoints of a run, and what is measured of each."""
+
+    base: str = Field("base", description="folder of the base inside its run")
+    folders: tuple[str, ...] = Field(min_length=1, description="checkpoints inside the run")
+    kinds: tuple[str, ...] = tuple(KINDS)
+    draws: Int = Field(5, ge=0, le=1000, description="Gaussian changes of equal norm")
+    questions: Int = Field(256, ge=1, description="of the SFT split, for the divergence")
+    answer_tokens: Int = Field(48, ge=1, description="longest answer of the base")
+
+    @field_validator("folders")
+    @classmethod
+    def _different(cls, folders: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(folders)) < len(folders):
+            raise ValueError("a list of different folders is accepted")
+        return folders
+
+
+def run(work: Work) -> None:
+    """The stage: `path.parquet` (folder, matrix, part, ...) and `divergence.parquet` (folder, mean, standard error)."""
+    settings = TrajectorySettings.model_validate(work.settings)
+    base = work.inputs["base"] / settings.base
+    behaviour = _Behaviour(base, settings, work.seed)
+    before, rows, kls = Checkpoint(base), [], []
+    for done, folder in enumerate(settings.folders, start=1):
+        place = work.inputs["model"] / folder
+        rows.append(_weights(before, Checkpoint(place), settings, f"seed {work.seed}").assign(folder=folder))
+        kls.append({"folder": folder, **behaviour.of(place)})
+        work.tick(done, len(settings.folders), "checkpoint")
+    pd.concat(rows, ignore_index=True).to_parquet(work.out / "path.parquet", index=False, compression="zstd")
+    pd.DataFrame(kls).to_parquet(work.out / "divergence.parquet", index=False)
+
+
+def _weights(before: Checkpoint, after: Checkpoint, settings: TrajectorySettings, key: str) -> pd.DataFrame:
+    """One row per matrix and part: norms, mean angle in degrees over both sides, that of the Gaussian null."""
+    asked = SpectraSettings(kinds=settings.kinds, nulls=("gaussian",), draws=settings.draws)
+    found = compare(before, after, asked, key=key)
+    sizes = found.matrices[found.matrices["what"] == CHANGE]
+    sizes = sizes[[*LABELS, "norm", "change_norm", "value_change_mean", "effective_rank"]]
+    top = found.angles[found.angles["end"] == "top"]
+    rows = []
+    for part in PARTS:
+        mine = top[top["k"] == part_of(top[["rows", "columns"]].min(axis=1), part)]
+        angles = mine.groupby(["tensor", "what"], sort=False)["mean"].mean().unstack("what")
+        angles = np.rad2deg(angles.reindex(columns=[CHANGE, "gaussian"]))
+        rows.append(sizes.assign(part=part).join(angles, on="tensor").rename(columns={CHANGE: "angle"}))
+    return pd.concat(rows, ignore_index=True)
+
+
+class _Behaviour:
+    """The base's own answers, and how likely a model finds them."""
+
+    def __init__(self, base: Path, settings: TrajectorySettings, seed: int) -> None:
+        model, dialect = models.load(base), Compact(models.load_tokenizer(base))
+        items = GeneralPoints().items("sft")
+        picks = np.random.default_rng([seed, 7]).permutation(len(items))[: settings.questions]
+        prompts = [dialect.prompt(items[pick]) for pick in picks]
+        end, pad = dialect.encode(f"{END} {PAD}")
+        self.answers = divergence.sample(model, prompts, end, pad, seed, settings.answer_tokens)
+        self.base = divergence.log_probabilities(model, self.answers)
+
+    def of(self, folder: Path) -> dict[str, float]:
+        found = divergence.log_probabilities(models.load(folder), self.answers)
+        values = divergence.forward_kl(self.base, found, self.answers)
+        error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+        return {"kl": float(values.mean()), "kl_error": float(error)}
