@@ -50,9 +50,10 @@ lint: $(READY)   ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-study: $(READY)  ## the recorded study of claims.yaml, the variants, then RL (many hours; goes on where it was stopped)
+study: $(READY)  ## the recorded study of claims.yaml, the variants, RL, then spectra (many hours; goes on where it was stopped)
 	$(BIN)/rlheals study --record results --workers $(WORKERS)
 	$(BIN)/rlheals study --recovery --record results --workers $(WORKERS)
+	$(BIN)/rlheals study --rotation --record results --workers $(WORKERS)
 
 references: $(READY)  ## make the notebook references and their bands anew (the only way they change)
 	$(BIN)/python -m rlheals.checks

@@ -208,6 +208,9 @@ def study(
     recovery: Annotated[
         bool, typer.Option("--recovery", help="RL from the ladder of starts, and its controls (chapter 02).")
     ] = False,
+    rotation: Annotated[
+        bool, typer.Option("--rotation", help="Spectra and trajectories (chapter 03).")
+    ] = False,
     set_: Set = None,
     json: Json = False,
 ) -> None:
@@ -215,10 +218,12 @@ def study(
     from rlheals import commands
 
     own = None if seeds is None else parse_seeds(seeds)
-    if recovery:
-        if variant:
-            raise BadInput("--variant and --recovery: only one of the two is accepted")
-        done = commands.run_recovery(profile, parse_settings(set_ or ()), own, workers, record)
+    kinds = {"--variant": bool(variant), "--recovery": recovery, "--rotation": rotation}
+    if len(asked := [name for name, given in kinds.items() if given]) > 1:
+        raise BadInput(f"{' and '.join(asked)}: only one of them is accepted")
+    if recovery or rotation:
+        run = commands.run_recovery if recovery else commands.run_rotation
+        done = run(profile, parse_settings(set_ or ()), own, workers, record)
     else:
         chosen = commands.studies(profile, variant or (), parse_settings(set_ or ()))
         done = commands.run_studies(chosen, own, workers, record)

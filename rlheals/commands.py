@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from rlheals import evaluate, pages, record, recovery, rl, sft, spectra, spectra_report, study
+from rlheals import evaluate, pages, record, recovery, rl, rotation, sft, spectra, spectra_report, study
 from rlheals.adopt import WEIGHTS, weights_hash
 from rlheals.atomic import fsync_file, fsync_folder, make_folder, told
 from rlheals.card import model_card
@@ -27,6 +27,8 @@ from rlheals.places import project_root
 from rlheals.profiles import VARIANTS, Profile, load_profile, validated, variant
 from rlheals.recovery_chapter import recorded_recovery
 from rlheals.recovery_claims import judged, missing, read_recovery_claims
+from rlheals.rotation_chapter import recorded_peaks
+from rlheals.rotation_claims import read_rotation_claims
 from rlheals.runs import Run, RunSpec, digest_of
 from rlheals.spectra import SpectraSettings
 from rlheals.stage import Work
@@ -266,6 +268,33 @@ def run_recovery(
         place = None if folder is None else str(folder / f"{chosen.name}-recovery")
         done.append({"profile": chosen.name, "unit": str(unit), "seeds": own, "recorded": place})
     return done
+
+
+def run_rotation(
+    profile: str | None,
+    changes: dict[str, Any],
+    seeds: Sequence[int] | None,
+    workers: int,
+    folder: Path | None,
+) -> list[dict[str, Any]]:
+    """Spectra and trajectories of a profile, base seed by base seed, each recorded when done.
+
+    Peaks are those of the recorded study of chapter 01. Nothing asked for: the study of chapter 03 in `claims.yaml`.
+    """
+    decided = read_rotation_claims().study
+    chosen = load_profile(profile or decided.profile, changes)
+    if not chosen.rotation.steps or not chosen.ladder.starts:
+        raise BadInput(f"profile {chosen.name}: rotation.steps or ladder.starts is empty, nothing to compare")
+    store, own = the_store(), list(seeds) if seeds is not None else list(decided.seeds)
+    known = project_root() / (folder or record.FOLDER)
+    peaks = recorded_peaks(chosen.name, own, known)
+    for seed in own:
+        if folder is None:
+            study.compute(rotation.plan(chosen, seed, store, peaks).specs(), store, workers)
+        else:
+            record.record(chosen, [seed], store, folder, workers, _told, rotation.part(peaks))
+    place = None if folder is None else str(folder / f"{chosen.name}-rotation")
+    return [{"profile": chosen.name, "seeds": own, "peaks": list(peaks.values()), "recorded": place}]
 
 
 def _told(line: str) -> None:
