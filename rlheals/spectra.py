@@ -92,7 +92,7 @@ class Spectra:
 
     matrices   one row per (what, draw): size of the change, changes of singular values, energies
     angles     one row per (what, draw, side, end, k): mean and largest angle in radians, gap at k, distances
-    values     one row per singular value: before and after
+    values     one row per singular value: before, after, and under the Gaussian null (mean, 2.5 % and 97.5 %)
     heat       one row per block of U^T dW V (at most 32 x 32): mean square in units of that of dW's entries
     curves     one row per angle of the largest k (top, both sides), ascending: of the change, and of the Gaussian null
                (mean, 2.5 % and 97.5 % over draws)
@@ -223,20 +223,28 @@ def measure(matrix: Matrix, settings: SpectraSettings, key: str = "", bases: Bas
     rows: dict[str, list[pd.DataFrame]] = {"matrices": [], "angles": []}
     change = _Measured(base, matrix.before, matrix.after[None], ks)
     gaussian: list[np.ndarray] = []
+    drawn: list[np.ndarray] = []
     for what, first, measured in _all(matrix, delta, base, ks, change, settings, key):
         draws = np.arange(first, first + measured.count)
         rows["matrices"].append(measured.scalars().assign(what=what, draw=draws))
         rows["angles"].append(
             measured.angles().assign(what=what, draw=lambda frame, at=first: frame["draw"] + at)
         )
-        if what == "gaussian" and ks:
-            gaussian.append(measured.curve(ks[-1]))
+        if what == "gaussian":
+            drawn.append(measured.after.s.cpu().numpy())
+            if ks:
+                gaussian.append(measured.curve(ks[-1]))
     labels = matrix.labels
+    under = np.concatenate(drawn) if drawn else np.full((1, r), np.nan)
+    low, high = np.quantile(under, [0.025, 0.975], axis=0)
     values = pd.DataFrame(
         {
             "index": np.arange(1, r + 1),
             "before": base.s.cpu().numpy(),
             "after": change.after.s[0].cpu().numpy(),
+            "null": under.mean(0),
+            "null_low": low,
+            "null_high": high,
         }
     )
     return Spectra(
