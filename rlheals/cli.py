@@ -317,6 +317,10 @@ def report(
 def spectra(
     before: Annotated[str, typer.Argument(help="A .safetensors file, a folder with shards, or a hub id.")],
     after: Annotated[str, typer.Argument(help="Another checkpoint of the same model.")],
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", help="A third checkpoint: does the change lead toward its directions?"),
+    ] = None,
     k: Annotated[str | None, typer.Option("--k", help="Sizes of subspaces, e.g. 8,64,256.")] = None,
     matrices: Annotated[
         str | None, typer.Option("--matrices", help="Of q,k,v,o,gate,up,down,embed,head; all by default.")
@@ -351,7 +355,7 @@ def spectra(
         "key_value_heads": key_value_heads,
         "unrelated": unrelated,
     }
-    found = commands.compare_checkpoints(before, after, asked, out, cache)
+    found = commands.compare_checkpoints(before, after, asked, out, cache, reference)
     show(found, lambda: spectra_lines(found), json)
 
 

@@ -152,11 +152,17 @@ def evaluate_folder(
 
 
 def compare_checkpoints(
-    before: str, after: str, asked: dict[str, Any], out: Path | None, cache: Path | None = None
+    before: str,
+    after: str,
+    asked: dict[str, Any],
+    out: Path | None,
+    cache: Path | None = None,
+    reference: str | None = None,
 ) -> dict[str, Any]:
     """Spectra of two checkpoints; with `out` tables, figures and a page are written there.
 
-    cache: folder that keeps the decompositions of the first, for the next comparison with it.
+    cache: folder that keeps the decompositions of the first (or of the reference), for the next comparison with it;
+    reference: a third checkpoint from which both are seen.
     """
     given = {name: value for name, value in asked.items() if value is not None}
     settings = validated(SpectraSettings, given, "spectra")
@@ -170,16 +176,18 @@ def compare_checkpoints(
 
         pair = Checkpoint(before), Checkpoint(after)
         bases = None if cache is None else spectra.Bases(cache)
-        found = spectra.compare(*pair, settings, tick, "spectra", bases)
+        third = None if reference is None else Checkpoint(reference)
+        found = spectra.compare(*pair, settings, tick, "spectra", bases, third)
     if out is not None:
         with _whole(out) as folder:
-            spectra_report.write(found, settings, before, after, folder)
-    angles = spectra.summary(found, [name for name in settings.nulls if settings.draws])
+            spectra_report.write(found, settings, before, after, folder, reference)
+    angles = spectra.summary(found, [spectra.START, *(name for name in settings.nulls if settings.draws)])
     change = found.matrices[(found.matrices["what"] == spectra.CHANGE) & (found.matrices["head"] == -1)]
     sizes = change.groupby("kind", sort=False)[["relative_change", "value_change_mean"]].mean()
     return {
         "before": before,
         "after": after,
+        "reference": reference,
         "angles": json.loads(angles.to_json(orient="records")),
         "relative_change": {
             str(kind): {"size": float(row.iloc[0]), "values": float(row.iloc[1])}

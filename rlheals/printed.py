@@ -53,11 +53,14 @@ def _claims(rows: list[dict[str, Any]]) -> Iterable[str]:
 
 def spectra_lines(found: dict[str, Any]) -> Iterable[str]:
     """Mean angles by kind, side and k; where the files are."""
-    yield f"{'kind':6} {'side':6} {'k':>6} {'degrees':>9} {'Gaussian null':>14} {'excess':>8}"
+    columns = {"start": "start"} if found["reference"] is not None else {}
+    columns |= {"change": "degrees", "gaussian": "Gaussian null", "excess": "excess"}
+    if found["reference"] is not None:
+        yield f"angles to {found['reference']}"
+    yield f"{'kind':6} {'side':6} {'k':>6}" + "".join(f" {name:>14}" for name in columns.values())
     for row in found["angles"]:
-        shown = [row["change"], row.get("gaussian"), row.get("excess")]
-        degrees, null, excess = ("-" if value is None else f"{value:.3f}" for value in shown)
-        yield f"{row['kind']:6} {row['side']:6} {row['k']:6} {degrees:>9} {null:>14} {excess:>8}"
+        cells = ("-" if row.get(key) is None else f"{row[key]:.3f}" for key in columns)
+        yield f"{row['kind']:6} {row['side']:6} {row['k']:6}" + "".join(f" {cell:>14}" for cell in cells)
     for kind, size in found["relative_change"].items():
         yield f"{kind:6} |dW|/|W| {size['size']:.3g}, singular values change by {size['values']:.3g} on average"
     if found["out"] is not None:

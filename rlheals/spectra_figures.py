@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from rlheals import drawing
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Drawn
-from rlheals.spectra import CHANGE, Spectra
+from rlheals.spectra import CHANGE, START, Spectra
 
 NULL_LOOKS = {
     "gaussian": ("Gaussian of equal norm", GREY),
@@ -79,6 +79,8 @@ def angles(found: Spectra) -> Drawn:
             axis.plot(
                 change["k"], change["value"], "o-", color=color, markersize=3, linewidth=1.2, label=label
             )
+            start = mine[mine["what"] == START]
+            axis.plot(start["k"], start["value"], "o", color=color, markersize=5, markerfacecolor="none")
             for what, style in (("gaussian", "--"), ("ulp", "-."), ("independent", ":")):
                 null = mine[mine["what"] == what]
                 axis.plot(null["k"], null["value"], style, color=color, linewidth=0.9, alpha=0.8)
@@ -98,7 +100,8 @@ def angles(found: Spectra) -> Drawn:
         axis.set_xlabel("directions k")
     note = (
         "Solid: the change. Dashed with band: Gaussian change of equal norm. Dash-dotted: one bfloat16 step. Dotted: "
-        "unrelated matrices. Rotation beyond what any change of that size makes is what lies above the dashed line."
+        "unrelated matrices. Circles: the first checkpoint, where a third is the reference. Rotation beyond what any "
+        "change of that size makes is what lies above the dashed line."
     )
     return drawing.finish(figure, "spectra-angles", "Rotation of leading subspaces", pd.concat(frames), note)
 
@@ -237,6 +240,9 @@ def _strips(axis: Axes, table: pd.DataFrame, kinds: Sequence[str]) -> None:
             axis.plot(mine.loc[name, ["low", "high"]].astype(float), [at, at], color=color, linewidth=1.5)
             axis.plot(mine.loc[name, "value"], at, "|", color=color, markersize=5, label=shown)
         axis.plot(mine.loc[CHANGE, "value"], -place - 0.05, "o", color="black", markersize=3.5)
+        if START in mine.index:
+            at = mine.loc[START, "value"]
+            axis.plot(at, -place - 0.05, "o", color="black", markersize=4, markerfacecolor="none")
     axis.set_yticks([-place - 0.35 for place in range(len(kinds))], kinds, fontsize=8)
     axis.set_ylim(-len(kinds) + 0.05, 0.2)
 

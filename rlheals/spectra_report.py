@@ -15,7 +15,14 @@ from rlheals.spectra import Spectra, SpectraSettings
 PAGE = "index.html"
 
 
-def write(found: Spectra, settings: SpectraSettings, before: str, after: str, folder: Path) -> list[str]:
+def write(
+    found: Spectra,
+    settings: SpectraSettings,
+    before: str,
+    after: str,
+    folder: Path,
+    reference: str | None = None,
+) -> list[str]:
     """Everything about one comparison into an empty folder; the names of the files."""
     drawn = [figure(found) for figure in _figures(found)]
     files = spectra.write(found, folder)
@@ -26,10 +33,12 @@ def write(found: Spectra, settings: SpectraSettings, before: str, after: str, fo
     sections = {
         "In numbers": to_html(sizes(found, settings.draws, nulls)),
         "Figures": "\n".join(one._repr_html_() for one in drawn),
-        "Mean angles in degrees": to_html([_table(spectra.summary(found, nulls).round(3))]),
+        "Mean angles in degrees": to_html([_table(spectra.summary(found, [spectra.START, *nulls]).round(3))]),
         "Files": to_html([f"Tables with every matrix and draw: {', '.join(f'`{name}`' for name in files)}."]),
     }
-    lead = f"From {before} to {after}."
+    lead = f"From {before} to {after}." + (
+        "" if reference is None else f" Both are seen from {reference}; start: {before} as seen from there."
+    )
     atomic_write(folder / PAGE, html_page("What moves in the weights", lead, sections))
     return [*files, *(f"{one.name}.{kind}" for one in drawn for kind in ("svg", "csv")), PAGE]
 
@@ -49,7 +58,8 @@ def sizes(found: Spectra, draws: int, nulls: Sequence[str]) -> list[Block]:
     }
     for column, heading in headings.items():
         means = whole.groupby(["kind", "what"], sort=False)[column].mean().unstack("what")
-        table = means.reindex(whole["kind"].unique())[[spectra.CHANGE, *nulls]]
+        start = [spectra.START] if spectra.START in means else []
+        table = means.reindex(whole["kind"].unique())[[spectra.CHANGE, *start, *nulls]]
         blocks += [heading, _table(table.map("{:.3g}".format).reset_index())]
     return blocks
 

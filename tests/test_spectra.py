@@ -20,7 +20,7 @@ from rlheals.linalg import decompose, principal_angles
 from rlheals.models import SHIPPED_BASE
 from rlheals.nulls import NULLS
 from rlheals.runs import RunSpec
-from rlheals.spectra import CHANGE, Spectra, SpectraSettings, compare, summary
+from rlheals.spectra import CHANGE, START, Spectra, SpectraSettings, compare, summary
 from rlheals.store import Store
 from rlheals.study import compute, plan
 from rlheals.tensors import Checkpoint
@@ -404,3 +404,54 @@ def test_without_nulls_the_page_says_so(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "index.html").read_text()
     assert "No null model was drawn." in page
     assert "spectra-excess" not in page
+
+
+# Seen from a third -------------------------------------------------------------------------------------------------
+
+
+def test_a_change_back_to_the_reference_leaves_no_angle_and_noise_leads_away(
+    base: Checkpoint, tmp_path: Path
+) -> None:
+    away = changed(tmp_path / "away", noisy)
+    found = compare(away, base, FEW, reference=base)
+    angles = found.angles.groupby(["tensor", "side", "end", "k", "what"])["mean"].mean().unstack("what")
+    assert angles[CHANGE].to_numpy() == pytest.approx(0, abs=1e-9)
+    assert (angles[START] > 0.001).all()
+    top = angles.xs("top", level="end")
+    assert top["gaussian"].mean() > 1.1 * top[START].mean()
+    sizes = found.matrices.groupby("what")["value_change_mean"].mean()
+    assert sizes[CHANGE] == pytest.approx(0, abs=1e-12)
+    assert sizes[START] > 0
+
+
+def test_without_a_change_the_start_is_the_change(base: Checkpoint, tmp_path: Path) -> None:
+    away = changed(tmp_path / "away", noisy)
+    quiet = FEW.model_copy(update={"draws": 0})
+    found = compare(away, away, quiet, reference=base)
+    wanted = compare(base, away, quiet).angles.drop(columns="what").reset_index(drop=True)
+    for what in (CHANGE, START):
+        mine = found.angles[found.angles["what"] == what].drop(columns="what").reset_index(drop=True)
+        pd.testing.assert_frame_equal(mine, wanted)
+
+
+def test_command_says_what_the_angles_are_measured_from(base: Checkpoint, tmp_path: Path, capsys) -> None:
+    away = changed(tmp_path / "away", noisy)
+    asked = f"spectra {away.source} {SHIPPED_BASE} --reference {SHIPPED_BASE} --matrices q --k 4 --null 2"
+    assert cli.main([*asked.split(), "--out", str(tmp_path / "page"), "--nulls", "gaussian"]) == 0
+    said = capsys.readouterr().out
+    assert f"angles to {SHIPPED_BASE}" in said
+    assert "start" in said
+    page = (tmp_path / "page/index.html").read_text()
+    assert f"seen from {SHIPPED_BASE}" in page
+    missing = [*asked.replace("--reference " + str(SHIPPED_BASE), "--reference /nowhere").split()]
+    assert cli.main(missing) == 2
+
+
+def test_every_singular_value_has_its_null(base: Checkpoint, tmp_path: Path) -> None:
+    found = compare(base, changed(tmp_path / "noisy", noisy), FEW)
+    rows = found.values
+    assert (rows["null_low"] <= rows["null"]).all()
+    assert (rows["null"] <= rows["null_high"]).all()
+    inside = rows["after"].between(rows["null_low"] * 0.99, rows["null_high"] * 1.01)
+    assert inside.mean() > 0.9  # white noise is its own null
+    assert compare(base, base, FEW.model_copy(update={"draws": 0})).values["null"].isna().all()
