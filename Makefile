@@ -28,6 +28,8 @@ book: $(READY)   ## compute the fresh runs, execute the notebooks, render the bo
 	$(BIN)/rlheals report --profile $(PROFILE) --workers $(WORKERS) --out book/_generated
 	$(BIN)/rlheals notebook notebooks/01_sft_forgets.ipynb --profile $(PROFILE) --out book/_generated/01_sft_forgets.ipynb
 	$(BIN)/rlheals notebook notebooks/02_rl_heals.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/02_rl_heals.ipynb
+	$(BIN)/rlheals notebook notebooks/03_what_moves.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/03_what_moves.ipynb
+	$(BIN)/rlheals notebook notebooks/audit.ipynb --profile $(PROFILE) --out book/_generated/audit.ipynb
 	$(BIN)/jupyter-book build . -W -n --keep-going -q
 	@echo "the book: $(CURDIR)/_build/html/index.html"
 

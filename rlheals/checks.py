@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 GRADED_HANDS = 25
 SOURCES = Path("notebooks")
 COPIES = Path("tests/notebooks")
-CHAPTERS = ("01_sft_forgets.ipynb", "02_rl_heals.ipynb")
+CHAPTERS = ("01_sft_forgets.ipynb", "02_rl_heals.ipynb", "03_what_moves.ipynb", "audit.ipynb")
 TRIMMED = "checks_only.ipynb"
-NEED_NO_RUNS = ("exact", "shipped", "credit")
+NEED_NO_RUNS = ("exact", "shipped", "credit", "angles")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def shipped() -> Report:
     from rlheals import bands
 
     levels = bands.read().levels.values()
-    return _compared(
+    return compared(
         "shipped weights",
         bands.shipped_values(),
         {
@@ -137,7 +137,7 @@ def trained(chapter: HasFreshRuns) -> Report:
             ("fresh run: not compared; bands are for profile smoke from the shipped base (seed 0)",), True
         )
     levels = references.levels.values()
-    return _compared(
+    return compared(
         "fresh run",
         bands.trained_values(chapter.fresh.of_seed(0)),
         {
@@ -182,7 +182,7 @@ def recovery(chapter: HasFreshRL) -> Report:
         "KL to the start before the first step": (0.0, 1e-4),
         mean: (0.0, 1e-4),
     }
-    report = _compared("fresh run", found, accepted)
+    report = compared("fresh run", found, accepted)
     runs = log.drop_duplicates(["seed", "start", "run"])
     line = f"RL runs: {len(runs)}, updates each: {int(log['update'].max())}, starts: {sorted(set(runs['start']))}"
     return Report((line, *report.lines), report.ok)
@@ -192,7 +192,8 @@ def _names(levels: Any, kind: str) -> list[str]:
     return list(next(iter(getattr(level, kind) for level in levels)))
 
 
-def _compared(what: str, got: dict[str, float], accepted: dict[str, tuple[float, float]]) -> Report:
+def compared(what: str, got: dict[str, float], accepted: dict[str, tuple[float, float]]) -> Report:
+    """A line per value: inside what is accepted, or outside with the value."""
     if set(got) != set(accepted):
         odd = sorted(set(got) ^ set(accepted))[0]
         return Report((f"{what}: outside (bands and measurement do not agree on {odd!r})",), False)

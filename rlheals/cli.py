@@ -215,7 +215,7 @@ def study(
     json: Json = False,
 ) -> None:
     """Run a profile or variants over several base seeds. Without either: the claims' study, then all variants."""
-    from rlheals import commands
+    from rlheals import study_commands as commands
 
     own = None if seeds is None else parse_seeds(seeds)
     kinds = {"--variant": bool(variant), "--recovery": recovery, "--rotation": rotation}

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
@@ -17,25 +16,34 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from rlheals import evaluate, pages, record, recovery, rl, rotation, sft, spectra, spectra_report, study
+from rlheals import (
+    claims_tables,
+    evaluate,
+    recovery,
+    recovery_claims,
+    rl,
+    rotation_claims,
+    sft,
+    spectra,
+    spectra_report,
+    study,
+)
 from rlheals.adopt import WEIGHTS, weights_hash
 from rlheals.atomic import fsync_file, fsync_folder, make_folder, told
 from rlheals.card import model_card
-from rlheals.claims import Claim, Judged, read_claims
+from rlheals.claims import Claim, ClaimsFile, Judged
 from rlheals.errors import BadInput
 from rlheals.places import project_root
-from rlheals.profiles import VARIANTS, Profile, load_profile, validated, variant
+from rlheals.profiles import Profile, validated
 from rlheals.recovery_chapter import recorded_recovery
-from rlheals.recovery_claims import judged, missing, read_recovery_claims
-from rlheals.rotation_chapter import recorded_peaks
+from rlheals.recovery_claims import read_recovery_claims
+from rlheals.rotation_chapter import recorded_rotation
 from rlheals.rotation_claims import read_rotation_claims
 from rlheals.runs import Run, RunSpec, digest_of
 from rlheals.spectra import SpectraSettings
 from rlheals.stage import Work
 from rlheals.store import Store, default_store
 from rlheals.tensors import Checkpoint
-
-VARIANT_SEEDS = 3
 
 
 def the_store() -> Store:
@@ -207,108 +215,6 @@ def run_unit(stage: str, file: Path) -> dict[str, Any]:
     return _described(run)
 
 
-def studies(
-    profile: str | None, variants: Sequence[str], changes: dict[str, Any]
-) -> list[tuple[Profile, int]]:
-    """The profiles to run, each with the number of decided seeds it is run for by default.
-
-    Nothing asked for: the study of `claims.yaml`, then every variant on its first seeds. "all" means every variant.
-    """
-    if profile is not None and variants:
-        raise BadInput("--profile and --variant: only one of the two is accepted")
-    plan, every = read_claims().study, len(read_claims().study.seeds)
-    if profile is not None:
-        return [(load_profile(profile, changes), every)]
-    names = list(VARIANTS) if not variants or "all" in variants else list(variants)
-    if changes:
-        raise BadInput("--set: accepted together with --profile only; a variant is what it is")
-    chosen = [(variant(name), VARIANT_SEEDS) for name in names]
-    if not variants:
-        chosen.insert(0, (load_profile(plan.profile, {"decodes": plan.decodes}), every))
-    return chosen
-
-
-def run_studies(
-    chosen: Sequence[tuple[Profile, int]], seeds: Sequence[int] | None, workers: int, folder: Path | None
-) -> list[dict[str, Any]]:
-    """Compute studies, and record each seed as soon as it is complete when a folder is given."""
-    store, decided = the_store(), read_claims().study.seeds
-    done = []
-    for profile, count in chosen:
-        own = tuple(seeds) if seeds is not None else decided[:count]
-        if folder is None:
-            study.compute(
-                [spec for seed in own for spec in study.plan(profile, seed, store).specs()], store, workers
-            )
-        else:
-            record.record(profile, own, store, folder, workers, _told)
-        place = None if folder is None else str(folder / profile.name)
-        done.append(
-            {"profile": profile.name, "seeds": list(own), "decodes": profile.decodes, "recorded": place}
-        )
-    return done
-
-
-def run_recovery(
-    profile: str | None,
-    changes: dict[str, Any],
-    seeds: Sequence[int] | None,
-    workers: int,
-    folder: Path | None,
-) -> list[dict[str, Any]]:
-    """RL from the ladder of a profile, unit by unit (an RL seed of a base seed, its controls), each recorded when done.
-
-    Nothing asked for: the study of chapter 02 in `claims.yaml`; first RL seeds of all bases, then the next, controls
-    last, so that a study that is cut short is short everywhere.
-    """
-    decided = read_recovery_claims().study
-    chosen = load_profile(profile or decided.profile, changes)
-    if not chosen.ladder.starts:
-        raise BadInput(f"profile {chosen.name}: ladder.starts is empty, so there is no RL in it")
-    store, own = the_store(), list(seeds) if seeds is not None else list(decided.seeds)
-    done = []
-    for unit in recovery.units(chosen):
-        if folder is None:
-            plans = [recovery.plan(chosen, seed, store, unit) for seed in own]
-            study.compute([spec for one in plans for spec in one.specs()], store, workers)
-        else:
-            record.record(chosen, own, store, folder, workers, _told, recovery.part(unit))
-        place = None if folder is None else str(folder / f"{chosen.name}-recovery")
-        done.append({"profile": chosen.name, "unit": str(unit), "seeds": own, "recorded": place})
-    return done
-
-
-def run_rotation(
-    profile: str | None,
-    changes: dict[str, Any],
-    seeds: Sequence[int] | None,
-    workers: int,
-    folder: Path | None,
-) -> list[dict[str, Any]]:
-    """Spectra and trajectories of a profile, base seed by base seed, each recorded when done.
-
-    Peaks are those of the recorded study of chapter 01. Nothing asked for: the study of chapter 03 in `claims.yaml`.
-    """
-    decided = read_rotation_claims().study
-    chosen = load_profile(profile or decided.profile, changes)
-    if not chosen.rotation.steps or not chosen.ladder.starts:
-        raise BadInput(f"profile {chosen.name}: rotation.steps or ladder.starts is empty, nothing to compare")
-    store, own = the_store(), list(seeds) if seeds is not None else list(decided.seeds)
-    known = project_root() / (folder or record.FOLDER)
-    peaks = recorded_peaks(chosen.name, own, known)
-    for seed in own:
-        if folder is None:
-            study.compute(rotation.plan(chosen, seed, store, peaks).specs(), store, workers)
-        else:
-            record.record(chosen, [seed], store, folder, workers, _told, rotation.part(peaks))
-    place = None if folder is None else str(folder / f"{chosen.name}-rotation")
-    return [{"profile": chosen.name, "seeds": own, "peaks": list(peaks.values()), "recorded": place}]
-
-
-def _told(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
 def find_notebook(name: str) -> Path:
     """The notebook of that path, or of that name in the project's `notebooks/`."""
     folder = project_root() / "notebooks"
@@ -325,25 +231,27 @@ def find_notebook(name: str) -> Path:
 def claims(results: Path) -> dict[str, Any]:
     """Every claim with its interval and verdict; both are null while the recorded study is not complete.
 
-    "recovery" holds those of chapter 2, with what is missing in words.
+    "recovery" and "rotation" hold those of chapters 2 and 3, with what is missing in words.
     """
     place = project_root() / results
-    found = pages.outcome(place)
-    later = read_recovery_claims()
-    tables, _ = recorded_recovery(later.study.profile, place)
-    lacking = ["nothing is recorded"] if tables is None else missing(tables, later)
-    found_later = [] if tables is None or lacking else judged(tables)
+    found = claims_tables.outcome(place)
     return {
         "study": found.claims.study.model_dump(mode="json"),
         "recorded_seeds": list(found.seeds),
         "missing_seeds": found.missing,
         "claims": _claim_rows(found.claims.claims, found.judged),
-        "recovery": {
-            "study": later.study.model_dump(mode="json"),
-            "missing": lacking,
-            "claims": _claim_rows(later.claims, found_later),
-        },
+        "recovery": _later(recovery_claims, read_recovery_claims(), recorded_recovery, place),
+        "rotation": _later(rotation_claims, read_rotation_claims(), recorded_rotation, place),
     }
+
+
+def _later(module: Any, claims: ClaimsFile, recorded: Callable[..., Any], place: Path) -> dict[str, Any]:
+    """Claims of a later chapter, whose module knows what is missing and how to judge."""
+    tables, _ = recorded(claims.study.profile, place)
+    lacking = ["nothing is recorded"] if tables is None else module.missing(tables, claims)
+    found = [] if tables is None or lacking else module.judged(tables)
+    study = claims.study.model_dump(mode="json")
+    return {"study": study, "missing": lacking, "claims": _claim_rows(claims.claims, found)}
 
 
 def _claim_rows(claims: Sequence[Claim], found: Sequence[Judged]) -> list[dict[str, Any]]:

@@ -102,3 +102,18 @@ def _html_table(table: Table) -> str:
     return (
         f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>'
     )
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Whole numbers as a short text.
+
+    >>> spans([1, 2, 3, 7]), spans([0]), spans([])
+    ('1-3, 7', '0', 'none')
+    """
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts) or "none"

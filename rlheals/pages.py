@@ -1,4 +1,4 @@
-"""The generated parts of the book and of the report: claims table, run facts, profiles, recorded study.
+"""The generated parts of the book and of the report: run facts, profiles, recorded study.
 
 Each function returns blocks (paragraphs and tables); `rlheals.markup` renders them. They hold no headings and no link
 targets, so that a snippet can be included on several pages.
@@ -7,138 +7,24 @@ targets, so that a snippet can be included on several pages.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from rlheals import record, replay
-from rlheals.chapters import SFTChapter, recorded_study
-from rlheals.claims import ClaimsFile, Judged, judge, read_claims
+from rlheals.chapters import SFTChapter
 from rlheals.errors import BadInput
 from rlheals.machine import Machine, this_machine
-from rlheals.markup import Block, Table
-from rlheals.places import project_root
+from rlheals.markup import Block, Table, spans
 from rlheals.profiles import PROFILES, VARIANTS
 from rlheals.record import Recorded
-from rlheals.recovery_chapter import recorded_recovery
-from rlheals.recovery_claims import complete, judged, missing, read_recovery_claims
 from rlheals.replay import Replay
 from rlheals.runs import library_versions
 
 README_BEGIN, README_END = "<!-- claims:begin -->", "<!-- claims:end -->"
 INTERNAL = {"name", "about", "evaluate.folder"}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The claims with what the recorded study says so far: verdicts once every decided seed is there."""
-
-    claims: ClaimsFile
-    seeds: tuple[int, ...]
-    decodes: int | None
-    judged: tuple[Judged, ...]
-
-    @property
-    def missing(self) -> list[int]:
-        """Base seeds that were decided on and are not recorded."""
-        return sorted(set(self.claims.study.seeds) - set(self.seeds))
-
-
-def outcome(results: Path) -> Outcome:
-    """Judge the claims on the recorded study of the profile that `claims.yaml` names."""
-    claims = read_claims()
-    tables, manifests = recorded_study(claims.study.profile, results)
-    if tables is None:
-        return Outcome(claims, (), None, ())
-    decodes = min(int(manifest.profile["decodes"]) for manifest in manifests)
-    complete = set(claims.study.seeds) <= set(tables.seeds) and decodes >= claims.study.decodes
-    return Outcome(claims, tuple(tables.seeds), decodes, tuple(judge(claims, tables)) if complete else ())
-
-
-def claims_table(result: Outcome) -> list[Block]:
-    """The claims: with interval and verdict, or with their margins only while there is nothing to judge them on."""
-    study, level = result.claims.study, f"{100 * result.claims.study.level:g} %"
-    if not result.judged:
-        rows = tuple(
-            (claim.sentence, claim.unit, f"{claim.margin:g}", spans(study.seeds), "no verdict yet")
-            for claim in result.claims.claims
-        )
-        return [_why_no_verdict(result), Table(("claim", "quantity", "margin", "seeds", "verdict"), rows)]
-    about = (
-        f"Profile `{study.profile}`, {result.decodes} decodes per checkpoint; {level} t intervals over base seeds. "
-        "A claim holds when its whole interval lies above the margin."
-    )
-    head = ("claim", f"estimate [{level} interval]", "margin", "seeds", "verdict")
-    return [Table(head, _judged_rows(result.judged)), about]
-
-
-def all_claims(results: Path) -> list[Block]:
-    """The claims of all chapters, as the front page and README show them."""
-    return [
-        "Supervised fine-tuning (chapter 1):",
-        *claims_table(outcome(results)),
-        "Reinforcement learning afterwards (chapter 2):",
-        *recovery_claims_table(results),
-    ]
-
-
-def recovery_claims_table(results: Path) -> list[Block]:
-    """The claims of chapter 02, with interval and verdict once everything that decides is recorded."""
-    claims = read_recovery_claims()
-    study, level = claims.study, f"{100 * claims.study.level:g} %"
-    tables, _ = recorded_recovery(study.profile, project_root() / results)
-    if tables is not None and complete(tables, claims):
-        about = (
-            f"Profile `{study.profile}`, {study.runs} RL seeds per start, {study.decodes} decodes; {level} t intervals "
-            "over base seeds. A claim holds when its whole interval lies above the margin."
-        )
-        head = ("claim", f"estimate [{level} interval]", "margin", "seeds", "verdict")
-        return [Table(head, _judged_rows(judged(tables))), about]
-    if tables is None:
-        why = "Nothing is recorded yet"
-    else:
-        lacking = missing(tables, claims)
-        why = f"The recorded study is not complete ({'; '.join(lacking[:5])}{'; ...' if len(lacking) > 5 else ''})"
-    rows = tuple(
-        (claim.sentence, claim.unit, f"{claim.margin:g}", spans(study.seeds), "no verdict yet")
-        for claim in claims.claims
-    )
-    said = (
-        f"{why}. The claims are decided on base seeds {spans(study.seeds)} with {study.runs} RL seeds and "
-        f"{study.decodes} decodes; no verdict is given before."
-    )
-    return [said, Table(("claim", "quantity", "margin", "seeds", "verdict"), rows)]
-
-
-def _judged_rows(found: Sequence[Judged]) -> tuple[tuple[str, ...], ...]:
-    return tuple(
-        (
-            one.claim.sentence,
-            f"{one.interval:.3f} {one.claim.unit}",
-            f"{one.claim.margin:g}",
-            spans(sorted(one.values)),
-            f"**{one.verdict}**",
-        )
-        for one in found
-    )
-
-
-def _why_no_verdict(result: Outcome) -> str:
-    study = result.claims.study
-    if not result.seeds:
-        return (
-            f"No recorded study of the profile `{study.profile}` is here, so there are no estimates and no verdicts. "
-            "These are the claims with the margins decided beforehand."
-        )
-    found = f"base seeds {spans(result.seeds)} with {result.decodes} decodes"
-    wanted = f"base seeds {spans(study.seeds)} with {study.decodes} decodes"
-    return (
-        f"The recorded study is not complete: the claims are decided on {wanted}, and {found} are recorded. "
-        "No verdict is given before."
-    )
 
 
 def run_facts(chapter: SFTChapter, machine: Machine | None = None) -> list[Block]:
@@ -280,18 +166,3 @@ def rewritten_readme(text: str, table: str) -> str:
     if README_END not in rest:
         raise BadInput(f"README: {README_END} stands before {README_BEGIN}")
     return f"{before}{README_BEGIN}\n{table.strip()}\n{README_END}{rest.split(README_END)[1]}"
-
-
-def spans(numbers: Sequence[int]) -> str:
-    """Whole numbers as a short text.
-
-    >>> spans([1, 2, 3, 7]), spans([0]), spans([])
-    ('1-3, 7', '0', 'none')
-    """
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts) or "none"

@@ -36,11 +36,15 @@ def claim_lines(found: dict[str, Any]) -> Iterable[str]:
     if found["missing_seeds"]:
         yield f"not all decided seeds are recorded (missing: {found['missing_seeds']}), so there is no verdict yet"
     yield from _claims(found["claims"])
-    later = found["recovery"]
-    yield ""
-    if later["missing"]:
-        yield f"chapter 2: not all that decides is recorded ({later['missing'][0]}, ...), so there is no verdict yet"
-    yield from _claims(later["claims"])
+    for number, name in ((2, "recovery"), (3, "rotation")):
+        later = found[name]
+        yield ""
+        if later["missing"]:
+            yield (
+                f"chapter {number}: not all that decides is recorded ({later['missing'][0]}, ...), so there is no "
+                "verdict yet"
+            )
+        yield from _claims(later["claims"])
 
 
 def _claims(rows: list[dict[str, Any]]) -> Iterable[str]:

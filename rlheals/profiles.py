@@ -76,7 +76,7 @@ class Profile(Settings):
             mine = {"starts": self.ladder.reader_starts, "runs": 1, "decodes": 1, "control_start": None}
             changes["ladder"] = self.ladder.model_copy(update=mine)
         alone = {"branches": (), "controls": (), "decodes": 1}
-        changes["rotation"] = self.rotation.model_copy(update=alone if recorded else {"decodes": 1})
+        changes["rotation"] = self.rotation.model_copy(update=alone)
         return self.model_copy(update=changes)
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlheals import chapters, figures, pages
+from rlheals import chapters, claims_tables, figures, pages
 from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.chapters import SFTChapter
 from rlheals.drawing import Drawn
@@ -104,7 +104,7 @@ def figure_files(drawn: Sequence[Figure]) -> dict[str, bytes | str]:
 def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
     """The generated parts that are paragraphs and tables, by the name of their snippet."""
     return {
-        "claims_table": pages.all_claims(results),
+        "claims_table": claims_tables.all_claims(results),
         "run_facts": pages.run_facts(chapter),
         "recorded": pages.recorded_page(results),
         "profiles": pages.profiles_table(),
@@ -157,7 +157,7 @@ def update_readme(readme: Path, results: Path) -> bool:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise BadInput(f"--readme {str(readme)!r}: {reason}") from None
-    table = to_markdown(pages.all_claims(project_root() / results))
+    table = to_markdown(claims_tables.all_claims(project_root() / results))
     new = pages.rewritten_readme(text, table)
     if new != text:
         atomic_write(readme, new)

@@ -17,6 +17,7 @@ import pandas as pd
 
 from rlheals import rl, sft, spectra, tables
 from rlheals.branches import BRANCHES
+from rlheals.errors import BadInput
 from rlheals.ladder import CONTROLS
 from rlheals.profiles import Profile
 from rlheals.recovery import rl_spec
@@ -107,6 +108,10 @@ def peak_of(accuracy: pd.Series) -> int:
     20
     """
     inner = accuracy.sort_index().iloc[1:-1]
+    if not len(inner):
+        raise BadInput(
+            f"a peak needs censuses at three SFT steps or more; there are {sorted(accuracy.index)}"
+        )
     return int(inner.idxmax())
 
 

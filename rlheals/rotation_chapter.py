@@ -81,7 +81,7 @@ def spectra(
     recorded, manifests = recorded_rotation(chosen.name, root / results)
     fresh_seeds = unrecorded_seeds(chosen, seeds, recorded.seeds if recorded is not None else ())
     place = store or default_store(root)
-    mine = chosen.for_reader(recorded is not None)
+    mine = chosen.for_reader(recorded=True)  # other rules are not tried for this chapter
     first = [sft_plan(mine, seed, place) for seed in fresh_seeds]
     compute([spec for one in first for spec in one.specs()], place, workers, quiet)
     peaks = peaks_of(tables.collect(first, place))

@@ -20,6 +20,8 @@ PART = 4
 """Angles of the leading quarter of all directions decide."""
 TRAJECTORY = ["branch", "start"]
 DELTAS = ("ood", "id", "angle", "excess", "kl")
+SCALES = ("size", "angle", "kl")
+"""On which plain SFT goes on and on, so that a place on them is a place along it."""
 
 
 def angles(
@@ -72,32 +74,47 @@ def points(tables: RotationTables, part: int = PART) -> pd.DataFrame:
     return table.reset_index()
 
 
-def matched(measured: pd.DataFrame) -> pd.DataFrame:
+def matched(measured: pd.DataFrame, by: str = "size") -> pd.DataFrame:
     """Every trajectory but plain SFT against plain SFT of the same base at the same |dW|: one row per trajectory.
 
-    measured: `points`. Columns seed, branch, start, n (its points within the sizes that plain SFT passes), then for
-    each of `DELTAS` the mean over these points of its value minus that of plain SFT, interpolated in log size; `size`
-    is the mean of log size minus the log size at which plain SFT has the same angle. Trajectories without such a
-    point are left out.
+    measured: `points`. Columns seed, branch, start, n (its points within the range that plain SFT passes), then for
+    each of `DELTAS` the mean over these points of its value minus that of plain SFT, interpolated. `by`: matched in
+    the logarithm of another column. Trajectories without a point in the range are left out.
     """
     rows = []
     for seed, group in measured.groupby("seed"):
-        line = group[(group["branch"] == SFT) & (group["size"] > 0)].sort_values("size")
+        line = group[(group["branch"] == SFT) & (group[by] > 0)].sort_values("step")
         if len(line) < 2:
             raise BadInput(f"base seed {seed}: plain SFT needs at least two checkpoints after the base")
-        at = np.log(line["size"].to_numpy())
-        others = group[(group["branch"] != SFT) & group["ood"].notna()]
-        others = others[others["size"].between(line["size"].iloc[0], line["size"].iloc[-1])]
+        at = np.maximum.accumulate(np.log(line[by].to_numpy()))
+        others = group[(group["branch"] != SFT) & group["ood"].notna() & (group[by] > 0)]
+        others = others[np.log(others[by]).between(at[0], at[-1])]
         for (branch, start), own in others.groupby(TRAJECTORY):
-            place = np.log(own["size"].to_numpy())
+            place = np.log(own[by].to_numpy())
             row = {"seed": seed, "branch": branch, "start": start, "n": len(own)}
             for name in DELTAS:
-                expected = np.interp(place, at, line[name].to_numpy())
-                row[name] = float(np.mean(own[name].to_numpy() - expected))
-            turned = np.maximum.accumulate(line["angle"].to_numpy())
-            row["size"] = float(np.mean(place - np.interp(own["angle"].to_numpy(), turned, at)))
+                row[name] = float(np.mean(own[name].to_numpy() - np.interp(place, at, line[name].to_numpy())))
             rows.append(row)
-    return pd.DataFrame(rows, columns=["seed", *TRAJECTORY, "n", *DELTAS, "size"])
+    return pd.DataFrame(rows, columns=["seed", *TRAJECTORY, "n", *DELTAS])
+
+
+def prediction_errors(measured: pd.DataFrame, scales: Sequence[str] = SCALES) -> pd.DataFrame:
+    """How far OOD accuracy of other trajectories lies from what plain SFT has at the same place on a scale.
+
+    Columns seed, scale, value: root mean square over trajectories, each counted by the mean over its points. Scale
+    "mean": predicted is plain SFT's mean accuracy whatever the place. The same trajectories for all scales.
+    """
+    rows = []
+    for seed, group in measured.groupby("seed"):
+        tables = {scale: matched(group, scale).set_index(TRAJECTORY)["ood"] for scale in scales}
+        common = pd.concat(tables, axis=1).dropna()
+        for scale in scales:
+            rows.append({"seed": seed, "scale": scale, "value": float((common[scale] ** 2).mean() ** 0.5)})
+        others = group[group["branch"] != SFT].groupby(TRAJECTORY)["ood"].mean()
+        level = group.loc[(group["branch"] == SFT) & (group["size"] > 0), "ood"].mean()
+        rest = others.reindex(common.index) - level
+        rows.append({"seed": seed, "scale": "mean", "value": float((rest**2).mean() ** 0.5)})
+    return pd.DataFrame(rows)
 
 
 def correlation(rows: pd.DataFrame, predictor: str, given: Sequence[str] = ()) -> float:
@@ -107,15 +124,7 @@ def correlation(rows: pd.DataFrame, predictor: str, given: Sequence[str] = ()) -
     where nothing is left.
     """
     table = rows[["ood", predictor, *given]].dropna().to_numpy(dtype=float)
-    if len(table) < len(given) + 4:
-        return float("nan")
-    fit = np.column_stack([np.ones(len(table)), table[:, 2:]])
-    left = table[:, :2] - fit @ np.linalg.lstsq(fit, table[:, :2], rcond=None)[0]
-    lengths = np.linalg.norm(left, axis=0)
-    whole = np.linalg.norm(table[:, :2] - table[:, :2].mean(axis=0), axis=0)
-    if (lengths <= 1e-9 * np.maximum(whole, 1e-300)).any():
-        return float("nan")
-    return float(left[:, 0] @ left[:, 1] / lengths.prod())
+    return float(_correlations(table, table[None, :, 0])[0])
 
 
 def permuted(
@@ -123,13 +132,23 @@ def permuted(
 ) -> np.ndarray:
     """Mean correlation over base seeds with OOD accuracies permuted among the trajectories of each: (draws,)."""
     random = np.random.default_rng([seed, 3])
-    groups = [group for _, group in rows.groupby("seed")]
-    found = np.empty(draws)
-    for draw in range(draws):
-        values = []
-        for group in groups:
-            order = random.permutation(len(group))
-            shuffled = group.assign(ood=group["ood"].to_numpy()[order])
-            values.append(correlation(shuffled, predictor, given))
-        found[draw] = np.nanmean(values) if np.isfinite(values).any() else np.nan
-    return found
+    found = []
+    for _, group in rows.groupby("seed"):
+        table = group[["ood", predictor, *given]].dropna().to_numpy(dtype=float)
+        found.append(_correlations(table, random.permuted(np.tile(table[:, 0], (draws, 1)), axis=1)))
+    judged = [values for values in found if np.isfinite(values).all()]
+    return np.mean(judged, axis=0) if judged else np.full(draws, np.nan)
+
+
+def _correlations(table: np.ndarray, accuracies: np.ndarray) -> np.ndarray:
+    """Of several versions of the accuracies (draws, n) with column 1 of table (n, 2 + given), given the others."""
+    n, columns = table.shape
+    if n < columns + 2:
+        return np.full(len(accuracies), np.nan)
+    fit = np.column_stack([np.ones(n), table[:, 2:]])
+    rest = np.eye(n) - fit @ np.linalg.pinv(fit)
+    predictor, left = rest @ table[:, 1], accuracies @ rest
+    spreads = np.std(table[:, 1]) * np.std(accuracies, axis=1) * n
+    lengths = np.linalg.norm(predictor) * np.linalg.norm(left, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(lengths > 1e-9 * spreads, left @ predictor / lengths, np.nan)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from lab_helpers import TINY, study_of
 
-from rlheals import pages, report, tables
+from rlheals import claims_tables, pages, report, tables
 from rlheals.card import model_card
 from rlheals.claims import judge, read_claims
 from rlheals.cli import main
@@ -27,6 +27,7 @@ from rlheals.pages import README_BEGIN, README_END
 from rlheals.profiles import PROFILES, load_profile
 from rlheals.record import MANIFEST, Recorded, RecordedRun, _sha256
 from rlheals.recovery_claims import read_recovery_claims
+from rlheals.rotation_claims import read_rotation_claims
 from rlheals.sources import code_hash
 from rlheals.tables import Tables, concat
 from rlheals.tasks.general_points import GeneralPoints
@@ -73,7 +74,7 @@ def test_without_a_recorded_study_claims_have_margins_and_no_numbers(made: Path)
         for line in text.splitlines()
         if line.startswith("| ") and "claim |" not in line and "---" not in line
     ]
-    claims = [*CLAIMS.claims, *read_recovery_claims().claims]
+    claims = [*CLAIMS.claims, *read_recovery_claims().claims, *read_rotation_claims().claims]
     assert "No recorded study" in text
     assert "Nothing is recorded yet" in text
     assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [one.sentence for one in claims]
@@ -223,7 +224,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_claims_table_shows_interval_margin_seeds_and_verdict(results: Path) -> None:
-    table = pages.claims_table(pages.outcome(results))[0]
+    table = claims_tables.claims_table(claims_tables.outcome(results))[0]
     assert isinstance(table, Table)
     judged = judge(CLAIMS, concat([lab_tables(seed) for seed in CLAIMS.study.seeds]))
     assert len({one.verdict for one in judged}) >= 2
@@ -246,7 +247,7 @@ def test_claims_table_shows_interval_margin_seeds_and_verdict(results: Path) -> 
 def test_an_incomplete_study_gives_no_verdict(
     seeds: tuple[int, ...], decodes: int, says: str, tmp_path: Path
 ) -> None:
-    blocks = pages.claims_table(pages.outcome(write_study(tmp_path, seeds, decodes)))
+    blocks = claims_tables.claims_table(claims_tables.outcome(write_study(tmp_path, seeds, decodes)))
     assert "not complete" in blocks[0]
     assert says in blocks[0]
     assert not re.search(r"\*\*|\[-?\d", to_markdown(blocks))
@@ -258,13 +259,13 @@ def test_a_damaged_study_is_refused(results: Path, tmp_path: Path) -> None:
     file = copy / "lab/seed-2/episodes.parquet"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(BadInput, match=r"seed-2.*episodes.parquet"):
-        pages.outcome(copy)
+        claims_tables.outcome(copy)
 
 
 def test_claims_command_agrees_with_the_table(results: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["claims", "--results", str(results), "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
-    table = to_markdown(pages.all_claims(results))
+    table = to_markdown(claims_tables.all_claims(results))
     assert found["missing_seeds"] == []
     for claim in found["claims"]:
         at = claim["interval"]
@@ -316,7 +317,7 @@ def test_readme_without_both_markers_is_refused(text: str) -> None:
 @pytest.mark.skipif(not (ROOT / "results/lab").is_dir(), reason="no recorded study is committed")
 def test_readme_agrees_with_the_recorded_study() -> None:
     text = (ROOT / "README.md").read_text()
-    table = to_markdown(pages.all_claims(ROOT / "results"))
+    table = to_markdown(claims_tables.all_claims(ROOT / "results"))
     assert pages.rewritten_readme(text, table) == text, "run: rlheals report --readme README.md"
 
 

@@ -1,0 +1,256 @@
+"""The spectra study: which runs belong to it, what is recorded, that the chapter can be drawn from it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from lab_helpers import files_of, one_line
+from small_study import CLIMB
+
+from rlheals import record, recovery, rotation, rotation_chapter, rotation_checks, rotation_figures, tables
+from rlheals import study as studies
+from rlheals.branches import BRANCHES, Rotation
+from rlheals.drawing import Drawn
+from rlheals.errors import BadInput
+from rlheals.profiles import load_profile
+from rlheals.rotation import RL, SFT, Point, RotationTables, pairs, peak_of, plan
+from rlheals.store import Store
+from rlheals.study import compute
+
+SPIN = CLIMB.model_copy(
+    update={
+        "name": "spin",
+        "evaluated": (0, 3, 5),
+        "rotation": Rotation(
+            steps=(0, 3, 5), branches=("lr-1e-3",), branch_steps=(3, 5), controls=("rejection",), draws=2, questions=4
+        ),
+    }
+)  # fmt: skip
+PEAKS = {2: 3, 3: 3}
+LAB = load_profile("lab")
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    root = tmp_path_factory.mktemp("spin")
+    store, lines = Store(root / "store"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CI", "true")
+        record.record(SPIN, [2, 3], store, root / "results", say=lines.append, part=rotation.part(PEAKS))
+    return SimpleNamespace(root=root, store=store, folder=root / "results/spin-rotation", lines=lines)
+
+
+# Which runs --------------------------------------------------------------------------------------------------------
+
+
+def test_runs_are_those_of_the_other_chapters_wherever_they_can_be(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made, other = plan(LAB, 1, store, {1: 20}), recovery.plan(LAB, 1, store, 0)
+    known = {store.key(spec) for spec in other.specs()}
+    assert {store.key(made.trained[RL, start]) for start in LAB.ladder.starts} <= known
+    controls = {store.key(spec) for spec in recovery.plan(LAB, 1, store, "controls").specs()}
+    for name in LAB.rotation.controls:
+        assert store.key(made.trained[name, 160]) in controls
+        mine = {store.key(spec) for (at, _), spec in made.censuses.items() if at.branch == name}
+        assert mine <= controls
+    asked = {at for at, _ in made.censuses if at.branch in (SFT, RL) and at.step > 0}
+    shared = {at for (at, _), spec in made.censuses.items() if store.key(spec) in known}
+    assert asked == shared
+    assert made.trained[SFT, -1] == studies.plan(LAB, 1, store).sft
+
+
+def test_a_branch_differs_from_sft_in_its_one_setting(tmp_path: Path) -> None:
+    made = plan(LAB, 1, Store(tmp_path), {1: 20})
+    plain = made.trained[SFT, -1]
+    for name, changes in BRANCHES.items():
+        branch = made.trained[name, -1]
+        differ = {key for key, value in branch.settings.items() if plain.settings[key] != value}
+        assert differ == set(changes)
+        assert (branch.inputs, branch.seed) == (plain.inputs, plain.seed)
+
+
+def test_inputs_stand_before_what_needs_them(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    seen: set[str] = set()
+    for spec in plan(LAB, 1, store, {1: 20}).specs():
+        assert set(spec.inputs.values()) <= seen
+        seen.add(store.key(spec))
+
+
+def test_pairs_seen_from_the_peak_start_where_rl_started_after_it() -> None:
+    for peak in (10, 40, 160, 640):
+        made = pairs(LAB, peak)
+        top = Point(SFT, -1, peak)
+        for name, pair in made.items():
+            kind, _, start = name.partition("-")
+            assert (pair.reference == top) == (kind in ("back", "on"))
+            if kind == "back":
+                assert int(start) > peak
+                assert pair.after == Point(RL, int(start), 80)
+                assert pair.before == Point(SFT, -1, int(start))
+            if kind == "on":
+                assert pair.after.step == 4 * pair.before.step
+        assert ("peak-middle" in made) == (peak < 160)
+
+
+def test_the_peak_is_inside_and_the_first_of_equals() -> None:
+    assert peak_of(pd.Series({0: 1.0, 20: 0.5, 10: 0.5, 40: 0.9})) == 10
+    with pytest.raises(BadInput, match="three SFT steps"):
+        peak_of(pd.Series({0: 1.0, 20: 0.5}))
+
+
+def test_a_reader_computes_no_branches() -> None:
+    mine = LAB.for_reader(recorded=True).rotation
+    assert (mine.branches, mine.controls, mine.decodes) == ((), (), 1)
+    assert mine.steps == LAB.rotation.steps
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rotation.branches": ["warm"]}, "'warm' is not one of"),
+        ({"rotation.controls": ["lr-1e-4"]}, "is not one of"),
+        ({"rotation.branches": ["lr-1e-4", "lr-1e-4"]}, "different names"),
+        ({"rotation.steps": [0, 7]}, "not one of sft.checkpoints"),
+        ({"rotation.draws": 1}, "rotation.draws"),
+    ],
+)
+def test_impossible_settings_are_one_line(changes: dict, said: str) -> None:
+    with pytest.raises(BadInput, match=said) as refused:
+        load_profile("lab", changes)
+    one_line(refused.value)
+
+
+# What is recorded --------------------------------------------------------------------------------------------------
+
+
+def test_a_recorded_study_is_read_as_it_was_written(recorded: SimpleNamespace) -> None:
+    assert recorded.lines == ["recorded spin-rotation seed 2", "recorded spin-rotation seed 3"]
+    whole, manifests = record.read(recorded.folder, RotationTables)
+    assert whole.seeds == [2, 3]
+    assert {run.stage for run in manifests[0].runs} >= {"sft", "rl", "evaluate", "spectra", "trajectory"}
+    before = files_of(recorded.folder)
+    record.record(SPIN, [3], recorded.store, recorded.root / "results", say=str, part=rotation.part(PEAKS))
+    assert files_of(recorded.folder) == before
+
+
+def test_every_point_has_a_place_a_behaviour_and_an_accuracy(recorded: SimpleNamespace) -> None:
+    mine = tables.read(recorded.folder / "seed-2", RotationTables)
+    keys = ["branch", "start", "step"]
+    points = [
+        set(map(tuple, frame[keys].astype(str).to_numpy()))
+        for frame in (mine.path, mine.behaviour, mine.accuracy)
+    ]
+    assert points[0] == points[1] == points[2]
+    wanted = {("sft", "-1", step) for step in "035"} | {("lr-1e-3", "-1", step) for step in "35"}
+    wanted |= {("rl", start, "1") for start in "35"} | {("rejection", "3", "1")}
+    assert points[0] == wanted
+    assert not mine.accuracy.duplicated([*keys, "decode", "split"]).any()
+    assert (mine.accuracy["first"] <= mine.accuracy["solved"]).all()
+    assert (mine.accuracy["hands"] == 3).all()
+
+
+def test_numbers_of_a_pair_are_those_of_its_run(recorded: SimpleNamespace) -> None:
+    made = plan(SPIN, 2, recorded.store, PEAKS)
+    spec = made.pairs["peak-end"]
+    run = recorded.store.load(recorded.store.key(spec)).path
+    raw = pd.read_parquet(run / "angles.parquet")
+    mine = tables.read(recorded.folder / "seed-2", RotationTables).angles
+    mine = mine[(mine["pair"] == "peak-end") & (mine["what"] == "gaussian")]
+    for _, row in mine.head(40).iterrows():
+        same = np.logical_and.reduce(
+            [raw[key] == row[key] for key in ("tensor", "head", "side", "end", "k", "what")]
+        )
+        drawn = np.rad2deg(raw.loc[same, "mean"])
+        assert len(drawn) == 2
+        assert row["mean"] == pytest.approx(drawn.mean(), rel=1e-5)
+        assert row["low"] <= row["mean"] <= row["high"]
+
+
+def test_a_damaged_table_is_named(recorded: SimpleNamespace, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "results/spin-rotation"
+    shutil.copytree(recorded.folder, copy)
+    file = copy / "seed-3/angles.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(BadInput, match=r"angles\.parquet is missing or has changed"):
+        record.read(copy, RotationTables)
+
+
+def test_peaks_come_from_the_recorded_study_of_chapter_one() -> None:
+    found = rotation_chapter.recorded_peaks("lab", [1, 5], Path("results").absolute())
+    assert set(found) == {1, 5}
+    assert all(10 <= peak <= 160 for peak in found.values())
+    with pytest.raises(BadInput, match="base seed 99 of lab is not in results/lab") as refused:
+        rotation_chapter.recorded_peaks("lab", [1, 99], Path("results").absolute())
+    one_line(refused.value)
+
+
+# The chapter -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_recorded", [True, False])
+def test_every_figure_is_drawn_with_and_without_a_recorded_study(
+    recorded: SimpleNamespace, tmp_path: Path, with_recorded: bool
+) -> None:
+    results = recorded.root / "results" if with_recorded else tmp_path
+    chapter = rotation_chapter.spectra(SPIN, [1], 1, results, recorded.store, quiet=True)
+    assert (chapter.recorded is not None) == with_recorded
+    names = set()
+    for figure in rotation_figures.ROTATION:
+        drawn = figure(chapter)
+        assert isinstance(drawn, Drawn)
+        assert drawn.svg.startswith(b"<?xml")
+        assert "base seed 1" in drawn.caption
+        assert ("There is no recorded study" in drawn.caption) != with_recorded
+        names.add(drawn.name)
+        assert figure(chapter).svg == drawn.svg
+    assert len(names) == len(rotation_figures.ROTATION)
+    assert rotation_checks.rotation(chapter).ok
+    assert chapter.judged() == []
+
+
+def test_a_recorded_seed_is_no_fresh_one(recorded: SimpleNamespace) -> None:
+    with pytest.raises(BadInput, match="base seed 2 is in the recorded study"):
+        rotation_chapter.spectra(SPIN, [2], 1, recorded.root / "results", recorded.store, quiet=True)
+
+
+def test_a_profile_without_steps_says_so() -> None:
+    with pytest.raises(BadInput, match=r"rotation\.steps or ladder\.starts is empty"):
+        rotation_chapter.spectra(CLIMB, [1])
+
+
+def test_checks_notice_what_breaks_a_law(recorded: SimpleNamespace) -> None:
+    whole, _ = record.read(recorded.folder, RotationTables)
+
+    def outside(**changes: pd.DataFrame) -> str:
+        frames = {field.name: getattr(whole, field.name) for field in fields(RotationTables)}
+        report = rotation_checks.rotation(SimpleNamespace(fresh=RotationTables(**{**frames, **changes})))
+        assert not report.ok
+        return "\n".join(line for line in report.lines if "outside" in line and "outside (" in line)
+
+    known = whole.behaviour
+    assert "negative divergences" in outside(behaviour=known.assign(kl=known["kl"] - 0.1))
+    sizes = whole.changes
+    wrong = sizes.assign(
+        change_norm=sizes["change_norm"].where(sizes["what"] != "turned", 2 * sizes["change_norm"])
+    )
+    assert "norms of nulls" in outside(changes=wrong)
+    assert "Weyl" in outside(values=whole.values.assign(after=whole.values["after"] + 100))
+    assert "0 to 90" in outside(angles=whole.angles.assign(mean=whole.angles["mean"] + 91))
+
+
+def test_a_study_stopped_and_started_again_computes_only_what_is_left(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    specs = plan(SPIN, 2, store, PEAKS).specs()
+    compute(specs[:3], store, quiet=True)
+    said: list[str] = []
+    for spec in specs[:4]:
+        studies.run_unit(spec, store, said.append)
+    assert [line.split(": ")[1].split(" ")[0] for line in said] == ["loaded"] * 3 + ["computing"]

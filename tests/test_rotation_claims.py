@@ -1,0 +1,210 @@
+"""Does OOD follow rotation: planted answers are found, and nothing is found where nothing is."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pandas as pd
+import pytest
+from lab_helpers import one_line
+
+from rlheals import rotation_claims as claims
+from rlheals import rotation_measures as measured
+from rlheals.errors import BadInput
+from rlheals.rotation import RL, SFT, RotationTables
+
+SIZES = np.geomspace(0.01, 0.3, 9)
+BRANCHES = [f"branch-{number}" for number in range(10)]
+
+
+def world(ood, seeds: int = 4, noise: float = 0.0, seed: int = 0) -> pd.DataFrame:
+    """Points of plain SFT and of ten branches that turn more or less at the same size; ood(size, angle, kl)."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for base in range(1, seeds + 1):
+        for branch in [SFT, *BRANCHES]:
+            turn, spread = (1.0, 1.0) if branch == SFT else random.uniform(0.8, 1.2, 2)
+            for step, size in enumerate(SIZES if branch == SFT else random.uniform(0.02, 0.2, 4)):
+                angle, kl = 50 * size * turn, 30 * size * spread
+                value = ood(size, angle, kl) + noise * random.normal()
+                place = {"seed": base, "branch": branch, "start": -1, "step": step}
+                rows.append({**place, "size": size, "angle": angle, "kl": kl, "ood": value})
+    frame = pd.DataFrame(rows)
+    return frame.assign(excess=frame["angle"] - 40 * frame["size"], id=0.9)
+
+
+def correlations(points: pd.DataFrame, predictor: str, given: tuple[str, ...] = ()) -> list[float]:
+    table = measured.matched(points)
+    return [measured.correlation(group, predictor, given) for _, group in table.groupby("seed")]
+
+
+def test_accuracy_that_follows_rotation_is_found_at_equal_size() -> None:
+    points = world(lambda size, angle, kl: 0.5 - 0.02 * angle)
+    assert correlations(points, "angle") == pytest.approx([-1] * 4, abs=0.02)
+    assert min(correlations(points, "angle", ("kl",))) < -0.95
+
+
+def test_accuracy_that_follows_size_alone_is_not_taken_for_rotation() -> None:
+    points = world(lambda size, angle, kl: 0.5 - np.log(size / 0.01) / 10, noise=0.01)
+    assert abs(np.mean(correlations(points, "angle"))) < 0.45
+    raw = points[points["branch"] == SFT]
+    assert raw["angle"].corr(raw["ood"]) < -0.8  # along time it looks like rotation all the same
+
+
+def test_a_rival_is_told_from_rotation() -> None:
+    points = world(lambda size, angle, kl: 0.5 - 0.03 * kl, noise=0.002)
+    assert correlations(points, "kl") == pytest.approx([-1] * 4, abs=0.1)
+    partial = correlations(points, "angle", ("kl",))
+    assert max(map(abs, partial)) < 0.8
+    found = measured.prediction_errors(points).groupby("scale")["value"].mean()
+    assert found["kl"] < 0.3 * min(found["size"], found["angle"])
+    assert found["mean"] > found["kl"]
+
+
+def test_a_trajectory_that_is_plain_sft_again_differs_in_nothing() -> None:
+    points = world(lambda size, angle, kl: 0.5 - 0.02 * angle)
+    line = points[points["branch"] == SFT]
+    table = measured.matched(pd.concat([line, line.assign(branch="again")]))
+    assert len(table) == 4
+    assert table[["ood", "angle", "excess", "kl", "id"]].abs().to_numpy().max() < 1e-12
+
+
+def test_matching_does_not_depend_on_the_order_of_points_or_on_units_of_size() -> None:
+    points = world(lambda size, angle, kl: 0.5 - 0.02 * angle, noise=0.01)
+    one = measured.matched(points)
+    shuffled = measured.matched(points.sample(frac=1, random_state=1))
+    pd.testing.assert_frame_equal(one, shuffled, check_exact=False, rtol=1e-9)
+    scaled = measured.matched(points.assign(size=7 * points["size"]))
+    pd.testing.assert_frame_equal(one, scaled, check_exact=False, rtol=1e-6)
+
+
+def test_points_beyond_the_reach_of_plain_sft_do_not_count() -> None:
+    points = world(lambda size, angle, kl: 0.5 - 0.02 * angle)
+    far = points[points["branch"] == BRANCHES[0]].assign(branch="far", size=5.0)
+    assert "far" not in set(measured.matched(pd.concat([points, far]))["branch"])
+    mixed = pd.concat([points, far.head(1).assign(branch=BRANCHES[1])])
+    pd.testing.assert_frame_equal(measured.matched(mixed), measured.matched(points))
+
+
+def test_partial_correlation_is_that_of_the_textbook() -> None:
+    random = np.random.default_rng(5)
+    x, y, z = random.normal(size=(3, 30))
+    x, y = x + z, y - z
+    frame = pd.DataFrame({"ood": y, "angle": x, "id": z})
+    r = np.corrcoef([x, y, z])
+    wanted = (r[0, 1] - r[0, 2] * r[1, 2]) / np.sqrt((1 - r[0, 2] ** 2) * (1 - r[1, 2] ** 2))
+    assert measured.correlation(frame, "angle", ("id",)) == pytest.approx(wanted)
+    assert measured.correlation(frame, "angle") == pytest.approx(r[0, 1])
+
+
+def test_too_few_or_constant_values_have_no_correlation() -> None:
+    frame = pd.DataFrame(
+        {"ood": [1.0, 2.0, 3.0, 5.0], "angle": [1.0, 2.0, 4.0, 3.0], "id": [1.0, 1.0, 1.0, 1.0]}
+    )
+    assert np.isfinite(measured.correlation(frame, "angle"))
+    assert np.isnan(measured.correlation(frame.head(3), "angle"))
+    assert np.isnan(measured.correlation(frame, "angle", ("id",)))
+    assert np.isnan(measured.correlation(frame.assign(angle=1.0), "angle"))
+
+
+def test_permuting_trajectories_gives_the_null_its_level() -> None:
+    hits = 0
+    for seed in range(60):
+        points = world(lambda size, angle, kl: 0.5 - np.log(size / 0.01) / 10, noise=0.02, seed=seed)
+        table = measured.matched(points)
+        found = np.mean([measured.correlation(group, "angle") for _, group in table.groupby("seed")])
+        low, high = np.quantile(measured.permuted(table, "angle", draws=300), [0.025, 0.975])
+        assert low < 0 < high
+        hits += not low <= found <= high
+    assert hits <= 9  # 3 expected of 60; more than 9 has a chance below 1 in 500
+
+
+# From tables ---------------------------------------------------------------------------------------------------------
+
+
+def spectra(
+    pairs: dict[str, dict[str, float]], values: dict[str, dict[str, float]] | None = None
+) -> RotationTables:
+    """Tables of one base seed with given angles (degrees) by pair and what, for k of every part."""
+    angles = [
+        {"seed": 1, "pair": pair, "what": what, "kind": kind, "head": head, "end": end, "k": 64 // part,
+         "rows": 64, "columns": 64, "side": side, "mean": angle if (kind, head, end) == ("q", -1, "top") else 77.0,
+         "low": angle, "high": angle}
+        for pair, levels in pairs.items() for what, angle in levels.items() for part in (16, 8, 4, 2)
+        for kind, head, end in (("q", -1, "top"), ("embed", -1, "top"), ("q", 0, "top"), ("q", -1, "bottom"))
+        for side in ("left", "right")
+    ]  # fmt: skip
+    changes = [
+        {"seed": 1, "pair": pair, "what": what, "kind": kind, "head": -1,
+         "value_change_mean": value if kind == "q" else 9.0}
+        for pair, levels in (values or {}).items() for what, value in levels.items() for kind in ("q", "embed")
+    ]  # fmt: skip
+    empty = {field.name: pd.DataFrame() for field in fields(RotationTables)}
+    columns = ["seed", "pair", "what", "kind", "head", "value_change_mean"]
+    return RotationTables(
+        **{**empty, "angles": pd.DataFrame(angles), "changes": pd.DataFrame(changes, columns=columns)}
+    )
+
+
+def test_angles_count_whole_matrices_of_the_blocks_at_their_top_only() -> None:
+    tables = spectra({"peak-end": {"change": 12.0, "gaussian": 8.0}})
+    for part in (16, 8, 4, 2):
+        assert claims.rotation_over_null(tables, "peak-end", part) == pytest.approx(0.5)
+
+
+def test_values_are_judged_against_the_limit_and_against_the_null() -> None:
+    tables = spectra({}, {"peak-end": {"change": 0.03, "gaussian": 0.04}})
+    assert claims.values_small(tables, "peak-end", 0.05) == pytest.approx(0.02)
+    assert claims.values_below_null(tables, "peak-end") == pytest.approx(0.25)
+
+
+def test_rl_that_turns_back_is_told_from_rl_that_does_not() -> None:
+    def tables(after: float) -> RotationTables:
+        return spectra(
+            {
+                "back-160": {"start": 4.0, "change": after, "gaussian": 4.2},
+                "back-320": {"start": 8.0, "change": 2 * after, "gaussian": 8.4},
+                "on-160": {"start": 4.0, "change": 6.0, "gaussian": 5.0},
+                "on-320": {"start": 8.0, "change": 12.0, "gaussian": 10.0},
+            }
+        )
+
+    both = [160, 320]
+    assert claims.rotates_back(tables(3.0), both) == pytest.approx(0.25)
+    assert claims.rotates_back(tables(4.2), both) == pytest.approx(-0.05)
+    assert claims.nearer_than_null(tables(4.2), both) == pytest.approx(0)
+    assert claims.nearer_than_null(tables(4.0), both) == pytest.approx(0.05)
+    assert claims.nearer_than_sft(tables(4.0), both) == pytest.approx(0.5)
+    assert np.isnan(claims.rotates_back(tables(4.0), [640]))
+
+
+def test_claims_of_the_file_are_read_and_their_estimators_exist() -> None:
+    found = claims.read_rotation_claims()
+    assert {claim.estimator for claim in found.claims} == set(claims.ESTIMATORS)
+    assert len({claim.id for claim in found.claims}) == len(found.claims)
+    assert min(found.study.seeds) > 0
+
+
+def test_no_verdict_while_a_seed_or_a_decode_is_missing() -> None:
+    found = claims.read_rotation_claims()
+    seeds = list(found.study.seeds)
+    accuracy = pd.DataFrame(
+        [{"seed": seed, "branch": SFT, "decode": decode} for seed in seeds for decode in range(2)]
+        + [{"seed": 1, "branch": RL, "decode": 5}]
+    )
+    empty = {field.name: pd.DataFrame({"seed": []}) for field in fields(RotationTables)}
+
+    def tables(rows: pd.DataFrame) -> RotationTables:
+        return RotationTables(**{**empty, "accuracy": rows, "peaks": rows[["seed"]].assign(peak=20)})
+
+    assert claims.missing(tables(accuracy), found) == []
+    assert claims.complete(tables(accuracy), found)
+    assert not claims.complete(None, found)
+    without = accuracy[~((accuracy["seed"] == 2) & (accuracy["decode"] == 1))]
+    assert claims.missing(tables(without), found) == ["base seed 2: 1 of 2 decodes"]
+    fewer = tables(accuracy[accuracy["seed"] != 3])
+    assert claims.missing(fewer, found) == ["base seed 3"]
+    with pytest.raises(BadInput, match="base seed 3") as refused:
+        claims.judged(fewer)
+    one_line(refused.value)
