@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 
 VLLM_READY := .venv-vllm/.ready
 
-.PHONY: book test test-vllm lint fast study references bench lock clean help
+.PHONY: book book-audit book-chapters test test-vllm lint fast study references bench lock clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
@@ -25,13 +25,19 @@ $(READY): pyproject.toml requirements.txt constraints.txt
 	touch $(READY)
 
 book: $(READY)   ## compute the fresh runs, execute the notebooks, render the book
+	$(MAKE) -j 2 book-audit book-chapters
+	$(BIN)/jupyter-book build . -W -n --keep-going -q
+	@echo "the book: $(CURDIR)/_build/html/index.html"
+
+# The audit needs no runs: it uses the core that is free while SFT is trained.
+book-audit: $(READY)
+	$(BIN)/rlheals notebook notebooks/audit.ipynb --profile $(PROFILE) --out book/_generated/audit.ipynb
+
+book-chapters: $(READY)
 	$(BIN)/rlheals report --profile $(PROFILE) --workers $(WORKERS) --out book/_generated
 	$(BIN)/rlheals notebook notebooks/01_sft_forgets.ipynb --profile $(PROFILE) --out book/_generated/01_sft_forgets.ipynb
 	$(BIN)/rlheals notebook notebooks/02_rl_heals.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/02_rl_heals.ipynb
 	$(BIN)/rlheals notebook notebooks/03_what_moves.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/03_what_moves.ipynb
-	$(BIN)/rlheals notebook notebooks/audit.ipynb --profile $(PROFILE) --out book/_generated/audit.ipynb
-	$(BIN)/jupyter-book build . -W -n --keep-going -q
-	@echo "the book: $(CURDIR)/_build/html/index.html"
 
 test: lint       ## style, types, tests, notebooks against their references
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -262,7 +262,9 @@ def make_trimmed(chapters: Sequence[Path], copy: Path) -> Path:
     book, *others = (nbformat.read(chapter, as_version=4) for chapter in chapters)
     cells = [cell for one in (book, *others) for cell in one.cells]
     book.cells = [cell for cell in cells if cell.metadata.get("name") in NEED_NO_RUNS]
-    setup = nbformat.v4.new_code_cell("from rlheals import checks", id="setup", metadata={"name": "setup"})
+    setup = nbformat.v4.new_code_cell(
+        "from rlheals import checks, rotation_checks", id="setup", metadata={"name": "setup"}
+    )
     book.cells.insert(0, setup)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / copy.name

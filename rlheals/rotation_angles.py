@@ -63,7 +63,7 @@ def dots(
         "markersize": 4,
         "linestyle": "none",
         "elinewidth": 1.2,
-        "label": label if recorded else "_",
+        "label": label,
     }
     errors = np.stack([table["value"] - table["low"], table["high"] - table["value"]])
     axis.errorbar(at, table["value"], yerr=np.clip(errors, 0, None), **cast(Any, look))
@@ -82,7 +82,7 @@ def by_size(chapter: RotationChapter) -> Drawn:
                 if not len(table):
                     continue
                 at = table["part"].map(places) + shift
-                dots(axis, at, table, color, study, NAMES[pair])
+                dots(axis, at, table, color, study, NAMES[pair] if study == study_of(chapter) else "_")
                 if unit == "degrees" and study == study_of(chapter):
                     axis.plot(at, null, "--", color=color, linewidth=0.9)
                 frames.append(table.assign(series=f"{pair}, {end}, {unit}", study=study, null=null))
@@ -115,7 +115,7 @@ def _by_part(tables: RotationTables, pair: str, end: str, unit: str) -> tuple[pd
             )
     if not rows:
         return pd.DataFrame(columns=["part"]), np.array([])
-    table = pd.concat(rows)
+    table = pd.concat(rows).dropna(subset=["value"])
     null = table.groupby("part")["null"].mean()
     shown = drawing.with_intervals(table, ["part"]).sort_values("part", ascending=False)
     return shown, null.loc[shown["part"]].to_numpy()
@@ -162,7 +162,7 @@ def _over_null(tables: RotationTables) -> pd.DataFrame:
     rows = rows[rows["k"] == part_of(rows[["rows", "columns"]].min(axis=1), PART)]
     rows = rows.astype({"kind": object, "what": object})
     found = rows.groupby(["seed", "kind", "layer", "head", "what"])["mean"].mean().unstack("what")
-    return (found[CHANGE] / found["gaussian"]).rename("value").reset_index()
+    return (found[CHANGE] / found["gaussian"]).rename("value").dropna().reset_index()
 
 
 def back(chapter: RotationChapter) -> Drawn:
@@ -180,7 +180,7 @@ def back(chapter: RotationChapter) -> Drawn:
                     continue
                 found = drawing.with_intervals(mine.rename(columns={column: "value"}), ["start"])
                 at = np.array([starts.index(start) for start in found["start"]]) + shift
-                dots(axis, at, found, color, study, label, marker)
+                dots(axis, at, found, color, study, label if study == study_of(chapter) else "_", marker)
                 frames.append(found.assign(series=f"{what}, {column}", study=study))
         axis.set_xticks(range(len(starts)), [f"{start:,}" for start in starts])
         axis.set_xlabel("start of RL (SFT step)")
@@ -188,10 +188,8 @@ def back(chapter: RotationChapter) -> Drawn:
     axes[0].set_ylim(bottom=0)
     axes[1].set_ylabel("change of that angle,\nas a share of the angle before")
     axes[1].axhline(0, color=GREY, linewidth=0.8)
-    if chapter.recorded is None:
-        for label, color, _ in BACK_LOOKS.values():
-            axes[0].plot([], [], "x", color=color, label=label)
-    axes[0].legend(fontsize=6)
+    if len(frames):
+        axes[0].legend(fontsize=6)
     note = (
         "Leading quarter of directions, means over the matrices of the blocks and both sides. Below 0: nearer to the "
         "peak than before. The right panel takes differences base by base. Crosses: fresh run."

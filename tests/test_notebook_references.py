@@ -20,9 +20,11 @@ COPIES = ROOT / "tests" / "notebooks"
 COMPARED = {
     "01_sft_forgets.ipynb": {"exact", "shipped", "trained"},
     "02_rl_heals.ipynb": {"credit", "recovery"},
+    "03_what_moves.ipynb": {"angles", "rotation"},
+    "audit.ipynb": {"audit"},
     TRIMMED: set(NEED_NO_RUNS),
 }
-PRINTED = {"exact", "credit"}
+PRINTED = {"exact", "credit", "audit"}
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,129 @@
+"""What becomes of the text weights of a small Mllama model when its file is loaded in ways that do not fit its names.
+
+Mllama is the architecture of Llama-3.2-11B-Vision. Nothing is downloaded and nothing is unpickled: the model is made
+here, saved as safetensors, and loaded again, with the installed transformers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+from rlheals.audit_spectra import SPREAD
+
+SHIFT = 1.0
+"""Added to every weight before it is saved, so that no fresh initialisation can pass for it."""
+TEXT: dict[str, Any] = {
+    "vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "intermediate_size": 24, "cross_attention_layers": [1], "max_position_embeddings": 32, "pad_token_id": 0,
+    "bos_token_id": 1, "eos_token_id": 2, "initializer_range": SPREAD,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+}  # fmt: skip
+VISION: dict[str, Any] = {
+    "hidden_size": 16, "num_hidden_layers": 1, "num_global_layers": 1, "attention_heads": 2, "intermediate_size": 16,
+    "vision_output_dim": 32, "image_size": 8, "patch_size": 4, "max_num_tiles": 1, "intermediate_layers_indices": [0],
+    "supported_aspect_ratios": [[1, 1]],
+}  # fmt: skip
+
+Tensors = Mapping[str, torch.Tensor]
+OWN, AUTO, MEMORY, STRICT_FALSE = (
+    "the class it was saved from",
+    "AutoModelForCausalLM",
+    "AutoModelForCausalLM, file with the names in memory",
+    "load_state_dict(strict=False) into the text model",
+)
+
+
+def routes(seed: int = 0) -> pd.DataFrame:
+    """Each way of loading, and what it leaves of the text weights.
+
+    Columns: route, tensors (of the text model), kept, left_at_random, redrawn (of these: differ between two loads),
+    spread (standard deviation of the matrices left at random about their mean; nan where there are none).
+    """
+    from transformers import (
+        AutoModelForCausalLM,
+        MllamaConfig,
+        MllamaForCausalLM,
+        MllamaForConditionalGeneration,
+    )
+    from transformers.models.mllama.configuration_mllama import MllamaTextConfig
+
+    with torch.random.fork_rng(devices=[]), _quiet(), tempfile.TemporaryDirectory() as scratch:
+        torch.manual_seed(seed)
+        model = MllamaForConditionalGeneration(MllamaConfig(text_config=TEXT, vision_config=VISION))
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(SHIFT)
+        saved, renamed = Path(scratch) / "saved", Path(scratch) / "renamed"
+        model.save_pretrained(saved)
+        model.config.save_pretrained(renamed)
+        save_file(
+            {name: one.contiguous() for name, one in model.state_dict().items()},
+            renamed / "model.safetensors",
+        )
+
+        def whole() -> Any:
+            return MllamaForConditionalGeneration.from_pretrained(saved, local_files_only=True)
+
+        def by_names() -> Any:
+            text = MllamaForCausalLM(MllamaTextConfig(**TEXT))
+            text.load_state_dict(load_file(saved / "model.safetensors"), strict=False)
+            return text
+
+        ways: dict[str, Callable[[], Any]] = {
+            OWN: whole,
+            AUTO: lambda: AutoModelForCausalLM.from_pretrained(saved, local_files_only=True),
+            MEMORY: lambda: AutoModelForCausalLM.from_pretrained(renamed, local_files_only=True),
+            STRICT_FALSE: by_names,
+        }
+        right = _text_weights(model.state_dict())
+        rows = [
+            {"route": name, **_compared(right, *(_text_weights(way().state_dict()) for _ in range(2)))}
+            for name, way in ways.items()
+        ]
+    return pd.DataFrame(rows)
+
+
+def _text_weights(weights: Tensors) -> dict[str, torch.Tensor]:
+    """The text model's tensors by their names in a plain text model, whatever the prefix they are under."""
+    found = {}
+    for name, tensor in weights.items():
+        if "vision" in name or "projector" in name:
+            continue
+        found[name.replace("language_model.", "").removeprefix("model.")] = tensor.detach()
+    return found
+
+
+def _compared(right: Tensors, first: Tensors, second: Tensors) -> dict[str, Any]:
+    lost = [name for name, tensor in right.items() if not torch.equal(first[name], tensor)]
+    matrices = [first[name].double().flatten() for name in lost if first[name].ndim == 2]
+    return {
+        "tensors": len(right),
+        "kept": len(right) - len(lost),
+        "left_at_random": len(lost),
+        "redrawn": sum(not torch.equal(first[name], second[name]) for name in lost),
+        "spread": float(torch.cat(matrices).std()) if matrices else float("nan"),
+    }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own reports and progress bars."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
