@@ -15,13 +15,14 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from rlheals import record, recovery, tables
+from rlheals import record, recovery, rotation, tables
 from rlheals.atomic import atomic_write
 from rlheals.errors import BadInput
 from rlheals.machine import this_machine
 from rlheals.profiles import Profile, validated
 from rlheals.record import Recorded
 from rlheals.recovery import MAIN, Cell, RecoveryTables
+from rlheals.rotation import SFT, RotationTables
 from rlheals.runs import RunSpec
 from rlheals.sources import code_hash
 from rlheals.store import Store
@@ -29,7 +30,8 @@ from rlheals.study import Plan, compute, plan
 from rlheals.tables import Tables
 
 FILE = "replays.json"
-RL_SUFFIX = recovery.part(0).suffix
+RL_SUFFIX, SPECTRA_SUFFIX = recovery.part(0).suffix, rotation.part({}).suffix
+SLICE_PAIR = "peak-end"
 OF_THE_MACHINE = ("seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb")
 
 
@@ -62,11 +64,13 @@ def replay(
     """Compute a slice of a recorded seed anew; note it in `replays.json` when all values agree.
 
     Of an SFT study: base, SFT and two censuses. Of an RL study: these and the first RL run from the start in the
-    middle of its ladder, with a census before and after.
+    middle of its ladder, with a census before and after. Of a spectra study: base, SFT, the trajectory of SFT and the
+    pair from its peak to its end. Stages that the slice has no run of are not noted.
 
     Raises BadInput when a value differs (another processor may change last bits and with them a few answers).
     """
-    cut = _of_rl if folder.name.endswith(RL_SUFFIX) else _of_sft
+    kinds = {RL_SUFFIX: _of_rl, SPECTRA_SUFFIX: _of_spectra}
+    cut = next((one for suffix, one in kinds.items() if folder.name.endswith(suffix)), _of_sft)
     place = folder / f"seed-{seed}{'-run-0' if cut is _of_rl else ''}"
     manifest = record.read_manifest(place)
     chosen = cut(place, validated(Profile, manifest.profile, f"results {folder.name}: profile"), seed, store)
@@ -78,7 +82,11 @@ def replay(
         steps=chosen.steps,
         compared=compared,
         made_by=manifest.code(),
-        replayed_by={stage: code_hash(f"rlheals.{stage}") for stage in manifest.code()},
+        replayed_by={
+            stage: code_hash(f"rlheals.{stage}")
+            for stage in manifest.code()
+            if stage in {spec.stage for spec in chosen.specs}
+        },
         machine=this_machine().model_dump(mode="json"),
     )
     known = [one for one in read(folder.parent) if (one.study, one.seed) != (done.study, done.seed)]
@@ -127,6 +135,29 @@ def _of_rl(place: Path, profile: Profile, seed: int, store: Store) -> Slice:
         return found
 
     return Slice((start,), part.specs(), compared)
+
+
+def _of_spectra(place: Path, profile: Profile, seed: int, store: Store) -> Slice:
+    recorded = tables.read(place, RotationTables)
+    peak = int(recorded.peaks["peak"].iloc[0])
+    whole = rotation.plan(profile, seed, store, {seed: peak})
+    part = replace(
+        whole,
+        trained={(SFT, -1): whole.trained[SFT, -1]},
+        censuses={},
+        trajectories={(SFT, -1): whole.trajectories[SFT, -1]},
+        pairs={SLICE_PAIR: whole.pairs[SLICE_PAIR]},
+    )
+
+    def compared() -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+        again, found = rotation.collect([part], store), {}
+        for name in ("angles", "changes", "values", "curves", "heat", "path", "behaviour"):
+            before = getattr(recorded, name)
+            kept = before["pair"] == SLICE_PAIR if "pair" in before else before["branch"] == SFT
+            found[name] = (before[kept], getattr(again, name))
+        return found
+
+    return Slice((peak,), part.specs(), compared)
 
 
 def agree(slices: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> int:

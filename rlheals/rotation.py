@@ -266,6 +266,8 @@ def _of_plan(made: RotationPlan, store: Store) -> RotationTables:
     frames["peaks"].append(pd.DataFrame({"peak": [made.peak]}))
     joined = {
         name: _compact(pd.concat(parts, ignore_index=True).assign(seed=made.seed))
+        if parts
+        else pd.DataFrame()
         for name, parts in frames.items()
     }
     return RotationTables(**joined)

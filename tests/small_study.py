@@ -7,6 +7,7 @@ from pathlib import Path
 from conftest import TINY
 from lab_helpers import files_of
 
+from rlheals.branches import Rotation
 from rlheals.engines import Sampling
 from rlheals.evaluate import EvaluateSettings
 from rlheals.ladder import Ladder
@@ -43,6 +44,16 @@ CLIMB = SMALL.model_copy(
         "ladder": Ladder(
             starts=(3, 5), runs=2, decodes=2, control_start=3, controls=("rejection", "shuffled-reward"),
             late_starts=(5,), temperatures=(0.3,), rl=RL,
+        ),
+    }
+)  # fmt: skip
+
+SPIN = CLIMB.model_copy(
+    update={
+        "name": "spin",
+        "evaluated": (0, 3, 5),
+        "rotation": Rotation(
+            steps=(0, 3, 5), branches=("lr-1e-3",), branch_steps=(3, 5), controls=("rejection",), draws=2, questions=4
         ),
     }
 )  # fmt: skip

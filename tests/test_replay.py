@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from small_study import CLIMB, SMALL
+from small_study import CLIMB, SMALL, SPIN
 
-from rlheals import record, recovery, sources
+from rlheals import record, recovery, rotation, sources
 from rlheals import replay as replays
 from rlheals.errors import BadInput
 from rlheals.store import Store
@@ -126,6 +126,55 @@ def test_one_value_of_rl_that_differs_is_named(climbed, monkeypatch, tmp_path, t
     frame.to_parquet(file)
     with pytest.raises(BadInput, match=f"replay: {table}.{column} differs in 1 of"):
         replays.replay(results / "climb-recovery", 2, Store(tmp_path / "fresh"), **SILENT)
+    assert not (results / replays.FILE).exists()
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("turned")
+    record.record(SPIN, [2], Store(root / "store"), root / "results", **SILENT, part=rotation.part({2: 3}))
+    return root / "results"
+
+
+def test_spectra_are_replayed_from_peak_to_end_and_only_what_was_computed_is_noted(
+    turned, monkeypatch, tmp_path
+):
+    results = Path(shutil.copytree(turned, tmp_path / "results"))
+    monkeypatch.setenv("CI", "true")
+    change_code(monkeypatch, "spectra")
+    _, (manifest,) = record.read(results / "spin-rotation", rotation.RotationTables)
+    stale = replays.stale_stages(manifest, replays.read(results))
+    assert "spectra" in stale
+    store = Store(tmp_path / "fresh")
+    done = replays.replay(results / "spin-rotation", 2, store, **SILENT)
+    assert (done.study, done.steps) == ("spin-rotation", (3,))
+    assert set(done.replayed_by) == {"pretrain", "sft", "trajectory", "spectra"}
+    assert {"rl", "evaluate"} <= set(done.made_by)
+    left = replays.stale_stages(manifest, replays.read(results))
+    assert set(left) == set(stale) & {"rl", "evaluate"}
+    stages = [store.load(key).manifest.stage for key in store.ids()]
+    assert sorted(stages) == ["pretrain", "sft", "spectra", "trajectory"]
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "chosen"),
+    [
+        ("angles", "mean", "pair"),
+        ("values", "after", "pair"),
+        ("path", "angle", "branch"),
+        ("behaviour", "kl", "branch"),
+    ],
+)
+def test_one_value_of_spectra_that_differs_is_named(turned, monkeypatch, tmp_path, table, column, chosen):
+    results = Path(shutil.copytree(turned, tmp_path / "results"))
+    monkeypatch.setenv("CI", "true")
+    file = results / "spin-rotation" / "seed-2" / f"{table}.parquet"
+    frame = pd.read_parquet(file)
+    rows = frame[frame[chosen].astype(str) == {"pair": "peak-end", "branch": "sft"}[chosen]]
+    frame.loc[rows.index[-1], column] += 1
+    frame.to_parquet(file)
+    with pytest.raises(BadInput, match=f"replay: {table}.{column} differs in 1 of"):
+        replays.replay(results / "spin-rotation", 2, Store(tmp_path / "fresh"), **SILENT)
     assert not (results / replays.FILE).exists()
 
 

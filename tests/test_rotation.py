@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from lab_helpers import files_of, one_line
-from small_study import CLIMB
+from small_study import CLIMB, SPIN
 
 from rlheals import record, recovery, rotation, rotation_chapter, rotation_checks, rotation_figures, tables
 from rlheals import study as studies
-from rlheals.branches import BRANCHES, Rotation
+from rlheals.branches import BRANCHES
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
@@ -22,15 +22,6 @@ from rlheals.rotation import RL, SFT, Point, RotationTables, pairs, peak_of, pla
 from rlheals.store import Store
 from rlheals.study import compute
 
-SPIN = CLIMB.model_copy(
-    update={
-        "name": "spin",
-        "evaluated": (0, 3, 5),
-        "rotation": Rotation(
-            steps=(0, 3, 5), branches=("lr-1e-3",), branch_steps=(3, 5), controls=("rejection",), draws=2, questions=4
-        ),
-    }
-)  # fmt: skip
 PEAKS = {2: 3, 3: 3}
 LAB = load_profile("lab")
 
