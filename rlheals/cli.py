@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from rlheals.errors import BadInput
-from rlheals.printed import claim_lines, show_facts, show_summary, spectra_lines
+from rlheals.printed import claim_lines, edit_lines, show_facts, show_summary, spectra_lines
 from rlheals.terminal import guarded, parse_seeds, parse_settings, read_answer, show
 
 app = typer.Typer(
@@ -344,7 +344,7 @@ def spectra(
     json: Json = False,
 ) -> None:
     """Singular values and directions of two checkpoints beside null models; with --out tables, figures and a page."""
-    from rlheals import commands
+    from rlheals import checkpoint_commands
 
     asked = {
         "ks": None if k is None else k.split(","),
@@ -355,8 +355,30 @@ def spectra(
         "key_value_heads": key_value_heads,
         "unrelated": unrelated,
     }
-    found = commands.compare_checkpoints(before, after, asked, out, cache, reference)
+    found = checkpoint_commands.compare_checkpoints(before, after, asked, out, cache, reference)
     show(found, lambda: spectra_lines(found), json)
+
+
+@app.command(
+    epilog="Example: rlheals edit peak/ end/ --edit 'directions(top=20%)' --where 'layers=0-3' --out back"
+)
+def edit(
+    base: Annotated[str, typer.Argument(help="What is put back: a .safetensors file, a folder or a hub id.")],
+    target: Annotated[str, typer.Argument(help="What is edited: another checkpoint of the same model.")],
+    edit: Annotated[
+        str, typer.Option("--edit", help="E.g. 'values(all)', 'triples(top=8)', 'noise() like rollback()'.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="A new folder for the edited checkpoint.")],
+    where: Annotated[
+        str, typer.Option("--where", help="E.g. 'attention layers=0-3', 'everything'; the blocks by default.")
+    ] = "blocks",
+    json: Json = False,
+) -> None:
+    """Put singular values, directions or subspaces of one checkpoint back into another, and say what that changed."""
+    from rlheals import checkpoint_commands
+
+    made = checkpoint_commands.edit_checkpoint(base, target, edit, where, out)
+    show(made, lambda: edit_lines(made), json)
 
 
 @app.command(epilog="Example: rlheals claims --json")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -24,15 +22,13 @@ from rlheals import (
     rl,
     rotation_claims,
     sft,
-    spectra,
-    spectra_report,
     study,
 )
 from rlheals.adopt import WEIGHTS, weights_hash
-from rlheals.atomic import fsync_file, fsync_folder, make_folder, told
 from rlheals.card import model_card
 from rlheals.claims import Claim, ClaimsFile, Judged
 from rlheals.errors import BadInput
+from rlheals.outputs import refuse_used, whole
 from rlheals.places import project_root
 from rlheals.profiles import Profile, validated
 from rlheals.recovery_chapter import recorded_recovery
@@ -40,10 +36,8 @@ from rlheals.recovery_claims import read_recovery_claims
 from rlheals.rotation_chapter import recorded_rotation
 from rlheals.rotation_claims import read_rotation_claims
 from rlheals.runs import Run, RunSpec, digest_of
-from rlheals.spectra import SpectraSettings
 from rlheals.stage import Work
 from rlheals.store import Store, default_store
-from rlheals.tensors import Checkpoint
 
 
 def the_store() -> Store:
@@ -56,12 +50,12 @@ def pretrain(profile: Profile, seed: int, out: Path | None) -> dict[str, Any]:
     store = the_store()
     spec = RunSpec(stage="pretrain", settings=profile.pretrain.model_dump(mode="json"), seed=seed)
     if out is not None:
-        _refuse_used(out)
+        refuse_used(out)
     (run,) = study.compute([spec], store)
     history = json.loads(run.file("ability.json").read_text(encoding="utf-8"))
     digest = digest_of(run.path / "base" / WEIGHTS).sha256
     if out is not None:
-        with _whole(out) as folder:
+        with whole(out) as folder:
             shutil.copytree(run.path / "base", folder, dirs_exist_ok=True)
             shutil.copy(run.file("ability.json"), folder)
             (folder / "README.md").write_text(model_card(folder, profile.pretrain, seed), encoding="utf-8")
@@ -109,7 +103,7 @@ def evaluate_step(
 ) -> dict[str, Any]:
     """The census of one checkpoint of a base seed's SFT; what it needs is made first."""
     if out is not None:
-        _refuse_used(out)
+        refuse_used(out)
     _refuse_unknown_step("--step", step, profile)
     store = the_store()
     chosen = study.plan(profile, seed, store)
@@ -122,7 +116,7 @@ def evaluate_step(
     )
     *_, run = study.compute([chosen.base, chosen.sft, census], store)
     if out is not None:
-        with _whole(out) as folder:
+        with whole(out) as folder:
             for name in run.manifest.files:
                 shutil.copy(run.file(name), folder)
     return {**_described(run), "summary": json.loads(run.file("summary.json").read_text(encoding="utf-8"))}
@@ -135,7 +129,7 @@ def evaluate_folder(
     if not folder.is_dir():
         raise BadInput(f"--folder {str(folder)!r}: no such folder")
     if out is not None:
-        _refuse_used(out)
+        refuse_used(out)
     place = folder.resolve()
     settings = _census_settings(profile, place.name, changes).model_dump(mode="json")
     with (
@@ -154,56 +148,9 @@ def evaluate_folder(
         stage.run(Work(made, parts, settings, seed, {"model": place.parent}, tick))
         summary = json.loads((made / "summary.json").read_text(encoding="utf-8"))
         if out is not None:
-            with _whole(out) as target:
+            with whole(out) as target:
                 shutil.copytree(made, target, dirs_exist_ok=True)
     return {"folder": str(folder), "out": None if out is None else str(out), "summary": summary}
-
-
-def compare_checkpoints(
-    before: str,
-    after: str,
-    asked: dict[str, Any],
-    out: Path | None,
-    cache: Path | None = None,
-    reference: str | None = None,
-) -> dict[str, Any]:
-    """Spectra of two checkpoints; with `out` tables, figures and a page are written there.
-
-    cache: folder that keeps the decompositions of the first (or of the reference), for the next comparison with it;
-    reference: a third checkpoint from which both are seen.
-    """
-    given = {name: value for name, value in asked.items() if value is not None}
-    settings = validated(SpectraSettings, given, "spectra")
-    if out is not None:
-        _refuse_used(out)
-    with tqdm(desc="spectra", disable=None, leave=False, dynamic_ncols=True) as bar:
-
-        def tick(done: int, total: int, unit: str) -> None:
-            bar.total, bar.unit = total, unit
-            bar.update(done - bar.n)
-
-        pair = Checkpoint(before), Checkpoint(after)
-        bases = None if cache is None else spectra.Bases(cache)
-        third = None if reference is None else Checkpoint(reference)
-        found = spectra.compare(*pair, settings, tick, "spectra", bases, third)
-    if out is not None:
-        with _whole(out) as folder:
-            spectra_report.write(found, settings, before, after, folder, reference)
-    angles = spectra.summary(found, [spectra.START, *(name for name in settings.nulls if settings.draws)])
-    change = found.matrices[(found.matrices["what"] == spectra.CHANGE) & (found.matrices["head"] == -1)]
-    sizes = change.groupby("kind", sort=False)[["relative_change", "value_change_mean"]].mean()
-    return {
-        "before": before,
-        "after": after,
-        "reference": reference,
-        "angles": json.loads(angles.to_json(orient="records")),
-        "relative_change": {
-            str(kind): {"size": float(row.iloc[0]), "values": float(row.iloc[1])}
-            for kind, row in sizes.iterrows()
-        },
-        "out": None if out is None else str(out),
-        "page": None if out is None else str(out / spectra_report.PAGE),
-    }
 
 
 def run_unit(stage: str, file: Path) -> dict[str, Any]:
@@ -297,30 +244,3 @@ def _described(run: Run) -> dict[str, Any]:
         "path": str(run.path),
         "seconds": manifest.seconds,
     }
-
-
-def _refuse_used(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"--out {str(out)!r}: is there already; accepted: a new or an empty folder")
-
-
-@contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when the block has ended well; else nothing is left."""
-    target = out.absolute()
-    with told(f"write {target.name}", target.parent):
-        make_folder(target.parent)
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-        try:
-            yield aside
-            aside.chmod(0o755)
-            _sync(aside)
-            os.replace(aside, target)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    for file in folder.rglob("*"):
-        (fsync_folder if file.is_dir() else fsync_file)(file)
-    fsync_folder(folder)

@@ -69,3 +69,15 @@ def spectra_lines(found: dict[str, Any]) -> Iterable[str]:
         yield f"{kind:6} |dW|/|W| {size['size']:.3g}, singular values change by {size['values']:.3g} on average"
     if found["out"] is not None:
         yield f"page: {found['page']}"
+
+
+def edit_lines(found: dict[str, Any]) -> Iterable[str]:
+    """One line per edited tensor."""
+    yield f"{found['edit']} of {found['where']}"
+    yield f"{'change':>9} {'to base':>9} {'after':>9} {'degrees':>9} {'after':>9}  tensor"
+    for row in found["tensors"]:
+        sizes = (row["change"], row["distance_before"], row["distance_after"])
+        angles = ("-" if row[key] is None else f"{row[key]:.3f}" for key in ("angle_before", "angle_after"))
+        cells = [*(f"{size:.4g}" for size in sizes), *angles]
+        yield " ".join(f"{cell:>9}" for cell in cells) + f"  {row['tensor']}"
+    yield f"sizes are in units of the tensor before; written: {found['out']}"

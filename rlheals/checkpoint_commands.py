@@ -1,0 +1,127 @@
+"""What `rlheals spectra` and `rlheals edit` do with two checkpoints of anybody's."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from rlheals import edits, shards, spectra, spectra_report
+from rlheals.edit_text import parse
+from rlheals.linalg import decompose, principal_angles
+from rlheals.outputs import refuse_used, whole
+from rlheals.profiles import validated
+from rlheals.spectra import SpectraSettings, part_of
+from rlheals.tensors import Checkpoint
+from rlheals.where import Where
+
+BESIDE = ("*.json", "*.model", "*.txt", "*.jinja")
+"""What belongs to a model besides its weights: configuration and tokenizer."""
+
+
+def compare_checkpoints(
+    before: str,
+    after: str,
+    asked: dict[str, Any],
+    out: Path | None,
+    cache: Path | None = None,
+    reference: str | None = None,
+) -> dict[str, Any]:
+    """Spectra of two checkpoints; with `out` tables, figures and a page are written there.
+
+    cache: folder that keeps the decompositions of the first (or of the reference), for the next comparison with it;
+    reference: a third checkpoint from which both are seen.
+    """
+    given = {name: value for name, value in asked.items() if value is not None}
+    settings = validated(SpectraSettings, given, "spectra")
+    if out is not None:
+        refuse_used(out)
+    with tqdm(desc="spectra", disable=None, leave=False, dynamic_ncols=True) as bar:
+
+        def tick(done: int, total: int, unit: str) -> None:
+            bar.total, bar.unit = total, unit
+            bar.update(done - bar.n)
+
+        pair = Checkpoint(before), Checkpoint(after)
+        bases = None if cache is None else spectra.Bases(cache)
+        third = None if reference is None else Checkpoint(reference)
+        found = spectra.compare(*pair, settings, tick, "spectra", bases, third)
+    if out is not None:
+        with whole(out) as folder:
+            spectra_report.write(found, settings, before, after, folder, reference)
+    angles = spectra.summary(found, [spectra.START, *(name for name in settings.nulls if settings.draws)])
+    change = found.matrices[(found.matrices["what"] == spectra.CHANGE) & (found.matrices["head"] == -1)]
+    sizes = change.groupby("kind", sort=False)[["relative_change", "value_change_mean"]].mean()
+    return {
+        "before": before,
+        "after": after,
+        "reference": reference,
+        "angles": json.loads(angles.to_json(orient="records")),
+        "relative_change": {
+            str(kind): {"size": float(row.iloc[0]), "values": float(row.iloc[1])}
+            for kind, row in sizes.iterrows()
+        },
+        "out": None if out is None else str(out),
+        "page": None if out is None else str(out / spectra_report.PAGE),
+    }
+
+
+def edit_checkpoint(base: str, target: str, edit: str, where: str, out: Path) -> dict[str, Any]:
+    """The target with parts of the base put back, written into a new folder; one row per edited tensor.
+
+    Configuration and tokenizer are copied from the target's folder, so that the result can be loaded as a model.
+    """
+    chosen, at = parse(edit), Where.parse(where)
+    refuse_used(out)
+    first, second = Checkpoint(base), Checkpoint(target)
+    rows: list[dict[str, Any]] = []
+
+    def told() -> Iterator[tuple[str, torch.Tensor]]:
+        meant = at.places(second)
+        stream = edits.apply(first, second, chosen, at)
+        for name, tensor in tqdm(
+            stream, desc="edit", total=len(second.places), unit="tensor", disable=None, leave=False
+        ):
+            if name in meant:
+                rows.append(_row(name, first.tensor(name), second.tensor(name), tensor))
+            yield name, tensor
+
+    with whole(out) as folder:
+        files = shards.write(told(), folder)
+        source = Path(target)
+        for pattern in BESIDE if source.is_dir() else ():
+            for file in sorted(source.glob(pattern)):
+                if file.name != shards.INDEX:
+                    shutil.copy(file, folder)
+        facts = {"base": base, "target": target, "edit": str(chosen), "where": str(at), "tensors": rows}
+        (folder / "edit.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return {**facts, "out": str(out), "files": files}
+
+
+def _row(name: str, base: torch.Tensor, before: torch.Tensor, after: torch.Tensor) -> dict[str, Any]:
+    """Sizes in units of the tensor before; mean angle (degrees) of the leading quarter to the base, then and now."""
+    b, t, e = (one.to(torch.float64) for one in (base, before, after))
+    size = float(t.norm()) or math.nan
+    row: dict[str, Any] = {
+        "tensor": name,
+        "change": float((e - t).norm()) / size,
+        "distance_before": float((b - t).norm()) / size,
+        "distance_after": float((b - e).norm()) / size,
+        "angle_before": None,
+        "angle_after": None,
+    }
+    if t.ndim == 2:
+        k = int(part_of(min(t.shape), 4))
+        parts = [decompose(one) for one in (b, t, e)]
+        for key, other in (("angle_before", parts[1]), ("angle_after", parts[2])):
+            sides = [
+                principal_angles(parts[0].side(s)[:, :k], other.side(s)[:, :k]) for s in ("left", "right")
+            ]
+            row[key] = math.degrees(float(torch.stack(sides).mean()))
+    return row

@@ -1,0 +1,79 @@
+"""Rotations between singular subspaces, and matching of two decompositions: what edits of directions are made of."""
+
+from __future__ import annotations
+
+import torch
+
+from rlheals.errors import BadInput
+from rlheals.linalg import Decomposition
+from rlheals.nulls import haar
+
+DEGENERATE = 1e-8
+"""Values of b closer than this, relative to the largest, have no directions of their own, only a common subspace."""
+
+
+def matched(base: Decomposition, target: Decomposition) -> Decomposition:
+    """The triples of `base`, each at the place of the one of `target` that it overlaps most, with its sign.
+
+    The assignment with the largest sum of |u . u'| |v . v'|. Equal values have no directions of their own: within such
+    a block the basis nearest to the target's is taken (orthogonal Procrustes), which leaves the matrix as it is.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    overlap = (target.u.mT @ base.u).abs() * (target.v.mT @ base.v).abs()
+    _, order = linear_sum_assignment(overlap.cpu().numpy(), maximize=True)
+    places = torch.as_tensor(order, device=base.s.device)
+    u, s, v = base.u[:, places].clone(), base.s[places].clone(), base.v[:, places].clone()
+    for block in _blocks(s):
+        likeness = u[:, block].mT @ target.u[:, block] + v[:, block].mT @ target.v[:, block]
+        left, _, right = torch.linalg.svd(likeness)
+        u[:, block], v[:, block] = u[:, block] @ left @ right, v[:, block] @ left @ right
+    return Decomposition(u, s, v)
+
+
+def _blocks(s: torch.Tensor) -> list[torch.Tensor]:
+    """Indices of values that are equal, each value on its own otherwise; s in any order."""
+    order = torch.argsort(s, descending=True, stable=True)
+    cuts = (s[order][:-1] - s[order][1:] > DEGENERATE * s.max()).nonzero().flatten() + 1
+    return [block.sort().values for block in torch.tensor_split(order, cuts.cpu())]
+
+
+def planes(own: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Planes of the shortest rotation of span(own) onto span(other): (n, k) each with orthonormal columns.
+
+    Principal vectors a_i of own, unit vectors g_i orthogonal to all of own, and angles so that cos a_i + sin g_i span
+    other. Where the angle is 0, g_i is 0: there is nothing to turn.
+    """
+    x, cosines, yh = torch.linalg.svd(own.mT @ other)
+    a, b = own @ x, other @ yh.mT
+    rest = b - own @ (own.mT @ b)
+    sines = rest.norm(dim=0)
+    turning = sines > 1e-12
+    g = torch.where(turning, rest / sines.clamp(min=1e-300), 0.0)
+    return a, g, torch.where(turning, torch.atan2(sines, cosines), 0.0)
+
+
+def rotated(w: torch.Tensor, a: torch.Tensor, g: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+    """R w: R turns by angles in the planes (a_i, g_i) and is the identity elsewhere; it is never made as a matrix."""
+    along, across = a.mT @ w, g.mT @ w
+    cos, sin = (torch.cos(angles) - 1)[:, None], torch.sin(angles)[:, None]
+    return w + a @ (cos * along - sin * across) + g @ (sin * along + cos * across)
+
+
+def outside(own: torch.Tensor, count: int, key: str) -> torch.Tensor:
+    """`count` random orthonormal vectors (n, count), orthogonal to all columns of own (n, k); count <= n - k."""
+    n, k = own.shape
+    if count > n - k:
+        raise BadInput(f"edit: {count} directions outside of {k} in {n} dimensions do not exist")
+    drawn = haar(n, count, 1, key)[0].to(own.device) if count else own[:, :0]
+    return torch.linalg.qr(drawn - own @ (own.mT @ drawn))[0] if count else drawn
+
+
+def nearest_frame(basis: torch.Tensor) -> torch.Tensor:
+    """The orthonormal columns nearest to these (polar factor)."""
+    left, s, right = torch.linalg.svd(basis, full_matrices=False)
+    if s[-1] < 1e-9:
+        raise BadInput(
+            "edit: directions of the two checkpoints are at right angles; no way along the rotation"
+        )
+    return left @ right

@@ -1,0 +1,121 @@
+"""Where an edit is made: kinds of tensors, layers, attention heads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from rlheals.errors import BadInput
+from rlheals.tensors import KINDS, Checkpoint, Place
+
+NORMS = "norms"
+GROUPS: dict[str, tuple[str, ...]] = {
+    "blocks": ("q", "k", "v", "o", "gate", "up", "down"),
+    "attention": ("q", "k", "v", "o"),
+    "mlp": ("gate", "up", "down"),
+    "paper": ("q", "k", "v", "gate", "up", "down"),
+    "ends": ("embed", "head"),
+    "matrices": tuple(KINDS),
+    "everything": (*KINDS, NORMS),
+}
+"""Names for the usual choices; "paper" is what the paper's text names, "everything" includes norms and biases."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Tensors of some kinds, in some layers (None: all), in some of `of` attention heads (q, k, v, o only).
+
+    >>> str(Where.parse("paper layers=0-1,3"))
+    'kinds=q,k,v,gate,up,down layers=0,1,3'
+    """
+
+    kinds: tuple[str, ...] = GROUPS["blocks"]
+    layers: tuple[int, ...] | None = None
+    heads: tuple[int, ...] = ()
+    of: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Where:
+        """Words in any order: a group's name, `kinds=q,k`, `layers=0-3,7`, `heads=0,2/8`; BadInput otherwise."""
+        kinds = GROUPS["blocks"]
+        layers: tuple[int, ...] | None = None
+        heads: tuple[int, ...] = ()
+        of = 0
+        for word in text.split():
+            key, _, value = word.partition("=")
+            if word in GROUPS:
+                kinds = GROUPS[word]
+            elif key == "kinds":
+                kinds = tuple(value.split(","))
+            elif key == "layers":
+                layers = _numbers(value)
+            elif key == "heads" and (found := re.fullmatch(r"([\d,-]+)/(\d{1,4})", value)):
+                heads, of = _numbers(found[1]), int(found[2])
+            else:
+                groups = ", ".join(GROUPS)
+                raise BadInput(
+                    f"where {word!r:.60}: accepted are {groups}, kinds=q,k, layers=0-3,7, heads=0,2/8"
+                )
+        if unknown := [kind for kind in kinds if kind not in (*KINDS, NORMS)]:
+            raise BadInput(f"where: kind {unknown[0]!r:.40} is not one of {', '.join((*KINDS, NORMS))}")
+        if heads and (max(heads) >= of or not set(kinds) & set(GROUPS["attention"])):
+            raise BadInput(
+                f"where: heads {', '.join(map(str, heads))} of {of} of kinds {', '.join(kinds)}: no such heads"
+            )
+        return cls(kinds, layers, heads, of)
+
+    def __str__(self) -> str:
+        words = [f"kinds={','.join(self.kinds)}"]
+        if self.layers is not None:
+            words.append(f"layers={','.join(map(str, self.layers))}")
+        if self.heads:
+            words.append(f"heads={','.join(map(str, self.heads))}/{self.of}")
+        return " ".join(words)
+
+    def places(self, checkpoint: Checkpoint) -> dict[str, Place]:
+        """The tensors that are meant, by name; BadInput when there are none."""
+        chosen = {name: place for name, place in checkpoint.places.items() if self._means(place)}
+        if not chosen:
+            raise BadInput(f"where {str(self)!r}: checkpoint {checkpoint.source!r} has no such tensor")
+        return chosen
+
+    def _means(self, place: Place) -> bool:
+        kind = NORMS if len(place.shape) < 2 else place.kind
+        if kind not in self.kinds or (self.heads and kind not in GROUPS["attention"]):
+            return False
+        return self.layers is None or place.layer in self.layers
+
+    def within(
+        self,
+        place: Place,
+        b: torch.Tensor,
+        t: torch.Tensor,
+        edit: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        """The edited tensor: as a whole, or head by head (rows of q, k, v; columns of o)."""
+        if not self.heads:
+            return edit(b, t)
+        along = 1 if place.kind == "o" else 0
+        if t.shape[along] % self.of:
+            raise BadInput(f"{place.name}: {t.shape[along]} does not divide into {self.of} heads")
+        pieces = zip(b.chunk(self.of, along), t.chunk(self.of, along), strict=True)
+        made = [edit(one, other) if head in self.heads else other for head, (one, other) in enumerate(pieces)]
+        return torch.cat(made, along)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    found: set[int] = set()
+    for piece in text.split(","):
+        bounds = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", piece)
+        if bounds is None:
+            raise BadInput(f"where: {piece!r:.40} is not a number or a range such as 0-3")
+        found |= set(range(int(bounds[1]), int(bounds[2] or bounds[1]) + 1))
+    if not found:
+        raise BadInput(f"where: {text!r:.40} names nothing")
+    return tuple(sorted(found))
+
+
+BLOCKS = Where()
