@@ -21,7 +21,18 @@ from rlheals.profiles import Profile, validated
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.store import Run, RunSpec, Store, Workspace
 
-STAGES = ("adopt", "pretrain", "sft", "evaluate", "rl", "evaluate_vllm", "rl_vllm", "spectra", "trajectory")
+STAGES = (
+    "adopt",
+    "pretrain",
+    "sft",
+    "evaluate",
+    "rl",
+    "evaluate_vllm",
+    "rl_vllm",
+    "spectra",
+    "trajectory",
+    "edited",
+)
 
 
 @dataclass(frozen=True)
