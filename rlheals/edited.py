@@ -56,7 +56,7 @@ def run(work: Work) -> None:
         Checkpoint(work.inputs["base"] / settings.base),
         Checkpoint(work.inputs["target"] / settings.target),
     )
-    squares = dict.fromkeys(("target", "edit", "distance", "left"), 0.0)
+    squares = dict.fromkeys(("target_norm", "edit_norm", "distance", "left"), 0.0)
     where = Where.parse(settings.where)
     meant = where.places(target)
 
@@ -64,8 +64,8 @@ def run(work: Work) -> None:
         for name, made in edits.apply(base, target, parse(settings.edit), where):
             b, t = base.tensor(name).double(), target.tensor(name).double()
             if name in meant:
-                squares["target"] += float(t.square().sum())
-                squares["edit"] += float((made.double() - t).square().sum())
+                squares["target_norm"] += float(t.square().sum())
+                squares["edit_norm"] += float((made.double() - t).square().sum())
                 squares["distance"] += float((b - t).square().sum())
                 squares["left"] += float((b - made.double()).square().sum())
             yield name, made

@@ -18,6 +18,7 @@ from rlheals.pretrain import PretrainSettings
 from rlheals.rl import RLSettings
 from rlheals.settings import Int, Settings
 from rlheals.sft import SFTSettings
+from rlheals.swap_grid import RESTORE, SWAP, SwapGrid
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -53,6 +54,7 @@ class Profile(Settings):
     evaluate: EvaluateSettings = EvaluateSettings()
     ladder: Ladder = Ladder()
     rotation: Rotation = Rotation()
+    swaps: SwapGrid = SwapGrid()
     engine: Literal["hf", "vllm"] = Field(
         "hf",
         description="what plays episodes in censuses and in RL: transformers, or vLLM where it is installed",
@@ -77,6 +79,8 @@ class Profile(Settings):
             changes["ladder"] = self.ladder.model_copy(update=mine)
         alone = {"branches": (), "controls": (), "decodes": 1}
         changes["rotation"] = self.rotation.model_copy(update=alone)
+        few = {"restore": self.swaps.reader_restore, "swap": self.swaps.reader_swap, "decodes": 1}
+        changes["swaps"] = self.swaps.model_copy(update=few)
         return self.model_copy(update=changes)
 
     @model_validator(mode="after")
@@ -93,6 +97,8 @@ class Profile(Settings):
             "ladder.late_starts": self.ladder.late_starts,
             "rotation.steps": self.rotation.steps,
             "rotation.branch_steps": self.rotation.branch_steps,
+            "swaps.late": () if self.swaps.late is None else (self.swaps.late,),
+            "swaps.start": () if self.swaps.start is None else (self.swaps.start,),
             "ladder.control_start": (
                 () if self.ladder.control_start is None else (self.ladder.control_start,)
             ),
@@ -133,6 +139,22 @@ _LAB = Profile(
         controls=("rejection", "ood-rule"),
         decodes=2,
     ),
+    swaps=SwapGrid(
+        late=640,
+        start=160,
+        restore=RESTORE,
+        swap=SWAP,
+        reader_restore=(
+            "values(all) @ blocks",
+            "directions(all) @ blocks",
+            "rollback() @ blocks",
+            "noise() like directions(all) @ blocks",
+            "directions(top=20%) @ blocks",
+            "partial(top=20%) like directions(top=20%) @ blocks",
+        ),
+        reader_swap=("directions(all) @ blocks", "noise() like directions(all) @ blocks"),
+        decodes=2,
+    ),
 )
 
 _SMOKE = Profile(
@@ -151,6 +173,12 @@ _SMOKE = Profile(
         rl=RLSettings(checkpoints=(2,), episodes=32, group=4, slice_rows=16, loss_every=1, loss_examples=16),
     ),
     rotation=Rotation(steps=(0, 10, 30, 60), draws=2, questions=16),
+    swaps=SwapGrid(
+        late=60,
+        start=60,
+        reader_restore=("directions(all) @ blocks", "noise() like directions(all) @ blocks"),
+        reader_swap=("directions(all) @ blocks",),
+    ),
 )
 
 VARIANTS: dict[str, dict[str, Any]] = {

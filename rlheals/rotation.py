@@ -260,8 +260,8 @@ def _of_plan(made: RotationPlan, store: Store) -> RotationTables:
             frames[table].append(rows.drop(columns="folder").assign(**place, step=steps))
     for (point, decode), spec in made.censuses.items():
         episodes = pd.read_parquet(folder(spec) / "episodes.parquet")[["split", "solved_at"]]
-        solved = episodes["solved_at"].groupby(episodes["split"], observed=True)
-        counts = solved.agg(hands="size", solved=_solved, first=_solved_first).reset_index()
+        grouped = episodes["solved_at"].groupby(episodes["split"], observed=True)
+        counts = grouped.agg(hands="size", solved=solved, first=solved_first).reset_index()
         frames["accuracy"].append(counts.assign(**vars(point), decode=decode))
     frames["peaks"].append(pd.DataFrame({"peak": [made.peak]}))
     joined = {
@@ -273,11 +273,13 @@ def _of_plan(made: RotationPlan, store: Store) -> RotationTables:
     return RotationTables(**joined)
 
 
-def _solved(at: pd.Series) -> int:
+def solved(at: pd.Series) -> int:
+    """Hands solved within five attempts."""
     return int((at > 0).sum())
 
 
-def _solved_first(at: pd.Series) -> int:
+def solved_first(at: pd.Series) -> int:
+    """Hands solved in the first one."""
     return int((at == 1).sum())
 
 

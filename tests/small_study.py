@@ -16,6 +16,7 @@ from rlheals.profiles import Profile
 from rlheals.rl import RLSettings
 from rlheals.runs import MANIFEST
 from rlheals.sft import SFTSettings
+from rlheals.swap_grid import SwapGrid
 
 SMALL = Profile(
     name="small",
@@ -54,6 +55,18 @@ SPIN = CLIMB.model_copy(
         "evaluated": (0, 3, 5),
         "rotation": Rotation(
             steps=(0, 3, 5), branches=("lr-1e-3",), branch_steps=(3, 5), controls=("rejection",), draws=2, questions=4
+        ),
+    }
+)  # fmt: skip
+
+EDIT = SPIN.model_copy(
+    update={
+        "name": "edit",
+        "swaps": SwapGrid(
+            late=5, start=3, decodes=2,
+            restore=("values(all) @ blocks", "rollback() @ everything", "directions(top=20%) @ blocks"),
+            swap=("directions(all) @ blocks", "noise() like directions(all) @ blocks"),
+            reader_restore=("directions(all) @ blocks",), reader_swap=("directions(all) @ blocks",),
         ),
     }
 )  # fmt: skip

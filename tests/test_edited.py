@@ -55,7 +55,7 @@ def test_a_rollback_is_the_base_and_its_sizes_say_so(runs: Path, tmp_path: Path)
         torch.equal(made[name], tensor) for name, tensor in load_file(runs / "base/model.safetensors").items()
     )
     assert sizes["left"] == 0
-    assert sizes["edit"] == pytest.approx(sizes["distance"])
+    assert sizes["edit_norm"] == pytest.approx(sizes["distance"])
     assert sizes["kl_origin"] == 0
     assert sizes["kl_target"] > 0
     models.load(tmp_path / "out/model")
@@ -63,7 +63,7 @@ def test_a_rollback_is_the_base_and_its_sizes_say_so(runs: Path, tmp_path: Path)
 
 def test_an_edit_of_nothing_leaves_the_target_and_its_distance(runs: Path, tmp_path: Path) -> None:
     sizes = done(runs, tmp_path / "out", "directions(top=0)", "blocks")
-    assert sizes["edit"] == 0
+    assert sizes["edit_norm"] == 0
     assert sizes["left"] == pytest.approx(sizes["distance"])
     assert sizes["kl_target"] == 0
     assert sizes["kl_origin"] > 0

@@ -1,0 +1,102 @@
+"""Which edits chapter 04 makes: of which checkpoint, with which, where. Part of a profile, as text that can be changed.
+
+An entry is `EDIT @ WHERE`, such as `directions(top=20%) @ blocks layers=0`.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from rlheals.edit_text import parse
+from rlheals.errors import BadInput
+from rlheals.settings import Int, Settings
+from rlheals.where import Where
+
+
+class SwapGrid(Settings):
+    """Edits of a late SFT checkpoint with the peak ("restore"), and of an RL result with that checkpoint ("swap").
+
+    >>> SwapGrid().late is None
+    True
+    """
+
+    late: Int | None = Field(None, description="late SFT step that is edited; None: no edits in this profile")
+    start: Int | None = Field(None, description="SFT step from which the edited RL run started")
+    restore: tuple[str, ...] = Field(
+        (), description="edits of the late checkpoint with the peak: EDIT @ WHERE"
+    )
+    swap: tuple[str, ...] = Field(
+        (), description="edits of the RL result with the late checkpoint: EDIT @ WHERE"
+    )
+    reader_restore: tuple[str, ...] = Field((), description="those of a reader's fresh run")
+    reader_swap: tuple[str, ...] = Field((), description="those of a reader's fresh run")
+    decodes: Int = Field(1, ge=1, description="censuses of every edited model")
+
+    @field_validator("restore", "swap", "reader_restore", "reader_swap")
+    @classmethod
+    def _readable(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        spelled = tuple(entry_text(*read_entry(entry)) for entry in entries)
+        if len(set(spelled)) < len(spelled):
+            raise ValueError("an edit is there twice")
+        return spelled
+
+
+def read_entry(entry: str) -> tuple[str, str]:
+    """(edit, where) in their one spelling; BadInput when either cannot be read.
+
+    >>> read_entry("values(all) @ ends")
+    ('values(all)', 'kinds=embed,head')
+    """
+    edit, mark, where = entry.partition("@")
+    if not mark:
+        raise BadInput(f"edit {entry!r:.60}: accepted is EDIT @ WHERE, such as values(all) @ blocks")
+    return str(parse(edit)), str(Where.parse(where))
+
+
+def entry_text(edit: str, where: str) -> str:
+    """What `read_entry` reads back."""
+    return f"{edit} @ {where}"
+
+
+_SHARES = ("10%", "20%", "40%")
+_LAYERS = ("0", "0-1", "0-2", "1", "2", "3")
+RESTORE: tuple[str, ...] = (
+    *(f"{kind}(all) @ blocks" for kind in ("values", "left", "right", "directions")),
+    *(
+        f"{kind}(top={share}) @ blocks"
+        for kind in ("values", "directions", "triples", "subspace")
+        for share in _SHARES
+    ),
+    *(f"directions(bottom={share}) @ blocks" for share in ("20%", "40%")),
+    "rollback() @ blocks",
+    *(f"interpolate({alpha}) @ blocks" for alpha in (0.25, 0.5, 0.75)),
+    "values(all) like directions(all) @ blocks",
+    *(f"noise(seed={seed}) like directions(all) @ blocks" for seed in (0, 1)),
+    *(
+        f"{kind}(top={share}) like directions(top={share}) @ blocks"
+        for kind in ("partial", "random")
+        for share in _SHARES
+    ),
+    *(f"noise(seed={seed}) like directions(top=20%) @ blocks" for seed in (0, 1)),
+    "rollback() like directions(top=20%) @ blocks",
+    *(f"{edit} @ blocks layers={layers}" for layers in _LAYERS for edit in ("directions(all)", "rollback()")),
+    *(
+        f"{edit} @ {where}"
+        for where in ("matrices", "ends")
+        for edit in ("values(all)", "directions(all)", "rollback()")
+    ),
+    "released(top=32) @ blocks",
+)
+"""The lab's grid: kinds and shares, controls of equal size, layers, embeddings and head."""
+SWAP: tuple[str, ...] = (
+    "values(all) @ blocks",
+    "directions(all) @ blocks",
+    "directions(top=20%) @ blocks",
+    "triples(top=20%) @ blocks",
+    "subspace(top=20%) @ blocks",
+    "rollback() @ blocks",
+    "rollback() @ matrices",
+    "noise() like directions(all) @ blocks",
+    "noise() like directions(top=20%) @ blocks",
+    "values(all) like directions(all) @ blocks",
+)

@@ -1,0 +1,48 @@
+"""What chapter 04 measures: accuracies of edited checkpoints beside those of the checkpoints they are made of."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from rlheals.swaps import ANCHOR, SwapTables
+
+TARGETS = {"restore": ("late", "peak"), "swap": ("rl", "late")}
+"""Of each kind: the checkpoint that is edited, and the one it is edited with."""
+FAMILIES = {
+    "values": "values", "left": "left directions", "right": "right directions", "directions": "directions",
+    "triples": "triples", "subspace": "subspace", "rollback": "rollback", "interpolate": "interpolation",
+    "partial": "partial rollback", "random": "random directions", "noise": "noise", "released": "released edit",
+}  # fmt: skip
+CONTROLS = ("noise", "random")
+
+
+def accuracy(tables: SwapTables, split: str = "ood", measure: str = "solved") -> pd.DataFrame:
+    """Columns seed, kind, edit, where, value: share of hands solved (measure "first": in the first attempt)."""
+    rows = tables.effects
+    rows = rows[rows["split"].astype(str) == split].astype({"kind": object, "edit": object, "where": object})
+    sums = rows.groupby(["seed", "kind", "edit", "where"])[[measure, "hands"]].sum()
+    return (sums[measure] / sums["hands"]).rename("value").reset_index()
+
+
+def effects(tables: SwapTables, split: str = "ood") -> pd.DataFrame:
+    """One row per edited checkpoint: its accuracy, that of its target and of the other one, sizes of the edit.
+
+    Columns seed, kind, edit, where, family, value, target, other, effect (value - target), share (effect over the
+    distance from target to other), size (|edit| / |distance|), left (distance left over / distance), kl_target.
+    """
+    found = accuracy(tables, split)
+    anchors = found[found["kind"] == ANCHOR].set_index(["seed", "edit"])["value"]
+    table = found[found["kind"] != ANCHOR].copy()
+    for column, place in (("target", 0), ("other", 1)):
+        names = table["kind"].map(lambda kind, at=place: TARGETS[kind][at])
+        table[column] = anchors.reindex(pd.MultiIndex.from_arrays([table["seed"], names])).to_numpy()
+    sizes = tables.sizes.astype({"kind": object, "edit": object, "where": object})
+    sizes = sizes.set_index(["seed", "kind", "edit", "where"])
+    joined = table.join(sizes, on=["seed", "kind", "edit", "where"])
+    joined["family"] = joined["edit"].str.extract(r"^([a-z]+)", expand=False)
+    joined["effect"] = joined["value"] - joined["target"]
+    joined["share"] = joined["effect"] / (joined["other"] - joined["target"])
+    joined["size"] = joined["edit_norm"] / joined["distance"]
+    joined["left"] = joined["left"] / joined["distance"]
+    columns = ["seed", "kind", "edit", "where", "family", "value", "target", "other", "effect", "share"]
+    return joined[[*columns, "size", "left", "kl_origin", "kl_target"]]
