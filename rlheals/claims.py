@@ -80,6 +80,7 @@ class ClaimsFile(BaseModel):
     claims: tuple[Claim, ...]
     recovery: dict[str, Any] = Field({}, description="chapter 02, read by `recovery_claims.py`")
     rotation: dict[str, Any] = Field({}, description="chapter 03, read by `rotation_claims.py`")
+    swaps: dict[str, Any] = Field({}, description="chapter 04, read by `swaps_claims.py`")
 
     @model_validator(mode="after")
     def _ids_differ(self) -> ClaimsFile:

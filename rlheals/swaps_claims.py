@@ -1,0 +1,120 @@
+"""Estimators of chapter 04: each takes one base seed's effects and returns one number, so that "number > margin"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from rlheals import swaps_measures as measured
+from rlheals.claims import Claim, ClaimsFile, Judged, StudyPlan, judge, read_claims
+from rlheals.errors import BadInput
+from rlheals.profiles import validated
+from rlheals.swap_grid import entry_text, read_entry
+from rlheals.swaps import SwapTables
+
+
+def _row(rows: pd.DataFrame, kind: str, edit: str, where: str) -> pd.Series:
+    """The edit's row of `measured.effects`; a row of missing values when it is not there."""
+    wanted = read_entry(entry_text(edit, where))
+    found = rows[(rows["kind"] == kind) & (rows["edit"] == wanted[0]) & (rows["where"] == wanted[1])]
+    return found.iloc[0] if len(found) else pd.Series(dict.fromkeys(rows.columns, np.nan))
+
+
+def gained(rows: pd.DataFrame, kind: str, edit: str, where: str) -> float:
+    """Accuracy of the edited checkpoint minus that of its target."""
+    return float(_row(rows, kind, edit, where)["effect"])
+
+
+def lost(rows: pd.DataFrame, edit: str, where: str) -> float:
+    """Accuracy of RL's result minus that of the same edited."""
+    return -gained(rows, "swap", edit, where)
+
+
+def recovered(rows: pd.DataFrame, edit: str, where: str) -> float:
+    """Share of what lies between the late checkpoint and the peak."""
+    return float(_row(rows, "restore", edit, where)["share"])
+
+
+def no_effect(rows: pd.DataFrame, kind: str, edit: str, where: str, tolerance: float) -> float:
+    """Tolerance minus the size of the change of accuracy."""
+    return tolerance - abs(gained(rows, kind, edit, where))
+
+
+def over_control(rows: pd.DataFrame, kind: str, edit: str, control: str, where: str) -> float:
+    """Accuracy after an edit minus that after a control."""
+    return float(_row(rows, kind, edit, where)["value"] - _row(rows, kind, control, where)["value"])
+
+
+def alike(rows: pd.DataFrame, kind: str, edit: str, control: str, where: str, tolerance: float) -> float:
+    """Tolerance minus the size of the difference between two edits."""
+    return tolerance - abs(over_control(rows, kind, edit, control, where))
+
+
+def over_rollback_per_size(rows: pd.DataFrame, edit: str, where: str) -> float:
+    """Effect of an edit over its size minus that of the rollback over its own; sizes in units of the distance."""
+    one, other = (_row(rows, "restore", each, where) for each in (edit, "rollback()"))
+    return float(one["effect"] / one["size"] - other["effect"] / other["size"])
+
+
+ESTIMATORS: dict[str, Callable[..., float]] = {
+    function.__name__: function
+    for function in (gained, lost, recovered, no_effect, over_control, alike, over_rollback_per_size)
+}
+
+
+class SwapClaim(Claim):
+    """A claim of chapter 04."""
+
+    @classmethod
+    def estimators(cls) -> dict[str, Callable[..., float]]:
+        return ESTIMATORS
+
+
+class SwapFile(ClaimsFile):
+    """The part of `claims.yaml` about chapter 04."""
+
+    study: StudyPlan
+    claims: tuple[SwapClaim, ...]
+
+
+def read_swap_claims() -> SwapFile:
+    """The claims of chapter 04, validated; BadInput names the offending field."""
+    return validated(SwapFile, read_claims().swaps, "claims.yaml: swaps")
+
+
+def estimates(claim: Claim, tables: SwapTables) -> dict[int, float]:
+    """The claim's number for every base seed that has what it needs."""
+    rows, run = measured.effects(tables), ESTIMATORS[claim.estimator]
+    values = {seed: run(rows[rows["seed"] == seed], **claim.options) for seed in tables.seeds}
+    return {seed: value for seed, value in values.items() if np.isfinite(value)}
+
+
+def missing(tables: SwapTables, claims: SwapFile) -> list[str]:
+    """What is not recorded yet of what decides, in words."""
+    found = []
+    for seed in claims.study.seeds:
+        mine = tables.effects[tables.effects["seed"] == seed]
+        if seed not in tables.seeds:
+            found.append(f"base seed {seed}")
+        elif (decodes := mine["decode"].nunique()) < claims.study.decodes:
+            found.append(f"base seed {seed}: {decodes} of {claims.study.decodes} decodes")
+    for claim in claims.claims:
+        known = set(estimates(claim, tables)) if tables.seeds else set()
+        if lacking := sorted(set(tables.seeds) & set(claims.study.seeds) - known):
+            found.append(f"base seed {lacking[0]}: what {claim.id} needs")
+    return found
+
+
+def complete(tables: SwapTables | None, claims: SwapFile) -> bool:
+    """Whether everything that decides is recorded."""
+    return tables is not None and not missing(tables, claims)
+
+
+def judged(tables: SwapTables) -> list[Judged]:
+    """Interval and verdict of every claim of chapter 04; BadInput while something that decides is not recorded."""
+    claims = read_swap_claims()
+    if lacking := missing(tables, claims):
+        raise BadInput(f"claims of chapter 04 are not judged yet: {lacking[0]}")
+    return judge(claims, tables, estimates)
