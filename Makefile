@@ -38,6 +38,7 @@ book-chapters: $(READY)
 	$(BIN)/rlheals notebook notebooks/01_sft_forgets.ipynb --profile $(PROFILE) --out book/_generated/01_sft_forgets.ipynb
 	$(BIN)/rlheals notebook notebooks/02_rl_heals.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/02_rl_heals.ipynb
 	$(BIN)/rlheals notebook notebooks/03_what_moves.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/03_what_moves.ipynb
+	$(BIN)/rlheals notebook notebooks/04_swapping_directions.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/04_swapping_directions.ipynb
 
 test: lint       ## style, types, tests, notebooks against their references
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -58,10 +59,11 @@ lint: $(READY)   ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-study: $(READY)  ## the recorded study of claims.yaml, the variants, RL, then spectra (many hours; goes on where it was stopped)
+study: $(READY)  ## the recorded study of claims.yaml, the variants, RL, spectra, then edits (many hours; goes on where it was stopped)
 	$(BIN)/rlheals study --record results --workers $(WORKERS)
 	$(BIN)/rlheals study --recovery --record results --workers $(WORKERS)
 	$(BIN)/rlheals study --rotation --record results --workers $(WORKERS)
+	$(BIN)/rlheals study --edits --record results --workers $(WORKERS)
 
 references: $(READY)  ## make the notebook references and their bands anew (the only way they change)
 	$(BIN)/python -m rlheals.checks

@@ -31,9 +31,15 @@ if TYPE_CHECKING:
 GRADED_HANDS = 25
 SOURCES = Path("notebooks")
 COPIES = Path("tests/notebooks")
-CHAPTERS = ("01_sft_forgets.ipynb", "02_rl_heals.ipynb", "03_what_moves.ipynb", "audit.ipynb")
+CHAPTERS = (
+    "01_sft_forgets.ipynb",
+    "02_rl_heals.ipynb",
+    "03_what_moves.ipynb",
+    "04_swapping_directions.ipynb",
+    "audit.ipynb",
+)
 TRIMMED = "checks_only.ipynb"
-NEED_NO_RUNS = ("exact", "shipped", "credit", "angles")
+NEED_NO_RUNS = ("exact", "shipped", "credit", "known-angles", "laws")
 
 
 @dataclass(frozen=True)
@@ -263,7 +269,7 @@ def make_trimmed(chapters: Sequence[Path], copy: Path) -> Path:
     cells = [cell for one in (book, *others) for cell in one.cells]
     book.cells = [cell for cell in cells if cell.metadata.get("name") in NEED_NO_RUNS]
     setup = nbformat.v4.new_code_cell(
-        "from rlheals import checks, rotation_checks", id="setup", metadata={"name": "setup"}
+        "from rlheals import checks, rotation_checks, swaps_checks", id="setup", metadata={"name": "setup"}
     )
     book.cells.insert(0, setup)
     with tempfile.TemporaryDirectory() as folder:

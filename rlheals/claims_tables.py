@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlheals import recovery_claims, rotation_claims
+from rlheals import recovery_claims, rotation_claims, swaps_claims
 from rlheals.chapters import recorded_study
 from rlheals.claims import ClaimsFile, Judged, judge, read_claims
 from rlheals.markup import Block, Table, spans
@@ -18,6 +18,8 @@ from rlheals.recovery_chapter import recorded_recovery
 from rlheals.recovery_claims import read_recovery_claims
 from rlheals.rotation_chapter import recorded_rotation
 from rlheals.rotation_claims import read_rotation_claims
+from rlheals.swaps_chapter import recorded_swaps
+from rlheals.swaps_claims import read_swap_claims
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ def all_claims(results: Path) -> list[Block]:
         *recovery_claims_table(results),
         "What moves in the weights (chapter 3):",
         *rotation_claims_table(results),
+        "Putting directions back (chapter 4):",
+        *swaps_claims_table(results),
     ]
 
 
@@ -95,6 +99,15 @@ def rotation_claims_table(results: Path) -> list[Block]:
     return _decided_table(
         claims, found, lacking, f"{study.draws} draws of every null, {study.decodes} decodes"
     )
+
+
+def swaps_claims_table(results: Path) -> list[Block]:
+    """The claims of chapter 04, with interval and verdict once everything that decides is recorded."""
+    claims = read_swap_claims()
+    tables, _ = recorded_swaps(claims.study.profile, project_root() / results)
+    lacking = None if tables is None else swaps_claims.missing(tables, claims)
+    found = swaps_claims.judged(tables) if tables is not None and not lacking else None
+    return _decided_table(claims, found, lacking, f"{claims.study.decodes} decodes")
 
 
 def _decided_table(

@@ -211,6 +211,7 @@ def study(
     rotation: Annotated[
         bool, typer.Option("--rotation", help="Spectra and trajectories (chapter 03).")
     ] = False,
+    edits: Annotated[bool, typer.Option("--edits", help="Edited checkpoints (chapter 04).")] = False,
     set_: Set = None,
     json: Json = False,
 ) -> None:
@@ -218,11 +219,16 @@ def study(
     from rlheals import study_commands as commands
 
     own = None if seeds is None else parse_seeds(seeds)
-    kinds = {"--variant": bool(variant), "--recovery": recovery, "--rotation": rotation}
-    if len(asked := [name for name, given in kinds.items() if given]) > 1:
+    later = {
+        "--recovery": (recovery, commands.run_recovery),
+        "--rotation": (rotation, commands.run_rotation),
+        "--edits": (edits, commands.run_edits),
+    }
+    asked = [name for name, (given, _) in later.items() if given] + (["--variant"] if variant else [])
+    if len(asked) > 1:
         raise BadInput(f"{' and '.join(asked)}: only one of them is accepted")
-    if recovery or rotation:
-        run = commands.run_recovery if recovery else commands.run_rotation
+    if asked and not variant:
+        run = later[asked[0]][1]
         done = run(profile, parse_settings(set_ or ()), own, workers, record)
     else:
         chosen = commands.studies(profile, variant or (), parse_settings(set_ or ()))

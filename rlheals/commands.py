@@ -23,6 +23,7 @@ from rlheals import (
     rotation_claims,
     sft,
     study,
+    swaps_claims,
 )
 from rlheals.adopt import WEIGHTS, weights_hash
 from rlheals.card import model_card
@@ -38,6 +39,8 @@ from rlheals.rotation_claims import read_rotation_claims
 from rlheals.runs import Run, RunSpec, digest_of
 from rlheals.stage import Work
 from rlheals.store import Store, default_store
+from rlheals.swaps_chapter import recorded_swaps
+from rlheals.swaps_claims import read_swap_claims
 
 
 def the_store() -> Store:
@@ -178,7 +181,7 @@ def find_notebook(name: str) -> Path:
 def claims(results: Path) -> dict[str, Any]:
     """Every claim with its interval and verdict; both are null while the recorded study is not complete.
 
-    "recovery" and "rotation" hold those of chapters 2 and 3, with what is missing in words.
+    "recovery", "rotation" and "edits" hold those of chapters 2, 3 and 4, with what is missing in words.
     """
     place = project_root() / results
     found = claims_tables.outcome(place)
@@ -189,6 +192,7 @@ def claims(results: Path) -> dict[str, Any]:
         "claims": _claim_rows(found.claims.claims, found.judged),
         "recovery": _later(recovery_claims, read_recovery_claims(), recorded_recovery, place),
         "rotation": _later(rotation_claims, read_rotation_claims(), recorded_rotation, place),
+        "edits": _later(swaps_claims, read_swap_claims(), recorded_swaps, place),
     }
 
 

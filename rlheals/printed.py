@@ -36,7 +36,7 @@ def claim_lines(found: dict[str, Any]) -> Iterable[str]:
     if found["missing_seeds"]:
         yield f"not all decided seeds are recorded (missing: {found['missing_seeds']}), so there is no verdict yet"
     yield from _claims(found["claims"])
-    for number, name in ((2, "recovery"), (3, "rotation")):
+    for number, name in ((2, "recovery"), (3, "rotation"), (4, "edits")):
         later = found[name]
         yield ""
         if later["missing"]:

@@ -58,10 +58,10 @@ def rotation(chapter: HasFreshSpectra) -> Report:
         "singular values that moved by more than the change's norm (Weyl)": float(
             (furthest > norms.reindex(furthest.index) * 1.0001 + 1e-6).sum()
         ),
-        "angles outside of 0 to 90 degrees": float(
+        "angles below 0 or above 90 degrees": float(
             (~tables.angles["mean"].dropna().between(0, 90.001)).sum()
         ),
-        "means outside of their draws": float(
+        "means beyond the largest angle": float(
             (tables.angles["mean"] > tables.angles["largest"] * 1.0001).sum()
         ),
         "shares of energy above 1": float(

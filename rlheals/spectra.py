@@ -112,7 +112,7 @@ class Spectra:
 def part_of(r: Any, part: int) -> Any:
     """The k that is a part of the smaller side r (numbers or a column of them), at least 1.
 
-    >>> part_of(64, 16), part_of(7, 16)
+    >>> int(part_of(64, 16)), int(part_of(7, 16))
     (4, 1)
     """
     return np.maximum(1, r // part)

@@ -1,4 +1,4 @@
-"""What `rlheals study` does: the recorded studies of chapters 1, 2 and 3."""
+"""What `rlheals study` does: the recorded studies of all chapters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlheals import record, recovery, rotation, study
+from rlheals import record, recovery, rotation, study, swaps
 from rlheals.claims import read_claims
 from rlheals.errors import BadInput
 from rlheals.places import project_root
@@ -16,6 +16,7 @@ from rlheals.recovery_claims import read_recovery_claims
 from rlheals.rotation_chapter import recorded_peaks
 from rlheals.rotation_claims import read_rotation_claims
 from rlheals.store import default_store
+from rlheals.swaps_claims import read_swap_claims
 
 VARIANT_SEEDS = 3
 
@@ -100,22 +101,45 @@ def run_rotation(
 ) -> list[dict[str, Any]]:
     """Spectra and trajectories of a profile, base seed by base seed, each recorded when done.
 
-    Peaks are those of the recorded study of chapter 01. Nothing asked for: the study of chapter 03 in `claims.yaml`.
+    Nothing asked for: the study of chapter 03 in `claims.yaml`.
     """
     decided = read_rotation_claims().study
     chosen = load_profile(profile or decided.profile, changes)
     if not chosen.rotation.steps or not chosen.ladder.starts:
         raise BadInput(f"profile {chosen.name}: rotation.steps or ladder.starts is empty, nothing to compare")
-    store, own = default_store(project_root()), list(seeds) if seeds is not None else list(decided.seeds)
-    known = project_root() / (folder or record.FOLDER)
-    peaks = recorded_peaks(chosen.name, own, known)
+    return _run_from_peaks(rotation, chosen, decided.seeds if seeds is None else seeds, workers, folder)
+
+
+def run_edits(
+    profile: str | None,
+    changes: dict[str, Any],
+    seeds: Sequence[int] | None,
+    workers: int,
+    folder: Path | None,
+) -> list[dict[str, Any]]:
+    """Edited checkpoints of a profile and their censuses, base seed by base seed, each recorded when done.
+
+    Nothing asked for: the study of chapter 04 in `claims.yaml`.
+    """
+    decided = read_swap_claims().study
+    chosen = load_profile(profile or decided.profile, changes)
+    return _run_from_peaks(swaps, chosen, decided.seeds if seeds is None else seeds, workers, folder)
+
+
+def _run_from_peaks(
+    module: Any, profile: Profile, seeds: Sequence[int], workers: int, folder: Path | None
+) -> list[dict[str, Any]]:
+    """A study whose plan needs the peaks of the recorded study of chapter 01."""
+    store, own = default_store(project_root()), list(seeds)
+    peaks = recorded_peaks(profile.name, own, project_root() / (folder or record.FOLDER))
+    part = module.part(peaks)
     for seed in own:
         if folder is None:
-            study.compute(rotation.plan(chosen, seed, store, peaks).specs(), store, workers)
+            study.compute(module.plan(profile, seed, store, peaks).specs(), store, workers)
         else:
-            record.record(chosen, [seed], store, folder, workers, _told, rotation.part(peaks))
-    place = None if folder is None else str(folder / f"{chosen.name}-rotation")
-    return [{"profile": chosen.name, "seeds": own, "peaks": list(peaks.values()), "recorded": place}]
+            record.record(profile, [seed], store, folder, workers, _told, part)
+    place = None if folder is None else str(folder / f"{profile.name}{part.suffix}")
+    return [{"profile": profile.name, "seeds": own, "peaks": list(peaks.values()), "recorded": place}]
 
 
 def _told(line: str) -> None:

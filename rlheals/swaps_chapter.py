@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlheals import record, swaps, tables
 from rlheals.chapters import joined_seeds, unrecorded_seeds
+from rlheals.claims import Judged
 from rlheals.errors import BadInput
 from rlheals.places import project_root
 from rlheals.profiles import Profile, load_profile
@@ -17,6 +18,7 @@ from rlheals.store import Store, default_store
 from rlheals.study import compute
 from rlheals.study import plan as sft_plan
 from rlheals.swaps import SwapTables
+from rlheals.swaps_claims import complete, judged, read_swap_claims
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,13 @@ class SwapChapter:
     def tables(self) -> SwapTables:
         """The recorded study, or the fresh run where nothing is recorded."""
         return self.recorded if self.recorded is not None else self.fresh
+
+    def judged(self) -> list[Judged]:
+        """The claims with their verdicts; empty until everything that was decided on is recorded."""
+        claims = read_swap_claims()
+        if self.recorded is None or self.profile.name != claims.study.profile:
+            return []
+        return judged(self.recorded) if complete(self.recorded, claims) else []
 
     def caption(self, note: str) -> str:
         """A figure's note, followed by the seeds, settings, code and minutes behind it."""

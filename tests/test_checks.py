@@ -193,7 +193,7 @@ def test_runs_that_have_no_bands_are_not_compared(measured, profile, seed):
 
 
 def test_names_that_do_not_agree_are_outside():
-    report = checks._compared("x", {"a": 1.0}, {"a": (0.0, 2.0), "b": (0.0, 2.0)})
+    report = checks.compared("x", {"a": 1.0}, {"a": (0.0, 2.0), "b": (0.0, 2.0)})
     assert not report.ok
     assert "'b'" in str(report)
 

@@ -20,11 +20,12 @@ COPIES = ROOT / "tests" / "notebooks"
 COMPARED = {
     "01_sft_forgets.ipynb": {"exact", "shipped", "trained"},
     "02_rl_heals.ipynb": {"credit", "recovery"},
-    "03_what_moves.ipynb": {"angles", "rotation"},
+    "03_what_moves.ipynb": {"known-angles", "rotation"},
+    "04_swapping_directions.ipynb": {"laws", "swaps"},
     "audit.ipynb": {"audit"},
     TRIMMED: set(NEED_NO_RUNS),
 }
-PRINTED = {"exact", "credit", "audit"}
+PRINTED = {"exact", "credit", "audit", "laws"}
 
 pytestmark = pytest.mark.slow
 

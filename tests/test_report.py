@@ -29,6 +29,7 @@ from rlheals.record import MANIFEST, Recorded, RecordedRun, _sha256
 from rlheals.recovery_claims import read_recovery_claims
 from rlheals.rotation_claims import read_rotation_claims
 from rlheals.sources import code_hash
+from rlheals.swaps_claims import read_swap_claims
 from rlheals.tables import Tables, concat
 from rlheals.tasks.general_points import GeneralPoints
 from rlheals.tasks.verifier import REWARDS
@@ -74,7 +75,12 @@ def test_without_a_recorded_study_claims_have_margins_and_no_numbers(made: Path)
         for line in text.splitlines()
         if line.startswith("| ") and "claim |" not in line and "---" not in line
     ]
-    claims = [*CLAIMS.claims, *read_recovery_claims().claims, *read_rotation_claims().claims]
+    claims = [
+        *CLAIMS.claims,
+        *read_recovery_claims().claims,
+        *read_rotation_claims().claims,
+        *read_swap_claims().claims,
+    ]
     assert "No recorded study" in text
     assert "Nothing is recorded yet" in text
     assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [one.sentence for one in claims]

@@ -235,7 +235,7 @@ def test_checks_notice_what_breaks_a_law(recorded: SimpleNamespace) -> None:
     )
     assert "norms of nulls" in outside(changes=wrong)
     assert "Weyl" in outside(values=whole.values.assign(after=whole.values["after"] + 100))
-    assert "0 to 90" in outside(angles=whole.angles.assign(mean=whole.angles["mean"] + 91))
+    assert "above 90" in outside(angles=whole.angles.assign(mean=whole.angles["mean"] + 91))
 
 
 def test_a_study_stopped_and_started_again_computes_only_what_is_left(tmp_path: Path) -> None:

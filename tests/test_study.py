@@ -306,6 +306,8 @@ def test_only_stages_are_run(tmp_path: Path) -> None:
         "evaluate_vllm",
         "rl_vllm",
         "spectra",
+        "trajectory",
+        "edited",
     )
     for stage in ("store", "os", "tasks.base"):
         with pytest.raises(BadInput, match="is not known"):

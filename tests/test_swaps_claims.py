@@ -1,0 +1,126 @@
+"""Claims of chapter 4: planted effects come out, controls count, nothing is judged before everything is there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from lab_helpers import one_line
+
+from rlheals import swaps_claims as claims
+from rlheals import swaps_measures as measured
+from rlheals.errors import BadInput
+from rlheals.profiles import load_profile
+from rlheals.swap_grid import read_entry
+from rlheals.swaps import ANCHOR, SwapTables
+
+FILE = claims.read_swap_claims()
+HANDS = 1000
+ANCHORS = {"peak": 0.20, "late": 0.04, "start": 0.15, "rl": 0.16}
+
+
+def tables(
+    edits: dict[tuple[str, str, str], tuple[float, float]], seeds: tuple[int, ...] = (1,), decodes: int = 2
+) -> SwapTables:
+    """Edited checkpoints with given accuracies and sizes (in distances), by (kind, edit, where)."""
+    rows, sizes = [], []
+    for seed in seeds:
+        for (kind, edit, where), (accuracy, size) in edits.items():
+            spelled = read_entry(f"{edit} @ {where}")
+            place = {"seed": seed, "kind": kind, "edit": spelled[0], "where": spelled[1]}
+            sizes.append({**place, "target_norm": 10.0, "edit_norm": 2 * size, "distance": 2.0, "left": 1.0,
+                          "kl_origin": 1.0, "kl_target": 1.0})  # fmt: skip
+            rows += [{**place, "value": accuracy, "decode": decode} for decode in range(decodes)]
+        for name, accuracy in ANCHORS.items():
+            place = {"seed": seed, "kind": ANCHOR, "edit": name, "where": ""}
+            rows += [{**place, "value": accuracy, "decode": decode} for decode in range(decodes)]
+    effects = pd.DataFrame(rows)
+    solved = (effects["value"] * HANDS).round().astype(int)
+    effects = effects.drop(columns="value").assign(split="ood", hands=HANDS, solved=solved, first=0)
+    return SwapTables(effects, pd.DataFrame(sizes), pd.DataFrame({"seed": list(seeds), "peak": 20}))
+
+
+def everything(accuracy: float = 0.1) -> dict[tuple[str, str, str], tuple[float, float]]:
+    """What the claims need, all with one accuracy."""
+    needed = {}
+    for claim in FILE.claims:
+        kind = claim.options.get("kind", "swap" if claim.estimator == "lost" else "restore")
+        for key in ("edit", "control"):
+            if key in claim.options:
+                needed[kind, claim.options[key], claim.options["where"]] = (accuracy, 1.0)
+    needed["restore", "rollback()", "blocks"] = (accuracy, 1.0)
+    return needed
+
+
+def value(id_: str, made: SwapTables) -> float:
+    (claim,) = (one for one in FILE.claims if one.id == id_)
+    return claims.estimates(claim, made).get(1, np.nan)
+
+
+def test_every_edit_that_a_claim_speaks_of_is_in_the_labs_grid() -> None:
+    grid = load_profile("lab").swaps
+    there = {("restore", *read_entry(entry)) for entry in grid.restore}
+    there |= {("swap", *read_entry(entry)) for entry in grid.swap}
+    assert {(kind, *read_entry(f"{edit} @ {where}")) for kind, edit, where in everything()} <= there
+    assert set(map(read_entry, grid.reader_restore)) <= set(map(read_entry, grid.restore))
+    assert set(map(read_entry, grid.reader_swap)) <= set(map(read_entry, grid.swap))
+
+
+def test_shares_and_differences_are_those_that_were_planted() -> None:
+    made = tables(
+        {
+            ("restore", "values(all)", "blocks"): (0.05, 0.3),
+            ("restore", "values(all) like directions(all)", "blocks"): (0.02, 1.0),
+            ("restore", "directions(all)", "blocks"): (0.16, 1.0),
+            ("restore", "rollback()", "blocks"): (0.17, 1.0),
+            ("restore", "directions(top=20%)", "blocks"): (0.12, 0.5),
+            ("restore", "partial(top=20%) like directions(top=20%)", "blocks"): (0.06, 0.5),
+            ("restore", "directions(all)", "blocks layers=0"): (0.08, 0.4),
+            ("restore", "rollback()", "ends"): (0.09, 0.2),
+            ("swap", "directions(all)", "blocks"): (0.06, 1.0),
+            ("swap", "noise() like directions(all)", "blocks"): (0.14, 1.0),
+            ("swap", "rollback()", "blocks"): (0.05, 1.0),
+        }
+    )
+    wanted = {
+        "values-do-nothing": 0.01, "values-scaled-do-nothing": 0.0, "directions-restore": 0.75,
+        "directions-top-fifth": 0.5, "directions-first-layers": 0.25, "directions-over-partial-rollback": 0.06,
+        "directions-per-size": 0.08 / 0.5 - 0.13, "directions-are-a-rollback": 0.01, "ends-restore": 0.05,
+        "swap-degrades": 0.10, "swap-over-noise": 0.08, "swap-is-a-rollback": 0.01,
+    }  # fmt: skip
+    assert {claim.id for claim in FILE.claims} == set(wanted)
+    for id_, number in wanted.items():
+        assert value(id_, made) == pytest.approx(number, abs=1e-9), id_
+
+
+def test_an_edit_that_does_nothing_restores_nothing_and_is_no_rollback() -> None:
+    nothing = everything(ANCHORS["late"])
+    nothing["restore", "rollback()", "blocks"] = (ANCHORS["peak"], 1.0)
+    made = tables(nothing)
+    assert value("directions-restore", made) == pytest.approx(0)
+    assert value("values-do-nothing", made) == pytest.approx(0.02)
+    assert value("directions-are-a-rollback", made) < 0
+    assert value("directions-over-partial-rollback", made) == pytest.approx(0)
+
+
+def test_no_verdict_while_a_seed_a_decode_or_an_edit_is_missing() -> None:
+    seeds = FILE.study.seeds
+    assert claims.missing(tables(everything(), seeds), FILE) == []
+    assert claims.complete(tables(everything(), seeds), FILE)
+    assert len(claims.judged(tables(everything(), seeds))) == len(FILE.claims)
+    assert not claims.complete(None, FILE)
+    assert claims.missing(tables(everything(), seeds[1:]), FILE)[0] == f"base seed {seeds[0]}"
+    assert "1 of 2 decodes" in claims.missing(tables(everything(), seeds, 1), FILE)[0]
+    fewer = everything()
+    del fewer["swap", "noise() like directions(all)", "blocks"]
+    assert claims.missing(tables(fewer, seeds), FILE) == [f"base seed {seeds[0]}: what swap-over-noise needs"]
+    with pytest.raises(BadInput, match="swap-over-noise") as refused:
+        claims.judged(tables(fewer, seeds))
+    one_line(refused.value)
+
+
+def test_sizes_are_in_distances_of_the_two_checkpoints() -> None:
+    rows = measured.effects(tables({("restore", "rollback()", "blocks"): (0.2, 1.3)}))
+    assert rows["size"].to_list() == [1.3]
+    assert rows["left"].to_list() == [0.5]
+    assert rows["share"].to_list() == [1.0]
