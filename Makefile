@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 
 VLLM_READY := .venv-vllm/.ready
 
-.PHONY: book book-audit book-chapters test test-vllm lint fast study references bench lock clean help
+.PHONY: book book-audit book-chapters book-1 book-2 test test-vllm lint fast study references bench lock clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
@@ -33,12 +33,18 @@ book: $(READY)   ## compute the fresh runs, execute the notebooks, render the bo
 book-audit: $(READY)
 	$(BIN)/rlheals notebook notebooks/audit.ipynb --profile $(PROFILE) --out book/_generated/audit.ipynb
 
+# Chapter 1 is drawn while chapter 2 trains; chapters 3 and 4 need what both have made.
 book-chapters: $(READY)
 	$(BIN)/rlheals report --profile $(PROFILE) --workers $(WORKERS) --out book/_generated
-	$(BIN)/rlheals notebook notebooks/01_sft_forgets.ipynb --profile $(PROFILE) --out book/_generated/01_sft_forgets.ipynb
-	$(BIN)/rlheals notebook notebooks/02_rl_heals.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/02_rl_heals.ipynb
+	$(MAKE) -j 2 book-1 book-2
 	$(BIN)/rlheals notebook notebooks/03_what_moves.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/03_what_moves.ipynb
 	$(BIN)/rlheals notebook notebooks/04_swapping_directions.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/04_swapping_directions.ipynb
+
+book-1: $(READY)
+	$(BIN)/rlheals notebook notebooks/01_sft_forgets.ipynb --profile $(PROFILE) --out book/_generated/01_sft_forgets.ipynb
+
+book-2: $(READY)
+	$(BIN)/rlheals notebook notebooks/02_rl_heals.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/02_rl_heals.ipynb
 
 test: lint       ## style, types, tests, notebooks against their references
 	$(BIN)/python -m pytest -n 2 --dist loadfile
