@@ -41,7 +41,7 @@ def by_size(chapter: SwapChapter) -> Drawn:
                 frames.append(table.assign(study=study, split=split))
             axis.axhline(0, color=GREY, linewidth=0.7)
             axis.set_title(f"{LABELS[kind]}: {'OOD' if split == 'ood' else 'ID, SFT hands'}", fontsize=7)
-            axis.set_xlim(left=0)
+            axis.set_xlim(0, 1.05 * axis.get_xlim()[1])
             axis.set_xlabel("|edit| / |distance of the two checkpoints|", fontsize=7)
         axes[2 * row].set_ylabel("change of accuracy\nwithin five", fontsize=8)
     for family in dict.fromkeys(measured.FAMILIES):
