@@ -25,7 +25,7 @@ import torch
 
 from rlheals.linalg import SIDES, Overlap, decompose
 from rlheals.nulls import haar
-from rlheals.spectra import Matrix, SpectraSettings, measure
+from rlheals.spectrum import Matrix, measure
 from rlheals.tensors import Place
 
 LAYER = {"q": (896, 896), "k": (128, 896), "v": (128, 896), "o": (896, 896), "gate": (4864, 896),
@@ -105,7 +105,7 @@ def one_shape(shape: tuple[int, int], rounds: int) -> dict[str, Any]:
 def compared(w: torch.Tensor, other: torch.Tensor) -> None:
     """Everything measured of one change, its base included, without nulls."""
     matrix = Matrix(Place("w", Path(), tuple(w.shape), "F32"), -1, w.double(), other.double())
-    measure(matrix, SpectraSettings(draws=0))
+    measure(matrix)
 
 
 def peak(shape: tuple[int, int]) -> float:

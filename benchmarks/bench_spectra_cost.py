@@ -23,8 +23,9 @@ import torch
 from bench_spectra import made
 
 from rlheals import drawing
+from rlheals.decompositions import Bases
 from rlheals.drawing import BLUE, GREEN, RED
-from rlheals.spectra import Bases, Matrix, SpectraSettings, measure
+from rlheals.spectrum import Matrix, measure
 from rlheals.tensors import Place
 
 SIZES = (64, 128, 256, 512, 1024)
@@ -84,11 +85,11 @@ def comparison(
     """A change measured at `count` values of k, for every other matrix."""
     small = min(w.shape)
     ks = tuple(sorted({max(1, small * (number + 1) // (2 * count)) for number in range(count)}))
-    settings, place = SpectraSettings(draws=0, ks=ks), Place("w", Path(), tuple(w.shape), "F64")
+    place = Place("w", Path(), tuple(w.shape), "F64")
 
     def run() -> None:
         for other in others:
-            measure(Matrix(place, -1, w, other), settings, "", bases)
+            measure(Matrix(place, -1, w, other), ks, bases=bases)
 
     return run
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from rlheals.ladder import CONTROLS
 from rlheals.settings import Int, Settings
-from rlheals.spectra import NullName
+from rlheals.spectrum import NullName
 
 BRANCHES: dict[str, dict[str, Any]] = {
     "lr-1e-4": {"learning_rate": 1e-4},

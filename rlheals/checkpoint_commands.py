@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,15 @@ import torch
 from tqdm import tqdm
 
 from rlheals import edits, shards, spectra, spectra_report
+from rlheals.decompositions import Bases
 from rlheals.edit_text import parse
 from rlheals.linalg import decompose, principal_angles
 from rlheals.outputs import refuse_used, whole
 from rlheals.profiles import validated
-from rlheals.spectra import SpectraSettings, part_of
+from rlheals.spectra import SpectraSettings
+from rlheals.spectrum import CHANGE, START, part_of
 from rlheals.tensors import Checkpoint
 from rlheals.where import Where
-
-BESIDE = ("*.json", "*.model", "*.txt", "*.jinja")
-"""What belongs to a model besides its weights: configuration and tokenizer."""
 
 
 def compare_checkpoints(
@@ -49,14 +47,14 @@ def compare_checkpoints(
             bar.update(done - bar.n)
 
         pair = Checkpoint(before), Checkpoint(after)
-        bases = None if cache is None else spectra.Bases(cache)
+        bases = None if cache is None else Bases(cache)
         third = None if reference is None else Checkpoint(reference)
         found = spectra.compare(*pair, settings, tick, "spectra", bases, third)
     if out is not None:
         with whole(out) as folder:
             spectra_report.write(found, settings, before, after, folder, reference)
-    angles = spectra.summary(found, [spectra.START, *(name for name in settings.nulls if settings.draws)])
-    change = found.matrices[(found.matrices["what"] == spectra.CHANGE) & (found.matrices["head"] == -1)]
+    angles = spectra.summary(found, [START, *(name for name in settings.nulls if settings.draws)])
+    change = found.matrices[(found.matrices["what"] == CHANGE) & (found.matrices["head"] == -1)]
     sizes = change.groupby("kind", sort=False)[["relative_change", "value_change_mean"]].mean()
     return {
         "before": before,
@@ -83,22 +81,16 @@ def edit_checkpoint(base: str, target: str, edit: str, where: str, out: Path) ->
     rows: list[dict[str, Any]] = []
 
     def told() -> Iterator[tuple[str, torch.Tensor]]:
-        meant = at.places(second)
-        stream = edits.apply(first, second, chosen, at)
-        for name, tensor in tqdm(
-            stream, desc="edit", total=len(second.places), unit="tensor", disable=None, leave=False
-        ):
-            if name in meant:
-                rows.append(_row(name, first.tensor(name), second.tensor(name), tensor))
-            yield name, tensor
+        stream = edits.edited(first, second, chosen, at)
+        total = len(second.places)
+        for one in tqdm(stream, desc="edit", total=total, unit="tensor", disable=None, leave=False):
+            if one.base is not None:
+                rows.append(_row(one.name, one.base, one.before, one.after))
+            yield one.name, one.after
 
     with whole(out) as folder:
         files = shards.write(told(), folder)
-        source = Path(target)
-        for pattern in BESIDE if source.is_dir() else ():
-            for file in sorted(source.glob(pattern)):
-                if file.name != shards.INDEX:
-                    shutil.copy(file, folder)
+        shards.copy_beside(Path(target), folder)
         facts = {"base": base, "target": target, "edit": str(chosen), "where": str(at), "tensors": rows}
         (folder / "edit.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return {**facts, "out": str(out), "files": files}

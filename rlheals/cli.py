@@ -9,8 +9,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from rlheals import checkpoint_cli
+from rlheals.cli_options import Json, Out, ProfileName, Results, Seed, Seeds, Set, Workers
 from rlheals.errors import BadInput
-from rlheals.printed import claim_lines, edit_lines, show_facts, show_summary, spectra_lines
+from rlheals.printed import claim_lines, show_facts, show_summary
 from rlheals.terminal import guarded, parse_seeds, parse_settings, read_answer, show
 
 app = typer.Typer(
@@ -21,22 +23,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on stdout.")]
-ProfileName = Annotated[str, typer.Option("--profile", help="smoke, lab or a .yaml file.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="NAME=VALUE", help="Change a setting, e.g. sft.learning_rate=1e-3 (YAML value)."
-    ),
-]
-Seed = Annotated[
-    int, typer.Option("--seed", min=0, max=9999, help="Base seed; 0 is the base in the package.")
-]
-Seeds = Annotated[str | None, typer.Option("--seeds", help='Base seeds, e.g. "1-3,7".')]
-Workers = Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes that compute.")]
-Results = Annotated[Path, typer.Option("--results", help="Folder of the recorded study.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Also write the files into this new folder.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -317,74 +303,7 @@ def report(
     show({**data, "core_minutes": made.minutes}, lambda: [*made.absent, f"report: {made.index}"], json)
 
 
-@app.command(
-    epilog="Example: rlheals spectra base.safetensors tuned/ --matrices q,k,v,down --null 20 --out spectra"
-)
-def spectra(
-    before: Annotated[str, typer.Argument(help="A .safetensors file, a folder with shards, or a hub id.")],
-    after: Annotated[str, typer.Argument(help="Another checkpoint of the same model.")],
-    reference: Annotated[
-        str | None,
-        typer.Option("--reference", help="A third checkpoint: does the change lead toward its directions?"),
-    ] = None,
-    k: Annotated[str | None, typer.Option("--k", help="Sizes of subspaces, e.g. 8,64,256.")] = None,
-    matrices: Annotated[
-        str | None, typer.Option("--matrices", help="Of q,k,v,o,gate,up,down,embed,head; all by default.")
-    ] = None,
-    null: Annotated[int, typer.Option("--null", min=0, help="Draws of every null model; 0: none.")] = 20,
-    nulls: Annotated[
-        str | None, typer.Option("--nulls", help="Of gaussian,permuted,turned,ulp,independent.")
-    ] = None,
-    heads: Annotated[int, typer.Option("--heads", min=0, help="Measure every attention head as well.")] = 0,
-    key_value_heads: Annotated[
-        int, typer.Option("--key-value-heads", min=0, help="Heads of k and v where they are fewer.")
-    ] = 0,
-    cache: Annotated[
-        Path | None,
-        typer.Option("--cache", help="Keep the first checkpoint's decompositions in this folder."),
-    ] = None,
-    unrelated: Annotated[
-        bool, typer.Option("--unrelated", help="Accept matrices that have nothing in common.")
-    ] = False,
-    out: Out = None,
-    json: Json = False,
-) -> None:
-    """Singular values and directions of two checkpoints beside null models; with --out tables, figures and a page."""
-    from rlheals import checkpoint_commands
-
-    asked = {
-        "ks": None if k is None else k.split(","),
-        "kinds": None if matrices is None else matrices.split(","),
-        "nulls": None if nulls is None else nulls.split(","),
-        "draws": null,
-        "heads": heads,
-        "key_value_heads": key_value_heads,
-        "unrelated": unrelated,
-    }
-    found = checkpoint_commands.compare_checkpoints(before, after, asked, out, cache, reference)
-    show(found, lambda: spectra_lines(found), json)
-
-
-@app.command(
-    epilog="Example: rlheals edit peak/ end/ --edit 'directions(top=20%)' --where 'layers=0-3' --out back"
-)
-def edit(
-    base: Annotated[str, typer.Argument(help="What is put back: a .safetensors file, a folder or a hub id.")],
-    target: Annotated[str, typer.Argument(help="What is edited: another checkpoint of the same model.")],
-    edit: Annotated[
-        str, typer.Option("--edit", help="E.g. 'values(all)', 'triples(top=8)', 'noise() like rollback()'.")
-    ],
-    out: Annotated[Path, typer.Option("--out", help="A new folder for the edited checkpoint.")],
-    where: Annotated[
-        str, typer.Option("--where", help="E.g. 'attention layers=0-3', 'everything'; the blocks by default.")
-    ] = "blocks",
-    json: Json = False,
-) -> None:
-    """Put singular values, directions or subspaces of one checkpoint back into another, and say what that changed."""
-    from rlheals import checkpoint_commands
-
-    made = checkpoint_commands.edit_checkpoint(base, target, edit, where, out)
-    show(made, lambda: edit_lines(made), json)
+app.add_typer(checkpoint_cli.app)
 
 
 @app.command(epilog="Example: rlheals claims --json")

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import Field, field_validator
 
-from rlheals import divergence, edits, models, shards
-from rlheals.dialects import END, PAD, Compact
+from rlheals import edits, shards
+from rlheals.behaviour import Behaviour
 from rlheals.edit_text import parse
 from rlheals.settings import Int, Settings
 from rlheals.stage import Work
-from rlheals.tasks.general_points import GeneralPoints
 from rlheals.tensors import Checkpoint
 from rlheals.where import Where
 
@@ -57,39 +53,23 @@ def run(work: Work) -> None:
         Checkpoint(work.inputs["target"] / settings.target),
     )
     squares = dict.fromkeys(("target_norm", "edit_norm", "distance", "left"), 0.0)
-    where = Where.parse(settings.where)
-    meant = where.places(target)
 
     def measured() -> Iterator[tuple[str, torch.Tensor]]:
-        for name, made in edits.apply(base, target, parse(settings.edit), where):
-            b, t = base.tensor(name).double(), target.tensor(name).double()
-            if name in meant:
+        for one in edits.edited(base, target, parse(settings.edit), Where.parse(settings.where)):
+            if one.base is not None:
+                b, t, made = (tensor.double() for tensor in (one.base, one.before, one.after))
                 squares["target_norm"] += float(t.square().sum())
-                squares["edit_norm"] += float((made.double() - t).square().sum())
+                squares["edit_norm"] += float((made - t).square().sum())
                 squares["distance"] += float((b - t).square().sum())
-                squares["left"] += float((b - made.double()).square().sum())
-            yield name, made
+                squares["left"] += float((b - made).square().sum())
+            yield one.name, one.after
 
     place = work.out / MODEL
     place.mkdir()
     shards.write(measured(), place)
-    for file in sorted((work.inputs["target"] / settings.target).glob("*.json")):
-        shutil.copy(file, place)
-    sizes = {name: math.sqrt(value) for name, value in squares.items()}
     origin, now = work.inputs["origin"] / settings.origin, work.inputs["target"] / settings.target
+    shards.copy_beside(now, place)
+    sizes = {name: math.sqrt(value) for name, value in squares.items()}
     for name, source in (("kl_origin", origin), ("kl_target", now)):
-        sizes[name] = _forward_kl(source, place, settings, work.seed)
+        sizes[name] = Behaviour(source, settings.questions, settings.answer_tokens, work.seed).of(place)["kl"]
     (work.out / "sizes.json").write_text(json.dumps(sizes, indent=1) + "\n")
-
-
-def _forward_kl(source: Path, edited: Path, settings: EditedSettings, seed: int) -> float:
-    """Nats per answer, on answers of `source` to questions of the SFT split."""
-    model, dialect = models.load(source), Compact(models.load_tokenizer(source))
-    items = GeneralPoints().items("sft")
-    picks = np.random.default_rng([seed, 7]).permutation(len(items))[: settings.questions]
-    end, pad = dialect.encode(f"{END} {PAD}")
-    prompts = [dialect.prompt(items[pick]) for pick in picks]
-    answers = divergence.sample(model, prompts, end, pad, seed, settings.answer_tokens)
-    known = divergence.log_probabilities(model, answers)
-    found = divergence.log_probabilities(models.load(edited), answers)
-    return float(divergence.forward_kl(known, found, answers).mean())

@@ -265,17 +265,32 @@ def edit_matrix(b: torch.Tensor, t: torch.Tensor, edit: Edit) -> torch.Tensor:
     return edit.on(Pair(b, t)).to(t.dtype)
 
 
-def apply(
-    base: Checkpoint, target: Checkpoint, edit: Edit, where: Where = BLOCKS
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor of `target`, edited where wanted, one at a time: (name, tensor).
+@dataclass(frozen=True)
+class Edited:
+    """One tensor of the target before and after; base: what it was edited with, None where nothing was wanted."""
+
+    name: str
+    base: torch.Tensor | None
+    before: torch.Tensor
+    after: torch.Tensor
+
+
+def edited(base: Checkpoint, target: Checkpoint, edit: Edit, where: Where = BLOCKS) -> Iterator[Edited]:
+    """Every tensor of `target`, edited where wanted, one at a time, read once.
 
     Raises BadInput when the checkpoints are not of one model, when nothing is chosen, or when an edit does not fit.
     """
     require_same_tensors(base, target)
     chosen = where.places(target)
-    for name in target.places:
-        t = target.tensor(name)
-        if name in chosen:
-            t = where.within(target.places[name], base.tensor(name), t, lambda b, t: edit_matrix(b, t, edit))
-        yield name, t
+    for name, place in target.places.items():
+        b, t = base.tensor(name) if name in chosen else None, target.tensor(name)
+        after = t if b is None else where.within(place, b, t, lambda b, t: edit_matrix(b, t, edit))
+        yield Edited(name, b, t, after)
+
+
+def apply(
+    base: Checkpoint, target: Checkpoint, edit: Edit, where: Where = BLOCKS
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """As `edited`: (name, tensor after)."""
+    for one in edited(base, target, edit, where):
+        yield one.name, one.after

@@ -22,7 +22,8 @@ from rlheals.ladder import CONTROLS
 from rlheals.profiles import Profile
 from rlheals.recovery import rl_spec
 from rlheals.runs import RunSpec
-from rlheals.spectra import CHANGE, START, SpectraSettings
+from rlheals.spectra import SpectraSettings
+from rlheals.spectrum import CHANGE, START
 from rlheals.store import Store
 from rlheals.study import Plan
 from rlheals.study import plan as sft_plan

@@ -20,7 +20,7 @@ from rlheals.figures import finish
 from rlheals.rotation import RotationTables
 from rlheals.rotation_chapter import RotationChapter
 from rlheals.rotation_measures import BLOCKS, PART
-from rlheals.spectra import CHANGE, PARTS, START, part_of
+from rlheals.spectrum import CHANGE, PARTS, START, part_of
 
 NAMES = {
     "base-peak": "base to peak",

@@ -12,7 +12,7 @@ from rlheals.claims import Claim, ClaimsFile, Judged, StudyPlan, judge, read_cla
 from rlheals.errors import BadInput
 from rlheals.profiles import validated
 from rlheals.rotation import SFT, RotationTables
-from rlheals.spectra import CHANGE, START
+from rlheals.spectrum import CHANGE, START
 
 GAUSSIAN = "gaussian"
 

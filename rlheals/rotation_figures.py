@@ -19,8 +19,8 @@ from rlheals.rotation_angles import NAMES, back, by_size, layers, study_of, wher
 from rlheals.rotation_chapter import RotationChapter
 from rlheals.rotation_measures import BLOCKS
 from rlheals.rotation_trajectories import along, matched, scales, trajectories
-from rlheals.spectra import CHANGE
 from rlheals.spectra_figures import NULL_LOOKS, SIDE_LOOKS
+from rlheals.spectrum import CHANGE
 
 SHOWN = ("q", "k", "v", "down")
 """The kinds that the paper's figures show."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from safetensors.torch import save_file
 from rlheals.tensors import INDEX
 
 SHARD_BYTES = 2_000_000_000
+BESIDE = ("*.json", "*.model", "*.txt", "*.jinja")
+"""What belongs to a model besides its weights: configuration and tokenizer."""
 
 
 def write(
@@ -45,3 +48,11 @@ def write(
     index = {"metadata": {"total_size": total}, "weight_map": places}
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
     return [*files, INDEX]
+
+
+def copy_beside(source: Path, folder: Path) -> None:
+    """Copy what belongs to the model in `source` besides its weights; nothing if `source` is a file or a hub id."""
+    for pattern in BESIDE if source.is_dir() else ():
+        for file in sorted(source.glob(pattern)):
+            if file.name != INDEX:
+                shutil.copy(file, folder)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from rlheals import drawing
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Drawn
-from rlheals.spectra import CHANGE, START, Spectra
+from rlheals.spectrum import CHANGE, START, Spectra
 
 NULL_LOOKS = {
     "gaussian": ("Gaussian of equal norm", GREY),

@@ -10,7 +10,8 @@ import pandas as pd
 from rlheals import spectra, spectra_figures
 from rlheals.atomic import atomic_write
 from rlheals.markup import Block, Table, html_page, to_html
-from rlheals.spectra import Spectra, SpectraSettings
+from rlheals.spectra import SpectraSettings
+from rlheals.spectrum import CHANGE, START, Spectra
 
 PAGE = "index.html"
 
@@ -33,7 +34,7 @@ def write(
     sections = {
         "In numbers": to_html(sizes(found, settings.draws, nulls)),
         "Figures": "\n".join(one._repr_html_() for one in drawn),
-        "Mean angles in degrees": to_html([_table(spectra.summary(found, [spectra.START, *nulls]).round(3))]),
+        "Mean angles in degrees": to_html([_table(spectra.summary(found, [START, *nulls]).round(3))]),
         "Files": to_html([f"Tables with every matrix and draw: {', '.join(f'`{name}`' for name in files)}."]),
     }
     lead = f"From {before} to {after}." + (
@@ -58,8 +59,8 @@ def sizes(found: Spectra, draws: int, nulls: Sequence[str]) -> list[Block]:
     }
     for column, heading in headings.items():
         means = whole.groupby(["kind", "what"], sort=False)[column].mean().unstack("what")
-        start = [spectra.START] if spectra.START in means else []
-        table = means.reindex(whole["kind"].unique())[[spectra.CHANGE, *start, *nulls]]
+        start = [START] if START in means else []
+        table = means.reindex(whole["kind"].unique())[[CHANGE, *start, *nulls]]
         blocks += [heading, _table(table.map("{:.3g}".format).reset_index())]
     return blocks
 

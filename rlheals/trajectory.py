@@ -6,18 +6,15 @@ equal norm. One row per checkpoint: forward KL from the base on its own answers 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from pydantic import Field, field_validator
 
-from rlheals import divergence, models
-from rlheals.dialects import END, PAD, Compact
+from rlheals.behaviour import Behaviour
 from rlheals.settings import Int, Settings
-from rlheals.spectra import CHANGE, PARTS, SpectraSettings, compare, part_of
+from rlheals.spectra import SpectraSettings, compare
+from rlheals.spectrum import CHANGE, PARTS, part_of
 from rlheals.stage import Work
-from rlheals.tasks.general_points import GeneralPoints
 from rlheals.tensors import KINDS, Checkpoint
 
 LABELS = ["tensor", "kind", "layer"]
@@ -45,7 +42,7 @@ def run(work: Work) -> None:
     """The stage: `path.parquet` (folder, matrix, part, ...) and `divergence.parquet` (folder, mean, standard error)."""
     settings = TrajectorySettings.model_validate(work.settings)
     base = work.inputs["base"] / settings.base
-    behaviour = _Behaviour(base, settings, work.seed)
+    behaviour = Behaviour(base, settings.questions, settings.answer_tokens, work.seed)
     before, rows, kls = Checkpoint(base), [], []
     for done, folder in enumerate(settings.folders, start=1):
         place = work.inputs["model"] / folder
@@ -70,22 +67,3 @@ def _weights(before: Checkpoint, after: Checkpoint, settings: TrajectorySettings
         angles = np.rad2deg(angles.reindex(columns=[CHANGE, "gaussian"]))
         rows.append(sizes.assign(part=part).join(angles, on="tensor").rename(columns={CHANGE: "angle"}))
     return pd.concat(rows, ignore_index=True)
-
-
-class _Behaviour:
-    """The base's own answers, and how likely a model finds them."""
-
-    def __init__(self, base: Path, settings: TrajectorySettings, seed: int) -> None:
-        model, dialect = models.load(base), Compact(models.load_tokenizer(base))
-        items = GeneralPoints().items("sft")
-        picks = np.random.default_rng([seed, 7]).permutation(len(items))[: settings.questions]
-        prompts = [dialect.prompt(items[pick]) for pick in picks]
-        end, pad = dialect.encode(f"{END} {PAD}")
-        self.answers = divergence.sample(model, prompts, end, pad, seed, settings.answer_tokens)
-        self.base = divergence.log_probabilities(model, self.answers)
-
-    def of(self, folder: Path) -> dict[str, float]:
-        found = divergence.log_probabilities(models.load(folder), self.answers)
-        values = divergence.forward_kl(self.base, found, self.answers)
-        error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-        return {"kl": float(values.mean()), "kl_error": float(error)}

@@ -14,13 +14,14 @@ from lab_helpers import one_line
 from safetensors.torch import load_file, save_file
 from small_study import SMALL
 
-from rlheals import cli, models, spectra, spectra_figures
+from rlheals import cli, decompositions, models, spectra, spectra_figures, spectrum
 from rlheals.errors import BadInput
 from rlheals.linalg import decompose, principal_angles
 from rlheals.models import SHIPPED_BASE
 from rlheals.nulls import NULLS
 from rlheals.runs import RunSpec
-from rlheals.spectra import CHANGE, START, Spectra, SpectraSettings, compare, summary
+from rlheals.spectra import SpectraSettings, compare, summary
+from rlheals.spectrum import CHANGE, START, Spectra
 from rlheals.store import Store
 from rlheals.study import compute, plan
 from rlheals.tensors import Checkpoint
@@ -138,13 +139,13 @@ def test_streaming_shards_gives_the_same_tables_and_the_key_the_same_nulls(base,
 def test_decompositions_of_a_base_are_kept_and_used_again(
     base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bases, settings = spectra.Bases(tmp_path / "kept"), FEW.model_copy(update={"draws": 0})
+    bases, settings = decompositions.Bases(tmp_path / "kept"), FEW.model_copy(update={"draws": 0})
     other, third = changed(tmp_path / "noisy", noisy), changed(tmp_path / "turned", turned)
     wanted = compare(base, third, settings)
     compare(base, other, settings, bases=bases)
     assert len(list((tmp_path / "kept").iterdir())) == 8
-    calls, real = [], spectra.decompose
-    monkeypatch.setattr(spectra, "decompose", lambda w: calls.append(w.shape) or real(w))
+    calls, real = [], decompositions.decompose
+    monkeypatch.setattr(spectrum, "decompose", lambda w: calls.append(w.shape) or real(w))
     again = compare(base, third, settings, bases=bases)
     assert len(calls) == 8  # of the second checkpoint only
     for table in fields(Spectra):
@@ -160,7 +161,7 @@ def test_every_null_has_its_draws_and_little_memory_means_more_batches(
     base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = changed(tmp_path / "noisy", noisy)
-    monkeypatch.setattr(spectra, "BATCH_BYTES", 2 * 64 * 64 * 8)
+    monkeypatch.setattr(spectrum, "BATCH_BYTES", 2 * 64 * 64 * 8)
     found = compare(base, other, FEW)
     counts = found.matrices[found.matrices["tensor"] == Q].groupby("what")["draw"].apply(list).to_dict()
     assert counts == {CHANGE: [0], **{name: [0, 1, 2] for name in NULLS}}

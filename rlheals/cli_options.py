@@ -1,0 +1,24 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on stdout.")]
+ProfileName = Annotated[str, typer.Option("--profile", help="smoke, lab or a .yaml file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Change a setting, e.g. sft.learning_rate=1e-3 (YAML value)."
+    ),
+]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=9999, help="Base seed; 0 is the base in the package.")
+]
+Seeds = Annotated[str | None, typer.Option("--seeds", help='Base seeds, e.g. "1-3,7".')]
+Workers = Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes that compute.")]
+Results = Annotated[Path, typer.Option("--results", help="Folder of the recorded study.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Also write the files into this new folder.")]
