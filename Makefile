@@ -65,11 +65,12 @@ lint: $(READY)   ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-study: $(READY)  ## the recorded study of claims.yaml, the variants, RL, spectra, then edits (many hours; goes on where it was stopped)
+study: $(READY)  ## the recorded study of claims.yaml, the variants, RL, spectra, edits, then protected SFT (many hours; goes on where it was stopped)
 	$(BIN)/rlheals study --record results --workers $(WORKERS)
 	$(BIN)/rlheals study --recovery --record results --workers $(WORKERS)
 	$(BIN)/rlheals study --rotation --record results --workers $(WORKERS)
 	$(BIN)/rlheals study --edits --record results --workers $(WORKERS)
+	$(BIN)/rlheals study --protection --record results --workers $(WORKERS)
 
 references: $(READY)  ## make the notebook references and their bands anew (the only way they change)
 	$(BIN)/python -m rlheals.checks

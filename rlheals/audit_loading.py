@@ -1,14 +1,18 @@
 """What becomes of the text weights of a small Mllama model when its file is loaded in ways that do not fit its names.
 
 Mllama is the architecture of Llama-3.2-11B-Vision. Nothing is downloaded and nothing is unpickled: the model is made
-here, saved as safetensors, and loaded again, with the installed transformers.
+here, saved as safetensors, and loaded again, with the installed transformers. `python -m rlheals.audit_loading FILE`
+records the table: that is how another version of transformers is measured, see "Reproducing" in the book.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import json
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +20,20 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
+from rlheals.atomic import atomic_write
 from rlheals.audit_spectra import SPREAD
+from rlheals.errors import BadInput
+from rlheals.machine import this_machine
+from rlheals.sources import code_hash
 
+RECORDED = Path("results/llama-loading.json")
+"""Made with the version of transformers that the authors pinned."""
 SHIFT = 1.0
 """Added to every weight before it is saved, so that no fresh initialisation can pass for it."""
 TEXT: dict[str, Any] = {
     "vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
     "intermediate_size": 24, "cross_attention_layers": [1], "max_position_embeddings": 32, "pad_token_id": 0,
     "bos_token_id": 1, "eos_token_id": 2, "initializer_range": SPREAD,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
 }  # fmt: skip
 VISION: dict[str, Any] = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_global_layers": 1, "attention_heads": 2, "intermediate_size": 16,
@@ -47,6 +56,7 @@ def routes(seed: int = 0) -> pd.DataFrame:
     Columns: route, tensors (of the text model), kept, left_at_random, redrawn (of these: differ between two loads),
     spread (standard deviation of the matrices left at random about their mean; nan where there are none).
     """
+    import transformers
     from transformers import (
         AutoModelForCausalLM,
         MllamaConfig,
@@ -57,7 +67,8 @@ def routes(seed: int = 0) -> pd.DataFrame:
 
     with torch.random.fork_rng(devices=[]), _quiet(), tempfile.TemporaryDirectory() as scratch:
         torch.manual_seed(seed)
-        model = MllamaForConditionalGeneration(MllamaConfig(text_config=TEXT, vision_config=VISION))
+        text = TEXT | _positions(transformers.__version__)
+        model = MllamaForConditionalGeneration(MllamaConfig(text_config=text, vision_config=VISION))
         with torch.no_grad():
             for weight in model.parameters():
                 weight.add_(SHIFT)
@@ -67,15 +78,16 @@ def routes(seed: int = 0) -> pd.DataFrame:
         save_file(
             {name: one.contiguous() for name, one in model.state_dict().items()},
             renamed / "model.safetensors",
+            {"format": "pt"},
         )
 
         def whole() -> Any:
             return MllamaForConditionalGeneration.from_pretrained(saved, local_files_only=True)
 
         def by_names() -> Any:
-            text = MllamaForCausalLM(MllamaTextConfig(**TEXT))
-            text.load_state_dict(load_file(saved / "model.safetensors"), strict=False)
-            return text
+            alone = MllamaForCausalLM(MllamaTextConfig(**text))
+            alone.load_state_dict(load_file(saved / "model.safetensors"), strict=False)
+            return alone
 
         ways: dict[str, Callable[[], Any]] = {
             OWN: whole,
@@ -89,6 +101,13 @@ def routes(seed: int = 0) -> pd.DataFrame:
             for name, way in ways.items()
         ]
     return pd.DataFrame(rows)
+
+
+def _positions(version: str) -> dict[str, Any]:
+    """Settings of rotary positions, which were named otherwise before transformers 5."""
+    if int(version.split(".")[0]) >= 5:
+        return {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}}
+    return {"rope_theta": 10_000.0, "rope_scaling": {"rope_type": "default"}}
 
 
 def _text_weights(weights: Tensors) -> dict[str, torch.Tensor]:
@@ -127,3 +146,40 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
         if bars:
             logging.enable_progress_bar()
+
+
+def record(file: Path, seed: int = 0) -> None:
+    """Measure with the installed transformers, and write the table with its origin."""
+    import transformers
+
+    origin = {
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "code": code_hash("rlheals.audit_loading"),
+        "machine": this_machine().model_dump(mode="json"),
+        "seed": seed,
+    }
+    rows = routes(seed).to_json(orient="records", double_precision=15)
+    atomic_write(file, json.dumps({**origin, "routes": json.loads(rows)}, indent=1) + "\n")
+
+
+def recorded(file: Path) -> tuple[str, pd.DataFrame]:
+    """The version of transformers and the table that `record` wrote; BadInput when it is damaged."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        table = pd.DataFrame(found["routes"])
+        return str(found["transformers"]), table.astype({"spread": float})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{file.name}: cannot be read ({str(error).splitlines()[0][:80]})") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Record what each way of loading leaves of the text weights, with the installed transformers."""
+    parser = argparse.ArgumentParser(prog="python -m rlheals.audit_loading", description=main.__doc__)
+    parser.add_argument("file", type=Path, help="JSON file to write")
+    record(parser.parse_args(arguments).file)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pandas as pd
 import transformers
@@ -10,9 +11,10 @@ import transformers
 from rlheals import audit
 from rlheals import audit_resolution as resolved
 from rlheals.audit_compared import LAW, MATRICES, UPDATES, comparison, movement
-from rlheals.audit_loading import AUTO, MEMORY
+from rlheals.audit_loading import AUTO, MEMORY, RECORDED, recorded
 from rlheals.audit_spectra import Nulls, released
 from rlheals.markup import Block, Table
+from rlheals.places import project_root
 
 
 def said() -> list[Block]:
@@ -108,28 +110,22 @@ def moved() -> list[Block]:
     ]
 
 
-def loading(routes: pd.DataFrame) -> list[Block]:
-    """What each way of loading leaves of the text weights, with the installed transformers and as it once was."""
-    old = released()["loading"]
+def loading(routes: pd.DataFrame, file: Path | None = None) -> list[Block]:
+    """What each way of loading leaves of the text weights, with the installed transformers and with a recorded one."""
+    there = file or project_root() / RECORDED
+    version, old = recorded(there) if there.is_file() else (None, routes.head(0))
+    both = {transformers.__version__: routes} | ({f"{version} (recorded)": old} if version else {})
     rows = [
         (
             str(row.route),
-            transformers.__version__,
+            name,
             f"{row.left_at_random} of {row.tensors}",
             str(row.redrawn),
             "" if math.isnan(float(str(row.spread))) else f"{float(str(row.spread)):.4f}",
         )
-        for row in routes.itertuples()
+        for name, table in both.items()
+        for row in table.itertuples()
     ]
-    rows.append(
-        (
-            f"{AUTO} (measured by us once, not on this page)",
-            old["transformers"],
-            f"{old['left_at_random']} of {old['text_tensors']}",
-            str(old["matrices_redrawn"]),
-            f"{old['spread']:.4f}",
-        )
-    )
     head = (
         "way of loading",
         "transformers",
@@ -138,13 +134,24 @@ def loading(routes: pd.DataFrame) -> list[Block]:
         "their spread",
     )
     shows = routes.set_index("route")["left_at_random"]
-    still = "still does" if shows[AUTO] else "does so no longer"
-    renamed = "does" if shows[MEMORY] else "does not"
+    still = "leaves tensors at random" if shows[AUTO] else "leaves none at random"
+    renamed = "leaves some" if shows[MEMORY] else "none"
+    said = (
+        f"With the installed version {AUTO} {still}, and {renamed} when the file carries the names in memory."
+    )
+    if version is None:
+        return [
+            Table(head, tuple(rows)),
+            f"{said} No other version of transformers is recorded here. Computed.",
+        ]
+    lost = old.set_index("route").loc[AUTO]
+    pinned = released()["requirements"]["transformers"]
+    origin = ", which the released `requirements.txt` pins" if pinned == version else ""
     return [
         Table(head, tuple(rows)),
-        f"transformers {old['transformers']} is {old['why']}. There, {AUTO} left every text tensor at random, with a "
-        f"warning only; the installed version {still}, and {renamed} when the file carries the names that the model "
-        "has in memory. Computed, except for the last row.",
+        f"With transformers {version}{origin}, {AUTO} left {lost['left_at_random']} of {lost['tensors']} text tensors "
+        f"at random, with a warning only. {said} Computed; the rows of {version} by the same program, recorded in "
+        f"`{RECORDED}`.",
     ]
 
 

@@ -1,103 +1,116 @@
-"""What a chapter works with: the reader's fresh runs, the recorded study beside them, and where both come from."""
+"""What every chapter works with: the reader's fresh runs, the recorded study beside them, and where both come from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Generic
 
-from rlheals import record, tables
-from rlheals.claims import Judged, judge, read_claims
+from rlheals import record, study, tables
 from rlheals.errors import BadInput
+from rlheals.peaks import peaks_of
 from rlheals.places import project_root
-from rlheals.profiles import VARIANTS, Profile, load_profile
+from rlheals.profiles import Profile, load_profile
 from rlheals.record import Recorded
 from rlheals.store import Store, default_store
-from rlheals.study import compute, plan
-from rlheals.tables import Tables
+from rlheals.tables import Frames, Part
 
 
 @dataclass(frozen=True)
-class SFTChapter:
-    """Chapter 01: fresh tables, recorded tables (None when there are none), and their provenance."""
+class Chapter(Generic[Frames]):
+    """Fresh tables, recorded tables (None when there are none), and their provenance."""
+
+    MARKS: ClassVar[tuple[str, str]] = ("", "")
+    """How figures draw the fresh run and the recorded study, for captions."""
 
     profile: Profile
-    fresh: Tables
-    recorded: Tables | None
+    fresh: Frames
+    recorded: Frames | None
     manifests: tuple[Recorded, ...]
-    variants: dict[str, Tables]
     minutes: float
     code: str
 
-    def judged(self) -> list[Judged]:
-        """The claims with their verdicts; empty unless the recorded study is the one that was decided on."""
-        claims = read_claims()
-        decided = claims.study
-        if self.recorded is None or self.profile.name != decided.profile:
-            return []
-        decodes = int(self.recorded.episodes["decode"].max()) + 1
-        if not set(decided.seeds) <= set(self.recorded.seeds) or decodes < decided.decodes:
-            return []
-        return judge(claims, self.recorded)
+    @property
+    def tables(self) -> Frames:
+        """The recorded study, or the fresh run where nothing is recorded."""
+        return self.fresh if self.recorded is None else self.recorded
+
+    @property
+    def study(self) -> str:
+        """Which of the two `tables` is."""
+        return "fresh" if self.recorded is None else "recorded"
+
+    @property
+    def layers(self) -> list[tuple[Frames, str]]:
+        """What figures draw, one over the other: the recorded study if there is one, then the fresh run."""
+        recorded = [] if self.recorded is None else [(self.recorded, "recorded")]
+        return [*recorded, (self.fresh, "fresh")]
+
+    def how_fresh(self) -> list[str]:
+        """What else a caption says of the fresh run."""
+        return []
+
+    def how_recorded(self, recorded: Frames) -> list[str]:
+        """What else a caption says of the recorded study."""
+        return []
 
     def caption(self, note: str) -> str:
-        """A figure's note, followed by the seeds, hands, settings, code and minutes behind it."""
-        settings = self.profile.evaluate
-        hands = self.fresh.episodes.drop_duplicates(["split", "item"]).groupby("split", observed=True).size()
-        parts = [
-            f"Fresh run (dots with Wilson intervals): base seed {joined_seeds(self.fresh.seeds)}, "
-            f"profile {self.profile.name}"
+        """A figure's note, followed by the seeds, settings, code and minutes behind it."""
+        fresh, kept = self.MARKS
+        said = [
+            f"base seed {joined_seeds(self.fresh.seeds)}, profile {self.profile.name}",
+            *self.how_fresh(),
+            f"code {self.code[:8]}",
+            f"{self.minutes:.1f} core-minutes",
         ]
-        parts.append(
-            "hands " + ", ".join(f"{split.replace('_', '-')} {count:,}" for split, count in hands.items())
-        )
-        parts.append(f"up to {settings.attempts} attempts at temperature {settings.sampling.temperature:g}")
-        parts.append(f"code {self.code[:8]}")
-        parts.append(f"{self.minutes:.1f} core-minutes")
-        text = f"{note} {'; '.join(parts)}."
-        if self.recorded is not None:
-            decodes = int(self.recorded.episodes["decode"].max()) + 1
-            minutes = sum(manifest.minutes for manifest in self.manifests)
-            text += (
-                f" Recorded study (lines with bands): base seeds {joined_seeds(self.recorded.seeds)}, "
-                f"{decodes} decodes, 95 % t intervals over seeds; {minutes:.0f} core-minutes."
-            )
-        else:
-            text += " There is no recorded study of this profile."
-        return text
+        text = f"{note} Fresh run{fresh}: {'; '.join(said)}."
+        if self.recorded is None:
+            return f"{text} There is no recorded study of this profile."
+        known = [
+            f"base seeds {joined_seeds(self.recorded.seeds)}",
+            *self.how_recorded(self.recorded),
+            "95 % t intervals over base seeds",
+            f"{sum(manifest.minutes for manifest in self.manifests):.0f} core-minutes",
+        ]
+        return f"{text} Recorded study{kept}: {'; '.join(known)}."
 
 
-def sft(
-    profile: str | Profile = "lab",
-    seeds: Sequence[int] | None = None,
-    workers: int = 1,
-    results: Path = record.FOLDER,
-    store: Store | None = None,
-    quiet: bool = False,
-) -> SFTChapter:
-    """Load the chapter's runs, or compute those that are not in the store yet, and read the recorded study.
+def load(
+    part: Part[Frames],
+    profile: str | Profile,
+    seeds: Sequence[int] | None,
+    workers: int,
+    results: Path,
+    store: Store | None,
+    quiet: bool,
+) -> Chapter[Frames]:
+    """Load a chapter's runs, or compute those that are not in the store yet, and read the recorded study.
 
-    A seed that the recorded study holds cannot be the fresh one, BadInput says so: the two would be drawn as if
-    they were independent.
+    Where a chapter starts from the peak of SFT, that of a fresh base is found first, by chapter 01's runs. A seed that
+    the recorded study holds cannot be the fresh one, BadInput says so: the two would be drawn as if they were
+    independent.
     """
     chosen = profile if isinstance(profile, Profile) else load_profile(profile)
+    part.check(chosen)
     root = project_root()
-    results = root / results
-    recorded, manifests = recorded_study(chosen.name, results)
-    fresh_seeds = unrecorded_seeds(chosen, seeds, recorded.seeds if recorded is not None else ())
+    recorded, manifests = record.find(chosen.name, part, root / results)
+    fresh = unrecorded_seeds(chosen, seeds, () if recorded is None else recorded.seeds)
     place = store or default_store(root)
-    mine = chosen.for_reader(recorded is not None)
-    plans = [plan(mine, seed, place) for seed in fresh_seeds]
-    specs = [spec for one in plans for spec in one.specs()]
-    runs = compute(specs, place, workers, quiet)
-    return SFTChapter(
+    mine = chosen.for_reader(recorded=part.from_peaks or recorded is not None)
+    if part.from_peaks:
+        first = [study.plan(mine, seed, place) for seed in fresh]
+        study.compute([spec for one in first for spec in one.specs()], place, workers, quiet)
+        part = part.at(peaks_of(tables.collect(first, place)))
+    plans = [part.plan(mine, seed, place) for seed in fresh]
+    runs = study.compute([spec for one in plans for spec in one.specs()], place, workers, quiet)
+    return Chapter(
         profile=chosen,
-        fresh=tables.collect(plans, place),
+        fresh=part.collect(plans, place),
         recorded=recorded,
         manifests=tuple(manifests),
-        variants=variant_studies(results) if recorded is not None else {},
         minutes=sum(run.manifest.seconds for run in runs) / 60,
-        code=runs[-1].manifest.code_hash,
+        code=next(r.manifest.code_hash for r in runs if r.manifest.stage == chosen.stage(part.stage)),
     )
 
 
@@ -109,20 +122,6 @@ def unrecorded_seeds(profile: Profile, seeds: Sequence[int] | None, recorded: Se
             f"base seed {both[0]} is in the recorded study; choose a fresh one (0 ships with the package)"
         )
     return fresh
-
-
-def recorded_study(name: str, results: Path) -> tuple[Tables | None, list[Recorded]]:
-    """The recorded study of a profile, or (None, []) when nothing is recorded for it."""
-    folder = results / name
-    if not any(folder.glob("seed-*")):
-        return None, []
-    return record.read(folder)
-
-
-def variant_studies(results: Path) -> dict[str, Tables]:
-    """The recorded sensitivity studies by name, as far as there are any."""
-    studies = {name: recorded_study(f"lab-{name}", results)[0] for name in VARIANTS}
-    return {name: study for name, study in studies.items() if study is not None}
 
 
 def joined_seeds(seeds: Sequence[int]) -> str:

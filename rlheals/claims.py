@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -81,6 +81,7 @@ class ClaimsFile(BaseModel):
     recovery: dict[str, Any] = Field({}, description="chapter 02, read by `recovery_claims.py`")
     rotation: dict[str, Any] = Field({}, description="chapter 03, read by `rotation_claims.py`")
     swaps: dict[str, Any] = Field({}, description="chapter 04, read by `swaps_claims.py`")
+    protection: dict[str, Any] = Field({}, description="chapter 04, read by `protection_claims.py`")
 
     @model_validator(mode="after")
     def _ids_differ(self) -> ClaimsFile:
@@ -88,6 +89,9 @@ class ClaimsFile(BaseModel):
         if len(set(ids)) != len(ids):
             raise ValueError("two claims have the same id")
         return self
+
+
+File = TypeVar("File", bound=ClaimsFile)
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,31 @@ def judge(claims: Any, tables: Any, of: Callable[[Any, Any], dict[int, float]] =
         interval = t_interval(list(values.values()), claims.study.level)
         judged.append(Judged(claim, values, interval, verdict(interval, claim.margin)))
     return judged
+
+
+@dataclass(frozen=True)
+class ChapterClaims(Generic[File]):
+    """The claims of a later chapter.
+
+    key: their part of `claims.yaml`; file: what that part is; estimates(claim, tables): a claim's number for every base
+    seed that has what it needs; missing(tables, claims): what is not recorded yet of what decides, in words.
+    """
+
+    key: str
+    file: type[File]
+    estimates: Callable[[Any, Any], dict[int, float]]
+    missing: Callable[[Any, File], list[str]]
+
+    def read(self) -> File:
+        """The claims, validated; BadInput names the offending field."""
+        return validated(self.file, getattr(read_claims(), self.key), f"claims.yaml: {self.key}")
+
+    def judged(self, tables: Any) -> list[Judged]:
+        """Interval and verdict of every claim; BadInput while something that decides is not recorded."""
+        claims = self.read()
+        if lacking := self.missing(tables, claims):
+            raise BadInput(f"claims.yaml: {self.key}: not judged yet: {lacking[0]}")
+        return judge(claims, tables, self.estimates)
 
 
 @lru_cache(maxsize=8192)

@@ -168,9 +168,7 @@ def evaluate(
 
 @app.command(epilog="Example: rlheals run sft settings.json")
 def run(
-    stage: Annotated[
-        str, typer.Argument(help="adopt, pretrain, sft, evaluate, rl, evaluate_vllm, rl_vllm, spectra.")
-    ],
+    stage: Annotated[str, typer.Argument(help="That of the settings file, e.g. sft.")],
     settings: Annotated[Path, typer.Argument(help='JSON: {"stage", "settings", "inputs", "seed"}.')],
     json: Json = False,
 ) -> None:
@@ -198,6 +196,7 @@ def study(
         bool, typer.Option("--rotation", help="Spectra and trajectories (chapter 03).")
     ] = False,
     edits: Annotated[bool, typer.Option("--edits", help="Edited checkpoints (chapter 04).")] = False,
+    protection: Annotated[bool, typer.Option("--protection", help="Protected SFT (chapter 04).")] = False,
     set_: Set = None,
     json: Json = False,
 ) -> None:
@@ -206,16 +205,17 @@ def study(
 
     own = None if seeds is None else parse_seeds(seeds)
     later = {
-        "--recovery": (recovery, commands.run_recovery),
-        "--rotation": (rotation, commands.run_rotation),
-        "--edits": (edits, commands.run_edits),
+        "recovery": ("--recovery", recovery),
+        "rotation": ("--rotation", rotation),
+        "swaps": ("--edits", edits),
+        "protection": ("--protection", protection),
     }
-    asked = [name for name, (given, _) in later.items() if given] + (["--variant"] if variant else [])
-    if len(asked) > 1:
-        raise BadInput(f"{' and '.join(asked)}: only one of them is accepted")
-    if asked and not variant:
-        run = later[asked[0]][1]
-        done = run(profile, parse_settings(set_ or ()), own, workers, record)
+    asked = [key for key, (_, given) in later.items() if given]
+    options = [*(later[key][0] for key in asked), *(["--variant"] if variant else [])]
+    if len(options) > 1:
+        raise BadInput(f"{' and '.join(options)}: only one of them is accepted")
+    if asked:
+        done = commands.run_later(asked[0], profile, parse_settings(set_ or ()), own, workers, record)
     else:
         chosen = commands.studies(profile, variant or (), parse_settings(set_ or ()))
         done = commands.run_studies(chosen, own, workers, record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -14,33 +14,18 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from rlheals import (
-    claims_tables,
-    evaluate,
-    recovery,
-    recovery_claims,
-    rl,
-    rotation_claims,
-    sft,
-    study,
-    swaps_claims,
-)
+from rlheals import claims_tables, evaluate, later, recovery, rl, sft, study
 from rlheals.adopt import WEIGHTS, weights_hash
 from rlheals.card import model_card
-from rlheals.claims import Claim, ClaimsFile, Judged
+from rlheals.claims import Claim, Judged
 from rlheals.errors import BadInput
+from rlheals.later import LATER, LaterOutcome
 from rlheals.outputs import refuse_used, whole
 from rlheals.places import project_root
 from rlheals.profiles import Profile, validated
-from rlheals.recovery_chapter import recorded_recovery
-from rlheals.recovery_claims import read_recovery_claims
-from rlheals.rotation_chapter import recorded_rotation
-from rlheals.rotation_claims import read_rotation_claims
 from rlheals.runs import Run, RunSpec, digest_of
 from rlheals.stage import Work
 from rlheals.store import Store, default_store
-from rlheals.swaps_chapter import recorded_swaps
-from rlheals.swaps_claims import read_swap_claims
 
 
 def the_store() -> Store:
@@ -181,7 +166,7 @@ def find_notebook(name: str) -> Path:
 def claims(results: Path) -> dict[str, Any]:
     """Every claim with its interval and verdict; both are null while the recorded study is not complete.
 
-    "recovery", "rotation" and "edits" hold those of chapters 2, 3 and 4, with what is missing in words.
+    "recovery", "rotation" and "swaps" hold those of chapters 2, 3 and 4, with what is missing in words.
     """
     place = project_root() / results
     found = claims_tables.outcome(place)
@@ -190,19 +175,16 @@ def claims(results: Path) -> dict[str, Any]:
         "recorded_seeds": list(found.seeds),
         "missing_seeds": found.missing,
         "claims": _claim_rows(found.claims.claims, found.judged),
-        "recovery": _later(recovery_claims, read_recovery_claims(), recorded_recovery, place),
-        "rotation": _later(rotation_claims, read_rotation_claims(), recorded_rotation, place),
-        "edits": _later(swaps_claims, read_swap_claims(), recorded_swaps, place),
+        **{key: _later(later.outcome(key, place)) for key in LATER},
     }
 
 
-def _later(module: Any, claims: ClaimsFile, recorded: Callable[..., Any], place: Path) -> dict[str, Any]:
-    """Claims of a later chapter, whose module knows what is missing and how to judge."""
-    tables, _ = recorded(claims.study.profile, place)
-    lacking = ["nothing is recorded"] if tables is None else module.missing(tables, claims)
-    found = [] if tables is None or lacking else module.judged(tables)
-    study = claims.study.model_dump(mode="json")
-    return {"study": study, "missing": lacking, "claims": _claim_rows(claims.claims, found)}
+def _later(found: LaterOutcome) -> dict[str, Any]:
+    return {
+        "study": found.claims.study.model_dump(mode="json"),
+        "missing": ["nothing is recorded"] if found.missing is None else list(found.missing),
+        "claims": _claim_rows(found.claims.claims, found.judged),
+    }
 
 
 def _claim_rows(claims: Sequence[Claim], found: Sequence[Judged]) -> list[dict[str, Any]]:

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rlheals import drawing, measures
-from rlheals.chapters import SFTChapter
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, Drawn
 from rlheals.forest import claims_forest, sensitivity
+from rlheals.sft_chapter import SFTChapter
 
 PAPER_POINTS = Path(__file__).parent / "reference" / "paper_points.yaml"
 SPLITS = {"sft": ("seen ID (SFT hands)", BLUE), "held_out": ("held-out ID", GREEN), "ood": ("OOD", RED)}
@@ -170,7 +170,7 @@ def format_errors(chapter: SFTChapter) -> Drawn:
 def error_categories(chapter: SFTChapter) -> Drawn:
     """All attempts by the verifier's verdict, stacked, for seen ID and OOD hands."""
     figure, axes = drawing.canvas(columns=2, height=3.5)
-    tables = chapter.recorded or chapter.fresh
+    tables = chapter.tables
     frames = []
     for axis, split in zip(axes, ("sft", "ood"), strict=True):
         parts = measures.categories(tables, split, list(CATEGORIES))
@@ -213,7 +213,7 @@ def decomposition(chapter: SFTChapter) -> Drawn:
 def rule_distance(chapter: SFTChapter) -> Drawn:
     """Accuracy on face-card hands under other values of J, Q, K, against their distance from the ID rule."""
     figure, (axis,) = drawing.canvas()
-    tables = chapter.recorded or chapter.fresh
+    tables = chapter.tables
     trials = measures.rule_trials(tables)
     frame = drawing.with_intervals(trials, by=("step", "distance"))
     for color, (step, group) in zip(
@@ -266,7 +266,7 @@ def _base_line(
     axis: Axes, chapter: SFTChapter, split: str, solved: measures.Solved, color: str, series: str
 ) -> pd.DataFrame:
     """A horizontal line: what the base solves when either layout counts."""
-    values = measures.accuracy(chapter.recorded or chapter.fresh, split, solved, "solved_at_either")
+    values = measures.accuracy(chapter.tables, split, solved, "solved_at_either")
     level = drawing.with_intervals(values[values["step"] == 0])
     axis.axhline(float(level["value"].iloc[0]), color=color, linewidth=0.9, linestyle=(0, (1, 2)))
     return level.assign(series=f"{series}, base in either layout", study="base")

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rlheals import drawing, measures
-from rlheals.chapters import SFTChapter
 from rlheals.claims import Curves, estimate, read_claims
 from rlheals.drawing import BLUE, GREY, PURPLE, RED, Drawn
+from rlheals.sft_chapter import SFTChapter
 from rlheals.stats import t_interval
 
 

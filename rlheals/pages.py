@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from rlheals import record, replay
-from rlheals.chapters import SFTChapter
 from rlheals.errors import BadInput
 from rlheals.machine import Machine, this_machine
 from rlheals.markup import Block, Table, spans
@@ -22,6 +21,7 @@ from rlheals.profiles import PROFILES, VARIANTS
 from rlheals.record import Recorded
 from rlheals.replay import Replay
 from rlheals.runs import library_versions
+from rlheals.sft_chapter import SFTChapter
 
 README_BEGIN, README_END = "<!-- claims:begin -->", "<!-- claims:end -->"
 INTERNAL = {"name", "about", "evaluate.folder"}

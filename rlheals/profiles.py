@@ -15,10 +15,11 @@ from rlheals.evaluate import EvaluateSettings
 from rlheals.ladder import Ladder
 from rlheals.models import ModelSettings
 from rlheals.pretrain import PretrainSettings
+from rlheals.protection_ways import Protection
 from rlheals.rl import RLSettings
 from rlheals.settings import Int, Settings
 from rlheals.sft import SFTSettings
-from rlheals.swap_grid import RESTORE, SWAP, SwapGrid
+from rlheals.swap_grid import OTHER, RESTORE, SWAP, SwapGrid
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -55,14 +56,15 @@ class Profile(Settings):
     ladder: Ladder = Ladder()
     rotation: Rotation = Rotation()
     swaps: SwapGrid = SwapGrid()
+    protection: Protection = Protection()
     engine: Literal["hf", "vllm"] = Field(
         "hf",
         description="what plays episodes in censuses and in RL: transformers, or vLLM where it is installed",
     )
 
-    def stage(self, name: Literal["evaluate", "rl"]) -> str:
-        """The stage that plays with this profile's engine."""
-        return name if self.engine == "hf" else f"{name}_{self.engine}"
+    def stage(self, name: str) -> str:
+        """A stage, or that which does the same with this profile's engine."""
+        return name if self.engine == "hf" or name not in PLAYING else f"{name}_{self.engine}"
 
     @property
     def census_steps(self) -> tuple[int, ...]:
@@ -79,8 +81,15 @@ class Profile(Settings):
             changes["ladder"] = self.ladder.model_copy(update=mine)
         alone = {"branches": (), "controls": (), "decodes": 1}
         changes["rotation"] = self.rotation.model_copy(update=alone)
-        few = {"restore": self.swaps.reader_restore, "swap": self.swaps.reader_swap, "decodes": 1}
+        few = {
+            "restore": self.swaps.reader_restore,
+            "swap": self.swaps.reader_swap,
+            "other": (),
+            "decodes": 1,
+        }
         changes["swaps"] = self.swaps.model_copy(update=few)
+        ways = {"ways": self.protection.reader_ways, "decodes": 1}
+        changes["protection"] = self.protection.model_copy(update=ways)
         return self.model_copy(update=changes)
 
     @model_validator(mode="after")
@@ -97,6 +106,7 @@ class Profile(Settings):
             "ladder.late_starts": self.ladder.late_starts,
             "rotation.steps": self.rotation.steps,
             "rotation.branch_steps": self.rotation.branch_steps,
+            "protection.steps": self.protection.steps,
             "swaps.late": () if self.swaps.late is None else (self.swaps.late,),
             "swaps.start": () if self.swaps.start is None else (self.swaps.start,),
             "ladder.control_start": (
@@ -121,6 +131,9 @@ class Profile(Settings):
         return self
 
 
+PLAYING = ("evaluate", "rl")
+"""Stages that play, with an engine."""
+
 _LAB = Profile(
     name="lab",
     about="The whole study with a model of 0.2 M parameters, from scratch, on two CPU cores, in minutes.",
@@ -144,6 +157,7 @@ _LAB = Profile(
         start=160,
         restore=RESTORE,
         swap=SWAP,
+        other=OTHER,
         reader_restore=(
             "values(all) @ blocks",
             "directions(all) @ blocks",
@@ -154,6 +168,15 @@ _LAB = Profile(
         ),
         reader_swap=("directions(all) @ blocks", "noise() like directions(all) @ blocks"),
         decodes=2,
+    ),
+    protection=Protection(
+        ways=(
+            *(f"{kind}={strength}" for kind in ("subspace", "random") for strength in (0.01, 0.1, 1)),
+            *(f"kl={strength}" for strength in (0.03, 0.1, 0.3)),
+            "learning_rate=0.0001",
+            "weight_decay=0.3",
+        ),
+        steps=(20, 40, 80, 160, 320, 640, 1280),
     ),
 )
 

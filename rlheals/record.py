@@ -76,6 +76,7 @@ def record(
 
     A seed recorded before from the same runs gets the same bytes again.
     """
+    part.check(profile)
     plans = {seed: part.plan(profile, seed, store) for seed in seeds}
     missing = {seed: {store.key(spec) for spec in chosen.specs()} for seed, chosen in plans.items()}
 
@@ -133,6 +134,14 @@ def read(folder: Path, kind: type[Frames] = Tables) -> tuple[Frames, list[Record
     if not parts:
         raise BadInput(f"no recorded study in {folder}; `rlheals study --record` makes one")
     return tables.joined(parts, kind), manifests
+
+
+def find(name: str, part: Part[Frames], results: Path) -> tuple[Frames | None, list[Recorded]]:
+    """The recorded study of a profile, or (None, []) when nothing is recorded for it."""
+    folder = results / f"{name}{part.suffix}"
+    if not any(folder.glob("seed-*")):
+        return None, []
+    return read(folder, part.kind)
 
 
 def _seed_of(place: Path) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +20,9 @@ from rlheals.ladder import CONTROLS, LATE
 from rlheals.profiles import Profile
 from rlheals.runs import RunSpec
 from rlheals.store import Store
-from rlheals.study import Plan
+from rlheals.study import Plan, census_spec
 from rlheals.study import plan as sft_plan
-from rlheals.tables import Part
+from rlheals.tables import Part, Seeded
 
 MAIN = "main"
 Unit = int | Literal["controls"]
@@ -62,7 +62,7 @@ class RecoveryPlan:
 
 
 @dataclass(frozen=True)
-class RecoveryTables:
+class RecoveryTables(Seeded):
     """Everything chapter 02 is drawn from; every row says seed, control, start and run (-1: the start itself).
 
     episodes     one row per (decode, hand): which attempt solved it, how the first try went
@@ -72,15 +72,13 @@ class RecoveryTables:
     losses       cross-entropy of expert answers during RL: (update, set, loss)
     """
 
+    LISTS = "log"
+
     episodes: pd.DataFrame
     categories: pd.DataFrame
     log: pd.DataFrame
     advantages: pd.DataFrame
     losses: pd.DataFrame
-
-    @property
-    def seeds(self) -> list[int]:
-        return sorted(int(seed) for seed in self.log["seed"].unique())
 
     @property
     def starts(self) -> list[int]:
@@ -167,23 +165,14 @@ def _add_censuses(
     ladder = profile.ladder
     folder = rl.checkpoint_name(ladder.updates)
     for decode in range(ladder.decodes if cell.control == MAIN else min(2, ladder.decodes)):
-        settings = profile.evaluate.model_copy(update={"folder": folder, **changes})
-        made.censuses[cell, decode] = RunSpec(
-            stage=profile.stage("evaluate"),
-            settings=settings.model_dump(mode="json"),
-            inputs={"model": store.key(of)},
-            seed=100 * made.seed + decode,
+        made.censuses[cell, decode] = census_spec(
+            profile, store.key(of), folder, made.seed, decode, {"folder": folder, **changes}
         )
 
 
 def collect(plans: Sequence[RecoveryPlan], store: Store) -> RecoveryTables:
     """The tables of units that are in the store."""
-    return concat([_of_plan(one, store) for one in plans])
-
-
-def concat(parts: Sequence[RecoveryTables]) -> RecoveryTables:
-    """Several units as one."""
-    return tables.joined(parts, RecoveryTables)
+    return tables.joined([_of_plan(one, store) for one in plans], RecoveryTables)
 
 
 def _of_plan(made: RecoveryPlan, store: Store) -> RecoveryTables:
@@ -218,6 +207,14 @@ def _losses(path: Path) -> Iterator[dict[str, Any]]:
                 yield {"update": record["update"], "set": name, "loss": value}
 
 
-def part(unit: Unit) -> Part:
-    """A unit of this study as something that can be recorded."""
-    return Part("-recovery", partial(plan, unit=unit), collect, RecoveryTables)
+def _lacking(profile: Profile) -> str:
+    return "" if profile.ladder.starts else "ladder.starts is empty, so there is no RL in it"
+
+
+STUDY = Part("-recovery", plan, collect, RecoveryTables, "rl", _lacking)
+"""The first unit of every base seed."""
+
+
+def parts(profile: Profile) -> list[Part[RecoveryTables]]:
+    """The units of a profile as studies that can be recorded."""
+    return [replace(STUDY, plan=partial(plan, unit=unit)) for unit in units(profile)]

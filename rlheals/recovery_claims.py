@@ -14,9 +14,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from rlheals.claims import Claim, ClaimsFile, Judged, StudyPlan, half_of, judge, read_claims
-from rlheals.errors import BadInput
-from rlheals.profiles import validated
+from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, half_of
 from rlheals.recovery import MAIN, RecoveryTables
 
 MEASURES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
@@ -152,21 +150,11 @@ class RecoveryFile(ClaimsFile):
     claims: tuple[RecoveryClaim, ...]
 
 
-def read_recovery_claims() -> RecoveryFile:
-    """The claims of chapter 02, validated; BadInput names the offending field."""
-    return validated(RecoveryFile, read_claims().recovery, "claims.yaml: recovery")
-
-
 def estimates(claim: Claim, tables: RecoveryTables) -> dict[int, float]:
     """The claim's number for every base seed that has what it needs."""
     run = ESTIMATORS[claim.estimator]
     values = {seed: run(Accuracies.of(tables, seed), **claim.options) for seed in tables.seeds}
     return {seed: value for seed, value in values.items() if np.isfinite(value)}
-
-
-def complete(tables: RecoveryTables | None, claims: RecoveryFile) -> bool:
-    """Whether everything that decides is recorded: seeds, runs, decodes, and the controls that claims speak of."""
-    return tables is not None and not missing(tables, claims)
 
 
 def missing(tables: RecoveryTables, claims: RecoveryFile) -> list[str]:
@@ -187,9 +175,4 @@ def missing(tables: RecoveryTables, claims: RecoveryFile) -> list[str]:
     return found
 
 
-def judged(tables: RecoveryTables) -> list[Judged]:
-    """Interval and verdict of every claim of chapter 02; BadInput while something that decides is not recorded."""
-    claims = read_recovery_claims()
-    if lacking := missing(tables, claims):
-        raise BadInput(f"claims of chapter 02 are not judged yet: {lacking[0]}")
-    return judge(claims, tables, estimates)
+CLAIMS = ChapterClaims("recovery", RecoveryFile, estimates, missing)

@@ -30,7 +30,7 @@ from rlheals.study import Plan, compute, plan
 from rlheals.tables import Tables
 
 FILE = "replays.json"
-RL_SUFFIX, SPECTRA_SUFFIX = recovery.part(0).suffix, rotation.part({}).suffix
+RL_SUFFIX, SPECTRA_SUFFIX = recovery.STUDY.suffix, rotation.STUDY.suffix
 SLICE_PAIR = "peak-end"
 OF_THE_MACHINE = ("seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb")
 

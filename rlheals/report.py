@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlheals import chapters, claims_tables, figures, pages
+from rlheals import claims_tables, figures, pages, sft_chapter
 from rlheals.atomic import atomic_write, make_folder, told
-from rlheals.chapters import SFTChapter
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
 from rlheals.gallery import Sample, gallery_html, gallery_markdown, samples
 from rlheals.markup import Block, html_page, inline, to_html, to_markdown
 from rlheals.places import project_root
 from rlheals.profiles import Profile
+from rlheals.sft_chapter import SFTChapter
 from rlheals.store import Store
 
 FRONT = "front_picture"
@@ -67,7 +67,7 @@ def report(
     with told("make the report's folder", out.absolute().parent):
         make_folder(out.absolute())
     results = project_root() / results  # as the chapter finds it
-    chapter = chapters.sft(profile, seeds, workers, results, store, quiet)
+    chapter = sft_chapter.sft(profile, seeds, workers, results, store, quiet)
     drawn, parts, gallery = (
         [draw(figure, chapter) for figure in figures.SFT],
         facts(chapter, results),

@@ -7,9 +7,8 @@ behaviour (a census, the forward KL from the base).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ import pandas as pd
 
 from rlheals import rl, sft, spectra, tables
 from rlheals.branches import BRANCHES
-from rlheals.errors import BadInput
 from rlheals.ladder import CONTROLS
 from rlheals.profiles import Profile
 from rlheals.recovery import rl_spec
@@ -25,9 +23,9 @@ from rlheals.runs import RunSpec
 from rlheals.spectra import SpectraSettings
 from rlheals.spectrum import CHANGE, START
 from rlheals.store import Store
-from rlheals.study import Plan
+from rlheals.study import Plan, census_spec
 from rlheals.study import plan as sft_plan
-from rlheals.tables import Part
+from rlheals.tables import Part, Seeded
 from rlheals.trajectory import TrajectorySettings
 
 SFT, RL = "sft", "rl"
@@ -43,6 +41,11 @@ class Point:
     branch: str
     start: int
     step: int
+
+    @property
+    def folder(self) -> str:
+        """Inside its run."""
+        return (sft if self.start < 0 else rl).checkpoint_name(self.step)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class RotationPlan:
 
 
 @dataclass(frozen=True)
-class RotationTables:
+class RotationTables(Seeded):
     """Everything chapter 03 is drawn from; every row says seed.
 
     angles       per (pair, matrix, side, end, k, what): mean angle over draws and its 95 % (degrees), gap at k
@@ -82,6 +85,8 @@ class RotationTables:
     peaks        the step that counts as the peak
     """
 
+    LISTS = "peaks"
+
     angles: pd.DataFrame
     changes: pd.DataFrame
     values: pd.DataFrame
@@ -92,31 +97,8 @@ class RotationTables:
     accuracy: pd.DataFrame
     peaks: pd.DataFrame
 
-    @property
-    def seeds(self) -> list[int]:
-        return sorted(int(seed) for seed in self.peaks["seed"].unique())
 
-    def of_seed(self, seed: int) -> RotationTables:
-        """The rows of one base seed."""
-        frames = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return RotationTables(**{name: frame[frame["seed"] == seed] for name, frame in frames.items()})
-
-
-def peak_of(accuracy: pd.Series) -> int:
-    """The step of highest OOD accuracy among those after the base and before the last; ties: the earliest.
-
-    >>> peak_of(pd.Series({0: 0.9, 10: 0.2, 20: 0.4, 40: 0.4, 80: 0.8}))
-    20
-    """
-    inner = accuracy.sort_index().iloc[1:-1]
-    if not len(inner):
-        raise BadInput(
-            f"a peak needs censuses at three SFT steps or more; there are {sorted(accuracy.index)}"
-        )
-    return int(inner.idxmax())
-
-
-def plan(profile: Profile, seed: int, store: Store, peaks: dict[int, int]) -> RotationPlan:
+def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) -> RotationPlan:
     """The runs of one base seed; peaks: its peak, known from the study of chapter 01."""
     made = RotationPlan(seed, peaks[seed], sft_plan(profile, seed, store))
     ladder, rotation = profile.ladder, profile.rotation
@@ -146,17 +128,13 @@ def _add_trajectory(
     steps = (
         rotation.steps if branch == SFT else rotation.branch_steps if start < 0 else (profile.ladder.updates,)
     )
-    name = sft.checkpoint_name if start < 0 else rl.checkpoint_name
-    for step in steps:
+    points = [Point(branch, start, step) for step in steps]
+    for point in points:
         for decode in range(1 if branch in BRANCHES else rotation.decodes):
-            settings = profile.evaluate.model_copy(update={"folder": name(step)})
-            made.censuses[Point(branch, start, step), decode] = RunSpec(
-                stage=profile.stage("evaluate"),
-                settings=settings.model_dump(mode="json"),
-                inputs={"model": store.key(spec)},
-                seed=100 * made.seed + decode,
+            made.censuses[point, decode] = census_spec(
+                profile, store.key(spec), point.folder, made.seed, decode
             )
-    asked = TrajectorySettings(folders=tuple(name(step) for step in steps), questions=rotation.questions)
+    asked = TrajectorySettings(folders=tuple(point.folder for point in points), questions=rotation.questions)
     made.trajectories[branch, start] = RunSpec(
         stage="trajectory",
         settings=asked.model_dump(mode="json"),
@@ -207,12 +185,8 @@ def _pair_spec(profile: Profile, made: RotationPlan, store: Store, name: str, pa
     ends = {"before": pair.before, "after": pair.after}
     if pair.reference is not None:
         ends["reference"] = pair.reference
-    folders = {
-        end: (sft.checkpoint_name if point.start < 0 else rl.checkpoint_name)(point.step)
-        for end, point in ends.items()
-    }
     asked = SpectraSettings(
-        **folders,
+        **{end: point.folder for end, point in ends.items()},
         nulls=(*rotation.nulls, "ulp", "independent") if whole else rotation.nulls,
         draws=rotation.draws,
         heads=profile.pretrain.model.heads if whole else 0,
@@ -227,19 +201,14 @@ def _pair_spec(profile: Profile, made: RotationPlan, store: Store, name: str, pa
 
 def collect(plans: Sequence[RotationPlan], store: Store) -> RotationTables:
     """The tables of base seeds that are in the store."""
-    return concat([_of_plan(one, store) for one in plans])
-
-
-def concat(parts: Sequence[RotationTables]) -> RotationTables:
-    """Several base seeds as one."""
-    return tables.joined(parts, RotationTables)
+    return tables.joined([_of_plan(one, store) for one in plans], RotationTables)
 
 
 def _of_plan(made: RotationPlan, store: Store) -> RotationTables:
     def folder(spec: RunSpec) -> Path:
         return store.load(store.key(spec)).path
 
-    frames: dict[str, list[pd.DataFrame]] = {name: [] for name in RotationTables.__dataclass_fields__}
+    frames: dict[str, list[pd.DataFrame]] = {table.name: [] for table in fields(RotationTables)}
     for name, spec in made.pairs.items():
         found = spectra.read(folder(spec))
         frames["angles"].append(_angles(found.angles).assign(pair=name))
@@ -260,10 +229,7 @@ def _of_plan(made: RotationPlan, store: Store) -> RotationTables:
             steps = rows["folder"].str.rsplit("-", n=1).str[-1].astype(int)
             frames[table].append(rows.drop(columns="folder").assign(**place, step=steps))
     for (point, decode), spec in made.censuses.items():
-        episodes = pd.read_parquet(folder(spec) / "episodes.parquet")[["split", "solved_at"]]
-        grouped = episodes["solved_at"].groupby(episodes["split"], observed=True)
-        counts = grouped.agg(hands="size", solved=solved, first=solved_first).reset_index()
-        frames["accuracy"].append(counts.assign(**vars(point), decode=decode))
+        frames["accuracy"].append(tables.solved(folder(spec)).assign(**vars(point), decode=decode))
     frames["peaks"].append(pd.DataFrame({"peak": [made.peak]}))
     joined = {
         name: _compact(pd.concat(parts, ignore_index=True).assign(seed=made.seed))
@@ -272,16 +238,6 @@ def _of_plan(made: RotationPlan, store: Store) -> RotationTables:
         for name, parts in frames.items()
     }
     return RotationTables(**joined)
-
-
-def solved(at: pd.Series) -> int:
-    """Hands solved within five attempts."""
-    return int((at > 0).sum())
-
-
-def solved_first(at: pd.Series) -> int:
-    """Hands solved in the first one."""
-    return int((at == 1).sum())
 
 
 def _angles(rows: pd.DataFrame) -> pd.DataFrame:
@@ -312,6 +268,9 @@ def _compact(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype({**halves, **words})
 
 
-def part(peaks: dict[int, int]) -> Part[RotationTables]:
-    """This study as something that can be recorded; peaks: by base seed, from the study of chapter 01."""
-    return Part("-rotation", partial(plan, peaks=peaks), collect, RotationTables)
+def _lacking(profile: Profile) -> str:
+    nothing = not profile.rotation.steps or not profile.ladder.starts
+    return "rotation.steps or ladder.starts is empty, nothing to compare" if nothing else ""
+
+
+STUDY = Part("-rotation", plan, collect, RotationTables, "spectra", _lacking, from_peaks=True)

@@ -41,17 +41,6 @@ BACK_LOOKS = {
 }
 
 
-def layers(chapter: RotationChapter) -> list[tuple[RotationTables, str]]:
-    """What there is to draw, with its name: the recorded study first."""
-    fresh = [(chapter.fresh, "fresh")]
-    return [(chapter.recorded, "recorded"), *fresh] if chapter.recorded is not None else fresh
-
-
-def study_of(chapter: RotationChapter) -> str:
-    """What `chapter.tables` is."""
-    return "fresh" if chapter.recorded is None else "recorded"
-
-
 def dots(
     axis: Axes, at: npt.ArrayLike, table: pd.DataFrame, color: str, study: str, label: str, marker: str = "o"
 ) -> None:
@@ -77,13 +66,13 @@ def by_size(chapter: RotationChapter) -> Drawn:
     frames = []
     for (pair, color), shift in zip(BY_SIZE.items(), np.linspace(-0.15, 0.15, len(BY_SIZE)), strict=True):
         for axis, (end, unit) in zip(axes, panels, strict=True):
-            for tables, study in layers(chapter):
+            for tables, study in chapter.layers:
                 table, null = _by_part(tables, pair, end, unit)
                 if not len(table):
                     continue
                 at = table["part"].map(places) + shift
-                dots(axis, at, table, color, study, NAMES[pair] if study == study_of(chapter) else "_")
-                if unit == "degrees" and study == study_of(chapter):
+                dots(axis, at, table, color, study, NAMES[pair] if study == chapter.study else "_")
+                if unit == "degrees" and study == chapter.study:
                     axis.plot(at, null, "--", color=color, linewidth=0.9)
                 frames.append(table.assign(series=f"{pair}, {end}, {unit}", study=study, null=null))
     titles = ("leading directions, degrees", "leading, angle / null", "trailing, angle / null")
@@ -125,7 +114,7 @@ def where(chapter: RotationChapter) -> Drawn:
     """Rotation over its null by kind, layer and attention head, peak to end."""
     figure, axes = drawing.canvas(columns=2, height=3.0)
     frames, seen = [], 0
-    for tables, study in layers(chapter):
+    for tables, study in chapter.layers:
         table = _over_null(tables)
         for axis, whole in zip(axes, (True, False), strict=True):
             mine = table[(table["head"] == -1) == whole]
@@ -168,7 +157,7 @@ def _over_null(tables: RotationTables) -> pd.DataFrame:
 def back(chapter: RotationChapter) -> Drawn:
     """Does RL turn back toward the peak? Angle to the peak before and after, against further SFT and noise."""
     figure, axes = drawing.canvas(columns=2, height=2.9)
-    tables = {study: to_the_peak(one) for one, study in layers(chapter)}
+    tables = {study: to_the_peak(one) for one, study in chapter.layers}
     starts = sorted({int(start) for table in tables.values() for start in table["start"]})
     frames = []
     for axis, column in zip(axes, ("degrees", "share"), strict=True):
@@ -180,7 +169,7 @@ def back(chapter: RotationChapter) -> Drawn:
                     continue
                 found = drawing.with_intervals(mine.rename(columns={column: "value"}), ["start"])
                 at = np.array([starts.index(start) for start in found["start"]]) + shift
-                dots(axis, at, found, color, study, label if study == study_of(chapter) else "_", marker)
+                dots(axis, at, found, color, study, label if study == chapter.study else "_", marker)
                 frames.append(found.assign(series=f"{what}, {column}", study=study))
         axis.set_xticks(range(len(starts)), [f"{start:,}" for start in starts])
         axis.set_xlabel("start of RL (SFT step)")

@@ -8,9 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from rlheals import rotation_measures as measured
-from rlheals.claims import Claim, ClaimsFile, Judged, StudyPlan, judge, read_claims
-from rlheals.errors import BadInput
-from rlheals.profiles import validated
+from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan
 from rlheals.rotation import SFT, RotationTables
 from rlheals.spectrum import CHANGE, START
 
@@ -98,11 +96,6 @@ class RotationFile(ClaimsFile):
     claims: tuple[RotationClaim, ...]
 
 
-def read_rotation_claims() -> RotationFile:
-    """The claims of chapter 03, validated; BadInput names the offending field."""
-    return validated(RotationFile, read_claims().rotation, "claims.yaml: rotation")
-
-
 def estimates(claim: Claim, tables: RotationTables) -> dict[int, float]:
     """The claim's number for every base seed that has what it needs."""
     run = ESTIMATORS[claim.estimator]
@@ -123,14 +116,4 @@ def missing(tables: RotationTables, claims: RotationFile) -> list[str]:
     return found
 
 
-def complete(tables: RotationTables | None, claims: RotationFile) -> bool:
-    """Whether everything that decides is recorded."""
-    return tables is not None and not missing(tables, claims)
-
-
-def judged(tables: RotationTables) -> list[Judged]:
-    """Interval and verdict of every claim of chapter 03; BadInput while something that decides is not recorded."""
-    claims = read_rotation_claims()
-    if lacking := missing(tables, claims):
-        raise BadInput(f"claims of chapter 03 are not judged yet: {lacking[0]}")
-    return judge(claims, tables, estimates)
+CLAIMS = ChapterClaims("rotation", RotationFile, estimates, missing)

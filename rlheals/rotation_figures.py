@@ -15,7 +15,7 @@ from rlheals import drawing
 from rlheals.drawing import GREY, RED, Drawn
 from rlheals.figures import finish
 from rlheals.rotation import RotationTables
-from rlheals.rotation_angles import NAMES, back, by_size, layers, study_of, where
+from rlheals.rotation_angles import NAMES, back, by_size, where
 from rlheals.rotation_chapter import RotationChapter
 from rlheals.rotation_measures import BLOCKS
 from rlheals.rotation_trajectories import along, matched, scales, trajectories
@@ -38,7 +38,7 @@ def values(chapter: RotationChapter) -> Drawn:
     figure, axes = drawing.canvas(columns=len(SHOWN), rows=1 + len(PAIRS), height=1.9)
     frames = []
     for column, kind in enumerate(SHOWN):
-        for tables, study in layers(chapter):
+        for tables, study in chapter.layers:
             frames += _values(axes[column], tables, kind, study)
             for row, pair in enumerate(PAIRS, start=1):
                 frames += _differences(axes[row * len(SHOWN) + column], tables, pair, kind, study)
@@ -100,14 +100,14 @@ def changes(chapter: RotationChapter) -> Drawn:
     figure, axes = drawing.canvas(columns=len(SIZES), height=0.42 * len(pairs) + 1.3)
     frames = []
     for axis, (column, title) in zip(axes, SIZES.items(), strict=True):
-        for tables, study in layers(chapter):
+        for tables, study in chapter.layers:
             table = _mean_change(tables, column)
             for place, pair in enumerate(pairs):
                 mine = table[table["pair"] == pair].set_index("what")
                 if not len(mine):
                     continue
                 _bar(axis, mine.loc[CHANGE], -place, "black", "o" if study == "recorded" else "x")
-                if study == study_of(chapter):
+                if study == chapter.study:
                     drawn = [name for name in NULL_LOOKS if name in mine.index and name != "independent"]
                     for number, name in enumerate(drawn):
                         _bar(axis, mine.loc[name], -place - 0.2 - 0.13 * number, NULL_LOOKS[name][1], "|")
@@ -148,8 +148,8 @@ def curves(chapter: RotationChapter) -> Drawn:
     for row, pair in enumerate(PAIRS):
         for column, kind in enumerate(SHOWN):
             axis = axes[row * len(SHOWN) + column]
-            for tables, study in layers(chapter):
-                frames += _curves(axis, tables, pair, kind, study, study == study_of(chapter))
+            for tables, study in chapter.layers:
+                frames += _curves(axis, tables, pair, kind, study, study == chapter.study)
             axis.set_title(kind if row == 0 else "", fontsize=8)
             axis.set_ylim(bottom=0)
         mine = axes[row * len(SHOWN) : (row + 1) * len(SHOWN)]
@@ -220,7 +220,7 @@ def heat(chapter: RotationChapter) -> Drawn:
         "Largest singular values first. Mean over layers and base seeds of the squares of U^T dW V, in units of what "
         "white noise of the same norm has everywhere, so that white (0) is the null."
     )
-    frame = table[table["pair"].isin(PAIRS) & table["kind"].isin(SHOWN)].assign(study=study_of(chapter))
+    frame = table[table["pair"].isin(PAIRS) & table["kind"].isin(SHOWN)].assign(study=chapter.study)
     return finish(figure, chapter, "rotation-heat", "Where the change lies", [frame], note)
 
 

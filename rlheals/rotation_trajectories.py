@@ -106,7 +106,7 @@ def trajectories(chapter: RotationChapter) -> Drawn:
         f"One line or diamond per trajectory: {len(counted)} of {rows['seed'].nunique()} bases. RL starts from "
         "checkpoints of SFT, so its places include those of SFT before it."
     )
-    frame = rows.assign(study="fresh" if chapter.recorded is None else "recorded")
+    frame = rows.assign(study=chapter.study)
     return finish(figure, chapter, "rotation-trajectories", "Trajectories", [frame], note)
 
 

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from importlib import import_module
@@ -32,6 +32,7 @@ STAGES = (
     "spectra",
     "trajectory",
     "edited",
+    "protected",
 )
 
 
@@ -64,16 +65,9 @@ def plan(profile: Profile, seed: int, store: Store) -> Plan:
     sft = RunSpec(
         stage="sft", settings=profile.sft.model_dump(mode="json"), inputs={"base": store.key(base)}, seed=seed
     )
-    model = {"model": store.key(sft)}
 
     def census(step: int, decode: int, **changes: object) -> RunSpec:
-        settings = profile.evaluate.model_copy(update={"folder": f"step-{step:05d}", **changes})
-        return RunSpec(
-            stage=profile.stage("evaluate"),
-            settings=settings.model_dump(mode="json"),
-            inputs=model,
-            seed=100 * seed + decode,
-        )
+        return census_spec(profile, store.key(sft), f"step-{step:05d}", seed, decode, changes)
 
     return Plan(
         seed,
@@ -85,6 +79,24 @@ def plan(profile: Profile, seed: int, store: Store) -> Plan:
             for step in profile.census_steps
         },
         {step: census(step, 0, splits=("rules",), hands=profile.rule_hands) for step in profile.rule_steps},
+    )
+
+
+def census_spec(
+    profile: Profile,
+    model: str,
+    folder: str,
+    seed: int,
+    decode: int,
+    changes: Mapping[str, object] | None = None,
+) -> RunSpec:
+    """A census of one checkpoint (run id, folder inside it); decodes of one base seed share their sampling noise."""
+    settings = profile.evaluate.model_copy(update={"folder": folder, **(changes or {})})
+    return RunSpec(
+        stage=profile.stage("evaluate"),
+        settings=settings.model_dump(mode="json"),
+        inputs={"model": model},
+        seed=100 * seed + decode,
     )
 
 

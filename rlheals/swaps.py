@@ -1,35 +1,34 @@
 """The runs of chapter 04, and their tables: edited checkpoints and what they are made of, with a census of each.
 
 "restore": the late SFT checkpoint, edited with that of the peak. "swap": the result of RL, edited with the late SFT
-checkpoint. Anchors are the checkpoints themselves: base, peak, late, start, rl.
+checkpoint. "other": a control, the late checkpoint edited with one that another SFT run of the same base had at the
+peak's step. Anchors are the checkpoints themselves: peak, late, start, rl, other-peak.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
 from rlheals import rl, sft, tables
 from rlheals.edited import MODEL, EditedSettings
-from rlheals.errors import BadInput
 from rlheals.profiles import Profile
 from rlheals.recovery import rl_spec
-from rlheals.rotation import solved, solved_first
 from rlheals.runs import RunSpec
 from rlheals.store import Store
-from rlheals.study import Plan
+from rlheals.study import Plan, census_spec
 from rlheals.study import plan as sft_plan
 from rlheals.swap_grid import read_entry
-from rlheals.tables import Part
+from rlheals.tables import Part, Seeded
 
-Kind = Literal["restore", "swap"]
-ANCHOR = "anchor"
+OTHER_SEED = 10_000
+"""Added to the seed of the other SFT run, beyond all base seeds."""
+ANCHOR, OTHER = "anchor", "other"
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class SwapPlan:
     peak: int
     before: Plan
     rl: RunSpec
+    other: RunSpec
     edited: dict[Swap, RunSpec] = field(default_factory=dict)
     censuses: dict[tuple[Swap, int], RunSpec] = field(default_factory=dict)
 
@@ -59,6 +59,7 @@ class SwapPlan:
     def specs(self) -> list[RunSpec]:
         """Every run, inputs before those that use them: an edit is followed by its censuses."""
         listed = [self.before.base, self.before.sft, self.rl]
+        listed += [self.other] if any(swap.kind == OTHER for swap in self.edited) else []
         listed += [spec for (of, _), spec in self.censuses.items() if of.kind == ANCHOR]
         for swap, spec in self.edited.items():
             listed.append(spec)
@@ -67,7 +68,7 @@ class SwapPlan:
 
 
 @dataclass(frozen=True)
-class SwapTables:
+class SwapTables(Seeded):
     """Everything chapter 04 is drawn from; every row says seed, kind, edit and where.
 
     effects   per (decode, split): hands, solved within five, solved in the first try
@@ -76,44 +77,46 @@ class SwapTables:
     peaks     the step that counts as the peak
     """
 
+    LISTS = "peaks"
+
     effects: pd.DataFrame
     sizes: pd.DataFrame
     peaks: pd.DataFrame
 
-    @property
-    def seeds(self) -> list[int]:
-        return sorted(int(seed) for seed in self.peaks["seed"].unique())
 
-
-def plan(profile: Profile, seed: int, store: Store, peaks: dict[int, int]) -> SwapPlan:
+def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) -> SwapPlan:
     """The runs of one base seed; peaks: its peak, known from the study of chapter 01."""
     grid = profile.swaps
-    if grid.late is None or grid.start is None:
-        raise BadInput(
-            f"profile {profile.name}: swaps.late or swaps.start is not set, so there is nothing to edit"
-        )
+    assert grid.late is not None, "see _lacking"
+    assert grid.start is not None
     before, peak = sft_plan(profile, seed, store), peaks[seed]
     trained = rl_spec(profile, before, store, grid.start, 0, {})
-    made = SwapPlan(seed, peak, before, trained)
+    another = before.sft.model_copy(update={"seed": OTHER_SEED + seed})
+    made = SwapPlan(seed, peak, before, trained, another)
     after = rl.checkpoint_name(profile.ladder.updates)
     steps = {
         name: sft.checkpoint_name(at)
         for name, at in (("peak", peak), ("late", grid.late), ("start", grid.start))
     }
-    runs = {"sft": store.key(before.sft), "rl": store.key(trained), "origin": store.key(before.base)}
+    runs = {
+        name: store.key(spec) for name, spec in (("sft", before.sft), ("rl", trained), ("other", another))
+    }
     for name, folder in steps.items():
         _add_censuses(made, profile, Swap(ANCHOR, name), runs["sft"], folder)
     _add_censuses(made, profile, Swap(ANCHOR, "rl"), runs["rl"], after)
-    for kind, entries in (("restore", grid.restore), ("swap", grid.swap)):
-        ends = (steps["peak"], steps["late"]) if kind == "restore" else (steps["late"], after)
-        inputs = {
-            "base": runs["sft"],
-            "target": runs["sft" if kind == "restore" else "rl"],
-            "origin": runs["origin"],
-        }
+    if grid.other:
+        _add_censuses(made, profile, Swap(ANCHOR, "other-peak"), runs["other"], steps["peak"])
+    peak_of, late = ("sft", steps["peak"]), ("sft", steps["late"])
+    kinds = (
+        ("restore", grid.restore, peak_of, late),
+        ("swap", grid.swap, late, ("rl", after)),
+        (OTHER, grid.other, ("other", steps["peak"]), late),
+    )
+    for kind, entries, with_, edited in kinds:
+        inputs = {"base": runs[with_[0]], "target": runs[edited[0]], "origin": store.key(before.base)}
         for entry in entries:
             swap = Swap(kind, *read_entry(entry))
-            settings = EditedSettings(base=ends[0], target=ends[1], edit=swap.edit, where=swap.where)
+            settings = EditedSettings(base=with_[1], target=edited[1], edit=swap.edit, where=swap.where)
             made.edited[swap] = RunSpec(
                 stage="edited", settings=settings.model_dump(mode="json"), inputs=inputs, seed=seed
             )
@@ -122,14 +125,8 @@ def plan(profile: Profile, seed: int, store: Store, peaks: dict[int, int]) -> Sw
 
 
 def _add_censuses(made: SwapPlan, profile: Profile, of: Swap, run_id: str, folder: str) -> None:
-    settings = profile.evaluate.model_copy(update={"folder": folder})
     for decode in range(profile.swaps.decodes):
-        made.censuses[of, decode] = RunSpec(
-            stage=profile.stage("evaluate"),
-            settings=settings.model_dump(mode="json"),
-            inputs={"model": run_id},
-            seed=100 * made.seed + decode,
-        )
+        made.censuses[of, decode] = census_spec(profile, run_id, folder, made.seed, decode)
 
 
 def collect(plans: Sequence[SwapPlan], store: Store) -> SwapTables:
@@ -143,10 +140,7 @@ def _of_plan(made: SwapPlan, store: Store) -> SwapTables:
 
     effects, sizes = [], []
     for (swap, decode), spec in made.censuses.items():
-        episodes = pd.read_parquet(folder(spec) / "episodes.parquet")[["split", "solved_at"]]
-        grouped = episodes["solved_at"].groupby(episodes["split"], observed=True)
-        counts = grouped.agg(hands="size", solved=solved, first=solved_first).reset_index()
-        effects.append(counts.assign(**vars(swap), decode=decode))
+        effects.append(tables.solved(folder(spec)).assign(**vars(swap), decode=decode))
     for swap, spec in made.edited.items():
         found: dict[str, Any] = json.loads((folder(spec) / "sizes.json").read_text(encoding="utf-8"))
         sizes.append({**vars(swap), **found})
@@ -154,6 +148,9 @@ def _of_plan(made: SwapPlan, store: Store) -> SwapTables:
     return SwapTables(*(frame.assign(seed=made.seed) for frame in frames))
 
 
-def part(peaks: dict[int, int]) -> Part[SwapTables]:
-    """This study as something that can be recorded; peaks: by base seed, from the study of chapter 01."""
-    return Part("-swaps", partial(plan, peaks=peaks), collect, SwapTables)
+def _lacking(profile: Profile) -> str:
+    nothing = profile.swaps.late is None or profile.swaps.start is None
+    return "swaps.late or swaps.start is not set, so there is nothing to edit" if nothing else ""
+
+
+STUDY = Part("-swaps", plan, collect, SwapTables, "edited", _lacking, from_peaks=True)

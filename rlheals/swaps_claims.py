@@ -8,9 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rlheals import swaps_measures as measured
-from rlheals.claims import Claim, ClaimsFile, Judged, StudyPlan, judge, read_claims
-from rlheals.errors import BadInput
-from rlheals.profiles import validated
+from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan
 from rlheals.swap_grid import entry_text, read_entry
 from rlheals.swaps import SwapTables
 
@@ -52,6 +50,12 @@ def alike(rows: pd.DataFrame, kind: str, edit: str, control: str, where: str, to
     return tolerance - abs(over_control(rows, kind, edit, control, where))
 
 
+def as_with_other(rows: pd.DataFrame, edit: str, where: str, tolerance: float) -> float:
+    """Tolerance minus the size of the difference to the same edit with another SFT run's checkpoint."""
+    values = [float(_row(rows, kind, edit, where)["value"]) for kind in ("restore", "other")]
+    return tolerance - abs(values[0] - values[1])
+
+
 def over_rollback_per_size(rows: pd.DataFrame, edit: str, where: str) -> float:
     """Effect of an edit over its size minus that of the rollback over its own; sizes in units of the distance."""
     one, other = (_row(rows, "restore", each, where) for each in (edit, "rollback()"))
@@ -60,7 +64,16 @@ def over_rollback_per_size(rows: pd.DataFrame, edit: str, where: str) -> float:
 
 ESTIMATORS: dict[str, Callable[..., float]] = {
     function.__name__: function
-    for function in (gained, lost, recovered, no_effect, over_control, alike, over_rollback_per_size)
+    for function in (
+        gained,
+        lost,
+        recovered,
+        no_effect,
+        over_control,
+        alike,
+        as_with_other,
+        over_rollback_per_size,
+    )
 }
 
 
@@ -77,11 +90,6 @@ class SwapFile(ClaimsFile):
 
     study: StudyPlan
     claims: tuple[SwapClaim, ...]
-
-
-def read_swap_claims() -> SwapFile:
-    """The claims of chapter 04, validated; BadInput names the offending field."""
-    return validated(SwapFile, read_claims().swaps, "claims.yaml: swaps")
 
 
 def estimates(claim: Claim, tables: SwapTables) -> dict[int, float]:
@@ -107,14 +115,4 @@ def missing(tables: SwapTables, claims: SwapFile) -> list[str]:
     return found
 
 
-def complete(tables: SwapTables | None, claims: SwapFile) -> bool:
-    """Whether everything that decides is recorded."""
-    return tables is not None and not missing(tables, claims)
-
-
-def judged(tables: SwapTables) -> list[Judged]:
-    """Interval and verdict of every claim of chapter 04; BadInput while something that decides is not recorded."""
-    claims = read_swap_claims()
-    if lacking := missing(tables, claims):
-        raise BadInput(f"claims of chapter 04 are not judged yet: {lacking[0]}")
-    return judge(claims, tables, estimates)
+CLAIMS = ChapterClaims("swaps", SwapFile, estimates, missing)

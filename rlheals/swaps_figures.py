@@ -34,7 +34,7 @@ def by_size(chapter: SwapChapter) -> Drawn:
     for row, kind in enumerate(kinds):
         for column, split in enumerate(("ood", "sft")):
             axis = axes[2 * row + column]
-            for tables, study in _layers(chapter):
+            for tables, study in chapter.layers:
                 table = _means(tables, kind, split)
                 for _, one in table.iterrows():
                     _dot(axis, one, study)
@@ -58,11 +58,6 @@ def by_size(chapter: SwapChapter) -> Drawn:
     return drawing.finish(
         figure, "swaps-size", "Effect against size", pd.concat(frames), chapter.caption(note)
     )
-
-
-def _layers(chapter: SwapChapter) -> list[tuple[SwapTables, str]]:
-    fresh = [(chapter.fresh, "fresh")]
-    return [(chapter.recorded, "recorded"), *fresh] if chapter.recorded is not None else fresh
 
 
 def _means(tables: SwapTables, kind: str, split: str) -> pd.DataFrame:
@@ -90,7 +85,7 @@ def dose(chapter: SwapChapter) -> Drawn:
     figure, axes = drawing.canvas(columns=2, height=2.9)
     frames = []
     for axis, split in zip(axes, ("ood", "sft"), strict=True):
-        for tables, study in _layers(chapter):
+        for tables, study in chapter.layers:
             rows = measured.effects(tables, split)
             rows = rows[(rows["kind"] == "restore") & (rows["where"] == _usual(rows))]
             shares = rows["edit"].str.extract(
@@ -110,7 +105,7 @@ def dose(chapter: SwapChapter) -> Drawn:
                     "markersize": 4,
                 }
                 style = {"linewidth": 1.0, "linestyle": "-" if study == "recorded" else ":"}
-                named = study == ("recorded" if chapter.recorded is not None else "fresh")
+                named = study == chapter.study
                 label = measured.FAMILIES[str(family)] if named else "_"
                 axis.errorbar(
                     table["share"], table["value"], yerr=errors, label=label, **cast(Any, {**look, **style})

@@ -10,10 +10,11 @@ bases        one row per seed: steps and ability of the base
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import pandas as pd
 
@@ -27,7 +28,7 @@ from rlheals.study import Plan, plan
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Frames = TypeVar("Frames", bound="DataclassInstance")
+Frames = TypeVar("Frames", bound="Seeded")
 
 EPISODE_COLUMNS = {
     "item": "category", "split": "category", "face": "bool", "solved_at": "uint8", "solved_at_either": "uint8",
@@ -37,8 +38,27 @@ LIMIT_BYTES = 50_000_000
 
 
 @dataclass(frozen=True)
-class Tables:
+class Seeded:
+    """A dataclass of tables of which every row says its base seed."""
+
+    LISTS: ClassVar[str]
+    """The table whose base seeds count."""
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted(int(seed) for seed in getattr(self, self.LISTS)["seed"].unique())
+
+    def of_seed(self, seed: int) -> Self:
+        """The rows of one base seed."""
+        frames = {field.name: getattr(self, field.name) for field in fields(self)}
+        return type(self)(**{name: frame[frame["seed"] == seed] for name, frame in frames.items()})
+
+
+@dataclass(frozen=True)
+class Tables(Seeded):
     """Everything chapter 01 is drawn from, for one or several base seeds."""
+
+    LISTS = "bases"
 
     episodes: pd.DataFrame
     categories: pd.DataFrame
@@ -47,18 +67,9 @@ class Tables:
     bases: pd.DataFrame
 
     @property
-    def seeds(self) -> list[int]:
-        return sorted(int(seed) for seed in self.bases["seed"].unique())
-
-    @property
     def steps(self) -> list[int]:
         """SFT steps with a census."""
         return sorted(int(step) for step in self.episodes["step"].unique())
-
-    def of_seed(self, seed: int) -> Tables:
-        """The rows of one base seed."""
-        frames = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Tables(**{name: frame[frame["seed"] == seed] for name, frame in frames.items()})
 
 
 class Planned(Protocol):
@@ -74,12 +85,28 @@ class Planned(Protocol):
 
 @dataclass(frozen=True)
 class Part(Generic[Frames]):
-    """One study that is recorded: its folder is the profile's name and `suffix`."""
+    """One study that is recorded: its folder is the profile's name and `suffix`.
+
+    stage: whose code its captions name; lacking: why a profile has nothing of it, or ""; from_peaks: `plan` needs
+    `peaks` too (by base seed, the step of SFT's OOD peak), see `at`.
+    """
 
     suffix: str
-    plan: Callable[[Profile, int, Store], Any]
+    plan: Callable[..., Any]
     collect: Callable[[Sequence[Any], Store], Frames]
     kind: type[Frames]
+    stage: str
+    lacking: Callable[[Profile], str] = lambda profile: ""
+    from_peaks: bool = False
+
+    def at(self, peaks: Mapping[int, int]) -> Part[Frames]:
+        """The same with the peaks known."""
+        return replace(self, plan=partial(self.plan, peaks=peaks), from_peaks=False)
+
+    def check(self, profile: Profile) -> None:
+        """BadInput when the profile has nothing of this study."""
+        if reason := self.lacking(profile):
+            raise BadInput(f"profile {profile.name}: {reason}")
 
 
 def collect(plans: Sequence[Plan], store: Store) -> Tables:
@@ -203,5 +230,14 @@ def _base(path: Path, seed: int) -> pd.DataFrame:
     )
 
 
-SFT = Part("", plan, collect, Tables)
+def solved(path: Path) -> pd.DataFrame:
+    """Of one census, by split: hands, how many were solved within the attempts, and in the first one."""
+    episodes = pd.read_parquet(path / "episodes.parquet")[["split", "solved_at"]]
+    grouped = episodes["solved_at"].groupby(episodes["split"], observed=True)
+    return grouped.agg(
+        hands="size", solved=lambda at: int((at > 0).sum()), first=lambda at: int((at == 1).sum())
+    ).reset_index()
+
+
+SFT = Part("", plan, collect, Tables, "evaluate")
 """The study of chapter 01, recorded by base seed."""

@@ -13,6 +13,7 @@ from rlheals.evaluate import EvaluateSettings
 from rlheals.ladder import Ladder
 from rlheals.pretrain import PretrainSettings
 from rlheals.profiles import Profile
+from rlheals.protection_ways import Protection
 from rlheals.rl import RLSettings
 from rlheals.runs import MANIFEST
 from rlheals.sft import SFTSettings
@@ -66,7 +67,19 @@ EDIT = SPIN.model_copy(
             late=5, start=3, decodes=2,
             restore=("values(all) @ blocks", "rollback() @ everything", "directions(top=20%) @ blocks"),
             swap=("directions(all) @ blocks", "noise() like directions(all) @ blocks"),
+            other=("directions(all) @ blocks",),
             reader_restore=("directions(all) @ blocks",), reader_swap=("directions(all) @ blocks",),
+        ),
+    }
+)  # fmt: skip
+
+
+SHIELD = SPIN.model_copy(
+    update={
+        "name": "shield",
+        "protection": Protection(
+            ways=("subspace=1", "random=1", "kl=1", "weight_decay=0.3"), steps=(3, 5), reader_ways=("subspace=1",),
+            decodes=2,
         ),
     }
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Every figure of chapters 1 to 3 is drawn from the study that is recorded here, without computing anything."""
+"""Every figure is drawn from the study that is recorded here, without computing anything."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from rlheals import figures, recovery_figures, rotation_figures
-from rlheals.chapters import SFTChapter, recorded_study, variant_studies
+from rlheals import figures, record, recovery, recovery_figures, rotation, rotation_figures, tables
 from rlheals.drawing import Drawn
 from rlheals.profiles import load_profile
-from rlheals.recovery_chapter import RecoveryChapter, recorded_recovery
-from rlheals.rotation_chapter import RotationChapter, recorded_rotation
+from rlheals.recovery_chapter import RecoveryChapter
+from rlheals.rotation_chapter import RotationChapter
+from rlheals.sft_chapter import SFTChapter, variant_studies
+from rlheals.tables import Part
 
 RESULTS = Path(__file__).parents[1] / "results"
 LAB = load_profile("lab")
@@ -25,21 +26,22 @@ CHAPTERS: dict[str, tuple[Callable, ...]] = {
 
 def as_fresh(tables: Any) -> Any:
     """One recorded base seed in the place of a reader's own run."""
-    frames = {field.name: getattr(tables, field.name) for field in fields(tables)}
-    own = {name: frame[frame["seed"] == tables.seeds[0]].assign(seed=0) for name, frame in frames.items()}
-    return type(tables)(**own)
+    mine = tables.of_seed(tables.seeds[0])
+    return type(tables)(**{field.name: getattr(mine, field.name).assign(seed=0) for field in fields(mine)})
 
 
 @pytest.fixture(scope="module")
 def chapters() -> dict[str, Any]:
-    sft, sft_manifests = recorded_study("lab", RESULTS)
-    rl, rl_manifests = recorded_recovery("lab", RESULTS)
-    turned, turned_manifests = recorded_rotation("lab", RESULTS)
-    code = "0" * 64
+    def facts(part: Part) -> dict[str, Any]:
+        found, manifests = record.find("lab", part, RESULTS)
+        shown = {"fresh": as_fresh(found), "recorded": found, "manifests": tuple(manifests)}
+        return {"profile": LAB, **shown, "minutes": 1.0, "code": "0" * 64}
+
+    sft = facts(tables.SFT)
     return {
-        "sft": SFTChapter(LAB, as_fresh(sft), sft, tuple(sft_manifests), variant_studies(RESULTS), 1.0, code),
-        "recovery": RecoveryChapter(LAB, as_fresh(rl), rl, tuple(rl_manifests), sft, 1.0, code),
-        "rotation": RotationChapter(LAB, as_fresh(turned), turned, tuple(turned_manifests), 1.0, code),
+        "sft": SFTChapter(**sft, variants=variant_studies(RESULTS)),
+        "recovery": RecoveryChapter(**facts(recovery.STUDY), sft=sft["recorded"]),
+        "rotation": RotationChapter(**facts(rotation.STUDY)),
     }
 
 

@@ -14,15 +14,14 @@ from rlheals.claims import half_of
 from rlheals.errors import BadInput
 from rlheals.recovery import MAIN, RecoveryTables
 from rlheals.recovery_claims import (
+    CLAIMS,
     Accuracies,
     below_peak,
     gain,
     id_rule,
-    judged,
     missing,
     no_gain,
     over_control,
-    read_recovery_claims,
 )
 
 HANDS = 200
@@ -198,8 +197,8 @@ def test_revision_on_training_hands_is_among_the_failed_first_tries() -> None:
 
 
 def complete_study(shift: float = 0.3) -> RecoveryTables:
-    plan = read_recovery_claims().study
-    controls = {one.options["control"] for one in read_recovery_claims().claims if "control" in one.options}
+    plan = CLAIMS.read().study
+    controls = {one.options["control"] for one in CLAIMS.read().claims if "control" in one.options}
     frames = []
     for seed in plan.seeds:
         wobble = 0.01 * (seed % 3)
@@ -219,12 +218,12 @@ def complete_study(shift: float = 0.3) -> RecoveryTables:
 
 def test_a_complete_study_is_judged_and_the_verdicts_follow_the_effect() -> None:
     study = complete_study()
-    assert missing(study, read_recovery_claims()) == []
-    verdicts = {one.claim.id: one.verdict for one in judged(study)}
+    assert missing(study, CLAIMS.read()) == []
+    verdicts = {one.claim.id: one.verdict for one in CLAIMS.judged(study)}
     assert verdicts["rl-heals"] == verdicts["rl-too-late"] == verdicts["rl-too-early"] == "holds"
     assert verdicts["rl-below-peak"] == "differs"
     assert verdicts["rl-needs-reward"] == verdicts["rl-over-rejection"] == "holds"
-    nothing = {one.claim.id: one.verdict for one in judged(complete_study(shift=0.0))}
+    nothing = {one.claim.id: one.verdict for one in CLAIMS.judged(complete_study(shift=0.0))}
     assert nothing["rl-heals"] == nothing["rl-needs-feedback"] == "differs"
     assert nothing["rl-below-peak"] == "holds"
 
@@ -241,16 +240,16 @@ def test_a_complete_study_is_judged_and_the_verdicts_follow_the_effect() -> None
 def test_nothing_is_judged_before_everything_decided_on_is_there(drop, said: str) -> None:
     episodes = complete_study().episodes
     study = tables(episodes[~drop(episodes)])
-    assert said in missing(study, read_recovery_claims())[0]
+    assert said in missing(study, CLAIMS.read())[0]
     with pytest.raises(BadInput) as caught:
-        judged(study)
+        CLAIMS.judged(study)
     assert said in one_line(caught)
 
 
 def test_claims_use_no_development_seed_and_start_only_where_rl_starts() -> None:
     from rlheals.profiles import load_profile
 
-    claims, profile = read_recovery_claims(), load_profile("lab")
+    claims, profile = CLAIMS.read(), load_profile("lab")
     assert min(claims.study.seeds) >= 1
     assert claims.study.runs == profile.ladder.runs
     assert claims.study.decodes == profile.ladder.decodes

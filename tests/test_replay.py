@@ -94,7 +94,7 @@ def test_one_value_that_differs_is_named_and_nothing_is_noted(copy, tmp_path, ta
 @pytest.fixture(scope="module")
 def climbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("climb")
-    record.record(CLIMB, [2], Store(root / "store"), root / "results", **SILENT, part=recovery.part(0))
+    record.record(CLIMB, [2], Store(root / "store"), root / "results", **SILENT, part=recovery.STUDY)
     return root / "results"
 
 
@@ -132,7 +132,9 @@ def test_one_value_of_rl_that_differs_is_named(climbed, monkeypatch, tmp_path, t
 @pytest.fixture(scope="module")
 def turned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("turned")
-    record.record(SPIN, [2], Store(root / "store"), root / "results", **SILENT, part=rotation.part({2: 3}))
+    record.record(
+        SPIN, [2], Store(root / "store"), root / "results", **SILENT, part=rotation.STUDY.at({2: 3})
+    )
     return root / "results"
 
 

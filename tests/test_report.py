@@ -21,15 +21,13 @@ from rlheals.cli import main
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
 from rlheals.gallery import gallery_html, gallery_markdown, samples
+from rlheals.later import LATER
 from rlheals.markup import Table, inline, to_html, to_markdown
 from rlheals.models import SHIPPED_BASE
 from rlheals.pages import README_BEGIN, README_END
 from rlheals.profiles import PROFILES, load_profile
 from rlheals.record import MANIFEST, Recorded, RecordedRun, _sha256
-from rlheals.recovery_claims import read_recovery_claims
-from rlheals.rotation_claims import read_rotation_claims
 from rlheals.sources import code_hash
-from rlheals.swaps_claims import read_swap_claims
 from rlheals.tables import Tables, concat
 from rlheals.tasks.general_points import GeneralPoints
 from rlheals.tasks.verifier import REWARDS
@@ -77,9 +75,7 @@ def test_without_a_recorded_study_claims_have_margins_and_no_numbers(made: Path)
     ]
     claims = [
         *CLAIMS.claims,
-        *read_recovery_claims().claims,
-        *read_rotation_claims().claims,
-        *read_swap_claims().claims,
+        *(claim for one in LATER.values() for claim in one.claims.read().claims),
     ]
     assert "No recorded study" in text
     assert "Nothing is recorded yet" in text

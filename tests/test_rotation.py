@@ -12,13 +12,14 @@ import pytest
 from lab_helpers import files_of, one_line
 from small_study import CLIMB, SPIN
 
-from rlheals import record, recovery, rotation, rotation_chapter, rotation_checks, rotation_figures, tables
+from rlheals import record, recovery, rotation_chapter, rotation_checks, rotation_figures, tables
 from rlheals import study as studies
 from rlheals.branches import BRANCHES
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
+from rlheals.peaks import peak_of, recorded_peaks
 from rlheals.profiles import load_profile
-from rlheals.rotation import RL, SFT, Point, RotationTables, pairs, peak_of, plan
+from rlheals.rotation import RL, SFT, STUDY, Point, RotationTables, pairs, plan
 from rlheals.store import Store
 from rlheals.study import compute
 
@@ -32,7 +33,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     store, lines = Store(root / "store"), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CI", "true")
-        record.record(SPIN, [2, 3], store, root / "results", say=lines.append, part=rotation.part(PEAKS))
+        record.record(SPIN, [2, 3], store, root / "results", say=lines.append, part=STUDY.at(PEAKS))
     return SimpleNamespace(root=root, store=store, folder=root / "results/spin-rotation", lines=lines)
 
 
@@ -126,7 +127,7 @@ def test_a_recorded_study_is_read_as_it_was_written(recorded: SimpleNamespace) -
     assert whole.seeds == [2, 3]
     assert {run.stage for run in manifests[0].runs} >= {"sft", "rl", "evaluate", "spectra", "trajectory"}
     before = files_of(recorded.folder)
-    record.record(SPIN, [3], recorded.store, recorded.root / "results", say=str, part=rotation.part(PEAKS))
+    record.record(SPIN, [3], recorded.store, recorded.root / "results", say=str, part=STUDY.at(PEAKS))
     assert files_of(recorded.folder) == before
 
 
@@ -175,11 +176,11 @@ def test_a_damaged_table_is_named(recorded: SimpleNamespace, tmp_path: Path) -> 
 
 
 def test_peaks_come_from_the_recorded_study_of_chapter_one() -> None:
-    found = rotation_chapter.recorded_peaks("lab", [1, 5], Path("results").absolute())
+    found = recorded_peaks("lab", [1, 5], Path("results").absolute())
     assert set(found) == {1, 5}
     assert all(10 <= peak <= 160 for peak in found.values())
     with pytest.raises(BadInput, match="base seed 99 of lab is not in results/lab") as refused:
-        rotation_chapter.recorded_peaks("lab", [1, 99], Path("results").absolute())
+        recorded_peaks("lab", [1, 99], Path("results").absolute())
     one_line(refused.value)
 
 
@@ -205,7 +206,6 @@ def test_every_figure_is_drawn_with_and_without_a_recorded_study(
             assert figure(chapter).svg == drawn.svg
     assert len(names) == len(rotation_figures.ROTATION)
     assert rotation_checks.rotation(chapter).ok
-    assert chapter.judged() == []
 
 
 def test_a_recorded_seed_is_no_fresh_one(recorded: SimpleNamespace) -> None:

@@ -180,14 +180,14 @@ def test_rl_that_turns_back_is_told_from_rl_that_does_not() -> None:
 
 
 def test_claims_of_the_file_are_read_and_their_estimators_exist() -> None:
-    found = claims.read_rotation_claims()
+    found = claims.CLAIMS.read()
     assert {claim.estimator for claim in found.claims} == set(claims.ESTIMATORS)
     assert len({claim.id for claim in found.claims}) == len(found.claims)
     assert min(found.study.seeds) > 0
 
 
 def test_no_verdict_while_a_seed_or_a_decode_is_missing() -> None:
-    found = claims.read_rotation_claims()
+    found = claims.CLAIMS.read()
     seeds = list(found.study.seeds)
     accuracy = pd.DataFrame(
         [{"seed": seed, "branch": SFT, "decode": decode} for seed in seeds for decode in range(2)]
@@ -199,12 +199,10 @@ def test_no_verdict_while_a_seed_or_a_decode_is_missing() -> None:
         return RotationTables(**{**empty, "accuracy": rows, "peaks": rows[["seed"]].assign(peak=20)})
 
     assert claims.missing(tables(accuracy), found) == []
-    assert claims.complete(tables(accuracy), found)
-    assert not claims.complete(None, found)
     without = accuracy[~((accuracy["seed"] == 2) & (accuracy["decode"] == 1))]
     assert claims.missing(tables(without), found) == ["base seed 2: 1 of 2 decodes"]
     fewer = tables(accuracy[accuracy["seed"] != 3])
     assert claims.missing(fewer, found) == ["base seed 3"]
     with pytest.raises(BadInput, match="base seed 3") as refused:
-        claims.judged(fewer)
+        claims.CLAIMS.judged(fewer)
     one_line(refused.value)

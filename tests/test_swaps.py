@@ -26,7 +26,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     store = Store(root / "store")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CI", "true")
-        record.record(EDIT, [2, 3], store, root / "results", say=str, part=swaps.part({2: 3, 3: 3}))
+        record.record(EDIT, [2, 3], store, root / "results", say=str, part=swaps.STUDY.at({2: 3, 3: 3}))
     return SimpleNamespace(root=root, store=store, folder=root / "results/edit-swaps")
 
 
@@ -41,10 +41,18 @@ def test_edits_are_made_of_the_runs_of_the_other_chapters(tmp_path: Path) -> Non
         seen.add(store.key(spec))
     for swap, spec in made.edited.items():
         ends = (spec.settings["base"], spec.settings["target"])
-        wanted = ("step-00020", "step-00640") if swap.kind == "restore" else ("step-00640", "update-00080")
-        assert ends == wanted
+        assert ends == (
+            ("step-00640", "update-00080") if swap.kind == "swap" else ("step-00020", "step-00640")
+        )
+        own = swap.kind != "other"
+        assert spec.inputs["base"] == store.key(made.before.sft if own else made.other)
+        assert spec.inputs["target"] == store.key(made.rl if swap.kind == "swap" else made.before.sft)
+    assert made.other.inputs == made.before.sft.inputs
+    assert made.other.seed > 9999 + made.before.sft.seed - 1
+    without = plan(LAB.for_reader(recorded=True), 1, store, {1: 20})
+    assert store.key(made.other) not in {store.key(spec) for spec in without.specs()}
     anchors = {of.edit for of, _ in made.censuses if of.kind == ANCHOR}
-    assert anchors == {"peak", "late", "start", "rl"}
+    assert anchors == {"peak", "late", "start", "rl", "other-peak"}
 
 
 def test_a_rollback_of_everything_does_what_the_other_checkpoint_does(recorded: SimpleNamespace) -> None:
@@ -63,7 +71,7 @@ def test_a_rollback_of_everything_does_what_the_other_checkpoint_does(recorded: 
 def test_effects_are_taken_against_the_checkpoint_that_was_edited(recorded: SimpleNamespace) -> None:
     tables, _ = record.read(recorded.folder, SwapTables)
     rows = measured.effects(tables)
-    assert len(rows) == 2 * 5
+    assert len(rows) == 2 * 6
     levels = measured.accuracy(tables).set_index(["seed", "edit"])["value"]
     for _, row in rows.iterrows():
         target, other = measured.TARGETS[row["kind"]]
@@ -90,7 +98,7 @@ def test_figures_are_drawn(recorded: SimpleNamespace, tmp_path: Path, with_recor
 
 def test_profiles_that_edit_nothing_say_so(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"swaps\.late"):
-        plan(SPIN, 1, Store(tmp_path), {1: 3})
+        swaps.STUDY.check(SPIN)
     with pytest.raises(BadInput, match=r"swaps\.late") as refused:
         swaps_chapter.edits(SPIN, [1])
     one_line(refused.value)

@@ -14,9 +14,9 @@ from rlheals.profiles import load_profile
 from rlheals.swap_grid import read_entry
 from rlheals.swaps import ANCHOR, SwapTables
 
-FILE = claims.read_swap_claims()
+FILE = claims.CLAIMS.read()
 HANDS = 1000
-ANCHORS = {"peak": 0.20, "late": 0.04, "start": 0.15, "rl": 0.16}
+ANCHORS = {"peak": 0.20, "late": 0.04, "start": 0.15, "rl": 0.16, "other-peak": 0.18}
 
 
 def tables(
@@ -48,6 +48,8 @@ def everything(accuracy: float = 0.1) -> dict[tuple[str, str, str], tuple[float,
         for key in ("edit", "control"):
             if key in claim.options:
                 needed[kind, claim.options[key], claim.options["where"]] = (accuracy, 1.0)
+        if claim.estimator == "as_with_other":
+            needed["other", claim.options["edit"], claim.options["where"]] = (accuracy, 1.0)
     needed["restore", "rollback()", "blocks"] = (accuracy, 1.0)
     return needed
 
@@ -61,6 +63,7 @@ def test_every_edit_that_a_claim_speaks_of_is_in_the_labs_grid() -> None:
     grid = load_profile("lab").swaps
     there = {("restore", *read_entry(entry)) for entry in grid.restore}
     there |= {("swap", *read_entry(entry)) for entry in grid.swap}
+    there |= {("other", *read_entry(entry)) for entry in grid.other}
     assert {(kind, *read_entry(f"{edit} @ {where}")) for kind, edit, where in everything()} <= there
     assert set(map(read_entry, grid.reader_restore)) <= set(map(read_entry, grid.restore))
     assert set(map(read_entry, grid.reader_swap)) <= set(map(read_entry, grid.swap))
@@ -77,6 +80,7 @@ def test_shares_and_differences_are_those_that_were_planted() -> None:
             ("restore", "partial(top=20%) like directions(top=20%)", "blocks"): (0.06, 0.5),
             ("restore", "directions(all)", "blocks layers=0"): (0.08, 0.4),
             ("restore", "rollback()", "ends"): (0.09, 0.2),
+            ("other", "directions(all)", "blocks"): (0.15, 1.1),
             ("swap", "directions(all)", "blocks"): (0.06, 1.0),
             ("swap", "noise() like directions(all)", "blocks"): (0.14, 1.0),
             ("swap", "rollback()", "blocks"): (0.05, 1.0),
@@ -86,6 +90,7 @@ def test_shares_and_differences_are_those_that_were_planted() -> None:
         "values-do-nothing": 0.01, "values-scaled-do-nothing": 0.0, "directions-restore": 0.75,
         "directions-top-fifth": 0.5, "directions-first-layers": 0.25, "directions-over-partial-rollback": 0.06,
         "directions-per-size": 0.08 / 0.5 - 0.13, "directions-are-a-rollback": 0.01, "ends-restore": 0.05,
+        "other-run-restores-too": 0.01,
         "swap-degrades": 0.10, "swap-over-noise": 0.08, "swap-is-a-rollback": 0.01,
     }  # fmt: skip
     assert {claim.id for claim in FILE.claims} == set(wanted)
@@ -106,16 +111,14 @@ def test_an_edit_that_does_nothing_restores_nothing_and_is_no_rollback() -> None
 def test_no_verdict_while_a_seed_a_decode_or_an_edit_is_missing() -> None:
     seeds = FILE.study.seeds
     assert claims.missing(tables(everything(), seeds), FILE) == []
-    assert claims.complete(tables(everything(), seeds), FILE)
-    assert len(claims.judged(tables(everything(), seeds))) == len(FILE.claims)
-    assert not claims.complete(None, FILE)
+    assert len(claims.CLAIMS.judged(tables(everything(), seeds))) == len(FILE.claims)
     assert claims.missing(tables(everything(), seeds[1:]), FILE)[0] == f"base seed {seeds[0]}"
     assert "1 of 2 decodes" in claims.missing(tables(everything(), seeds, 1), FILE)[0]
     fewer = everything()
     del fewer["swap", "noise() like directions(all)", "blocks"]
     assert claims.missing(tables(fewer, seeds), FILE) == [f"base seed {seeds[0]}: what swap-over-noise needs"]
     with pytest.raises(BadInput, match="swap-over-noise") as refused:
-        claims.judged(tables(fewer, seeds))
+        claims.CLAIMS.judged(tables(fewer, seeds))
     one_line(refused.value)
 
 

@@ -1,0 +1,87 @@
+"""The studies of the chapters after the first: what is recorded of each, and the claims that it decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlheals import (
+    protection,
+    protection_claims,
+    record,
+    recovery,
+    recovery_claims,
+    rotation,
+    rotation_claims,
+    swaps,
+    swaps_claims,
+)
+from rlheals.claims import ChapterClaims, ClaimsFile, Judged
+from rlheals.profiles import Profile
+from rlheals.tables import Part
+
+
+@dataclass(frozen=True)
+class Later:
+    """One of them. parts: what is recorded, in order; said: how its runs are made, from the claims' study."""
+
+    title: str
+    claims: ChapterClaims[Any]
+    part: Part[Any]
+    parts: Callable[[Profile], list[Part[Any]]]
+    said: Callable[[Any], str]
+
+
+@dataclass(frozen=True)
+class LaterOutcome:
+    """The claims; judged once nothing is missing (in words; None: nothing is recorded)."""
+
+    claims: ClaimsFile
+    missing: tuple[str, ...] | None
+    judged: tuple[Judged, ...]
+
+
+LATER = {
+    "recovery": Later(
+        "Reinforcement learning afterwards (chapter 2)",
+        recovery_claims.CLAIMS,
+        recovery.STUDY,
+        recovery.parts,
+        lambda study: f"{study.runs} RL seeds per start, {study.decodes} decodes",
+    ),
+    "rotation": Later(
+        "What moves in the weights (chapter 3)",
+        rotation_claims.CLAIMS,
+        rotation.STUDY,
+        lambda profile: [rotation.STUDY],
+        lambda study: f"{study.draws} draws of every null, {study.decodes} decodes",
+    ),
+    "swaps": Later(
+        "Putting directions back (chapter 4)",
+        swaps_claims.CLAIMS,
+        swaps.STUDY,
+        lambda profile: [swaps.STUDY],
+        lambda study: f"{study.decodes} decodes",
+    ),
+    "protection": Later(
+        "Protected SFT (chapter 4)",
+        protection_claims.CLAIMS,
+        protection.STUDY,
+        lambda profile: [protection.STUDY],
+        lambda study: f"{study.decodes} decodes",
+    ),
+}
+"""By their part of `claims.yaml`."""
+
+
+def outcome(key: str, results: Path) -> LaterOutcome:
+    """Judge the claims of a later chapter on the recorded study of the profile that `claims.yaml` names."""
+    one = LATER[key]
+    claims = one.claims.read()
+    tables, _ = record.find(claims.study.profile, one.part, results)
+    if tables is None:
+        return LaterOutcome(claims, None, ())
+    missing = tuple(one.claims.missing(tables, claims))
+    return LaterOutcome(claims, missing, () if missing else tuple(one.claims.judged(tables)))

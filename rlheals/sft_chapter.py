@@ -1,0 +1,67 @@
+"""What chapter 01 works with: the reader's own SFT runs, the recorded study and its variants, and their origin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlheals import record, tables
+from rlheals.chapters import Chapter, load
+from rlheals.claims import Judged, judge, read_claims
+from rlheals.places import project_root
+from rlheals.profiles import VARIANTS, Profile
+from rlheals.store import Store
+from rlheals.tables import Tables
+
+
+@dataclass(frozen=True)
+class SFTChapter(Chapter[Tables]):
+    """Chapter 01; variants: recorded sensitivity studies by name."""
+
+    MARKS = " (dots with Wilson intervals)", " (lines with bands)"
+
+    variants: dict[str, Tables]
+
+    def judged(self) -> list[Judged]:
+        """The claims with their verdicts; empty unless the recorded study is the one that was decided on."""
+        claims = read_claims()
+        decided = claims.study
+        if self.recorded is None or self.profile.name != decided.profile:
+            return []
+        decodes = int(self.recorded.episodes["decode"].max()) + 1
+        if not set(decided.seeds) <= set(self.recorded.seeds) or decodes < decided.decodes:
+            return []
+        return judge(claims, self.recorded)
+
+    def how_fresh(self) -> list[str]:
+        settings = self.profile.evaluate
+        hands = self.fresh.episodes.drop_duplicates(["split", "item"]).groupby("split", observed=True).size()
+        counted = ", ".join(f"{split.replace('_', '-')} {count:,}" for split, count in hands.items())
+        return [
+            f"hands {counted}",
+            f"up to {settings.attempts} attempts at temperature {settings.sampling.temperature:g}",
+        ]
+
+    def how_recorded(self, recorded: Tables) -> list[str]:
+        return [f"{recorded.episodes['decode'].nunique()} decodes"]
+
+
+def sft(
+    profile: str | Profile = "lab",
+    seeds: Sequence[int] | None = None,
+    workers: int = 1,
+    results: Path = record.FOLDER,
+    store: Store | None = None,
+    quiet: bool = False,
+) -> SFTChapter:
+    """Load the chapter's runs, or compute those that are not in the store yet, and read the recorded study."""
+    found = load(tables.SFT, profile, seeds, workers, results, store, quiet)
+    variants = variant_studies(project_root() / results) if found.recorded is not None else {}
+    return SFTChapter(**vars(found), variants=variants)
+
+
+def variant_studies(results: Path) -> dict[str, Tables]:
+    """The recorded sensitivity studies by name, as far as there are any."""
+    studies = {name: record.find(f"lab-{name}", tables.SFT, results)[0] for name in VARIANTS}
+    return {name: study for name, study in studies.items() if study is not None}
