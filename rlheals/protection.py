@@ -1,0 +1,115 @@
+"""Protected SFT: the runs of chapter 04's last part, and their tables. Every way is a training run from the same base.
+
+A way is text, `NAME=VALUE`: subspace, random or kl with a strength (`protected.py`), or a setting of SFT with another
+value: learning_rate, weight_decay. "sft" is plain SFT; its checkpoints are early stopping.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+import pandas as pd
+
+from rlheals import protected, sft, tables
+from rlheals.profiles import Profile
+from rlheals.protected import ProtectedSettings
+from rlheals.protection_ways import read_way
+from rlheals.runs import RunSpec
+from rlheals.store import Store
+from rlheals.study import Plan, census_spec
+from rlheals.study import plan as sft_plan
+from rlheals.tables import Part, Seeded
+
+SFT = "sft"
+
+
+@dataclass(frozen=True)
+class ProtectionPlan:
+    """The runs of one base seed: by way, and the censuses of (way, step, decode)."""
+
+    seed: int
+    before: Plan
+    trained: dict[str, RunSpec] = field(default_factory=dict)
+    censuses: dict[tuple[str, int, int], RunSpec] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"seed-{self.seed}"
+
+    def specs(self) -> list[RunSpec]:
+        """Every run, inputs before those that use them: a way is followed by its censuses."""
+        listed = [self.before.base]
+        for way, spec in self.trained.items():
+            listed.append(spec)
+            listed += [census for (of, _, _), census in self.censuses.items() if of == way]
+        return listed
+
+
+@dataclass(frozen=True)
+class ProtectionTables(Seeded):
+    """What protected SFT is drawn from; every row says seed, way and step.
+
+    accuracy     per (decode, split): hands, solved within five, solved in the first try
+    penalties    of protected ways: the penalty without its strength
+    """
+
+    LISTS = "accuracy"
+
+    accuracy: pd.DataFrame
+    penalties: pd.DataFrame
+
+
+def plan(profile: Profile, seed: int, store: Store) -> ProtectionPlan:
+    """The runs of one base seed."""
+    group = profile.protection
+    made = ProtectionPlan(seed, sft_plan(profile, seed, store))
+    made.trained[SFT] = made.before.sft
+    for way in group.ways:
+        name, value = read_way(way)
+        changes = {"kind": name, "strength": value} if name in get_args(protected.Kind) else {name: value}
+        kind = ProtectedSettings if "kind" in changes else sft.SFTSettings
+        settings = kind.model_validate(profile.sft.model_dump() | changes).model_dump(mode="json")
+        stage = "protected" if "kind" in changes else "sft"
+        made.trained[way] = made.before.sft.model_copy(update={"stage": stage, "settings": settings})
+    for way, spec in made.trained.items():
+        for step in group.steps:
+            for decode in range(group.decodes):
+                made.censuses[way, step, decode] = census_spec(
+                    profile, store.key(spec), sft.checkpoint_name(step), seed, decode
+                )
+    return made
+
+
+def collect(plans: Sequence[ProtectionPlan], store: Store) -> ProtectionTables:
+    """The tables of base seeds that are in the store."""
+    return tables.joined([_of_plan(one, store) for one in plans], ProtectionTables)
+
+
+def _of_plan(made: ProtectionPlan, store: Store) -> ProtectionTables:
+    def folder(spec: RunSpec) -> Path:
+        return store.load(store.key(spec)).path
+
+    accuracy = [
+        tables.solved(folder(spec)).assign(way=way, step=step, decode=decode)
+        for (way, step, decode), spec in made.censuses.items()
+    ]
+    penalties = [
+        pd.DataFrame(json.loads((folder(spec) / "penalties.json").read_text())).assign(way=way)
+        for way, spec in made.trained.items()
+        if spec.stage == "protected"
+    ]
+    found = (accuracy, penalties or [pd.DataFrame(columns=["step", "penalty", "way"])])
+    return ProtectionTables(
+        *(pd.concat(frames, ignore_index=True).assign(seed=made.seed) for frames in found)
+    )
+
+
+def _lacking(profile: Profile) -> str:
+    return "" if profile.protection.ways else "protection.ways is empty, so nothing is protected"
+
+
+STUDY = Part("-protection", plan, collect, ProtectionTables, "protected", _lacking)

@@ -1,0 +1,40 @@
+"""What protected SFT is judged by: OOD accuracy at the ID accuracy that plain SFT has when it is stopped early."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from rlheals.protection import SFT, ProtectionTables
+
+
+def points(tables: ProtectionTables, measure: str = "solved") -> pd.DataFrame:
+    """One row per (seed, way, step): accuracies id (SFT hands, or what ID hands there are) and ood, of all decodes."""
+    rows = tables.accuracy.astype({"way": object, "split": object})
+    sums = rows.groupby(["seed", "way", "step", "split"])[[measure, "hands"]].sum()
+    shares = (sums[measure] / sums["hands"]).unstack("split")
+    known = shares.get("sft", shares.get("held_out"))
+    return pd.DataFrame({"id": known, "ood": shares.get("ood")}).astype(float).reset_index()
+
+
+def at_equal_id(measured: pd.DataFrame) -> pd.DataFrame:
+    """Every way against plain SFT of the same base at equal ID accuracy: columns seed, way, n, gained, kept.
+
+    measured: `points`. gained: mean over the way's points of ood minus that of plain SFT where its ID accuracy was the
+    same (interpolated along its steps; of the n points within the range that plain SFT passes). kept: the same of the
+    way's last point, nan where it lies outside of the range. Of plain SFT itself both are 0.
+    """
+    rows = []
+    for seed, group in measured.groupby("seed"):
+        line = group[group["way"] == SFT].sort_values("step")
+        at = np.maximum.accumulate(line["id"].to_numpy())
+        for way, own in group.groupby("way"):
+            own = own.sort_values("step")
+            inside = own["id"].between(at[0], at[-1]).to_numpy()
+            gaps = own["ood"].to_numpy() - np.interp(own["id"], at, line["ood"])
+            gaps = np.zeros(len(gaps)) if way == SFT else gaps
+            row = {"seed": seed, "way": way, "n": int(inside.sum())}
+            row["gained"] = float(gaps[inside].mean()) if inside.any() else np.nan
+            row["kept"] = float(gaps[-1]) if inside[-1] else np.nan
+            rows.append(row)
+    return pd.DataFrame(rows, columns=["seed", "way", "n", "gained", "kept"])

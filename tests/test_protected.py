@@ -1,0 +1,165 @@
+"""SFT with a penalty: its gradient is that of the penalty as a loss, and without strength it is plain SFT."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from lab_helpers import one_line
+from safetensors.torch import load_file
+from trl import SFTTrainer
+
+from rlheals import models, protected, sft
+from rlheals.dialects import Compact
+from rlheals.errors import BadInput
+from rlheals.linalg import decompose
+from rlheals.models import SHIPPED_BASE
+from rlheals.profiles import validated
+from rlheals.protected import ProtectedSettings
+from rlheals.stage import Work
+
+BASE = models.load(SHIPPED_BASE).eval()
+DIALECT = Compact(models.load_tokenizer(SHIPPED_BASE))
+FEW = {"checkpoints": [0, 2, 4], "batch": 8, "loss_examples": 4, "warmup_steps": 0}
+
+
+def trained(root: Path, name: str, stage, **changes) -> tuple[dict[str, torch.Tensor], Path]:
+    """Weights of the last checkpoint, and the folder."""
+    out = root / name
+    out.mkdir(parents=True)
+    (root / "in").mkdir(exist_ok=True)
+    if not (root / "in/base").exists():
+        (root / "in/base").symlink_to(SHIPPED_BASE)
+    stage.run(Work(out, out, FEW | changes, 0, {"base": root / "in"}))
+    return load_file(out / "step-00004/model.safetensors"), out
+
+
+def perturb(model: torch.nn.Module) -> None:
+    """Move every weight a little, the same way each time."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.01 * torch.sin(torch.arange(weight.numel()).reshape(weight.shape)))
+
+
+@pytest.mark.parametrize("kind", ["subspace", "random", "kl"])
+def test_without_strength_it_is_plain_sft_to_the_last_bit(kind: str, tmp_path: Path) -> None:
+    plain, _ = trained(tmp_path, "plain", sft)
+    made, _ = trained(tmp_path, kind, protected, kind=kind, strength=0)
+    assert made.keys() == plain.keys()
+    assert all(torch.equal(made[name], plain[name]) for name in plain)
+
+
+@pytest.mark.parametrize("kind", ["subspace", "random"])
+def test_the_gradient_is_that_of_the_penalty_as_a_loss(kind: str) -> None:
+    model = models.load(SHIPPED_BASE)
+    settings = ProtectedSettings(kind=kind, strength=0.7)
+    with protected.subspaces(model, settings, 3) as penalty:
+        assert penalty() == 0
+        perturb(model)
+        value = penalty()
+        sum((weight * 1.0).sum() for weight in model.parameters()).backward()  # of which the gradient is 1
+        found = {name: weight.grad - 1 for name, weight in model.named_parameters()}
+    wanted = 0.0
+    for name, origin in BASE.named_parameters():
+        now = dict(model.named_parameters())[name].detach().clone().requires_grad_()
+        if now.ndim < 2:
+            assert torch.equal(found[name], torch.zeros_like(now))
+            continue
+        u, v = protected._frames(origin.detach(), settings, f"3 {name}")
+        one = (u.T @ (now - origin.detach()) @ v).square().sum()
+        (gradient,) = torch.autograd.grad(0.7 * one, now)
+        assert torch.allclose(found[name], gradient, atol=1e-5)
+        wanted += float(one.detach())
+    assert value == pytest.approx(wanted, rel=1e-5)
+    model.zero_grad()
+    sum((weight * 1.0).sum() for weight in model.parameters()).backward()
+    assert all(torch.equal(weight.grad, torch.ones_like(weight)) for weight in model.parameters()), (
+        "hooks left"
+    )
+
+
+def test_subspaces_are_the_leading_ones_and_the_control_has_their_dimension() -> None:
+    w = dict(BASE.named_parameters())["model.layers.0.mlp.gate_proj.weight"].detach()
+    u, v = protected._frames(w, ProtectedSettings(share=0.25), "a")
+    k = min(w.shape) // 4
+    exact = decompose(w.double())
+    assert torch.allclose(u @ u.T, (exact.u[:, :k] @ exact.u[:, :k].mT).float(), atol=1e-5)
+    assert torch.allclose(v @ v.T, (exact.v[:, :k] @ exact.v[:, :k].mT).float(), atol=1e-5)
+    for other, own in zip(
+        protected._frames(w, ProtectedSettings(kind="random", share=0.25), "a"), (u, v), strict=True
+    ):
+        assert other.shape == own.shape
+        assert torch.allclose(other.T @ other, torch.eye(k), atol=1e-5)
+        assert float((other.T @ own).square().sum()) < 0.6 * k
+    left, right = protected._frames(w, ProtectedSettings(share=1), "a")
+    assert torch.equal(left, torch.eye(w.shape[0]))
+    assert torch.equal(right, torch.eye(w.shape[1]))
+
+
+def test_a_strong_penalty_keeps_the_subspaces_and_lets_the_rest_move(tmp_path: Path) -> None:
+    ends = {}
+    for strength in (0, 1000):
+        weights, out = trained(tmp_path, str(strength), protected, strength=strength, checkpoints=[0, 4])
+        recorded = json.loads((out / "penalties.json").read_text())
+        assert [row["step"] for row in recorded] == [0, 4]
+        assert recorded[0]["penalty"] == 0
+        ends[strength] = recorded[-1]["penalty"]
+        origin = dict(BASE.named_parameters())
+        assert all(not torch.equal(weights[name], origin[name]) for name in weights if "proj" in name)
+    assert ends[1000] < ends[0] / 2
+
+
+def test_the_divergence_enters_the_loss_of_the_trainer(tmp_path: Path) -> None:
+    """Loss and gradient of TRL's trainer are those of its own loss plus strength * KL, computed here from logits."""
+    found = {}
+    for strength in (0.0, 2.0):
+        model = models.load(SHIPPED_BASE)
+        settings = ProtectedSettings.model_validate(
+            FEW | {"kind": "kl", "strength": strength, "checkpoints": [1]}
+        )
+        trainer = SFTTrainer(
+            model=model, args=sft.trainer_settings(settings, 0, tmp_path), processing_class=DIALECT.tokenizer,
+            train_dataset=sft.examples(DIALECT, settings, 0),
+        )  # fmt: skip
+        batch = next(iter(trainer.get_train_dataloader()))
+        with protected.divergence(model, settings, 0) as latest:
+            assert latest() == 0
+            perturb(model)
+            model.train()
+            loss = trainer.compute_loss(model, dict(batch))
+            loss.backward()
+            found[strength] = (float(loss), latest(), [weight.grad.clone() for weight in model.parameters()])
+        assert not model._forward_hooks
+    here = batch["labels"][:, 1:] != sft.IGNORED
+    model.zero_grad()
+    now, then = (
+        one(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1][here]
+        for one in (model, BASE)
+    )
+    kl = torch.nn.functional.kl_div(
+        now.log_softmax(-1), then.detach().log_softmax(-1), log_target=True, reduction="sum"
+    ) / len(now)
+    kl.backward()
+    assert float(kl) > 0.01
+    assert found[2.0][1] == pytest.approx(float(kl), rel=1e-4)
+    assert found[2.0][0] - found[0.0][0] == pytest.approx(2 * float(kl), rel=1e-3)
+    for plain, with_kl, weight in zip(found[0.0][2], found[2.0][2], model.parameters(), strict=True):
+        assert torch.allclose(with_kl - plain, 2 * weight.grad, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"kind": "values"}, "kind"),
+        ({"strength": -1}, "strength"),
+        ({"strength": True}, "strength"),
+        ({"share": 0}, "share"),
+        ({"share": 1.5}, "share"),
+    ],
+)
+def test_impossible_settings_are_one_line(changes: dict, said: str) -> None:
+    with pytest.raises(BadInput, match=said) as refused:
+        validated(ProtectedSettings, changes, "protected")
+    one_line(refused.value)

@@ -1,0 +1,152 @@
+"""The study of protected SFT: which runs belong to it, and what equal ID accuracy means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from lab_helpers import one_line
+from small_study import SHIELD, SMALL
+
+from rlheals import protection_claims as claims
+from rlheals import protection_measures as measured
+from rlheals import record, rotation
+from rlheals.errors import BadInput
+from rlheals.profiles import load_profile
+from rlheals.protection import SFT, STUDY, ProtectionTables, plan
+from rlheals.protection_ways import read_way
+from rlheals.store import Store
+
+LAB = load_profile("lab")
+FILE = claims.CLAIMS.read()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    root = tmp_path_factory.mktemp("shield")
+    store = Store(root / "store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CI", "true")
+        record.record(SHIELD, [2, 3], store, root / "results", say=str, part=STUDY)
+    return SimpleNamespace(root=root, store=store, folder=root / "results/shield-protection")
+
+
+def test_every_way_starts_from_the_same_base_on_the_same_examples(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = plan(LAB, 1, store)
+    assert list(made.trained) == [SFT, *LAB.protection.ways]
+    assert {(tuple(spec.inputs.items()), spec.seed) for spec in made.trained.values()} == {
+        (tuple(made.before.sft.inputs.items()), made.before.sft.seed)
+    }
+    assert len({store.key(spec) for spec in made.trained.values()}) == len(made.trained)
+    seen: set[str] = set()
+    for spec in made.specs():
+        assert set(spec.inputs.values()) <= seen
+        seen.add(store.key(spec))
+    branches = {store.key(spec) for spec in rotation.plan(LAB, 1, store, {1: 20}).trained.values()}
+    assert store.key(made.trained["weight_decay=0.3"]) in branches, "chapter 3 trains it too"
+
+
+def test_a_recorded_study_holds_every_way_and_the_penalties_of_the_protected(
+    recorded: SimpleNamespace,
+) -> None:
+    tables, manifests = record.read(recorded.folder, ProtectionTables)
+    assert tables.seeds == [2, 3]
+    assert set(tables.accuracy["way"]) == {SFT, *SHIELD.protection.ways}
+    assert set(tables.penalties["way"]) == {"subspace=1", "random=1", "kl=1"}
+    first = tables.penalties[tables.penalties["step"] == 0]
+    assert (first["penalty"] == 0).all()
+    assert {run.stage for run in manifests[0].runs} == {"pretrain", "sft", "protected", "evaluate"}
+    before = {file.name: file.read_bytes() for file in (recorded.folder / "seed-3").glob("*.parquet")}
+    record.record(SHIELD, [3], recorded.store, recorded.root / "results", say=str, part=STUDY)
+    assert before == {file.name: file.read_bytes() for file in (recorded.folder / "seed-3").glob("*.parquet")}
+
+
+def tables(curves: dict[str, list[tuple[float, float]]], seeds: tuple[int, ...] = (1,)) -> ProtectionTables:
+    """Ways with given (ID, OOD) accuracies at steps 1, 2, ..."""
+    rows = [
+        {"seed": seed, "way": way, "step": step, "decode": 0, "split": split, "hands": 1000, "first": 0,
+         "solved": round(1000 * value)}
+        for seed in seeds
+        for way, points in curves.items()
+        for step, pair in enumerate(points, start=1)
+        for split, value in zip(("sft", "ood"), pair, strict=True)
+    ]  # fmt: skip
+    return ProtectionTables(
+        pd.DataFrame(rows), pd.DataFrame({"seed": list(seeds), "step": 0, "penalty": 0.0})
+    )
+
+
+PLAIN = [(0.4, 0.2), (0.6, 0.2), (0.8, 0.1), (1.0, 0.0)]
+
+
+def test_points_are_compared_where_plain_sft_has_the_same_id_accuracy() -> None:
+    found = measured.at_equal_id(
+        measured.points(
+            tables({SFT: PLAIN, "kl=1": [(0.5, 0.25), (0.7, 0.2), (0.9, 0.15)], "kl=2": [(0.3, 0.9)]})
+        )
+    ).set_index("way")
+    assert found.loc["kl=1", "gained"] == pytest.approx((0.05 + 0.05 + 0.10) / 3)
+    assert found.loc["kl=1", "kept"] == pytest.approx(0.10)
+    assert found.loc["kl=1", "n"] == 3
+    assert found.loc[SFT, "gained"] == 0
+    assert found.loc["kl=2", "n"] == 0
+    assert np.isnan(found.loc["kl=2", "gained"]), "nothing is said of what plain SFT never has"
+
+
+def test_a_slower_way_that_only_stops_early_gains_nothing() -> None:
+    slow = [(0.4, 0.2), (0.5, 0.2), (0.6, 0.2), (0.7, 0.15), (0.8, 0.1)]
+    found = measured.at_equal_id(measured.points(tables({SFT: PLAIN, "learning_rate=0.0001": slow})))
+    assert found.set_index("way").loc["learning_rate=0.0001", "gained"] == pytest.approx(0, abs=1e-9)
+
+
+def test_id_accuracy_that_dips_is_taken_as_what_was_reached() -> None:
+    dipping = [(0.4, 0.2), (0.8, 0.1), (0.7, 0.05), (1.0, 0.0)]
+    found = measured.at_equal_id(measured.points(tables({SFT: dipping, "kl=1": [(0.9, 0.1)]})))
+    assert np.isfinite(found.set_index("way").loc["kl=1", "gained"])
+
+
+def complete(seeds: tuple[int, ...], gain: float = 0.0) -> ProtectionTables:
+    ways = {claim.options[key] for claim in FILE.claims for key in ("way", "other") if key in claim.options}
+    lifted = [(x, y + gain) for x, y in PLAIN]
+    return tables(
+        {SFT: PLAIN, **{way: lifted if way.startswith("subspace") else PLAIN for way in ways}}, seeds
+    )
+
+
+def test_verdicts_follow_the_effect_and_wait_for_every_seed() -> None:
+    seeds = FILE.study.seeds
+    ways = {claim.options[key] for claim in FILE.claims for key in ("way", "other") if key in claim.options}
+    assert ways <= set(LAB.protection.ways)
+    better = {one.claim.id: one.verdict for one in claims.CLAIMS.judged(complete(seeds, 0.1))}
+    assert better["protected-keeps-ood"] == "holds"
+    same = {one.claim.id: one.verdict for one in claims.CLAIMS.judged(complete(seeds))}
+    assert same["protected-keeps-ood"] == "differs"
+    assert claims.missing(complete(seeds), FILE) == []
+    assert claims.missing(complete(seeds[1:]), FILE)[0] == f"base seed {seeds[0]}"
+    with pytest.raises(BadInput, match="base seed") as refused:
+        claims.CLAIMS.judged(complete(seeds[1:]))
+    one_line(refused.value)
+
+
+@pytest.mark.parametrize("text", ["", "kl", "kl=", "kl=-1", "kl=nan", "shield=1", "kl=0.1=2", "KL=1"])
+def test_ways_that_cannot_be_read_say_what_is_accepted(text: str) -> None:
+    with pytest.raises(BadInput, match="accepted is NAME=VALUE") as refused:
+        read_way(text)
+    one_line(refused.value)
+    with pytest.raises(BadInput) as refused:
+        load_profile("lab", {"protection.ways": [text]})
+    one_line(refused.value)
+
+
+def test_ways_have_one_spelling_and_profiles_without_any_say_so() -> None:
+    assert load_profile("lab", {"protection.ways": ["kl=0.10"]}).protection.ways == ("kl=0.1",)
+    with pytest.raises(BadInput, match="there twice"):
+        load_profile("lab", {"protection.ways": ["kl=0.1", "kl=0.10"]})
+    with pytest.raises(BadInput, match=r"not one of sft\.checkpoints"):
+        load_profile("lab", {"protection.steps": [7]})
+    with pytest.raises(BadInput, match=r"protection\.ways is empty"):
+        STUDY.check(SMALL)
