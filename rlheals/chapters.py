@@ -110,7 +110,10 @@ def load(
         recorded=recorded,
         manifests=tuple(manifests),
         minutes=sum(run.manifest.seconds for run in runs) / 60,
-        code=next(r.manifest.code_hash for r in runs if r.manifest.stage == chosen.stage(part.stage)),
+        code=next(
+            (r.manifest.code_hash for r in runs if r.manifest.stage == chosen.stage(part.stage)),
+            runs[-1].manifest.code_hash,
+        ),
     )
 
 

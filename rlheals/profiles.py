@@ -202,6 +202,7 @@ _SMOKE = Profile(
         reader_restore=("directions(all) @ blocks", "noise() like directions(all) @ blocks"),
         reader_swap=("directions(all) @ blocks",),
     ),
+    protection=Protection(ways=("subspace=0.1",), steps=(10, 30, 60), reader_ways=("subspace=0.1",)),
 )
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -10,20 +10,14 @@ import pandas as pd
 
 from rlheals import drawing
 from rlheals import swaps_measures as measured
-from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Drawn
+from rlheals.drawing import GREY, Drawn
 from rlheals.swaps import SwapTables
 from rlheals.swaps_chapter import SwapChapter
+from rlheals.swaps_looks import COLORS, LABELS, entries, mark
+from rlheals.swaps_where import behaviour, controls, layers
 
-COLORS = {
-    "values": GREEN, "left": SKY, "right": SKY, "directions": RED, "triples": ORANGE, "subspace": PURPLE,
-    "rollback": "#000000", "interpolate": "#000000", "partial": BLUE, "random": GREY, "noise": GREY, "released": RED,
-}  # fmt: skip
-HOLLOW = ("noise", "random", "partial", "interpolate", "rollback")
-"""Controls."""
-LABELS = {
-    "restore": "late SFT checkpoint, edited with the peak",
-    "swap": "result of RL, edited with the late checkpoint",
-}
+MEASURES = {"solved": "within five", "first": "in the first attempt"}
+DOSED = r"^(values|left|right|directions|triples|subspace)\((?:top=(\d+)%|(all))\)$"
 
 
 def by_size(chapter: SwapChapter) -> Drawn:
@@ -36,19 +30,19 @@ def by_size(chapter: SwapChapter) -> Drawn:
             axis = axes[2 * row + column]
             for tables, study in chapter.layers:
                 table = _means(tables, kind, split)
-                for _, one in table.iterrows():
-                    _dot(axis, one, study)
+                for number in range(len(table)):
+                    one = table.iloc[[number]]
+                    mark(
+                        axis, one, float(one["size"].iloc[0]), str(one["family"].iloc[0]), study, upright=True
+                    )
                 frames.append(table.assign(study=study, split=split))
             axis.axhline(0, color=GREY, linewidth=0.7)
             axis.set_title(f"{LABELS[kind]}: {'OOD' if split == 'ood' else 'ID, SFT hands'}", fontsize=7)
             axis.set_xlim(0, 1.05 * axis.get_xlim()[1])
             axis.set_xlabel("|edit| / |distance of the two checkpoints|", fontsize=7)
         axes[2 * row].set_ylabel("change of accuracy\nwithin five", fontsize=8)
-    for family in dict.fromkeys(measured.FAMILIES):
-        marker = {"marker": "o", "markerfacecolor": "none" if family in HOLLOW else COLORS[family]}
-        look = {"color": COLORS[family], "linestyle": "none", "markersize": 4, **marker}
-        if family in {str(one) for frame in frames for one in frame["family"]}:
-            axes[0].plot([], [], label=measured.FAMILIES[family], **cast(Any, look))
+    drawn = {str(one) for frame in frames for one in frame["family"]}
+    entries(axes[0], [family for family in measured.FAMILIES if family in drawn])
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=6, ncols=5, loc="outside lower center")
     note = (
@@ -65,64 +59,58 @@ def _means(tables: SwapTables, kind: str, split: str) -> pd.DataFrame:
     rows = measured.effects(tables, split)
     rows = rows[rows["kind"] == kind]
     keys = ["edit", "where", "family"]
-    found = drawing.with_intervals(rows.assign(value=rows["effect"]), keys)
+    found = drawing.with_intervals(rows.assign(value=rows["effect"]).drop(columns="n"), keys)
     return found.join(rows.groupby(keys)["size"].mean(), on=keys).assign(kind=kind)
-
-
-def _dot(axis: Any, one: pd.Series, study: str) -> None:
-    color, hollow = COLORS[one["family"]], one["family"] in HOLLOW
-    if study == "fresh":
-        axis.plot(one["size"], one["value"], "x", color=color, markersize=4)
-        return
-    axis.plot([one["size"]] * 2, [one["low"], one["high"]], color=color, linewidth=0.7, alpha=0.6)
-    axis.plot(
-        one["size"], one["value"], "o", color=color, markersize=4, markerfacecolor="none" if hollow else color
-    )
 
 
 def dose(chapter: SwapChapter) -> Drawn:
     """Accuracy against the share of directions put back (the paper's curves), with the two checkpoints as lines."""
-    figure, axes = drawing.canvas(columns=2, height=2.9)
+    figure, axes = drawing.canvas(columns=2, rows=2, height=2.6)
+    panels = [(measure, split) for measure in MEASURES for split in ("ood", "sft")]
     frames = []
-    for axis, split in zip(axes, ("ood", "sft"), strict=True):
+    for axis, (measure, split) in zip(axes, panels, strict=True):
         for tables, study in chapter.layers:
-            rows = measured.effects(tables, split)
+            rows = measured.effects(tables, split, measure)
             rows = rows[(rows["kind"] == "restore") & (rows["where"] == _usual(rows))]
-            shares = rows["edit"].str.extract(
-                r"^(values|directions|triples|subspace)\((?:top=(\d+)%|(all))\)$"
-            )
-            rows = rows.assign(
-                family=shares[0], share=shares[1].where(shares[2].isna(), "100").astype(float)
-            ).dropna(subset=["share", "family"])
-            for family, mine in rows.groupby("family"):
+            for family, mine in _doses(rows).groupby("family"):
                 table = drawing.with_intervals(mine, ["share"])
-                errors = np.clip(
-                    np.stack([table["value"] - table["low"], table["high"] - table["value"]]), 0, None
-                )
-                look = {
-                    "color": COLORS[str(family)],
-                    "marker": "o" if study == "recorded" else "x",
-                    "markersize": 4,
-                }
-                style = {"linewidth": 1.0, "linestyle": "-" if study == "recorded" else ":"}
-                named = study == chapter.study
-                label = measured.FAMILIES[str(family)] if named else "_"
-                axis.errorbar(
-                    table["share"], table["value"], yerr=errors, label=label, **cast(Any, {**look, **style})
-                )
-                frames.append(table.assign(series=f"{split}, {family}", study=study))
-        levels = measured.accuracy(chapter.tables, split)
+                label = measured.FAMILIES[str(family)] if study == chapter.study else "_"
+                _curve(axis, table, str(family), study, label)
+                frames.append(table.assign(series=f"{MEASURES[measure]}, {split}, {family}", study=study))
+        levels = measured.accuracy(chapter.tables, split, measure)
         for name, dashes in (("late", ":"), ("peak", "--")):
             level = float(levels.loc[(levels["kind"] == "anchor") & (levels["edit"] == name), "value"].mean())
             axis.axhline(level, color=GREY, linestyle=dashes, linewidth=0.9, label=f"{name} checkpoint")
         axis.set_title("OOD" if split == "ood" else "ID, SFT hands", fontsize=9)
-        axis.set_xlabel("share of directions put back (%)", fontsize=8)
         axis.set_ylim(bottom=0)
-    axes[0].set_ylabel("hands solved within five")
-    axes[0].legend(fontsize=6)
-    note = "The late SFT checkpoint with parts of the peak's block matrices put back. Crosses: fresh run."
+        axis.set_ylabel(f"solved {MEASURES[measure]}" if split == "ood" else "", fontsize=8)
+    for axis in axes[2:]:
+        axis.set_xlabel("share of directions put back (%)", fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=6, ncols=4, loc="outside lower center")
+    note = (
+        "The late SFT checkpoint with parts of the peak's block matrices put back; left and right directions are put "
+        "back all or none. Crosses: fresh run."
+    )
     frames = frames or [pd.DataFrame(columns=["share", "value", "low", "high"])]
     return drawing.finish(figure, "swaps-dose", "Dose and response", pd.concat(frames), chapter.caption(note))
+
+
+def _doses(rows: pd.DataFrame) -> pd.DataFrame:
+    """Edits whose dose is a share of the directions, with it in percent."""
+    found = rows["edit"].str.extract(DOSED)
+    share = found[1].where(found[2].isna(), "100").astype(float)
+    return rows.assign(family=found[0], share=share).dropna(subset=["share", "family"])
+
+
+def _curve(axis: Any, table: pd.DataFrame, family: str, study: str, label: str) -> None:
+    errors = np.stack([table["value"] - table["low"], table["high"] - table["value"]])
+    look = {"color": COLORS[family], "marker": "o" if study == "recorded" else "x", "markersize": 4}
+    style = {"linewidth": 1.0, "linestyle": "-" if study == "recorded" else ":"}
+    axis.errorbar(
+        table["share"], table["value"], yerr=np.clip(errors, 0, None), label=label,
+        **cast(Any, {**look, **style}),
+    )  # fmt: skip
 
 
 def _usual(rows: pd.DataFrame) -> str:
@@ -130,4 +118,4 @@ def _usual(rows: pd.DataFrame) -> str:
     return str(rows["where"].mode().iloc[0]) if len(rows) else ""
 
 
-SWAPS: tuple[Callable[[SwapChapter], Drawn], ...] = (by_size, dose)
+SWAPS: tuple[Callable[[SwapChapter], Drawn], ...] = (by_size, dose, controls, layers, behaviour)

@@ -17,20 +17,20 @@ CONTROLS = ("noise", "random")
 
 
 def accuracy(tables: SwapTables, split: str = "ood", measure: str = "solved") -> pd.DataFrame:
-    """Columns seed, kind, edit, where, value: share of hands solved (measure "first": in the first attempt)."""
+    """Columns seed, kind, edit, where, value, n: share of n hands solved (measure "first": in the first attempt)."""
     rows = tables.effects
     rows = rows[rows["split"].astype(str) == split].astype({"kind": object, "edit": object, "where": object})
     sums = rows.groupby(["seed", "kind", "edit", "where"])[[measure, "hands"]].sum()
-    return (sums[measure] / sums["hands"]).rename("value").reset_index()
+    return pd.DataFrame({"value": sums[measure] / sums["hands"], "n": sums["hands"]}).reset_index()
 
 
-def effects(tables: SwapTables, split: str = "ood") -> pd.DataFrame:
+def effects(tables: SwapTables, split: str = "ood", measure: str = "solved") -> pd.DataFrame:
     """One row per edited checkpoint: its accuracy, that of its target and of the other one, sizes of the edit.
 
-    Columns seed, kind, edit, where, family, value, target, other, effect (value - target), share (effect over the
+    Columns seed, kind, edit, where, family, value, n, target, other, effect (value - target), share (effect over the
     distance from target to other), size (|edit| / |distance|), left (distance left over / distance), kl_target.
     """
-    found = accuracy(tables, split)
+    found = accuracy(tables, split, measure)
     anchors = found[found["kind"] == ANCHOR].set_index(["seed", "edit"])["value"]
     table = found[found["kind"] != ANCHOR].copy()
     for column, place in (("target", 0), ("other", 1)):
@@ -44,5 +44,5 @@ def effects(tables: SwapTables, split: str = "ood") -> pd.DataFrame:
     joined["share"] = joined["effect"] / (joined["other"] - joined["target"])
     joined["size"] = joined["edit_norm"] / joined["distance"]
     joined["left"] = joined["left"] / joined["distance"]
-    columns = ["seed", "kind", "edit", "where", "family", "value", "target", "other", "effect", "share"]
+    columns = ["seed", "kind", "edit", "where", "family", "value", "n", "target", "other", "effect", "share"]
     return joined[[*columns, "size", "left", "kl_origin", "kl_target"]]

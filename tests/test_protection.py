@@ -17,6 +17,8 @@ from rlheals import record, rotation
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.protection import SFT, STUDY, ProtectionTables, plan
+from rlheals.protection_chapter import protect
+from rlheals.protection_figures import PROTECTION, ways_of
 from rlheals.protection_ways import read_way
 from rlheals.store import Store
 
@@ -150,3 +152,18 @@ def test_ways_have_one_spelling_and_profiles_without_any_say_so() -> None:
         load_profile("lab", {"protection.steps": [7]})
     with pytest.raises(BadInput, match=r"protection\.ways is empty"):
         STUDY.check(SMALL)
+
+
+@pytest.mark.parametrize("with_recorded", [True, False])
+def test_figures_are_drawn(recorded: SimpleNamespace, tmp_path: Path, with_recorded: bool) -> None:
+    results = recorded.root / "results" if with_recorded else tmp_path
+    chapter = protect(SHIELD, [1], 1, results, recorded.store, quiet=True)
+    assert set(chapter.fresh.accuracy["way"]) == {SFT, "subspace=1"}
+    for figure in PROTECTION:
+        drawn = figure(chapter)
+        assert drawn.svg.startswith(b"<?xml")
+        assert "base seed 1" in drawn.caption
+        assert ("There is no recorded study" in drawn.caption) != with_recorded
+    shown = ways_of(chapter)
+    assert shown[0] == SFT
+    assert shown == ([SFT, *SHIELD.protection.ways] if with_recorded else [SFT, "subspace=1"])

@@ -1,0 +1,54 @@
+"""How edits look in the figures of chapter 04: a colour per family, open marks for controls, crosses for fresh runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from rlheals import swaps_measures as measured
+from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
+
+COLORS = {
+    "values": GREEN, "left": SKY, "right": SKY, "directions": RED, "triples": ORANGE, "subspace": PURPLE,
+    "rollback": "#000000", "interpolate": "#000000", "partial": BLUE, "random": GREY, "noise": GREY, "released": RED,
+}  # fmt: skip
+HOLLOW = ("noise", "random", "partial", "interpolate", "rollback")
+"""Controls."""
+LABELS = {
+    "restore": "late SFT checkpoint, edited with the peak",
+    "swap": "result of RL, edited with the late checkpoint",
+}
+
+
+def face(family: str) -> str:
+    """What a mark of this family is filled with."""
+    return "none" if family in HOLLOW else COLORS[family]
+
+
+def mark(axis: Axes, table: pd.DataFrame, at: float, family: str, study: str, upright: bool) -> None:
+    """One estimate at a place: a dot with its interval, or a cross for the fresh run. upright: values upwards."""
+    color, row = COLORS[family], table.iloc[0]
+    value, ends = row["value"], [row["low"], row["high"]]
+    if study == "fresh":
+        axis.plot(*((at, value) if upright else (value, at)), "x", color=color, markersize=4)
+        return
+    axis.plot(*(([at, at], ends) if upright else (ends, [at, at])), color=color, linewidth=0.7, alpha=0.7)
+    axis.plot(
+        *((at, value) if upright else (value, at)),
+        "o",
+        color=color,
+        markersize=4,
+        markerfacecolor=face(family),
+    )
+
+
+def entries(axis: Axes, families: Sequence[str]) -> None:
+    """One legend entry per family, beside what the axis has already."""
+    for family in families:
+        look = {"color": COLORS[family], "linestyle": "none", "marker": "o", "markersize": 4}
+        axis.plot(
+            [], [], label=measured.FAMILIES[family], **cast(Any, {**look, "markerfacecolor": face(family)})
+        )
