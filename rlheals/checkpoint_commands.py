@@ -84,8 +84,8 @@ def edit_checkpoint(base: str, target: str, edit: str, where: str, out: Path) ->
         stream = edits.edited(first, second, chosen, at)
         total = len(second.places)
         for one in tqdm(stream, desc="edit", total=total, unit="tensor", disable=None, leave=False):
-            if one.base is not None:
-                rows.append(_row(one.name, one.base, one.before, one.after))
+            if one.pair is not None:
+                rows.append(_row(one.name, one.pair, one.after))
             yield one.name, one.after
 
     with whole(out) as folder:
@@ -96,24 +96,23 @@ def edit_checkpoint(base: str, target: str, edit: str, where: str, out: Path) ->
     return {**facts, "out": str(out), "files": files}
 
 
-def _row(name: str, base: torch.Tensor, before: torch.Tensor, after: torch.Tensor) -> dict[str, Any]:
+def _row(name: str, pair: edits.Pair, after: torch.Tensor) -> dict[str, Any]:
     """Sizes in units of the tensor before; mean angle (degrees) of the leading quarter to the base, then and now."""
-    b, t, e = (one.to(torch.float64) for one in (base, before, after))
-    size = float(t.norm()) or math.nan
+    made = after.to(torch.float64)
+    size = float(pair.t.norm()) or math.nan
     row: dict[str, Any] = {
         "tensor": name,
-        "change": float((e - t).norm()) / size,
-        "distance_before": float((b - t).norm()) / size,
-        "distance_after": float((b - e).norm()) / size,
+        "change": float((made - pair.t).norm()) / size,
+        "distance_before": float((pair.b - pair.t).norm()) / size,
+        "distance_after": float((pair.b - made).norm()) / size,
         "angle_before": None,
         "angle_after": None,
     }
-    if t.ndim == 2:
-        k = int(part_of(min(t.shape), 4))
-        parts = [decompose(one) for one in (b, t, e)]
-        for key, other in (("angle_before", parts[1]), ("angle_after", parts[2])):
+    if made.ndim == 2:
+        k = int(part_of(pair.rank, 4))
+        for key, other in (("angle_before", pair.target), ("angle_after", decompose(made))):
             sides = [
-                principal_angles(parts[0].side(s)[:, :k], other.side(s)[:, :k]) for s in ("left", "right")
+                principal_angles(pair.other.side(s)[:, :k], other.side(s)[:, :k]) for s in ("left", "right")
             ]
             row[key] = math.degrees(float(torch.stack(sides).mean()))
     return row

@@ -56,8 +56,8 @@ def run(work: Work) -> None:
 
     def measured() -> Iterator[tuple[str, torch.Tensor]]:
         for one in edits.edited(base, target, parse(settings.edit), Where.parse(settings.where)):
-            if one.base is not None:
-                b, t, made = (tensor.double() for tensor in (one.base, one.before, one.after))
+            if one.pair is not None:
+                b, t, made = one.pair.b, one.pair.t, one.after.double()
                 squares["target_norm"] += float(t.square().sum())
                 squares["edit_norm"] += float((made - t).square().sum())
                 squares["distance"] += float((b - t).square().sum())

@@ -45,9 +45,14 @@ class Pair:
         return decompose(self.t)
 
     @cached_property
+    def other(self) -> Decomposition:
+        """b's decomposition, largest singular value first."""
+        return decompose(self.b)
+
+    @cached_property
     def base(self) -> Decomposition:
         """b's decomposition, in the order and with the signs of t's."""
-        return matched(decompose(self.b), self.target)
+        return matched(self.other, self.target)
 
 
 class Edit(ABC):
@@ -256,23 +261,26 @@ def edit_matrix(b: torch.Tensor, t: torch.Tensor, edit: Edit) -> torch.Tensor:
     >>> edit_matrix(b, t, Values()).tolist()
     [[3.0, 0.0], [0.0, 1.0]]
     """
-    if t.ndim != 2 and edit.needs_matrix:
+    return _on(Pair(b, t), edit).to(t.dtype)
+
+
+def _on(pair: Pair, edit: Edit) -> torch.Tensor:
+    if pair.t.ndim != 2 and edit.needs_matrix:
         raise BadInput(
-            f"edit: {edit} needs matrices; a tensor of shape {tuple(t.shape)} has no singular directions"
+            f"edit: {edit} needs matrices; a tensor of shape {tuple(pair.t.shape)} has no singular directions"
         )
-    if not (torch.isfinite(b).all() and torch.isfinite(t).all()):
+    if not torch.isfinite(pair.b.sum() + pair.t.sum()):
         raise BadInput("edit: a tensor holds numbers that are not finite")
-    return edit.on(Pair(b, t)).to(t.dtype)
+    return edit.on(pair)
 
 
 @dataclass(frozen=True)
 class Edited:
-    """One tensor of the target before and after; base: what it was edited with, None where nothing was wanted."""
+    """One tensor of the target, edited; pair: what it was made of, None where nothing was wanted."""
 
     name: str
-    base: torch.Tensor | None
-    before: torch.Tensor
     after: torch.Tensor
+    pair: Pair | None
 
 
 def edited(base: Checkpoint, target: Checkpoint, edit: Edit, where: Where = BLOCKS) -> Iterator[Edited]:
@@ -283,9 +291,16 @@ def edited(base: Checkpoint, target: Checkpoint, edit: Edit, where: Where = BLOC
     require_same_tensors(base, target)
     chosen = where.places(target)
     for name, place in target.places.items():
-        b, t = base.tensor(name) if name in chosen else None, target.tensor(name)
-        after = t if b is None else where.within(place, b, t, lambda b, t: edit_matrix(b, t, edit))
-        yield Edited(name, b, t, after)
+        t = target.tensor(name)
+        if name not in chosen:
+            yield Edited(name, t, None)
+            continue
+        pair = Pair(base.tensor(name), t)
+        if where.heads:
+            after = where.within(place, pair.b, pair.t, lambda b, t: edit_matrix(b, t, edit))
+        else:
+            after = _on(pair, edit)
+        yield Edited(name, after.to(t.dtype), pair)
 
 
 def apply(

@@ -92,24 +92,21 @@ def where_label(where: str) -> str:
 
 def bars(rows: pd.DataFrame) -> str:
     """One choice as bars with intervals: HTML without script."""
-    top = float(max(rows["value"].max(), rows["high"].max(), 1e-9))
-
-    def percent(value: float) -> str:
-        return f"{100 * min(1.0, max(0.0, value / top)):.2f}%"
-
     parts = [f"<p>Size of the edit: {rows['size'].iloc[0]:.2f} of the distance between the checkpoints.</p>"]
     for split, title in SPLITS.items():
         parts.append(f"<h4>{title}, solved within five</h4>")
-        for row in rows[rows["split"] == split].itertuples():
+        mine = rows[rows["split"] == split]
+        top = float(max(mine["value"].max(), mine["high"].max(), 1e-9))
+        for row in mine.itertuples():
             low, high, value = float(str(row.low)), float(str(row.high)), float(str(row.value))
             spread = ""
             if high > low:
-                width = f"{100 * (min(high, top) - max(low, 0)) / top:.2f}%"
-                spread = f'<b style="left:{percent(low)};width:{width}"></b>'
+                left = max(low, 0) / top
+                spread = f'<b style="left:{left:.2%};width:{high / top - left:.2%}"></b>'
             number = f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if spread else "")
             parts.append(
                 f'<div class="bar"><span>{html.escape(str(row.series))}</span>'
-                f'<span class="track"><i style="width:{percent(value)};--bar:{COLORS[str(row.role)]}"></i>'
+                f'<span class="track"><i style="width:{value / top:.2%};--bar:{COLORS[str(row.role)]}"></i>'
                 f"{spread}</span>"
                 f'<span class="number">{number}</span></div>'
             )

@@ -116,6 +116,7 @@ def gains(chapter: ProtectionChapter) -> Drawn:
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("OOD accuracy, less plain SFT at equal ID", fontsize=8)
         axis.set_yticks([])
+        axis.locator_params(axis="x", nbins=5)
     axes[0].set_yticks([-place for place in range(len(ways))], [label_of(way) for way in ways], fontsize=7)
     note = (
         "To the right of the line: more OOD accuracy than plain SFT stopped at the same ID accuracy. Random subspaces "

@@ -54,6 +54,7 @@ def controls(chapter: SwapChapter) -> Drawn:
                 frames.append(table.assign(group=group, quantity=column, study=study))
         axis.set_ylim(-len(there) + 0.5, 0.5)
         axis.tick_params(axis="x", labelsize=7)
+        axis.locator_params(axis="x", nbins=4)
     labels = [f"{name} †" if kinds[group] == "other" else name for group, name in there]
     axes[0].set_yticks([-place for place in range(len(there))], labels, fontsize=6)
     for axis in axes[1:]:
@@ -94,6 +95,7 @@ def layers(chapter: SwapChapter) -> Drawn:
         axis.set_xticks(
             range(len(there)), [where_label(where) for where in there], rotation=35, ha="right", fontsize=6
         )
+        axis.set_xlim(-0.5, len(there) - 0.5)
         axis.axhline(0, color=GREY, linewidth=0.7)
     for name, dashes in (("late", ":"), ("peak", "--")):
         axes[0].axhline(
@@ -135,6 +137,7 @@ def behaviour(chapter: SwapChapter) -> Drawn:
             axis.axhline(0, color=GREY, linewidth=0.7)
             axis.set_xlabel(title, fontsize=7)
             axis.tick_params(labelsize=7)
+            axis.locator_params(axis="x", nbins=5)
         axes[3 * number].set_ylabel("change of OOD accuracy", fontsize=8)
         axes[3 * number + 1].set_title(LABELS[kind], fontsize=8)
     note = (

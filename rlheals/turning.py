@@ -20,14 +20,19 @@ def matched(base: Decomposition, target: Decomposition) -> Decomposition:
     """
     from scipy.optimize import linear_sum_assignment
 
-    overlap = (target.u.mT @ base.u).abs() * (target.v.mT @ base.v).abs()
-    _, order = linear_sum_assignment(overlap.cpu().numpy(), maximize=True)
+    left, right = target.u.mT @ base.u, target.v.mT @ base.v
+    rows, order = linear_sum_assignment((left * right).abs().cpu().numpy(), maximize=True)
     places = torch.as_tensor(order, device=base.s.device)
-    u, s, v = base.u[:, places].clone(), base.s[places].clone(), base.v[:, places].clone()
-    for block in _blocks(s):
+    u, s, v = base.u[:, places], base.s[places], base.v[:, places]
+    signs = torch.where((left + right)[rows, places] < 0, -1.0, 1.0).to(u.dtype)
+    blocks = [block for block in _blocks(s) if len(block) > 1]
+    for block in blocks:
+        signs[block] = 1.0
+    u, v = u * signs, v * signs
+    for block in blocks:
         likeness = u[:, block].mT @ target.u[:, block] + v[:, block].mT @ target.v[:, block]
-        left, _, right = torch.linalg.svd(likeness)
-        u[:, block], v[:, block] = u[:, block] @ left @ right, v[:, block] @ left @ right
+        x, _, y = torch.linalg.svd(likeness)
+        u[:, block], v[:, block] = u[:, block] @ x @ y, v[:, block] @ x @ y
     return Decomposition(u, s, v)
 
 
