@@ -13,7 +13,7 @@ from rlheals import swaps_measures as measured
 from rlheals.drawing import GREY, Drawn
 from rlheals.swaps import SwapTables
 from rlheals.swaps_chapter import SwapChapter
-from rlheals.swaps_looks import COLORS, LABELS, entries, mark
+from rlheals.swaps_looks import COLORS, LABELS, entries, mark, size_axis
 from rlheals.swaps_where import behaviour, controls, layers
 
 MEASURES = {"solved": "within five", "first": "in the first attempt"}
@@ -38,7 +38,7 @@ def by_size(chapter: SwapChapter) -> Drawn:
                 frames.append(table.assign(study=study, split=split))
             axis.axhline(0, color=GREY, linewidth=0.7)
             axis.set_title(f"{LABELS[kind]}: {'OOD' if split == 'ood' else 'ID, SFT hands'}", fontsize=7)
-            axis.set_xlim(0, 1.05 * axis.get_xlim()[1])
+            size_axis(axis)
             axis.set_xlabel("|edit| / |distance of the two checkpoints|", fontsize=7)
         axes[2 * row].set_ylabel("change of accuracy\nwithin five", fontsize=8)
     drawn = {str(one) for frame in frames for one in frame["family"]}

@@ -45,6 +45,22 @@ def mark(axis: Axes, table: pd.DataFrame, at: float, family: str, study: str, up
     )
 
 
+def size_axis(axis: Axes) -> None:
+    """Sizes on a logarithmic axis with plain numbers (0.1, 0.2, 0.5, 1, ...), unless they span little."""
+    low, high = axis.get_xlim()
+    if low > 0 and high < 3 * low:
+        axis.locator_params(axis="x", nbins=5)
+        return
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    ticks = [base * 10.0**power for power in range(-6, 6) for base in (1, 2, 5)]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    if len(shown) > 6:
+        shown = [tick for tick in shown if f"{tick:g}".lstrip("0.").startswith("1")]
+    axis.set_xticks(shown, [f"{tick:g}" for tick in shown])
+    axis.minorticks_off()
+
+
 def entries(axis: Axes, families: Sequence[str]) -> None:
     """One legend entry per family, beside what the axis has already."""
     for family in families:

@@ -12,7 +12,7 @@ from rlheals import swaps_measures as measured
 from rlheals.drawing import GREY, Drawn
 from rlheals.panel import where_label
 from rlheals.swaps_chapter import SwapChapter
-from rlheals.swaps_looks import LABELS, entries, mark
+from rlheals.swaps_looks import LABELS, entries, mark, size_axis
 from rlheals.where import Where
 
 GROUPS = {
@@ -137,7 +137,10 @@ def behaviour(chapter: SwapChapter) -> Drawn:
             axis.axhline(0, color=GREY, linewidth=0.7)
             axis.set_xlabel(title, fontsize=7)
             axis.tick_params(labelsize=7)
-            axis.locator_params(axis="x", nbins=5)
+            if column == "left":  # a rollback leaves nothing
+                axis.locator_params(axis="x", nbins=5)
+            else:
+                size_axis(axis)
         axes[3 * number].set_ylabel("change of OOD accuracy", fontsize=8)
         axes[3 * number + 1].set_title(LABELS[kind], fontsize=8)
     note = (

@@ -126,7 +126,8 @@ def test_verdicts_follow_the_effect_and_wait_for_every_seed() -> None:
     better = {one.claim.id: one.verdict for one in claims.CLAIMS.judged(complete(seeds, 0.1))}
     assert better["protected-keeps-ood"] == "holds"
     same = {one.claim.id: one.verdict for one in claims.CLAIMS.judged(complete(seeds))}
-    assert same["protected-keeps-ood"] == "differs"
+    assert set(better.values()) == {"holds"}
+    assert set(same.values()) == {"differs"}
     assert claims.missing(complete(seeds), FILE) == []
     assert claims.missing(complete(seeds[1:]), FILE)[0] == f"base seed {seeds[0]}"
     with pytest.raises(BadInput, match="base seed") as refused:

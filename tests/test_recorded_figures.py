@@ -9,18 +9,30 @@ from typing import Any
 
 import pytest
 
-from rlheals import figures, record, recovery, recovery_figures, rotation, rotation_figures, tables
+from rlheals import (
+    figures,
+    record,
+    recovery,
+    recovery_figures,
+    rotation,
+    rotation_figures,
+    swaps,
+    swaps_figures,
+    tables,
+)
 from rlheals.drawing import Drawn
 from rlheals.profiles import load_profile
 from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.rotation_chapter import RotationChapter
 from rlheals.sft_chapter import SFTChapter, variant_studies
+from rlheals.swaps_chapter import SwapChapter
 from rlheals.tables import Part
 
 RESULTS = Path(__file__).parents[1] / "results"
 LAB = load_profile("lab")
 CHAPTERS: dict[str, tuple[Callable, ...]] = {
-    "sft": figures.SFT, "recovery": recovery_figures.RL, "rotation": rotation_figures.ROTATION
+    "sft": figures.SFT, "recovery": recovery_figures.RL, "rotation": rotation_figures.ROTATION,
+    "swaps": swaps_figures.SWAPS,
 }  # fmt: skip
 
 
@@ -42,6 +54,7 @@ def chapters() -> dict[str, Any]:
         "sft": SFTChapter(**sft, variants=variant_studies(RESULTS)),
         "recovery": RecoveryChapter(**facts(recovery.STUDY), sft=sft["recorded"]),
         "rotation": RotationChapter(**facts(rotation.STUDY)),
+        "swaps": SwapChapter(**facts(swaps.STUDY)),
     }
 
 
