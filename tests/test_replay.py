@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from small_study import CLIMB, SMALL, SPIN
+from small_study import CLIMB, EDIT, SHIELD, SMALL, SPIN
 
-from rlheals import record, recovery, rotation, sources
+from rlheals import protection, record, recovery, rotation, sources, swaps
 from rlheals import replay as replays
 from rlheals.errors import BadInput
 from rlheals.store import Store
@@ -184,3 +184,36 @@ def test_a_damaged_note_is_refused(copy):
     (copy / replays.FILE).write_text(json.dumps([{"study": "small"}]))
     with pytest.raises(BadInput, match=r"replays\.json cannot be read"):
         replays.read(copy)
+
+
+@pytest.mark.parametrize(
+    ("profile", "part", "stage", "table", "column"),
+    [
+        (EDIT, swaps.STUDY.at({2: 3}), "edited", "sizes", "edit_norm"),
+        (EDIT, swaps.STUDY.at({2: 3}), "edited", "effects", "solved"),
+        (SHIELD, protection.STUDY, "protected", "penalties", "penalty"),
+        (SHIELD, protection.STUDY, "protected", "accuracy", "solved"),
+    ],
+)
+def test_edits_and_protected_sft_are_replayed_in_part(
+    profile, part, stage, table, column, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("CI", "true")
+    results = tmp_path / "results"
+    record.record(profile, [2], Store(tmp_path / "store"), results, **SILENT, part=part)
+    folder = results / f"{profile.name}{part.suffix}"
+    change_code(monkeypatch, stage)
+    _, (manifest,) = record.read(folder, part.kind)
+    assert stage in replays.stale_stages(manifest, [])
+    done = replays.replay(folder, 2, Store(tmp_path / "fresh"), **SILENT)
+    assert stage in done.replayed_by
+    assert done.compared > 3
+    assert stage not in replays.stale_stages(manifest, replays.read(results))
+    (results / replays.FILE).unlink()
+    file = folder / f"seed-2/{table}.parquet"
+    frame = pd.read_parquet(file)
+    frame[column] += 1
+    frame.to_parquet(file)
+    with pytest.raises(BadInput, match=f"replay: {table}.{column} differs in"):
+        replays.replay(folder, 2, Store(tmp_path / "fresh"), **SILENT)
+    assert not (results / replays.FILE).exists()
