@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Generic
+from typing import Any, ClassVar, Generic, Self
 
 from rlheals import record, study, tables
 from rlheals.errors import BadInput
@@ -24,12 +24,61 @@ class Chapter(Generic[Frames]):
     MARKS: ClassVar[tuple[str, str]] = ("", "")
     """How figures draw the fresh run and the recorded study, for captions."""
 
+    PART: ClassVar[Part[Any]]
+    """What is recorded of it."""
+
     profile: Profile
     fresh: Frames
     recorded: Frames | None
     manifests: tuple[Recorded, ...]
     minutes: float
     code: str
+
+    @classmethod
+    def open(
+        cls,
+        profile: str | Profile = "lab",
+        seeds: Sequence[int] | None = None,
+        workers: int = 1,
+        results: Path = record.FOLDER,
+        store: Store | None = None,
+        quiet: bool = False,
+    ) -> Self:
+        """Load the chapter's runs, or compute those that are not in the store yet, and read the recorded study.
+
+        Where a chapter starts from the peak of SFT, that of a fresh base is found first, by chapter 01's runs. A seed
+        that the recorded study holds cannot be the fresh one, BadInput says so: the two would be drawn as if they were
+        independent.
+        """
+        chosen = profile if isinstance(profile, Profile) else load_profile(profile)
+        part = cls.PART
+        part.check(chosen)
+        root = project_root()
+        recorded, manifests = record.find(chosen.name, part, root / results)
+        fresh = unrecorded_seeds(chosen, seeds, () if recorded is None else recorded.seeds)
+        place = store or default_store(root)
+        mine = chosen.for_reader(recorded=part.from_peaks or recorded is not None)
+        if part.from_peaks:
+            first = [study.plan(mine, seed, place) for seed in fresh]
+            study.compute([spec for one in first for spec in one.specs()], place, workers, quiet)
+            part = part.at(peaks_of(tables.collect(first, place)))
+        plans = [part.plan(mine, seed, place) for seed in fresh]
+        runs = study.compute([spec for one in plans for spec in one.specs()], place, workers, quiet)
+        code = [r.manifest.code_hash for r in runs if r.manifest.stage == chosen.stage(part.stage)]
+        return cls(
+            profile=chosen,
+            fresh=part.collect(plans, place),
+            recorded=recorded,
+            manifests=tuple(manifests),
+            minutes=sum(run.manifest.seconds for run in runs) / 60,
+            code=code[0] if code else runs[-1].manifest.code_hash,
+            **cls.more(chosen, recorded, root / results),
+        )
+
+    @classmethod
+    def more(cls, profile: Profile, recorded: Frames | None, results: Path) -> dict[str, Any]:
+        """Fields of a chapter beyond these, by name."""
+        return {}
 
     @property
     def tables(self) -> Frames:
@@ -74,47 +123,6 @@ class Chapter(Generic[Frames]):
             f"{sum(manifest.minutes for manifest in self.manifests):.0f} core-minutes",
         ]
         return f"{text} Recorded study{kept}: {'; '.join(known)}."
-
-
-def load(
-    part: Part[Frames],
-    profile: str | Profile,
-    seeds: Sequence[int] | None,
-    workers: int,
-    results: Path,
-    store: Store | None,
-    quiet: bool,
-) -> Chapter[Frames]:
-    """Load a chapter's runs, or compute those that are not in the store yet, and read the recorded study.
-
-    Where a chapter starts from the peak of SFT, that of a fresh base is found first, by chapter 01's runs. A seed that
-    the recorded study holds cannot be the fresh one, BadInput says so: the two would be drawn as if they were
-    independent.
-    """
-    chosen = profile if isinstance(profile, Profile) else load_profile(profile)
-    part.check(chosen)
-    root = project_root()
-    recorded, manifests = record.find(chosen.name, part, root / results)
-    fresh = unrecorded_seeds(chosen, seeds, () if recorded is None else recorded.seeds)
-    place = store or default_store(root)
-    mine = chosen.for_reader(recorded=part.from_peaks or recorded is not None)
-    if part.from_peaks:
-        first = [study.plan(mine, seed, place) for seed in fresh]
-        study.compute([spec for one in first for spec in one.specs()], place, workers, quiet)
-        part = part.at(peaks_of(tables.collect(first, place)))
-    plans = [part.plan(mine, seed, place) for seed in fresh]
-    runs = study.compute([spec for one in plans for spec in one.specs()], place, workers, quiet)
-    return Chapter(
-        profile=chosen,
-        fresh=part.collect(plans, place),
-        recorded=recorded,
-        manifests=tuple(manifests),
-        minutes=sum(run.manifest.seconds for run in runs) / 60,
-        code=next(
-            (r.manifest.code_hash for r in runs if r.manifest.stage == chosen.stage(part.stage)),
-            runs[-1].manifest.code_hash,
-        ),
-    )
 
 
 def unrecorded_seeds(profile: Profile, seeds: Sequence[int] | None, recorded: Sequence[int]) -> list[int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -156,6 +156,32 @@ class ChapterClaims(Generic[File]):
         if lacking := self.missing(tables, claims):
             raise BadInput(f"claims.yaml: {self.key}: not judged yet: {lacking[0]}")
         return judge(claims, tables, self.estimates)
+
+
+def finite(seeds: Iterable[int], number: Callable[[int], float]) -> dict[int, float]:
+    """A number for every base seed that has one."""
+    values = {seed: number(seed) for seed in seeds}
+    return {seed: value for seed, value in values.items() if np.isfinite(value)}
+
+
+def unrecorded(
+    claims: ClaimsFile, decoded: pd.DataFrame, known: Callable[[Claim], Iterable[int]]
+) -> list[str]:
+    """Base seeds, decodes, and what single claims need, as far as they are missing.
+
+    decoded: columns seed, decode; known(claim): base seeds for which the claim has a number.
+    """
+    found, seeds = [], set(decoded["seed"])
+    for seed in claims.study.seeds:
+        decodes = decoded.loc[decoded["seed"] == seed, "decode"].nunique()
+        if seed not in seeds:
+            found.append(f"base seed {seed}")
+        elif decodes < claims.study.decodes:
+            found.append(f"base seed {seed}: {decodes} of {claims.study.decodes} decodes")
+    for claim in claims.claims:
+        if lacking := sorted((seeds & set(claims.study.seeds)) - set(known(claim))):
+            found.append(f"base seed {lacking[0]}: what {claim.id} needs")
+    return found
 
 
 @lru_cache(maxsize=8192)

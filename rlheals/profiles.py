@@ -19,7 +19,7 @@ from rlheals.protection_ways import Protection
 from rlheals.rl import RLSettings
 from rlheals.settings import Int, Settings
 from rlheals.sft import SFTSettings
-from rlheals.swap_grid import OTHER, RESTORE, SWAP, SwapGrid
+from rlheals.swap_grid import LEND, OTHER, RESTORE, SWAP, SwapGrid
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -85,6 +85,7 @@ class Profile(Settings):
             "restore": self.swaps.reader_restore,
             "swap": self.swaps.reader_swap,
             "other": (),
+            "lend": (),
             "decodes": 1,
         }
         changes["swaps"] = self.swaps.model_copy(update=few)
@@ -158,6 +159,7 @@ _LAB = Profile(
         restore=RESTORE,
         swap=SWAP,
         other=OTHER,
+        lend=LEND,
         reader_restore=(
             "values(all) @ blocks",
             "directions(all) @ blocks",

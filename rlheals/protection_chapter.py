@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from rlheals import protection, record
-from rlheals.chapters import Chapter, load
-from rlheals.profiles import Profile
+from rlheals import protection
+from rlheals.chapters import Chapter
 from rlheals.protection import ProtectionTables
-from rlheals.store import Store
 
 
 @dataclass(frozen=True)
 class ProtectionChapter(Chapter[ProtectionTables]):
     """The part of chapter 04 about protected SFT."""
+
+    PART = protection.STUDY
 
     def how_fresh(self) -> list[str]:
         ways = [str(way) for way in self.fresh.accuracy["way"].unique()]
@@ -25,13 +23,4 @@ class ProtectionChapter(Chapter[ProtectionTables]):
         return [f"{recorded.accuracy['way'].nunique()} ways, {recorded.accuracy['decode'].nunique()} decodes"]
 
 
-def protect(
-    profile: str | Profile = "lab",
-    seeds: Sequence[int] | None = None,
-    workers: int = 1,
-    results: Path = record.FOLDER,
-    store: Store | None = None,
-    quiet: bool = False,
-) -> ProtectionChapter:
-    """Load the runs, or compute those that are not in the store yet, and read the recorded study."""
-    return ProtectionChapter(**vars(load(protection.STUDY, profile, seeds, workers, results, store, quiet)))
+protect = ProtectionChapter.open

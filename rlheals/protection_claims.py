@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
 
 from rlheals import protection_measures as measured
-from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan
+from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite, unrecorded
 from rlheals.protection import ProtectionTables
 
 
@@ -50,24 +49,12 @@ class ProtectionFile(ClaimsFile):
 def estimates(claim: Claim, tables: ProtectionTables) -> dict[int, float]:
     """The claim's number for every base seed that has what it needs."""
     rows, run = measured.points(tables), ESTIMATORS[claim.estimator]
-    values = {seed: run(rows[rows["seed"] == seed], **claim.options) for seed in tables.seeds}
-    return {seed: value for seed, value in values.items() if np.isfinite(value)}
+    return finite(tables.seeds, lambda seed: run(rows[rows["seed"] == seed], **claim.options))
 
 
 def missing(tables: ProtectionTables, claims: ProtectionFile) -> list[str]:
     """What is not recorded yet of what decides, in words."""
-    found = []
-    for seed in claims.study.seeds:
-        mine = tables.accuracy[tables.accuracy["seed"] == seed]
-        if seed not in tables.seeds:
-            found.append(f"base seed {seed}")
-        elif (decodes := mine["decode"].nunique()) < claims.study.decodes:
-            found.append(f"base seed {seed}: {decodes} of {claims.study.decodes} decodes")
-    for claim in claims.claims:
-        known = set(estimates(claim, tables)) if tables.seeds else set()
-        if lacking := sorted(set(tables.seeds) & set(claims.study.seeds) - known):
-            found.append(f"base seed {lacking[0]}: what {claim.id} needs")
-    return found
+    return unrecorded(claims, tables.accuracy, lambda claim: estimates(claim, tables))
 
 
 CLAIMS = ChapterClaims("protection", ProtectionFile, estimates, missing)

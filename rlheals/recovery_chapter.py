@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlheals import record, recovery, tables
-from rlheals.chapters import Chapter, load
-from rlheals.places import project_root
+from rlheals.chapters import Chapter
 from rlheals.profiles import Profile
 from rlheals.recovery import RecoveryTables
-from rlheals.store import Store
 from rlheals.tables import Tables
 
 
@@ -21,7 +19,13 @@ class RecoveryChapter(Chapter[RecoveryTables]):
 
     MARKS = " (dots with Wilson intervals)", " (lines with bands)"
 
+    PART = recovery.STUDY
+
     sft: Tables | None
+
+    @classmethod
+    def more(cls, profile: Profile, recorded: RecoveryTables | None, results: Path) -> dict[str, Any]:
+        return {"sft": record.find(profile.name, tables.SFT, results)[0]}
 
     @property
     def starts(self) -> list[int]:
@@ -39,15 +43,4 @@ class RecoveryChapter(Chapter[RecoveryTables]):
         return [f"RL seeds per start: up to {runs}", f"{recorded.episodes['decode'].nunique()} decodes"]
 
 
-def rl(
-    profile: str | Profile = "lab",
-    seeds: Sequence[int] | None = None,
-    workers: int = 1,
-    results: Path = record.FOLDER,
-    store: Store | None = None,
-    quiet: bool = False,
-) -> RecoveryChapter:
-    """Load the chapter's runs, or compute those that are not in the store yet, and read the recorded study."""
-    found = load(recovery.STUDY, profile, seeds, workers, results, store, quiet)
-    sft, _ = record.find(found.profile.name, tables.SFT, project_root() / results)
-    return RecoveryChapter(**vars(found), sft=sft)
+rl = RecoveryChapter.open

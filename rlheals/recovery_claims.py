@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, half_of
+from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite, half_of
 from rlheals.recovery import MAIN, RecoveryTables
 
 MEASURES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
@@ -153,8 +153,7 @@ class RecoveryFile(ClaimsFile):
 def estimates(claim: Claim, tables: RecoveryTables) -> dict[int, float]:
     """The claim's number for every base seed that has what it needs."""
     run = ESTIMATORS[claim.estimator]
-    values = {seed: run(Accuracies.of(tables, seed), **claim.options) for seed in tables.seeds}
-    return {seed: value for seed, value in values.items() if np.isfinite(value)}
+    return finite(tables.seeds, lambda seed: run(Accuracies.of(tables, seed), **claim.options))
 
 
 def missing(tables: RecoveryTables, claims: RecoveryFile) -> list[str]:

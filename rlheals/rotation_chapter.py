@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from rlheals import record, rotation
-from rlheals.chapters import Chapter, load
-from rlheals.profiles import Profile
+from rlheals import rotation
+from rlheals.chapters import Chapter
 from rlheals.rotation import RotationTables
-from rlheals.store import Store
 
 
 @dataclass(frozen=True)
 class RotationChapter(Chapter[RotationTables]):
     """Chapter 03."""
+
+    PART = rotation.STUDY
 
     def how_fresh(self) -> list[str]:
         peaks = ", ".join(f"{peak:,}" for peak in self.fresh.peaks["peak"])
@@ -27,13 +25,4 @@ class RotationChapter(Chapter[RotationTables]):
         return [f"peaks at steps {spread}"]
 
 
-def spectra(
-    profile: str | Profile = "lab",
-    seeds: Sequence[int] | None = None,
-    workers: int = 1,
-    results: Path = record.FOLDER,
-    store: Store | None = None,
-    quiet: bool = False,
-) -> RotationChapter:
-    """Load the chapter's runs, or compute those that are not in the store yet, and read the recorded study."""
-    return RotationChapter(**vars(load(rotation.STUDY, profile, seeds, workers, results, store, quiet)))
+spectra = RotationChapter.open

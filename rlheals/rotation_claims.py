@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from rlheals import rotation_measures as measured
-from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan
+from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite
 from rlheals.rotation import SFT, RotationTables
 from rlheals.spectrum import CHANGE, START
 
@@ -99,8 +99,7 @@ class RotationFile(ClaimsFile):
 def estimates(claim: Claim, tables: RotationTables) -> dict[int, float]:
     """The claim's number for every base seed that has what it needs."""
     run = ESTIMATORS[claim.estimator]
-    values = {seed: run(tables.of_seed(seed), **claim.options) for seed in tables.seeds}
-    return {seed: value for seed, value in values.items() if np.isfinite(value)}
+    return finite(tables.seeds, lambda seed: run(tables.of_seed(seed), **claim.options))
 
 
 def missing(tables: RotationTables, claims: RotationFile) -> list[str]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlheals import record, tables
-from rlheals.chapters import Chapter, load
+from rlheals.chapters import Chapter
 from rlheals.claims import Judged, judge, read_claims
-from rlheals.places import project_root
 from rlheals.profiles import VARIANTS, Profile
-from rlheals.store import Store
 from rlheals.tables import Tables
 
 
@@ -21,7 +19,13 @@ class SFTChapter(Chapter[Tables]):
 
     MARKS = " (dots with Wilson intervals)", " (lines with bands)"
 
+    PART = tables.SFT
+
     variants: dict[str, Tables]
+
+    @classmethod
+    def more(cls, profile: Profile, recorded: Tables | None, results: Path) -> dict[str, Any]:
+        return {"variants": {} if recorded is None else variant_studies(results)}
 
     def judged(self) -> list[Judged]:
         """The claims with their verdicts; empty unless the recorded study is the one that was decided on."""
@@ -47,18 +51,7 @@ class SFTChapter(Chapter[Tables]):
         return [f"{recorded.episodes['decode'].nunique()} decodes"]
 
 
-def sft(
-    profile: str | Profile = "lab",
-    seeds: Sequence[int] | None = None,
-    workers: int = 1,
-    results: Path = record.FOLDER,
-    store: Store | None = None,
-    quiet: bool = False,
-) -> SFTChapter:
-    """Load the chapter's runs, or compute those that are not in the store yet, and read the recorded study."""
-    found = load(tables.SFT, profile, seeds, workers, results, store, quiet)
-    variants = variant_studies(project_root() / results) if found.recorded is not None else {}
-    return SFTChapter(**vars(found), variants=variants)
+sft = SFTChapter.open
 
 
 def variant_studies(results: Path) -> dict[str, Tables]:

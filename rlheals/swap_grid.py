@@ -16,7 +16,8 @@ from rlheals.where import Where
 class SwapGrid(Settings):
     """Edits of a late SFT checkpoint with the peak ("restore"), and of an RL result with that checkpoint ("swap").
 
-    "other" is a control: the late checkpoint with another SFT run's checkpoint, of the same base at the peak's step.
+    "lend" is the other way round: the checkpoint from which RL started, with RL's result. "other" is a control: the
+    late checkpoint with another SFT run's checkpoint, of the same base at the peak's step.
 
     >>> SwapGrid().late is None
     True
@@ -33,11 +34,14 @@ class SwapGrid(Settings):
     other: tuple[str, ...] = Field(
         (), description="edits of the late checkpoint with that of another SFT seed at the peak's step"
     )
+    lend: tuple[str, ...] = Field(
+        (), description="edits of the start of RL with what RL made of it: EDIT @ WHERE"
+    )
     reader_restore: tuple[str, ...] = Field((), description="those of a reader's fresh run")
     reader_swap: tuple[str, ...] = Field((), description="those of a reader's fresh run")
     decodes: Int = Field(1, ge=1, description="censuses of every edited model")
 
-    @field_validator("restore", "swap", "other", "reader_restore", "reader_swap")
+    @field_validator("restore", "swap", "other", "lend", "reader_restore", "reader_swap")
     @classmethod
     def _readable(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         spelled = tuple(entry_text(*read_entry(entry)) for entry in entries)
@@ -110,4 +114,12 @@ OTHER: tuple[str, ...] = (
     "directions(top=20%) @ blocks",
     "rollback() @ blocks",
     "rollback() @ matrices",
+)
+LEND: tuple[str, ...] = (
+    "values(all) @ blocks",
+    "directions(all) @ blocks",
+    "directions(top=20%) @ blocks",
+    "rollback() @ blocks",
+    "noise() like directions(all) @ blocks",
+    "noise() like directions(top=20%) @ blocks",
 )

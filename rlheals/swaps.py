@@ -1,8 +1,9 @@
 """The runs of chapter 04, and their tables: edited checkpoints and what they are made of, with a census of each.
 
 "restore": the late SFT checkpoint, edited with that of the peak. "swap": the result of RL, edited with the late SFT
-checkpoint. "other": a control, the late checkpoint edited with one that another SFT run of the same base had at the
-peak's step. Anchors are the checkpoints themselves: peak, late, start, rl, other-peak.
+checkpoint. "lend": the checkpoint from which RL started, edited with RL's result. "other": a control, the late
+checkpoint edited with one that another SFT run of the same base had at the peak's step. Anchors are the checkpoints
+themselves: peak, late, start, rl, other-peak.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
     kinds = (
         ("restore", grid.restore, peak_of, late),
         ("swap", grid.swap, late, ("rl", after)),
+        ("lend", grid.lend, ("rl", after), ("sft", steps["start"])),
         (OTHER, grid.other, ("other", steps["peak"]), late),
     )
     for kind, entries, with_, edited in kinds:

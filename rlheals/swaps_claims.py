@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rlheals import swaps_measures as measured
-from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan
+from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite, unrecorded
 from rlheals.swap_grid import entry_text, read_entry
 from rlheals.swaps import SwapTables
 
@@ -95,24 +95,12 @@ class SwapFile(ClaimsFile):
 def estimates(claim: Claim, tables: SwapTables) -> dict[int, float]:
     """The claim's number for every base seed that has what it needs."""
     rows, run = measured.effects(tables), ESTIMATORS[claim.estimator]
-    values = {seed: run(rows[rows["seed"] == seed], **claim.options) for seed in tables.seeds}
-    return {seed: value for seed, value in values.items() if np.isfinite(value)}
+    return finite(tables.seeds, lambda seed: run(rows[rows["seed"] == seed], **claim.options))
 
 
 def missing(tables: SwapTables, claims: SwapFile) -> list[str]:
     """What is not recorded yet of what decides, in words."""
-    found = []
-    for seed in claims.study.seeds:
-        mine = tables.effects[tables.effects["seed"] == seed]
-        if seed not in tables.seeds:
-            found.append(f"base seed {seed}")
-        elif (decodes := mine["decode"].nunique()) < claims.study.decodes:
-            found.append(f"base seed {seed}: {decodes} of {claims.study.decodes} decodes")
-    for claim in claims.claims:
-        known = set(estimates(claim, tables)) if tables.seeds else set()
-        if lacking := sorted(set(tables.seeds) & set(claims.study.seeds) - known):
-            found.append(f"base seed {lacking[0]}: what {claim.id} needs")
-    return found
+    return unrecorded(claims, tables.effects, lambda claim: estimates(claim, tables))
 
 
 CLAIMS = ChapterClaims("swaps", SwapFile, estimates, missing)

@@ -13,11 +13,12 @@ from rlheals import swaps_measures as measured
 from rlheals.drawing import GREY, Drawn
 from rlheals.swaps import SwapTables
 from rlheals.swaps_chapter import SwapChapter
-from rlheals.swaps_looks import COLORS, LABELS, entries, mark, size_axis
+from rlheals.swaps_looks import COLORS, HOLLOW, LABELS, entries, face, mark, size_axis
 from rlheals.swaps_where import behaviour, controls, layers
 
 MEASURES = {"solved": "within five", "first": "in the first attempt"}
 DOSED = r"^(values|left|right|directions|triples|subspace)\((?:top=(\d+)%|(all))\)$"
+CONTROL = r"^(partial|random)\(top=(\d+)%\)(?P<none>) like directions\(top="
 
 
 def by_size(chapter: SwapChapter) -> Drawn:
@@ -90,7 +91,7 @@ def dose(chapter: SwapChapter) -> Drawn:
     figure.legend(handles, labels, fontsize=6, ncols=4, loc="outside lower center")
     note = (
         "The late SFT checkpoint with parts of the peak's block matrices put back; left and right directions are put "
-        "back all or none. Crosses: fresh run."
+        "back all or none. Dashed: controls of the size of the directions' edit. Crosses: fresh run."
     )
     frames = frames or [pd.DataFrame(columns=["share", "value", "low", "high"])]
     return drawing.finish(figure, "swaps-dose", "Dose and response", pd.concat(frames), chapter.caption(note))
@@ -99,14 +100,17 @@ def dose(chapter: SwapChapter) -> Drawn:
 def _doses(rows: pd.DataFrame) -> pd.DataFrame:
     """Edits whose dose is a share of the directions, with it in percent."""
     found = rows["edit"].str.extract(DOSED)
-    share = found[1].where(found[2].isna(), "100").astype(float)
+    control = rows["edit"].str.extract(CONTROL).set_axis(found.columns, axis=1)
+    found = found.where(found[0].notna(), control)
+    share = found[1].where(found[2].isna() | (found[2] == ""), "100").astype(float)
     return rows.assign(family=found[0], share=share).dropna(subset=["share", "family"])
 
 
 def _curve(axis: Any, table: pd.DataFrame, family: str, study: str, label: str) -> None:
     errors = np.stack([table["value"] - table["low"], table["high"] - table["value"]])
     look = {"color": COLORS[family], "marker": "o" if study == "recorded" else "x", "markersize": 4}
-    style = {"linewidth": 1.0, "linestyle": "-" if study == "recorded" else ":"}
+    line = ":" if study == "fresh" else "--" if family in HOLLOW else "-"
+    style = {"linewidth": 1.0, "linestyle": line, "markerfacecolor": face(family)}
     axis.errorbar(
         table["share"], table["value"], yerr=np.clip(errors, 0, None), label=label,
         **cast(Any, {**look, **style}),

@@ -20,6 +20,7 @@ HOLLOW = ("noise", "random", "partial", "interpolate", "rollback")
 LABELS = {
     "restore": "late SFT checkpoint, edited with the peak",
     "swap": "result of RL, edited with the late checkpoint",
+    "lend": "start of RL, edited with RL's result",
 }
 
 

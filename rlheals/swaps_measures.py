@@ -6,7 +6,12 @@ import pandas as pd
 
 from rlheals.swaps import ANCHOR, SwapTables
 
-TARGETS = {"restore": ("late", "peak"), "swap": ("rl", "late"), "other": ("late", "other-peak")}
+TARGETS = {
+    "restore": ("late", "peak"),
+    "swap": ("rl", "late"),
+    "lend": ("start", "rl"),
+    "other": ("late", "other-peak"),
+}
 """Of each kind: the checkpoint that is edited, and the one it is edited with."""
 FAMILIES = {
     "values": "values", "left": "left directions", "right": "right directions", "directions": "directions",

@@ -67,7 +67,7 @@ EDIT = SPIN.model_copy(
             late=5, start=3, decodes=2,
             restore=("values(all) @ blocks", "rollback() @ everything", "directions(top=20%) @ blocks"),
             swap=("directions(all) @ blocks", "noise() like directions(all) @ blocks"),
-            other=("directions(all) @ blocks",),
+            other=("directions(all) @ blocks",), lend=("directions(all) @ blocks",),
             reader_restore=("directions(all) @ blocks",), reader_swap=("directions(all) @ blocks",),
         ),
     }

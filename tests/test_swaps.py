@@ -41,11 +41,10 @@ def test_edits_are_made_of_the_runs_of_the_other_chapters(tmp_path: Path) -> Non
         seen.add(store.key(spec))
     for swap, spec in made.edited.items():
         ends = (spec.settings["base"], spec.settings["target"])
-        assert ends == (
-            ("step-00640", "update-00080") if swap.kind == "swap" else ("step-00020", "step-00640")
-        )
-        own = swap.kind != "other"
-        assert spec.inputs["base"] == store.key(made.before.sft if own else made.other)
+        wanted = {"swap": ("step-00640", "update-00080"), "lend": ("update-00080", "step-00160")}
+        assert ends == wanted.get(swap.kind, ("step-00020", "step-00640"))
+        with_ = {"other": made.other, "lend": made.rl}.get(swap.kind, made.before.sft)
+        assert spec.inputs["base"] == store.key(with_)
         assert spec.inputs["target"] == store.key(made.rl if swap.kind == "swap" else made.before.sft)
     assert made.other.inputs == made.before.sft.inputs
     assert made.other.seed > 9999 + made.before.sft.seed - 1
@@ -71,7 +70,7 @@ def test_a_rollback_of_everything_does_what_the_other_checkpoint_does(recorded: 
 def test_effects_are_taken_against_the_checkpoint_that_was_edited(recorded: SimpleNamespace) -> None:
     tables, _ = record.read(recorded.folder, SwapTables)
     rows = measured.effects(tables)
-    assert len(rows) == 2 * 6
+    assert len(rows) == 2 * 7
     levels = measured.accuracy(tables).set_index(["seed", "edit"])["value"]
     for _, row in rows.iterrows():
         target, other = measured.TARGETS[row["kind"]]
