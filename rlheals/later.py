@@ -18,7 +18,7 @@ from rlheals import (
     swaps,
     swaps_claims,
 )
-from rlheals.claims import ChapterClaims, ClaimsFile, Judged
+from rlheals.claims import ChapterClaims, ClaimsFile, Judged, StudyPlan
 from rlheals.profiles import Profile
 from rlheals.tables import Part
 
@@ -43,34 +43,38 @@ class LaterOutcome:
     judged: tuple[Judged, ...]
 
 
+def _decodes(study: StudyPlan) -> str:
+    return f"{study.decodes} decode{'s' if study.decodes > 1 else ''}"
+
+
 LATER = {
     "recovery": Later(
         "Reinforcement learning afterwards (chapter 2)",
         recovery_claims.CLAIMS,
         recovery.STUDY,
         recovery.parts,
-        lambda study: f"{study.runs} RL seeds per start, {study.decodes} decodes",
+        lambda study: f"{study.runs} RL seeds per start, {_decodes(study)}",
     ),
     "rotation": Later(
         "What moves in the weights (chapter 3)",
         rotation_claims.CLAIMS,
         rotation.STUDY,
         lambda profile: [rotation.STUDY],
-        lambda study: f"{study.draws} draws of every null, {study.decodes} decodes",
+        lambda study: f"{study.draws} draws of every null, {_decodes(study)}",
     ),
     "swaps": Later(
         "Putting directions back (chapter 4)",
         swaps_claims.CLAIMS,
         swaps.STUDY,
         lambda profile: [swaps.STUDY],
-        lambda study: f"{study.decodes} decodes",
+        _decodes,
     ),
     "protection": Later(
         "Protected SFT (chapter 4)",
         protection_claims.CLAIMS,
         protection.STUDY,
         lambda profile: [protection.STUDY],
-        lambda study: f"{study.decodes} decodes",
+        _decodes,
     ),
 }
 """By their part of `claims.yaml`."""

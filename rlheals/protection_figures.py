@@ -57,11 +57,11 @@ def ways_of(chapter: ProtectionChapter) -> list[str]:
 def plane(chapter: ProtectionChapter) -> Drawn:
     """OOD against ID accuracy along training: plain SFT and every way, one panel per kind."""
     ways = ways_of(chapter)
-    names = list(dict.fromkeys(name_of(way) for way in ways if way != SFT))
+    names = list(dict.fromkeys(name_of(way) for way in ways if way != SFT)) or [SFT]
     figure, axes = drawing.canvas(columns=3, rows=-(-max(1, len(names)) // 3), height=2.5)
     frames = []
     for axis, name in zip(axes, names, strict=False):
-        own = [way for way in ways if name_of(way) == name]
+        own = [way for way in ways if name_of(way) == name != SFT]
         shades = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.8, max(2, len(own))))
         for tables, study in chapter.layers:
             rows = measured.points(tables)
@@ -77,7 +77,7 @@ def plane(chapter: ProtectionChapter) -> Drawn:
                 if recorded:
                     axis.fill_between(at, ood["low"], ood["high"], color=color, alpha=0.12, linewidth=0)
                 frames.append(ood.assign(id=at, way=way, study=study))
-        axis.set_title(NAMES[name], fontsize=8)
+        axis.set_title(NAMES.get(name, "nothing is protected here yet"), fontsize=8)
         axis.set_ylim(bottom=0)
         axis.set_xlabel("ID accuracy, SFT hands", fontsize=8)
         axis.legend(fontsize=6)
@@ -112,7 +112,11 @@ def gains(chapter: ProtectionChapter) -> Drawn:
                 )
                 frames.append(table.assign(quantity=column, study=study))
         axis.axvline(0, color="#000000", linewidth=0.8)
-        axis.set_ylim(-len(ways) + 0.5, 0.5)
+        axis.set_ylim(min(-0.5, -len(ways) + 0.5), 0.5)
+        if not ways:
+            axis.text(
+                0.5, 0.5, "no protected run is here yet", transform=axis.transAxes, ha="center", fontsize=8
+            )
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("OOD accuracy, less plain SFT at equal ID", fontsize=8)
         axis.set_yticks([])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -166,5 +168,11 @@ def test_figures_are_drawn(recorded: SimpleNamespace, tmp_path: Path, with_recor
         assert "base seed 1" in drawn.caption
         assert ("There is no recorded study" in drawn.caption) != with_recorded
     shown = ways_of(chapter)
+    plain = replace(chapter, recorded=None, fresh=ProtectionTables(
+        chapter.fresh.accuracy[chapter.fresh.accuracy["way"] == SFT], chapter.fresh.penalties))  # fmt: skip
+    for figure in PROTECTION:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert figure(plain).svg != figure(chapter).svg
     assert shown[0] == SFT
     assert shown == ([SFT, *SHIELD.protection.ways] if with_recorded else [SFT, "subspace=1"])
