@@ -150,7 +150,7 @@ def loading(routes: pd.DataFrame, file: Path | None = None) -> list[Block]:
     return [
         Table(head, tuple(rows)),
         f"With transformers {version}{origin}, {AUTO} left {lost['left_at_random']} of {lost['tensors']} text tensors "
-        f"at random, with a warning only. {said} Computed; the rows of {version} by the same program, recorded in "
+        f"at random, without an error. {said} Computed; the rows of {version} by the same program, recorded in "
         f"`{RECORDED}`.",
     ]
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, Self
 
 from rlheals import record, study, tables
 from rlheals.errors import BadInput
+from rlheals.markup import spans
 from rlheals.peaks import peaks_of
 from rlheals.places import project_root
 from rlheals.profiles import Profile, load_profile
@@ -108,7 +109,7 @@ class Chapter(Generic[Frames]):
         """A figure's note, followed by the seeds, settings, code and minutes behind it."""
         fresh, kept = self.MARKS
         said = [
-            f"base seed {joined_seeds(self.fresh.seeds)}, profile {self.profile.name}",
+            f"base seed {spans(self.fresh.seeds)}, profile {self.profile.name}",
             *self.how_fresh(),
             f"code {self.code[:8]}",
             f"{self.minutes:.1f} core-minutes",
@@ -117,7 +118,7 @@ class Chapter(Generic[Frames]):
         if self.recorded is None:
             return f"{text} There is no recorded study of this profile."
         known = [
-            f"base seeds {joined_seeds(self.recorded.seeds)}",
+            f"base seeds {spans(self.recorded.seeds)}",
             *self.how_recorded(self.recorded),
             "95 % t intervals over base seeds",
             f"{sum(manifest.minutes for manifest in self.manifests):.0f} core-minutes",
@@ -133,14 +134,3 @@ def unrecorded_seeds(profile: Profile, seeds: Sequence[int] | None, recorded: Se
             f"base seed {both[0]} is in the recorded study; choose a fresh one (0 ships with the package)"
         )
     return fresh
-
-
-def joined_seeds(seeds: Sequence[int]) -> str:
-    """
-    >>> joined_seeds([1, 2, 3]), joined_seeds([0]), joined_seeds([0, 7])
-    ('1-3', '0', '0, 7')
-    """
-    run = list(seeds)
-    if len(run) > 2 and run == list(range(run[0], run[-1] + 1)):
-        return f"{run[0]}-{run[-1]}"
-    return ", ".join(map(str, run))

@@ -16,6 +16,7 @@ from rlheals.decompositions import Bases
 from rlheals.edit_text import parse
 from rlheals.linalg import decompose, principal_angles
 from rlheals.outputs import refuse_used, whole
+from rlheals.pairs import Pair
 from rlheals.profiles import validated
 from rlheals.spectra import SpectraSettings
 from rlheals.spectrum import CHANGE, START, part_of
@@ -96,7 +97,7 @@ def edit_checkpoint(base: str, target: str, edit: str, where: str, out: Path) ->
     return {**facts, "out": str(out), "files": files}
 
 
-def _row(name: str, pair: edits.Pair, after: torch.Tensor) -> dict[str, Any]:
+def _row(name: str, pair: Pair, after: torch.Tensor) -> dict[str, Any]:
     """Sizes in units of the tensor before; mean angle (degrees) of the leading quarter to the base, then and now."""
     made = after.to(torch.float64)
     size = float(pair.t.norm()) or math.nan

@@ -134,6 +134,15 @@ def judge(claims: Any, tables: Any, of: Callable[[Any, Any], dict[int, float]] =
 
 
 @dataclass(frozen=True)
+class ChapterOutcome:
+    """The claims of a later chapter; judged once nothing is missing (in words; None: nothing is recorded)."""
+
+    claims: ClaimsFile
+    missing: tuple[str, ...] | None
+    judged: tuple[Judged, ...]
+
+
+@dataclass(frozen=True)
 class ChapterClaims(Generic[File]):
     """The claims of a later chapter.
 
@@ -150,12 +159,15 @@ class ChapterClaims(Generic[File]):
         """The claims, validated; BadInput names the offending field."""
         return validated(self.file, getattr(read_claims(), self.key), f"claims.yaml: {self.key}")
 
-    def judged(self, tables: Any) -> list[Judged]:
-        """Interval and verdict of every claim; BadInput while something that decides is not recorded."""
+    def outcome(self, tables: Any | None) -> ChapterOutcome:
+        """What the recorded study says so far; None: nothing is recorded."""
         claims = self.read()
-        if lacking := self.missing(tables, claims):
-            raise BadInput(f"claims.yaml: {self.key}: not judged yet: {lacking[0]}")
-        return judge(claims, tables, self.estimates)
+        if tables is None:
+            return ChapterOutcome(claims, None, ())
+        missing = tuple(self.missing(tables, claims))
+        return ChapterOutcome(
+            claims, missing, () if missing else tuple(judge(claims, tables, self.estimates))
+        )
 
 
 def finite(seeds: Iterable[int], number: Callable[[int], float]) -> dict[int, float]:

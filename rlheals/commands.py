@@ -17,9 +17,9 @@ from tqdm import tqdm
 from rlheals import claims_tables, evaluate, later, recovery, rl, sft, study
 from rlheals.adopt import WEIGHTS, weights_hash
 from rlheals.card import model_card
-from rlheals.claims import Claim, Judged
+from rlheals.claims import ChapterOutcome, Claim, Judged
 from rlheals.errors import BadInput
-from rlheals.later import LATER, LaterOutcome
+from rlheals.later import LATER
 from rlheals.outputs import refuse_used, whole
 from rlheals.places import project_root
 from rlheals.profiles import Profile, validated
@@ -179,7 +179,7 @@ def claims(results: Path) -> dict[str, Any]:
     }
 
 
-def _later(found: LaterOutcome) -> dict[str, Any]:
+def _later(found: ChapterOutcome) -> dict[str, Any]:
     return {
         "study": found.claims.study.model_dump(mode="json"),
         "missing": ["nothing is recorded"] if found.missing is None else list(found.missing),

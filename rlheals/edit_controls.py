@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from rlheals.edits import Edit, Pair
+from rlheals.edits import Edit
 from rlheals.linalg import decompose
 from rlheals.nulls import null
+from rlheals.pairs import Pair
 from rlheals.parts import Part
 from rlheals.turning import outside, planes, rotated
 

@@ -11,48 +11,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import torch
 
 from rlheals.errors import BadInput
-from rlheals.linalg import Decomposition, decompose
 from rlheals.nulls import haar
+from rlheals.pairs import Pair
 from rlheals.parts import ALL, Part
 from rlheals.tensors import Checkpoint, require_same_tensors
-from rlheals.turning import matched, nearest_frame, planes, rotated
+from rlheals.turning import nearest_frame, planes, rotated
 from rlheals.where import BLOCKS, Where
 
 Along = Literal["straight", "rotation"]
 Of = Literal["target", "base", "random"]
-
-
-class Pair:
-    """One matrix of both checkpoints in float64, decomposed when that is needed."""
-
-    def __init__(self, b: torch.Tensor, t: torch.Tensor) -> None:
-        if b.shape != t.shape:
-            raise BadInput(f"edit: shapes {tuple(b.shape)} and {tuple(t.shape)} do not fit")
-        self.b, self.t = b.to(torch.float64), t.to(torch.float64)
-
-    @property
-    def rank(self) -> int:
-        return min(self.t.shape)
-
-    @cached_property
-    def target(self) -> Decomposition:
-        return decompose(self.t)
-
-    @cached_property
-    def other(self) -> Decomposition:
-        """b's decomposition, largest singular value first."""
-        return decompose(self.b)
-
-    @cached_property
-    def base(self) -> Decomposition:
-        """b's decomposition, in the order and with the signs of t's."""
-        return matched(self.other, self.target)
 
 
 class Edit(ABC):
@@ -297,7 +269,7 @@ def edited(base: Checkpoint, target: Checkpoint, edit: Edit, where: Where = BLOC
             continue
         pair = Pair(base.tensor(name), t)
         if where.heads:
-            after = where.within(place, pair.b, pair.t, lambda b, t: edit_matrix(b, t, edit))
+            after = where.by_head(place, pair.b, pair.t, lambda b, t: edit_matrix(b, t, edit))
         else:
             after = _on(pair, edit)
         yield Edited(name, after.to(t.dtype), pair)

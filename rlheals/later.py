@@ -18,7 +18,7 @@ from rlheals import (
     swaps,
     swaps_claims,
 )
-from rlheals.claims import ChapterClaims, ClaimsFile, Judged, StudyPlan
+from rlheals.claims import ChapterClaims, ChapterOutcome, StudyPlan
 from rlheals.profiles import Profile
 from rlheals.tables import Part
 
@@ -32,15 +32,6 @@ class Later:
     part: Part[Any]
     parts: Callable[[Profile], list[Part[Any]]]
     said: Callable[[Any], str]
-
-
-@dataclass(frozen=True)
-class LaterOutcome:
-    """The claims; judged once nothing is missing (in words; None: nothing is recorded)."""
-
-    claims: ClaimsFile
-    missing: tuple[str, ...] | None
-    judged: tuple[Judged, ...]
 
 
 def _decodes(study: StudyPlan) -> str:
@@ -80,12 +71,8 @@ LATER = {
 """By their part of `claims.yaml`."""
 
 
-def outcome(key: str, results: Path) -> LaterOutcome:
+def outcome(key: str, results: Path) -> ChapterOutcome:
     """Judge the claims of a later chapter on the recorded study of the profile that `claims.yaml` names."""
     one = LATER[key]
-    claims = one.claims.read()
-    tables, _ = record.find(claims.study.profile, one.part, results)
-    if tables is None:
-        return LaterOutcome(claims, None, ())
-    missing = tuple(one.claims.missing(tables, claims))
-    return LaterOutcome(claims, missing, () if missing else tuple(one.claims.judged(tables)))
+    tables, _ = record.find(one.claims.read().study.profile, one.part, results)
+    return one.claims.outcome(tables)

@@ -20,7 +20,7 @@ from rlheals import swaps_measures as measured
 from rlheals.errors import BadInput
 from rlheals.swaps import ANCHOR, SwapTables
 from rlheals.swaps_chapter import SwapChapter
-from rlheals.where import Where
+from rlheals.swaps_looks import PLACES, where_label
 
 STATIC = Path(__file__).parent / "static"
 SPLITS = {"ood": "OOD hands", "sft": "ID hands of SFT"}
@@ -28,7 +28,6 @@ COLORS = {"edited": drawing.RED, "control": drawing.GREY, "checkpoint": drawing.
 PART = r"^(?P<kind>values|left|right|directions|triples|subspace|rollback)\((?:top=(?P<share>\d+)%|all)?\)$"
 KINDS = [measured.FAMILIES[name] for name in
          ("directions", "triples", "subspace", "values", "left", "right", "rollback")]  # fmt: skip
-PLACES = {"blocks": "all blocks", "matrices": "blocks, embeddings and head", "ends": "embeddings and head"}
 
 
 def choices(tables: SwapTables) -> pd.DataFrame:
@@ -73,21 +72,6 @@ def choices(tables: SwapTables) -> pd.DataFrame:
 def _place_of(label: str) -> tuple[bool, bool, str]:
     """All blocks first, then layers, then what holds embeddings."""
     return label != PLACES["blocks"], label in PLACES.values(), label
-
-
-def where_label(where: str) -> str:
-    """A place in words.
-
-    >>> where_label(str(Where.parse("blocks layers=0-2"))), where_label(str(Where.parse("ends")))
-    ('layers 0, 1, 2', 'embeddings and head')
-    """
-    for name, label in PLACES.items():
-        if where == str(Where.parse(name)):
-            return label
-    kinds, _, layers = where.partition(" layers=")
-    if layers and kinds == str(Where.parse("blocks")):
-        return f"layer{'s' if ',' in layers else ''} {layers.replace(',', ', ')}"
-    return where
 
 
 def bars(rows: pd.DataFrame) -> str:

@@ -104,7 +104,7 @@ def _frames(w: torch.Tensor, settings: ProtectedSettings, key: str) -> tuple[tor
 
 
 @contextmanager
-def divergence(
+def kl_from_base(
     model: PreTrainedModel, settings: ProtectedSettings, seed: int
 ) -> Iterator[Callable[[], float]]:
     """Inside, the training loss has the KL from the base added, as a mean over the answers' tokens of a batch.
@@ -144,4 +144,4 @@ def divergence(
         hook.remove()
 
 
-PENALTIES = {"subspace": subspaces, "random": subspaces, "kl": divergence}
+PENALTIES = {"subspace": subspaces, "random": subspaces, "kl": kl_from_base}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 from pydantic import Field, field_validator
 
 from rlheals.errors import BadInput
+from rlheals.protected import Kind
 from rlheals.settings import Int, Settings
 
-NAMES = ("subspace", "random", "kl", "learning_rate", "weight_decay")
+NAMES = (*get_args(Kind), "learning_rate", "weight_decay")
 
 
 class Protection(Settings):

@@ -13,7 +13,7 @@ from rlheals import swaps_measures as measured
 from rlheals.drawing import GREY, Drawn
 from rlheals.swaps import SwapTables
 from rlheals.swaps_chapter import SwapChapter
-from rlheals.swaps_looks import COLORS, HOLLOW, LABELS, entries, face, mark, size_axis
+from rlheals.swaps_looks import COLORS, HOLLOW, LABELS, checkpoint_lines, entries, face, mark, size_axis
 from rlheals.swaps_where import behaviour, controls, layers
 
 MEASURES = {"solved": "within five", "first": "in the first attempt"}
@@ -78,10 +78,7 @@ def dose(chapter: SwapChapter) -> Drawn:
                 label = measured.FAMILIES[str(family)] if study == chapter.study else "_"
                 _curve(axis, table, str(family), study, label)
                 frames.append(table.assign(series=f"{MEASURES[measure]}, {split}, {family}", study=study))
-        levels = measured.accuracy(chapter.tables, split, measure)
-        for name, dashes in (("late", ":"), ("peak", "--")):
-            level = float(levels.loc[(levels["kind"] == "anchor") & (levels["edit"] == name), "value"].mean())
-            axis.axhline(level, color=GREY, linestyle=dashes, linewidth=0.9, label=f"{name} checkpoint")
+        checkpoint_lines(axis, chapter.tables, split, measure)
         axis.set_title("OOD" if split == "ood" else "ID, SFT hands", fontsize=9)
         axis.set_ylim(bottom=0)
         axis.set_ylabel(f"solved {MEASURES[measure]}" if split == "ood" else "", fontsize=8)

@@ -1,4 +1,4 @@
-"""How edits look in the figures of chapter 04: a colour per family, open marks for controls, crosses for fresh runs."""
+"""How edits look and what places are called in chapter 04: colours, open marks for controls, crosses for fresh runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 
 from rlheals import swaps_measures as measured
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
+from rlheals.swaps import ANCHOR, SwapTables
+from rlheals.where import Where
 
 COLORS = {
     "values": GREEN, "left": SKY, "right": SKY, "directions": RED, "triples": ORANGE, "subspace": PURPLE,
@@ -22,6 +24,24 @@ LABELS = {
     "swap": "result of RL, edited with the late checkpoint",
     "lend": "start of RL, edited with RL's result",
 }
+
+
+PLACES = {"blocks": "all blocks", "matrices": "blocks, embeddings and head", "ends": "embeddings and head"}
+
+
+def where_label(where: str) -> str:
+    """A place in words.
+
+    >>> where_label(str(Where.parse("blocks layers=0-2"))), where_label(str(Where.parse("ends")))
+    ('layers 0, 1, 2', 'embeddings and head')
+    """
+    for name, label in PLACES.items():
+        if where == str(Where.parse(name)):
+            return label
+    kinds, _, layers = where.partition(" layers=")
+    if layers and kinds == str(Where.parse("blocks")):
+        return f"layer{'s' if ',' in layers else ''} {layers.replace(',', ', ')}"
+    return where
 
 
 def face(family: str) -> str:
@@ -69,3 +89,15 @@ def entries(axis: Axes, families: Sequence[str]) -> None:
         axis.plot(
             [], [], label=measured.FAMILIES[family], **cast(Any, {**look, "markerfacecolor": face(family)})
         )
+
+
+def checkpoint_lines(
+    axis: Axes, tables: SwapTables, split: str, measure: str = "solved", upright: bool = True
+) -> None:
+    """The accuracies of the late checkpoint (dotted) and the peak (dashed) as lines across."""
+    levels = measured.accuracy(tables, split, measure)
+    levels = levels[levels["kind"] == ANCHOR]
+    for name, dashes in (("late", ":"), ("peak", "--")):
+        level = float(levels.loc[levels["edit"] == name, "value"].mean())
+        draw = axis.axhline if upright else axis.axvline
+        draw(level, color=GREY, linestyle=dashes, linewidth=0.9, label=f"{name} checkpoint")

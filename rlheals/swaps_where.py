@@ -6,29 +6,28 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from rlheals import drawing
 from rlheals import swaps_measures as measured
 from rlheals.drawing import GREY, Drawn
-from rlheals.panel import where_label
 from rlheals.swaps_chapter import SwapChapter
-from rlheals.swaps_looks import LABELS, entries, mark, size_axis
+from rlheals.swaps_looks import LABELS, checkpoint_lines, entries, mark, size_axis, where_label
 from rlheals.where import Where
 
-GROUPS = {
-    "about the size of all directions": (
+OTHER_RUN = "other"
+LISTED: tuple[tuple[str, str], ...] = (
+    *(("restore", edit) for edit in (
         "directions(all)", "left(all)", "right(all)", "rollback()", "triples(top=40%)", "interpolate(0.75)",
         "values(all) like directions(all)", "noise(seed=0) like directions(all)",
-        "noise(seed=1) like directions(all)",
-    ),
-    "the size of the first fifth": (
-        "directions(top=20%)", "rollback() like directions(top=20%)",
+        "noise(seed=1) like directions(all)", "directions(top=20%)", "rollback() like directions(top=20%)",
         "partial(top=20%) like directions(top=20%)", "random(top=20%) like directions(top=20%)",
         "noise(seed=0) like directions(top=20%)", "noise(seed=1) like directions(top=20%)",
-    ),
-    "other first fifths": ("triples(top=20%)", "subspace(top=20%)", "values(top=20%)", "directions(bottom=20%)"),
-}  # fmt: skip
-"""Edits of the late checkpoint's blocks, as they are compared."""
+        "triples(top=20%)", "subspace(top=20%)", "values(top=20%)", "directions(bottom=20%)",
+    )),
+    *((OTHER_RUN, edit) for edit in ("directions(all)", "directions(top=20%)", "rollback()")),
+)  # fmt: skip
+"""Kind and edit of the late checkpoint's blocks, as they stand one under the other."""
 BLOCKS = str(Where.parse("blocks"))
 LAYERED = ("directions(all)", "rollback()", "values(all)")
 
@@ -36,32 +35,23 @@ LAYERED = ("directions(all)", "rollback()", "values(all)")
 def controls(chapter: SwapChapter) -> Drawn:
     """OOD accuracy after edits of like size, one under the other; the same edit with another SFT run's checkpoint."""
     rows = _named(chapter, "ood")
-    listed = [(group, name) for group, names in GROUPS.items() for name in names]
-    listed += [
-        ("with another SFT run's checkpoint", name)
-        for name in ("directions(all)", "directions(top=20%)", "rollback()")
-    ]
-    kinds = dict.fromkeys(GROUPS, "restore") | {"with another SFT run's checkpoint": "other"}
-    there = [(group, name) for group, name in listed if len(_found(rows, kinds[group], name))]
+    there = [(kind, name) for kind, name in LISTED if len(_found(rows, kind, name))]
     figure, axes = drawing.canvas(columns=3, height=0.17 * len(there) + 1.1, rows=1)
     frames = []
     for axis, column in zip(axes, ("value", "effect", "rate"), strict=True):
-        for place, (group, name) in enumerate(there):
-            own = _found(rows, kinds[group], name)
-            for study, mine in own.groupby("study", sort=False):
-                table = drawing.with_intervals(_column(mine, column), ["edit"])
-                mark(axis, table, -place, mine["family"].iloc[0], str(study), upright=False)
-                frames.append(table.assign(group=group, quantity=column, study=study))
+        for place, (kind, name) in enumerate(there):
+            for study, own in _found(rows, kind, name).groupby("study", sort=False):
+                table = _marked(axis, own, column, -place, str(study), upright=False)
+                frames.append(table.assign(kind=kind, quantity=column, study=study))
         axis.set_ylim(-len(there) + 0.5, 0.5)
         axis.tick_params(axis="x", labelsize=7)
         axis.locator_params(axis="x", nbins=4)
-    labels = [f"{name} †" if kinds[group] == "other" else name for group, name in there]
+    labels = [f"{name} †" if kind == OTHER_RUN else name for kind, name in there]
     axes[0].set_yticks([-place for place in range(len(there))], labels, fontsize=6)
     for axis in axes[1:]:
         axis.set_yticks([])
         axis.axvline(0, color=GREY, linewidth=0.7)
-    for name, dashes in (("late", ":"), ("peak", "--")):
-        axes[0].axvline(_level(chapter, name), color=GREY, linestyle=dashes, linewidth=0.9)
+    checkpoint_lines(axes[0], chapter.tables, "ood", upright=False)
     for axis, title in zip(axes, ("OOD accuracy", "effect", "effect per size"), strict=True):
         axis.set_xlabel(title, fontsize=8)
     note = (
@@ -82,25 +72,15 @@ def layers(chapter: SwapChapter) -> Drawn:
     shifts = dict(zip(LAYERED, (-0.2, 0.0, 0.2), strict=True))
     for axis, column in zip(axes, ("value", "rate"), strict=True):
         for (name, where, study), own in rows.groupby(["edit", "where", "study"], sort=False):
-            table = drawing.with_intervals(_column(own, column), ["edit"])
-            mark(
-                axis,
-                table,
-                there.index(where) + shifts[name],
-                own["family"].iloc[0],
-                str(study),
-                upright=True,
-            )
+            at = there.index(where) + shifts[name]
+            table = _marked(axis, own, column, at, str(study), upright=True)
             frames.append(table.assign(where=where_label(str(where)), quantity=column, study=study))
         axis.set_xticks(
             range(len(there)), [where_label(where) for where in there], rotation=35, ha="right", fontsize=6
         )
         axis.set_xlim(-0.5, len(there) - 0.5)
         axis.axhline(0, color=GREY, linewidth=0.7)
-    for name, dashes in (("late", ":"), ("peak", "--")):
-        axes[0].axhline(
-            _level(chapter, name), color=GREY, linestyle=dashes, linewidth=0.9, label=f"{name} checkpoint"
-        )
+    checkpoint_lines(axes[0], chapter.tables, "ood")
     entries(axes[0], ["directions", "rollback", "values"])
     axes[0].legend(fontsize=6)
     axes[0].set_ylabel("OOD, solved within five")
@@ -128,9 +108,8 @@ def behaviour(chapter: SwapChapter) -> Drawn:
             for (edit, where, study), own in rows[rows["kind"] == kind].groupby(
                 ["edit", "where", "study"], sort=False
             ):
-                table = drawing.with_intervals(_column(own, "effect"), ["edit"])
                 at = float(own[column].mean())
-                mark(axis, table, at, own["family"].iloc[0], str(study), upright=True)
+                table = _marked(axis, own, "effect", at, str(study), upright=True)
                 frames.append(
                     table.assign(kind=kind, where=where, at=at, scale=column, study=study, edit=edit)
                 )
@@ -163,15 +142,14 @@ def _found(rows: pd.DataFrame, kind: str, edit: str) -> pd.DataFrame:
     return rows[(rows["kind"] == kind) & (rows["edit"] == edit) & (rows["where"] == BLOCKS)]
 
 
-def _column(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """One column as the value; counts of hands only where it is a share of them."""
-    table = rows.assign(value=rows[column])
-    return table if column == "value" else table.drop(columns="n")
-
-
-def _level(chapter: SwapChapter, name: str) -> float:
-    levels = measured.accuracy(chapter.tables, "ood")
-    return float(levels.loc[(levels["kind"] == "anchor") & (levels["edit"] == name), "value"].mean())
+def _marked(axis: Axes, own: pd.DataFrame, column: str, at: float, study: str, upright: bool) -> pd.DataFrame:
+    """Draw one column of one edit's rows as an estimate over base seeds, and give it back."""
+    table = own.assign(value=own[column])
+    if column != "value":  # no share of hands
+        table = table.drop(columns="n")
+    found = drawing.with_intervals(table, ["edit"])
+    mark(axis, found, at, str(own["family"].iloc[0]), study, upright)
+    return found
 
 
 def _order(places: np.ndarray) -> list[str]:

@@ -88,16 +88,14 @@ class Where:
             return False
         return self.layers is None or place.layer in self.layers
 
-    def within(
+    def by_head(
         self,
         place: Place,
         b: torch.Tensor,
         t: torch.Tensor,
         edit: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
-        """The edited tensor: as a whole, or head by head (rows of q, k, v; columns of o)."""
-        if not self.heads:
-            return edit(b, t)
+        """The tensor with the wanted heads edited, each on its own (rows of q, k, v; columns of o)."""
         along = 1 if place.kind == "o" else 0
         if t.shape[along] % self.of:
             raise BadInput(f"{place.name}: {t.shape[along]} does not divide into {self.of} heads")

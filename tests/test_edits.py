@@ -21,7 +21,6 @@ from rlheals.edits import (
     Directions,
     Interpolate,
     Left,
-    Pair,
     PartialRollback,
     Right,
     Rollback,
@@ -34,6 +33,7 @@ from rlheals.edits import (
 from rlheals.errors import BadInput
 from rlheals.linalg import decompose, principal_angles
 from rlheals.models import SHIPPED_BASE
+from rlheals.pairs import Pair
 from rlheals.parts import ALL, Part, bottom, top
 from rlheals.shards import write
 from rlheals.tensors import Checkpoint

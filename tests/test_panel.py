@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,8 +16,9 @@ import pytest
 from test_swaps_claims import ANCHORS, tables
 
 from rlheals.errors import BadInput
-from rlheals.panel import Panel, bars, choices, where_label
+from rlheals.panel import Panel, bars, choices
 from rlheals.swaps import SwapTables
+from rlheals.swaps_looks import where_label
 
 EDITS = {
     ("restore", "directions(top=10%)", "blocks"): (0.07, 0.3),
@@ -111,6 +113,15 @@ def test_without_an_edit_of_the_late_checkpoint_there_is_no_panel() -> None:
 
 def test_places_have_words() -> None:
     assert where_label("kinds=q layers=1") == "kinds=q layers=1"
+
+
+def test_figures_need_no_widgets() -> None:
+    code = (
+        "import sys, rlheals.swaps_figures, rlheals.protection_figures; sys.exit('ipywidgets' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0, (
+        "widgets are an optional extra"
+    )
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

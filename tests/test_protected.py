@@ -124,7 +124,7 @@ def test_the_divergence_enters_the_loss_of_the_trainer(tmp_path: Path) -> None:
             train_dataset=sft.examples(DIALECT, settings, 0),
         )  # fmt: skip
         batch = next(iter(trainer.get_train_dataloader()))
-        with protected.divergence(model, settings, 0) as latest:
+        with protected.kl_from_base(model, settings, 0) as latest:
             assert latest() == 0
             perturb(model)
             model.train()
