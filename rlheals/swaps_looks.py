@@ -67,9 +67,9 @@ def mark(axis: Axes, table: pd.DataFrame, at: float, family: str, study: str, up
 
 
 def size_axis(axis: Axes) -> None:
-    """Sizes on a logarithmic axis with plain numbers (0.1, 0.2, 0.5, 1, ...), unless they span little."""
-    low, high = axis.get_xlim()
-    if low > 0 and high < 3 * low:
+    """Sizes on a logarithmic axis with plain numbers (0.1, 0.2, 0.5, 1, ...), unless they span little or one is 0."""
+    low, high = axis.dataLim.intervalx
+    if not low > 0 or high < 3 * low:
         axis.locator_params(axis="x", nbins=5)
         return
     axis.set_xscale("log")
