@@ -19,10 +19,10 @@ OTHER_RUN = "other"
 LISTED: tuple[tuple[str, str], ...] = (
     *(("restore", edit) for edit in (
         "directions(all)", "left(all)", "right(all)", "rollback()", "triples(top=40%)", "interpolate(0.75)",
-        "values(all) like directions(all)", "noise(seed=0) like directions(all)",
+        "values(all) like directions(all)", "noise() like directions(all)",
         "noise(seed=1) like directions(all)", "directions(top=20%)", "rollback() like directions(top=20%)",
         "partial(top=20%) like directions(top=20%)", "random(top=20%) like directions(top=20%)",
-        "noise(seed=0) like directions(top=20%)", "noise(seed=1) like directions(top=20%)",
+        "noise() like directions(top=20%)", "noise(seed=1) like directions(top=20%)",
         "triples(top=20%)", "subspace(top=20%)", "values(top=20%)", "directions(bottom=20%)",
     )),
     *((OTHER_RUN, edit) for edit in ("directions(all)", "directions(top=20%)", "rollback()")),

@@ -10,11 +10,12 @@ import pytest
 from lab_helpers import one_line
 from small_study import EDIT, SPIN
 
-from rlheals import record, recovery, swaps, swaps_chapter, swaps_figures
+from rlheals import record, recovery, swaps, swaps_chapter, swaps_figures, swaps_where
 from rlheals import swaps_measures as measured
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.store import Store
+from rlheals.swap_grid import read_entry
 from rlheals.swaps import ANCHOR, Swap, SwapTables, plan
 
 LAB = load_profile("lab")
@@ -123,3 +124,10 @@ def test_the_same_entry_has_one_spelling() -> None:
     made = load_profile("lab", {"swaps.restore": ["values( all )@layers=0-1"]})
     assert made.swaps.restore == ("values(all) @ kinds=q,k,v,o,gate,up,down layers=0,1",)
     assert Swap("restore", "a") == Swap("restore", "a", "")
+
+
+def test_every_edit_that_is_listed_in_a_figure_is_in_the_grid() -> None:
+    grid = {"restore": LAB.swaps.restore, "other": LAB.swaps.other}
+    blocks = {kind: {read_entry(entry) for entry in entries} for kind, entries in grid.items()}
+    for kind, edit in swaps_where.LISTED:
+        assert (edit, swaps_where.BLOCKS) in blocks[kind], edit
