@@ -44,15 +44,9 @@ def outcome(results: Path) -> Outcome:
 
 def claims_table(result: Outcome) -> list[Block]:
     """The claims: with interval and verdict, or with their margins only while there is nothing to judge them on."""
-    study, level = result.claims.study, f"{100 * result.claims.study.level:g} %"
     if not result.judged:
         return [_why_no_verdict(result), _undecided(result.claims)]
-    about = (
-        f"Profile `{study.profile}`, {result.decodes} decodes per checkpoint; {level} t intervals over base seeds. "
-        "A claim holds when its whole interval lies above the margin."
-    )
-    head = ("claim", f"estimate [{level} interval]", "margin", "seeds", "verdict")
-    return [Table(head, _judged_rows(result.judged)), about]
+    return _decided(result.claims, result.judged, f"{result.decodes} decodes per checkpoint")
 
 
 def all_claims(results: Path) -> list[Block]:
@@ -67,14 +61,9 @@ def chapter_table(key: str, results: Path) -> list[Block]:
     """The claims of a later chapter (a key of `LATER`), with verdicts once everything that decides is recorded."""
     found = later.outcome(key, project_root() / results)
     claims, how = found.claims, LATER[key].said(found.claims.study)
-    study, level = claims.study, f"{100 * claims.study.level:g} %"
+    study = claims.study
     if found.judged:
-        about = (
-            f"Profile `{study.profile}`, {how}; {level} t intervals over base seeds. A claim holds when its whole "
-            "interval lies above the margin."
-        )
-        head = ("claim", f"estimate [{level} interval]", "margin", "seeds", "verdict")
-        return [Table(head, _judged_rows(found.judged)), about]
+        return _decided(claims, found.judged, how)
     if found.missing is None:
         why = "Nothing is recorded yet"
     else:
@@ -82,6 +71,18 @@ def chapter_table(key: str, results: Path) -> list[Block]:
         why = f"The recorded study is not complete ({some}{more})"
     said = f"{why}. The claims are decided on base seeds {spans(study.seeds)} with {how}; no verdict is given before."
     return [said, _undecided(claims)]
+
+
+def _decided(claims: ClaimsFile, found: Sequence[Judged], how: str) -> list[Block]:
+    level = f"{100 * claims.study.level:g} %"
+    about = (
+        f"Profile `{claims.study.profile}`, {how}; {level} t intervals over base seeds. A claim holds when its whole "
+        "interval lies above the margin."
+    )
+    return [
+        Table(("claim", f"estimate [{level} interval]", "margin", "seeds", "verdict"), _judged_rows(found)),
+        about,
+    ]
 
 
 def _undecided(claims: ClaimsFile) -> Table:

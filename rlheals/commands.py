@@ -166,7 +166,7 @@ def find_notebook(name: str) -> Path:
 def claims(results: Path) -> dict[str, Any]:
     """Every claim with its interval and verdict; both are null while the recorded study is not complete.
 
-    "recovery", "rotation" and "swaps" hold those of chapters 2, 3 and 4, with what is missing in words.
+    "later" holds those of later chapters by their part of `claims.yaml`, with what is missing in words.
     """
     place = project_root() / results
     found = claims_tables.outcome(place)
@@ -175,7 +175,9 @@ def claims(results: Path) -> dict[str, Any]:
         "recorded_seeds": list(found.seeds),
         "missing_seeds": found.missing,
         "claims": _claim_rows(found.claims.claims, found.judged),
-        **{key: _later(later.outcome(key, place)) for key in LATER},
+        "later": {
+            key: {"title": one.title, **_later(later.outcome(key, place))} for key, one in LATER.items()
+        },
     }
 
 

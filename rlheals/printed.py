@@ -36,14 +36,11 @@ def claim_lines(found: dict[str, Any]) -> Iterable[str]:
     if found["missing_seeds"]:
         yield f"not all decided seeds are recorded (missing: {found['missing_seeds']}), so there is no verdict yet"
     yield from _claims(found["claims"])
-    for number, name in ((2, "recovery"), (3, "rotation"), (4, "edits")):
-        later = found[name]
+    for later in found["later"].values():
         yield ""
+        yield f"{later['title']}:"
         if later["missing"]:
-            yield (
-                f"chapter {number}: not all that decides is recorded ({later['missing'][0]}, ...), so there is no "
-                "verdict yet"
-            )
+            yield f"not all that decides is recorded ({later['missing'][0]}, ...), so there is no verdict yet"
         yield from _claims(later["claims"])
 
 

@@ -23,6 +23,7 @@ from rlheals import hands
 from rlheals.adopt import weights_hash
 from rlheals.cli import app, main
 from rlheals.errors import BadInput
+from rlheals.later import LATER
 from rlheals.notebooks import NotebookFailed
 from rlheals.pages import spans
 from rlheals.tasks.verifier import REWARDS
@@ -398,6 +399,20 @@ def test_claims_without_a_recorded_study_have_no_verdict(capfd: pytest.CaptureFi
     assert said.code == 0
     assert said.data["missing_seeds"] == said.data["study"]["seeds"]
     assert {claim["verdict"] for claim in said.data["claims"]} == {None}
+
+
+@pytest.mark.parametrize("results", [str(ROOT / "results"), "nothing"])
+def test_claims_are_printed_chapter_by_chapter(results: str, capfd: pytest.CaptureFixture[str]) -> None:
+    said = Said(capfd, "claims", "--results", results)
+    data = Said(capfd, "claims", "--results", results, "--json").data
+    assert said.code == 0
+    assert set(data["later"]) == set(LATER)
+    for one in [data, *data["later"].values()]:
+        assert one["claims"]
+        for claim in one["claims"]:
+            assert f"{claim['verdict'] or 'no verdict':14} {claim['sentence']}" in said.out
+    for later in LATER.values():
+        assert f"{later.title}:" in said.out
 
 
 def test_notebook_parameters_come_in_pairs(
