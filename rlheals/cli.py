@@ -9,11 +9,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from rlheals import checkpoint_cli
-from rlheals.cli_options import Json, Out, ProfileName, Results, Seed, Seeds, Set, Workers
-from rlheals.errors import BadInput
-from rlheals.printed import claim_lines, show_facts, show_summary
-from rlheals.terminal import guarded, parse_seeds, parse_settings, read_answer, show
+from rlheals import checkpoint_cli, study_cli
+from rlheals.cli_options import Json, Out, ProfileName, Results, Seed, Set, chosen_profile
+from rlheals.printed import show_facts, show_summary
+from rlheals.terminal import guarded, parse_settings, read_answer, show
 
 app = typer.Typer(
     name="rlheals",
@@ -103,7 +102,7 @@ def pretrain(
     """Pretrain a lab base from scratch; with --out write its files and its model card."""
     from rlheals import commands
 
-    show_facts(commands.pretrain(_profile(profile, set_), seed, out), json)
+    show_facts(commands.pretrain(chosen_profile(profile, set_), seed, out), json)
 
 
 @app.command(epilog="Example: rlheals sft --seed 0 --set sft.learning_rate=1e-3")
@@ -111,7 +110,7 @@ def sft(seed: Seed, profile: ProfileName = "lab", set_: Set = None, json: Json =
     """Fine-tune a base on expert answers, with checkpoints; makes the base first when it is not there."""
     from rlheals import commands
 
-    show_facts(commands.fine_tune(_profile(profile, set_), seed), json)
+    show_facts(commands.fine_tune(chosen_profile(profile, set_), seed), json)
 
 
 @app.command(epilog="Example: rlheals rl --seed 0 --start 160 --set ladder.rl.algorithm=ppo")
@@ -126,7 +125,7 @@ def rl(
     """RL from one SFT checkpoint; makes base and SFT first when they are not there."""
     from rlheals import commands
 
-    show_facts(commands.reinforce(_profile(profile, set_), seed, start, run), json)
+    show_facts(commands.reinforce(chosen_profile(profile, set_), seed, start, run), json)
 
 
 @app.command(epilog="Example: rlheals evaluate --seed 0 --step 40 --split ood --hands 100")
@@ -161,9 +160,11 @@ def evaluate(
     if (step is None) == (folder is None):
         raise typer.BadParameter("give either --step or --folder.")
     if folder is not None:
-        show_summary(commands.evaluate_folder(folder, _profile(profile, set_), seed, changes, out), json)
+        show_summary(
+            commands.evaluate_folder(folder, chosen_profile(profile, set_), seed, changes, out), json
+        )
     elif step is not None:
-        show_summary(commands.evaluate_step(_profile(profile, set_), seed, step, changes, out), json)
+        show_summary(commands.evaluate_step(chosen_profile(profile, set_), seed, step, changes, out), json)
 
 
 @app.command(epilog="Example: rlheals run sft settings.json")
@@ -176,65 +177,6 @@ def run(
     from rlheals import commands
 
     show_facts(commands.run_unit(stage, settings), json)
-
-
-@app.command(epilog="Example: rlheals study --profile smoke --seeds 1-3 --workers 2 --record results")
-def study(
-    profile: Annotated[str | None, typer.Option("--profile", help="smoke, lab or a .yaml file.")] = None,
-    variant: Annotated[
-        list[str] | None, typer.Option("--variant", help="A variant of the lab, or all.")
-    ] = None,
-    seeds: Seeds = None,
-    workers: Workers = 1,
-    record: Annotated[
-        Path | None, typer.Option("--record", help="Write the tables into this folder.")
-    ] = None,
-    recovery: Annotated[
-        bool, typer.Option("--recovery", help="RL from the ladder of starts, and its controls (chapter 02).")
-    ] = False,
-    rotation: Annotated[
-        bool, typer.Option("--rotation", help="Spectra and trajectories (chapter 03).")
-    ] = False,
-    edits: Annotated[bool, typer.Option("--edits", help="Edited checkpoints (chapter 04).")] = False,
-    protection: Annotated[bool, typer.Option("--protection", help="Protected SFT (chapter 04).")] = False,
-    set_: Set = None,
-    json: Json = False,
-) -> None:
-    """Run a profile or variants over several base seeds. Without either: the claims' study, then all variants."""
-    from rlheals import study_commands as commands
-
-    own = None if seeds is None else parse_seeds(seeds)
-    later = {
-        "recovery": ("--recovery", recovery),
-        "rotation": ("--rotation", rotation),
-        "swaps": ("--edits", edits),
-        "protection": ("--protection", protection),
-    }
-    asked = [key for key, (_, given) in later.items() if given]
-    options = [*(later[key][0] for key in asked), *(["--variant"] if variant else [])]
-    if len(options) > 1:
-        raise BadInput(f"{' and '.join(options)}: only one of them is accepted")
-    if asked:
-        done = commands.run_later(asked[0], profile, parse_settings(set_ or ()), own, workers, record)
-    else:
-        chosen = commands.studies(profile, variant or (), parse_settings(set_ or ()))
-        done = commands.run_studies(chosen, own, workers, record)
-    show(done, lambda: [f"{one['profile']}: seeds {one['seeds']}" for one in done], json)
-
-
-@app.command(epilog="Example: rlheals replay results/lab --seed 1")
-def replay(
-    study: Annotated[Path, typer.Argument(help="The folder of a recorded study.")],
-    seed: Seed,
-    workers: Workers = 1,
-    json: Json = False,
-) -> None:
-    """Compute a slice of a recorded seed with today's code; when every value agrees, the study is not stale."""
-    from rlheals.commands import the_store
-    from rlheals.replay import replay as again
-
-    done = again(study, seed, the_store(), workers, say=lambda line: None)
-    show(done.model_dump(mode="json"), lambda: [f"{done.compared:,} values agree"], json)
 
 
 class _Pairs(TyperCommand):
@@ -275,54 +217,8 @@ def notebook(
     show({"notebook": str(source), "out": str(written)}, lambda: [str(written)], json)
 
 
-@app.command(epilog="Example: rlheals report --profile smoke --out report")
-def report(
-    profile: ProfileName = "lab",
-    seeds: Seeds = None,
-    workers: Workers = 1,
-    results: Results = Path("results"),
-    out: Annotated[Path, typer.Option("--out", help="Folder for figures, snippets, index.html.")] = Path(
-        "report"
-    ),
-    readme: Annotated[
-        Path | None, typer.Option("--readme", help="Only renew this README's claims table; computes nothing.")
-    ] = None,
-    set_: Set = None,
-    json: Json = False,
-) -> None:
-    """Compute or load a chapter's runs; write figures, the book's generated snippets and one self-contained page."""
-    from rlheals import report as pages
-
-    if readme is not None:
-        changed = pages.update_readme(readme, results)
-        show({"readme": str(readme), "changed": changed}, lambda: [f"{readme}: {_changed(changed)}"], json)
-        return
-    own = None if seeds is None else parse_seeds(seeds)
-    made = pages.report(_profile(profile, set_), own, workers, results, out, quiet=False)
-    data = {"index": str(made.index), "files": list(made.files), "not_drawn": list(made.absent)}
-    show({**data, "core_minutes": made.minutes}, lambda: [*made.absent, f"report: {made.index}"], json)
-
-
+app.add_typer(study_cli.app)
 app.add_typer(checkpoint_cli.app)
-
-
-@app.command(epilog="Example: rlheals claims --json")
-def claims(results: Results = Path("results"), json: Json = False) -> None:
-    """Every claim with interval and verdict, from the recorded study alone."""
-    from rlheals import commands
-
-    found = commands.claims(results)
-    show(found, lambda: claim_lines(found), json)
-
-
-def _profile(name: str, changes: Sequence[str] | None) -> Any:
-    from rlheals.profiles import load_profile
-
-    return load_profile(name, parse_settings(changes or ()))
-
-
-def _changed(changed: bool) -> str:
-    return "claims table renewed" if changed else "claims table is up to date"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

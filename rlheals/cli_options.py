@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from rlheals.terminal import parse_settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on stdout.")]
 ProfileName = Annotated[str, typer.Option("--profile", help="smoke, lab or a .yaml file.")]
@@ -22,3 +25,10 @@ Seeds = Annotated[str | None, typer.Option("--seeds", help='Base seeds, e.g. "1-
 Workers = Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes that compute.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of the recorded study.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Also write the files into this new folder.")]
+
+
+def chosen_profile(name: str, changes: Sequence[str] | None) -> Any:
+    """The profile of `--profile` with the changes of `--set`."""
+    from rlheals.profiles import load_profile
+
+    return load_profile(name, parse_settings(changes or ()))

@@ -18,6 +18,7 @@ from rlheals import claims_tables, evaluate, later, recovery, rl, sft, study
 from rlheals.adopt import WEIGHTS, weights_hash
 from rlheals.card import model_card
 from rlheals.claims import ChapterOutcome, Claim, Judged
+from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.later import LATER
 from rlheals.outputs import refuse_used, whole
@@ -26,6 +27,7 @@ from rlheals.profiles import Profile, validated
 from rlheals.runs import Run, RunSpec, digest_of
 from rlheals.stage import Work
 from rlheals.store import Store, default_store
+from rlheals.units import settings_file
 
 
 def the_store() -> Store:
@@ -39,7 +41,7 @@ def pretrain(profile: Profile, seed: int, out: Path | None) -> dict[str, Any]:
     spec = RunSpec(stage="pretrain", settings=profile.pretrain.model_dump(mode="json"), seed=seed)
     if out is not None:
         refuse_used(out)
-    (run,) = study.compute([spec], store)
+    (run,) = compute([spec], store)
     history = json.loads(run.file("ability.json").read_text(encoding="utf-8"))
     digest = digest_of(run.path / "base" / WEIGHTS).sha256
     if out is not None:
@@ -61,7 +63,7 @@ def fine_tune(profile: Profile, seed: int) -> dict[str, Any]:
     """SFT of one base seed; the base is made first when it is not there."""
     store = the_store()
     chosen = study.plan(profile, seed, store)
-    _, run = study.compute([chosen.base, chosen.sft], store)
+    _, run = compute([chosen.base, chosen.sft], store)
     losses = json.loads(run.file("losses.json").read_text(encoding="utf-8"))
     return {**_described(run), "checkpoints": list(profile.sft.checkpoints), "losses": losses["sets"]}
 
@@ -72,7 +74,7 @@ def reinforce(profile: Profile, seed: int, start: int, number: int) -> dict[str,
     store = the_store()
     before = study.plan(profile, seed, store)
     spec = recovery.rl_spec(profile, before, store, start, number, {})
-    *_, run = study.compute([before.base, before.sft, spec], store)
+    *_, run = compute([before.base, before.sft, spec], store)
     log = pd.read_parquet(run.file("log.parquet"))
     shown = ("return", "solved", "first_try", "attempts", "zero_variance", "kl_start")
     ends = {"first": log.iloc[0], "last": log.iloc[-1]}
@@ -102,7 +104,7 @@ def evaluate_step(
         inputs={"model": store.key(chosen.sft)},
         seed=100 * seed,
     )
-    *_, run = study.compute([chosen.base, chosen.sft, census], store)
+    *_, run = compute([chosen.base, chosen.sft, census], store)
     if out is not None:
         with whole(out) as folder:
             for name in run.manifest.files:
@@ -143,10 +145,10 @@ def evaluate_folder(
 
 def run_unit(stage: str, file: Path) -> dict[str, Any]:
     """One unit of work from a settings file, as a scheduler calls it."""
-    spec = study.settings_file(file)
+    spec = settings_file(file)
     if spec.stage != stage:
         raise BadInput(f"settings file {file.name}: its stage is {spec.stage!r}, not {stage!r}")
-    (run,) = study.compute([spec], the_store())
+    (run,) = compute([spec], the_store())
     return _described(run)
 
 
@@ -187,6 +189,13 @@ def _later(found: ChapterOutcome) -> dict[str, Any]:
         "missing": ["nothing is recorded"] if found.missing is None else list(found.missing),
         "claims": _claim_rows(found.claims.claims, found.judged),
     }
+
+
+def claims_page(profile: Profile, results: Path, out: Path) -> None:
+    """Write the table of the book's claims page; loads the fresh runs of all chapters, or computes them."""
+    from rlheals import claims_page
+
+    claims_page.write(profile, project_root() / results, out)
 
 
 def _claim_rows(claims: Sequence[Claim], found: Sequence[Judged]) -> list[dict[str, Any]]:

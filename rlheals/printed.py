@@ -52,6 +52,17 @@ def _claims(rows: list[dict[str, Any]]) -> Iterable[str]:
             yield f"{'':14} {interval} {claim['unit']}; margin {claim['margin']:g}"
 
 
+def compared_lines(found: dict[str, Any]) -> Iterable[str]:
+    """One line per number, then what follows."""
+    for row in found["numbers"]:
+        where = "inside " if row["agrees"] else "OUTSIDE"
+        yield f"{where} {row['name']:13} {row['value']:7.3f} in [{row['low']:.3f}, {row['high']:.3f}]  {row['about']}"
+    if found["agrees"]:
+        yield f"the fresh run agrees with {found['recorded_seeds']} recorded base seeds"
+    else:
+        yield "the fresh run does not agree with the recorded study: something in code, settings or machine differs"
+
+
 def spectra_lines(found: dict[str, Any]) -> Iterable[str]:
     """Mean angles by kind, side and k; where the files are."""
     columns = {"start": "start"} if found["reference"] is not None else {}

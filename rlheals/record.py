@@ -18,11 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlheals import tables
 from rlheals.atomic import atomic_write
+from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.profiles import Profile, validated
 from rlheals.store import Store
-from rlheals.study import compute
 from rlheals.tables import Frames, Part, Planned, Tables
+from rlheals.workers import Workers
 
 FOLDER = Path("results")
 MANIFEST = "manifest.json"
@@ -68,7 +69,7 @@ def record(
     seeds: Sequence[int],
     store: Store,
     folder: Path = FOLDER,
-    workers: int = 1,
+    workers: int | Workers = 1,
     say: Callable[[str], object] = print,
     part: Part[Any] = tables.SFT,
 ) -> None:

@@ -16,13 +16,13 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from rlheals import record, replay_slices
 from rlheals.atomic import atomic_write
+from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.machine import this_machine
 from rlheals.profiles import Profile, validated
 from rlheals.record import Recorded
 from rlheals.sources import code_hash
 from rlheals.store import Store
-from rlheals.study import compute
 
 FILE = "replays.json"
 

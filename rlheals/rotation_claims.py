@@ -20,14 +20,21 @@ def values_small(tables: RotationTables, pair: str, below: float) -> float:
     return below - measured.value_change(tables, pair)
 
 
+def _ratio(one: float, other: float) -> float:
+    """Not a number where a change is so small that its null is 0."""
+    return one / other if other else float("nan")
+
+
 def values_below_null(tables: RotationTables, pair: str) -> float:
     """1 - mean relative change of singular values / that of the Gaussian null."""
-    return 1 - measured.value_change(tables, pair) / measured.value_change(tables, pair, GAUSSIAN)
+    return 1 - _ratio(measured.value_change(tables, pair), measured.value_change(tables, pair, GAUSSIAN))
 
 
 def rotation_over_null(tables: RotationTables, pair: str, part: int) -> float:
     """Mean angle / that of the Gaussian null - 1."""
-    return measured.angle(tables, pair, CHANGE, part) / measured.angle(tables, pair, GAUSSIAN, part) - 1
+    return (
+        _ratio(measured.angle(tables, pair, CHANGE, part), measured.angle(tables, pair, GAUSSIAN, part)) - 1
+    )
 
 
 def correlates_along(tables: RotationTables) -> float:
@@ -62,7 +69,7 @@ def _seen_from_peak(tables: RotationTables, starts: Sequence[int], other: Callab
     shares = []
     for start in starts:
         before = measured.angle(tables, f"back-{start}", START)
-        shares.append((other(start) - measured.angle(tables, f"back-{start}")) / before)
+        shares.append(_ratio(other(start) - measured.angle(tables, f"back-{start}"), before))
     return float(np.mean(shares))
 
 

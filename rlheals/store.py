@@ -94,6 +94,10 @@ class Store:
             raise BadInput(f"run {run_id[:12]} is not in {self.root}")
         return run
 
+    def holds(self, run_id: str) -> bool:
+        """Whether a run with this id is there, unchecked."""
+        return (self.root / "runs" / run_id).is_dir()
+
     def ids(self) -> list[str]:
         """Ids of the runs that are there, unchecked; sorted."""
         return [name for name in janitor.entries(self.root, "runs") if _RUN_ID.fullmatch(name)]

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rlheals import record, study
 from rlheals.claims import read_claims
+from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.later import LATER
 from rlheals.peaks import recorded_peaks
 from rlheals.places import project_root
 from rlheals.profiles import VARIANTS, Profile, load_profile, variant
+from rlheals.slurm_file import read_slurm_file
 from rlheals.store import default_store
+from rlheals.workers import Workers
 
 VARIANT_SEEDS = 3
 
@@ -40,8 +44,15 @@ def studies(
     return chosen
 
 
+def crew(count: int, scheduler: str | None, slurm: Path | None) -> Workers:
+    """Who computes; BadInput when two were asked for."""
+    if scheduler is not None and slurm is not None:
+        raise BadInput("--scheduler and --slurm: only one of the two is accepted")
+    return Workers(count, scheduler, None if slurm is None else read_slurm_file(slurm))
+
+
 def run_studies(
-    chosen: Sequence[tuple[Profile, int]], seeds: Sequence[int] | None, workers: int, folder: Path | None
+    chosen: Sequence[tuple[Profile, int]], seeds: Sequence[int] | None, workers: Workers, folder: Path | None
 ) -> list[dict[str, Any]]:
     """Compute studies, and record each seed as soon as it is complete when a folder is given."""
     store, decided = default_store(project_root()), read_claims().study.seeds
@@ -49,7 +60,7 @@ def run_studies(
     for profile, count in chosen:
         own = tuple(seeds) if seeds is not None else decided[:count]
         if folder is None:
-            study.compute(
+            compute(
                 [spec for seed in own for spec in study.plan(profile, seed, store).specs()], store, workers
             )
         else:
@@ -66,7 +77,7 @@ def run_later(
     profile: str | None,
     changes: dict[str, Any],
     seeds: Sequence[int] | None,
-    workers: int,
+    workers: Workers,
     folder: Path | None,
 ) -> list[dict[str, Any]]:
     """The study of a later chapter (a key of `LATER`), each base seed recorded as soon as it is done.
@@ -87,12 +98,25 @@ def run_later(
             part, known = part.at(peaks), {"peaks": list(peaks.values())}
         if folder is None:
             plans = [part.plan(chosen, seed, store) for seed in own]
-            study.compute([spec for one in plans for spec in one.specs()], store, workers)
+            compute([spec for one in plans for spec in one.specs()], store, workers)
         else:
             record.record(chosen, own, store, folder, workers, _told, part)
         place = None if folder is None else str(folder / f"{chosen.name}{part.suffix}")
         done.append({"profile": chosen.name, "seeds": own, **known, "recorded": place})
     return done
+
+
+def compared(profile: Profile, seeds: Sequence[int] | None, workers: int, results: Path) -> dict[str, Any]:
+    """Whether the fresh runs of a profile agree with its recorded study, number by number."""
+    from rlheals.compare import compare
+
+    found = compare(profile, seeds, workers, results)
+    return {
+        "profile": profile.name,
+        "recorded_seeds": len(found[0].recorded),
+        "agrees": all(one.agrees for one in found),
+        "numbers": [{**asdict(one), "agrees": one.agrees} for one in found],
+    }
 
 
 def _told(line: str) -> None:

@@ -95,7 +95,7 @@ def test_environment_repeats_the_ranges_of_pyproject() -> None:
 
 def test_requirements_only_points() -> None:
     lines = (ROOT / "requirements.txt").read_text().split("\n")
-    assert lines == ["-c constraints.txt", "-e .[book,test]", ""]
+    assert lines == ["-c constraints.txt", "-e .[book,cluster,test]", ""]
 
 
 def test_constraints_pin_every_declared_package_inside_its_range() -> None:
@@ -226,6 +226,12 @@ def typed_results(markdown: str) -> list[str]:
         if NUMBER.search(plain) and not CITED.search(sentence):
             found.append(" ".join(sentence.split()))
     return found
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)
+def test_files_of_ours_that_prose_names_exist(path: Path) -> None:
+    named = re.findall(r"`((?:rlheals|tests|benchmarks|notebooks)/[\w./]*)`", path.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)

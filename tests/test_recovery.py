@@ -12,6 +12,7 @@ from lab_helpers import files_of, one_line
 from small_study import CLIMB, SMALL
 
 from rlheals import record, recovery, recovery_chapter, recovery_figures
+from rlheals.computing import compute
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
 from rlheals.ladder import CONTROLS, LATE
@@ -19,7 +20,6 @@ from rlheals.profiles import Profile, load_profile
 from rlheals.recovery import MAIN, Cell, RecoveryTables, collect, plan, units
 from rlheals.rl import RLSettings
 from rlheals.store import Store
-from rlheals.study import compute
 
 
 @pytest.fixture(scope="module")

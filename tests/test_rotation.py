@@ -15,13 +15,13 @@ from small_study import CLIMB, SPIN
 from rlheals import record, recovery, rotation_chapter, rotation_checks, rotation_figures, tables
 from rlheals import study as studies
 from rlheals.branches import BRANCHES
+from rlheals.computing import compute
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
 from rlheals.peaks import peak_of, recorded_peaks
 from rlheals.profiles import load_profile
 from rlheals.rotation import RL, SFT, STUDY, Point, RotationTables, pairs, plan
 from rlheals.store import Store
-from rlheals.study import compute
 
 PEAKS = {2: 3, 3: 3}
 LAB = load_profile("lab")

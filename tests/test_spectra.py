@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from small_study import SMALL
 
 from rlheals import cli, decompositions, models, spectra, spectra_figures, spectrum
+from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.linalg import decompose, principal_angles
 from rlheals.models import SHIPPED_BASE
@@ -23,7 +24,7 @@ from rlheals.runs import RunSpec
 from rlheals.spectra import SpectraSettings, compare, summary
 from rlheals.spectrum import CHANGE, START, Spectra
 from rlheals.store import Store
-from rlheals.study import compute, plan
+from rlheals.study import plan
 from rlheals.tensors import Checkpoint
 
 FEW = SpectraSettings(kinds=("q", "down"), ks=(2, 8), draws=3)

@@ -15,11 +15,13 @@ from lab_helpers import one_line
 from small_study import RUNS, SMALL, results_of
 
 from rlheals import study
+from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.models import SHIPPED_BASE
 from rlheals.profiles import PROFILES, VARIANTS, Profile, load_profile, validated, variant
 from rlheals.store import RunSpec, Store
-from rlheals.study import base_spec, compute, plan, run_unit, settings_file
+from rlheals.study import base_spec, plan
+from rlheals.units import STAGES, run_unit, settings_file
 
 
 def changed(**paths: Any) -> Profile:
@@ -298,7 +300,7 @@ def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
 
 def test_only_stages_are_run(tmp_path: Path) -> None:
     sources = {file.stem: file.read_text() for file in Path(study.__file__).parent.glob("*.py")}
-    assert set(study.STAGES) == {name for name, text in sources.items() if "\ndef run(work: Work" in text}
+    assert set(STAGES) == {name for name, text in sources.items() if "\ndef run(work: Work" in text}
     for stage in ("store", "os", "tasks.base"):
         with pytest.raises(BadInput, match="is not known"):
             run_unit(RunSpec(stage=stage), Store(tmp_path), lambda line: None)

@@ -14,11 +14,12 @@ from lab_helpers import one_line, study_of
 from small_study import SMALL
 
 from rlheals import tables
+from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.evaluate import OTHER_RULES
 from rlheals.profiles import load_profile
 from rlheals.store import Store
-from rlheals.study import base_spec, compute, plan
+from rlheals.study import base_spec, plan
 from rlheals.tables import Tables, collect, concat, read, write
 
 

@@ -1,0 +1,234 @@
+"""The claims page: every claim of every chapter in one table, with the recorded study and the fresh run beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rlheals import claims, claims_tables, later
+from rlheals.atomic import atomic_write, make_folder, told
+from rlheals.chapters import Chapter
+from rlheals.claims import Claim, Judged
+from rlheals.later import LATER
+from rlheals.markup import Block, Table, spans, to_markdown
+from rlheals.profiles import Profile, load_profile
+from rlheals.recovery_chapter import RecoveryChapter
+from rlheals.rotation_chapter import RotationChapter
+from rlheals.sft_chapter import SFTChapter
+from rlheals.store import Store
+from rlheals.swaps_chapter import SwapChapter
+
+FOLDER = "/book/_generated"
+NAME = "all_claims"
+
+_ACCURACY = "Accuracy: the rise and the fall"
+_FORMAT = "How much of the rise is format?"
+_LOSSES = "Do the losses show it?"
+_PARTS = "What is restored: format, rule, arithmetic, revision"
+_FOLLOWS = "Does OOD accuracy follow rotation?"
+_BACK = "Does RL turn back?"
+_DOSE = "Dose and response"
+_EQUAL = "Controls of equal size"
+_LAYERS = "Layers, embeddings and output head"
+
+SECTIONS = {
+    "sft-rise": _ACCURACY,
+    "sft-rise-layout-free": _FORMAT,
+    "sft-fall": _ACCURACY,
+    "sft-id-rises": _ACCURACY,
+    "sft-id-rises-held-out": _ACCURACY,
+    "sft-loss-falls": _LOSSES,
+    "sft-test-loss-falls": _LOSSES,
+    "sft-loss-blind-train": _LOSSES,
+    "sft-loss-blind-test": _LOSSES,
+    "sft-loss-blind-ood": _LOSSES,
+    "sft-format-first": _FORMAT,
+    "rl-heals": "Before and after",
+    "rl-heals-first-try": _PARTS,
+    "rl-heals-revision": _PARTS,
+    "rl-below-peak": "The paper's curve",
+    "rl-too-late": "The window",
+    "rl-too-early": "The window",
+    "rl-id-rule": "What RL does learn: ID hands",
+    "rl-over-rejection": "Controls",
+    "rl-needs-feedback": "Controls",
+    "rl-needs-reward": "Controls",
+    "values-small": "Singular values",
+    "values-below-null": "Singular values",
+    "values-below-null-rl": "Singular values",
+    "vectors-rotate": "Singular directions",
+    "vectors-rotate-leading": "Singular directions",
+    "vectors-rotate-rl": "Singular directions",
+    "rotation-correlates": _FOLLOWS,
+    "rotation-tracks-ood": _FOLLOWS,
+    "rotation-tracks-ood-id": _FOLLOWS,
+    "rl-rotates-back": _BACK,
+    "rl-rotates-back-null": _BACK,
+    "rl-rotates-back-sft": _BACK,
+    "values-do-nothing": _DOSE,
+    "values-scaled-do-nothing": _EQUAL,
+    "directions-restore": _DOSE,
+    "directions-top-fifth": _DOSE,
+    "directions-first-layers": _LAYERS,
+    "directions-over-partial-rollback": _EQUAL,
+    "directions-per-size": "The arithmetic first",
+    "directions-are-a-rollback": _EQUAL,
+    "other-run-restores-too": _EQUAL,
+    "ends-restore": _LAYERS,
+    "swap-degrades": _DOSE,
+    "swap-over-noise": _EQUAL,
+    "swap-is-a-rollback": _EQUAL,
+    "protected-keeps-ood": "Protected SFT",
+    "protected-over-random": "Protected SFT",
+    "protected-over-kl": "Protected SFT",
+    "protected-over-learning-rate": "Protected SFT",
+}
+"""Where the book shows a claim's data: the heading of a section, by claim."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the table. page: the chapter's notebook; chapter: opens its fresh run, None where there is none."""
+
+    title: str
+    page: str
+    chapter: type[Chapter[Any]] | None
+    estimates: Callable[[Any, Any], dict[int, float]]
+    claims: Sequence[Claim]
+    judged: Sequence[Judged]
+    seeds: Sequence[int]
+    source: str
+
+
+def sections(results: Path) -> list[Section]:
+    """All chapters with claims, in the order of the book."""
+    first = claims_tables.outcome(results)
+    made = [
+        Section(
+            "Supervised fine-tuning (chapter 1)", "01_sft_forgets", SFTChapter, claims.estimate,
+            first.claims.claims, first.judged, first.claims.study.seeds, "claims",
+        )
+    ]  # fmt: skip
+    pages: dict[str, tuple[str, type[Chapter[Any]] | None]] = {
+        "recovery": ("02_rl_heals", RecoveryChapter),
+        "rotation": ("03_what_moves", RotationChapter),
+        "swaps": ("04_swapping_directions", SwapChapter),
+        "protection": ("04_swapping_directions", None),
+    }
+    for key, one in LATER.items():
+        found = later.outcome(key, results)
+        page, chapter = pages[key]
+        made.append(
+            Section(
+                one.title, page, chapter, one.claims.estimates, found.claims.claims, found.judged,
+                found.claims.study.seeds, f"{key}_claims",
+            )
+        )  # fmt: skip
+    return made
+
+
+def frame(profile: str | Profile, results: Path, store: Store | None = None) -> pd.DataFrame:
+    """One row per claim: chapter, id, margin, estimate with interval and verdict of the study, value of the fresh run.
+
+    Loads the fresh runs of all chapters, or computes what is missing of them.
+    """
+    rows = []
+    for one in sections(results):
+        judged = {found.claim.id: found for found in one.judged}
+        fresh = (
+            None
+            if one.chapter is None
+            else one.chapter.open(profile, results=results, store=store, quiet=True)
+        )
+        for claim in one.claims:
+            found = judged.get(claim.id)
+            rows.append(
+                {
+                    "chapter": one.title,
+                    "page": one.page,
+                    "id": claim.id,
+                    "sentence": claim.sentence,
+                    "source": claim.source,
+                    "unit": claim.unit,
+                    "margin": claim.margin,
+                    "seeds": spans(one.seeds),
+                    "estimate": found.interval.estimate if found else float("nan"),
+                    "low": found.interval.low if found else float("nan"),
+                    "high": found.interval.high if found else float("nan"),
+                    "verdict": str(found.verdict) if found else "no verdict yet",
+                    "fresh": float("nan") if fresh is None else _fresh(one, claim, fresh.fresh),
+                    "section": SECTIONS.get(claim.id, ""),
+                    "code": f"{one.source}.py: {claim.estimator}",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _fresh(section: Section, claim: Claim, tables: Any) -> float:
+    """The claim's number in a fresh run, its mean over seeds; not a number where it is not measured."""
+    try:
+        values = section.estimates(claim, tables)
+    except KeyError:  # a split or checkpoint that the profile leaves out
+        return float("nan")
+    return float(pd.Series(values, dtype=float).mean())
+
+
+def anchor(heading: str) -> str:
+    """What links to a heading of the book end with.
+
+    >>> anchor("The paper's curve: what it shows")
+    'the-papers-curve-what-it-shows'
+    """
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def blocks(table: pd.DataFrame) -> list[Block]:
+    """The table, one part per chapter; links lead to the section of the book that shows the claim's data."""
+    made: list[Block] = []
+    for chapter, rows in table.groupby("chapter", sort=False):
+        made.append(f"**{chapter}**")
+        made.append(
+            Table(
+                (
+                    "claim, its source",
+                    "study",
+                    "fresh run",
+                    "margin, seeds",
+                    "verdict",
+                    "shown in, computed by",
+                ),
+                tuple(_cells(row) for row in rows.to_dict("records")),
+            )
+        )
+    return made
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    decided = row["estimate"] == row["estimate"]  # not NaN
+    study = f"{row['estimate']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" if decided else "not complete"
+    fresh = f"{row['fresh']:.3f}" if row["fresh"] == row["fresh"] else "not measured"
+    return (
+        f"{row['sentence']} ({row['source']})",
+        f"{row['unit']}: {study}",
+        fresh,
+        f"{row['margin']:g}; {row['seeds']}",
+        f"**{row['verdict']}**" if decided else row["verdict"],
+        f"[{row['section']}]({FOLDER}/{row['page']}.ipynb#{anchor(row['section'])}), `{row['code']}`",
+    )
+
+
+def write(profile: str | Profile, results: Path, out: Path, store: Store | None = None) -> pd.DataFrame:
+    """Write the page's table as markdown and as CSV into a folder."""
+    chosen = profile if isinstance(profile, Profile) else load_profile(profile)
+    table = frame(chosen, results, store)
+    about = f"Fresh run: profile `{chosen.name}`, base seed {spans(chosen.seeds)}."
+    with told("make the folder of the claims page", out.absolute().parent):
+        make_folder(out.absolute())
+    atomic_write(out / f"{NAME}.md", to_markdown([about, *blocks(table)]))
+    atomic_write(out / f"{NAME}.csv", table.to_csv(index=False, lineterminator="\n"))
+    return table

@@ -1,0 +1,151 @@
+"""Does a fresh run belong to the recorded study? A handful of numbers against one simultaneous prediction interval.
+
+A prediction interval says where the number of one more base seed falls, given those of the recorded ones: mean and
+spread between seeds, Student's t, wider by the noise of the mean. With Bonferroni's correction all numbers of an honest
+run lie inside in at least 95 % of repetitions, if numbers are about normal over seeds. What is recorded is cut down to
+what a fresh run has (first decode, first RL seed, the same checkpoints and starts), so that both are the same draw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from rlheals import record, recovery, tables
+from rlheals.errors import BadInput
+from rlheals.places import project_root
+from rlheals.profiles import Profile, load_profile
+from rlheals.recovery import MAIN, RecoveryTables
+from rlheals.recovery_chapter import RecoveryChapter
+from rlheals.sft_chapter import SFTChapter
+from rlheals.store import Store
+from rlheals.tables import Tables
+
+LEVEL = 0.95
+LAST_UPDATES = 10
+FEWEST_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A number of the fresh run with the interval in which it is expected."""
+
+    name: str
+    about: str
+    value: float
+    low: float
+    high: float
+    recorded: tuple[float, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it lies inside."""
+        return self.low <= self.value <= self.high
+
+
+def compare(
+    profile: str | Profile,
+    seeds: Sequence[int] | None = None,
+    workers: int = 1,
+    results: Path = Path("results"),
+    store: Store | None = None,
+    quiet: bool = False,
+) -> list[Compared]:
+    """The named numbers of the reader's fresh runs beside the recorded study; BadInput when too little is recorded."""
+    chosen = profile if isinstance(profile, Profile) else load_profile(profile)
+    sft, _ = record.find(chosen.name, tables.SFT, project_root() / results)
+    rl, _ = record.find(chosen.name, recovery.STUDY, project_root() / results)
+    both = [] if sft is None or rl is None else sorted(set(sft.seeds) & set(rl.seeds))
+    if sft is None or rl is None or len(both) < FEWEST_SEEDS:
+        raise BadInput(
+            f"--compare {str(results)!r}: SFT and RL of {len(both)} base seeds of {chosen.name} are recorded there; "
+            f"an interval needs {FEWEST_SEEDS}"
+        )
+    first = SFTChapter.open(chosen, seeds, workers, results, store, quiet)
+    second = RecoveryChapter.open(chosen, seeds, workers, results, store, quiet)
+    steps, starts = first.fresh.steps, second.fresh.starts
+    known = {seed: numbers(sft.of_seed(seed), rl.of_seed(seed), steps, starts) for seed in both}
+    fresh = [
+        numbers(first.fresh.of_seed(seed), second.fresh.of_seed(seed), steps, starts)
+        for seed in first.fresh.seeds
+    ]
+    return judged(known, {name: float(np.mean([one[name] for one in fresh])) for name in ABOUT}, len(fresh))
+
+
+def judged(
+    recorded: Mapping[int, Mapping[str, float]], fresh: Mapping[str, float], seeds: int = 1
+) -> list[Compared]:
+    """Every number with its interval. seeds: how many fresh base seeds its value is the mean of."""
+    found = []
+    for name, about in ABOUT.items():
+        values = np.array([numbers[name] for numbers in recorded.values()])
+        low, high = prediction_interval(values, len(ABOUT), seeds)
+        found.append(Compared(name, about, fresh[name], low, high, tuple(map(float, values))))
+    return found
+
+
+def prediction_interval(values: np.ndarray, numbers: int, seeds: int = 1) -> tuple[float, float]:
+    """Where the mean of `seeds` more draws falls; with `numbers` such intervals at once, all hold in `LEVEL` of cases.
+
+    >>> low, high = prediction_interval(np.array([0.1, 0.2, 0.3]), numbers=1)
+    >>> f"{low:.3f} {high:.3f}"
+    '-0.297 0.697'
+    """
+    count = len(values)
+    factor = student.ppf(1 - (1 - LEVEL) / (2 * numbers), count - 1) * math.sqrt(1 / seeds + 1 / count)
+    half = float(factor * np.std(values, ddof=1))
+    return float(np.mean(values)) - half, float(np.mean(values)) + half
+
+
+def numbers(sft: Tables, rl: RecoveryTables, steps: Sequence[int], starts: Sequence[int]) -> dict[str, float]:
+    """The named numbers of one base seed, from these checkpoints and starts alone."""
+    rows = sft.episodes[(sft.episodes["decode"] == 0) & sft.episodes["step"].isin(list(steps))]
+    played = rl.episodes[(rl.episodes["decode"] == 0) & (rl.episodes["control"] == MAIN)]
+    log = rl.log[(rl.log["control"] == MAIN) & (rl.log["run"] == 0)]
+    middle = sorted(starts)[len(starts) // 2]
+    return {
+        "id-end": _solved(rows, "sft", max(steps)),
+        "ood-peak": max(_solved(rows, "ood", step) for step in steps if step > 0),
+        "ood-feedback": _surer(sft.categories, [step for step in steps if step >= middle]),
+        "rl-gain": _gain(played[(played["start"] == middle) & (played["split"] == "rl")]),
+        "rl-learns": _learnt(log[log["start"] == middle]),
+    }
+
+
+ABOUT = {
+    "id-end": "ID hands of the SFT split solved within five by the last checkpoint",
+    "ood-peak": "OOD hands solved within five by the best checkpoint",
+    "ood-feedback": "log of entropy after the first feedback over entropy before, same OOD hands, later checkpoints",
+    "rl-gain": "what RL from the middle start gains within five on hands that only RL trains on",
+    "rl-learns": "training episodes of RL that are solved, last ten updates less first ten, middle start",
+}
+
+
+def _solved(rows: pd.DataFrame, split: str, step: int) -> float:
+    chosen = rows[(rows["split"] == split) & (rows["step"] == step)]
+    return float((chosen["solved_at"] > 0).mean())
+
+
+def _surer(counts: pd.DataFrame, steps: Sequence[int]) -> float:
+    """0 if second attempts are drawn as the failed first ones were, as when feedback does not arrive."""
+    chosen = (counts["split"] == "ood") & (counts["protocol"] == "target") & (counts["decode"] == 0)
+    rows = counts[chosen & counts["step"].isin(steps)]
+    first, second = rows[(rows["attempt"] == 1) & (rows["category"] != "correct")], rows[rows["attempt"] == 2]
+    each = [part["entropy"].sum() / part["attempts"].sum() for part in (second, first)]
+    return float(np.log(each[0] / each[1]))
+
+
+def _gain(rows: pd.DataFrame) -> float:
+    after, before = rows[rows["run"] == 0], rows[rows["run"] == -1]
+    return float((after["solved_at"] > 0).mean() - (before["solved_at"] > 0).mean())
+
+
+def _learnt(log: pd.DataFrame) -> float:
+    solved = log.sort_values("update")["solved"]
+    return float(solved.tail(LAST_UPDATES).mean() - solved.head(LAST_UPDATES).mean())

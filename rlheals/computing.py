@@ -1,0 +1,166 @@
+"""Computing runs that are not in the store yet, by this process or by several workers, with progress."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm.auto import tqdm
+
+from rlheals import janitor
+from rlheals.runs import RunSpec
+from rlheals.store import Run, Store
+from rlheals.units import run_unit
+from rlheals.workers import Workers
+
+Finished = Callable[[str], object]
+
+
+def compute(
+    specs: Iterable[RunSpec],
+    store: Store,
+    workers: int | Workers = 1,
+    quiet: bool = False,
+    finished: Finished = lambda run_id: None,
+) -> list[Run]:
+    """Make sure that all runs are in the store (inputs before their users), with progress; returns them in order.
+
+    With several workers each computes one unit at a time, always the first one whose inputs are there. `finished(id)`
+    is called after each unit. Whatever ends it early leaves what is finished; the same call goes on.
+    """
+    crew = Workers(workers) if isinstance(workers, int) else workers
+    wanted = {store.key(spec): spec for spec in specs}
+    echo: Callable[[str], None] = (lambda line: None) if quiet else _say
+    missing = {key: spec for key, spec in wanted.items() if not store.holds(key)}
+    alone = not crew.elsewhere and (crew.count == 1 or len(missing) < 2)
+    for key, spec in wanted.items():
+        if alone or key not in missing:
+            _with_bar(spec, store, echo, quiet)
+            finished(key)
+    if missing and not alone:
+        _by_workers(missing, store, crew, quiet, echo, finished)
+    return [store.load(key) for key in wanted]
+
+
+def _by_workers(
+    missing: dict[str, RunSpec],
+    store: Store,
+    workers: Workers,
+    quiet: bool,
+    echo: Callable[[str], None],
+    finished: Finished,
+) -> None:
+    from rlheals.dask_workers import PROGRESS, pools, unit
+
+    ended: SimpleQueue[Any] = SimpleQueue()
+    waiting, running = dict(missing), dict[str, Any]()
+    with ExitStack() as stack:
+        stack.callback(janitor.sweep, store.root)  # of workers that were ended in the middle of a unit
+        stages = tuple(dict.fromkeys(spec.stage for spec in missing.values()))
+        of = stack.enter_context(pools(workers, stages, store.root, echo))
+        bars = stack.enter_context(Bars(missing, quiet, echo))
+        for pool in set(of.values()):
+            pool.client.subscribe_topic(PROGRESS, bars.told)
+        try:
+            while waiting or running:
+                # no more than can be computed at once, so that the first ones always come first
+                free = Counter({pool: pool.slots() for pool in set(of.values())})
+                free.subtract(of[missing[key].stage] for key in running)
+                for key in _ready(waiting, running):
+                    spec = missing[key]
+                    if free[of[spec.stage]] > 0:
+                        free[of[spec.stage]] -= 1
+                        del waiting[key]
+                        future = of[spec.stage].client.submit(
+                            unit, spec.model_dump(mode="json"), key, str(store.root), key=key
+                        )
+                        future.add_done_callback(ended.put)
+                        running[key] = future
+                future = ended.get()
+                future.result()
+                del running[future.key]
+                bars.done(future.key)
+                finished(future.key)
+        except BaseException:
+            for future in running.values():
+                future.cancel()
+            raise
+
+
+def _ready(waiting: Mapping[str, RunSpec], running: Mapping[str, object]) -> list[str]:
+    """The units whose inputs are neither waiting nor running, in order."""
+    unfinished = waiting.keys() | running.keys()
+    return [key for key, spec in waiting.items() if not unfinished & set(spec.inputs.values())]
+
+
+class Bars:
+    """A bar for every stage, with the time left; a unit that is being computed counts by the share that is done."""
+
+    def __init__(self, units: Mapping[str, RunSpec], quiet: bool, echo: Callable[[str], None]) -> None:
+        self.echo = echo
+        self.stages = {key: spec.stage for key, spec in units.items()}
+        self.shares: dict[str, float] = {}
+        self.bars = {
+            stage: tqdm(
+                desc=stage, total=count, position=index, unit="run", disable=_no_bar(quiet), dynamic_ncols=True,
+                bar_format="{l_bar}{bar}| {n:.1f}/{total} [{elapsed}, {remaining} left]",
+            )
+            for index, (stage, count) in enumerate(Counter(self.stages.values()).items())
+        }  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        for bar in self.bars.values():
+            bar.close()
+
+    def told(self, event: tuple[float, Mapping[str, Any]]) -> None:
+        """What a worker says of a run: a line, or the share that is done. Others may use the same workers."""
+        said = event[1]
+        if said["run"] not in self.stages:
+            return
+        if "line" in said:
+            self.echo(said["line"])
+        elif self.shares.get(said["run"], 0.0) < 1.0:
+            self._set(said["run"], min(said["share"], 0.999))
+
+    def done(self, run_id: str) -> None:
+        """A unit has ended."""
+        self._set(run_id, 1.0)
+
+    def _set(self, run_id: str, share: float) -> None:
+        stage = self.stages[run_id]
+        bar = self.bars[stage]
+        if not any(self.stages[key] == stage for key in self.shares):
+            bar.reset()  # its time began now
+        self.shares[run_id] = share
+        bar.n = sum(value for key, value in self.shares.items() if self.stages[key] == stage)
+        bar.refresh()
+
+
+def _say(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)
+
+
+def _with_bar(spec: RunSpec, store: Store, echo: Callable[[str], None], quiet: bool) -> Run:
+    with tqdm(desc=spec.stage, disable=_no_bar(quiet), leave=False, dynamic_ncols=True) as bar:
+
+        def tick(done: int, total: int, unit: str) -> None:
+            bar.total, bar.unit = total, unit
+            bar.update(done - bar.n)
+
+        return run_unit(spec, store, echo, tick)
+
+
+def _no_bar(quiet: bool) -> bool | None:
+    """tqdm's `disable`: None means: only on a terminal; inside a notebook bars are shown as well."""
+    return True if quiet or os.environ.get("CI") else None

@@ -1,0 +1,179 @@
+"""Units of a study on Dask workers: of this machine, of a running scheduler, or in Slurm jobs.
+
+Every worker computes one unit at a time and tells of it under the topic `PROGRESS`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster, Nanny, Worker, WorkerPlugin, get_worker
+from distributed.deploy.cluster import Cluster
+
+from rlheals.errors import BadInput
+from rlheals.runs import RunSpec
+from rlheals.slurm_file import Job
+from rlheals.store import Store
+from rlheals.units import run_unit
+from rlheals.workers import Workers
+
+PROGRESS = "rlheals-progress"
+SECONDS_TO_CONNECT = 30
+SECONDS_BETWEEN_TICKS = 1.0
+SECONDS_TO_STOP = 0.5
+DASK = {
+    # workers that may end in the middle of a unit (each goes on from its scratch) before the unit is given up
+    "distributed.scheduler.allowed-failures": 20,
+    # a job is worth starting for one unit
+    "distributed.scheduler.unknown-task-duration": "1h",
+}
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Workers of one kind. size: how many there can be, None for as many as there are."""
+
+    client: Client
+    size: int | None
+
+    def slots(self) -> int:
+        """Units that can be computed at once; one at least, so that a study waits for workers that are to come."""
+        return self.size or max(1, sum(self.client.nthreads().values()))
+
+
+@contextmanager
+def pools(
+    workers: Workers, stages: Iterable[str], root: Path, say: Callable[[str], object]
+) -> Iterator[Mapping[str, Pool]]:
+    """For every stage the workers that compute it; those that are started here end with the block."""
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set(DASK))
+        made: dict[Job | None, Pool] = {}
+        found = {}
+        for stage in stages:
+            job = None if workers.slurm is None else workers.slurm.job(stage)
+            if job not in made:
+                made[job] = _pool(workers, job, root, stack)
+                made[job].client.register_plugin(Quiet())
+                if importlib.util.find_spec("bokeh") and workers.scheduler is None:
+                    say(f"dashboard: {made[job].client.dashboard_link}")
+            found[stage] = made[job]
+        yield found
+
+
+def _pool(workers: Workers, job: Job | None, root: Path, stack: ExitStack) -> Pool:
+    if workers.scheduler is not None:
+        return Pool(stack.enter_context(_connected(workers.scheduler)), None)
+    cluster: Cluster
+    if job is not None and workers.slurm is not None:
+        size, cluster = workers.slurm.jobs, stack.enter_context(_slurm(job, root))
+        cluster.adapt(minimum_jobs=0, maximum_jobs=size)
+    else:
+        size, cluster = workers.count, stack.enter_context(_local(workers.count))
+    return Pool(stack.enter_context(Client(cluster, set_as_default=False)), size)
+
+
+def _local(count: int) -> LocalCluster:
+    return LocalCluster(
+        n_workers=count,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        security=True,  # on a machine that others use nobody else can hand work to these workers
+        silence_logs=logging.CRITICAL,
+        memory_limit=0,
+        worker_class=Prompt,
+    )
+
+
+def _slurm(job: Job, root: Path) -> Cluster:
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ModuleNotFoundError:
+        raise BadInput('--slurm: dask-jobqueue is missing; pip install "rlheals[cluster]"') from None
+    folder = root / "slurm"
+    folder.mkdir(parents=True, exist_ok=True)
+    gpus = [f"--gres=gpu:{job.gpus}"] if job.gpus else []
+    return SLURMCluster(
+        queue=job.partition,
+        account=job.account,
+        walltime=job.walltime,
+        cores=1,
+        processes=1,
+        job_cpu=job.cores,
+        memory=job.memory,
+        job_extra_directives=[*gpus, *job.directives],
+        job_script_prologue=list(job.prologue),
+        # a worker retires before its job is ended, and not all of them at once
+        worker_extra_args=["--lifetime", f"{max(1, job.minutes - 5)}m", "--lifetime-stagger", "2m"],
+        log_directory=str(folder),
+        local_directory="/tmp",
+        security=True,
+        scheduler_options={"dashboard_address": "127.0.0.1:0"},
+        protocol="tls://",
+        shared_temp_directory=str(folder),
+        silence_logs="critical",
+    )
+
+
+def _connected(address: str) -> Client:
+    try:
+        return Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(
+            f"scheduler {address!r:.80}: no Dask scheduler answers there ({reason:.100})"
+        ) from None
+
+
+class Prompt(Nanny):
+    """Ends its worker at once: what is finished is in the store, what is not goes on from its scratch next time."""
+
+    async def kill(self, timeout: float = SECONDS_TO_STOP, reason: str = "end of the study") -> None:
+        """Dask would wait for seconds."""
+        await super().kill(timeout=min(timeout, SECONDS_TO_STOP), reason=reason)
+
+
+class Quiet(WorkerPlugin):
+    """Ctrl-C at a terminal reaches every process there: it is for the client, which ends the workers."""
+
+    name = "rlheals-quiet"
+
+    def setup(self, worker: Worker) -> None:
+        """Called in the main thread of a worker's process."""
+        with suppress(ValueError):  # a worker inside of another program's thread
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def unit(spec: dict[str, Any], run_id: str, root: str) -> None:
+    """One unit on a worker: load or compute a run.
+
+    A worker whose code or libraries are others than the client's refuses: its result would be another run.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    store, asked, worker = Store(root), RunSpec.model_validate(spec), get_worker()
+    if store.key(asked) != run_id:
+        raise BadInput(
+            f"worker on {socket.gethostname()}: its rlheals, torch, transformers, trl or numpy is another than here"
+        )
+    last = 0.0
+
+    def tick(done: int, total: int, unit: str) -> None:
+        nonlocal last
+        if time.monotonic() - last > SECONDS_BETWEEN_TICKS:
+            last = time.monotonic()
+            worker.log_event(PROGRESS, {"run": run_id, "share": done / max(1, total)})
+
+    run_unit(asked, store, lambda line: worker.log_event(PROGRESS, {"run": run_id, "line": line}), tick)

@@ -1,0 +1,55 @@
+"""One unit of work: the run of a spec, loaded or computed; the same in a notebook, on a worker, in a cluster's job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from rlheals.errors import BadInput
+from rlheals.profiles import validated
+from rlheals.stage import Tick, Work, no_tick
+from rlheals.store import Run, RunSpec, Store, Workspace
+
+STAGES = (
+    "adopt",
+    "pretrain",
+    "sft",
+    "evaluate",
+    "rl",
+    "evaluate_vllm",
+    "rl_vllm",
+    "spectra",
+    "trajectory",
+    "edited",
+    "protected",
+)
+
+
+def run_unit(spec: RunSpec, store: Store, echo: Callable[[str], None], tick: Tick = no_tick) -> Run:
+    """One unit of work: load the run of a spec or compute it; its inputs have to be in the store."""
+    if spec.stage not in STAGES:
+        raise BadInput(f"stage {spec.stage!r} is not known; accepted: {', '.join(STAGES)}")
+    stage = import_module(f"rlheals.{spec.stage}")
+
+    def compute(space: Workspace) -> None:
+        inputs = {name: run.path for name, run in space.inputs.items()}
+        stage.run(Work(space.out, space.scratch, space.settings, space.seed, inputs, tick))
+
+    return store.ensure(spec, compute, echo)
+
+
+def settings_file(path: Path) -> RunSpec:
+    """A unit of work read from a JSON file: {"stage": ..., "settings": {...}, "inputs": {...}, "seed": 0}."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"settings file {str(path)!r}: {getattr(error, 'strerror', None) or 'is not UTF-8'}"
+        ) from None
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"settings file {str(path)!r} is not JSON: {str(error).splitlines()[0]}") from None
+    return validated(RunSpec, data, f"settings file {path.name}")

@@ -1,0 +1,85 @@
+"""The claims page: every claim once, linked to a section that exists, with the study and the fresh run beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from small_study import EDIT
+
+from rlheals import claims, claims_page, recovery_claims
+from rlheals.later import LATER
+from rlheals.markup import Table
+from rlheals.recovery_chapter import RecoveryChapter
+from rlheals.sft_chapter import SFTChapter
+from rlheals.store import Store
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def headings(page: str) -> set[str]:
+    notebook = json.loads((ROOT / "notebooks" / f"{page}.ipynb").read_text(encoding="utf-8"))
+    text = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    return set(re.findall(r"^#+ (.*)$", text, re.MULTILINE))
+
+
+def test_every_claim_of_every_chapter_is_there_once_and_points_to_a_section_that_exists() -> None:
+    parts = claims_page.sections(ROOT / "results")
+    shown = [claim.id for part in parts for claim in part.claims]
+    known = [claim.id for claim in claims.read_claims().claims]
+    known += [claim.id for one in LATER.values() for claim in one.claims.read().claims]
+    assert shown == known
+    assert set(claims_page.SECTIONS) == set(known)
+    for part in parts:
+        for claim in part.claims:
+            assert claims_page.SECTIONS[claim.id] in headings(part.page), claim.id
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Store, Path]:
+    """The table of a reader who has no recorded study."""
+    root = tmp_path_factory.mktemp("claims")
+    store = Store(root / "store")
+    return claims_page.write(EDIT, root / "none", root / "book", store), store, root
+
+
+def test_without_a_recorded_study_there_is_the_fresh_run_and_no_verdict(
+    fresh: tuple[pd.DataFrame, Store, Path],
+) -> None:
+    table, store, root = fresh
+    assert set(table["verdict"]) == {"no verdict yet"}
+    assert table["estimate"].isna().all()
+    rows = table.set_index("id")
+    chapter = SFTChapter.open(EDIT, store=store, results=root / "none", quiet=True)
+    measured = {"sft-rise", "sft-fall", "sft-id-rises-held-out", "sft-loss-falls", "sft-loss-blind-ood"}
+    for claim in claims.read_claims().claims:
+        if claim.id in measured:
+            assert rows.loc[claim.id, "fresh"] == claims.estimate(claim, chapter.fresh)[1]
+    assert pd.isna(rows.loc["sft-id-rises", "fresh"])  # this profile plays no hands of the SFT split
+    second = RecoveryChapter.open(EDIT, store=store, results=root / "none", quiet=True)
+    for claim in LATER["recovery"].claims.read().claims:
+        value = recovery_claims.estimates(claim, second.fresh).get(1, float("nan"))
+        assert rows.loc[claim.id, "fresh"] == pytest.approx(value, nan_ok=True)
+    assert set(rows.index[rows["fresh"].notna()]) >= measured | {"values-small", "swap-degrades"}
+    assert pd.read_csv(root / "book" / "all_claims.csv")["id"].tolist() == table["id"].tolist()
+
+
+def test_what_is_decided_is_shown_with_interval_and_verdict_and_what_is_not_says_so() -> None:
+    row = {
+        "chapter": "One", "page": "01_sft_forgets", "id": "a", "sentence": "It is so.", "source": "Fig. 1",
+        "unit": "accuracy", "margin": 0.05, "seeds": "1-5", "estimate": 0.125, "low": 0.1, "high": 0.15,
+        "verdict": "holds", "fresh": 0.2, "section": "The window", "code": "claims.py: rise",
+    }  # fmt: skip
+    nothing = {"id": "b", "estimate": float("nan"), "fresh": float("nan"), "verdict": "no verdict yet"}
+    heading, table = claims_page.blocks(pd.DataFrame([row, row | nothing]))
+    assert heading == "**One**"
+    assert isinstance(table, Table)
+    assert table.rows == (
+        ("It is so. (Fig. 1)", "accuracy: 0.125 [0.100, 0.150]", "0.200", "0.05; 1-5", "**holds**",
+         "[The window](/book/_generated/01_sft_forgets.ipynb#the-window), `claims.py: rise`"),
+        ("It is so. (Fig. 1)", "accuracy: not complete", "not measured", "0.05; 1-5", "no verdict yet",
+         "[The window](/book/_generated/01_sft_forgets.ipynb#the-window), `claims.py: rise`"),
+    )  # fmt: skip

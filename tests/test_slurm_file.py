@@ -1,0 +1,85 @@
+"""The file of `--slurm` is checked before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from lab_helpers import one_line
+
+from rlheals.errors import BadInput
+from rlheals.slurm_file import SlurmFile, read_slurm_file
+from rlheals.study_commands import crew
+
+WHOLE = """
+partition: long
+account: physics
+walltime: "1-12:30:00"
+cores: 4
+memory: 32 GiB
+directives: ["--constraint=a100", "--mail-type=END"]
+prologue: ["module load python/3.11"]
+jobs: 12
+stages:
+  rl: {gpus: 2, partition: gpu}
+"""
+
+
+def written(folder: Path, text: str | bytes) -> Path:
+    path = folder / "slurm.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_stage_gets_what_it_needs_and_the_rest_from_above(tmp_path: Path) -> None:
+    found = read_slurm_file(written(tmp_path, WHOLE))
+    assert found.jobs == 12
+    sft, rl = found.job("sft"), found.job("rl")
+    assert (sft.gpus, sft.partition, rl.gpus, rl.partition) == (0, "long", 2, "gpu")
+    assert rl.model_copy(update={"gpus": 0, "partition": "long"}) == sft == found.job("evaluate")
+    assert sft.minutes == 36 * 60 + 30
+
+
+def test_an_empty_file_is_a_file(tmp_path: Path) -> None:
+    assert read_slurm_file(written(tmp_path, "")) == SlurmFile()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("partitoin: gpu", "partitoin is not a setting; accepted: partition"),
+        ("partition: 'gpu; rm -rf /'", "partition"),
+        ('directives: ["--x\\n#SBATCH --uid=0"]', "directives.0"),
+        ('prologue: ["a\\rb"]', "prologue.0"),
+        ("prologue: module load x", "prologue"),
+        ("walltime: 4h", "walltime"),
+        ("walltime: 14400", "walltime"),
+        ("memory: lots", "memory"),
+        ("gpus: -1", "gpus"),
+        ("gpus: 1.5", "gpus"),
+        ("jobs: 0", "jobs"),
+        ("stages: {sftt: {gpus: 1}}", "'sftt' is not known; accepted: adopt"),
+        ("stages: {sft: {gpu: 1}}", "gpu is not a setting"),
+        ("stages: {sft: {jobs: 1}}", "jobs is not a setting"),
+        ("stages: {sft: 1}", "stages.sft"),
+        ("stages: [sft]", "stages"),
+        ("- 1", "settings"),
+        ("a: [", "is not YAML"),
+        ("a: !!python/object/apply:os.system ['true']", "is not YAML"),
+        (b"\xff\xfe\x00", "is not YAML"),
+        ("# " + "x" * 200_000, "more than 100,000 bytes"),
+        ("[" * 50_000, "is not YAML"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(text: str | bytes, named: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        read_slurm_file(written(tmp_path, text))
+    assert named in one_line(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_missing_file_and_two_ways_at_once_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="No such file"):
+        crew(1, None, tmp_path / "none.yaml")
+    with pytest.raises(BadInput, match="only one of the two"):
+        crew(1, "tcp://a:1", written(tmp_path, ""))

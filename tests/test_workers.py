@@ -1,0 +1,174 @@
+"""Units on Dask workers: the same bytes as from one process, in a fixed order, whoever dies in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from distributed import Client, LocalCluster
+from lab_helpers import one_line
+from small_study import RUNS, SMALL, SPIN, results_of
+
+from rlheals import computing, dask_workers, rotation
+from rlheals.computing import Bars, compute
+from rlheals.dask_workers import unit
+from rlheals.errors import BadInput
+from rlheals.runs import RunSpec
+from rlheals.store import Store
+from rlheals.study import plan
+from rlheals.workers import Workers
+
+TIMED = ["seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb"]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """Somebody's running Dask cluster: one worker, which its nanny starts again when it dies."""
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit=0, silence_logs=50
+    ) as started:
+        yield started
+
+
+@pytest.fixture
+def address(cluster: LocalCluster) -> Workers:
+    return Workers(scheduler=cluster.scheduler_address)
+
+
+def test_every_stage_gives_the_same_bytes_on_two_workers_as_in_this_process(tmp_path: Path) -> None:
+    here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
+    every = {here.key(spec): spec for spec in rotation.STUDY.at({1: 3}).plan(SPIN, 1, here).specs()}
+    wanted = list(
+        {spec.stage: key for key, spec in reversed(every.items())}.values()
+    )  # the first of each stage
+    for key in wanted:
+        wanted += [needed for needed in every[key].inputs.values() if needed not in wanted]
+    specs = [spec for key, spec in every.items() if key in wanted]
+    assert {spec.stage for spec in specs} >= {"pretrain", "sft", "evaluate", "rl", "spectra", "trajectory"}
+    assert len(specs) < len(every)
+    compute(specs, here, quiet=True)
+    compute(specs, there, workers=2, quiet=True)
+    one, two = results_of(here.root), results_of(there.root)
+    assert one.keys() == two.keys()
+    logs = {name for name in one if name.endswith("/log.parquet")}
+    assert {name for name in one if one[name] != two[name]} <= logs
+    for name in logs:  # they say how long an update took
+        frames = [pd.read_parquet(BytesIO(found[name])).drop(columns=TIMED) for found in (one, two)]
+        pd.testing.assert_frame_equal(*frames, check_exact=True)
+    assert there.check().ok
+
+
+def test_a_scheduler_computes_one_seed_after_the_other_so_that_what_is_cut_short_is_whole(
+    address: Workers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path)
+    specs = [spec for seed in (1, 2) for spec in plan(SMALL, seed, store).specs()]
+    keys, finished = [store.key(spec) for spec in specs], []
+    compute(specs, store, address, finished=finished.append)
+    assert finished == keys
+    said = capsys.readouterr().err.splitlines()
+    assert sum(": computing" in line for line in said) == 2 * RUNS
+    compute(specs, store, address, finished=finished.append)
+    assert finished == keys * 2
+    assert capsys.readouterr().err.count(": loaded") == 2 * RUNS
+
+
+def test_workers_that_are_killed_again_and_again_change_no_byte(
+    cluster: LocalCluster, address: Workers, tmp_path: Path
+) -> None:
+    calm, store = Store(tmp_path / "calm"), Store(tmp_path / "killed")
+    specs = [spec for seed in (1, 2) for spec in plan(SMALL, seed, store).specs()]
+    compute(specs, calm, quiet=True)
+    killed: list[int] = []
+
+    def kill() -> None:
+        with Client(cluster.scheduler_address, set_as_default=False) as client:
+            for _ in range(4):
+                before = len(store.ids())
+                while len(store.ids()) == before and not over.is_set():
+                    time.sleep(0.01)
+                for pid in client.run(os.getpid, on_error="ignore").values():
+                    if isinstance(pid, int) and not over.is_set():
+                        os.kill(pid, signal.SIGKILL)
+                        killed.append(pid)
+
+    over = threading.Event()
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        compute(specs, store, address, quiet=True)
+    finally:
+        over.set()
+        killer.join()
+    assert len(set(killed)) >= 2
+    assert results_of(store.root) == results_of(calm.root)
+    assert store.check().damaged == ()
+    assert not [line for line in store.check().leftovers if "process is dead" in line]
+
+
+def test_what_is_wrong_with_a_unit_is_said_in_one_line(address: Workers, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    chosen = plan(SMALL, 1, store)
+    with pytest.raises(BadInput) as caught:
+        compute([chosen.sft], store, address, quiet=True)
+    assert store.key(chosen.base)[:12] in one_line(caught.value)
+    with pytest.raises(BadInput, match="not 000000000000"):
+        compute([RunSpec(stage="adopt", settings={"sha256": "0" * 64})], store, address, quiet=True)
+    assert store.ids() == []
+
+
+def test_a_worker_with_other_code_refuses(cluster: LocalCluster, tmp_path: Path) -> None:
+    spec = plan(SMALL, 1, Store(tmp_path)).base
+    with Client(cluster.scheduler_address, set_as_default=False) as client:
+        future = client.submit(unit, spec.model_dump(mode="json"), "0" * 64, str(tmp_path))
+        with pytest.raises(BadInput, match=f"worker on {socket.gethostname()}: its rlheals, torch"):
+            future.result()
+    assert Store(tmp_path).ids() == []
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere", "tcp://", "", "smb://x:1", "tcp://[::"])
+def test_an_address_where_nobody_answers_is_refused(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask_workers, "SECONDS_TO_CONNECT", 0.5)
+    with pytest.raises(BadInput) as caught:
+        compute(
+            plan(SMALL, 1, Store(tmp_path)).specs(), Store(tmp_path), Workers(scheduler=address), quiet=True
+        )
+    assert repr(address) in one_line(caught.value)
+
+
+def test_nothing_is_started_for_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    specs = plan(SMALL, 1, store).specs()
+    compute(specs, store, quiet=True)
+    monkeypatch.setattr(computing, "_by_workers", None)
+    assert [run.id for run in compute(specs, store, workers=4, quiet=True)] == [
+        store.key(spec) for spec in specs
+    ]
+
+
+def test_a_bar_counts_whole_units_and_the_parts_of_those_that_run() -> None:
+    units = {
+        letter * 64: RunSpec(stage=stage) for letter, stage in zip("abc", ("sft", "rl", "rl"), strict=True)
+    }
+    lines: list[str] = []
+    with Bars(units, quiet=True, echo=lines.append) as bars:
+        bars.told((0.0, {"run": "b" * 64, "share": 0.25}))
+        bars.told((0.0, {"run": "c" * 64, "share": 0.5}))
+        assert bars.bars["rl"].n == 0.75
+        bars.done("b" * 64)
+        bars.told((0.0, {"run": "b" * 64, "share": 0.5}))  # late news of what has ended
+        assert (bars.bars["rl"].n, bars.bars["sft"].n) == (1.5, 0)
+        bars.told((0.0, {"run": "c" * 64, "line": "rl cccc: computing"}))
+        bars.told((0.0, {"run": "d" * 64, "line": "another study on the same workers"}))
+        bars.told((0.0, {"run": "d" * 64, "share": 0.5}))
+    assert lines == ["rl cccc: computing"]
