@@ -1,0 +1,129 @@
+"""Does a fresh run belong to the recorded study? Honest ones pass as often as promised; planted bugs do not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from lab_helpers import one_line
+
+from rlheals import compare, record
+from rlheals.cli import main
+from rlheals.compare import ABOUT, Compared, judged, numbers, prediction_interval
+from rlheals.errors import BadInput
+from rlheals.recovery_chapter import RecoveryChapter
+from rlheals.sft_chapter import SFTChapter
+from rlheals.store import Store
+
+ROOT = Path(__file__).resolve().parents[1]
+PLANTED = Path(__file__).parent / "planted.json"
+STEPS, STARTS = (0, 10, 20, 40, 80, 160, 320, 640, 1280), (10, 160, 1280)
+
+
+@pytest.fixture(scope="module")
+def recorded() -> SimpleNamespace:
+    sft, _ = record.find("lab", SFTChapter.PART, ROOT / "results")
+    rl, _ = record.find("lab", RecoveryChapter.PART, ROOT / "results")
+    return SimpleNamespace(sft=sft, rl=rl, seeds=sorted(set(sft.seeds) & set(rl.seeds)))
+
+
+@pytest.fixture(scope="module")
+def known(recorded: SimpleNamespace) -> dict[int, dict[str, float]]:
+    return {
+        seed: numbers(recorded.sft.of_seed(seed), recorded.rl.of_seed(seed), STEPS, STARTS)
+        for seed in recorded.seeds
+    }
+
+
+@pytest.mark.parametrize(("count", "fresh", "shared"), [(3, 1, 0.0), (5, 1, 0.0), (5, 1, 0.9), (9, 2, 0.5)])
+def test_an_honest_run_passes_in_at_least_95_of_100_repetitions(
+    count: int, fresh: int, shared: float
+) -> None:
+    """Numbers that differ between seeds, some of it in common to all numbers of a seed."""
+    draw, repetitions, passed = np.random.default_rng(7), 2000, 0
+    names = list(ABOUT)
+    for _ in range(repetitions):
+        common = draw.normal(size=(count + fresh, 1)) * shared**0.5
+        values = 0.3 + 0.02 * (common + draw.normal(size=(count + fresh, len(names))) * (1 - shared) ** 0.5)
+        study = {seed: dict(zip(names, row, strict=True)) for seed, row in enumerate(values[:count])}
+        mean = dict(zip(names, values[count:].mean(axis=0), strict=True))
+        passed += all(one.agrees for one in judged(study, mean, fresh))
+    assert passed / repetitions > 0.95 - 3 * (0.95 * 0.05 / repetitions) ** 0.5
+
+
+def test_every_recorded_seed_agrees_with_the_others(known: dict[int, dict[str, float]]) -> None:
+    assert len(known) >= 5
+    for seed in known:
+        others = {other: values for other, values in known.items() if other != seed}
+        assert all(one.agrees for one in judged(others, known[seed])), seed
+
+
+FIVE_SEEDS = pytest.mark.xfail(
+    strict=True, reason="with five recorded seeds the interval is wider than what feedback changes; log of 2026-11-21"
+)
+
+
+@pytest.mark.parametrize(
+    "bug", ["rule swapped", "reward negated", pytest.param("feedback dropped", marks=FIVE_SEEDS)]
+)
+def test_a_planted_bug_is_noticed(bug: str, known: dict[int, dict[str, float]]) -> None:
+    """The numbers come from real runs with the bug in the code; `benchmarks/plant_bugs.py` makes them."""
+    found = judged(known, json.loads(PLANTED.read_text())["numbers"][bug])
+    assert not all(one.agrees for one in found), found
+
+
+def test_the_same_runs_without_a_bug_agree(known: dict[int, dict[str, float]]) -> None:
+    found = judged(known, json.loads(PLANTED.read_text())["numbers"]["honest"])
+    assert all(one.agrees for one in found), found
+
+
+def test_more_decodes_runs_checkpoints_and_starts_change_no_number(recorded: SimpleNamespace) -> None:
+    seed = recorded.seeds[0]
+    sft, rl = recorded.sft.of_seed(seed), recorded.rl.of_seed(seed)
+    assert sft.episodes["decode"].nunique() > 1
+    assert rl.episodes["run"].max() > 0
+    fewer = replace(
+        sft, episodes=sft.episodes[(sft.episodes["decode"] == 0) & sft.episodes["step"].isin(STEPS)]
+    )
+    own = rl.episodes["run"].isin([-1, 0]) & (rl.episodes["decode"] == 0) & rl.episodes["start"].isin(STARTS)
+    log = rl.log[(rl.log["run"] == 0) & rl.log["start"].isin(STARTS)]
+    few = replace(rl, episodes=rl.episodes[own], log=log.sample(frac=1, random_state=1))
+    assert numbers(sft, rl, STEPS, STARTS) == numbers(fewer, few, STEPS, STARTS)
+
+
+def test_more_fresh_seeds_and_more_recorded_ones_narrow_the_interval() -> None:
+    def width(count: int, seeds: int, of: int = 1) -> float:
+        low, high = prediction_interval(np.tile([0.1, 0.3], count // 2), of, seeds)
+        return high - low
+
+    assert width(8, 1) > width(8, 4)
+    assert width(4, 1) > width(8, 1) > width(64, 1)
+    assert width(8, 1, of=5) > width(8, 1, of=1)
+
+
+def test_too_little_recorded_is_said_before_anything_is_computed(tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        compare.compare("smoke", results=tmp_path, store=Store(tmp_path / "store"))
+    assert "0 base seeds of smoke are recorded there" in one_line(caught.value)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(("value", "code"), [(0.5, 0), (0.9, 1)])
+def test_the_command_says_which_number_lies_where_and_fails_if_one_lies_elsewhere(
+    value: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [
+        Compared("id-end", "ID hands solved", 0.5, 0.4, 0.6, (0.5, 0.5, 0.5)),
+        Compared("ood-peak", "OOD hands solved", value, 0.4, 0.6, (0.5, 0.5, 0.5)),
+    ]
+    monkeypatch.setattr(compare, "compare", lambda *arguments: found)
+    assert main(["report", "--compare", "results"]) == code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "inside  id-end          0.500 in [0.400, 0.600]  ID hands solved"
+    assert lines[1].startswith("inside" if code == 0 else "OUTSIDE")
+    assert main(["report", "--compare", "results", "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["agrees"] is (code == 0)
