@@ -63,7 +63,8 @@ def test_every_recorded_seed_agrees_with_the_others(known: dict[int, dict[str, f
 
 
 FIVE_SEEDS = pytest.mark.xfail(
-    strict=True, reason="with five recorded seeds the interval is wider than what feedback changes; log of 2026-11-21"
+    strict=True,
+    reason="with five recorded seeds the interval is wider than what feedback changes; log of 2026-11-21",
 )
 
 

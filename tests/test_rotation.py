@@ -13,7 +13,6 @@ from lab_helpers import files_of, one_line
 from small_study import CLIMB, SPIN
 
 from rlheals import record, recovery, rotation_chapter, rotation_checks, rotation_figures, tables
-from rlheals import study as studies
 from rlheals.branches import BRANCHES
 from rlheals.computing import compute
 from rlheals.drawing import Drawn
@@ -22,6 +21,8 @@ from rlheals.peaks import peak_of, recorded_peaks
 from rlheals.profiles import load_profile
 from rlheals.rotation import RL, SFT, STUDY, Point, RotationTables, pairs, plan
 from rlheals.store import Store
+from rlheals.study import plan as sft_plan
+from rlheals.units import run_unit
 
 PEAKS = {2: 3, 3: 3}
 LAB = load_profile("lab")
@@ -53,7 +54,7 @@ def test_runs_are_those_of_the_other_chapters_wherever_they_can_be(tmp_path: Pat
     asked = {at for at, _ in made.censuses if at.branch in (SFT, RL) and at.step > 0}
     shared = {at for (at, _), spec in made.censuses.items() if store.key(spec) in known}
     assert asked == shared
-    assert made.trained[SFT, -1] == studies.plan(LAB, 1, store).sft
+    assert made.trained[SFT, -1] == sft_plan(LAB, 1, store).sft
 
 
 def test_a_branch_differs_from_sft_in_its_one_setting(tmp_path: Path) -> None:
@@ -244,5 +245,5 @@ def test_a_study_stopped_and_started_again_computes_only_what_is_left(tmp_path: 
     compute(specs[:3], store, quiet=True)
     said: list[str] = []
     for spec in specs[:4]:
-        studies.run_unit(spec, store, said.append)
+        run_unit(spec, store, said.append)
     assert [line.split(": ")[1].split(" ")[0] for line in said] == ["loaded"] * 3 + ["computing"]
