@@ -76,10 +76,12 @@ def _pool(workers: Workers, job: Job | None, root: Path, stack: ExitStack) -> Po
         return Pool(stack.enter_context(_connected(workers.scheduler)), None)
     cluster: Cluster
     if job is not None and workers.slurm is not None:
-        size, cluster = workers.slurm.jobs, stack.enter_context(_slurm(job, root))
-        cluster.adapt(minimum_jobs=0, maximum_jobs=size)
+        size, cluster = workers.slurm.jobs, _slurm(job, root)
     else:
-        size, cluster = workers.count, stack.enter_context(_local(workers.count))
+        size, cluster = workers.count, _local(workers.count)
+    stack.callback(cluster.close)
+    if workers.slurm is not None:
+        cluster.adapt(minimum_jobs=0, maximum_jobs=size)
     return Pool(stack.enter_context(Client(cluster, set_as_default=False)), size)
 
 
@@ -97,10 +99,13 @@ def _local(count: int) -> LocalCluster:
 
 
 def _slurm(job: Job, root: Path) -> Cluster:
+    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         from dask_jobqueue import SLURMCluster
     except ModuleNotFoundError:
         raise BadInput('--slurm: dask-jobqueue is missing; pip install "rlheals[cluster]"') from None
+    # dask-jobqueue replaces it when it is imported: Ctrl-C would end the study as if it had been finished
+    signal.signal(signal.SIGINT, on_interrupt)
     folder = root / "slurm"
     folder.mkdir(parents=True, exist_ok=True)
     gpus = [f"--gres=gpu:{job.gpus}"] if job.gpus else []

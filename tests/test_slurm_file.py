@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 from lab_helpers import one_line
 
+from rlheals import dask_workers
 from rlheals.errors import BadInput
 from rlheals.slurm_file import SlurmFile, read_slurm_file
 from rlheals.study_commands import crew
@@ -83,3 +85,24 @@ def test_a_missing_file_and_two_ways_at_once_are_refused(tmp_path: Path) -> None
         crew(1, None, tmp_path / "none.yaml")
     with pytest.raises(BadInput, match="only one of the two"):
         crew(1, "tcp://a:1", written(tmp_path, ""))
+
+
+def test_a_job_asks_for_what_the_file_says_and_ctrl_c_stays_ctrl_c(tmp_path: Path) -> None:
+    """The job script, without any Slurm; importing dask-jobqueue would change what Ctrl-C does."""
+    before = signal.getsignal(signal.SIGINT)
+    cluster = dask_workers._slurm(read_slurm_file(written(tmp_path, WHOLE)).job("rl"), tmp_path)
+    try:
+        script = cluster.job_script().splitlines()
+    finally:
+        cluster.close()
+    assert signal.getsignal(signal.SIGINT) is before
+    asked = {line for line in script if line.startswith("#SBATCH")}
+    assert asked >= {
+        "#SBATCH -p gpu", "#SBATCH -A physics", "#SBATCH --cpus-per-task=4", "#SBATCH --mem=32G",
+        "#SBATCH -t 1-12:30:00", "#SBATCH --gres=gpu:2", "#SBATCH --constraint=a100",
+    }  # fmt: skip
+    assert "module load python/3.11" in script
+    (command,) = [line for line in script if "distributed.cli.dask_worker" in line]
+    assert "tls://" in command
+    assert "--nthreads 1" in command
+    assert f"--lifetime {36 * 60 + 25}m" in command
