@@ -25,6 +25,7 @@ from rlheals.swaps_chapter import SwapChapter
 
 FOLDER = "/book/_generated"
 NAME = "all_claims"
+HEAD = ("claim, its source", "verdict", "study", "fresh run", "margin, seeds", "shown in, computed by")
 
 _ACCURACY = "Accuracy: the rise and the fall"
 _FORMAT = "How much of the rise is format?"
@@ -191,20 +192,8 @@ def blocks(table: pd.DataFrame) -> list[Block]:
     """The table, one part per chapter; links lead to the section of the book that shows the claim's data."""
     made: list[Block] = []
     for chapter, rows in table.groupby("chapter", sort=False):
-        made.append(f"**{chapter}**")
-        made.append(
-            Table(
-                (
-                    "claim, its source",
-                    "study",
-                    "fresh run",
-                    "margin, seeds",
-                    "verdict",
-                    "shown in, computed by",
-                ),
-                tuple(_cells(row) for row in rows.to_dict("records")),
-            )
-        )
+        cells = tuple(_cells(row) for row in rows.to_dict("records"))
+        made += [f"**{chapter}**", Table(HEAD, cells)]
     return made
 
 
@@ -214,10 +203,10 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     fresh = f"{row['fresh']:.3f}" if row["fresh"] == row["fresh"] else "not measured"
     return (
         f"{row['sentence']} ({row['source']})",
+        f"**{row['verdict']}**" if decided else row["verdict"],
         f"{row['unit']}: {study}",
         fresh,
         f"{row['margin']:g}; {row['seeds']}",
-        f"**{row['verdict']}**" if decided else row["verdict"],
         f"[{row['section']}]({FOLDER}/{row['page']}.ipynb#{anchor(row['section'])}), `{row['code']}`",
     )
 

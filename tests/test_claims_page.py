@@ -77,9 +77,15 @@ def test_what_is_decided_is_shown_with_interval_and_verdict_and_what_is_not_says
     heading, table = claims_page.blocks(pd.DataFrame([row, row | nothing]))
     assert heading == "**One**"
     assert isinstance(table, Table)
+    where = "[The window](/book/_generated/01_sft_forgets.ipynb#the-window), `claims.py: rise`"
     assert table.rows == (
-        ("It is so. (Fig. 1)", "accuracy: 0.125 [0.100, 0.150]", "0.200", "0.05; 1-5", "**holds**",
-         "[The window](/book/_generated/01_sft_forgets.ipynb#the-window), `claims.py: rise`"),
-        ("It is so. (Fig. 1)", "accuracy: not complete", "not measured", "0.05; 1-5", "no verdict yet",
-         "[The window](/book/_generated/01_sft_forgets.ipynb#the-window), `claims.py: rise`"),
-    )  # fmt: skip
+        ("It is so. (Fig. 1)", "**holds**", "accuracy: 0.125 [0.100, 0.150]", "0.200", "0.05; 1-5", where),
+        (
+            "It is so. (Fig. 1)",
+            "no verdict yet",
+            "accuracy: not complete",
+            "not measured",
+            "0.05; 1-5",
+            where,
+        ),
+    )
