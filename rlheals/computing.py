@@ -37,15 +37,21 @@ def compute(
     crew = Workers(workers) if isinstance(workers, int) else workers
     wanted = {store.key(spec): spec for spec in specs}
     echo: Callable[[str], None] = (lambda line: None) if quiet else _say
-    missing = {key: spec for key, spec in wanted.items() if not store.holds(key)}
-    alone = not crew.elsewhere and (crew.count == 1 or len(missing) < 2)
+    runs, missing = dict[str, Run](), dict[str, RunSpec]()
     for key, spec in wanted.items():
-        if alone or key not in missing:
-            _with_bar(spec, store, echo, quiet)
+        if (run := store.loaded(spec, echo)) is None:
+            missing[key] = spec
+        else:
+            runs[key] = run
             finished(key)
-    if missing and not alone:
+    if crew.elsewhere or (crew.count > 1 and len(missing) > 1):
         _by_workers(missing, store, crew, quiet, echo, finished)
-    return [store.load(key) for key in wanted]
+        runs |= {key: store.load(key) for key in missing}
+    else:
+        for key, spec in missing.items():
+            runs[key] = _with_bar(spec, store, echo, quiet)
+            finished(key)
+    return [runs[key] for key in wanted]
 
 
 def _by_workers(
@@ -56,6 +62,8 @@ def _by_workers(
     echo: Callable[[str], None],
     finished: Finished,
 ) -> None:
+    if not missing:
+        return
     from rlheals.dask_workers import PROGRESS, pools, unit
 
     ended: SimpleQueue[Any] = SimpleQueue()

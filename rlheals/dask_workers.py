@@ -122,7 +122,6 @@ def _slurm(job: Job, root: Path) -> Cluster:
         # a worker retires before its job is ended, and not all of them at once
         worker_extra_args=["--lifetime", f"{max(1, job.minutes - 5)}m", "--lifetime-stagger", "2m"],
         log_directory=str(folder),
-        local_directory="/tmp",
         security=True,
         scheduler_options={"dashboard_address": "127.0.0.1:0"},
         protocol="tls://",

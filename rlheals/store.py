@@ -85,6 +85,16 @@ class Store:
         """The run if it is there and intact; a damaged one is moved to ``damaged/``, said, and not used."""
         return self._intact(self.key(spec), echo)
 
+    def loaded(self, spec: RunSpec, echo: Echo = _to_stderr) -> Run | None:
+        """As ``find``, and says so when the run is there."""
+        run = self.find(spec, echo)
+        if run is not None:
+            echo(
+                f"{spec.stage} {run.id[:12]}: loaded (took {run.manifest.seconds:.1f} s when it was computed)"
+            )
+            self._drop_scratch(run.id)  # left by a kill after the run was finished
+        return run
+
     def load(self, run_id: str, echo: Echo = _to_stderr) -> Run:
         """The run with this id; errors: ``BadInput`` if it is not there, or was damaged and moved aside."""
         if not _RUN_ID.fullmatch(run_id):
@@ -93,10 +103,6 @@ class Store:
         if run is None:
             raise BadInput(f"run {run_id[:12]} is not in {self.root}")
         return run
-
-    def holds(self, run_id: str) -> bool:
-        """Whether a run with this id is there, unchecked."""
-        return (self.root / "runs" / run_id).is_dir()
 
     def ids(self) -> list[str]:
         """Ids of the runs that are there, unchecked; sorted."""
@@ -112,13 +118,10 @@ class Store:
         edited so that the result would be filed under code that did not make it; else what ``compute``
         raises.
         """
+        if (run := self.loaded(spec, echo)) is not None:
+            return run
         run_id, versions, code = self._identity(spec)
         name = f"{spec.stage} {run_id[:12]}"
-        run = self._intact(run_id, echo)
-        if run is not None:
-            echo(f"{name}: loaded (took {run.manifest.seconds:.1f} s when it was computed)")
-            self._drop_scratch(run_id)  # left by a kill after the run was finished
-            return run
         if stale := code.edited_since_loaded():
             raise StoreError(
                 f"{name}: {', '.join(stale)} was edited after this process loaded it; restart it"
