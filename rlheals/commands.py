@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -14,13 +13,13 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from rlheals import claims_tables, evaluate, later, recovery, rl, sft, study
+from rlheals import evaluate, recovery, rl, sft, study
 from rlheals.adopt import WEIGHTS, weights_hash
 from rlheals.card import model_card
-from rlheals.claims import ChapterOutcome, Claim, Judged
+from rlheals.claimed import CLAIMED, outcome
+from rlheals.claims import Outcome
 from rlheals.computing import compute
 from rlheals.errors import BadInput
-from rlheals.later import LATER
 from rlheals.outputs import refuse_used, whole
 from rlheals.places import project_root
 from rlheals.profiles import Profile, validated
@@ -166,42 +165,15 @@ def find_notebook(name: str) -> Path:
 
 
 def claims(results: Path) -> dict[str, Any]:
-    """Every claim with its interval and verdict; both are null while the recorded study is not complete.
-
-    "later" holds those of later chapters by their part of `claims.yaml`, with what is missing in words.
-    """
+    """By part of `claims.yaml`: every claim with its interval and verdict; both null while something is missing."""
     place = project_root() / results
-    found = claims_tables.outcome(place)
-    return {
-        "study": found.claims.study.model_dump(mode="json"),
-        "recorded_seeds": list(found.seeds),
-        "missing_seeds": found.missing,
-        "claims": _claim_rows(found.claims.claims, found.judged),
-        "later": {
-            key: {"title": one.title, **_later(later.outcome(key, place))} for key, one in LATER.items()
-        },
-    }
+    return {key: {"title": one.title, **_claims(outcome(key, place))} for key, one in CLAIMED.items()}
 
 
-def _later(found: ChapterOutcome) -> dict[str, Any]:
-    return {
-        "study": found.claims.study.model_dump(mode="json"),
-        "missing": ["nothing is recorded"] if found.missing is None else list(found.missing),
-        "claims": _claim_rows(found.claims.claims, found.judged),
-    }
-
-
-def claims_page(profile: Profile, results: Path, out: Path) -> None:
-    """Write the table of the book's claims page; loads the fresh runs of all chapters, or computes them."""
-    from rlheals import claims_page
-
-    claims_page.write(profile, project_root() / results, out)
-
-
-def _claim_rows(claims: Sequence[Claim], found: Sequence[Judged]) -> list[dict[str, Any]]:
-    verdicts = {one.claim.id: one for one in found}
+def _claims(found: Outcome) -> dict[str, Any]:
+    verdicts = {one.claim.id: one for one in found.judged}
     rows = []
-    for claim in claims:
+    for claim in found.claims.claims:
         one = verdicts.get(claim.id)
         rows.append(
             {
@@ -211,7 +183,18 @@ def _claim_rows(claims: Sequence[Claim], found: Sequence[Judged]) -> list[dict[s
                 "values": {str(seed): value for seed, value in one.values.items()} if one else None,
             }
         )
-    return rows
+    return {
+        "study": found.claims.study.model_dump(mode="json"),
+        "missing": ["nothing is recorded"] if found.missing is None else list(found.missing),
+        "claims": rows,
+    }
+
+
+def claims_page(profile: Profile, results: Path, out: Path) -> None:
+    """Write the table of the book's claims page; loads the fresh runs of all chapters, or computes them."""
+    from rlheals import claims_page
+
+    claims_page.write(profile, project_root() / results, out)
 
 
 def _refuse_unknown_step(option: str, step: int, profile: Profile) -> None:

@@ -125,6 +125,30 @@ def examine_store() -> tuple[dict[str, Any], list[str]]:
     return facts, problems
 
 
+def examine_runs(repair: bool) -> dict[str, Any]:
+    """Every run of the store read and checked, runs and megabytes by stage; with `repair` after it was repaired."""
+    from rlheals.places import project_root
+    from rlheals.store import default_store
+
+    store = default_store(project_root())
+    removed = store.repair() if repair else []
+    state, stages = store.check(), dict[str, dict[str, float]]()
+    for run in state.intact:
+        stage = stages.setdefault(run.manifest.stage, {"runs": 0, "mb": 0.0, "core_minutes": 0.0})
+        stage["runs"] += 1
+        stage["mb"] += sum(file.bytes for file in run.manifest.files.values()) / 1e6
+        stage["core_minutes"] += run.manifest.seconds / 60
+    return {
+        "ok": not state.damaged,
+        "folder": str(store.root),
+        "runs": state.runs,
+        "stages": stages,
+        "damaged": list(state.damaged),
+        "leftovers": list(state.leftovers),
+        "removed": removed,
+    }
+
+
 def examine_profiles(results: Path) -> list[dict[str, Any]]:
     """What each profile runs for one fresh seed, how much of it is in the store, and what it took when recorded."""
     from rlheals.pages import recorded_manifests
@@ -181,6 +205,18 @@ def report_lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"MISSING     {problem}"
     if found["ok"]:
         yield "nothing is missing"
+
+
+def run_lines(found: dict[str, Any]) -> Iterator[str]:
+    """What `examine_runs` found, for people."""
+    yield f"store       {found['folder']}: {found['runs']} runs are as they were written"
+    for name, stage in sorted(found["stages"].items()):
+        yield f"{name:11} {stage['runs']:5} runs {stage['mb']:9.1f} MB {stage['core_minutes']:9.1f} core-minutes"
+    for name in ("removed", "damaged", "leftovers"):
+        for line in found[name]:
+            yield f"{name:11} {line}"
+    if found["damaged"]:
+        yield "damaged runs are never used; --repair removes them, and the next study computes them again"
 
 
 def profile_lines() -> Iterator[str]:

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rlheals import drawing, measures
-from rlheals.claims import Curves, estimate, read_claims
 from rlheals.drawing import BLUE, GREY, PURPLE, RED, Drawn
 from rlheals.sft_chapter import SFTChapter
+from rlheals.sft_claims import CLAIMS, Curves, estimates
 from rlheals.stats import t_interval
 
 
@@ -49,7 +49,7 @@ def sensitivity(chapter: SFTChapter) -> Drawn:
 def claims_forest(chapter: SFTChapter) -> Drawn:
     """Every claim's number per base seed, its interval, and the margin decided beforehand."""
     judged = {one.claim.id: one for one in chapter.judged()}
-    claims = read_claims().claims
+    claims = CLAIMS.read().claims
     groups = {
         "difference of accuracies": [claim for claim in claims if "accuracy" in claim.unit],
         "share of the loss, or octaves of steps": [claim for claim in claims if "accuracy" not in claim.unit],
@@ -59,7 +59,7 @@ def claims_forest(chapter: SFTChapter) -> Drawn:
     rows = []
     for axis, (unit, group) in zip(axes, groups.items(), strict=True):
         for place, claim in enumerate(group):
-            fresh = estimate(claim, chapter.fresh)
+            fresh = estimates(claim, chapter.fresh)
             axis.plot(list(fresh.values()), [-place] * len(fresh), "x", color=GREY, markersize=5)
             rows += [{"claim": claim.id, "study": "fresh", "seed": s, "value": v} for s, v in fresh.items()]
             if claim.id in judged:

@@ -20,9 +20,10 @@ from pathlib import Path
 from rlheals.atomic import fsync_folder, make_folder
 from rlheals.errors import BadInput
 from rlheals.machine import is_alive, place, process_start
-from rlheals.runs import open_run
+from rlheals.runs import Run, open_run
 
 __all__ = [
+    "RUN_ID",
     "WEEK_SECONDS",
     "StoreReport",
     "check",
@@ -31,10 +32,12 @@ __all__ = [
     "entries",
     "move_aside",
     "owner_name",
+    "repair",
     "sweep",
 ]
 
 WEEK_SECONDS = 7 * 24 * 3600.0
+RUN_ID = re.compile(r"[0-9a-f]{64}")
 _OWNER = re.compile(
     r"(?P<run>[0-9a-f]{16})\.(?P<place>[0-9a-f]{12})\.(?P<pid>\d{1,10})\.(?P<start>\d{1,19})\.[0-9a-f]{8}"
 )
@@ -42,11 +45,16 @@ _OWNER = re.compile(
 
 @dataclass(frozen=True)
 class StoreReport:
-    """State of a store: how many runs are intact, and one line for each thing that is not as it should be."""
+    """State of a store: runs that are intact, and one line for each thing that is not as it should be."""
 
-    runs: int
+    intact: tuple[Run, ...]
     damaged: tuple[str, ...]
     leftovers: tuple[str, ...]
+
+    @property
+    def runs(self) -> int:
+        """How many are intact."""
+        return len(self.intact)
 
     @property
     def ok(self) -> bool:
@@ -119,13 +127,26 @@ def clean(root: Path, older_than_seconds: float) -> list[str]:
     return sorted(gone)
 
 
-def check(root: Path) -> StoreReport:
-    """Verify every run and list what is left over; changes nothing."""
-    damaged, leftovers, intact = [], [], 0
+def repair(root: Path, older_than_seconds: float) -> list[str]:
+    """Clean, and remove damaged runs and those moved aside; returns relative names, sorted."""
+    gone = [f"damaged/{name}" for name in entries(root, "damaged")]
     for name in entries(root, "runs"):
         try:
-            open_run(root / "runs" / name)
-            intact += 1
+            if RUN_ID.fullmatch(name):
+                open_run(root / "runs" / name)
+        except (BadInput, FileNotFoundError, NotADirectoryError):
+            gone.append(f"runs/{name}")
+    for name in gone:
+        discard(root, root / name)
+    return sorted([*gone, *clean(root, older_than_seconds)])
+
+
+def check(root: Path) -> StoreReport:
+    """Verify every run and list what is left over; changes nothing."""
+    intact, damaged, leftovers = list[Run](), list[str](), list[str]()
+    for name in entries(root, "runs"):
+        try:
+            intact.append(open_run(root / "runs" / name))
         except (BadInput, OSError) as error:
             damaged.append(f"runs/{name[:12]}: {error}")
     for name in entries(root, "damaged"):
@@ -143,7 +164,7 @@ def check(root: Path) -> StoreReport:
         else:
             hours = _idle_seconds(root / "scratch" / name) / 3600
             leftovers.append(f"scratch/{name}: parts of an unfinished run, untouched for {hours:.1f} h")
-    return StoreReport(intact, tuple(damaged), tuple(leftovers))
+    return StoreReport(tuple(intact), tuple(damaged), tuple(leftovers))
 
 
 def discard(root: Path, folder: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rlheals.cards import Rule, census
-from rlheals.claims import Curves
+from rlheals.sft_claims import Curves
 from rlheals.tables import Tables
 
 Measure = Callable[[Tables], pd.DataFrame]

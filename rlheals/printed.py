@@ -33,23 +33,16 @@ def show_summary(found: dict[str, Any], as_json: bool) -> None:
 
 def claim_lines(found: dict[str, Any]) -> Iterable[str]:
     """Two lines per claim, chapter by chapter."""
-    if found["missing_seeds"]:
-        yield f"not all decided seeds are recorded (missing: {found['missing_seeds']}), so there is no verdict yet"
-    yield from _claims(found["claims"])
-    for later in found["later"].values():
+    for part in found.values():
+        yield f"{part['title']}:"
+        if part["missing"]:
+            yield f"not all that decides is recorded ({part['missing'][0]}, ...), so there is no verdict yet"
+        for claim in part["claims"]:
+            yield f"{claim['verdict'] or 'no verdict':14} {claim['sentence']}"
+            if (at := claim["interval"]) is not None:
+                interval = f"{at['estimate']:.3f} [{at['low']:.3f}, {at['high']:.3f}]"
+                yield f"{'':14} {interval} {claim['unit']}; margin {claim['margin']:g}"
         yield ""
-        yield f"{later['title']}:"
-        if later["missing"]:
-            yield f"not all that decides is recorded ({later['missing'][0]}, ...), so there is no verdict yet"
-        yield from _claims(later["claims"])
-
-
-def _claims(rows: list[dict[str, Any]]) -> Iterable[str]:
-    for claim in rows:
-        yield f"{claim['verdict'] or 'no verdict':14} {claim['sentence']}"
-        if (at := claim["interval"]) is not None:
-            interval = f"{at['estimate']:.3f} [{at['low']:.3f}, {at['high']:.3f}]"
-            yield f"{'':14} {interval} {claim['unit']}; margin {claim['margin']:g}"
 
 
 def compared_lines(found: dict[str, Any]) -> Iterable[str]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from rlheals import record, tables
 from rlheals.chapters import Chapter
-from rlheals.claims import Judged, judge, read_claims
+from rlheals.claims import Judged
 from rlheals.profiles import VARIANTS, Profile
+from rlheals.sft_claims import CLAIMS
 from rlheals.tables import Tables
 
 
@@ -27,16 +28,10 @@ class SFTChapter(Chapter[Tables]):
     def more(cls, profile: Profile, recorded: Tables | None, results: Path) -> dict[str, Any]:
         return {"variants": {} if recorded is None else variant_studies(results)}
 
-    def judged(self) -> list[Judged]:
+    def judged(self) -> tuple[Judged, ...]:
         """The claims with their verdicts; empty unless the recorded study is the one that was decided on."""
-        claims = read_claims()
-        decided = claims.study
-        if self.recorded is None or self.profile.name != decided.profile:
-            return []
-        decodes = int(self.recorded.episodes["decode"].max()) + 1
-        if not set(decided.seeds) <= set(self.recorded.seeds) or decodes < decided.decodes:
-            return []
-        return judge(claims, self.recorded)
+        decides = self.profile.name == CLAIMS.read().study.profile
+        return CLAIMS.outcome(self.recorded).judged if decides else ()
 
     def how_fresh(self) -> list[str]:
         settings = self.profile.evaluate

@@ -12,7 +12,6 @@ import contextlib
 import copy
 import errno
 import os
-import re
 import shutil
 import sys
 import time
@@ -30,8 +29,6 @@ from rlheals.places import STORE_FOLDER
 from rlheals.runs import Manifest, Run, RunSpec, key_of, library_versions, open_run, seal
 
 __all__ = ["Run", "RunSpec", "Store", "StoreError", "Workspace", "atomic_write", "default_store"]
-
-_RUN_ID = re.compile(r"[0-9a-f]{64}")
 
 Echo = Callable[[str], None]
 Compute = Callable[["Workspace"], None]
@@ -97,7 +94,7 @@ class Store:
 
     def load(self, run_id: str, echo: Echo = _to_stderr) -> Run:
         """The run with this id; errors: ``BadInput`` if it is not there, or was damaged and moved aside."""
-        if not _RUN_ID.fullmatch(run_id):
+        if not janitor.RUN_ID.fullmatch(run_id):
             raise BadInput(f"{run_id!r:.80} is not a run's id (64 hex digits)")
         run = self._intact(run_id, echo)
         if run is None:
@@ -106,7 +103,7 @@ class Store:
 
     def ids(self) -> list[str]:
         """Ids of the runs that are there, unchecked; sorted."""
-        return [name for name in janitor.entries(self.root, "runs") if _RUN_ID.fullmatch(name)]
+        return [name for name in janitor.entries(self.root, "runs") if janitor.RUN_ID.fullmatch(name)]
 
     def ensure(self, spec: RunSpec, compute: Compute, echo: Echo = _to_stderr) -> Run:
         """Load the run if it exists, else compute it; which of the two is said on one line through ``echo``.
@@ -174,6 +171,11 @@ class Store:
         """
         with told("clean up", self.root):
             return janitor.clean(self.root, older_than_seconds)
+
+    def repair(self, older_than_seconds: float = janitor.WEEK_SECONDS) -> list[str]:
+        """As ``clean``; damaged runs go too, so that the next study computes them again."""
+        with told("repair the store", self.root):
+            return janitor.repair(self.root, older_than_seconds)
 
     def _identity(self, spec: RunSpec) -> tuple[str, dict[str, str], sources.Code]:
         code = sources.snapshot(f"{self.package}.{spec.stage}", self.package)

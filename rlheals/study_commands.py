@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rlheals import record, study
-from rlheals.claims import read_claims
+from rlheals.claimed import CLAIMED
 from rlheals.computing import compute
 from rlheals.errors import BadInput
-from rlheals.later import LATER
 from rlheals.peaks import recorded_peaks
 from rlheals.places import project_root
 from rlheals.profiles import VARIANTS, Profile, load_profile, variant
+from rlheals.sft_claims import CLAIMS
 from rlheals.slurm_file import read_slurm_file
 from rlheals.store import default_store
 from rlheals.workers import Workers
@@ -32,7 +32,8 @@ def studies(
     """
     if profile is not None and variants:
         raise BadInput("--profile and --variant: only one of the two is accepted")
-    plan, every = read_claims().study, len(read_claims().study.seeds)
+    plan = CLAIMS.read().study
+    every = len(plan.seeds)
     if profile is not None:
         return [(load_profile(profile, changes), every)]
     names = list(VARIANTS) if not variants or "all" in variants else list(variants)
@@ -55,7 +56,7 @@ def run_studies(
     chosen: Sequence[tuple[Profile, int]], seeds: Sequence[int] | None, workers: Workers, folder: Path | None
 ) -> list[dict[str, Any]]:
     """Compute studies, and record each seed as soon as it is complete when a folder is given."""
-    store, decided = default_store(project_root()), read_claims().study.seeds
+    store, decided = default_store(project_root()), CLAIMS.read().study.seeds
     done = []
     for profile, count in chosen:
         own = tuple(seeds) if seeds is not None else decided[:count]
@@ -80,18 +81,18 @@ def run_later(
     workers: Workers,
     folder: Path | None,
 ) -> list[dict[str, Any]]:
-    """The study of a later chapter (a key of `LATER`), each base seed recorded as soon as it is done.
+    """The study of a later chapter (a key of `CLAIMED`), each base seed recorded as soon as it is done.
 
     Nothing asked for: what `claims.yaml` decides on. What is recorded in several units (RL seeds, controls) is made
     unit by unit, the first one of all bases first, so that a study that is cut short is short everywhere.
     """
-    later = LATER[key]
-    decided = later.claims.read().study
+    claimed = CLAIMED[key]
+    decided = claimed.claims.read().study
     chosen = load_profile(profile or decided.profile, changes)
-    later.part.check(chosen)
+    claimed.part.check(chosen)
     store, own = default_store(project_root()), list(decided.seeds if seeds is None else seeds)
     done = []
-    for part in later.parts(chosen):
+    for part in claimed.parts(chosen):
         known: dict[str, Any] = {}
         if part.from_peaks:
             peaks = recorded_peaks(chosen.name, own, project_root() / (folder or record.FOLDER))

@@ -12,10 +12,11 @@ import yaml
 from lab_helpers import one_line, study_of
 
 from rlheals.cards import census
-from rlheals.claims import ESTIMATORS, FILE, ClaimsFile, Curves, estimate, half_of, judge, read_claims
+from rlheals.claims import FILE, half_of, judge
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings, census_items
 from rlheals.profiles import load_profile
+from rlheals.sft_claims import CLAIMS, ESTIMATORS, Curves, SFTFile, estimates
 from rlheals.tables import Tables, concat
 from rlheals.tasks.general_points import GeneralPoints
 
@@ -129,8 +130,8 @@ def test_the_order_of_rows_does_not_matter() -> None:
         tables.losses.sample(frac=1, random_state=4),
         tables.bases,
     )
-    for claim in read_claims().claims:
-        assert estimate(claim, shuffled) == pytest.approx(estimate(claim, tables))
+    for claim in CLAIMS.read().claims:
+        assert estimates(claim, shuffled) == pytest.approx(estimates(claim, tables))
 
 
 # Choosing and measuring -----------------------------------------------------------------------------------------------
@@ -177,13 +178,13 @@ def test_cross_fitting_removes_the_bias_of_choosing_the_best_of_many() -> None:
 
 
 def test_the_claims_are_valid_and_their_seeds_are_not_the_development_seed() -> None:
-    claims = read_claims()
+    claims = CLAIMS.read()
     assert claims.study.profile == "lab"
     assert min(claims.study.seeds) >= 1
     assert len(claims.study.seeds) >= 3
     lab = load_profile(claims.study.profile, {"decodes": claims.study.decodes})
     assert lab.decodes == claims.study.decodes
-    values = {claim.id: estimate(claim, exact()) for claim in claims.claims}
+    values = {claim.id: estimates(claim, exact()) for claim in claims.claims}
     assert len(values) == len(claims.claims) >= 6
     assert all(math.isfinite(number[1]) for number in values.values())
     assert {claim.estimator for claim in claims.claims} == set(ESTIMATORS)
@@ -220,29 +221,29 @@ def test_a_claims_file_that_is_wrong_is_refused_and_the_field_named(
     file = tmp_path / "claims.yaml"
     file.write_text(yaml.safe_dump(data))
     with pytest.raises(BadInput) as caught:
-        read_claims(file)
+        CLAIMS.read(file)
     assert named in one_line(caught.value)
 
 
 # Judging --------------------------------------------------------------------------------------------------------------
 
 
-def a_file(**study: object) -> ClaimsFile:
-    data = yaml.safe_load(FILE.read_text())
+def a_file(**study: object) -> SFTFile:
+    data = CLAIMS.read().model_dump()
     data["study"] |= study
-    return ClaimsFile.model_validate(data)
+    return SFTFile.model_validate(data)
 
 
 def test_all_fixed_seeds_are_demanded_and_no_other_counts() -> None:
     claims = a_file(seeds=[1, 2, 3])
     with pytest.raises(BadInput) as caught:
-        judge(claims, concat([exact(seed) for seed in (1, 3)]))
+        judge(claims, concat([exact(seed) for seed in (1, 3)]), estimates)
     assert "2 is not recorded" in one_line(caught.value)
-    three = judge(claims, concat([exact(seed) for seed in (1, 2, 3)]))
+    three = judge(claims, concat([exact(seed) for seed in (1, 2, 3)]), estimates)
     odd = study_of(
         {step: {s: solved(s, 0.5) for s in ("ood", "sft", "held_out")} for step in STEPS}, LOSSES, seed=9
     )
-    more = judge(claims, concat([*(exact(seed) for seed in (3, 2, 1)), odd]))
+    more = judge(claims, concat([*(exact(seed) for seed in (3, 2, 1)), odd]), estimates)
     assert more == three
     assert [judged.claim for judged in three] == list(claims.claims)
     assert all(set(judged.values) == {1, 2, 3} for judged in three)
@@ -257,7 +258,7 @@ def test_the_interval_is_students_over_seeds() -> None:
             for step in STEPS
         }
         tables.append(study_of(accuracy, LOSSES, seed=seed))
-    judged = {j.claim.id: j for j in judge(a_file(seeds=[1, 2, 3]), concat(tables))}["sft-fall"]
+    judged = {j.claim.id: j for j in judge(a_file(seeds=[1, 2, 3]), concat(tables), estimates)}["sft-fall"]
     values = np.array(list(judged.values.values()))
     half = 4.3027 * values.std(ddof=1) / math.sqrt(3)
     assert judged.interval.estimate == pytest.approx(values.mean())
@@ -268,11 +269,13 @@ def test_the_interval_is_students_over_seeds() -> None:
 
 def test_curves_that_do_what_the_paper_says_hold_and_flat_ones_do_not() -> None:
     claims = a_file(seeds=[1, 2, 3])
-    good = {j.claim.id: j.verdict for j in judge(claims, concat([exact(seed) for seed in (1, 2, 3)]))}
+    good = {
+        j.claim.id: j.verdict for j in judge(claims, concat([exact(seed) for seed in (1, 2, 3)]), estimates)
+    }
     assert {name: verdict for name, verdict in good.items() if verdict != "holds"} == {
         "sft-test-loss-falls": "differs"  # it rises from 1.2 to 1.4
     }
     flat = {step: {s: solved(s, 0.5) for s in ("ood", "sft", "held_out")} for step in STEPS}
-    none = judge(claims, concat([study_of(flat, LOSSES, seed=seed) for seed in (1, 2, 3)]))
+    none = judge(claims, concat([study_of(flat, LOSSES, seed=seed) for seed in (1, 2, 3)]), estimates)
     accuracy_claims = [j for j in none if j.claim.estimator in ("rise", "fall", "id_gain", "loss_regret")]
     assert {j.verdict for j in accuracy_claims} == {"differs"}

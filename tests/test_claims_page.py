@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -10,8 +11,8 @@ import pandas as pd
 import pytest
 from small_study import EDIT
 
-from rlheals import claims, claims_page, recovery_claims
-from rlheals.later import LATER
+from rlheals import claims_page, recovery_claims, sft_claims
+from rlheals.claimed import CLAIMED
 from rlheals.markup import Table
 from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.sft_chapter import SFTChapter
@@ -27,15 +28,12 @@ def headings(page: str) -> set[str]:
 
 
 def test_every_claim_of_every_chapter_is_there_once_and_points_to_a_section_that_exists() -> None:
-    parts = claims_page.sections(ROOT / "results")
-    shown = [claim.id for part in parts for claim in part.claims]
-    known = [claim.id for claim in claims.read_claims().claims]
-    known += [claim.id for one in LATER.values() for claim in one.claims.read().claims]
-    assert shown == known
-    assert set(claims_page.SECTIONS) == set(known)
-    for part in parts:
-        for claim in part.claims:
-            assert claims_page.SECTIONS[claim.id] in headings(part.page), claim.id
+    known = {key: [claim.id for claim in one.claims.read().claims] for key, one in CLAIMED.items()}
+    assert sorted(claims_page.SECTIONS) == sorted(itertools.chain(*known.values()))
+    assert set(claims_page.PAGES) == set(known)
+    for key, ids in known.items():
+        for name in ids:
+            assert claims_page.SECTIONS[name] in headings(claims_page.PAGES[key][0]), name
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +48,19 @@ def test_without_a_recorded_study_there_is_the_fresh_run_and_no_verdict(
     fresh: tuple[pd.DataFrame, Store, Path],
 ) -> None:
     table, store, root = fresh
+    known = [claim.id for one in CLAIMED.values() for claim in one.claims.read().claims]
+    assert table["id"].tolist() == known
     assert set(table["verdict"]) == {"no verdict yet"}
     assert table["estimate"].isna().all()
     rows = table.set_index("id")
     chapter = SFTChapter.open(EDIT, store=store, results=root / "none", quiet=True)
     measured = {"sft-rise", "sft-fall", "sft-id-rises-held-out", "sft-loss-falls", "sft-loss-blind-ood"}
-    for claim in claims.read_claims().claims:
+    for claim in sft_claims.CLAIMS.read().claims:
         if claim.id in measured:
-            assert rows.loc[claim.id, "fresh"] == claims.estimate(claim, chapter.fresh)[1]
+            assert rows.loc[claim.id, "fresh"] == sft_claims.estimates(claim, chapter.fresh)[1]
     assert pd.isna(rows.loc["sft-id-rises", "fresh"])  # this profile plays no hands of the SFT split
     second = RecoveryChapter.open(EDIT, store=store, results=root / "none", quiet=True)
-    for claim in LATER["recovery"].claims.read().claims:
+    for claim in recovery_claims.CLAIMS.read().claims:
         value = recovery_claims.estimates(claim, second.fresh).get(1, float("nan"))
         assert rows.loc[claim.id, "fresh"] == pytest.approx(value, nan_ok=True)
     assert set(rows.index[rows["fresh"].notna()]) >= measured | {"values-small", "swap-degrades"}
@@ -71,13 +71,13 @@ def test_what_is_decided_is_shown_with_interval_and_verdict_and_what_is_not_says
     row = {
         "chapter": "One", "page": "01_sft_forgets", "id": "a", "sentence": "It is so.", "source": "Fig. 1",
         "unit": "accuracy", "margin": 0.05, "seeds": "1-5", "estimate": 0.125, "low": 0.1, "high": 0.15,
-        "verdict": "holds", "fresh": 0.2, "section": "The window", "code": "claims.py: rise",
+        "verdict": "holds", "fresh": 0.2, "section": "The window", "code": "sft_claims.py: rise",
     }  # fmt: skip
     nothing = {"id": "b", "estimate": float("nan"), "fresh": float("nan"), "verdict": "no verdict yet"}
     heading, table = claims_page.blocks(pd.DataFrame([row, row | nothing]))
     assert heading == "**One**"
     assert isinstance(table, Table)
-    where = "[The window](/book/_generated/01_sft_forgets.ipynb#the-window), `claims.py: rise`"
+    where = "[The window](/book/_generated/01_sft_forgets.ipynb#the-window), `sft_claims.py: rise`"
     assert table.rows == (
         ("It is so. (Fig. 1)", "**holds**", "accuracy: 0.125 [0.100, 0.150]", "0.200", "0.05; 1-5", where),
         (

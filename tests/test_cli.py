@@ -21,9 +21,9 @@ from lab_helpers import TINY
 
 from rlheals import hands
 from rlheals.adopt import weights_hash
+from rlheals.claimed import CLAIMED
 from rlheals.cli import app, main
 from rlheals.errors import BadInput
-from rlheals.later import LATER
 from rlheals.notebooks import NotebookFailed
 from rlheals.pages import spans
 from rlheals.tasks.verifier import REWARDS
@@ -359,6 +359,45 @@ def test_doctor_says_what_is_missing(
     assert "MISSING" in Said(capfd, "doctor").out
 
 
+def test_doctor_lists_and_repairs_the_store(empty_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (empty_folder / "unit.json").write_text(
+        json.dumps({"stage": "adopt", "settings": {"sha256": weights_hash()}})
+    )
+    made = Path(Said(capfd, "run", "adopt", "unit.json", "--json").data["path"])
+    whole = Said(capfd, "doctor", "--store", "--json")
+    assert whole.code == 0
+    assert (whole.data["runs"], whole.data["damaged"], whole.data["leftovers"]) == (1, [], [])
+    assert set(whole.data["stages"]) == {"adopt"}
+    weights = made / "base/model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    other, mine = empty_folder / "store/runs/notes", empty_folder / "store/scratch" / ("0" * 64)
+    other.mkdir(), mine.mkdir(parents=True)
+    (mine / "part").write_text("of an unfinished run")
+    found = Said(capfd, "doctor", "--store", "--json")
+    assert found.code == 1
+    assert found.data["runs"] == 0
+    assert any(made.name[:12] in line for line in found.data["damaged"])
+    assert made.exists(), "listing changes nothing"
+    assert "--repair removes them" in Said(capfd, "doctor", "--store").out
+    repaired = Said(capfd, "doctor", "--store", "--repair", "--json")
+    assert repaired.data["removed"] == [f"runs/{made.name}"]
+    assert not made.exists()
+    assert other.exists(), "what is not ours is left alone"
+    assert (mine / "part").exists(), "an unfinished run goes on from there"
+    other.rmdir()
+    assert Said(capfd, "doctor", "--store").code == 0
+    assert "computing" in Said(capfd, "run", "adopt", "unit.json").err
+    assert Said(capfd, "doctor", "--store", "--json").data["runs"] == 1
+
+
+def test_repair_alone_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    said = Said(capfd, "doctor", "--repair")
+    assert said.code == 2
+    assert "--repair: accepted together with --store only" in said.err
+
+
 def test_doctor_sees_an_absent_and_an_old_package(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,8 +436,10 @@ def test_run_does_one_unit_and_then_finds_it(empty_folder: Path, capfd: pytest.C
 def test_claims_without_a_recorded_study_have_no_verdict(capfd: pytest.CaptureFixture[str]) -> None:
     said = Said(capfd, "claims", "--json")
     assert said.code == 0
-    assert said.data["missing_seeds"] == said.data["study"]["seeds"]
-    assert {claim["verdict"] for claim in said.data["claims"]} == {None}
+    assert set(said.data) == set(CLAIMED)
+    for one in said.data.values():
+        assert one["missing"] == ["nothing is recorded"]
+        assert {claim["verdict"] for claim in one["claims"]} == {None}
 
 
 @pytest.mark.parametrize("results", [str(ROOT / "results"), "nothing"])
@@ -406,13 +447,12 @@ def test_claims_are_printed_chapter_by_chapter(results: str, capfd: pytest.Captu
     said = Said(capfd, "claims", "--results", results)
     data = Said(capfd, "claims", "--results", results, "--json").data
     assert said.code == 0
-    assert set(data["later"]) == set(LATER)
-    for one in [data, *data["later"].values()]:
+    assert set(data) == set(CLAIMED)
+    for one in data.values():
         assert one["claims"]
         for claim in one["claims"]:
             assert f"{claim['verdict'] or 'no verdict':14} {claim['sentence']}" in said.out
-    for later in LATER.values():
-        assert f"{later.title}:" in said.out
+        assert f"{one['title']}:" in said.out
 
 
 def test_notebook_parameters_come_in_pairs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,24 +17,25 @@ from lab_helpers import TINY, study_of
 
 from rlheals import claims_tables, pages, report, tables
 from rlheals.card import model_card
-from rlheals.claims import judge, read_claims
+from rlheals.claimed import CLAIMED, outcome
+from rlheals.claims import judge
 from rlheals.cli import main
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
 from rlheals.gallery import gallery_html, gallery_markdown, samples
-from rlheals.later import LATER
 from rlheals.markup import Table, inline, to_html, to_markdown
 from rlheals.models import SHIPPED_BASE
 from rlheals.pages import README_BEGIN, README_END
 from rlheals.profiles import PROFILES, load_profile
 from rlheals.record import MANIFEST, Recorded, RecordedRun, _sha256
+from rlheals.sft_claims import estimates
 from rlheals.sources import code_hash
 from rlheals.tables import Tables, concat
 from rlheals.tasks.general_points import GeneralPoints
 from rlheals.tasks.verifier import REWARDS
 
 ROOT = Path(__file__).resolve().parents[1]
-CLAIMS = read_claims()
+CLAIMS = CLAIMED["sft"].claims.read()
 # --- a report from an empty folder
 
 
@@ -74,12 +76,8 @@ def test_without_a_recorded_study_claims_have_margins_and_no_numbers(made: Path)
         for line in text.splitlines()
         if line.startswith("| ") and "claim |" not in line and "---" not in line
     ]
-    claims = [
-        *CLAIMS.claims,
-        *(claim for one in LATER.values() for claim in one.claims.read().claims),
-    ]
-    assert "No recorded study" in text
-    assert "Nothing is recorded yet" in text
+    claims = [claim for one in CLAIMED.values() for claim in one.claims.read().claims]
+    assert text.count("Nothing is recorded yet") == len(CLAIMED)
     assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [one.sentence for one in claims]
     for row, claim in zip(rows, claims, strict=True):
         *_, margin, _, verdict = row.removesuffix(" |").split(" | ")
@@ -175,8 +173,11 @@ def test_an_absent_figure_does_not_stop_the_report() -> None:
 # --- the recorded study
 
 
-def lab_tables(seed: int) -> Tables:
-    """A made-up seed in which OOD accuracy rises, then falls, while ID accuracy rises and all losses fall."""
+def lab_tables(seed: int, decodes: int = CLAIMS.study.decodes) -> Tables:
+    """A made-up seed in which OOD accuracy rises, then falls, while ID accuracy rises and all losses fall.
+
+    All decodes are alike.
+    """
     random = np.random.default_rng(seed)
     ood = {0: 0.02, 20: 0.35, 1280: 0.03}
     rising = {0: 0.02, 20: 0.7, 1280: 0.95}
@@ -189,7 +190,8 @@ def lab_tables(seed: int) -> Tables:
         for step in ood
     }
     losses = {name: {0: 3.0, 20: 1.0 + seed / 100, 1280: 0.2} for name in ("train", "test", "ood")}
-    return study_of(accuracy, losses, seed=seed)
+    made = study_of(accuracy, losses, seed=seed)
+    return replace(made, episodes=pd.concat([made.episodes.assign(decode=n) for n in range(decodes)]))
 
 
 def write_study(
@@ -199,7 +201,7 @@ def write_study(
     profile = load_profile(CLAIMS.study.profile, {"decodes": decodes}).model_dump(mode="json")
     for seed in seeds:
         folder = results / CLAIMS.study.profile / f"seed-{seed}"
-        tables.write(lab_tables(seed), folder)
+        tables.write(lab_tables(seed, decodes), folder)
         manifest = Recorded(
             profile=profile,
             seed=seed,
@@ -227,9 +229,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_claims_table_shows_interval_margin_seeds_and_verdict(results: Path) -> None:
-    table = claims_tables.claims_table(claims_tables.outcome(results))[0]
+    table = claims_tables.claims_table("sft", results)[0]
     assert isinstance(table, Table)
-    judged = judge(CLAIMS, concat([lab_tables(seed) for seed in CLAIMS.study.seeds]))
+    judged = judge(CLAIMS, concat([lab_tables(seed) for seed in CLAIMS.study.seeds]), estimates)
     assert len({one.verdict for one in judged}) >= 2
     for row, one in zip(table.rows, judged, strict=True):
         sentence, estimate, margin, seeds, verdict = row
@@ -243,15 +245,18 @@ def test_claims_table_shows_interval_margin_seeds_and_verdict(results: Path) -> 
 @pytest.mark.parametrize(
     ("seeds", "decodes", "says"),
     [
-        (CLAIMS.study.seeds[:-1], CLAIMS.study.decodes, "1-4 with 2 decodes"),
-        (CLAIMS.study.seeds, CLAIMS.study.decodes - 1, "1-5 with 1 decodes"),
+        (CLAIMS.study.seeds[:-1], CLAIMS.study.decodes, "not complete (base seed 5)"),
+        (
+            CLAIMS.study.seeds,
+            CLAIMS.study.decodes - 1,
+            "not complete (base seed 1: 1 of 2 decodes;",
+        ),
     ],
 )
 def test_an_incomplete_study_gives_no_verdict(
     seeds: tuple[int, ...], decodes: int, says: str, tmp_path: Path
 ) -> None:
-    blocks = claims_tables.claims_table(claims_tables.outcome(write_study(tmp_path, seeds, decodes)))
-    assert "not complete" in blocks[0]
+    blocks = claims_tables.claims_table("sft", write_study(tmp_path, seeds, decodes))
     assert says in blocks[0]
     assert not re.search(r"\*\*|\[-?\d", to_markdown(blocks))
 
@@ -262,15 +267,15 @@ def test_a_damaged_study_is_refused(results: Path, tmp_path: Path) -> None:
     file = copy / "lab/seed-2/episodes.parquet"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(BadInput, match=r"seed-2.*episodes.parquet"):
-        claims_tables.outcome(copy)
+        outcome("sft", copy)
 
 
 def test_claims_command_agrees_with_the_table(results: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["claims", "--results", str(results), "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     table = to_markdown(claims_tables.all_claims(results))
-    assert found["missing_seeds"] == []
-    for claim in found["claims"]:
+    assert found["sft"]["missing"] == []
+    for claim in found["sft"]["claims"]:
         at = claim["interval"]
         shown = f"{claim['sentence']} | {at['estimate']:.3f} [{at['low']:.3f}, {at['high']:.3f}]"
         assert shown.replace("-0.000", "0.000") in table

@@ -1,4 +1,4 @@
-"""The studies of the chapters after the first: what is recorded of each, and the claims that it decides."""
+"""The parts of the book that make claims: what is recorded of each, and the claims that it decides."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from rlheals import (
     recovery_claims,
     rotation,
     rotation_claims,
+    sft_claims,
     swaps,
     swaps_claims,
+    tables,
 )
-from rlheals.claims import ChapterClaims, ChapterOutcome, StudyPlan
+from rlheals.claims import ChapterClaims, Outcome, StudyPlan
 from rlheals.profiles import Profile
 from rlheals.tables import Part
 
 
 @dataclass(frozen=True)
-class Later:
+class Claimed:
     """One of them. parts: what is recorded, in order; said: how its runs are made, from the claims' study."""
 
     title: str
@@ -38,29 +40,36 @@ def _decodes(study: StudyPlan) -> str:
     return f"{study.decodes} decode{'s' if study.decodes > 1 else ''}"
 
 
-LATER = {
-    "recovery": Later(
+CLAIMED = {
+    "sft": Claimed(
+        "Supervised fine-tuning (chapter 1)",
+        sft_claims.CLAIMS,
+        tables.SFT,
+        lambda profile: [tables.SFT],
+        lambda study: f"{_decodes(study)} per checkpoint",
+    ),
+    "recovery": Claimed(
         "Reinforcement learning afterwards (chapter 2)",
         recovery_claims.CLAIMS,
         recovery.STUDY,
         recovery.parts,
         lambda study: f"{study.runs} RL seeds per start, {_decodes(study)}",
     ),
-    "rotation": Later(
+    "rotation": Claimed(
         "What moves in the weights (chapter 3)",
         rotation_claims.CLAIMS,
         rotation.STUDY,
         lambda profile: [rotation.STUDY],
         lambda study: f"{study.draws} draws of every null, {_decodes(study)}",
     ),
-    "swaps": Later(
+    "swaps": Claimed(
         "Putting directions back (chapter 4)",
         swaps_claims.CLAIMS,
         swaps.STUDY,
         lambda profile: [swaps.STUDY],
         _decodes,
     ),
-    "protection": Later(
+    "protection": Claimed(
         "Protected SFT (chapter 4)",
         protection_claims.CLAIMS,
         protection.STUDY,
@@ -68,11 +77,11 @@ LATER = {
         _decodes,
     ),
 }
-"""By their part of `claims.yaml`."""
+"""By their part of `claims.yaml`, in the order of the book."""
 
 
-def outcome(key: str, results: Path) -> ChapterOutcome:
-    """Judge the claims of a later chapter on the recorded study of the profile that `claims.yaml` names."""
-    one = LATER[key]
-    tables, _ = record.find(one.claims.read().study.profile, one.part, results)
-    return one.claims.outcome(tables)
+def outcome(key: str, results: Path) -> Outcome:
+    """Judge the claims of a part on the recorded study of the profile that `claims.yaml` names."""
+    one = CLAIMED[key]
+    found, _ = record.find(one.claims.read().study.profile, one.part, results)
+    return one.claims.outcome(found)
