@@ -61,6 +61,10 @@ test-vllm: $(VLLM_READY)  ## both engines against one contract, with vLLM's CPU 
 	PYTHONPATH=tests .venv-vllm/bin/python -m pytest -q -p no:logging -p contract_record \
 		--contract-record results/vllm-contract.json tests/test_engine_contract.py tests/test_vllm_engine.py
 
+# Minutes: about 20.
+test-long: $(READY)  ## a study killed, or its disk full, at every operation; the smoke study killed at 5 moments
+	$(BIN)/python -m pytest -q -m long
+
 # Minutes: about 5. As root: apt-get install slurm-wlm munge
 test-slurm: $(READY)  ## a study in jobs of a real Slurm, started on this machine (Debian: slurm-wlm, munge)
 	PYTHONPATH=tests $(BIN)/python -c "import slurm_here, sys; sys.exit(', '.join(slurm_here.missing()) or 0)"

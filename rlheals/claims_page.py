@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from rlheals import rotation_rivals
 from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.chapters import Chapter
 from rlheals.claimed import CLAIMED, outcome
 from rlheals.claims import ChapterClaims, Claim
 from rlheals.markup import Block, Table, spans, to_markdown
-from rlheals.profiles import Profile, load_profile
+from rlheals.profiles import Profile
 from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.rotation_chapter import RotationChapter
 from rlheals.sft_chapter import SFTChapter
@@ -99,17 +101,26 @@ PAGES: dict[str, tuple[str, type[Chapter[Any]] | None]] = {
 """The chapter's notebook, and what opens its fresh run (None where there is none), by part of `claims.yaml`."""
 
 
-def frame(profile: str | Profile, results: Path, store: Store | None = None) -> pd.DataFrame:
+def chapters(profile: Profile, results: Path, store: Store | None = None) -> dict[str, Any]:
+    """Loads the fresh runs of all chapters, or computes what is missing of them; by part of `claims.yaml`."""
+    return {
+        key: chapter.open(profile, results=results, store=store, quiet=True)
+        for key, (_, chapter) in PAGES.items()
+        if chapter is not None
+    }
+
+
+def frame(opened: Mapping[str, Any], results: Path) -> pd.DataFrame:
     """One row per claim: chapter, id, margin, estimate with interval and verdict of the study, value of the fresh run.
 
-    Loads the fresh runs of all chapters, or computes what is missing of them.
+    Not a number: a chapter that is not among the opened ones, or what its fresh run does not measure.
     """
     rows = []
     for key, one in CLAIMED.items():
-        page, chapter = PAGES[key]
+        page, _ = PAGES[key]
         found = outcome(key, results)
         judged = {each.claim.id: each for each in found.judged}
-        fresh = None if chapter is None else chapter.open(profile, results=results, store=store, quiet=True)
+        fresh = opened.get(key)
         for claim in found.claims.claims:
             said = judged.get(claim.id)
             rows.append(
@@ -175,13 +186,15 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def write(profile: str | Profile, results: Path, out: Path, store: Store | None = None) -> pd.DataFrame:
-    """Write the page's table as markdown and as CSV into a folder."""
-    chosen = profile if isinstance(profile, Profile) else load_profile(profile)
-    table = frame(chosen, results, store)
-    about = f"Fresh run: profile `{chosen.name}`, base seed {spans(chosen.seeds)}."
+def write(profile: Profile, results: Path, out: Path, store: Store | None = None) -> pd.DataFrame:
+    """Write the page's tables as markdown, and the claims as CSV, into a folder."""
+    opened = chapters(profile, results, store)
+    table = frame(opened, results)
+    about = f"Fresh run: profile `{profile.name}`, base seed {spans(profile.seeds)}."
+    rivals = rotation_rivals.blocks(opened["rotation"], opened["sft"])
     with told("make the folder of the claims page", out.absolute().parent):
         make_folder(out.absolute())
     atomic_write(out / f"{NAME}.md", to_markdown([about, *blocks(table)]))
     atomic_write(out / f"{NAME}.csv", table.to_csv(index=False, lineterminator="\n"))
+    atomic_write(out / "rivals.md", to_markdown(rivals))
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW,
 from rlheals.figures import both, finish
 from rlheals.rotation import RL, SFT, RotationTables
 from rlheals.rotation_chapter import RotationChapter
+from rlheals.rotation_rivals import SCALE_NAMES, associations
 from rlheals.stats import t_interval
 
 LOOKS = {
@@ -26,22 +26,6 @@ LOOKS = {
     RL: ("RL", RED),
     "rejection": ("own solved episodes", ORANGE),
     "ood-rule": ("RL on the OOD rule", YELLOW),
-}
-PREDICTORS: tuple[tuple[str, str, tuple[str, ...], bool], ...] = (
-    ("rotation", "angle", (), True),
-    ("rotation, at equal ID accuracy", "angle", ("id",), True),
-    ("rotation, without RL on the OOD rule", "angle", (), False),
-    ("rotation beyond its null", "excess", (), True),
-    ("forward KL from the base", "kl", (), True),
-    ("rotation, at equal forward KL", "angle", ("kl",), True),
-    ("forward KL, at equal rotation", "kl", ("angle",), True),
-)
-"""What may go with OOD accuracy at equal size: words, column, what is held fixed besides, with RL on the OOD rule?"""
-SCALE_NAMES = {
-    "size": "size of the change, |dW| / |W|",
-    "angle": "rotation (degrees)",
-    "kl": "forward KL from the base (nats)",
-    "mean": "nothing (the mean of SFT)",
 }
 
 
@@ -125,26 +109,26 @@ def matched(chapter: RotationChapter) -> Drawn:
     if len(table):
         left.legend(fontsize=6)
     frames = [table.assign(series="trajectories")]
-    for place, (label, name, given, whole) in enumerate(PREDICTORS):
-        mine = table if whole else table[table["branch"] != "ood-rule"]
-        found = _correlations(mine, name, given)
-        chance = measured.permuted(mine, name, given) if found else np.array([np.nan])
-        low, high = np.nanquantile(chance, [0.025, 0.975]) if np.isfinite(chance).any() else (np.nan,) * 2
-        right.plot([low, high], [-place - 0.25] * 2, color=GREY, linewidth=4, alpha=0.4)
-        right.plot(found, [-place] * len(found), ".", color=RED, markersize=3, alpha=0.5)
-        row: dict[str, Any] = {"series": label, "null_low": low, "null_high": high, "seeds": len(found)}
-        if found:
-            right.plot(float(np.mean(found)), -place, "o", color=RED, markersize=5)
-            row["value"] = float(np.mean(found))
-        if len(found) > 1:
-            interval = t_interval(found)
+    found = associations(table)
+    for place, one in enumerate(found):
+        right.plot(one.null, [-place - 0.25] * 2, color=GREY, linewidth=4, alpha=0.4)
+        right.plot(one.values, [-place] * len(one.values), ".", color=RED, markersize=3, alpha=0.5)
+        low, high = one.null
+        row: dict[str, Any] = {
+            "series": one.predictor.words, "null_low": low, "null_high": high, "seeds": len(one.values),
+        }  # fmt: skip
+        if one.values:
+            row["value"] = float(np.mean(one.values))
+            right.plot(row["value"], -place, "o", color=RED, markersize=5)
+        if len(one.values) > 1:
+            interval = t_interval(one.values)
             right.plot([interval.low, interval.high], [-place] * 2, color=RED, linewidth=1.4)
             row |= {"low": interval.low, "high": interval.high}
         frames.append(pd.DataFrame([row]))
     right.axvline(0, color=GREY, linewidth=0.6)
     right.set_xlim(-1.02, 1.02)
-    right.set_ylim(-len(PREDICTORS) + 0.5, 0.5)
-    right.set_yticks([-place for place in range(len(PREDICTORS))], [words for words, *_ in PREDICTORS])
+    right.set_ylim(-len(found) + 0.5, 0.5)
+    right.set_yticks([-place for place in range(len(found))], [one.predictor.words for one in found])
     right.tick_params(axis="y", labelsize=7)
     right.set_xlabel("correlation with OOD accuracy", fontsize=8)
     note = (
@@ -153,11 +137,6 @@ def matched(chapter: RotationChapter) -> Drawn:
         "central 95 % when accuracies are permuted among the trajectories of a base."
     )
     return finish(figure, chapter, "rotation-matched", "At equal size", frames, note)
-
-
-def _correlations(table: pd.DataFrame, predictor: str, given: Sequence[str]) -> list[float]:
-    found = [measured.correlation(group, predictor, given) for _, group in table.groupby("seed")]
-    return [value for value in found if np.isfinite(value)]
 
 
 def scales(chapter: RotationChapter) -> Drawn:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from small_study import EDIT
 
-from rlheals import claims_page, recovery_claims, sft_claims
+from rlheals import claims_page, record, recovery_claims, rotation_measures, rotation_rivals, sft_claims
 from rlheals.claimed import CLAIMED
-from rlheals.markup import Table
+from rlheals.markup import Table, to_markdown
 from rlheals.recovery_chapter import RecoveryChapter
-from rlheals.sft_chapter import SFTChapter
+from rlheals.rotation_chapter import RotationChapter
+from rlheals.sft_chapter import SFTChapter, variant_studies
+from rlheals.stats import t_interval
 from rlheals.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,3 +92,36 @@ def test_what_is_decided_is_shown_with_interval_and_verdict_and_what_is_not_says
             where,
         ),
     )
+
+
+def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
+    fresh: tuple[pd.DataFrame, Store, Path],
+) -> None:
+    _, store, root = fresh
+    rotation = RotationChapter.open(EDIT, store=store, results=root / "none", quiet=True)
+    sft = SFTChapter.open(EDIT, store=store, results=root / "none", quiet=True)
+    errors = rotation_measures.prediction_errors(rotation_measures.points(rotation.fresh)).set_index("scale")
+    alone = rotation_rivals.blocks(rotation, sft)
+    assert (root / "book" / "rivals.md").read_text(encoding="utf-8") == to_markdown(alone)
+    _, scales, ages = (block for block in alone if isinstance(block, Table))
+    assert scales.rows == tuple(
+        (words, "not measured", f"{errors.loc[scale, 'value']:.3f}")
+        for scale, words in rotation_rivals.SCALE_NAMES.items()
+    )
+    assert {cell for _, cell in ages.rows} == {"not measured"}
+    known, _ = record.find("lab", RotationChapter.PART, ROOT / "results")
+    study, _ = record.find("lab", SFTChapter.PART, ROOT / "results")
+    both = rotation_rivals.blocks(
+        replace(rotation, recorded=known),
+        replace(sft, recorded=study, variants=variant_studies(ROOT / "results")),
+    )
+    correlations, _, ages = (block for block in both if isinstance(block, Table))
+    table = rotation_measures.matched(rotation_measures.points(known))
+    each = [rotation_measures.correlation(rows, "kl") for _, rows in table.groupby("seed")]
+    (row,) = [row for row in correlations.rows if row[0] == "forward KL from the base"]
+    assert row[1] == f"{t_interval(each):.3f} ({len(known.seeds)} base seeds)"
+    falls = sft_claims.estimates(
+        next(c for c in sft_claims.CLAIMS.read().claims if c.id == "sft-fall"), study
+    )
+    assert dict(ages.rows)[rotation_rivals.AGES["lab"]].startswith(f"{t_interval(list(falls.values())):.3f}")
+    assert "not measured" not in [cell for _, cell in ages.rows]

@@ -10,6 +10,7 @@ import pytest
 
 from rlheals import rotation_claims as claims
 from rlheals import rotation_measures as measured
+from rlheals import rotation_rivals
 from rlheals.rotation import RL, SFT, RotationTables
 
 SIZES = np.geomspace(0.01, 0.3, 9)
@@ -58,6 +59,19 @@ def test_a_rival_is_told_from_rotation() -> None:
     found = measured.prediction_errors(points).groupby("scale")["value"].mean()
     assert found["kl"] < 0.3 * min(found["size"], found["angle"])
     assert found["mean"] > found["kl"]
+
+
+def test_rotation_and_its_rivals_are_listed_with_what_chance_gives() -> None:
+    rows = measured.matched(world(lambda size, angle, kl: 0.5 - 0.02 * angle, noise=0.002))
+    found = {one.predictor.words: one for one in rotation_rivals.associations(rows)}
+    assert len(found) == len(rotation_rivals.PREDICTORS)
+    low, high = found["rotation"].null
+    assert max(found["rotation"].values) < low < 0 < high
+    assert len(found["rotation"].values) == rows["seed"].nunique()
+    assert max(map(abs, found["forward KL, at equal rotation"].values)) < 0.95
+    few = rotation_rivals.associations(rows.iloc[:2])
+    assert all(one.values == () for one in few)
+    assert np.isnan([one.null for one in few]).all()
 
 
 def test_a_trajectory_that_is_plain_sft_again_differs_in_nothing() -> None:

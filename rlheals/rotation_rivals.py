@@ -1,0 +1,147 @@
+"""Rotation and its rivals on the same checkpoints: what else goes with OOD accuracy, and how closely?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from rlheals import rotation_measures as measured
+from rlheals.markup import Block, Table
+from rlheals.rotation import RotationTables
+from rlheals.rotation_chapter import RotationChapter
+from rlheals.sft_chapter import SFTChapter
+from rlheals.sft_claims import Curves, fall
+from rlheals.stats import t_interval
+from rlheals.tables import Tables
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """given: what is held fixed besides the size of the change; whole: with RL on the OOD rule."""
+
+    words: str
+    column: str
+    given: tuple[str, ...] = ()
+    whole: bool = True
+
+
+PREDICTORS = (
+    Predictor("rotation", "angle"),
+    Predictor("rotation, at equal ID accuracy", "angle", ("id",)),
+    Predictor("rotation, without RL on the OOD rule", "angle", whole=False),
+    Predictor("rotation beyond its null", "excess"),
+    Predictor("forward KL from the base", "kl"),
+    Predictor("rotation, at equal forward KL", "angle", ("kl",)),
+    Predictor("forward KL, at equal rotation", "kl", ("angle",)),
+)
+"""What may go with OOD accuracy at equal size."""
+SCALE_NAMES = {
+    "size": "size of the change, |dW| / |W|",
+    "angle": "rotation (degrees)",
+    "kl": "forward KL from the base (nats)",
+    "mean": "nothing (the mean of SFT)",
+}
+AGES = {"age-300": "300 steps", "age-600": "600 steps", "lab": "until half able", "age-1200": "1,200 steps"}
+"""Recorded studies by how long their bases were pretrained."""
+
+
+@dataclass(frozen=True)
+class Association:
+    """Correlations with OOD accuracy by base seed; null: central 95 % of their mean when accuracies are permuted."""
+
+    predictor: Predictor
+    values: tuple[float, ...]
+    null: tuple[float, float]
+
+
+def associations(rows: pd.DataFrame) -> list[Association]:
+    """Of every predictor, over trajectories at matched size (`rotation_measures.matched`)."""
+    found = []
+    for one in PREDICTORS:
+        mine = rows if one.whole else rows[rows["branch"] != "ood-rule"]
+        each = [measured.correlation(group, one.column, one.given) for _, group in mine.groupby("seed")]
+        values = tuple(value for value in each if np.isfinite(value))
+        chance = measured.permuted(mine, one.column, one.given) if values else np.array([np.nan])
+        known = chance[np.isfinite(chance)]
+        low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
+        found.append(Association(one, values, (float(low), float(high))))
+    return found
+
+
+def blocks(rotation: RotationChapter, sft: SFTChapter) -> list[Block]:
+    """The rivals as tables: correlations at equal size, scales that predict, the age of the base."""
+    return [
+        "Correlation with OOD accuracy over trajectories of one base (SFT with other settings, RL, controls), each at "
+        "equal size of the change:",
+        _correlations(rotation),
+        "How well plain SFT's OOD accuracy, read off at the same place on a scale, tells that of another trajectory:",
+        _scales(rotation),
+        "How much OOD accuracy SFT loses from its peak to its end, by how long the base was pretrained:",
+        _ages(sft),
+        "How varied the prompts are, the rival of a published note, cannot be told apart in the lab: its prompts are "
+        "all of one form.",
+    ]
+
+
+def _correlations(chapter: RotationChapter) -> Table:
+    recorded, fresh = (_found(tables) for tables in (chapter.recorded, chapter.fresh))
+    rows = tuple(
+        (
+            study.predictor.words,
+            _estimate(study.values),
+            _range(study.null),
+            _estimate(mine.values),
+        )
+        for study, mine in zip(recorded, fresh, strict=True)
+    )
+    return Table(("goes with OOD accuracy", "study", "permuted", "fresh run"), rows)
+
+
+def _found(tables: RotationTables | None) -> list[Association]:
+    if tables is None:
+        return [Association(one, (), (np.nan, np.nan)) for one in PREDICTORS]
+    return associations(measured.matched(measured.points(tables)))
+
+
+def _scales(chapter: RotationChapter) -> Table:
+    recorded, fresh = (_errors(tables) for tables in (chapter.recorded, chapter.fresh))
+    rows = tuple(
+        (words, _estimate(recorded.get(scale, ())), _estimate(fresh.get(scale, ())))
+        for scale, words in SCALE_NAMES.items()
+    )
+    return Table(("scale", "error, study", "error, fresh run"), rows)
+
+
+def _errors(tables: RotationTables | None) -> Mapping[str, tuple[float, ...]]:
+    if tables is None:
+        return {}
+    found = measured.prediction_errors(measured.points(tables)).dropna()
+    return {str(scale): tuple(group["value"]) for scale, group in found.groupby("scale")}
+
+
+def _ages(chapter: SFTChapter) -> Table:
+    known = {"lab": chapter.recorded, **chapter.variants}
+    rows = tuple((words, _estimate(_falls(known.get(name)))) for name, words in AGES.items())
+    return Table(("pretraining of the base", "OOD accuracy, peak - end, study"), rows)
+
+
+def _falls(tables: Tables | None) -> tuple[float, ...]:
+    if tables is None:
+        return ()
+    return tuple(fall(Curves.of(tables.of_seed(seed)), "target") for seed in tables.seeds)
+
+
+def _estimate(values: tuple[float, ...]) -> str:
+    """Mean, with its 95 % t interval over base seeds where there are several."""
+    if not values:
+        return "not measured"
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{t_interval(values):.3f} ({len(values)} base seeds)"
+
+
+def _range(ends: tuple[float, float]) -> str:
+    return f"{ends[0]:.3f} to {ends[1]:.3f}" if np.isfinite(ends).all() else ""
