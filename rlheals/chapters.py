@@ -15,13 +15,13 @@ from rlheals.peaks import peaks_of
 from rlheals.places import project_root
 from rlheals.profiles import Profile, load_profile
 from rlheals.record import Recorded
-from rlheals.store import Store, default_store
+from rlheals.store import Run, Store, default_store
 from rlheals.tables import Frames, Part
 
 
 @dataclass(frozen=True)
 class Chapter(Generic[Frames]):
-    """Fresh tables, recorded tables (None when there are none), and their provenance."""
+    """Fresh tables and the runs behind them, recorded tables (None when there are none) and where they are from."""
 
     MARKS: ClassVar[tuple[str, str]] = ("", "")
     """How figures draw the fresh run and the recorded study, for captions."""
@@ -33,8 +33,7 @@ class Chapter(Generic[Frames]):
     fresh: Frames
     recorded: Frames | None
     manifests: tuple[Recorded, ...]
-    minutes: float
-    code: str
+    runs: tuple[Run, ...]
 
     @classmethod
     def open(
@@ -66,14 +65,12 @@ class Chapter(Generic[Frames]):
             part = part.at(peaks_of(tables.collect(first, place)))
         plans = [part.plan(mine, seed, place) for seed in fresh]
         runs = compute([spec for one in plans for spec in one.specs()], place, workers, quiet)
-        code = [r.manifest.code_hash for r in runs if r.manifest.stage == chosen.stage(part.stage)]
         return cls(
             profile=chosen,
             fresh=part.collect(plans, place),
             recorded=recorded,
             manifests=tuple(manifests),
-            minutes=sum(run.manifest.seconds for run in runs) / 60,
-            code=code[0] if code else runs[-1].manifest.code_hash,
+            runs=tuple(runs),
             **cls.more(chosen, recorded, root / results),
         )
 
@@ -81,6 +78,19 @@ class Chapter(Generic[Frames]):
     def more(cls, profile: Profile, recorded: Frames | None, results: Path) -> dict[str, Any]:
         """Fields of a chapter beyond these, by name."""
         return {}
+
+    @property
+    def minutes(self) -> float:
+        """Core-minutes of the fresh runs when they were computed."""
+        return sum(run.manifest.seconds for run in self.runs) / 60
+
+    @property
+    def code(self) -> str:
+        """Hash of the code that the chapter's main stage ran."""
+        main = self.profile.stage(self.PART.stage)
+        return next(
+            (run for run in self.runs if run.manifest.stage == main), self.runs[-1]
+        ).manifest.code_hash
 
     @property
     def tables(self) -> Frames:

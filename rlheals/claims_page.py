@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from rlheals import rotation_rivals
+from rlheals import pages, rotation_rivals
 from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.chapters import Chapter
 from rlheals.claimed import CLAIMED, outcome
@@ -187,14 +187,16 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def write(profile: Profile, results: Path, out: Path, store: Store | None = None) -> pd.DataFrame:
-    """Write the page's tables as markdown, and the claims as CSV, into a folder."""
+    """Write what needs the runs of all chapters into a folder: claims (also as CSV), rivals, what the runs took."""
     opened = chapters(profile, results, store)
     table = frame(opened, results)
     about = f"Fresh run: profile `{profile.name}`, base seed {spans(profile.seeds)}."
+    times = pages.time_table(opened.values())
     rivals = rotation_rivals.blocks(opened["rotation"], opened["sft"])
     with told("make the folder of the claims page", out.absolute().parent):
         make_folder(out.absolute())
     atomic_write(out / f"{NAME}.md", to_markdown([about, *blocks(table)]))
     atomic_write(out / f"{NAME}.csv", table.to_csv(index=False, lineterminator="\n"))
     atomic_write(out / "rivals.md", to_markdown(rivals))
+    atomic_write(out / "time.md", to_markdown(times))
     return table

@@ -7,13 +7,15 @@ targets, so that a snippet can be included on several pages.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from rlheals import record, replay
+from rlheals.chapters import Chapter
 from rlheals.errors import BadInput
 from rlheals.machine import Machine, this_machine
 from rlheals.markup import Block, Table, spans
@@ -44,6 +46,18 @@ def run_facts(chapter: SFTChapter, machine: Machine | None = None) -> list[Block
         ("code", f"`{chapter.code[:12]}`"),
     )
     return [Table(("fresh run", ""), facts)]
+
+
+def time_table(chapters: Iterable[Chapter[Any]]) -> list[Block]:
+    """What the fresh runs of all chapters took when they were computed, stage by stage; each run counts once."""
+    runs = {run.id: run.manifest for chapter in chapters for run in chapter.runs}
+    stages = Counter(one.stage for one in runs.values())
+    minutes = {
+        stage: sum(one.seconds for one in runs.values() if one.stage == stage) / 60 for stage in stages
+    }
+    rows = [(f"`{stage}`", f"{count}", f"{minutes[stage]:.1f}") for stage, count in stages.items()]
+    rows.append(("all", f"{len(runs)}", f"{sum(minutes.values()):.1f}"))
+    return [Table(("stage", "fresh runs", "core-minutes"), tuple(rows))]
 
 
 def profiles_table() -> list[Block]:

@@ -81,8 +81,6 @@ def blocks(rotation: RotationChapter, sft: SFTChapter) -> list[Block]:
         _scales(rotation),
         "How much OOD accuracy SFT loses from its peak to its end, by how long the base was pretrained:",
         _ages(sft),
-        "How varied the prompts are, the rival of a published note, cannot be told apart in the lab: its prompts are "
-        "all of one form.",
     ]
 
 

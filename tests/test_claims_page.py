@@ -125,3 +125,17 @@ def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
     )
     assert dict(ages.rows)[rotation_rivals.AGES["lab"]].startswith(f"{t_interval(list(falls.values())):.3f}")
     assert "not measured" not in [cell for _, cell in ages.rows]
+
+
+def test_the_time_of_every_fresh_run_is_counted_once(fresh: tuple[pd.DataFrame, Store, Path]) -> None:
+    _, store, root = fresh
+    text = (root / "book" / "time.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    stages = {name.strip("`"): (int(runs), float(minutes)) for name, runs, minutes in rows[2:]}
+    total = stages.pop("all")
+    intact = store.check().intact
+    assert total == (len(intact), pytest.approx(sum(run.manifest.seconds for run in intact) / 60, abs=0.06))
+    for stage, (runs, minutes) in stages.items():
+        mine = [run.manifest.seconds for run in intact if run.manifest.stage == stage]
+        assert (runs, minutes) == (len(mine), pytest.approx(sum(mine) / 60, abs=0.06))
+    assert total[0] == sum(runs for runs, _ in stages.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from rlheals.tables import Part
 
 RESULTS = Path(__file__).parents[1] / "results"
 LAB = load_profile("lab")
+RUN = SimpleNamespace(manifest=SimpleNamespace(stage="evaluate", seconds=60.0, code_hash="0" * 64))
 CHAPTERS: dict[str, tuple[Callable, ...]] = {
     "sft": figures.SFT, "recovery": recovery_figures.RL, "rotation": rotation_figures.ROTATION,
     "swaps": swaps_figures.SWAPS,
@@ -47,7 +49,7 @@ def chapters() -> dict[str, Any]:
     def facts(part: Part) -> dict[str, Any]:
         found, manifests = record.find("lab", part, RESULTS)
         shown = {"fresh": as_fresh(found), "recorded": found, "manifests": tuple(manifests)}
-        return {"profile": LAB, **shown, "minutes": 1.0, "code": "0" * 64}
+        return {"profile": LAB, **shown, "runs": (RUN,)}
 
     sft = facts(tables.SFT)
     return {
