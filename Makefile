@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 
 VLLM_READY := .venv-vllm/.ready
 
-.PHONY: book book-audit book-chapters book-1 book-2 test test-long test-slurm test-vllm lint fast study references bench lock clean help
+.PHONY: book book-audit book-fresh book-report book-1 book-2 book-3 book-4 test test-long test-slurm test-vllm lint fast study references bench lock clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
@@ -24,8 +24,10 @@ $(READY): pyproject.toml requirements.txt constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -r requirements.txt
 	touch $(READY)
 
-book: $(READY)   ## compute the fresh runs, execute the notebooks, render the book
-	$(MAKE) -j 2 book-audit book-chapters
+book: $(READY)   ## compute the fresh runs of all chapters, execute the notebooks, render the book
+	$(MAKE) -j 2 book-audit book-fresh
+	$(MAKE) -j 2 book-report book-1 book-2 book-3 book-4
+	$(BIN)/rlheals claims --profile $(PROFILE) --page book/_generated > /dev/null
 	$(BIN)/jupyter-book build . -W -n --keep-going -q
 	@echo "the book: $(CURDIR)/_build/html/index.html"
 
@@ -33,19 +35,24 @@ book: $(READY)   ## compute the fresh runs, execute the notebooks, render the bo
 book-audit: $(READY)
 	$(BIN)/rlheals notebook notebooks/audit.ipynb --profile $(PROFILE) --out book/_generated/audit.ipynb
 
-# Chapter 1 is drawn while chapter 2 trains; chapters 3 and 4 need what both have made.
-book-chapters: $(READY)
-	$(BIN)/rlheals report --profile $(PROFILE) --workers $(WORKERS) --out book/_generated
-	$(MAKE) -j 2 book-1 book-2
-	$(BIN)/rlheals notebook notebooks/03_what_moves.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/03_what_moves.ipynb
-	$(BIN)/rlheals notebook notebooks/04_swapping_directions.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/04_swapping_directions.ipynb
-	$(BIN)/rlheals claims --profile $(PROFILE) --page book/_generated > /dev/null
+# Every run that the chapters show; then the notebooks find them, in any order.
+book-fresh: $(READY)
+	$(BIN)/rlheals fresh --profile $(PROFILE) --workers $(WORKERS)
+
+book-report: $(READY)
+	$(BIN)/rlheals report --profile $(PROFILE) --out book/_generated
 
 book-1: $(READY)
 	$(BIN)/rlheals notebook notebooks/01_sft_forgets.ipynb --profile $(PROFILE) --out book/_generated/01_sft_forgets.ipynb
 
 book-2: $(READY)
-	$(BIN)/rlheals notebook notebooks/02_rl_heals.ipynb --profile $(PROFILE) -p workers $(WORKERS) --out book/_generated/02_rl_heals.ipynb
+	$(BIN)/rlheals notebook notebooks/02_rl_heals.ipynb --profile $(PROFILE) --out book/_generated/02_rl_heals.ipynb
+
+book-3: $(READY)
+	$(BIN)/rlheals notebook notebooks/03_what_moves.ipynb --profile $(PROFILE) --out book/_generated/03_what_moves.ipynb
+
+book-4: $(READY)
+	$(BIN)/rlheals notebook notebooks/04_swapping_directions.ipynb --profile $(PROFILE) --out book/_generated/04_swapping_directions.ipynb
 
 test: lint       ## style, types, tests, notebooks against their references
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm and not long"

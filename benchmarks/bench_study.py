@@ -4,7 +4,8 @@ A slice of the lab: short SFT runs of several base seeds, and two censuses of ea
 (this process) and two Dask workers, each from an empty store. Units of the same work do not get equally long turns on a
 busy machine, so the overhead is taken within a round: wall time beyond that of the units themselves, which their
 manifests hold. Starting two workers and their imports takes the same seconds for a short study as for a long one, so
-that is stated in seconds. JSON comes last; exit status 1 when a check fails.
+that is stated in seconds. How much longer the same units take when two run side by side (shared caches, memory,
+hyperthreads) bounds the speedup whatever hands them out. JSON comes last; exit status 1 when a check fails.
 """
 
 from __future__ import annotations
@@ -31,15 +32,14 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--rounds", type=int, default=3)
     options = arguments.parse_args()
-    profile = load_profile(
-        "lab",
-        {
-            "sft.checkpoints": [0, 80, 160],
-            "evaluated": [80, 160],
-            "rule_steps": [],
-            "decodes": 1,
-            "sft.loss_examples": 8,
-        },
+    lab = load_profile("lab")
+    profile = Profile(  # without the parts of later chapters
+        name="slice",
+        evaluated=(80, 160),
+        rule_steps=(),
+        pretrain=lab.pretrain,
+        sft=lab.sft.model_copy(update={"checkpoints": (0, 80, 160), "loss_examples": 8}),
+        evaluate=lab.evaluate,
     )
     rounds = []
     for _ in range(options.rounds):
@@ -48,6 +48,7 @@ def main() -> int:
             {
                 "speedup": one["wall"] / two["wall"],
                 "store": one["wall"] / one["units"] - 1,
+                "units_slower_side_by_side": two["units"] / one["units"] - 1,
                 "seconds_to_start_two": two["started"],
                 "workers": (two["wall"] - two["started"]) / (two["units"] / 2) - 1,
                 "seconds_one": one["wall"],

@@ -16,7 +16,7 @@ from rlheals.places import project_root
 from rlheals.profiles import Profile, load_profile
 from rlheals.record import Recorded
 from rlheals.store import Run, Store, default_store
-from rlheals.tables import Frames, Part
+from rlheals.tables import Frames, Part, Planned
 
 
 @dataclass(frozen=True)
@@ -45,25 +45,12 @@ class Chapter(Generic[Frames]):
         store: Store | None = None,
         quiet: bool = False,
     ) -> Self:
-        """Load the chapter's runs, or compute those that are not in the store yet, and read the recorded study.
-
-        Where a chapter starts from the peak of SFT, that of a fresh base is found first, by chapter 01's runs. A seed
-        that the recorded study holds cannot be the fresh one, BadInput says so: the two would be drawn as if they were
-        independent.
-        """
+        """Load the chapter's runs, or compute those that are not in the store yet, and read the recorded study."""
         chosen = profile if isinstance(profile, Profile) else load_profile(profile)
-        part = cls.PART
-        part.check(chosen)
         root = project_root()
-        recorded, manifests = record.find(chosen.name, part, root / results)
-        fresh = unrecorded_seeds(chosen, seeds, () if recorded is None else recorded.seeds)
         place = store or default_store(root)
-        mine = chosen.for_reader(recorded=part.from_peaks or recorded is not None)
-        if part.from_peaks:
-            first = [study.plan(mine, seed, place) for seed in fresh]
-            compute([spec for one in first for spec in one.specs()], place, workers, quiet)
-            part = part.at(peaks_of(tables.collect(first, place)))
-        plans = [part.plan(mine, seed, place) for seed in fresh]
+        recorded, manifests = record.find(chosen.name, cls.PART, root / results)
+        part, plans = cls.planned(chosen, seeds, workers, recorded, place, quiet)
         runs = compute([spec for one in plans for spec in one.specs()], place, workers, quiet)
         return cls(
             profile=chosen,
@@ -73,6 +60,32 @@ class Chapter(Generic[Frames]):
             runs=tuple(runs),
             **cls.more(chosen, recorded, root / results),
         )
+
+    @classmethod
+    def planned(
+        cls,
+        profile: Profile,
+        seeds: Sequence[int] | None,
+        workers: int,
+        recorded: Frames | None,
+        store: Store,
+        quiet: bool,
+    ) -> tuple[Part[Frames], list[Planned]]:
+        """What is recorded of the chapter, and the runs of a reader's own seeds.
+
+        Where a chapter starts from the peak of SFT, that of a fresh base is found first, by chapter 01's runs. A seed
+        that the recorded study holds cannot be the fresh one, BadInput says so: the two would be drawn as if they were
+        independent.
+        """
+        part = cls.PART
+        part.check(profile)
+        fresh = unrecorded_seeds(profile, seeds, () if recorded is None else recorded.seeds)
+        mine = profile.for_reader(recorded=part.from_peaks or recorded is not None)
+        if part.from_peaks:
+            first = [study.plan(mine, seed, store) for seed in fresh]
+            compute([spec for one in first for spec in one.specs()], store, workers, quiet)
+            part = part.at(peaks_of(tables.collect(first, store)))
+        return part, [part.plan(mine, seed, store) for seed in fresh]
 
     @classmethod
     def more(cls, profile: Profile, recorded: Frames | None, results: Path) -> dict[str, Any]:

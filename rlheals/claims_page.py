@@ -11,16 +11,12 @@ import pandas as pd
 
 from rlheals import pages, rotation_rivals
 from rlheals.atomic import atomic_write, make_folder, told
-from rlheals.chapters import Chapter
 from rlheals.claimed import CLAIMED, outcome
 from rlheals.claims import ChapterClaims, Claim
+from rlheals.fresh import CHAPTERS
 from rlheals.markup import Block, Table, spans, to_markdown
 from rlheals.profiles import Profile
-from rlheals.recovery_chapter import RecoveryChapter
-from rlheals.rotation_chapter import RotationChapter
-from rlheals.sft_chapter import SFTChapter
 from rlheals.store import Store
-from rlheals.swaps_chapter import SwapChapter
 
 FOLDER = "/book/_generated"
 NAME = "all_claims"
@@ -91,42 +87,39 @@ SECTIONS = {
 """Where the book shows a claim's data: the heading of a section, by claim."""
 
 
-PAGES: dict[str, tuple[str, type[Chapter[Any]] | None]] = {
-    "sft": ("01_sft_forgets", SFTChapter),
-    "recovery": ("02_rl_heals", RecoveryChapter),
-    "rotation": ("03_what_moves", RotationChapter),
-    "swaps": ("04_swapping_directions", SwapChapter),
-    "protection": ("04_swapping_directions", None),
+PAGES = {
+    "sft": "01_sft_forgets",
+    "recovery": "02_rl_heals",
+    "rotation": "03_what_moves",
+    "swaps": "04_swapping_directions",
+    "protection": "04_swapping_directions",
 }
-"""The chapter's notebook, and what opens its fresh run (None where there is none), by part of `claims.yaml`."""
+"""The chapter's notebook, by part of `claims.yaml`."""
 
 
 def chapters(profile: Profile, results: Path, store: Store | None = None) -> dict[str, Any]:
     """Loads the fresh runs of all chapters, or computes what is missing of them; by part of `claims.yaml`."""
     return {
         key: chapter.open(profile, results=results, store=store, quiet=True)
-        for key, (_, chapter) in PAGES.items()
-        if chapter is not None
+        for key, chapter in CHAPTERS.items()
     }
 
 
 def frame(opened: Mapping[str, Any], results: Path) -> pd.DataFrame:
     """One row per claim: chapter, id, margin, estimate with interval and verdict of the study, value of the fresh run.
 
-    Not a number: a chapter that is not among the opened ones, or what its fresh run does not measure.
+    Not a number: what is not recorded, or what the fresh run does not measure.
     """
     rows = []
     for key, one in CLAIMED.items():
-        page, _ = PAGES[key]
         found = outcome(key, results)
         judged = {each.claim.id: each for each in found.judged}
-        fresh = opened.get(key)
         for claim in found.claims.claims:
             said = judged.get(claim.id)
             rows.append(
                 {
                     "chapter": one.title,
-                    "page": page,
+                    "page": PAGES[key],
                     "id": claim.id,
                     "sentence": claim.sentence,
                     "source": claim.source,
@@ -137,7 +130,7 @@ def frame(opened: Mapping[str, Any], results: Path) -> pd.DataFrame:
                     "low": said.interval.low if said else float("nan"),
                     "high": said.interval.high if said else float("nan"),
                     "verdict": str(said.verdict) if said else "no verdict yet",
-                    "fresh": float("nan") if fresh is None else _fresh(one.claims, claim, fresh.fresh),
+                    "fresh": _fresh(one.claims, claim, opened[key].fresh),
                     "section": SECTIONS[claim.id],
                     "code": f"{one.claims.estimates.__module__.removeprefix('rlheals.')}.py: {claim.estimator}",
                 }

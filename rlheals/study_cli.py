@@ -68,6 +68,23 @@ def study(
     show(done, lambda: [f"{one['profile']}: seeds {one['seeds']}" for one in done], json)
 
 
+@app.command(epilog="Example: rlheals fresh --profile lab --workers 2")
+def fresh(
+    profile: ProfileName = "lab",
+    seeds: Seeds = None,
+    workers: Workers = 1,
+    results: Results = Path("results"),
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Load or compute the fresh runs of all chapters, so that notebooks find them: what `make book` does first."""
+    from rlheals import study_commands as commands
+
+    own = None if seeds is None else parse_seeds(seeds)
+    done = commands.fresh(chosen_profile(profile, set_), own, workers, results)
+    show(done, lambda: [f"{done['runs']} runs, {done['core_minutes']:.1f} core-minutes"], json)
+
+
 @app.command(epilog="Example: rlheals replay results/lab --seed 1")
 def replay(
     study: Annotated[Path, typer.Argument(help="The folder of a recorded study.")],

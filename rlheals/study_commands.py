@@ -107,6 +107,14 @@ def run_later(
     return done
 
 
+def fresh(profile: Profile, seeds: Sequence[int] | None, workers: int, results: Path) -> dict[str, Any]:
+    """The fresh runs of all chapters."""
+    from rlheals.fresh import core
+
+    runs = {run.id: run.manifest.seconds for run in core(profile, seeds, workers, results)}
+    return {"profile": profile.name, "runs": len(runs), "core_minutes": sum(runs.values()) / 60}
+
+
 def compared(profile: Profile, seeds: Sequence[int] | None, workers: int, results: Path) -> dict[str, Any]:
     """Whether the fresh runs of a profile agree with its recorded study, number by number."""
     from rlheals.compare import compare

@@ -84,6 +84,9 @@ SHIELD = SPIN.model_copy(
     }
 )  # fmt: skip
 
+WHOLE = EDIT.model_copy(update={"name": "whole", "protection": SHIELD.protection})
+"""With the parts of all chapters."""
+
 
 def results_of(root: Path) -> dict[str, bytes]:
     """Every result file of a store, by run and name; manifests say when, so they are left out."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from small_study import EDIT
+from small_study import WHOLE
 
 from rlheals import claims_page, record, recovery_claims, rotation_measures, rotation_rivals, sft_claims
 from rlheals.claimed import CLAIMED
@@ -36,7 +36,7 @@ def test_every_claim_of_every_chapter_is_there_once_and_points_to_a_section_that
     assert set(claims_page.PAGES) == set(known)
     for key, ids in known.items():
         for name in ids:
-            assert claims_page.SECTIONS[name] in headings(claims_page.PAGES[key][0]), name
+            assert claims_page.SECTIONS[name] in headings(claims_page.PAGES[key]), name
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Store
     """The table of a reader who has no recorded study."""
     root = tmp_path_factory.mktemp("claims")
     store = Store(root / "store")
-    return claims_page.write(EDIT, root / "none", root / "book", store), store, root
+    return claims_page.write(WHOLE, root / "none", root / "book", store), store, root
 
 
 def test_without_a_recorded_study_there_is_the_fresh_run_and_no_verdict(
@@ -56,13 +56,13 @@ def test_without_a_recorded_study_there_is_the_fresh_run_and_no_verdict(
     assert set(table["verdict"]) == {"no verdict yet"}
     assert table["estimate"].isna().all()
     rows = table.set_index("id")
-    chapter = SFTChapter.open(EDIT, store=store, results=root / "none", quiet=True)
+    chapter = SFTChapter.open(WHOLE, store=store, results=root / "none", quiet=True)
     measured = {"sft-rise", "sft-fall", "sft-id-rises-held-out", "sft-loss-falls", "sft-loss-blind-ood"}
     for claim in sft_claims.CLAIMS.read().claims:
         if claim.id in measured:
             assert rows.loc[claim.id, "fresh"] == sft_claims.estimates(claim, chapter.fresh)[1]
     assert pd.isna(rows.loc["sft-id-rises", "fresh"])  # this profile plays no hands of the SFT split
-    second = RecoveryChapter.open(EDIT, store=store, results=root / "none", quiet=True)
+    second = RecoveryChapter.open(WHOLE, store=store, results=root / "none", quiet=True)
     for claim in recovery_claims.CLAIMS.read().claims:
         value = recovery_claims.estimates(claim, second.fresh).get(1, float("nan"))
         assert rows.loc[claim.id, "fresh"] == pytest.approx(value, nan_ok=True)
@@ -98,8 +98,8 @@ def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
     fresh: tuple[pd.DataFrame, Store, Path],
 ) -> None:
     _, store, root = fresh
-    rotation = RotationChapter.open(EDIT, store=store, results=root / "none", quiet=True)
-    sft = SFTChapter.open(EDIT, store=store, results=root / "none", quiet=True)
+    rotation = RotationChapter.open(WHOLE, store=store, results=root / "none", quiet=True)
+    sft = SFTChapter.open(WHOLE, store=store, results=root / "none", quiet=True)
     errors = rotation_measures.prediction_errors(rotation_measures.points(rotation.fresh)).set_index("scale")
     alone = rotation_rivals.blocks(rotation, sft)
     assert (root / "book" / "rivals.md").read_text(encoding="utf-8") == to_markdown(alone)
