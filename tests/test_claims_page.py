@@ -13,8 +13,11 @@ import pytest
 from small_study import WHOLE
 
 from rlheals import claims_page, record, recovery_claims, rotation_measures, rotation_rivals, sft_claims
+from rlheals import fresh as fresh_core
 from rlheals.claimed import CLAIMED
+from rlheals.errors import BadInput
 from rlheals.markup import Table, to_markdown
+from rlheals.profiles import load_profile
 from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.rotation_chapter import RotationChapter
 from rlheals.sft_chapter import SFTChapter, variant_studies
@@ -44,7 +47,10 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Store
     """The table of a reader who has no recorded study."""
     root = tmp_path_factory.mktemp("claims")
     store = Store(root / "store")
-    return claims_page.write(WHOLE, root / "none", root / "book", store), store, root
+    core = {run.id for run in fresh_core.core(WHOLE, results=root / "none", store=store, quiet=True)}
+    table = claims_page.write(WHOLE, root / "none", root / "book", store)
+    assert core == set(store.ids()), "after the fresh core no chapter computes anything"
+    return table, store, root
 
 
 def test_without_a_recorded_study_there_is_the_fresh_run_and_no_verdict(
@@ -139,3 +145,9 @@ def test_the_time_of_every_fresh_run_is_counted_once(fresh: tuple[pd.DataFrame, 
         mine = [run.manifest.seconds for run in intact if run.manifest.stage == stage]
         assert (runs, minutes) == (len(mine), pytest.approx(sum(mine) / 60, abs=0.06))
     assert total[0] == sum(runs for runs, _ in stages.values())
+
+
+def test_a_recorded_seed_is_no_fresh_one(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="base seed 1 is in the recorded study"):
+        fresh_core.core(load_profile("lab"), seeds=[1], store=Store(tmp_path / "store"), quiet=True)
+    assert not (tmp_path / "store").exists()

@@ -121,7 +121,7 @@ def check(root: Path, moment: int, fault: str, reference: dict[str, bytes]) -> b
     return ended != DONE
 
 
-@pytest.mark.parametrize(("fault", "moments"), [("kill", 15), ("full disk", 5)])
+@pytest.mark.parametrize(("fault", "moments"), [("kill", 10), ("full disk", 3)])
 def test_a_study_that_is_hit_at_many_moments_goes_on(
     fault: str, moments: int, tmp_path: Path, reference: dict[str, bytes], operations: int
 ) -> None:
