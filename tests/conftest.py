@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from rlheals import models
 from rlheals.dialects import Compact
 from rlheals.models import SHIPPED_BASE, ModelSettings
+from rlheals.store import Store
 from rlheals.tasks.general_points import GeneralPoints
 
 TINY = ModelSettings(hidden=16, layers=2, heads=2, mlp=24)
@@ -32,6 +33,13 @@ def dialect() -> Compact:
 @pytest.fixture(scope="session")
 def task() -> GeneralPoints:
     return GeneralPoints()
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Runs of the small studies, for tests that are not about how runs come to be; shared by all test processes."""
+    own = tmp_path_factory.getbasetemp()
+    return Store((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared-store")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import nbformat
 import pytest
 
 from rlheals.checks import CHAPTERS, NEED_NO_RUNS, TRIMMED
+from rlheals.places import STORE_FOLDER
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIES = ROOT / "tests" / "notebooks"
@@ -34,12 +35,14 @@ def code_cells(notebook: Path) -> list:
     return [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
 
 
-def nbval(target: Path, tmp_path: Path, mutation: str | None = None) -> dict[str, bool]:
-    """Run nbval; for each code cell by notebook and name (or number), whether it is green."""
+def nbval(
+    target: Path, tmp_path: Path, mutation: str | None = None, store: Path | None = None
+) -> dict[str, bool]:
+    """Run nbval; for each code cell by notebook and name (or number), whether it is green. store: empty by default."""
     report, ipython = tmp_path / "report.xml", tmp_path / "ipython"
     environment = {
         **os.environ,
-        "RLHEALS_STORE": str(tmp_path / "store"),
+        "RLHEALS_STORE": str(store or tmp_path / "store"),
         "IPYTHONDIR": str(ipython),
         "OMP_NUM_THREADS": "1",
     }
@@ -120,8 +123,10 @@ def test_the_copies_hold_what_is_compared_and_all_of_it_is_inside(name):
     assert (COPIES / name).stat().st_size < 100_000
 
 
-def test_the_copies_hold_on_this_machine_from_an_empty_store(tmp_path):
-    green = nbval(COPIES, tmp_path)
+def test_the_copies_hold_on_this_machine(tmp_path):
+    """From an empty store, or from what `make book` has computed here with the same code."""
+    made = ROOT / STORE_FOLDER
+    green = nbval(COPIES, tmp_path, store=made if made.is_dir() else None)
     wanted = {f"{Path(name).stem}/{cell}" for name in CHAPTERS for cell in COMPARED[name]}
     assert wanted <= set(green)
     assert all(green.values()), sorted(name for name, fine in green.items() if not fine)

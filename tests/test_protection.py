@@ -29,13 +29,12 @@ FILE = claims.CLAIMS.read()
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def recorded(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> SimpleNamespace:
     root = tmp_path_factory.mktemp("shield")
-    store = Store(root / "store")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CI", "true")
-        record.record(SHIELD, [2, 3], store, root / "results", say=str, part=STUDY)
-    return SimpleNamespace(root=root, store=store, folder=root / "results/shield-protection")
+        record.record(SHIELD, [2, 3], shared, root / "results", say=str, part=STUDY)
+    return SimpleNamespace(root=root, store=shared, folder=root / "results/shield-protection")
 
 
 def test_every_way_starts_from_the_same_base_on_the_same_examples(tmp_path: Path) -> None:

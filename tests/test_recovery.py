@@ -23,9 +23,9 @@ from rlheals.store import Store
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def recorded(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> SimpleNamespace:
     root = tmp_path_factory.mktemp("climb")
-    store, lines = Store(root / "store"), []
+    store, lines = shared, []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CI", "true")
         for part in recovery.parts(CLIMB):

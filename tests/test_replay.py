@@ -92,9 +92,9 @@ def test_one_value_that_differs_is_named_and_nothing_is_noted(copy, tmp_path, ta
 
 
 @pytest.fixture(scope="module")
-def climbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def climbed(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> Path:
     root = tmp_path_factory.mktemp("climb")
-    record.record(CLIMB, [2], Store(root / "store"), root / "results", **SILENT, part=recovery.STUDY)
+    record.record(CLIMB, [2], shared, root / "results", **SILENT, part=recovery.STUDY)
     return root / "results"
 
 
@@ -130,11 +130,9 @@ def test_one_value_of_rl_that_differs_is_named(climbed, monkeypatch, tmp_path, t
 
 
 @pytest.fixture(scope="module")
-def turned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def turned(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> Path:
     root = tmp_path_factory.mktemp("turned")
-    record.record(
-        SPIN, [2], Store(root / "store"), root / "results", **SILENT, part=rotation.STUDY.at({2: 3})
-    )
+    record.record(SPIN, [2], shared, root / "results", **SILENT, part=rotation.STUDY.at({2: 3}))
     return root / "results"
 
 
@@ -196,11 +194,11 @@ def test_a_damaged_note_is_refused(copy):
     ],
 )
 def test_edits_and_protected_sft_are_replayed_in_part(
-    profile, part, stage, table, column, monkeypatch, tmp_path
+    profile, part, stage, table, column, monkeypatch, tmp_path, shared
 ):
     monkeypatch.setenv("CI", "true")
     results = tmp_path / "results"
-    record.record(profile, [2], Store(tmp_path / "store"), results, **SILENT, part=part)
+    record.record(profile, [2], shared, results, **SILENT, part=part)
     folder = results / f"{profile.name}{part.suffix}"
     change_code(monkeypatch, stage)
     _, (manifest,) = record.read(folder, part.kind)

@@ -29,9 +29,9 @@ LAB = load_profile("lab")
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def recorded(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> SimpleNamespace:
     root = tmp_path_factory.mktemp("spin")
-    store, lines = Store(root / "store"), []
+    store, lines = shared, []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CI", "true")
         record.record(SPIN, [2, 3], store, root / "results", say=lines.append, part=STUDY.at(PEAKS))

@@ -22,13 +22,12 @@ LAB = load_profile("lab")
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def recorded(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> SimpleNamespace:
     root = tmp_path_factory.mktemp("edit")
-    store = Store(root / "store")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CI", "true")
-        record.record(EDIT, [2, 3], store, root / "results", say=str, part=swaps.STUDY.at({2: 3, 3: 3}))
-    return SimpleNamespace(root=root, store=store, folder=root / "results/edit-swaps")
+        record.record(EDIT, [2, 3], shared, root / "results", say=str, part=swaps.STUDY.at({2: 3, 3: 3}))
+    return SimpleNamespace(root=root, store=shared, folder=root / "results/edit-swaps")
 
 
 def test_edits_are_made_of_the_runs_of_the_other_chapters(tmp_path: Path) -> None:
