@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self
 
@@ -17,6 +17,24 @@ from rlheals.profiles import Profile, load_profile
 from rlheals.record import Recorded
 from rlheals.store import Run, Store, default_store
 from rlheals.tables import Frames, Part, Planned
+
+
+@dataclass
+class Peaks:
+    """Where a chapter starts from the peak of SFT, that of a fresh base is found first, once, by chapter 01's runs."""
+
+    store: Store
+    workers: int
+    quiet: bool
+    found: dict[int, int] = field(default_factory=dict)
+
+    def of(self, profile: Profile, seeds: Sequence[int]) -> dict[int, int]:
+        """By base seed; what is not in the store yet is computed."""
+        if new := [seed for seed in seeds if seed not in self.found]:
+            plans = [study.plan(profile, seed, self.store) for seed in new]
+            compute([spec for one in plans for spec in one.specs()], self.store, self.workers, self.quiet)
+            self.found |= peaks_of(tables.collect(plans, self.store))
+        return {seed: self.found[seed] for seed in seeds}
 
 
 @dataclass(frozen=True)
@@ -50,7 +68,7 @@ class Chapter(Generic[Frames]):
         root = project_root()
         place = store or default_store(root)
         recorded, manifests = record.find(chosen.name, cls.PART, root / results)
-        part, plans = cls.planned(chosen, seeds, workers, recorded, place, quiet)
+        part, plans = cls.planned(chosen, seeds, recorded, place, Peaks(place, workers, quiet))
         runs = compute([spec for one in plans for spec in one.specs()], place, workers, quiet)
         return cls(
             profile=chosen,
@@ -66,25 +84,21 @@ class Chapter(Generic[Frames]):
         cls,
         profile: Profile,
         seeds: Sequence[int] | None,
-        workers: int,
         recorded: Frames | None,
         store: Store,
-        quiet: bool,
+        peaks: Peaks,
     ) -> tuple[Part[Frames], list[Planned]]:
         """What is recorded of the chapter, and the runs of a reader's own seeds.
 
-        Where a chapter starts from the peak of SFT, that of a fresh base is found first, by chapter 01's runs. A seed
-        that the recorded study holds cannot be the fresh one, BadInput says so: the two would be drawn as if they were
-        independent.
+        A seed that the recorded study holds cannot be the fresh one, BadInput says so: the two would be drawn as if
+        they were independent.
         """
         part = cls.PART
         part.check(profile)
         fresh = unrecorded_seeds(profile, seeds, () if recorded is None else recorded.seeds)
         mine = profile.for_reader(recorded=part.from_peaks or recorded is not None)
         if part.from_peaks:
-            first = [study.plan(mine, seed, store) for seed in fresh]
-            compute([spec for one in first for spec in one.specs()], store, workers, quiet)
-            part = part.at(peaks_of(tables.collect(first, store)))
+            part = part.at(peaks.of(mine, fresh))
         return part, [part.plan(mine, seed, store) for seed in fresh]
 
     @classmethod

@@ -44,7 +44,7 @@ def compute(
         else:
             runs[key] = run
             finished(key)
-    if crew.elsewhere or (crew.count > 1 and len(missing) > 1):
+    if missing and (crew.elsewhere or (crew.count > 1 and len(missing) > 1)):
         _by_workers(missing, store, crew, quiet, echo, finished)
         runs |= {key: store.load(key) for key in missing}
     else:
@@ -62,8 +62,6 @@ def _by_workers(
     echo: Callable[[str], None],
     finished: Finished,
 ) -> None:
-    if not missing:
-        return
     from rlheals.dask_workers import PROGRESS, pools, unit
 
     ended: SimpleQueue[Any] = SimpleQueue()

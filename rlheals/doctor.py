@@ -131,8 +131,8 @@ def examine_runs(repair: bool) -> dict[str, Any]:
     from rlheals.store import default_store
 
     store = default_store(project_root())
-    removed = store.repair() if repair else []
-    state, stages = store.check(), dict[str, dict[str, float]]()
+    removed, state = store.repair() if repair else ([], store.check())
+    stages = dict[str, dict[str, float]]()
     for run in state.intact:
         stage = stages.setdefault(run.manifest.stage, {"runs": 0, "mb": 0.0, "core_minutes": 0.0})
         stage["runs"] += 1

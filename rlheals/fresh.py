@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlheals import record
-from rlheals.chapters import Chapter
+from rlheals.chapters import Chapter, Peaks
 from rlheals.computing import compute
 from rlheals.places import project_root
 from rlheals.profiles import Profile
@@ -39,8 +39,9 @@ def core(
     """Load or compute the runs of all chapters: chapter 1's, which the others start from, then the rest together."""
     root = project_root()
     place, specs = store or default_store(root), []
+    peaks = Peaks(place, workers, quiet)
     for chapter in CHAPTERS.values():
         recorded, _ = record.find(profile.name, chapter.PART, root / results)
-        _, plans = chapter.planned(profile, seeds, workers, recorded, place, quiet)
+        _, plans = chapter.planned(profile, seeds, recorded, place, peaks)
         specs += [spec for one in plans for spec in one.specs()]
     return compute(specs, place, workers, quiet)

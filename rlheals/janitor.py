@@ -127,28 +127,40 @@ def clean(root: Path, older_than_seconds: float) -> list[str]:
     return sorted(gone)
 
 
-def repair(root: Path, older_than_seconds: float) -> list[str]:
-    """Clean, and remove damaged runs and those moved aside; returns relative names, sorted."""
-    gone = [f"damaged/{name}" for name in entries(root, "damaged")]
-    for name in entries(root, "runs"):
-        try:
-            if RUN_ID.fullmatch(name):
-                open_run(root / "runs" / name)
-        except (BadInput, FileNotFoundError, NotADirectoryError):
-            gone.append(f"runs/{name}")
+def repair(root: Path, older_than_seconds: float) -> tuple[list[str], StoreReport]:
+    """Clean, and remove damaged runs and those moved aside; returns relative names, sorted, and what is there now.
+
+    A file that the disk would not give is no damage, and what is not named as a run is not ours: both stay.
+    """
+    intact, bad = _opened(root)
+    damage = (BadInput, FileNotFoundError, NotADirectoryError)
+    ours = [name for name, error in bad.items() if RUN_ID.fullmatch(name) and isinstance(error, damage)]
+    gone = [*(f"runs/{name}" for name in ours), *(f"damaged/{name}" for name in entries(root, "damaged"))]
     for name in gone:
         discard(root, root / name)
-    return sorted([*gone, *clean(root, older_than_seconds)])
+    gone += clean(root, older_than_seconds)
+    left = {name: error for name, error in bad.items() if name not in ours}
+    return sorted(gone), _report(root, intact, left)
 
 
 def check(root: Path) -> StoreReport:
     """Verify every run and list what is left over; changes nothing."""
-    intact, damaged, leftovers = list[Run](), list[str](), list[str]()
+    return _report(root, *_opened(root))
+
+
+def _opened(root: Path) -> tuple[list[Run], dict[str, Exception]]:
+    """Every run that is intact, and what is wrong with the others, by name."""
+    intact, bad = list[Run](), dict[str, Exception]()
     for name in entries(root, "runs"):
         try:
             intact.append(open_run(root / "runs" / name))
         except (BadInput, OSError) as error:
-            damaged.append(f"runs/{name[:12]}: {error}")
+            bad[name] = error
+    return intact, bad
+
+
+def _report(root: Path, intact: list[Run], bad: dict[str, Exception]) -> StoreReport:
+    damaged, leftovers = [f"runs/{name[:12]}: {error}" for name, error in bad.items()], list[str]()
     for name in entries(root, "damaged"):
         damaged.append(f"damaged/{name}: moved aside, may be deleted")
     for name in entries(root, "tmp"):

@@ -172,8 +172,8 @@ class Store:
         with told("clean up", self.root):
             return janitor.clean(self.root, older_than_seconds)
 
-    def repair(self, older_than_seconds: float = janitor.WEEK_SECONDS) -> list[str]:
-        """As ``clean``; damaged runs go too, so that the next study computes them again."""
+    def repair(self, older_than_seconds: float = janitor.WEEK_SECONDS) -> tuple[list[str], StoreReport]:
+        """As ``clean``, and as ``check`` after it; damaged runs go too, the next study computes them again."""
         with told("repair the store", self.root):
             return janitor.repair(self.root, older_than_seconds)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlheals import record, study
+from rlheals import record
 from rlheals.claimed import CLAIMED
 from rlheals.computing import compute
 from rlheals.errors import BadInput
@@ -55,21 +55,11 @@ def crew(count: int, scheduler: str | None, slurm: Path | None) -> Workers:
 def run_studies(
     chosen: Sequence[tuple[Profile, int]], seeds: Sequence[int] | None, workers: Workers, folder: Path | None
 ) -> list[dict[str, Any]]:
-    """Compute studies, and record each seed as soon as it is complete when a folder is given."""
-    store, decided = default_store(project_root()), CLAIMS.read().study.seeds
-    done = []
+    """Compute studies of chapter 1, and record each seed as soon as it is complete when a folder is given."""
+    decided, done = CLAIMS.read().study.seeds, []
     for profile, count in chosen:
-        own = tuple(seeds) if seeds is not None else decided[:count]
-        if folder is None:
-            compute(
-                [spec for seed in own for spec in study.plan(profile, seed, store).specs()], store, workers
-            )
-        else:
-            record.record(profile, own, store, folder, workers, _told)
-        place = None if folder is None else str(folder / profile.name)
-        done.append(
-            {"profile": profile.name, "seeds": list(own), "decodes": profile.decodes, "recorded": place}
-        )
+        own = seeds if seeds is not None else decided[:count]
+        done += _run("sft", profile, own, workers, folder)
     return done
 
 
@@ -81,29 +71,31 @@ def run_later(
     workers: Workers,
     folder: Path | None,
 ) -> list[dict[str, Any]]:
-    """The study of a later chapter (a key of `CLAIMED`), each base seed recorded as soon as it is done.
-
-    Nothing asked for: what `claims.yaml` decides on. What is recorded in several units (RL seeds, controls) is made
-    unit by unit, the first one of all bases first, so that a study that is cut short is short everywhere.
-    """
-    claimed = CLAIMED[key]
-    decided = claimed.claims.read().study
+    """The study of a later chapter (a key of `CLAIMED`), each base seed recorded as soon as it is done."""
+    decided = CLAIMED[key].claims.read().study
     chosen = load_profile(profile or decided.profile, changes)
-    claimed.part.check(chosen)
-    store, own = default_store(project_root()), list(decided.seeds if seeds is None else seeds)
-    done = []
-    for part in claimed.parts(chosen):
+    return _run(key, chosen, decided.seeds if seeds is None else seeds, workers, folder)
+
+
+def _run(
+    key: str, profile: Profile, seeds: Sequence[int], workers: Workers, folder: Path | None
+) -> list[dict[str, Any]]:
+    """What is recorded in several units (RL seeds, controls) is made unit by unit, the first one of all bases first,
+    so that a study that is cut short is short everywhere."""
+    CLAIMED[key].part.check(profile)
+    store, done = default_store(project_root()), []
+    for part in CLAIMED[key].parts(profile):
         known: dict[str, Any] = {}
         if part.from_peaks:
-            peaks = recorded_peaks(chosen.name, own, project_root() / (folder or record.FOLDER))
+            peaks = recorded_peaks(profile.name, seeds, project_root() / (folder or record.FOLDER))
             part, known = part.at(peaks), {"peaks": list(peaks.values())}
         if folder is None:
-            plans = [part.plan(chosen, seed, store) for seed in own]
+            plans = [part.plan(profile, seed, store) for seed in seeds]
             compute([spec for one in plans for spec in one.specs()], store, workers)
         else:
-            record.record(chosen, own, store, folder, workers, _told, part)
-        place = None if folder is None else str(folder / f"{chosen.name}{part.suffix}")
-        done.append({"profile": chosen.name, "seeds": own, **known, "recorded": place})
+            record.record(profile, seeds, store, folder, workers, _told, part)
+        place = None if folder is None else str(folder / f"{profile.name}{part.suffix}")
+        done.append({"profile": profile.name, "seeds": list(seeds), **known, "recorded": place})
     return done
 
 

@@ -60,11 +60,8 @@ def test_every_snippet_that_the_book_includes_is_written(made: Path) -> None:
     for page in (ROOT / "book").glob("*.md"):
         included |= set(re.findall(r"^```\{include\} _generated/(\S+)$", page.read_text(), flags=re.M))
     assert len(included) >= 6
-    elsewhere = {
-        "all_claims.md",
-        "rivals.md",
-        "time.md",
-    }  # needs the runs of all chapters: test_claims_page.py
+    # these need the runs of all chapters: test_claims_page.py
+    elsewhere = {"all_claims.md", "rivals.md", "time.md"}
     for name in included - elsewhere:
         text = (made / "out" / name).read_text()
         assert text.strip()
