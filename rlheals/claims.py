@@ -143,10 +143,10 @@ class ChapterClaims(Generic[File]):
     def read(self, file: Path = FILE) -> File:
         """The claims, validated; BadInput names the offending field."""
         first = yaml.safe_load(file.read_text(encoding="utf-8"))
-        later = {key: first.pop(key, None) for key in LATER}
+        later = {key: first.pop(key, None) for key in LATER} if isinstance(first, dict) else {}
         if self.key == FIRST:
             return validated(self.file, first, file.name)
-        return validated(self.file, later[self.key], f"{file.name}: {self.key}")
+        return validated(self.file, later.get(self.key), f"{file.name}: {self.key}")
 
     def outcome(self, tables: Any | None) -> Outcome:
         """What the recorded study says so far; None: nothing is recorded."""

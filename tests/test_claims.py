@@ -12,6 +12,7 @@ import yaml
 from lab_helpers import one_line, study_of
 
 from rlheals.cards import census
+from rlheals.claimed import CLAIMED
 from rlheals.claims import FILE, half_of, judge
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings, census_items
@@ -223,6 +224,16 @@ def test_a_claims_file_that_is_wrong_is_refused_and_the_field_named(
     with pytest.raises(BadInput) as caught:
         CLAIMS.read(file)
     assert named in one_line(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "study"])
+def test_what_is_no_claims_file_is_one_line(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "claims.yaml"
+    file.write_text(text)
+    for one in CLAIMED.values():
+        with pytest.raises(BadInput) as caught:
+            one.claims.read(file)
+        assert "claims.yaml" in one_line(caught.value)
 
 
 # Judging --------------------------------------------------------------------------------------------------------------
