@@ -70,7 +70,7 @@ test-vllm: $(VLLM_READY)  ## both engines against one contract, with vLLM's CPU 
 
 # Minutes: about 20.
 test-long: $(READY)  ## a study killed, or its disk full, at every operation; the smoke study killed at 5 moments
-	$(BIN)/python -m pytest -q -m long -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -m long -n 2 --dist worksteal -o faulthandler_timeout=3600
 
 # Minutes: about 5. As root: apt-get install slurm-wlm munge
 test-slurm: $(READY)  ## a study in jobs of a real Slurm, started on this machine (Debian: slurm-wlm, munge)

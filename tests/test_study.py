@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import ended, forked
 from lab_helpers import one_line
 from small_study import RUNS, SMALL, results_of
 
@@ -221,15 +222,13 @@ def test_a_study_ended_from_outside_goes_on_where_it_was(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         compute(specs, store, quiet=True)
 
-    child = multiprocessing.get_context("fork").Process(target=work)
-    child.start()
+    child = forked(work)
     deadline = time.monotonic() + 60
     while len(store.ids()) < after and time.monotonic() < deadline:
         time.sleep(0.002)
     assert child.pid is not None
     os.kill(child.pid, how)
-    child.join(60)
-    assert child.exitcode not in (0, None)
+    assert ended(child) != 0
     done = store.ids()
     assert after <= len(done) < RUNS
     assert all(reference[name] == data for name, data in results_of(tmp_path).items())

@@ -16,9 +16,12 @@ from typing import Any
 
 import psutil
 import pytest
+from forks import ended, forked
 from lab_helpers import files_of
 from small_study import RUNS, SMALL, results_of
 from store_faults import watched
+from tqdm.auto import tqdm
+from tqdm.std import TqdmDefaultWriteLock
 
 from rlheals.computing import compute
 from rlheals.errors import BadInput
@@ -26,15 +29,14 @@ from rlheals.store import Store
 from rlheals.study import plan
 
 DONE, REFUSED, OTHER = 0, 3, 4
-SECONDS = 120
 
 
 def small(store: Store, workers: int = 1) -> None:
     compute(plan(SMALL, 1, store).specs(), store, workers=workers, quiet=True)
 
 
-def in_a_process(work: Callable[[], None]) -> Any:
-    """A fork of this process; its exit code says how `work` ended."""
+def told(work: Callable[[], None]) -> int:
+    """Do this work in a fork; its exit code says how it ended."""
 
     def guarded() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -46,9 +48,7 @@ def in_a_process(work: Callable[[], None]) -> Any:
             os._exit(OTHER)
         os._exit(DONE)
 
-    child = multiprocessing.get_context("fork").Process(target=guarded)
-    child.start()
-    return child
+    return ended(forked(guarded))
 
 
 def with_fault(root: Path, number: int, fault: Callable[[], None]) -> int:
@@ -66,10 +66,7 @@ def with_fault(root: Path, number: int, fault: Callable[[], None]) -> int:
         with watched(operation):
             small(Store(root))
 
-    child = in_a_process(work)
-    child.join(SECONDS)
-    assert child.exitcode is not None, "the study hangs"
-    return int(child.exitcode)
+    return told(work)
 
 
 def kill() -> None:
@@ -121,6 +118,26 @@ def check(root: Path, moment: int, fault: str, reference: dict[str, bytes]) -> b
     return ended != DONE
 
 
+def test_a_fork_that_is_killed_while_it_draws_leaves_the_bars_of_this_process_free(tmp_path: Path) -> None:
+    """It hung a whole run of the tests once: every later bar waited for the dead fork's lock."""
+    drawing = tmp_path / "drawing"
+
+    def draw() -> None:
+        with tqdm.get_lock():
+            drawing.touch()
+            time.sleep(60)
+
+    tqdm.get_lock()
+    child = forked(draw)
+    while not drawing.exists():
+        time.sleep(0.002)
+    child.kill()
+    assert ended(child) == -signal.SIGKILL
+    shared = TqdmDefaultWriteLock.mp_lock
+    assert shared.acquire(timeout=10)
+    shared.release()
+
+
 @pytest.mark.parametrize(("fault", "moments"), [("kill", 10), ("full disk", 3)])
 def test_a_study_that_is_hit_at_many_moments_goes_on(
     fault: str, moments: int, tmp_path: Path, reference: dict[str, bytes], operations: int
@@ -158,8 +175,7 @@ def test_two_studies_at_once_on_one_store_do_each_other_no_harm(
     for child in children:
         child.start()
     for child in children:
-        child.join(SECONDS)
-    assert [child.exitcode for child in children] == [DONE, DONE]
+        assert ended(child) == DONE
     assert results_of(tmp_path) == reference
     store.clean()
     assert store.check().ok
