@@ -19,6 +19,7 @@ __all__ = [
     "fsync_folder",
     "make_folder",
     "told",
+    "whole_file",
 ]
 
 _REASONS = {
@@ -131,6 +132,32 @@ def atomic_write(path: Path | str, data: bytes | str) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        fsync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file beside `path`, to be written by a library, that takes its place when the block has ended well.
+
+    As with ``atomic_write``, a reader or a kill only ever sees the old file or the whole new one.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with whole_file(Path(folder) / "a.txt") as temporary:
+    ...         _ = temporary.write_text("24")
+    ...     [file.name for file in Path(folder).iterdir()]
+    ['a.txt']
+    """
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    with told(f"write {path.name}", path.parent):
+        try:
+            yield temporary
+            fsync_file(temporary)
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from rlheals import checkpoint_cli, study_cli
-from rlheals.cli_options import Json, Out, ProfileName, Results, Seed, Set, chosen_profile
+from rlheals.cli_options import Json, Out, ProfileName, Results, Seed, Set, chosen_profile, dry_run
 from rlheals.errors import BadInput
 from rlheals.printed import show_facts, show_summary
 from rlheals.terminal import guarded, parse_settings, read_answer, show
@@ -48,7 +48,12 @@ def doctor(
     repair: Annotated[
         bool, typer.Option("--repair", help="With --store: remove what is damaged or left over.")
     ] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", help="What this profile needs, whether it runs here, what would be cut."),
+    ] = None,
     results: Results = Path("results"),
+    set_: Set = None,
     json: Json = False,
 ) -> int:
     """What this machine has, what is missing, and what the profiles would run. Exit code 1 if something is missing."""
@@ -60,6 +65,8 @@ def doctor(
         found = examine_runs(repair)
         show(found, lambda: run_lines(found), json)
         return 0 if found["ok"] else 1
+    if profile is not None:
+        return dry_run(profile, set_, json)
     if profiles:
         from rlheals.profiles import PROFILES
 

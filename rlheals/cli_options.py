@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from rlheals.terminal import parse_settings
+from rlheals.terminal import parse_settings, show
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on stdout.")]
-ProfileName = Annotated[str, typer.Option("--profile", help="smoke, lab or a .yaml file.")]
+ProfileName = Annotated[str, typer.Option("--profile", help="A name such as lab, or a .yaml file.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -25,6 +25,16 @@ Seeds = Annotated[str | None, typer.Option("--seeds", help='Base seeds, e.g. "1-
 Workers = Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes that compute.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of the recorded study.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Also write the files into this new folder.")]
+
+
+def dry_run(name: str, changes: Sequence[str] | None, json: bool) -> int:
+    """What a profile would run and take, and whether it can run here: exit code 1 if it cannot."""
+    from rlheals import dry_run
+    from rlheals.commands import the_store
+
+    found = dry_run.examine(chosen_profile(name, changes), the_store())
+    show(found, lambda: dry_run.lines(found), json)
+    return 1 if found["problems"] else 0
 
 
 def chosen_profile(name: str, changes: Sequence[str] | None) -> Any:

@@ -133,13 +133,3 @@ class Corpus:
             return changed if evaluate(changed) != 24 else None
         except FormulaError:
             return changed
-
-
-def sft_example(dialect: Compact, item: Item, random: np.random.Generator) -> tuple[list[int], int]:
-    """One expert answer in the target layout, the cards shown in random order: (tokens, length of the prompt)."""
-    hand = tuple(item.hand[index] for index in random.permutation(4))
-    values = item.rule.values(hand)
-    formula = expert_formula(tuple(sorted(values)))
-    assert formula is not None
-    prompt = dialect.prompt(Item(item.id, hand, item.rule, item.split))
-    return prompt + dialect.answer(values, formula), len(prompt)

@@ -6,8 +6,11 @@ the verifier the same kind of reply, so a lab model and a language model are gra
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import permutations
 from typing import Literal, Protocol
 
 from tokenizers import Tokenizer
@@ -15,17 +18,25 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from rlheals.cards import LABELS, Rule
+from rlheals.cards import FACES, LABELS, Rule, canonical_solution
 from rlheals.errors import BadInput
 from rlheals.tasks.base import Item, Task, Verdict
 
 Layout = Literal["target", "plain", "none"]
 Protocol_ = Literal["target", "either"]
+Prompts = Literal["fixed", "diverse"]
+"""fixed: every question is put in form 0; diverse: in any of the dialect's forms."""
 
 PAD, BOS, END, UNK = "<pad>", "<s>", "<end>", "<unk>"
 NUMBERS = tuple(str(n) for n in (*range(1, 14), 24))
 OPERATORS = ("+", "-", "*", "/", "(", ")", "=")
 WORDS = ("cards", "answer", "so", "{", "|", "}", "wrong", "format", "numbers", "value")
+
+PROBE = [{"role": "user", "content": "A question."}, {"role": "assistant", "content": "An answer."}]
+DAY = "26 Jul 2024"
+NO_CLOCK = f"{{%- macro strftime_now(form) -%}}{DAY}{{%- endmacro -%}}"
+
+FACE_ORDERS = tuple(permutations(FACES))
 
 FEEDBACK = {
     "illegal_formula": "format",
@@ -50,9 +61,15 @@ class Dialect(Protocol):
     """The seam between tasks (text) and engines (tokens)."""
 
     tokenizer: PreTrainedTokenizerFast
+    forms: int
+    """In how many ways a question can be put."""
 
-    def prompt(self, item: Item) -> list[int]:
+    def prompt(self, item: Item, form: int = 0) -> list[int]:
         """Tokens of the question, up to where the answer begins."""
+        ...
+
+    def expert(self, item: Item, form: int = 0) -> list[int]:
+        """Tokens of the answer to imitate, its end token included."""
         ...
 
     def retry(self, attempt: list[int], verdict: Verdict) -> list[int]:
@@ -62,6 +79,13 @@ class Dialect(Protocol):
     def read(self, attempt: list[int], protocol: Protocol_ = "target") -> Reply:
         """The reply in generated tokens; `protocol="either"` also accepts the layout that the base prefers."""
         ...
+
+
+def form_of(dialect: Dialect, prompts: Prompts, key: str) -> int:
+    """The form in which an episode's question is put: it depends on the episode's key only."""
+    if prompts == "fixed":
+        return 0
+    return int.from_bytes(hashlib.blake2b(f"form {key}".encode(), digest_size=8).digest()) % dialect.forms
 
 
 def compact_tokenizer() -> PreTrainedTokenizerFast:
@@ -90,9 +114,11 @@ class Compact:
 
     Prompt ``<s> J 11 Q 12 K 13 cards J 3 5 A answer``; plain answer ``11 3 5 1 so ( ... ) = 24 <end>``; target answer
     ``{ 11 3 5 1 | ( ... ) = 24 } <end>``; feedback ``wrong numbers answer``, after which the next attempt follows.
+    Forms: J, Q and K in any order, the rule before the cards or after them.
     """
 
     name = "compact"
+    forms = 2 * len(FACE_ORDERS)
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast | None = None) -> None:
         self.tokenizer = tokenizer or compact_tokenizer()
@@ -109,8 +135,14 @@ class Compact:
     def words(self, tokens: list[int]) -> list[str]:
         return [self._words.get(token, UNK) for token in tokens]
 
-    def prompt(self, item: Item) -> list[int]:
-        return self.encode(f"{BOS} {_rule_words(item.rule)} cards {' '.join(item.hand)} answer")
+    def prompt(self, item: Item, form: int = 0) -> list[int]:
+        rule_last, order = divmod(form, len(FACE_ORDERS))
+        facts = [_rule_words(item.rule, FACE_ORDERS[order]), f"cards {' '.join(item.hand)}"]
+        return self.encode(" ".join((BOS, *(reversed(facts) if rule_last else facts), "answer")))
+
+    def expert(self, item: Item, form: int = 0) -> list[int]:
+        values = item.rule.values(item.hand)
+        return self.answer(values, canonical_solution(values))
 
     def answer(self, values: tuple[int, ...], formula: str, layout: Layout = "target") -> list[int]:
         """Tokens of an answer with its values, formula (without "= 24") and end token.
@@ -172,12 +204,18 @@ def spaced(formula: str) -> str:
     return " ".join(formula.split())
 
 
-def _rule_words(rule: Rule) -> str:
-    return f"J {rule.jack} Q {rule.queen} K {rule.king}"
+def _rule_words(rule: Rule, order: tuple[str, ...]) -> str:
+    values = {"J": rule.jack, "Q": rule.queen, "K": rule.king}
+    return " ".join(f"{face} {values[face]}" for face in order)
 
 
 class Chat:
-    """Any instruct model: the task's own prompt through the tokenizer's chat template, feedback as a user turn."""
+    """Any instruct model: the task's own prompt through the tokenizer's chat template, feedback as a user turn.
+
+    SFT, RL and evaluation take their tokens from here, so that what is trained is what is asked later: an expert's
+    answer is the question's tokens, the reply's and the end token, as a model would generate them; and their text is
+    that of the template for the whole conversation.
+    """
 
     name = "chat"
 
@@ -186,34 +224,61 @@ class Chat:
             raise BadInput("the tokenizer has no chat template; the chat dialect needs an instruct model")
         self.tokenizer = tokenizer
         self.task = task
+        self.forms = task.forms
+        if not self._after_answer.startswith(tokenizer.eos_token or "?"):
+            raise BadInput(
+                f"the chat template ends an answer with {self._after_answer[:20]!r}, the tokenizer's end token is "
+                f"{tokenizer.eos_token!r}; a model trained on one would not stop at the other"
+            )
 
-    def prompt(self, item: Item) -> list[int]:
-        return self._render([{"role": "user", "content": self.task.prompt(item)}])
+    def prompt(self, item: Item, form: int = 0) -> list[int]:
+        return self.question(self.task.prompt(item, form))
+
+    def expert(self, item: Item, form: int = 0) -> list[int]:
+        return self.reply(self.task.expert(item, form))
+
+    def question(self, text: str) -> list[int]:
+        """Tokens of any question, up to where the answer begins."""
+        return self._tokens(self._text([{"role": "user", "content": text}], opening=True))
+
+    def reply(self, text: str) -> list[int]:
+        """Tokens of any answer, its end token included."""
+        return [*self._tokens(text), self.tokenizer.eos_token_id]
 
     def retry(self, attempt: list[int], verdict: Verdict) -> list[int]:
         """The attempt's own tokens stay as they were generated; only the new user turn is rendered."""
-        probe = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
         turn = {"role": "user", "content": f"That attempt failed: {verdict.feedback}"}
-        before = self._text(probe, opening=False)
-        after = self._text([*probe, turn], opening=True)
+        before, after = self._text(PROBE, opening=False), self._text([*PROBE, turn], opening=True)
         if not after.startswith(before):
             raise BadInput("this chat template rewrites earlier turns; an episode cannot be extended with it")
         end = self.tokenizer.eos_token_id
         body = attempt[:-1] if attempt and attempt[-1] == end else attempt
-        tail = before[before.rindex("!") + 1 :] + after[len(before) :]
-        return [*body, *self.tokenizer(tail, add_special_tokens=False)["input_ids"]]
+        return [*body, *self._tokens(self._after_answer + after[len(before) :])]
 
     def read(self, attempt: list[int], protocol: Protocol_ = "target") -> Reply:
         text = str(self.tokenizer.decode(attempt, skip_special_tokens=True))
         return Reply(text, "target" if "{" in text and "}" in text else "none")
 
+    @cached_property
+    def _after_answer(self) -> str:
+        """What the template writes after an answer, before the next turn."""
+        text = self._text(PROBE, opening=False)
+        return text[text.rindex(PROBE[-1]["content"]) + len(PROBE[-1]["content"]) :]
+
     def _text(self, messages: list[dict[str, str]], opening: bool) -> str:
+        """The conversation as the template writes it, on the same day always: some templates name today's date."""
         return str(
-            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opening)
+            self.tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=opening,
+                chat_template=f"{NO_CLOCK}{self.tokenizer.chat_template}",
+                date_string=DAY,
+            )
         )
 
-    def _render(self, messages: list[dict[str, str]]) -> list[int]:
-        return self.tokenizer(self._text(messages, opening=True), add_special_tokens=False)["input_ids"]
+    def _tokens(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def dialect_for(tokenizer: PreTrainedTokenizerFast, task: Task) -> Dialect:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from rlheals import models
 from rlheals.errors import BadInput
 
 ROWS = 64
@@ -84,23 +85,24 @@ def log_probabilities(model: PreTrainedModel, answers: Answers) -> torch.Tensor:
     """Log-probabilities of every token at the places where an answer's tokens stand: (answer tokens, vocabulary)."""
     was_training = model.training
     model.eval()
-    parts = []
-    for first in range(0, len(answers.tokens), ROWS):
-        ids = answers.tokens[first : first + ROWS].to(model.device)
-        logits = model(input_ids=ids, use_cache=False).logits[
-            :, :-1
-        ]  # causal: padding on the right is not seen
-        parts.append(logits[answers.own[first : first + ROWS, 1:].to(model.device)].double().log_softmax(-1))
+    ids = answers.tokens.to(model.device)
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]  # causal: padding on the right is not seen
+    found = logits[answers.own[:, 1:].to(model.device)].double().log_softmax(-1)
     model.train(was_training)
-    return torch.cat(parts)
+    return found
 
 
-def forward_kl(base: torch.Tensor, model: torch.Tensor, answers: Answers) -> np.ndarray:
-    """KL(base || model) of every answer in nats, (rows,), from the log-probabilities of both at these answers."""
-    if base.shape != model.shape:
-        raise BadInput(
-            f"divergence: {tuple(base.shape)} and {tuple(model.shape)} are of different vocabularies"
-        )
-    per_token = (base.exp() * (base - model)).sum(-1).cpu()
-    row = torch.arange(len(answers.tokens))[:, None].expand_as(answers.own)[answers.own]
-    return torch.zeros(len(answers.tokens), dtype=torch.float64).index_add_(0, row, per_token).numpy()
+def forward_kl(base: PreTrainedModel, model: PreTrainedModel, answers: Answers) -> np.ndarray:
+    """KL(base || model) of every answer in nats, (rows,); some answers at a time: a vocabulary may be large."""
+    values = []
+    at_once = min(ROWS, models.rows_at_once(base, answers.tokens.shape[1]))
+    for part in map(Answers, answers.tokens.split(at_once), answers.own.split(at_once)):
+        before, after = log_probabilities(base, part), log_probabilities(model, part)
+        if before.shape != after.shape:
+            raise BadInput(
+                f"divergence: {before.shape[1]} and {after.shape[1]} words: the vocabularies are different"
+            )
+        per_token = (before.exp() * (before - after.to(before.device))).sum(-1).cpu()
+        row = torch.arange(len(part.tokens))[:, None].expand_as(part.own)[part.own]
+        values.append(torch.zeros(len(part.tokens), dtype=torch.float64).index_add_(0, row, per_token))
+    return torch.cat(values).numpy()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from rlheals import models
 from rlheals.credit import discounted
 from rlheals.rollout import Episode
 
@@ -101,9 +102,11 @@ def token_logprobs(
     was_training = model.training
     model.eval()
     results: list[np.ndarray] = [np.empty(0)] * len(rows)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt) + len(rows[i].completion))
-    for at in range(0, len(order), slice_rows):
-        chosen = order[at : at + slice_rows]
+    lengths = [len(row.prompt) + len(row.completion) for row in rows]
+    order = sorted(range(len(rows)), key=lambda i: lengths[i])
+    at_once = min(slice_rows, models.rows_at_once(model, max(lengths, default=1)))
+    for at in range(0, len(order), at_once):
+        chosen = order[at : at + at_once]
         sequences = [torch.tensor([*rows[i].prompt, *rows[i].completion]) for i in chosen]
         ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=pad).to(model.device)
         mask = torch.zeros_like(ids)

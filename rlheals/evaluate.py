@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,8 +13,8 @@ from pydantic import Field, field_validator
 
 from rlheals.atomic import atomic_write
 from rlheals.cards import FACES, ID_RULE, Rule
-from rlheals.dialects import Dialect, Protocol_, dialect_for
-from rlheals.hf_engine import Engine, Sampling, open_engine
+from rlheals.dialects import Dialect, Prompts, Protocol_, dialect_for
+from rlheals.hf_engine import Engine, Opens, Sampling, open_engine
 from rlheals.rollout import Attempt, Episode, Feedback, rollout
 from rlheals.settings import Int, Settings
 from rlheals.stage import Work
@@ -46,6 +45,8 @@ class EvaluateSettings(Settings):
     feedback: Feedback = Field(
         "verifier", description="what a failed attempt is told; none: the question again, nothing else"
     )
+    prompts: Prompts = Field("fixed", description="forms of the questions: always the same, or many")
+    rows: Int = Field(128, ge=1, description="hands that are answered at once, as far as memory goes")
 
     @field_validator("splits")
     @classmethod
@@ -55,11 +56,11 @@ class EvaluateSettings(Settings):
         return splits
 
 
-def run(work: Work, engine_for: Callable[[Path], Engine] = open_engine) -> None:
+def run(work: Work, opens: Opens = open_engine) -> None:
     """The stage: `attempts.parquet`, `episodes.parquet`, `summary.json`. Finished parts survive a kill."""
     settings = EvaluateSettings.model_validate(work.settings)
     folder = work.inputs["model"] / settings.folder
-    engine, task = engine_for(folder), GeneralPoints()
+    engine, task = opens(folder, settings.rows), GeneralPoints()
     dialect = dialect_for(engine.tokenizer, task)
     items = census_items(task, settings)
     parts = []
@@ -99,9 +100,8 @@ def attempts_table(
     plain answer an episode is the same under both, so only from there it is played again.
     """
     keys = [f"{seed}/{item.id}" for item in items]
-    strict = rollout(
-        engine, dialect, task, items, keys, settings.sampling, settings.attempts, feedback=settings.feedback
-    )
+    told: dict[str, Any] = {"feedback": settings.feedback, "prompts": settings.prompts}
+    strict = rollout(engine, dialect, task, items, keys, settings.sampling, settings.attempts, **told)
     begun = {
         index: shared
         for index, episode in enumerate(strict)
@@ -117,7 +117,7 @@ def attempts_table(
         settings.attempts,
         "either",
         begun=list(begun.values()),
-        feedback=settings.feedback,
+        **told,
     )
     rows = [row for episode in strict for row in _rows(episode, "target")]
     rows += [row for episode in lenient for row in _rows(episode, "either")]

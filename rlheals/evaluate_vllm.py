@@ -12,4 +12,4 @@ from rlheals.vllm_engine import VLLMEngine
 def run(work: Work) -> None:
     """The stage, as `evaluate`."""
     with ExitStack() as engines:
-        evaluate.run(work, lambda folder: engines.enter_context(closing(VLLMEngine(folder))))
+        evaluate.run(work, lambda folder, rows: engines.enter_context(closing(VLLMEngine(folder, rows))))

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from rlheals import drawing, measures
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, Drawn
+from rlheals.errors import BadInput
 from rlheals.forest import claims_forest, sensitivity
 from rlheals.sft_chapter import SFTChapter
 
@@ -268,6 +269,11 @@ def _base_line(
     """A horizontal line: what the base solves when either layout counts."""
     values = measures.accuracy(chapter.tables, split, solved, "solved_at_either")
     level = drawing.with_intervals(values[values["step"] == 0])
+    if level.empty:
+        raise BadInput(
+            f"profile {chapter.profile.name}: the figure needs the base's answers to the hands of {split}; "
+            f"accepted: 0 in evaluated, {split} in evaluate.splits"
+        )
     axis.axhline(float(level["value"].iloc[0]), color=color, linewidth=0.9, linestyle=(0, (1, 2)))
     return level.assign(series=f"{series}, base in either layout", study="base")
 

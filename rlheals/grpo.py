@@ -33,7 +33,7 @@ def train(session: Session) -> None:
     settings = session.settings
     left = settings.updates - session.done
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing", FutureWarning)
         arguments = trainer_settings(settings, left, Path(scratch))
         trainer = EpisodeTrainer(session, arguments, left)
         trainer.remove_callback(PrinterCallback)

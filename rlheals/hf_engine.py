@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,7 @@ from transformers.cache_utils import StaticLayer
 
 from rlheals import models
 from rlheals.errors import BadInput
+from rlheals.memory import once_smaller
 from rlheals.settings import Float, Int, Settings
 
 SHORT_BUCKET, ROW_BUCKET = 4, 16
@@ -77,6 +78,10 @@ class Engine(Protocol):
     ) -> list[Generation]: ...
 
     def load_weights(self, file: Path) -> None: ...
+
+
+Opens = Callable[[Path, int], Engine]
+"""Opens an engine: of a model's folder, with so many sequences at once."""
 
 
 def uniforms(key: str, count: int) -> np.ndarray:
@@ -146,6 +151,20 @@ class HFEngine:
         """
         pasts = [None] * len(prompts) if pasts is None else pasts
         check_request(prompts, keys, sampling, getattr(self.model.config, "max_position_embeddings", None))
+
+        def made(rows: int) -> list[Generation]:
+            self.rows = rows
+            return self._generate(prompts, keys, sampling, pasts)
+
+        return once_smaller(made, self.rows, self.rows, "rows at once")
+
+    def _generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[str],
+        sampling: Sampling,
+        pasts: Sequence[Past | None],
+    ) -> list[Generation]:
         by_shape: dict[tuple[int, int], list[int]] = {}
         for index, (prompt, past) in enumerate(zip(prompts, pasts, strict=True)):
             by_shape.setdefault(self._shape(prompt, past), []).append(index)
@@ -177,10 +196,9 @@ class HFEngine:
         return _padded(len(prompt) - fresh, self.bucket), fresh
 
 
-def open_engine(folder: str | Path) -> HFEngine:
-    """The engine for a local folder, or a hub id, on the GPU if there is one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return HFEngine(models.load(folder, device), models.load_tokenizer(folder))
+def open_engine(folder: str | Path, rows: int = 128) -> HFEngine:
+    """The engine for a local folder, or a hub id, on the GPU if there is one; rows: sequences at once."""
+    return HFEngine(models.load(folder, models.device()), models.load_tokenizer(folder), rows)
 
 
 def refresh(engine: Engine, model: PreTrainedModel) -> None:

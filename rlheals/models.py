@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field, model_validator
@@ -11,11 +15,17 @@ from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 from transformers.utils import logging
 
@@ -24,6 +34,7 @@ from rlheals.settings import Int, Settings
 
 logging.disable_progress_bar()  # loading shows nothing worth a bar; long work has bars of its own
 
+LOGITS = 2**27
 SHIPPED_BASE = Path(__file__).parent / "base"
 
 
@@ -83,37 +94,71 @@ def save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFas
         tokenizer.save_pretrained(folder)
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> PreTrainedModel:
+def load(
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: str = "auto",
+    revision: str | None = None,
+) -> PreTrainedModel:
     """The model in a local folder, or of a hub id such as "Qwen/Qwen2.5-0.5B-Instruct".
 
-    Only safetensors are read and no code from the model is run. For a local folder every tensor the architecture
-    needs must be there with its shape, and no other. Raises BadInput with one line otherwise.
+    Only safetensors are read, no code from the model is run, and the class is the one that the weights were saved
+    from: every tensor that it needs must be there with its shape, and no other (transformers alone would fill what is
+    missing with random numbers). dtype: "auto" keeps that of the files. revision: of a hub id, a branch or a commit.
+    Raises BadInput with one line otherwise.
     """
-    path = Path(folder)
+    name, path = str(folder), Path(folder)
+    where: dict[str, Any] = {}
+    if not (name and path.is_dir()):
+        _refuse_missing_path(name)
+        where = {"revision": revision or "main"}
     try:
-        if not path.is_dir():
-            _refuse_missing_path(str(folder))
-            return _placed(AutoModelForCausalLM.from_pretrained(str(folder), use_safetensors=True), device)
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(name, **where)
+        if not where:
+            _tensor_shapes(path)
+        with _quiet():
+            model, found = _class_of(config, name).from_pretrained(
+                name,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **where,
+            )
     except BadInput:
         raise
-    except (OSError, ValueError) as error:
-        raise BadInput(f"model {str(folder)!r}: {_first_line(error)}") from error
-    shapes = _tensor_shapes(path)
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
-    _check_keys(str(folder), skeleton, shapes)
-    return _placed(AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype="auto"), device)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise BadInput(f"model {name!r}: {_first_line(error)}") from error
+    _check_loaded(name, found)
+    return _placed(model, device)
 
 
-def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
-    """The tokenizer saved beside a model."""
+def _class_of(config: PreTrainedConfig, name: str) -> Any:
+    """The automatic class that gives the architecture that the weights were saved from."""
+    saved = config.architectures[0] if config.architectures else ""
+    if not saved or saved in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        return AutoModelForCausalLM
+    if saved in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values():
+        return AutoModelForImageTextToText
+    raise BadInput(f"model {name!r}: was saved from {saved!r:.60}, which does not continue text")
+
+
+def load_tokenizer(
+    folder: str | Path, revision: str | None = None, fetch: bool = True
+) -> PreTrainedTokenizerFast:
+    """The tokenizer saved beside a model; one without a padding token (Llama) pads with its end token.
+
+    fetch: ask the hub for what is not on this machine.
+    """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        where = {} if Path(folder).is_dir() else {"revision": revision or "main"}
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=not fetch, **where)
     except (OSError, ValueError) as error:
         raise BadInput(f"tokenizer of {str(folder)!r}: {_first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise BadInput(f"tokenizer of {str(folder)!r}: is a {type(tokenizer).__name__}, not a fast tokenizer")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
@@ -125,6 +170,23 @@ def load_weights(model: PreTrainedModel, file: Path) -> None:
         raise BadInput(f"weights {file.name!r}: {_first_line(error)}") from error
     _check_keys(file.name, model, {name: tuple(tensor.shape) for name, tensor in state.items()})
     model.load_state_dict(state, strict=False)  # checked above; a tied head is not in the file
+
+
+def device() -> str:
+    """The GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def rows_at_once(model: PreTrainedModel, length: int) -> int:
+    """How many sequences of a length may be read at once, so that their logits in float32 fill half a gigabyte."""
+    return max(1, LOGITS // (length * model.config.get_text_config().vocab_size))
+
+
+def recompute(model: PreTrainedModel) -> None:
+    """Keep no activations for the backward pass but compute them again: less memory, a third more time."""
+    with warnings.catch_warnings():  # transformers 5 has two names for it
+        warnings.filterwarnings("ignore", "`gradient_checkpointing", FutureWarning)
+        model.gradient_checkpointing_enable()
 
 
 def _placed(model: PreTrainedModel, device: str | torch.device) -> PreTrainedModel:
@@ -153,6 +215,21 @@ def _tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _check_loaded(where: str, found: Mapping[str, Iterable[Any]]) -> None:
+    """What transformers says of a load: names missing, unknown, or of another shape."""
+    _refuse(
+        where,
+        [
+            *(f"missing {name}" for name in sorted(found["missing_keys"])),
+            *(f"unknown {name}" for name in sorted(found["unexpected_keys"])),
+            *(
+                f"{name} has shape {tuple(theirs)}, not {tuple(wanted)}"
+                for name, theirs, wanted in sorted(found["mismatched_keys"])
+            ),
+        ],
+    )
+
+
 def _check_keys(where: str, model: PreTrainedModel, found: dict[str, tuple[int, ...]]) -> None:
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in getattr(model, "_tied_weights_keys", None) or {}:
@@ -165,9 +242,24 @@ def _check_keys(where: str, model: PreTrainedModel, found: dict[str, tuple[int, 
         for name in wanted
         if name in found and found[name] != wanted[name]
     ]
+    _refuse(where, problems)
+
+
+def _refuse(where: str, problems: list[str]) -> None:
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise BadInput(f"weights of {where!r} do not fit the architecture: {'; '.join(problems[:3])}{more}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' report of what does not fit: it is an error here, with a line of its own."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _first_line(error: Exception) -> str:

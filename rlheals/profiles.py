@@ -4,136 +4,28 @@ from __future__ import annotations
 
 import reprlib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
 from rlheals.branches import Rotation
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings
 from rlheals.ladder import Ladder
-from rlheals.models import ModelSettings
 from rlheals.pretrain import PretrainSettings
+from rlheals.profile import Profile
 from rlheals.protection_ways import Protection
 from rlheals.rl import RLSettings
-from rlheals.settings import Int, Settings
 from rlheals.sft import SFTSettings
 from rlheals.swap_grid import LEND, OTHER, RESTORE, SWAP, SwapGrid
 
+__all__ = ["PROFILES", "VARIANTS", "Profile", "load_profile", "names", "to_yaml", "validated", "variant"]
+
 Model = TypeVar("Model", bound=BaseModel)
+FILES = Path(__file__).parent / "profiles"
+"""Profiles for language models and larger lab models, as YAML."""
 
-
-PROMPT_TOKENS, FEEDBACK_TOKENS = 13, 3  # of the compact dialect
-
-
-class Profile(Settings):
-    """The settings of a whole study.
-
-    >>> load_profile("lab").sft.checkpoints[-1]
-    1280
-    """
-
-    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")
-    about: str = Field("", description="one sentence on what the profile is for")
-    seeds: tuple[Int, ...] = Field((0,), description="base seeds of the fresh run; 0 is the shipped base")
-    shipped_base: bool = Field(
-        True, description="seed 0 is the base shipped with the package, not pretrained"
-    )
-    decodes: Int = Field(1, ge=1, description="censuses per checkpoint, with different sampling noise")
-    evaluated: tuple[Int, ...] | None = Field(
-        None, description="SFT steps that get a census; None: all checkpoints"
-    )
-    rule_steps: tuple[Int, ...] = Field((), description="SFT steps at which other J, Q, K rules are tried")
-    rule_hands: Int = Field(40, ge=1, description="hands per rule in that trial")
-    reader_steps: tuple[Int, ...] | None = Field(
-        None,
-        description="SFT steps that get a census in a reader's fresh run, unless `evaluated` names its own",
-    )
-    pretrain: PretrainSettings = PretrainSettings()
-    sft: SFTSettings = SFTSettings()
-    evaluate: EvaluateSettings = EvaluateSettings()
-    ladder: Ladder = Ladder()
-    rotation: Rotation = Rotation()
-    swaps: SwapGrid = SwapGrid()
-    protection: Protection = Protection()
-    engine: Literal["hf", "vllm"] = Field(
-        "hf",
-        description="what plays episodes in censuses and in RL: transformers, or vLLM where it is installed",
-    )
-
-    def stage(self, name: str) -> str:
-        """A stage, or that which does the same with this profile's engine."""
-        return name if self.engine == "hf" or name not in PLAYING else f"{name}_{self.engine}"
-
-    @property
-    def census_steps(self) -> tuple[int, ...]:
-        """SFT steps that get a census."""
-        return self.sft.checkpoints if self.evaluated is None else self.evaluated
-
-    def for_reader(self, recorded: bool) -> Profile:
-        """What a reader computes: the censuses of `reader_steps`; no trial of other rules where one is recorded."""
-        changes: dict[str, Any] = {"rule_steps": ()} if recorded else {}
-        if self.reader_steps is not None and self.evaluated is None:
-            changes["evaluated"] = self.reader_steps
-        if self.ladder.reader_starts:
-            mine = {"starts": self.ladder.reader_starts, "runs": 1, "decodes": 1, "control_start": None}
-            changes["ladder"] = self.ladder.model_copy(update=mine)
-        alone = {"branches": (), "controls": (), "decodes": 1}
-        changes["rotation"] = self.rotation.model_copy(update=alone)
-        few = {
-            "restore": self.swaps.reader_restore,
-            "swap": self.swaps.reader_swap,
-            "other": (),
-            "lend": (),
-            "decodes": 1,
-        }
-        changes["swaps"] = self.swaps.model_copy(update=few)
-        ways = {"ways": self.protection.reader_ways, "decodes": 1}
-        changes["protection"] = self.protection.model_copy(update=ways)
-        return self.model_copy(update=changes)
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Profile:
-        different = len(set(self.seeds)) == len(self.seeds) > 0
-        if not different or min(self.seeds) < 0 or max(self.seeds) > 999_999:
-            raise ValueError(f"seeds={list(self.seeds)}: different numbers from 0 to 999,999 are accepted")
-        groups = {
-            "evaluated": self.census_steps,
-            "rule_steps": self.rule_steps,
-            "reader_steps": self.reader_steps or (),
-            "ladder.starts": self.ladder.starts,
-            "ladder.reader_starts": self.ladder.reader_starts,
-            "ladder.late_starts": self.ladder.late_starts,
-            "rotation.steps": self.rotation.steps,
-            "rotation.branch_steps": self.rotation.branch_steps,
-            "protection.steps": self.protection.steps,
-            "swaps.late": () if self.swaps.late is None else (self.swaps.late,),
-            "swaps.start": () if self.swaps.start is None else (self.swaps.start,),
-            "ladder.control_start": (
-                () if self.ladder.control_start is None else (self.ladder.control_start,)
-            ),
-        }
-        for field, steps in groups.items():
-            if unknown := sorted(set(steps) - set(self.sft.checkpoints)):
-                raise ValueError(f"{field} has {unknown[0]}, which is not one of sft.checkpoints")
-        if self.shipped_base and self.pretrain.model != ModelSettings():
-            raise ValueError(
-                "shipped_base: pretrain.model has another shape than the shipped base; set it to false"
-            )
-        needed = PROMPT_TOKENS + self.evaluate.attempts * (
-            self.evaluate.sampling.max_new_tokens + FEEDBACK_TOKENS
-        )
-        if needed > self.pretrain.model.max_tokens:
-            raise ValueError(
-                f"evaluate.attempts and evaluate.sampling.max_new_tokens make episodes of up to {needed} tokens, more "
-                f"than pretrain.model.max_tokens={self.pretrain.model.max_tokens}"
-            )
-        return self
-
-
-PLAYING = ("evaluate", "rl")
-"""Stages that play, with an engine."""
 
 _LAB = Profile(
     name="lab",
@@ -214,6 +106,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lr-1e-4": {"sft.learning_rate": 1e-4},
     "lr-1e-3": {"sft.learning_rate": 1e-3},
     "strict": {"pretrain.variant": "strict"},
+    "diverse": {"sft.prompts": "diverse"},
 }
 """Sensitivity: what changes when the lab is made in another way; each with fewer censuses than the lab itself."""
 
@@ -234,6 +127,8 @@ def load_profile(name_or_file: str | Path, changes: dict[str, Any] | None = None
     """
     if str(name_or_file) in PROFILES:
         data = PROFILES[str(name_or_file)].model_dump(mode="json")
+    elif str(name_or_file) in names():
+        data = _read(FILES / f"{name_or_file}.yaml")
     else:
         data = _read(Path(name_or_file))
     for path, value in (changes or {}).items():
@@ -241,6 +136,11 @@ def load_profile(name_or_file: str | Path, changes: dict[str, Any] | None = None
         if path.startswith("pretrain."):
             data["shipped_base"] = bool((changes or {}).get("shipped_base", False))
     return validated(Profile, data, f"profile {name_or_file}")
+
+
+def names() -> list[str]:
+    """The names that `load_profile` knows."""
+    return [*PROFILES, *sorted(file.stem for file in FILES.glob("*.yaml"))]
 
 
 def variant(name: str) -> Profile:
@@ -278,7 +178,7 @@ def validated(kind: type[Model], data: Any, where: str) -> Model:
 
 def _read(file: Path) -> dict[str, Any]:
     if file.suffix not in (".yaml", ".yml") or not file.is_file():
-        raise BadInput(f"profile {str(file)!r} is not known; accepted: {', '.join(PROFILES)} or a .yaml file")
+        raise BadInput(f"profile {str(file)!r} is not known; accepted: {', '.join(names())} or a .yaml file")
     if file.stat().st_size > 100_000:
         raise BadInput(f"profile {str(file)!r} has over 100,000 bytes")
     try:

@@ -19,12 +19,13 @@ from pydantic import Field
 from transformers import PreTrainedModel
 
 from rlheals import models
-from rlheals.dialects import Compact
+from rlheals.dialects import dialect_for
 from rlheals.linalg import decompose
 from rlheals.nulls import haar
 from rlheals.settings import Float, Rate
 from rlheals.sft import IGNORED, SFTSettings, checkpoint_name, train
 from rlheals.stage import Work
+from rlheals.tasks.general_points import GeneralPoints
 
 Kind = Literal["subspace", "random", "kl"]
 
@@ -43,7 +44,8 @@ def run(work: Work) -> None:
     """The stage: as `sft.run`; `penalties.json` has the penalty, without its strength, at every checkpoint."""
     settings = ProtectedSettings.model_validate(work.settings)
     base = work.inputs["base"] / "base"
-    model, dialect = models.load(base), Compact(models.load_tokenizer(base))
+    model = models.load(base)
+    dialect = dialect_for(models.load_tokenizer(base), GeneralPoints())
     penalties: list[dict[str, float]] = []
     with PENALTIES[settings.kind](model, settings, work.seed) as penalty:
 

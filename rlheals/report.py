@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlheals import claims_tables, figures, pages, sft_chapter
+from rlheals import claims_tables, figures, models_page, pages, sft_chapter
 from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
@@ -108,6 +108,7 @@ def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
         "run_facts": pages.run_facts(chapter),
         "recorded": pages.recorded_page(results),
         "profiles": pages.profiles_table(),
+        "models": models_page.models_table(results),
     }
 
 
@@ -143,6 +144,7 @@ def index_page(
         "The recorded study": to_html(parts["recorded"]),
         "Twenty prompts, answers and verdicts": gallery_html(gallery),
         "Profiles": to_html(parts["profiles"]),
+        "Larger models": to_html(parts["models"]),
     }
     title = f"RL fine-tuning heals OOD forgetting in SFT: report, profile {profile.name}"
     return html_page(title, profile.about, sections)

@@ -6,16 +6,16 @@ The settings and the stage. A run is a sequence of updates, see `session.py`; `g
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Literal
 
 import pandas as pd
 from pydantic import Field, field_validator, model_validator
 
+from rlheals import resume
 from rlheals.credit import Credit, Scale
-from rlheals.hf_engine import Engine, Sampling
+from rlheals.dialects import Prompts
+from rlheals.hf_engine import Opens, Sampling
+from rlheals.memory import once_smaller
 from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Work
 
@@ -72,6 +72,15 @@ class RLSettings(Settings):
     slice_rows: Int = Field(64, ge=1, description="episodes per forward pass; similar lengths share one")
     loss_every: Int = Field(10, ge=1, description="updates between measurements of the expert losses")
     loss_examples: Int = Field(256, ge=1, description="expert answers in each loss set")
+    prompts: Prompts = Field("fixed", description="forms of the questions: always the same, or many")
+    play_rows: Int = Field(256, ge=1, description="episodes that are played at once, as far as memory goes")
+    log_kl: bool = Field(
+        True, description="measure the KL to start and base at every update; both stay in memory"
+    )
+    recompute: bool = Field(
+        False, description="gradient checkpointing: less memory, a third more time to learn"
+    )
+    save_every: Int = Field(1, ge=1, description="updates between states that a killed run goes on from")
 
     @field_validator("checkpoints")
     @classmethod
@@ -95,6 +104,8 @@ class RLSettings(Settings):
             raise ValueError(f"slice_rows={self.slice_rows} does not divide episodes={self.episodes}")
         if self.reward == "shuffled" and self.credit != "episode":
             raise ValueError("reward=shuffled permutes returns of episodes; it needs credit=episode")
+        if not self.log_kl and (self.kl_start or self.kl_base):
+            raise ValueError("log_kl=false measures no KL; kl_start and kl_base need it")
         if self.sampling.temperature == 0:
             raise ValueError("sampling.temperature=0 explores nothing")
         if self.algorithm in ("ppo", "rejection"):
@@ -130,18 +141,23 @@ def checkpoint_name(update: int) -> str:
     return f"update-{update:05d}"
 
 
-def run(work: Work, engine_for: Callable[[Path], Engine] | None = None) -> None:
+def run(work: Work, opens: Opens | None = None) -> None:
     """The stage: `update-*/` model folders, `log.parquet` (a row per update), `advantages.parquet`, `losses.json`."""
     from rlheals import grpo, ppo
     from rlheals.session import Session
 
     settings = RLSettings.model_validate(work.settings)
-    session = Session(work, settings, engine_for)
     learner = ppo if settings.algorithm == "ppo" else grpo
-    if session.done < settings.updates:
-        learner.train(session)
+
+    def trained(rows: int) -> Session:
+        session = Session(work, settings.model_copy(update={"slice_rows": rows}), opens)
+        if session.done < settings.updates:
+            learner.train(session)
+        return session
+
+    session = once_smaller(trained, settings.slice_rows, settings.episodes, "rl.slice_rows")
     for update in settings.checkpoints:
-        shutil.copytree(work.scratch / checkpoint_name(update), work.out / checkpoint_name(update))
+        resume.same_files(work.scratch / checkpoint_name(update), work.out / checkpoint_name(update))
     pd.DataFrame(session.log).to_parquet(work.out / "log.parquet", index=False)
     advantages = pd.concat(
         [

@@ -7,7 +7,6 @@ from contextlib import ExitStack, closing
 import torch
 
 from rlheals import rl
-from rlheals.session import PLAYED_ROWS
 from rlheals.stage import Work
 from rlheals.vllm_engine import VLLMEngine
 
@@ -20,5 +19,5 @@ def run(work: Work) -> None:
     with ExitStack() as engines:
         rl.run(
             work,
-            lambda start: engines.enter_context(closing(VLLMEngine(start, PLAYED_ROWS, cache_gb=cache_gb))),
+            lambda start, rows: engines.enter_context(closing(VLLMEngine(start, rows, cache_gb=cache_gb))),
         )

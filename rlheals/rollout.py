@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from rlheals.dialects import FEEDBACK, Dialect, Protocol_, Reply
+from rlheals.dialects import FEEDBACK, Dialect, Prompts, Protocol_, Reply, form_of
 from rlheals.hf_engine import Engine, Generation, Past, Sampling, uniforms
 from rlheals.tasks.base import Item, Task, Verdict
 
@@ -56,6 +56,7 @@ def rollout(
     tick: Callable[[int], object] = lambda finished: None,
     begun: Sequence[Sequence[Attempt]] | None = None,
     feedback: Feedback = "verifier",
+    prompts: Prompts = "fixed",
 ) -> list[Episode]:
     """Play one episode per (item, key); a finished episode leaves the batch.
 
@@ -64,21 +65,22 @@ def rollout(
     begun: attempts that episodes begin with; they are played on from there.
     feedback: "shuffled" tells the model a complaint drawn at random instead of the verifier's; "none" asks the same
     question again, without the attempts before.
+    prompts: the forms of the questions; "diverse": an episode's follows from its key.
     """
     begun = [()] * len(items) if begun is None else begun
     episodes = [Episode(*start) for start in zip(items, keys, map(list, begun), strict=True)]
-    prompts: dict[int, list[int]] = {}
+    contexts: dict[int, list[int]] = {}
     pasts: dict[int, Past | None] = {}
     for index, episode in enumerate(episodes):
         if not episode.solved_at and len(episode.attempts) < attempts:
-            prompts[index] = _prompt(dialect, episode)
+            contexts[index] = _prompt(dialect, episode, prompts)
             pasts[index] = None
-    if len(prompts) < len(episodes):
-        tick(len(episodes) - len(prompts))
-    while prompts:
-        asked = list(prompts)
+    if len(contexts) < len(episodes):
+        tick(len(episodes) - len(contexts))
+    while contexts:
+        asked = list(contexts)
         made = engine.generate(
-            [prompts[index] for index in asked],
+            [contexts[index] for index in asked],
             [f"{episodes[index].key}/{len(episodes[index].attempts)}" for index in asked],
             sampling,
             [pasts[index] for index in asked],
@@ -88,26 +90,26 @@ def rollout(
             reply = dialect.read(list(generation.tokens), protocol)
             verdict = task.grade(episode.item, reply.text)
             episode.attempts.append(
-                Attempt(tuple(prompts[index]), replace(generation, past=None), reply, verdict)
+                Attempt(tuple(contexts[index]), replace(generation, past=None), reply, verdict)
             )
             if verdict.solved or len(episode.attempts) == attempts:
-                del prompts[index], pasts[index]
+                del contexts[index], pasts[index]
             else:
                 if feedback == "none":
                     continue
                 told = (
                     verdict if feedback == "verifier" else _another(f"{episode.key}/{len(episode.attempts)}")
                 )
-                prompts[index] += dialect.retry(list(generation.tokens), told)
+                contexts[index] += dialect.retry(list(generation.tokens), told)
                 pasts[index] = generation.past
-        tick(len(asked) - len(prompts))
+        tick(len(asked) - len(contexts))
     return episodes
 
 
-def _prompt(dialect: Dialect, episode: Episode) -> list[int]:
+def _prompt(dialect: Dialect, episode: Episode, prompts: Prompts) -> list[int]:
     """The prompt of an episode's next attempt."""
     if not episode.attempts:
-        return list(dialect.prompt(episode.item))
+        return list(dialect.prompt(episode.item, form_of(dialect, prompts, episode.key)))
     last = episode.attempts[-1]
     return [*last.prompt, *dialect.retry(list(last.generation.tokens), last.verdict)]
 

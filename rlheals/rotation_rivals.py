@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -44,6 +44,12 @@ SCALE_NAMES = {
     "kl": "forward KL from the base (nats)",
     "mean": "nothing (the mean of SFT)",
 }
+PROMPT_MEASURES: dict[str, Callable[[Curves], float]] = {
+    "highest of its checkpoints": lambda curves: float(curves.accuracy("ood").max()),
+    "at the end of SFT": lambda curves: float(curves.accuracy("ood")[curves.end]),
+    "lost from peak to end, cross-fitted": lambda curves: fall(curves, "target"),
+    "held-out ID at the end": lambda curves: float(curves.accuracy("held_out")[curves.end]),
+}
 AGES = {"age-300": "300 steps", "age-600": "600 steps", "lab": "until half able", "age-1200": "1,200 steps"}
 """Recorded studies by how long their bases were pretrained."""
 
@@ -81,6 +87,9 @@ def blocks(rotation: RotationChapter, sft: SFTChapter) -> list[Block]:
         _scales(rotation),
         "How much OOD accuracy SFT loses from its peak to its end, by how long the base was pretrained:",
         _ages(sft),
+        "SFT on questions that are all of one form, or of many forms (J, Q and K in any order, the rule before the "
+        "cards or after them), from the same bases; all are then asked in the one form:",
+        _prompts(sft),
     ]
 
 
@@ -124,6 +133,36 @@ def _ages(chapter: SFTChapter) -> Table:
     known = {"lab": chapter.recorded, **chapter.variants}
     rows = tuple((words, _estimate(_falls(known.get(name)))) for name, words in AGES.items())
     return Table(("pretraining of the base", "OOD accuracy, peak - end, study"), rows)
+
+
+def _prompts(chapter: SFTChapter) -> Table:
+    diverse = chapter.variants.get("diverse")
+    fixed = None if diverse is None or chapter.recorded is None else alike(chapter.recorded, diverse)
+    rows = []
+    for words, measure in PROMPT_MEASURES.items():
+        mine, theirs = (_by_seed(tables, measure) for tables in (fixed, diverse))
+        pairs = tuple(theirs[seed] - mine[seed] for seed in mine if seed in theirs)
+        rows.append(
+            (words, _estimate(tuple(mine.values())), _estimate(tuple(theirs.values())), _estimate(pairs))
+        )
+    return Table(("OOD accuracy within five, study", "one form", "many forms", "difference"), tuple(rows))
+
+
+def alike(tables: Tables, other: Tables) -> Tables:
+    """The part of a study that has the base seeds, steps and decodes of another one."""
+    known = {column: other.episodes[column].unique() for column in ("seed", "step", "decode")}
+    frames = {}
+    for field in fields(tables):
+        frame = getattr(tables, field.name)
+        asked = known if field.name == "episodes" else {"seed": known["seed"]}
+        frames[field.name] = frame[np.logical_and.reduce([frame[name].isin(asked[name]) for name in asked])]
+    return replace(tables, **frames)
+
+
+def _by_seed(tables: Tables | None, measure: Callable[[Curves], float]) -> dict[int, float]:
+    if tables is None:
+        return {}
+    return {seed: measure(Curves.of(tables.of_seed(seed))) for seed in tables.seeds}
 
 
 def _falls(tables: Tables | None) -> tuple[float, ...]:

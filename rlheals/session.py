@@ -7,28 +7,24 @@ is keyed by seed, update, hand and episode.
 
 from __future__ import annotations
 
-import json
 import math
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from transformers import PreTrainedModel
 
-from rlheals import models
-from rlheals.atomic import atomic_write
+from rlheals import models, resume
 from rlheals.credit import discounted, weights
-from rlheals.dialects import Compact, dialect_for
+from rlheals.dialects import dialect_for
 from rlheals.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
 from rlheals.errors import BadInput
-from rlheals.hf_engine import Engine, HFEngine, refresh
+from rlheals.hf_engine import Engine, HFEngine, Opens, refresh
 from rlheals.rl import RLSettings, checkpoint_name
 from rlheals.rollout import Episode, rollout
 from rlheals.sft import LOSS_SETS, expert_loss, loss_set
@@ -37,7 +33,6 @@ from rlheals.tasks.base import Item
 from rlheals.tasks.general_points import GeneralPoints
 
 LOGGED_KL_ROWS = 32
-PLAYED_ROWS = 256  # an update plays hundreds of episodes at once; larger chunks than a census's pay
 
 
 @dataclass
@@ -64,28 +59,30 @@ class Batch:
 class Session:
     """An RL run between kills: the model, what it is compared with, the hands of every update, the log so far.
 
-    engine_for: makes the engine that plays, of the start's folder; it gets the new weights before every update. By
+    opens: makes the engine that plays, of the start's folder; it gets the new weights before every update. By
     default the model that is trained plays itself.
     """
 
-    def __init__(
-        self, work: Work, settings: RLSettings, engine_for: Callable[[Path], Engine] | None = None
-    ) -> None:
+    def __init__(self, work: Work, settings: RLSettings, opens: Opens | None = None) -> None:
         self.work, self.settings = work, settings
         start, base = work.inputs["model"] / settings.folder, work.inputs["base"] / "base"
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = models.device()
         self.model = models.load(start, device)
         self.tokenizer = models.load_tokenizer(start)
+        if settings.recompute:
+            models.recompute(self.model)
         self.references = {"start": models.load(start, device), "base": models.load(base, device)}
         _same_shape(self.model, self.references["base"], settings.folder)
+        if not settings.log_kl:
+            self.references = {}
         self.task = GeneralPoints()
         self.dialect = dialect_for(self.tokenizer, self.task)
         self.engine: Engine
-        if engine_for is None:
-            self.engine = HFEngine(self.model, self.tokenizer, PLAYED_ROWS, fill=False)
+        if opens is None:
+            self.engine = HFEngine(self.model, self.tokenizer, settings.play_rows, fill=False)
         else:
-            self.engine = engine_for(start)
-        self._has_own_weights = engine_for is not None
+            self.engine = opens(start, settings.play_rows)
+        self._has_own_weights = opens is not None
         self.items = [item for split in settings.splits for item in self.task.items(split)]
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
@@ -98,11 +95,9 @@ class Session:
         self.losses: list[dict[str, float]] = []
         self.advantages: dict[str, list[float]] = {}
         self.done = 0
-        self._sets = (
-            {name: loss_set(self.dialect, split, settings.loss_examples) for name, split in LOSS_SETS.items()}
-            if isinstance(self.dialect, Compact)
-            else {}
-        )
+        self._sets = {
+            name: loss_set(self.dialect, split, settings.loss_examples) for name, split in LOSS_SETS.items()
+        }
         self._restore()
 
     # --- one update
@@ -133,6 +128,7 @@ class Session:
             settings.sampling,
             settings.attempts,
             feedback=settings.feedback,
+            prompts=settings.prompts,
         )
         self.model.train(was_training)
         rows = [row(episode) for episode in episodes]
@@ -153,7 +149,8 @@ class Session:
         penalties = {"start": settings.kl_start, "base": settings.kl_base}
         every = max(1, len(rows) // LOGGED_KL_ROWS)
         measured, costs = {}, np.zeros(len(rows))
-        for name, penalty in penalties.items():
+        for name in self.references:
+            penalty = penalties[name]
             chosen = list(range(0, len(rows), 1 if penalty else every))
             nats = self._log_ratios([rows[i] for i in chosen], name)
             tokens = sum(int(rows[i].written.sum()) for i in chosen)
@@ -224,9 +221,11 @@ class Session:
         self.done = update
         if update % self.settings.loss_every == 0 or update == self.settings.updates:
             self._measure(update)
-        if update in self.settings.checkpoints:
+        kept = update in self.settings.checkpoints
+        if kept:
             self._keep(update)
-        self._save()
+        if kept or update % self.settings.save_every == 0:
+            self._save()
         self.work.tick(update, self.settings.updates, "update")
 
     def _measure(self, update: int) -> None:
@@ -241,14 +240,8 @@ class Session:
         return self.work.scratch / "state.safetensors"
 
     def _save(self) -> None:
-        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        for kind, module in self.extra.items():
-            tensors |= {f"{kind}/{name}": value for name, value in module.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
         said = {"done": self.done, "log": self.log, "losses": self.losses, "advantages": self.advantages}
-        whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        atomic_write(self._file, to_bytes(whole, metadata={"state": json.dumps(said)}))
+        resume.save(self._file, {"model": self.model, **self.extra}, self.optimizer, said)
 
     def add(self, **modules: torch.nn.Module) -> None:
         """More to train and to keep beside the model (a value head); before the first update."""
@@ -265,27 +258,10 @@ class Session:
             if 0 in self.settings.checkpoints:
                 self._keep(0)
             return
-        try:
-            with safe_open(self._file, "pt") as file:
-                said = json.loads(file.metadata()["state"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, ValueError, TypeError, KeyError) as error:
-            reason = str(error).splitlines()[0][:80]
-            raise BadInput(f"rl: {self._file} is damaged ({reason}); delete it to start again") from None
+        said, saved = resume.load(self._file, {"model": self.model, **self.extra}, "rl")
         self.done, self.log, self.losses = said["done"], said["log"], said["losses"]
         self.advantages = said["advantages"]
-        for kind, module in {"model": self.model, **self.extra}.items():
-            state = {n.removeprefix(f"{kind}/"): v for n, v in tensors.items() if n.startswith(f"{kind}/")}
-            if state:
-                module.load_state_dict(state)
-        saved: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer/"):
-                _, index, key = name.split("/")
-                saved.setdefault(int(index), {})[key] = value
-        whole = self.optimizer.state_dict()
-        if len(saved) == sum(len(group["params"]) for group in whole["param_groups"]):
-            self.optimizer.load_state_dict({"state": saved, "param_groups": whole["param_groups"]})
+        resume.restore_optimizer(self.optimizer, saved)
 
 
 def _imitated(episode: Episode) -> np.ndarray:

@@ -6,24 +6,29 @@ expert answers is measured for the SFT hands, the held-out hands and the OOD han
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from datasets import Dataset
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
-from rlheals import models
-from rlheals.corpus import sft_example
-from rlheals.dialects import Compact
+from rlheals import expert_file, models, resume
+from rlheals.dialects import Chat, Dialect, Prompts, dialect_for
+from rlheals.errors import BadInput
+from rlheals.memory import once_smaller
+from rlheals.resumable import ResumableTrainer, States
 from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Tick, Work, no_tick
+from rlheals.tasks.base import Item
 from rlheals.tasks.general_points import GeneralPoints
 
 IGNORED = -100
@@ -44,6 +49,24 @@ class SFTSettings(Settings):
     betas: tuple[Decay, Decay] = (0.9, 0.98)
     clip: Float = Field(1.0, gt=0, description="gradient norm")
     loss_examples: Int = Field(256, ge=1, description="expert answers in each loss set")
+    prompts: Prompts = Field("fixed", description="forms of the questions: always the same, or many")
+    expert_file: str | None = Field(
+        None, description="JSON with answers to imitate in place of the task's own, see `expert_file.py`"
+    )
+    expert_sha256: str | None = Field(None, description="of that file")
+    slice_rows: Int | None = Field(
+        None, ge=1, description="examples per forward pass, a divisor of batch; unset: the batch at once"
+    )
+    precision: Literal["own", "bf16", "fp16"] = Field(
+        "own",
+        description="number format of products: the weights' own, or a shorter one beside float32 weights",
+    )
+    recompute: bool = Field(
+        False, description="gradient checkpointing: less memory, a third more time to learn"
+    )
+    save_every: Int | None = Field(
+        None, ge=1, description="steps between states that a killed run goes on from; unset: checkpoints only"
+    )
 
     @field_validator("checkpoints")
     @classmethod
@@ -51,6 +74,17 @@ class SFTSettings(Settings):
         if not steps or list(steps) != sorted(set(steps)) or steps[0] < 0 or steps[-1] < 1:
             raise ValueError(f"{steps} is not an increasing list of steps that ends above 0")
         return steps
+
+    @property
+    def rows(self) -> int:
+        """Examples per forward pass."""
+        return self.slice_rows or self.batch
+
+    @model_validator(mode="after")
+    def _divides(self) -> SFTSettings:
+        if self.batch % self.rows:
+            raise ValueError(f"slice_rows={self.slice_rows} does not divide batch={self.batch}")
+        return self
 
 
 def checkpoint_name(step: int) -> str:
@@ -63,28 +97,44 @@ def checkpoint_name(step: int) -> str:
 
 
 def run(work: Work) -> None:
-    """The stage: `step-*/` model folders, `losses.json` (loss sets at checkpoints, train loss along the way)."""
+    """The stage: `step-*/` model folders, `losses.json` (loss sets at checkpoints, train loss along the way).
+
+    A killed run goes on from its last kept checkpoint, or from the state of `save_every`.
+    """
     settings = SFTSettings.model_validate(work.settings)
     base = work.inputs["base"] / "base"
-    model = models.load(base)
-    dialect = Compact(models.load_tokenizer(base))
+    dialect = dialect_for(models.load_tokenizer(base), GeneralPoints())
 
-    def keep(step: int) -> None:
-        models.save(work.out / checkpoint_name(step), model, dialect.tokenizer)
+    def trained(rows: int) -> dict[str, list[dict[str, float]]]:
+        model = models.load(base)
 
-    losses = train(model, dialect, settings, work.seed, keep, work.tick)
+        def keep(step: int) -> None:
+            models.save(work.scratch / checkpoint_name(step), model, dialect.tokenizer)
+
+        used = settings if rows == settings.rows else settings.model_copy(update={"slice_rows": rows})
+        return train(model, dialect, used, work.seed, keep, work.tick, work.scratch / "state.safetensors")
+
+    losses = once_smaller(trained, settings.rows, settings.batch, "sft.slice_rows")
+    for step in settings.checkpoints:
+        resume.same_files(work.scratch / checkpoint_name(step), work.out / checkpoint_name(step))
     (work.out / "losses.json").write_text(json.dumps(losses, indent=1) + "\n")
 
 
 def train(
     model: PreTrainedModel,
-    dialect: Compact,
+    dialect: Dialect,
     settings: SFTSettings,
     seed: int,
     keep: Callable[[int], object],
     tick: Tick = no_tick,
+    state: Path | None = None,
 ) -> dict[str, list[dict[str, float]]]:
-    """Train in place; `keep(step)` is called at every checkpoint. Returns {"sets": [...], "train": [...]}."""
+    """Train in place; `keep(step)` is called at every checkpoint. Returns {"sets": [...], "train": [...]}.
+
+    state: the file that the training goes on from if it is there, and that is written at checkpoints.
+    """
+    if settings.recompute:
+        models.recompute(model)
     sets = {name: loss_set(dialect, split, settings.loss_examples) for name, split in LOSS_SETS.items()}
     losses: list[dict[str, float]] = []
 
@@ -96,7 +146,7 @@ def train(
         with warnings.catch_warnings():  # TRL's own default trips over a renamed setting of transformers
             warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
             arguments = trainer_settings(settings, seed, Path(scratch))
-        trainer = SFTTrainer(
+        trainer = ResumableTrainer(
             model=model,
             args=arguments,
             train_dataset=examples(dialect, settings, seed),
@@ -104,7 +154,9 @@ def train(
             callbacks=[_Checkpoints(settings.checkpoints, at_checkpoint, tick)],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        if state is not None:
+            trainer.add_callback(States(trainer, state, losses, settings.checkpoints, settings.save_every))
+        trainer.go_on(state, Path(scratch), losses)
         log = [
             {"step": record["step"], "loss": record["loss"]}
             for record in trainer.state.log_history
@@ -119,8 +171,8 @@ def trainer_settings(settings: SFTSettings, seed: int, scratch: Path) -> SFTConf
     return SFTConfig(
         output_dir=str(scratch),
         max_steps=settings.checkpoints[-1],
-        per_device_train_batch_size=settings.batch,
-        gradient_accumulation_steps=1,
+        per_device_train_batch_size=settings.rows,
+        gradient_accumulation_steps=settings.batch // settings.rows,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=settings.warmup_steps,
@@ -135,9 +187,10 @@ def trainer_settings(settings: SFTSettings, seed: int, scratch: Path) -> SFTConf
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
-        gradient_checkpointing=False,
+        gradient_checkpointing=False,  # `models.recompute` is for every algorithm alike
         use_cpu=not cuda,
-        bf16=cuda,
+        bf16=settings.precision == "bf16",
+        fp16=settings.precision == "fp16",
         seed=seed,
         data_seed=seed,
         save_strategy="no",
@@ -149,12 +202,15 @@ def trainer_settings(settings: SFTSettings, seed: int, scratch: Path) -> SFTConf
     )
 
 
-def examples(dialect: Compact, settings: SFTSettings, seed: int) -> Dataset:
+def examples(dialect: Dialect, settings: SFTSettings, seed: int) -> Dataset:
     """The training stream: one row per example, hands drawn uniformly from the SFT split, cards in random order."""
-    random = np.random.default_rng([seed, 3])
-    items = GeneralPoints().items("sft")
-    picks = random.integers(len(items), size=settings.checkpoints[-1] * settings.batch)
-    rows = [sft_example(dialect, items[pick], random) for pick in picks]
+    random, count = np.random.default_rng([seed, 3]), settings.checkpoints[-1] * settings.batch
+    if settings.expert_file is not None:
+        rows = _from_file(dialect, settings, random, count)
+    else:
+        items = GeneralPoints().items("sft")
+        picks = random.integers(len(items), size=count)
+        rows = [example(dialect, items[pick], random, settings.prompts) for pick in picks]
     return Dataset.from_dict(
         {
             "input_ids": [tokens for tokens, _ in rows],
@@ -163,12 +219,35 @@ def examples(dialect: Compact, settings: SFTSettings, seed: int) -> Dataset:
     )
 
 
-def loss_set(dialect: Compact, split: str, size: int) -> list[tuple[list[int], int]]:
+def example(
+    dialect: Dialect, item: Item, random: np.random.Generator, prompts: Prompts = "fixed"
+) -> tuple[list[int], int]:
+    """One expert answer, the cards shown in random order: (tokens, length of the prompt)."""
+    shown = dataclasses.replace(item, hand=tuple(item.hand[place] for place in random.permutation(4)))
+    form = int(random.integers(dialect.forms)) if prompts == "diverse" else 0
+    prompt = dialect.prompt(shown, form)
+    return prompt + dialect.expert(shown, form), len(prompt)
+
+
+def _from_file(
+    dialect: Dialect, settings: SFTSettings, random: np.random.Generator, count: int
+) -> list[tuple[list[int], int]]:
+    pairs = expert_file.read(Path(settings.expert_file or ""), settings.expert_sha256)
+    if not isinstance(dialect, Chat):
+        raise BadInput("expert_file has questions in words; a lab model knows only its own")
+    rows = []
+    for pick in random.integers(len(pairs), size=count):
+        question = dialect.question(pairs[pick].question)
+        rows.append((question + dialect.reply(pairs[pick].reply), len(question)))
+    return rows
+
+
+def loss_set(dialect: Dialect, split: str, size: int) -> list[tuple[list[int], int]]:
     """Fixed expert answers of a split, the same for every seed: (tokens, length of the prompt)."""
     random = np.random.default_rng(24)
     items = GeneralPoints().items(split)
     picks = random.permutation(len(items))[:size]
-    return [sft_example(dialect, items[pick], random) for pick in picks]
+    return [example(dialect, items[pick], random) for pick in picks]
 
 
 @torch.inference_mode()
@@ -182,13 +261,16 @@ def expert_loss(model: PreTrainedModel, rows: list[tuple[list[int], int]]) -> fl
     for row, (tokens, start) in enumerate(rows):
         ids[row, : len(tokens)] = torch.tensor(tokens)
         labels[row, start : len(tokens)] = torch.tensor(tokens[start:])
-    ids, labels = ids.to(model.device), labels.to(model.device)
-    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-    loss = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
-    )
+    at_once = models.rows_at_once(model, length)
+    total = 0.0
+    for part, wanted in zip(ids.split(at_once), labels[:, 1:].split(at_once), strict=True):
+        logits = model(input_ids=part.to(model.device), use_cache=False).logits[:, :-1].float()
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), wanted.flatten().to(model.device), ignore_index=IGNORED
+        )
+        total += float(loss) * int((wanted != IGNORED).sum())
     model.train(was_training)
-    return float(loss)
+    return total / int((labels[:, 1:] != IGNORED).sum())
 
 
 class _Checkpoints(TrainerCallback):
@@ -198,7 +280,7 @@ class _Checkpoints(TrainerCallback):
         self.steps, self.at_checkpoint, self.tick = set(steps), at_checkpoint, tick
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if 0 in self.steps:
+        if 0 in self.steps and state.global_step == 0:
             self.at_checkpoint(0)
 
     def on_step_end(self, args, state, control, **kwargs):

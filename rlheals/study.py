@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlheals.adopt import weights_hash
+from rlheals.fetch import settings_of
 from rlheals.profiles import Profile
 from rlheals.store import RunSpec, Store
 
@@ -75,7 +76,12 @@ def census_spec(
 
 
 def base_spec(profile: Profile, seed: int) -> RunSpec:
-    """The base of a seed: seed 0 is the one shipped with the package if the profile says so; others are pretrained."""
+    """The base of a seed: the profile's language model, the same for all seeds; else pretrained.
+
+    Seed 0 of the lab is the base that is shipped with the package, if the profile says so.
+    """
+    if profile.model is not None:
+        return RunSpec(stage="fetch", settings=settings_of(profile.model).model_dump(mode="json"))
     if seed == 0 and profile.shipped_base:
         return RunSpec(stage="adopt", settings={"sha256": weights_hash()})
     return RunSpec(stage="pretrain", settings=profile.pretrain.model_dump(mode="json"), seed=seed)

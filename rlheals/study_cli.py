@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from rlheals.cli_options import Json, ProfileName, Results, Seed, Seeds, Set, Workers, chosen_profile
+from rlheals.cli_options import (
+    Json,
+    ProfileName,
+    Results,
+    Seed,
+    Seeds,
+    Set,
+    Workers,
+    chosen_profile,
+    dry_run,
+)
 from rlheals.errors import BadInput
 from rlheals.printed import claim_lines, compared_lines
 from rlheals.terminal import parse_seeds, parse_settings, show
@@ -17,7 +27,9 @@ app = typer.Typer()
 
 @app.command(epilog="Example: rlheals study --profile smoke --seeds 1-3 --workers 2 --record results")
 def study(
-    profile: Annotated[str | None, typer.Option("--profile", help="smoke, lab or a .yaml file.")] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="A name such as lab, or a .yaml file.")
+    ] = None,
     variant: Annotated[
         list[str] | None, typer.Option("--variant", help="A variant of the lab, or all.")
     ] = None,
@@ -42,11 +54,17 @@ def study(
     ] = False,
     edits: Annotated[bool, typer.Option("--edits", help="Edited checkpoints (chapter 04).")] = False,
     protection: Annotated[bool, typer.Option("--protection", help="Protected SFT (chapter 04).")] = False,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what --profile would run, and what that takes.")
+    ] = False,
     set_: Set = None,
     json: Json = False,
-) -> None:
+) -> int:
     """Run a profile or variants over several base seeds. Without either: the claims' study, then all variants."""
     from rlheals import study_commands as commands
+
+    if dry:
+        return dry_run(profile or "lab", set_, json)
 
     own = None if seeds is None else parse_seeds(seeds)
     later = {
@@ -66,6 +84,7 @@ def study(
         chosen = commands.studies(profile, variant or (), parse_settings(set_ or ()))
         done = commands.run_studies(chosen, own, crew, record)
     show(done, lambda: [f"{one['profile']}: seeds {one['seeds']}" for one in done], json)
+    return 0
 
 
 @app.command(epilog="Example: rlheals fresh --profile lab --workers 2")

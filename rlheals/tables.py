@@ -223,11 +223,10 @@ def _losses(path: Path, seed: int) -> pd.DataFrame:
 
 
 def _base(path: Path, seed: int) -> pd.DataFrame:
-    file = path / "ability.json"
-    history = json.loads((file if file.is_file() else path / "base" / "ability.json").read_text())
-    return pd.DataFrame(
-        [{"seed": seed, "base_step": history[-1]["step"], "ability": history[-1]["within_five"]}]
-    )
+    """How long a base was pretrained and what it could do then; of a language model neither is known."""
+    at = [file for file in (path / "ability.json", path / "base" / "ability.json") if file.is_file()]
+    last = json.loads(at[0].read_text())[-1] if at else {"step": float("nan"), "within_five": float("nan")}
+    return pd.DataFrame([{"seed": seed, "base_step": last["step"], "ability": last["within_five"]}])
 
 
 def solved(path: Path) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from rlheals.store import Run, RunSpec, Store, Workspace
 
 STAGES = (
     "adopt",
+    "fetch",
     "pretrain",
     "sft",
     "evaluate",

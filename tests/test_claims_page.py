@@ -109,19 +109,20 @@ def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
     errors = rotation_measures.prediction_errors(rotation_measures.points(rotation.fresh)).set_index("scale")
     alone = rotation_rivals.blocks(rotation, sft)
     assert (root / "book" / "rivals.md").read_text(encoding="utf-8") == to_markdown(alone)
-    _, scales, ages = (block for block in alone if isinstance(block, Table))
+    _, scales, ages, prompts = (block for block in alone if isinstance(block, Table))
     assert scales.rows == tuple(
         (words, "not measured", f"{errors.loc[scale, 'value']:.3f}")
         for scale, words in rotation_rivals.SCALE_NAMES.items()
     )
     assert {cell for _, cell in ages.rows} == {"not measured"}
+    assert {cell for _, *cells in prompts.rows for cell in cells} == {"not measured"}
     known, _ = record.find("lab", RotationChapter.PART, ROOT / "results")
     study, _ = record.find("lab", SFTChapter.PART, ROOT / "results")
     both = rotation_rivals.blocks(
         replace(rotation, recorded=known),
         replace(sft, recorded=study, variants=variant_studies(ROOT / "results")),
     )
-    correlations, _, ages = (block for block in both if isinstance(block, Table))
+    correlations, _, ages, prompts = (block for block in both if isinstance(block, Table))
     table = rotation_measures.matched(rotation_measures.points(known))
     each = [rotation_measures.correlation(rows, "kl") for _, rows in table.groupby("seed")]
     (row,) = [row for row in correlations.rows if row[0] == "forward KL from the base"]
@@ -131,6 +132,16 @@ def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
     )
     assert dict(ages.rows)[rotation_rivals.AGES["lab"]].startswith(f"{t_interval(list(falls.values())):.3f}")
     assert "not measured" not in [cell for _, cell in ages.rows]
+    diverse = variant_studies(ROOT / "results")["diverse"]
+    last = f"step == {diverse.episodes['step'].max()}"
+    ends = {}
+    for name, tables in {"one form": study, "many forms": diverse}.items():
+        rows = tables.episodes.query(f"split == 'ood' and {last} and decode == 0")
+        rows = rows[rows["seed"].isin(diverse.seeds)]
+        ends[name] = (rows["solved_at"] > 0).groupby(rows["seed"]).mean()
+    (row,) = [row for row in prompts.rows if row[0] == "at the end of SFT"]
+    assert row[1].startswith(f"{t_interval(list(ends['one form'])):.3f}")
+    assert row[3] == f"{t_interval(list(ends['many forms'] - ends['one form'])):.3f} (3 base seeds)"
 
 
 def test_the_time_of_every_fresh_run_is_counted_once(fresh: tuple[pd.DataFrame, Store, Path]) -> None:

@@ -38,7 +38,7 @@ class Counting(HFEngine):
 
     first = 0
 
-    def __init__(self, model, tokenizer):
+    def __init__(self, model, tokenizer, rows):
         super().__init__(model, tokenizer, rows=16)
 
     def generate(self, prompts, keys, sampling, pasts=None):

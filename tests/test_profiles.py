@@ -99,7 +99,7 @@ def test_changes_reach_their_field_and_leave_the_named_profile_alone() -> None:
     ("changes", "named"),
     [
         ({"sft.learning_rat": 1}, "sft.learning_rat is not a setting"),
-        ({"learning_rate": 1}, "learning_rate is not a setting; accepted: name, about, seeds"),
+        ({"learning_rate": 1}, "learning_rate is not a setting; accepted: name, about, model"),
         ({"sft.model.hidden": 64}, "sft.model is not a setting"),
         ({"name.first": "x"}, "name.first: name is not a group"),
         ({"name.first": 1}, "name is not a group"),
@@ -140,7 +140,7 @@ def test_unknown_or_impossible_settings_are_refused_and_named(changes: dict[str,
 def test_an_unknown_profile_is_refused_with_the_names_there_are(name: str) -> None:
     text = refused(name)
     assert "is not known" in text
-    assert "smoke, lab or a .yaml file" in text
+    assert "scale-1m or a .yaml file" in text
 
 
 def test_an_unknown_variant_is_refused_with_the_names_there_are() -> None:

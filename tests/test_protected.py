@@ -32,7 +32,7 @@ def trained(root: Path, name: str, stage, **changes) -> tuple[dict[str, torch.Te
     (root / "in").mkdir(exist_ok=True)
     if not (root / "in/base").exists():
         (root / "in/base").symlink_to(SHIPPED_BASE)
-    stage.run(Work(out, out, FEW | changes, 0, {"base": root / "in"}))
+    stage.run(Work(out, root / "scratch", FEW | changes, 0, {"base": root / "in"}))
     return load_file(out / "step-00004/model.safetensors"), out
 
 

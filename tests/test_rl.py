@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from rlheals import grpo, models, rl, session
+from rlheals import grpo, models, resume, rl, session
 from rlheals.cards import ID_RULE
 from rlheals.dialects import FEEDBACK, Compact
 from rlheals.errors import BadInput
@@ -95,9 +95,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     return quick_start(tmp_path_factory.mktemp("start"))
 
 
-def opened(folder: Path) -> HFEngine:
+def opened(folder: Path, rows: int) -> HFEngine:
     """An engine with weights of its own, otherwise like the one that an RL run makes."""
-    return HFEngine(models.load(folder), models.load_tokenizer(folder), session.PLAYED_ROWS, fill=False)
+    return HFEngine(models.load(folder), models.load_tokenizer(folder), rows, fill=False)
 
 
 @dataclass
@@ -378,8 +378,8 @@ MOMENTS = {
     "before the optimiser's step": (Session, "clip_gradient", 2, 1),
     "between the optimiser's step and a kept checkpoint": (Session, "_keep", 3, 2),
     "between a kept checkpoint and the state": (Session, "_save", 3, 2),
-    "while the state is written": (session, "atomic_write", 1, 0),
-    "while the result is written": (rl.shutil, "copytree", 2, 3),
+    "while the state is written": (resume, "save_file", 1, 0),
+    "while the result is written": (resume.shutil, "copytree", 2, 3),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import permutations
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +14,11 @@ from conftest import TINY
 from lab_helpers import files_of, same_weights, weights_of
 from pydantic import ValidationError
 from transformers import PreTrainedModel
-from trl import SFTTrainer
 
 from rlheals import models, sft
 from rlheals.dialects import Compact
 from rlheals.errors import BadInput
+from rlheals.resumable import ResumableTrainer
 from rlheals.sft import IGNORED, LOSS_SETS, SFTSettings, checkpoint_name, examples, expert_loss, loss_set
 from rlheals.stage import Work
 
@@ -50,7 +51,7 @@ def watched(
     """Train, and note every training batch, every rate, the settings of the optimizer and every gradient norm."""
     seen = SimpleNamespace(batches=[], weights=[], rates=[], norms=[], group=None, args=None)
 
-    class Watching(SFTTrainer):
+    class Watching(ResumableTrainer):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             seen.args = self.args
@@ -69,7 +70,7 @@ def watched(
         seen.norms.append(float(torch.cat(gradients).norm()))
         return adamw_step(self, *args, **kwargs)
 
-    monkeypatch.setattr(sft, "SFTTrainer", Watching)
+    monkeypatch.setattr(sft, "ResumableTrainer", Watching)
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
     seen.kept = {}
     seen.losses = sft.train(
@@ -89,6 +90,91 @@ def answer_loss(model: PreTrainedModel, rows: list[tuple[list[int], int]]) -> fl
                 total -= float(logp[at - 1, tokens[at]])
                 count += 1
     return total / count
+
+
+# Kills and memory -----------------------------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("every", "moments"), [(None, (1, 2, 3, 7, 8, 11, 12)), (3, (4, 6, 10)), (1, (9,))])
+def test_a_training_that_is_killed_goes_on_to_the_same_bytes(
+    trained: SimpleNamespace, tmp_path: Path, every: int | None, moments: tuple[int, ...]
+) -> None:
+    settings = FEW.model_copy(update={"checkpoints": (0, 2, 7, 12), "save_every": every})
+    calm = stage(trained.base, tmp_path / "calm", settings)
+    saved = sorted({2, 7, *range(every or 12, 12, every or 12)})
+    for moment in moments:
+        folder = tmp_path / f"killed-{moment}"
+        (folder / "out").mkdir(parents=True)
+        steps: list[int] = []
+
+        def die(done: int, total: int, unit: str, at: int = moment) -> None:
+            if done == at:
+                raise Killed
+
+        def work(tick, folder: Path = folder) -> Work:
+            inputs = {"base": trained.base.parent}
+            return Work(folder / "out", folder, settings.model_dump(mode="json"), 3, inputs, tick)
+
+        with pytest.raises(Killed):
+            sft.run(work(die))
+        sft.run(work(lambda done, total, unit, steps=steps: steps.append(done)))
+        assert files_of(folder / "out") == calm, moment
+        begun_at = max((step for step in saved if step < moment), default=0)
+        assert steps == list(range(begun_at + 1, 13)), moment
+
+
+def test_a_damaged_state_is_named_and_used_for_nothing(trained: SimpleNamespace, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "state.safetensors").write_bytes(b"\xff" * 100)
+    work = Work(tmp_path / "out", tmp_path, FEW.model_dump(mode="json"), 3, {"base": trained.base.parent})
+    with pytest.raises(BadInput, match=r"sft: .*state.safetensors is damaged .*delete it to start again"):
+        sft.run(work)
+
+
+@pytest.mark.parametrize(
+    "memory", [{"slice_rows": 2}, {"recompute": True}, {"slice_rows": 4, "recompute": True}]
+)
+def test_ways_to_save_memory_train_the_same_model(
+    trained: SimpleNamespace, dialect: Compact, memory: dict
+) -> None:
+    model = models.load(trained.base)
+    losses = sft.train(model, dialect, FEW.model_copy(update=memory), 3, lambda step: None)
+    plain = models.load(trained.folder / "out" / checkpoint_name(5))
+    for name, tensor in weights_of(plain).items():
+        assert torch.allclose(tensor, weights_of(model)[name], atol=2e-4), name
+    assert math.isclose(
+        losses["train"][0]["loss"], json.loads(trained.files["losses.json"])["train"][0]["loss"], rel_tol=1e-4
+    )
+
+
+def test_the_loss_of_many_answers_does_not_depend_on_how_many_are_read_at_once(
+    base: PreTrainedModel, dialect: Compact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = loss_set(dialect, "sft", 50)
+    whole = expert_loss(base, rows)
+    for logits in (1, 10_000, 33_000):
+        monkeypatch.setattr(models, "LOGITS", logits)
+        assert math.isclose(expert_loss(base, rows), whole, rel_tol=1e-6)
+
+
+def test_diverse_prompts_put_the_same_questions_in_all_forms(dialect: Compact) -> None:
+    settings = FEW.model_copy(update={"checkpoints": (40,)})
+    fixed, diverse = (
+        examples(dialect, settings.model_copy(update={"prompts": kind}), 3) for kind in ("fixed", "diverse")
+    )
+    seen = {" ".join(word for word in dialect.words(row)[:7] if word != "10") for row in diverse["input_ids"]}
+    assert {dialect.words(row)[1] for row in fixed["input_ids"]} == {"J"}
+    assert {dialect.words(row)[1] for row in diverse["input_ids"]} == {"J", "Q", "K", "cards"}
+    assert {text for text in seen if "cards" not in text} == {
+        f"<s> {' '.join(order)}" for order in permutations("JQK")
+    }
+    for row, labels in zip(diverse["input_ids"], diverse["labels"], strict=True):
+        start = dialect.words(row).index("answer") + 1
+        assert labels == [IGNORED] * start + row[start:]
 
 
 # Runs -----------------------------------------------------------------------------------------------------------------
@@ -253,6 +339,7 @@ def test_one_step_is_adamw_by_hand(
         ({"checkpoints": (5, 2)}, "checkpoints"),
         ({"checkpoints": (0, 2, 2)}, "checkpoints"),
         ({"checkpoints": (-1, 2)}, "checkpoints"),
+        ({"slice_rows": 3}, "slice_rows=3 does not divide batch=64"),
         ({"batch": 0}, "batch"),
         ({"learning_rate": 0}, "learning_rate"),
         ({"learning_rate": math.nan}, "learning_rate"),

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_models
 import torch
 from lab_helpers import one_line
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from rlheals import divergence, trajectory
+from rlheals import divergence, models, trajectory
 from rlheals.dialects import END, PAD, Compact
 from rlheals.errors import BadInput
 from rlheals.models import SHIPPED_BASE
@@ -85,21 +86,17 @@ def test_prompts_of_other_lengths_beside_it_do_not_change_what_a_model_finds_lik
 
 def test_kl_of_a_model_from_itself_is_zero_and_grows_with_distance(base: PreTrainedModel, prompts) -> None:
     answers = sampled(base, prompts)
-    own = divergence.log_probabilities(base, answers)
-    assert np.abs(divergence.forward_kl(own, own, answers)).max() == 0
-    values = [
-        divergence.forward_kl(own, divergence.log_probabilities(perturbed(base, size), answers), answers)
-        for size in (0.003, 0.01, 0.03)
-    ]
+    assert np.abs(divergence.forward_kl(base, base, answers)).max() == 0
+    values = [divergence.forward_kl(base, perturbed(base, size), answers) for size in (0.003, 0.01, 0.03)]
     assert all((one >= 0).all() for one in values)
     assert values[0].mean() < values[1].mean() < values[2].mean()
 
 
-def test_kl_is_that_of_the_definition_token_by_token(base: PreTrainedModel, prompts) -> None:
+def test_kl_is_that_of_the_definition_token_by_token(base: PreTrainedModel, prompts, monkeypatch) -> None:
     answers, other = sampled(base, prompts[:3]), perturbed(base, 0.01)
-    found = divergence.forward_kl(
-        divergence.log_probabilities(base, answers), divergence.log_probabilities(other, answers), answers
-    )
+    found = divergence.forward_kl(base, other, answers)
+    monkeypatch.setattr(models, "LOGITS", 1)
+    assert np.allclose(divergence.forward_kl(base, other, answers), found, rtol=1e-4), "one at a time"
     for row in range(3):
         wanted = 0.0
         for at in torch.nonzero(answers.own[row]).flatten().tolist():
@@ -110,15 +107,17 @@ def test_kl_is_that_of_the_definition_token_by_token(base: PreTrainedModel, prom
         assert found[row] == pytest.approx(wanted, rel=1e-4)
 
 
-def test_what_cannot_be_sampled_or_compared_is_refused(base: PreTrainedModel, prompts) -> None:
+def test_what_cannot_be_sampled_or_compared_is_refused(
+    base: PreTrainedModel, prompts, tmp_path: Path
+) -> None:
     for bad in ([], [[]]):
         with pytest.raises(BadInput) as refused:
             sampled(base, bad)
         one_line(refused.value)
     answers = sampled(base, prompts[:1])
-    own = divergence.log_probabilities(base, answers)
+    folder = tiny_models.folder(tmp_path / "other", "qwen2")
     with pytest.raises(BadInput, match="vocabularies"):
-        divergence.forward_kl(own, own[:, :-1], answers)
+        divergence.forward_kl(base, models.load(folder), answers)
 
 
 # The stage ---------------------------------------------------------------------------------------------------------

@@ -43,13 +43,19 @@ class Task(Protocol):
     """Items, prompts, expert replies and a verifier; everything else is written against these."""
 
     name: ClassVar[str]
+    forms: ClassVar[int]
+    """In how many ways a question can be put; 0 is the usual one."""
 
     def items(self, split: str) -> Sequence[Item]:
         """The items of a split, in a fixed order. Raises BadInput for an unknown split."""
         ...
 
-    def prompt(self, item: Item) -> str:
+    def prompt(self, item: Item, form: int = 0) -> str:
         """The question as text."""
+        ...
+
+    def expert(self, item: Item, form: int = 0) -> str:
+        """The reply to imitate, as the question in that form asks for it."""
         ...
 
     def answers(self, item: Item) -> tuple[str, ...]:

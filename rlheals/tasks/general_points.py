@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import ClassVar
@@ -25,14 +24,9 @@ from rlheals.errors import BadInput
 from rlheals.tasks.base import Item, Verdict
 from rlheals.tasks.replies import formula_of
 from rlheals.tasks.verifier import judge, judge_as_reference
+from rlheals.tasks.wordings import FORMS, answer, question
 
 SPLITS = ("sft", "rl", "held_out", "id", "ood", "both_id", "both_ood")
-
-PROMPT = """You are given four playing cards: {cards}.
-An ace counts 1, a number card counts its number; of the face cards J counts {jack}, Q {queen} and K {king}.
-Make 24 from the values of the four cards with + - * / and brackets. Use the value of every card exactly once.
-Answer with one JSON object that has these three fields:
-{{"cards": [the four labels], "number": [their four values], "formula": "an equation that ends in =24"}}"""
 
 
 class GeneralPoints:
@@ -45,6 +39,7 @@ class GeneralPoints:
     """
 
     name: ClassVar[str] = "general_points"
+    forms: ClassVar[int] = len(FORMS)
     options: ClassVar[tuple[str, ...]] = ("compat",)
 
     def __init__(self, compat: str | None = None) -> None:
@@ -83,10 +78,19 @@ class GeneralPoints:
             raise BadInput(f"hand {' '.join(ordered)}: no formula makes 24 under rule {rule.name}")
         return _item(ordered, rule)
 
-    def prompt(self, item: Item) -> str:
+    def prompt(self, item: Item, form: int = 0) -> str:
         """The question: rule, cards, goal and the form of the answer."""
-        rule = item.rule
-        return PROMPT.format(cards=", ".join(item.hand), jack=rule.jack, queen=rule.queen, king=rule.king)
+        return question(FORMS[form], item.hand, item.rule)
+
+    def expert(self, item: Item, form: int = 0) -> str:
+        """The canonical solution as a reply to the question in that form.
+
+        >>> task = GeneralPoints()
+        >>> task.expert(task.item(("8", "3", "8", "3"), ID_RULE))
+        '{"cards": ["8", "8", "3", "3"], "number": [8, 8, 3, 3], "formula": "8/(3-8/3)=24"}'
+        """
+        values = item.rule.values(item.hand)
+        return answer(FORMS[form], item.hand, values, canonical_solution(values))
 
     def answers(self, item: Item) -> tuple[str, ...]:
         """Expert replies, one per listed solution, the canonical one first.
@@ -98,10 +102,7 @@ class GeneralPoints:
         values = item.rule.values(item.hand)
         first = canonical_solution(values)
         formulas = (first, *(formula for formula in solutions(values) if formula != first))
-        return tuple(
-            json.dumps({"cards": list(item.hand), "number": list(values), "formula": f"{formula}=24"})
-            for formula in formulas
-        )
+        return tuple(answer(FORMS[0], item.hand, values, formula) for formula in formulas)
 
     def grade(self, item: Item, reply: str) -> Verdict:
         """Judge one reply: its formula field, or the reply itself when it is a bare formula.

@@ -1,0 +1,148 @@
+"""What a profile of a language model takes: memory, hours and disk, by arithmetic, before anything is loaded.
+
+Bytes of one weight: w for the weight, w for its gradient, 2 w for AdamW's two running means; products in 16 bits beside
+float32 weights keep a second copy in 16 bits. Hours: floating-point operations over a share of the card's peak, or
+bytes read over a share of its bandwidth, whichever is longer; the shares are assumptions, stated here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from rlheals.errors import BadInput
+from rlheals.needs import Hardware, Shape
+from rlheals.profile import Profile
+from rlheals.tasks.general_points import GeneralPoints
+
+GB = 1e9
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+LEARNING = 0.3
+"""Assumed share of the peak that a forward and backward pass reach."""
+READING = 0.6
+"""Assumed share of the bandwidth that reading weights and cache reaches."""
+SECONDS_PER_LAYER = 8e-4
+"""Assumed time to start one layer's kernels for one token: what bounds small models."""
+SOLVED_AFTER = 3.0
+"""Assumed attempts of an episode, on average."""
+EMPTY = 1.0 * GB
+"""Of a process that has begun to use a GPU."""
+
+
+class Need(NamedTuple):
+    """Of one stage: bytes of GPU memory at its peak, and seconds of all its runs together."""
+
+    memory: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """stages: by name; disk: bytes of what is kept and of what a killed run goes on from."""
+
+    parameters: int
+    stages: dict[str, Need]
+    disk: float
+
+    @property
+    def memory(self) -> float:
+        """Bytes of GPU memory that the most demanding stage needs."""
+        return max(need.memory for need in self.stages.values())
+
+    @property
+    def hours(self) -> float:
+        """Of all stages, one after the other."""
+        return sum(need.seconds for need in self.stages.values()) / 3600
+
+
+def budget(profile: Profile) -> Budget:
+    """The arithmetic for one seed; BadInput for a profile that does not say what it is made for."""
+    shape, hardware = profile.shape, profile.hardware
+    if shape is None or hardware is None or profile.model is None:
+        raise BadInput(
+            f"profile {profile.name}: has no model, shape and hardware; a lab model needs no arithmetic"
+        )
+    dtype = BYTES.get(profile.model.dtype, 2)
+    sums = _Sums(profile, shape, hardware, dtype)
+    stages = {"sft": sums.sft(), "census": sums.censuses()}
+    if profile.ladder.starts:
+        stages["rl"] = sums.rl()
+    size = dtype * shape.parameters
+    kept = 1 + len(profile.sft.checkpoints) + len(profile.ladder.starts) * profile.ladder.runs
+    state = 3 * size  # weights and AdamW's means of the run in progress
+    return Budget(shape.parameters, stages, kept * size + state)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    profile: Profile
+    shape: Shape
+    hardware: Hardware
+    dtype: int
+
+    @property
+    def weights(self) -> float:
+        return float(self.dtype * self.shape.parameters)
+
+    def sft(self) -> Need:
+        settings = self.profile.sft
+        beside = 2.0 * self.shape.parameters if settings.precision != "own" else 0.0
+        tokens = self.hardware.prompt_tokens + self.hardware.answer_tokens
+        memory = 4 * self.weights + beside + self._activations(settings.rows, tokens, settings.recompute)
+        seen = settings.checkpoints[-1] * settings.batch * tokens
+        return Need(EMPTY + memory, self._learning(seen, settings.recompute))
+
+    def censuses(self) -> Need:
+        settings, profile = self.profile.evaluate, self.profile
+        hands = _hands(settings.splits, settings.hands)
+        runs = len(profile.census_steps) + 2 * len(profile.ladder.starts) * profile.ladder.decodes
+        seconds = runs * self._playing(
+            settings.rows, hands, settings.attempts, settings.sampling.max_new_tokens
+        )
+        cache = self._cache(settings.rows, settings.attempts, settings.sampling.max_new_tokens)
+        return Need(EMPTY + self.weights + cache, seconds)
+
+    def rl(self) -> Need:
+        settings = self.profile.ladder.rl
+        longest = self._longest(settings.attempts, settings.sampling.max_new_tokens)
+        copies = 4 + (2 if settings.log_kl else 0)
+        learning = self._activations(settings.slice_rows, longest, settings.recompute)
+        answer = settings.sampling.max_new_tokens
+        playing = self._cache(settings.play_rows, settings.attempts, answer)
+        usual = self._longest(SOLVED_AFTER, settings.sampling.max_new_tokens)
+        update = self._playing(settings.play_rows, settings.episodes, SOLVED_AFTER, answer)
+        update += settings.used_epochs * self._learning(settings.episodes * usual, settings.recompute)
+        runs = len(self.profile.ladder.starts) * self.profile.ladder.runs
+        return Need(EMPTY + copies * self.weights + max(learning, playing), runs * settings.updates * update)
+
+    def _longest(self, attempts: float, answer: int) -> float:
+        return self.hardware.prompt_tokens + attempts * (answer + self.hardware.feedback_tokens)
+
+    def _activations(self, rows: int, tokens: float, recompute: bool) -> float:
+        """What the backward pass needs of the forward pass, and the logits: read, in float32, and their gradient."""
+        shape, width = self.shape, min(self.dtype, 2) if self.profile.sft.precision != "own" else self.dtype
+        layer = (8 * shape.hidden + 2 * shape.kv_width + 4 * shape.mlp) * width
+        kept = (shape.layers * shape.hidden * width + layer) if recompute else shape.layers * layer
+        return rows * tokens * (kept + shape.vocabulary * (width + 8))
+
+    def _cache(self, rows: int, attempts: float, answer: int) -> float:
+        """Keys and values of so many episodes, and what drawing one token of each takes (float64, three times)."""
+        per_token = 2 * self.shape.layers * self.shape.kv_width * self.dtype
+        drawing = rows * self.shape.vocabulary * 24
+        return rows * self._longest(attempts, answer) * per_token + drawing
+
+    def _learning(self, tokens: float, recompute: bool) -> float:
+        work = (8 if recompute else 6) * self.shape.parameters * tokens
+        half = 1.0 if self.dtype == 2 or self.profile.sft.precision != "own" else 0.125
+        return work / (LEARNING * half * self.hardware.card.peak * 1e12)
+
+    def _playing(self, rows: int, episodes: float, attempts: float, answer: int) -> float:
+        """Token after token, so many episodes at a time; prompts and feedback cost little beside that."""
+        chunks = -(-episodes // rows)
+        read = self.weights / (READING * self.hardware.card.bandwidth * GB)
+        return chunks * attempts * answer * max(read, self.shape.layers * SECONDS_PER_LAYER)
+
+
+def _hands(splits: tuple[str, ...], hands: int | None) -> int:
+    task = GeneralPoints()
+    return sum(len(task.items(split)[:hands]) for split in splits)

@@ -1,0 +1,187 @@
+"""A profile without running it: its runs, a question as the model would see it, what it takes, and this machine."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+from rlheals import models, recovery
+from rlheals.budget import GB, Budget, budget
+from rlheals.dialects import dialect_for
+from rlheals.errors import BadInput
+from rlheals.profile import Profile
+from rlheals.runs import RunSpec
+from rlheals.store import Store
+from rlheals.study import plan
+from rlheals.tasks.general_points import GeneralPoints
+
+
+class Here(NamedTuple):
+    """What this machine has: its GPU's name and memory in bytes (0 without one), and free bytes for the store."""
+
+    gpu: str
+    memory: float
+    bfloat16: bool
+    disk: float
+
+
+def here(store: Store) -> Here:
+    """This machine."""
+    existing = next(path for path in (store.root, *store.root.parents) if path.exists())
+    free = float(shutil.disk_usage(existing).free)
+    if not torch.cuda.is_available():
+        return Here("none", 0.0, False, free)
+    card = torch.cuda.get_device_properties(0)
+    return Here(card.name, float(card.total_memory), torch.cuda.is_bf16_supported(), free)
+
+
+def examine(profile: Profile, store: Store, machine: Here | None = None) -> dict[str, Any]:
+    """Everything about a profile that can be known before it runs; `problems`: why it would not run here."""
+    machine = machine or here(store)
+    specs = _runs(profile, store)
+    there = set(store.ids())
+    found: dict[str, Any] = {
+        "profile": profile.name,
+        "about": profile.about,
+        "seeds": list(profile.seeds),
+        "runs": dict(Counter(spec.stage for spec in specs)),
+        "in_store": sum(store.key(spec) in there for spec in specs),
+        "question": _question(profile),
+        "machine": machine._asdict(),
+    }
+    if profile.model is None or profile.hardware is None:
+        return found | {"model": None, "made_for": None, "budget": None, "problems": [], "changes": []}
+    needed = budget(profile)
+    problems, changes = _compared(profile, needed, machine)
+    return found | {
+        "model": profile.model.name,
+        "made_for": profile.hardware.gpu,
+        "hours_counted_on": profile.hardware.hours,
+        "budget": {
+            "parameters": needed.parameters,
+            "disk_gb": round(needed.disk / GB, 1),
+            "hours": round(needed.hours, 1),
+            "stages": {
+                name: {"memory_gb": round(need.memory / GB, 1), "hours": round(need.seconds / 3600, 2)}
+                for name, need in needed.stages.items()
+            },
+        },
+        "problems": problems,
+        "changes": changes,
+    }
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """The same for people."""
+    yield f"profile   {found['profile']}: {found['about']}"
+    told = ", ".join(f"{count} {stage}" for stage, count in found["runs"].items())
+    yield f"runs      {sum(found['runs'].values())} for {len(found['seeds'])} seed(s): {told}"
+    yield f"in store  {found['in_store']} of them"
+    for number, line in enumerate(found["question"].splitlines()):
+        yield f"{'question' if number == 0 else '':9} {line}"
+    needed, machine = found["budget"], found["machine"]
+    if needed is not None:
+        yield f"model     {found['model']}, {needed['parameters'] / 1e9:.2f} billion parameters"
+        for name, stage in needed["stages"].items():
+            on = f"{stage['hours']:6.2f} h on a {found['made_for']}"
+            yield f"{name:9} {stage['memory_gb']:6.1f} GB of GPU memory, {on}"
+        yield f"disk      {needed['disk_gb']:.0f} GB, {machine['disk'] / GB:.0f} GB free here"
+        yield f"hours     {needed['hours']:.1f} by arithmetic, {found['hours_counted_on']} are counted on"
+    yield f"gpu here  {machine['gpu']}" + (f", {machine['memory'] / GB:.0f} GB" if machine["memory"] else "")
+    for problem in found["problems"]:
+        yield f"PROBLEM   {problem}"
+    for change in found["changes"]:
+        yield f"change    {change}"
+    yield "it does not run here as it is" if found["problems"] else "it runs here"
+
+
+def _runs(profile: Profile, store: Store) -> list[RunSpec]:
+    """The runs of SFT, RL and spectra of every seed; those of edits follow from what these find."""
+    specs: dict[str, RunSpec] = {}
+    for seed in profile.seeds:
+        listed = plan(profile, seed, store).specs()
+        if profile.ladder.starts:
+            for run in range(profile.ladder.runs):
+                listed += recovery.plan(profile, seed, store, run).specs()
+        specs |= {store.key(spec): spec for spec in listed}
+    return list(specs.values())
+
+
+def _question(profile: Profile) -> str:
+    """The first OOD question, through the model's own template where its tokenizer is at hand."""
+    task = GeneralPoints()
+    item = task.items("ood")[0]
+    name = models.SHIPPED_BASE if profile.model is None else profile.model.name
+    try:
+        tokenizer = models.load_tokenizer(name, fetch=False)
+        return str(tokenizer.decode(dialect_for(tokenizer, task).prompt(item)))
+    except BadInput:
+        return f"{task.prompt(item)}\n(the model's tokenizer is not at hand: without its template)"
+
+
+def _compared(profile: Profile, needed: Budget, machine: Here) -> tuple[list[str], list[str]]:
+    """Why a profile would not run on a machine, and which settings would change that."""
+    problems, changes = [], []
+    assert profile.model is not None
+    if not machine.memory:
+        problems.append(f"there is no GPU; {needed.memory / GB:.0f} GB of GPU memory are needed")
+    elif needed.memory > machine.memory:
+        problems.append(
+            f"GPU memory: {needed.memory / GB:.1f} GB are needed, {machine.memory / GB:.1f} GB are there"
+        )
+        changes += _smaller(profile, machine.memory)
+    if machine.memory and not machine.bfloat16 and _wants_bfloat16(profile):
+        problems.append("this GPU has no bfloat16")
+        changes.append("--set model.dtype=float32 --set sft.precision=fp16 (twice the memory for weights)")
+    if needed.disk > machine.disk:
+        problems.append(f"disk: {needed.disk / GB:.0f} GB are needed, {machine.disk / GB:.0f} GB are free")
+        changes.append("fewer sft.checkpoints, or RLHEALS_STORE on another disk")
+    return problems, changes
+
+
+def _wants_bfloat16(profile: Profile) -> bool:
+    return profile.sft.precision == "bf16" or (
+        profile.model is not None and profile.model.dtype == "bfloat16"
+    )
+
+
+def _smaller(profile: Profile, memory: float) -> list[str]:
+    """The settings that make too large stages fit, each found by trying; a line for a stage that nothing makes fit."""
+    told = []
+    for name, need in budget(profile).stages.items():
+        if need.memory <= memory:
+            continue
+        for change, smaller in _changes(profile, name):
+            if budget(smaller).stages[name].memory <= memory:
+                told.append(f"{change} makes {name} fit")
+                break
+        else:
+            told.append(f"nothing makes {name} fit but a smaller model or model.dtype=bfloat16")
+    return told
+
+
+def _changes(profile: Profile, stage: str) -> Iterator[tuple[str, Profile]]:
+    """Ways to make a stage smaller, the mildest first."""
+    sft, rl, census = profile.sft, profile.ladder.rl, profile.evaluate
+    if stage == "sft":
+        for rows in [size for size in range(sft.rows - 1, 0, -1) if sft.batch % size == 0]:
+            smaller = sft.model_copy(update={"slice_rows": rows, "recompute": True})
+            yield (
+                f"--set sft.slice_rows={rows} --set sft.recompute=true",
+                profile.model_copy(update={"sft": smaller}),
+            )
+    elif stage == "rl":
+        for at_once in [size for size in (128, 64, 32, 16, 8, 4) if size < rl.play_rows]:
+            rows = min(rl.slice_rows, max(1, at_once // 16))
+            change = {"play_rows": at_once, "slice_rows": rows, "recompute": True, "log_kl": False}
+            ladder = profile.ladder.model_copy(update={"rl": rl.model_copy(update=change)})
+            told = " ".join(f"--set ladder.rl.{name}={str(value).lower()}" for name, value in change.items())
+            yield told, profile.model_copy(update={"ladder": ladder})
+    else:
+        for at_once in [size for size in (64, 32, 16, 8, 4) if size < census.rows]:
+            update = {"evaluate": census.model_copy(update={"rows": at_once})}
+            yield f"--set evaluate.rows={at_once}", profile.model_copy(update=update)

@@ -1,0 +1,50 @@
+"""What larger models take, and whether anybody has run them: the table of the book's page about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlheals.budget import GB, budget
+from rlheals.markup import Block, Table
+from rlheals.profile import Profile
+from rlheals.profiles import PROFILES, load_profile, names
+
+RUN, DRY = "run by us", "dry run only"
+
+
+def models_table(results: Path) -> list[Block]:
+    """Every profile besides those of the book: of language models with their arithmetic, of lab models without."""
+    profiles = [load_profile(name) for name in names() if name not in PROFILES]
+    language = [profile for profile in profiles if profile.model is not None]
+    others = [profile for profile in profiles if profile.model is None]
+    return [
+        Table(
+            ("profile", "model", "weights", "made for", "GPU memory", "hours", "disk", "who has run it"),
+            tuple(_row(profile, results) for profile in language),
+        ),
+        Table(
+            ("profile", "what it is for", "who has run it"),
+            tuple((f"`{profile.name}`", profile.about, status(profile.name, results)) for profile in others),
+        ),
+    ]
+
+
+def status(name: str, results: Path) -> str:
+    """Whether results of a profile are recorded; a dry run of every profile is one of the tests."""
+    return RUN if any(results.glob(f"{name}*/seed-*/manifest.json")) else DRY
+
+
+def _row(profile: Profile, results: Path) -> tuple[str, ...]:
+    needed = budget(profile)
+    assert profile.model is not None
+    assert profile.hardware is not None
+    return (
+        f"`{profile.name}`",
+        f"{profile.model.name}, {profile.model.dtype}",
+        f"{needed.parameters / 1e9:.1f} billion",
+        f"one {profile.hardware.gpu}",
+        f"{needed.memory / GB:.0f} GB of {profile.hardware.card.memory:.0f}",
+        f"{needed.hours:.0f}",
+        f"{needed.disk / GB:.0f} GB",
+        status(profile.name, results),
+    )

@@ -1,0 +1,137 @@
+"""What a profile is: the settings of every stage of a whole study, and that they fit together."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from rlheals.branches import Rotation
+from rlheals.evaluate import EvaluateSettings
+from rlheals.fetch import Source
+from rlheals.ladder import Ladder
+from rlheals.models import ModelSettings
+from rlheals.needs import Hardware, Shape
+from rlheals.pretrain import PretrainSettings
+from rlheals.protection_ways import Protection
+from rlheals.settings import Int, Settings
+from rlheals.sft import SFTSettings
+from rlheals.swap_grid import SwapGrid
+
+PROMPT_TOKENS, FEEDBACK_TOKENS = 13, 3  # of the compact dialect
+PLAYING = ("evaluate", "rl")
+"""Stages that play, with an engine."""
+
+
+class Profile(Settings):
+    """The settings of a whole study.
+
+    >>> Profile(name="mine").sft.checkpoints[-1]
+    1280
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")
+    about: str = Field("", description="one sentence on what the profile is for")
+    model: Source | None = Field(
+        None, description="the language model to begin with; none: a lab model, trained from scratch"
+    )
+    shape: Shape | None = Field(
+        None, description="its size, for the arithmetic before it is at hand, see `needs.py`"
+    )
+    hardware: Hardware | None = Field(None, description="what the profile is made for; none: any processor")
+    seeds: tuple[Int, ...] = Field((0,), description="base seeds of the fresh run; 0 is the shipped base")
+    shipped_base: bool = Field(
+        True, description="seed 0 is the base shipped with the package, not pretrained"
+    )
+    decodes: Int = Field(1, ge=1, description="censuses per checkpoint, with different sampling noise")
+    evaluated: tuple[Int, ...] | None = Field(
+        None, description="SFT steps that get a census; None: all checkpoints"
+    )
+    rule_steps: tuple[Int, ...] = Field((), description="SFT steps at which other J, Q, K rules are tried")
+    rule_hands: Int = Field(40, ge=1, description="hands per rule in that trial")
+    reader_steps: tuple[Int, ...] | None = Field(
+        None,
+        description="SFT steps that get a census in a reader's fresh run, unless `evaluated` names its own",
+    )
+    pretrain: PretrainSettings = PretrainSettings()
+    sft: SFTSettings = SFTSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    ladder: Ladder = Ladder()
+    rotation: Rotation = Rotation()
+    swaps: SwapGrid = SwapGrid()
+    protection: Protection = Protection()
+    engine: Literal["hf", "vllm"] = Field(
+        "hf",
+        description="what plays episodes in censuses and in RL: transformers, or vLLM where it is installed",
+    )
+
+    def stage(self, name: str) -> str:
+        """A stage, or that which does the same with this profile's engine."""
+        return name if self.engine == "hf" or name not in PLAYING else f"{name}_{self.engine}"
+
+    @property
+    def census_steps(self) -> tuple[int, ...]:
+        """SFT steps that get a census."""
+        return self.sft.checkpoints if self.evaluated is None else self.evaluated
+
+    def for_reader(self, recorded: bool) -> Profile:
+        """What a reader computes: the censuses of `reader_steps`; no trial of other rules where one is recorded."""
+        changes: dict[str, Any] = {"rule_steps": ()} if recorded else {}
+        if self.reader_steps is not None and self.evaluated is None:
+            changes["evaluated"] = self.reader_steps
+        if self.ladder.reader_starts:
+            mine = {"starts": self.ladder.reader_starts, "runs": 1, "decodes": 1, "control_start": None}
+            changes["ladder"] = self.ladder.model_copy(update=mine)
+        alone = {"branches": (), "controls": (), "decodes": 1}
+        changes["rotation"] = self.rotation.model_copy(update=alone)
+        few = {
+            "restore": self.swaps.reader_restore,
+            "swap": self.swaps.reader_swap,
+            "other": (),
+            "lend": (),
+            "decodes": 1,
+        }
+        changes["swaps"] = self.swaps.model_copy(update=few)
+        ways = {"ways": self.protection.reader_ways, "decodes": 1}
+        changes["protection"] = self.protection.model_copy(update=ways)
+        return self.model_copy(update=changes)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Profile:
+        different = len(set(self.seeds)) == len(self.seeds) > 0
+        if not different or min(self.seeds) < 0 or max(self.seeds) > 999_999:
+            raise ValueError(f"seeds={list(self.seeds)}: different numbers from 0 to 999,999 are accepted")
+        groups = {
+            "evaluated": self.census_steps,
+            "rule_steps": self.rule_steps,
+            "reader_steps": self.reader_steps or (),
+            "ladder.starts": self.ladder.starts,
+            "ladder.reader_starts": self.ladder.reader_starts,
+            "ladder.late_starts": self.ladder.late_starts,
+            "rotation.steps": self.rotation.steps,
+            "rotation.branch_steps": self.rotation.branch_steps,
+            "protection.steps": self.protection.steps,
+            "swaps.late": () if self.swaps.late is None else (self.swaps.late,),
+            "swaps.start": () if self.swaps.start is None else (self.swaps.start,),
+            "ladder.control_start": (
+                () if self.ladder.control_start is None else (self.ladder.control_start,)
+            ),
+        }
+        for field, steps in groups.items():
+            if unknown := sorted(set(steps) - set(self.sft.checkpoints)):
+                raise ValueError(f"{field} has {unknown[0]}, which is not one of sft.checkpoints")
+        if self.model is not None:
+            return self  # its own configuration says what fits
+        if self.shipped_base and self.pretrain.model != ModelSettings():
+            raise ValueError(
+                "shipped_base: pretrain.model has another shape than the shipped base; set it to false"
+            )
+        needed = PROMPT_TOKENS + self.evaluate.attempts * (
+            self.evaluate.sampling.max_new_tokens + FEEDBACK_TOKENS
+        )
+        if needed > self.pretrain.model.max_tokens:
+            raise ValueError(
+                f"evaluate.attempts and evaluate.sampling.max_new_tokens make episodes of up to {needed} tokens, more "
+                f"than pretrain.model.max_tokens={self.pretrain.model.max_tokens}"
+            )
+        return self

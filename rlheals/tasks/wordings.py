@@ -1,0 +1,90 @@
+"""Ways to put the question of GeneralPoints to a language model: wording, place of the rule, order of the fields.
+
+The task, its numbers and its verdicts are the same in all of them. Form 0 is the one that everybody uses; with all of
+them a model cannot learn the question by heart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+from rlheals.cards import Rule
+
+
+class Wording(NamedTuple):
+    """Sentences with {cards}; {jack}, {queen}, {king}; and, in `answer`, nothing to fill in."""
+
+    cards: str
+    rule: str
+    goal: str
+    answer: str
+
+
+class Form(NamedTuple):
+    """One way: the sentences, whether the rule comes before the cards, the answer's fields in order."""
+
+    wording: Wording
+    rule_first: bool
+    fields: tuple[str, str, str]
+
+
+WORDINGS = (
+    Wording(
+        "You are given four playing cards: {cards}.",
+        "An ace counts 1, a number card counts its number; of the face cards J counts {jack}, Q {queen} and K {king}.",
+        "Make 24 from the values of the four cards with + - * / and brackets. "
+        "Use the value of every card exactly once.",
+        "Answer with one JSON object that has these three fields:",
+    ),
+    Wording(
+        "These four cards lie on the table: {cards}.",
+        "Card values: A is 1, 2 to 10 are what they show, J is {jack}, Q is {queen}, K is {king}.",
+        "Write a formula that equals 24. Each card's value appears in it once and only once; "
+        "the signs + - * / and brackets are allowed.",
+        "Reply with a JSON object and nothing else, in this form:",
+    ),
+    Wording(
+        "Your hand is {cards}.",
+        "In this game J has the value {jack}, Q the value {queen} and K the value {king}; an ace has 1, "
+        "and every other card its number.",
+        "Combine the four values, each of them once, to exactly 24; add, subtract, multiply, divide, "
+        "and put brackets where you need them.",
+        "Give your answer as JSON with three fields, in this order:",
+    ),
+    Wording(
+        "Cards: {cards}.",
+        "Values: A=1, J={jack}, Q={queen}, K={king}, number cards as printed.",
+        "Goal: reach 24. Operators: + - * / and ( ). Every value exactly once.",
+        "Output, as JSON:",
+    ),
+)
+FIELDS = (("cards", "number", "formula"), ("number", "cards", "formula"))
+BLANKS = {
+    "cards": "[the four labels]",
+    "number": "[their four values]",
+    "formula": '"an equation that ends in =24"',
+}
+FORMS = tuple(Form(*parts) for parts in product(WORDINGS, (False, True), FIELDS))
+
+
+def question(form: Form, hand: Sequence[str], rule: Rule) -> str:
+    """The question as text: hand, rule, goal, and the fields of the answer with a blank for each."""
+    wording = form.wording
+    cards = wording.cards.format(cards=", ".join(hand))
+    values = wording.rule.format(jack=rule.jack, queen=rule.queen, king=rule.king)
+    facts = (values, cards) if form.rule_first else (cards, values)
+    blanks = ", ".join(f'"{field}": {BLANKS[field]}' for field in form.fields)
+    return "\n".join((*facts, wording.goal, wording.answer, f"{{{blanks}}}"))
+
+
+def answer(form: Form, hand: Sequence[str], values: Sequence[int], formula: str) -> str:
+    """The answer as JSON, its fields in the order that the form asks for.
+
+    >>> answer(FORMS[1], ["8", "3", "8", "3"], [8, 3, 8, 3], "8/(3-8/3)")
+    '{"number": [8, 3, 8, 3], "cards": ["8", "3", "8", "3"], "formula": "8/(3-8/3)=24"}'
+    """
+    filled = {"cards": list(hand), "number": list(values), "formula": f"{formula}=24"}
+    return json.dumps({field: filled[field] for field in form.fields})

@@ -1,0 +1,173 @@
+"""Profiles of language models: the arithmetic before anything is loaded, and what `doctor --profile` says about it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+import torch
+from lab_helpers import one_line
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from rlheals import cli, dry_run
+from rlheals.budget import GB, budget
+from rlheals.dry_run import Here
+from rlheals.errors import BadInput
+from rlheals.needs import GPUS
+from rlheals.profile import Profile
+from rlheals.profiles import PROFILES, load_profile, names
+from rlheals.store import Store
+from rlheals.terminal import parse_settings
+
+LANGUAGE = [name for name in names() if load_profile(name).model is not None]
+SCALES = [name for name in names() if name.startswith("scale-")]
+ROOM = 10_000 * GB
+
+
+def changed(profile: Profile, **groups: dict[str, Any]) -> Profile:
+    return profile.model_copy(
+        update={name: getattr(profile, name).model_copy(update=change) for name, change in groups.items()}
+    )
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any network: a dry run asks nobody."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a dry run asked the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def test_the_profiles_that_are_promised_are_there() -> None:
+    assert {"colab", "gpu", "gpu-3b", "paper-qwen", "paper-llama"} == set(LANGUAGE)
+    assert {"scale-1m", "scale-10m", "scale-100m"} == set(SCALES)
+    assert set(names()) == {*PROFILES, *LANGUAGE, *SCALES}
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_profile_passes_a_dry_run(name: str, tmp_path: Path, alone: None) -> None:
+    profile = load_profile(name)
+    card = GPUS[profile.hardware.gpu] if profile.hardware else GPUS["T4"]
+    machine = Here("the card it is made for", card.memory * GB, card.bfloat16, ROOM)
+    found = dry_run.examine(profile, Store(tmp_path), machine)
+    assert found["problems"] == [], found
+    assert found["profile"] == name
+    assert sum(found["runs"].values()) > 3
+    assert json.loads(json.dumps(found)) == found
+    text = "\n".join(dry_run.lines(found))
+    assert text.endswith("it runs here")
+    assert "J" in found["question"]
+    assert not list(tmp_path.iterdir())
+    if profile.hardware:
+        assert 0.01 < found["budget"]["hours"] <= profile.hardware.hours
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_the_shape_has_as_many_weights_as_the_model(name: str) -> None:
+    shape = load_profile(name).shape
+    assert shape is not None
+    common: dict[str, Any] = {
+        "hidden_size": shape.hidden, "num_hidden_layers": shape.layers, "intermediate_size": shape.mlp,
+        "vocab_size": shape.vocabulary, "tie_word_embeddings": shape.tied, "num_attention_heads": shape.hidden // 64,
+        "num_key_value_heads": shape.kv_width // 64,
+    }  # fmt: skip
+    with torch.device("meta"):
+        if shape.bias:
+            model = Qwen2ForCausalLM(Qwen2Config(**common))
+        else:
+            model = LlamaForCausalLM(LlamaConfig(**common))
+    assert model.num_parameters() == shape.parameters - shape.other
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_memory_grows_with_what_fills_it(name: str) -> None:
+    profile = load_profile(name)
+
+    def of(stage: str, **groups: dict[str, Any]) -> float:
+        return budget(changed(profile, **groups)).stages[stage].memory
+
+    def rl(**change: Any) -> dict[str, Any]:
+        return {"ladder": {"rl": profile.ladder.rl.model_copy(update=change)}}
+
+    assert of("sft", sft={"slice_rows": 1}) < of("sft") < of("sft", sft={"slice_rows": 64})
+    assert of("sft") < of("sft", sft={"recompute": False})
+    assert of("census", evaluate={"rows": 1}) < of("census") < of("census", evaluate={"rows": 512})
+    assert of("rl", **rl(play_rows=1, slice_rows=1)) <= of("rl") < of("rl", **rl(play_rows=1024))
+    assert of("rl") < of("rl", **rl(log_kl=True))
+    assert of("sft", model={"dtype": "bfloat16"}) <= of("sft") <= of("sft", model={"dtype": "float32"})
+    weights = budget(profile).parameters * (4 if profile.model.dtype == "float32" else 2)
+    assert budget(profile).memory > 4 * weights
+
+
+def test_hours_grow_with_the_work() -> None:
+    profile = load_profile("colab")
+    more = changed(
+        profile,
+        sft={"checkpoints": (0, 10, 20, 40, 80, 160, 320, 640, 1280)},
+        evaluate={"attempts": 10},
+        ladder={"starts": (20, 40, 80, 640)},
+    )
+    for stage, need in budget(profile).stages.items():
+        assert budget(more).stages[stage].seconds > 1.2 * need.seconds, stage
+    assert budget(more).disk > budget(profile).disk
+
+
+@pytest.mark.parametrize("share", [0.9, 0.7, 0.5])
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_the_changes_that_are_named_make_it_fit(name: str, share: float, tmp_path: Path) -> None:
+    profile = load_profile(name)
+    machine = Here("smaller", share * budget(profile).memory, True, ROOM)
+    found = dry_run.examine(profile, Store(tmp_path), machine)
+    assert "GPU memory:" in found["problems"][0]
+    named = [line for line in found["changes"] if line.startswith("--set")]
+    hopeless = [line for line in found["changes"] if line.startswith("nothing")]
+    assert named or hopeless
+    asked = [one for line in named for one in line.split(" makes ")[0].replace("--set ", "").split()]
+    smaller = budget(load_profile(name, parse_settings(asked)))
+    for stage, need in smaller.stages.items():
+        assert need.memory <= machine.memory or any(f"makes {stage} fit" in line for line in hopeless)
+
+
+def test_what_is_missing_here_is_said(tmp_path: Path) -> None:
+    profile, store = load_profile("gpu-3b"), Store(tmp_path)
+    without = dry_run.examine(profile, store, Here("none", 0.0, False, 1.0))
+    assert [problem.split(";")[0].split(":")[0] for problem in without["problems"]] == [
+        "there is no GPU",
+        "disk",
+    ]
+    old = dry_run.examine(profile, store, Here("Tesla T4", ROOM, False, ROOM))
+    assert old["problems"] == ["this GPU has no bfloat16"]
+    assert any("model.dtype=float32" in change for change in old["changes"])
+
+
+def test_a_model_at_hand_shows_its_own_template(tmp_path: Path) -> None:
+    folder = tiny_models.folder(tmp_path / "model", "qwen2")
+    profile = load_profile("colab", {"model.name": str(folder)})
+    found = dry_run.examine(profile, Store(tmp_path / "store"), Here("x", ROOM, True, ROOM))
+    assert found["question"].startswith("<|im_start|>system")
+    assert found["question"].rstrip().endswith("<|im_start|>assistant")
+
+
+def test_doctor_and_study_say_it_on_the_command_line(capsys: pytest.CaptureFixture[str], alone: None) -> None:
+    there = torch.cuda.is_available()
+    for arguments in (["doctor"], ["study", "--dry-run"]):
+        assert cli.main([*arguments, "--profile", "paper-qwen", "--json"]) == (0 if there else 1)
+        said = json.loads(capsys.readouterr().out)
+        assert (said["model"], said["made_for"]) == ("Qwen/Qwen2.5-7B-Instruct", "H200")
+        assert cli.main([*arguments, "--profile", "smoke"]) == 0
+        assert "it runs here" in capsys.readouterr().out
+    assert cli.main(["doctor", "--profile", "nonsense"]) == 2
+    assert "accepted: smoke, lab, colab" in capsys.readouterr().err
+
+
+def test_a_profile_without_shape_has_no_arithmetic() -> None:
+    with pytest.raises(BadInput) as caught:
+        budget(load_profile("colab").model_copy(update={"shape": None}))
+    assert "colab" in one_line(caught.value)

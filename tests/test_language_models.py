@@ -1,0 +1,350 @@
+"""Instruct models go through the same stages as the lab's: one template everywhere, whatever the family."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny_models
+from lab_helpers import one_line, same_weights
+from small_study import CLIMB, RL, WHOLE
+from tiny_models import FAMILIES
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from rlheals import cli, expert_file, models, recovery
+from rlheals.computing import compute
+from rlheals.dialects import Chat, Compact, dialect_for, form_of
+from rlheals.engines import Sampling
+from rlheals.errors import BadInput
+from rlheals.fetch import Source
+from rlheals.profiles import Profile, load_profile, to_yaml
+from rlheals.recovery import MAIN, Cell
+from rlheals.rollout import rollout
+from rlheals.sft import SFTSettings, example, examples
+from rlheals.store import Store
+from rlheals.study import plan
+from rlheals.tasks.general_points import GeneralPoints
+
+TASK = GeneralPoints()
+
+
+def chat(family: str = "qwen2") -> Chat:
+    return Chat(tiny_models.tokenizer(family), TASK)
+
+
+def profile_of(folder: Path, **changes: Any) -> Profile:
+    """The small study with a language model in place of the lab's."""
+    ladder = CLIMB.ladder.model_copy(
+        update={
+            "starts": (3,),
+            "runs": 1,
+            "decodes": 1,
+            "control_start": None,
+            "rl": RL.model_copy(
+                update={"recompute": True, "kl_base": 0.1, "sampling": Sampling(max_new_tokens=8)}
+            ),
+        }
+    )
+    settings = CLIMB.sft.model_copy(update={"slice_rows": 2, "recompute": True})
+    return CLIMB.model_copy(
+        update={
+            "name": "chat",
+            "model": Source(name=str(folder)),
+            "sft": settings,
+            "ladder": ladder,
+            **changes,
+        }
+    )
+
+
+# The whole way --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_stage_up_to_rl_runs_with_a_model_of_the_family(family: str, tmp_path: Path) -> None:
+    folder, store = tiny_models.folder(tmp_path / "model", family), Store(tmp_path / "store")
+    profile = profile_of(folder)
+    chosen = recovery.plan(profile, 1, store, 0)
+    compute(chosen.specs(), store, quiet=True)
+    base = store.load(store.key(chosen.before.base))
+    assert same_weights(models.load(base.path / "base"), models.load(folder))
+    assert json.loads(base.file("source.json").read_text())["dtype"] == "float32"
+    sft = store.load(store.key(chosen.before.sft))
+    losses = json.loads(sft.file("losses.json").read_text())
+    assert [record["step"] for record in losses["sets"]] == [0, 3, 5]
+    assert losses["sets"][-1]["train"] < losses["sets"][0]["train"], "it learns"
+    trained = models.load(sft.path / "step-00005")
+    assert type(trained) is type(models.load(folder))
+    assert not same_weights(trained, models.load(folder))
+    census = store.load(store.key(chosen.censuses[Cell(MAIN, 3, -1), 0]))
+    attempts = pd.read_parquet(census.file("attempts.parquet"))
+    assert set(attempts["split"]) == {"held_out", "ood"}
+    assert attempts.groupby("item")["attempt"].max().eq(2).all(), "an untrained model solves nothing"
+    run = store.load(store.key(chosen.runs[Cell(MAIN, 3, 0)]))
+    log = pd.read_parquet(run.file("log.parquet"))
+    assert log["gradient_norm"].gt(0).all()
+    assert not same_weights(models.load(run.path / "update-00001"), models.load(sft.path / "step-00003"))
+
+
+def test_a_bfloat16_base_stays_one(tmp_path: Path) -> None:
+    folder, store = tiny_models.folder(tmp_path / "model", "qwen2"), Store(tmp_path / "store")
+    profile = profile_of(folder, model=Source(name=str(folder), dtype="bfloat16"))
+    chosen = plan(profile, 1, store)
+    compute(chosen.specs()[:2], store, quiet=True)
+    sft = store.load(store.key(chosen.sft))
+    assert str(models.load(sft.path / "step-00005").dtype) == "torch.bfloat16"
+
+
+def test_other_files_in_the_folder_are_another_base(tmp_path: Path) -> None:
+    folder, store = tiny_models.folder(tmp_path / "model", "qwen2"), Store(tmp_path / "store")
+    before = plan(profile_of(folder), 1, store)
+    (folder / "notes.md").write_text("not read")
+    assert store.key(plan(profile_of(folder), 1, store).base) == store.key(before.base)
+    tiny_models.folder(folder, "qwen2", seed=1)
+    after = plan(profile_of(folder), 1, store)
+    assert store.key(after.base) != store.key(before.base)
+    assert store.key(after.sft) != store.key(before.sft)
+    with pytest.raises(BadInput, match="changed since this run was planned"):
+        compute([before.base], store, quiet=True)
+
+
+def test_all_seeds_share_the_language_model_and_nothing_else(tmp_path: Path) -> None:
+    folder, store = tiny_models.folder(tmp_path / "model", "qwen2"), Store(tmp_path / "store")
+    one, two = (plan(profile_of(folder), seed, store) for seed in (1, 2))
+    assert one.base == two.base
+    assert store.key(one.sft) != store.key(two.sft)
+
+
+def test_a_profile_with_a_language_model_goes_through_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    profile = profile_of(tmp_path / "nowhere")
+    file.write_text(to_yaml(profile))
+    assert load_profile(file) == profile
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("owner/not-at-hand", "owner/not-at-hand"), ("./nowhere", "no such folder")]
+)
+def test_a_model_that_is_not_there_is_one_line(name: str, said: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(BadInput) as caught:
+        compute([plan(profile_of(Path(name), model=Source(name=name)), 1, store).base], store, quiet=True)
+    assert said in one_line(caught.value)
+
+
+class Heard(Exception):
+    pass
+
+
+class AsShown:
+    """In place of a random generator: cards in their order, and always the same form."""
+
+    def __init__(self, form: int) -> None:
+        self.form = form
+
+    def permutation(self, count: int) -> range:
+        return range(count)
+
+    def integers(self, count: int) -> int:
+        return self.form
+
+
+# One template -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("form", [0, 5, TASK.forms - 1])
+def test_what_is_trained_is_the_template_of_the_conversation_token_by_token(family: str, form: int) -> None:
+    dialect = chat(family)
+    words = dialect.tokenizer
+    for item in TASK.items("sft")[::100]:
+        prompt, reply = dialect.prompt(item, form), dialect.expert(item, form)
+        turns = [{"role": "user", "content": TASK.prompt(item, form)}]
+        day = {"date_string": "26 Jul 2024"}
+        asked = words.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **day)
+        turns.append({"role": "assistant", "content": TASK.expert(item, form)})
+        whole = words.apply_chat_template(turns, tokenize=False, **day)
+        assert words.decode(prompt) == asked
+        assert whole.removesuffix("\n") == words.decode([*prompt, *reply])
+        assert words(asked, add_special_tokens=False)["input_ids"] == prompt
+        assert words(whole.removesuffix("\n"), add_special_tokens=False)["input_ids"] == [*prompt, *reply]
+        assert prompt.count(words.bos_token_id) == (family != "qwen2")
+        assert TASK.grade(item, dialect.read(reply).text).solved
+
+
+@pytest.mark.parametrize("prompts", ["fixed", "diverse"])
+@pytest.mark.parametrize("lab", [True, False], ids=["lab", "chat"])
+def test_a_question_that_is_played_is_one_that_sft_trains_on(prompts: str, lab: bool) -> None:
+    dialect, asked = Compact() if lab else chat(), []
+
+    class Listens:
+        tokenizer = dialect.tokenizer
+
+        def generate(self, questions, keys, sampling, pasts=None):
+            asked.extend(map(list, questions))
+            raise Heard
+
+    items = TASK.items("sft")[:40]
+    keys = [f"{n}/{item.id}" for n, item in enumerate(items)]
+    with pytest.raises(Heard):
+        rollout(Listens(), dialect, TASK, items, keys, Sampling(), prompts=prompts)
+    trained = {
+        tuple(tokens[:start])
+        for item in items
+        for form in range(dialect.forms if prompts == "diverse" else 1)
+        for tokens, start in [example(dialect, item, AsShown(form), prompts)]
+    }
+    assert {tuple(question) for question in asked} <= trained
+    forms = {form_of(dialect, prompts, key) for key in keys}
+    assert len(forms) > dialect.forms // 2 if prompts == "diverse" else forms == {0}
+
+
+def test_the_day_in_a_template_does_not_depend_on_the_day() -> None:
+    dialect = chat("llama")
+    dated = dialect.tokenizer
+    text = dated.decode(dialect.prompt(TASK.items("sft")[0]))
+    assert "Today is 26 Jul 2024" in text
+    dated.chat_template = tiny_models.HEADERS.replace(
+        "date_string if date_string is defined else strftime_now('%d %b %Y')", "strftime_now('%d.%m.%Y')"
+    )
+    assert "Today is 26 Jul 2024" in dated.decode(Chat(dated, TASK).prompt(TASK.items("sft")[0]))
+
+
+def test_a_template_that_ends_answers_otherwise_than_the_model_stops_is_refused() -> None:
+    words = tiny_models.tokenizer("qwen2")
+    words.chat_template = tiny_models.HEADERS  # the released Qwen run was trained like that
+    with pytest.raises(BadInput, match=r"ends an answer with '<\|eot_id\|>', the tokenizer's end token is"):
+        dialect_for(words, TASK)
+    bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(tiny_models.core_tokenizer()))
+    bare.chat_template = tiny_models.CHATML
+    with pytest.raises(BadInput, match="end token is None"):
+        dialect_for(bare, TASK)
+
+
+def test_forms_differ_in_wording_order_and_fields_and_ask_the_same(tmp_path: Path) -> None:
+    dialect, item = chat(), TASK.items("ood")[7]
+    texts = [TASK.prompt(item, form) for form in range(TASK.forms)]
+    assert len(set(texts)) == TASK.forms == dialect.forms
+    for form, text in enumerate(texts):
+        for part in (", ".join(item.hand), "11", "12", "13", "24", "formula"):
+            assert part in text, form
+        answered = list(json.loads(TASK.expert(item, form)))
+        assert answered == sorted(answered, key=lambda field, text=text: text.index(f'"{field}"'))
+
+
+def test_diverse_examples_use_every_form() -> None:
+    dialect, item = chat(), TASK.items("sft")[3]
+    random = np.random.default_rng(0)
+    seen = {tuple(example(dialect, item, random, "diverse")[0]) for _ in range(400)}
+    openings = {dialect.tokenizer.decode(list(row)).split("user\n")[1][:6] for row in seen}
+    assert len(openings) > 4
+
+
+# Expert answers from a file -----------------------------------------------------------------------------------------
+
+
+def record(question: str, reply: str, **more: Any) -> dict[str, Any]:
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": reply}]
+    return {"id": 1, "image": None, "conversations": turns, **more}
+
+
+def test_sft_takes_the_references_own_file(tmp_path: Path) -> None:
+    file, dialect = tmp_path / "gp-l.json", chat()
+    pairs = [(f"Question {n}?", f'{{"formula": "{n}+1=24",}}') for n in range(5)]
+    file.write_text(json.dumps([record(*pair) for pair in pairs]))
+    known = {"expert_file": str(file), "expert_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    rows = examples(dialect, SFTSettings(checkpoints=(4,), batch=8, **known), 3)
+    seen = set()
+    for tokens, labels in zip(rows["input_ids"], rows["labels"], strict=True):
+        answer = [token for token, label in zip(tokens, labels, strict=True) if label >= 0]
+        asked = tokens[: -len(answer)]
+        (pair,) = [pair for pair in pairs if asked == dialect.question(pair[0])]
+        assert answer == dialect.reply(pair[1])
+        seen.add(pair)
+    assert seen == set(pairs)
+    with pytest.raises(BadInput, match="a lab model knows only its own"):
+        examples(Compact(), SFTSettings(checkpoints=(4,), **known), 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"{", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"{}", "the file: Input should be a valid list"),
+        (b"[]", "has no record"),
+        (b"[1]", "0: Input should be"),
+        (b"[{}]", "0.conversations: Field required"),
+        (json.dumps([record("a", "")]).encode(), "0.conversations.1.value"),
+        (
+            json.dumps([record("a", "b"), record("a", "b") | {"conversations": []}]).encode(),
+            "1.conversations",
+        ),
+        (json.dumps([{"conversations": [{"from": "gpt", "value": "a"}] * 2}]).encode(), "record 0 is from"),
+    ],
+)
+def test_a_file_of_another_form_is_one_line(data: bytes, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_bytes(data)
+    with pytest.raises(BadInput) as caught:
+        expert_file.read(file, hashlib.sha256(data).hexdigest())
+    assert said in one_line(caught.value)
+
+
+def test_a_file_is_known_by_its_hash(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps([record("a", "b")]))
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    with pytest.raises(BadInput, match=f"has the hash {found}; expert_sha256 is needed"):
+        expert_file.read(file, None)
+    with pytest.raises(BadInput, match=f"has the hash {found}; expert_sha256 is 000000000000"):
+        expert_file.read(file, "0" * 64)
+    with pytest.raises(BadInput, match="No such file"):
+        expert_file.read(tmp_path / "none.json", found)
+
+
+# The book's notebooks ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "chapter",
+    [
+        "01_sft_forgets",
+        pytest.param("02_rl_heals", marks=pytest.mark.long),
+        pytest.param("03_what_moves", marks=pytest.mark.long),
+        pytest.param("04_swapping_directions", marks=pytest.mark.long),
+    ],
+)
+def test_a_notebook_runs_with_a_language_model_by_its_profile_alone(
+    chapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_models.folder(tmp_path / "model", "qwen2")
+    profile = profile_of(
+        folder,
+        name="tiny-qwen",
+        evaluate=CLIMB.evaluate.model_copy(update={"splits": ("sft", "held_out", "ood")}),
+        evaluated=(0, 3, 5),
+        rotation=WHOLE.rotation,
+        swaps=WHOLE.swaps,
+        protection=WHOLE.protection,
+    )
+    file = tmp_path / "tiny-qwen.yaml"
+    file.write_text(to_yaml(profile))
+    monkeypatch.setenv("RLHEALS_STORE", str(tmp_path / "store"))
+    notebook = Path(__file__).parents[1] / "notebooks" / f"{chapter}.ipynb"
+    made = tmp_path / "made.ipynb"
+    assert cli.main(["notebook", str(notebook), "--profile", str(file), "--out", str(made)]) == 0
+    cells = json.loads(made.read_text())["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    shown = ["".join(output.get("data", {}).get("text/html", ())) for output in outputs]
+    assert sum("svg" in html for html in shown) >= 4
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert "tiny-qwen" in made.read_text()

@@ -1,0 +1,132 @@
+"""Out of memory: once more with less at once, then one line; the results do not change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from lab_helpers import files_of, one_line, quick_start
+from small_study import RL, SMALL
+
+from rlheals import models, rl, session, sft
+from rlheals.dialects import Compact
+from rlheals.engines import HFEngine, Sampling
+from rlheals.errors import BadInput
+from rlheals.memory import once_smaller
+from rlheals.stage import Work
+from rlheals.tasks.general_points import GeneralPoints
+
+
+@pytest.mark.parametrize(
+    ("rows", "whole", "fits", "tried"),
+    [
+        (8, 8, 8, [8]), (8, 8, 4, [8, 4]), (8, 8, 2, [8, 4]), (1, 8, 0, [1]), (5, 5, 2, [5, 1]), (6, 12, 3, [6, 3]),
+        (10, 20, 5, [10, 5]), (9, 9, 4, [9, 3]),
+    ],
+)  # fmt: skip
+def test_what_is_tried_divides_the_whole_and_is_at_most_half(
+    rows: int, whole: int, fits: int, tried: list[int]
+) -> None:
+    seen: list[int] = []
+
+    def do(size: int) -> str:
+        seen.append(size)
+        if size > fits:
+            raise torch.OutOfMemoryError
+        return "done"
+
+    if tried[-1] <= fits:
+        assert once_smaller(do, rows, whole, "x") == "done"
+    else:
+        with pytest.raises(BadInput, match=f"out of GPU memory with x={tried[-1]}; make it smaller"):
+            once_smaller(do, rows, whole, "x")
+    assert seen == tried
+
+
+def test_other_errors_are_not_out_of_memory() -> None:
+    with pytest.raises(ZeroDivisionError):
+        once_smaller(lambda rows: 1 // 0, 4, 4, "x")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return quick_start(tmp_path_factory.mktemp("inputs"), (3,))
+
+
+class Full:
+    """A GPU that has room for so many rows: a forward pass of more of them fails, from some pass on."""
+
+    def __init__(self, room: int, after: int = 0) -> None:
+        self.room, self.left = room, after
+
+    def __call__(self, module, args, kwargs) -> None:
+        if module.training and len(kwargs["input_ids"]) > self.room:
+            self.left -= 1
+            if self.left < 0:
+                raise torch.OutOfMemoryError
+
+
+def with_room(monkeypatch: pytest.MonkeyPatch, full: Full, where) -> None:
+    load = models.load
+
+    def loaded(*args, **kwargs):
+        model = load(*args, **kwargs)
+        model.register_forward_pre_hook(full, with_kwargs=True)
+        return model
+
+    monkeypatch.setattr(where.models, "load", loaded)
+
+
+@pytest.mark.parametrize("after", [0, 4])
+def test_sft_goes_on_with_fewer_examples_at_once(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    def trained(name: str, **changes: object) -> dict[str, bytes]:
+        settings = SMALL.sft.model_copy(update=changes).model_dump(mode="json")
+        out = tmp_path / name / "out"
+        out.mkdir(parents=True)
+        sft.run(Work(out, tmp_path / name / "scratch", settings, 1, {"base": inputs["base"]}))
+        return files_of(out)
+
+    (tmp_path / "fits/scratch").mkdir(parents=True)
+    fits = trained("fits", slice_rows=2)
+    with_room(monkeypatch, Full(2, after), sft)
+    (tmp_path / "full/scratch").mkdir(parents=True)
+    full = trained("full")
+    assert full.keys() == fits.keys()
+    assert after or full == fits, "from the first step on, it is the run with half as many"
+    with_room(monkeypatch, Full(1), sft)
+    (tmp_path / "none/scratch").mkdir(parents=True)
+    with pytest.raises(BadInput) as caught:
+        trained("none")
+    assert "sft.slice_rows=2" in one_line(caught.value)
+
+
+def test_rl_goes_on_with_fewer_episodes_at_once(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = RL.model_copy(update={"folder": "step-00003", "algorithm": "ppo"})
+    with_room(monkeypatch, Full(2), session)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "scratch").mkdir()
+    rl.run(Work(tmp_path / "out", tmp_path / "scratch", settings.model_dump(mode="json"), 1, inputs))
+    assert (tmp_path / "out/update-00001/model.safetensors").exists()
+
+
+def test_an_engine_goes_on_with_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    dialect, model = Compact(), models.load(models.SHIPPED_BASE)
+    prompts = [dialect.prompt(item) for item in GeneralPoints().items("sft")[:20]]
+    keys = [f"key {n}" for n in range(20)]
+    alone = HFEngine(model, dialect.tokenizer, rows=8).generate(prompts, keys, Sampling())
+
+    def full(module, args, kwargs) -> None:
+        if len(kwargs["input_ids"]) > 8:
+            raise torch.OutOfMemoryError
+
+    hook = model.register_forward_pre_hook(full, with_kwargs=True)
+    engine = HFEngine(model, dialect.tokenizer, rows=16)
+    made = engine.generate(prompts, keys, Sampling())
+    hook.remove()
+    assert engine.rows == 8
+    assert [one.tokens for one in made] == [one.tokens for one in alone]
