@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tqdm.auto import tqdm
 
 from rlheals import janitor
+from rlheals.errors import BadInput
 from rlheals.runs import RunSpec
 from rlheals.store import Run, Store
 from rlheals.units import run_unit
 from rlheals.workers import Workers
 
+if TYPE_CHECKING:
+    from rlheals.dask_workers import Pool
+
 Finished = Callable[[str], object]
+SECONDS_BETWEEN_LOOKS = 2.0
 
 
 def compute(
@@ -88,7 +93,7 @@ def _by_workers(
                         )
                         future.add_done_callback(ended.put)
                         running[key] = future
-                future = ended.get()
+                future = _next(ended, set(of.values()))
                 future.result()
                 del running[future.key]
                 bars.done(future.key)
@@ -97,6 +102,18 @@ def _by_workers(
             for future in running.values():
                 future.cancel()
             raise
+
+
+def _next(ended: SimpleQueue[Any], used: Collection[Pool]) -> Any:
+    """The next unit that has ended; BadInput when there is nobody left who could end one."""
+    while True:
+        try:
+            return ended.get(timeout=SECONDS_BETWEEN_LOOKS)
+        except Empty:
+            if any(pool.gone() for pool in used):
+                from rlheals.dask_workers import GONE
+
+                raise BadInput(GONE) from None
 
 
 def _ready(waiting: Mapping[str, RunSpec], running: Mapping[str, object]) -> list[str]:

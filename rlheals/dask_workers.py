@@ -18,6 +18,7 @@ from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, Nanny, Worker, WorkerPlugin, get_worker
+from distributed.core import Status
 from distributed.deploy.cluster import Cluster
 
 from rlheals.errors import BadInput
@@ -31,6 +32,8 @@ PROGRESS = "rlheals-progress"
 SECONDS_TO_CONNECT = 30
 SECONDS_BETWEEN_TICKS = 1.0
 SECONDS_TO_STOP = 0.5
+GONE = "the study's workers have ended; the same command goes on"
+ENDED = {Status.closing, Status.closed, Status.failed}
 DASK = {
     # workers that may end in the middle of a unit (each goes on from its scratch) before the unit is given up
     "distributed.scheduler.allowed-failures": 20,
@@ -41,14 +44,24 @@ DASK = {
 
 @dataclass(frozen=True)
 class Pool:
-    """Workers of one kind. size: how many there can be, None for as many as there are."""
+    """Workers of one kind.
+
+    size: how many there can be, None for as many as there are; local: the cluster whose processes are started here.
+    """
 
     client: Client
     size: int | None
+    local: LocalCluster | None = None
 
     def slots(self) -> int:
         """Units that can be computed at once; one at least, so that a study waits for workers that are to come."""
         return self.size or max(1, sum(self.client.nthreads().values()))
+
+    def gone(self) -> bool:
+        """Whether no worker is there and none will come: Dask gives up a worker that dies while it starts."""
+        if self.local is None:
+            return False
+        return all(nanny.status in ENDED for nanny in self.local.workers.values())
 
 
 @contextmanager
@@ -64,7 +77,10 @@ def pools(
             job = None if workers.slurm is None else workers.slurm.job(stage)
             if job not in made:
                 made[job] = _pool(workers, job, root, stack)
-                made[job].client.register_plugin(Quiet())
+                try:
+                    made[job].client.register_plugin(Quiet())
+                except OSError:  # of a connection to a worker that has just died
+                    raise BadInput(GONE) from None
                 if importlib.util.find_spec("bokeh") and workers.scheduler is None:
                     say(f"dashboard: {made[job].client.dashboard_link}")
             found[stage] = made[job]
@@ -75,14 +91,15 @@ def _pool(workers: Workers, job: Job | None, root: Path, stack: ExitStack) -> Po
     if workers.scheduler is not None:
         return Pool(stack.enter_context(_connected(workers.scheduler)), None)
     cluster: Cluster
+    local = None
     if job is not None and workers.slurm is not None:
         size, cluster = workers.slurm.jobs, _slurm(job, root)
     else:
-        size, cluster = workers.count, _local(workers.count)
+        size, cluster = workers.count, (local := _local(workers.count))
     stack.callback(cluster.close)
     if workers.slurm is not None:
         cluster.adapt(minimum_jobs=0, maximum_jobs=size)
-    return Pool(stack.enter_context(Client(cluster, set_as_default=False)), size)
+    return Pool(stack.enter_context(Client(cluster, set_as_default=False)), size, local)
 
 
 def _local(count: int) -> LocalCluster:

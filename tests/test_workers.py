@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
+from distributed.core import Status
 from lab_helpers import one_line
 from small_study import RUNS, SMALL, SPIN, results_of
 
@@ -90,15 +92,17 @@ def test_workers_that_are_killed_again_and_again_change_no_byte(
     killed: list[int] = []
 
     def kill() -> None:
-        with Client(cluster.scheduler_address, set_as_default=False) as client:
-            for _ in range(4):
-                before = len(store.ids())
-                while len(store.ids()) == before and not over.is_set():
-                    time.sleep(0.01)
-                for pid in client.run(os.getpid, on_error="ignore").values():
-                    if isinstance(pid, int) and not over.is_set():
-                        os.kill(pid, signal.SIGKILL)
-                        killed.append(pid)
+        (nanny,) = cluster.workers.values()
+        for _ in range(4):
+            before = len(store.ids())
+            while len(store.ids()) == before and not over.is_set():
+                time.sleep(0.01)
+            # a nanny gives up a worker that dies before the nanny knows that it has started
+            while not (nanny.process and nanny.process.status is Status.running) and not over.is_set():
+                time.sleep(0.01)
+            if not over.is_set():
+                killed.append(nanny.pid)
+                os.kill(nanny.pid, signal.SIGKILL)
 
     over = threading.Event()
     killer = threading.Thread(target=kill)
@@ -172,3 +176,43 @@ def test_a_bar_counts_whole_units_and_the_parts_of_those_that_run() -> None:
         bars.told((0.0, {"run": "d" * 64, "line": "another study on the same workers"}))
         bars.told((0.0, {"run": "d" * 64, "share": 0.5}))
     assert lines == ["rl cccc: computing"]
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_study_whose_workers_die_while_they_start_does_not_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Dask starts a worker again when it dies, but gives up one that dies before it is ready."""
+    store = Store(tmp_path)
+    specs = plan(SMALL, 1, store).specs()
+    started: list[LocalCluster] = []
+    local = dask_workers._local
+
+    def doomed(count: int) -> LocalCluster:
+        started.append(local(count))
+        return started[-1]
+
+    monkeypatch.setattr(dask_workers, "_local", doomed)
+
+    def kill() -> None:
+        while not over.is_set():
+            there = started and len(store.ids()) >= after
+            for nanny in started[0].workers.values() if there else ():
+                if (pid := nanny.pid) is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+
+    over = threading.Event()
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        with pytest.raises(BadInput, match="workers have ended; the same command goes on"):
+            compute(specs, store, workers=2, quiet=True)
+    finally:
+        over.set()
+        killer.join()
+    monkeypatch.undo()
+    compute(specs, store, workers=2, quiet=True)
+    assert len(store.ids()) == RUNS
+    assert store.check().damaged == ()
