@@ -94,7 +94,13 @@ def _by_workers(
                         future.add_done_callback(ended.put)
                         running[key] = future
                 future = _next(ended, set(of.values()))
-                future.result()
+                if future.status == "finished" or store.has(future.key):
+                    pass  # its result is in the store; what its worker remembers of it may have died with it
+                elif future.status in ("error", "cancelled"):
+                    future.result()
+                else:  # lost with its worker, and waiting for another one
+                    future.add_done_callback(ended.put)
+                    continue
                 del running[future.key]
                 bars.done(future.key)
                 finished(future.key)

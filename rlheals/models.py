@@ -151,8 +151,13 @@ def load_tokenizer(
     fetch: ask the hub for what is not on this machine.
     """
     try:
-        where = {} if Path(folder).is_dir() else {"revision": revision or "main"}
+        where = {}
+        if not Path(folder).is_dir():
+            _refuse_missing_path(str(folder))
+            where = {"revision": revision or "main"}
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=not fetch, **where)
+    except BadInput:
+        raise
     except (OSError, ValueError) as error:
         raise BadInput(f"tokenizer of {str(folder)!r}: {_first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):

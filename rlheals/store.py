@@ -101,6 +101,10 @@ class Store:
             raise BadInput(f"run {run_id[:12]} is not in {self.root}")
         return run
 
+    def has(self, run_id: str) -> bool:
+        """Whether the run is there, unchecked."""
+        return run_id in self.ids()
+
     def ids(self) -> list[str]:
         """Ids of the runs that are there, unchecked; sorted."""
         return [name for name in janitor.entries(self.root, "runs") if janitor.RUN_ID.fullmatch(name)]
