@@ -122,22 +122,13 @@ def atomic_write(path: Path | str, data: bytes | str) -> None:
     """
     path = Path(path)
     left = memoryview(data.encode("utf-8") if isinstance(data, str) else data)
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
-    with told(f"write {path.name}", path.parent):
+    with whole_file(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            try:
-                while left:
-                    left = left[os.write(descriptor, left) :]
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-        fsync_folder(path.parent)
+            while left:
+                left = left[os.write(descriptor, left) :]
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

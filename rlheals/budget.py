@@ -23,6 +23,8 @@ READING = 0.6
 """Assumed share of the bandwidth that reading weights and cache reaches."""
 SECONDS_PER_LAYER = 8e-4
 """Assumed time to start one layer's kernels for one token: what bounds small models."""
+SINGLE = 0.125
+"""Peak of products in float32 over that in 16 bits."""
 SOLVED_AFTER = 3.0
 """Assumed attempts of an episode, on average."""
 EMPTY = 1.0 * GB
@@ -88,14 +90,18 @@ class _Sums:
         settings = self.profile.sft
         beside = 2.0 * self.shape.parameters if settings.precision != "own" else 0.0
         tokens = self.hardware.prompt_tokens + self.hardware.answer_tokens
-        memory = 4 * self.weights + beside + self._activations(settings.rows, tokens, settings.recompute)
+        width = self.dtype if settings.precision == "own" else 2
+        memory = (
+            4 * self.weights + beside + self._activations(settings.rows, tokens, settings.recompute, width)
+        )
         seen = settings.checkpoints[-1] * settings.batch * tokens
-        return Need(EMPTY + memory, self._learning(seen, settings.recompute))
+        return Need(EMPTY + memory, self._learning(seen, settings.recompute, width))
 
     def censuses(self) -> Need:
         settings, profile = self.profile.evaluate, self.profile
         hands = _hands(settings.splits, settings.hands)
-        runs = len(profile.census_steps) + 2 * len(profile.ladder.starts) * profile.ladder.decodes
+        ladder = profile.ladder
+        runs = len(profile.census_steps) + len(ladder.starts) * (1 + ladder.runs) * ladder.decodes
         seconds = runs * self._playing(
             settings.rows, hands, settings.attempts, settings.sampling.max_new_tokens
         )
@@ -106,21 +112,27 @@ class _Sums:
         settings = self.profile.ladder.rl
         longest = self._longest(settings.attempts, settings.sampling.max_new_tokens)
         copies = 4 + (2 if settings.log_kl else 0)
-        learning = self._activations(settings.slice_rows, longest, settings.recompute)
+        learning = self._activations(settings.slice_rows, longest, settings.recompute, self.dtype)
         answer = settings.sampling.max_new_tokens
         playing = self._cache(settings.play_rows, settings.attempts, answer)
         usual = self._longest(SOLVED_AFTER, settings.sampling.max_new_tokens)
         update = self._playing(settings.play_rows, settings.episodes, SOLVED_AFTER, answer)
-        update += settings.used_epochs * self._learning(settings.episodes * usual, settings.recompute)
+        update += settings.used_epochs * self._learning(
+            settings.episodes * usual, settings.recompute, self.dtype
+        )
         runs = len(self.profile.ladder.starts) * self.profile.ladder.runs
         return Need(EMPTY + copies * self.weights + max(learning, playing), runs * settings.updates * update)
 
     def _longest(self, attempts: float, answer: int) -> float:
         return self.hardware.prompt_tokens + attempts * (answer + self.hardware.feedback_tokens)
 
-    def _activations(self, rows: int, tokens: float, recompute: bool) -> float:
-        """What the backward pass needs of the forward pass, and the logits: read, in float32, and their gradient."""
-        shape, width = self.shape, min(self.dtype, 2) if self.profile.sft.precision != "own" else self.dtype
+    def _activations(self, rows: int, tokens: float, recompute: bool, width: int) -> float:
+        """What the backward pass needs of the forward pass, and the logits: read, in float32, and their gradient.
+
+        Of a layer, per token: 8 vectors of the hidden width, keys, values, and 4 of the feed-forward block's width, in
+        numbers of so many bytes.
+        """
+        shape = self.shape
         layer = (8 * shape.hidden + 2 * shape.kv_width + 4 * shape.mlp) * width
         kept = (shape.layers * shape.hidden * width + layer) if recompute else shape.layers * layer
         return rows * tokens * (kept + shape.vocabulary * (width + 8))
@@ -131,10 +143,10 @@ class _Sums:
         drawing = rows * self.shape.vocabulary * 24
         return rows * self._longest(attempts, answer) * per_token + drawing
 
-    def _learning(self, tokens: float, recompute: bool) -> float:
+    def _learning(self, tokens: float, recompute: bool, width: int) -> float:
+        """Two operations per weight and token forward, four backward, two more to compute the forward pass again."""
         work = (8 if recompute else 6) * self.shape.parameters * tokens
-        half = 1.0 if self.dtype == 2 or self.profile.sft.precision != "own" else 0.125
-        return work / (LEARNING * half * self.hardware.card.peak * 1e12)
+        return work / (LEARNING * (1.0 if width == 2 else SINGLE) * self.hardware.card.peak * 1e12)
 
     def _playing(self, rows: int, episodes: float, attempts: float, answer: int) -> float:
         """Token after token, so many episodes at a time; prompts and feedback cost little beside that."""

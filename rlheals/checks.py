@@ -174,8 +174,9 @@ def recovery(chapter: HasFreshRL) -> Report:
     sizes = advantages.groupby(["seed", "control", "start", "run", "update"])["advantage"]
     ladder = chapter.profile.ladder
     mean = "mean advantage of an update" if ladder.rl.algorithm in ("grpo", "rloo") else "advantages"
-    found = {
-        "KL to the start before the first step": float(first["kl_start"].abs().max()),
+    kl = "KL to the start before the first step"
+    found = {kl: float(first["kl_start"].abs().max())} if ladder.rl.log_kl else {}
+    found |= {
         mean: float(sizes.mean().abs().max()),
         "shares that are no shares": float(
             sum((~log[name].between(0, 1)).sum() for name in ("solved", "first_try", "zero_variance"))
@@ -184,10 +185,7 @@ def recovery(chapter: HasFreshRL) -> Report:
         "attempts beyond the limit": float((~log["attempts"].between(1, ladder.rl.attempts)).sum()),
         "gradients that are not finite": float((~log["gradient_norm"].between(0, 1e6)).sum()),
     }
-    accepted = dict.fromkeys(found, (0.0, 0.0)) | {
-        "KL to the start before the first step": (0.0, 1e-4),
-        mean: (0.0, 1e-4),
-    }
+    accepted = dict.fromkeys(found, (0.0, 0.0)) | {name: (0.0, 1e-4) for name in (kl, mean) if name in found}
     report = compared("fresh run", found, accepted)
     runs = log.drop_duplicates(["seed", "start", "run"])
     line = f"RL runs: {len(runs)}, updates each: {int(log['update'].max())}, starts: {sorted(set(runs['start']))}"

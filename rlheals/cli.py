@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from rlheals import checkpoint_cli, study_cli
-from rlheals.cli_options import Json, Out, ProfileName, Results, Seed, Set, chosen_profile, dry_run
+from rlheals.cli_options import Json, Out, ProfileName, Results, Seed, Set, chosen_profile, without_running
 from rlheals.errors import BadInput
 from rlheals.printed import show_facts, show_summary
 from rlheals.terminal import guarded, parse_settings, read_answer, show
@@ -66,7 +66,7 @@ def doctor(
         show(found, lambda: run_lines(found), json)
         return 0 if found["ok"] else 1
     if profile is not None:
-        return dry_run(profile, set_, json)
+        return without_running(profile, set_, json)
     if profiles:
         from rlheals.profiles import PROFILES
 

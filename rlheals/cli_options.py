@@ -27,7 +27,7 @@ Results = Annotated[Path, typer.Option("--results", help="Folder of the recorded
 Out = Annotated[Path | None, typer.Option("--out", help="Also write the files into this new folder.")]
 
 
-def dry_run(name: str, changes: Sequence[str] | None, json: bool) -> int:
+def without_running(name: str, changes: Sequence[str] | None, json: bool) -> int:
     """What a profile would run and take, and whether it can run here: exit code 1 if it cannot."""
     from rlheals import dry_run
     from rlheals.commands import the_store

@@ -75,7 +75,8 @@ def reinforce(profile: Profile, seed: int, start: int, number: int) -> dict[str,
     spec = recovery.rl_spec(profile, before, store, start, number, {})
     *_, run = compute([before.base, before.sft, spec], store)
     log = pd.read_parquet(run.file("log.parquet"))
-    shown = ("return", "solved", "first_try", "attempts", "zero_variance", "kl_start")
+    kl = ("kl_start",) if profile.ladder.rl.log_kl else ()
+    shown = ("return", "solved", "first_try", "attempts", "zero_variance", *kl)
     ends = {"first": log.iloc[0], "last": log.iloc[-1]}
     return {
         **_described(run),

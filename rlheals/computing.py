@@ -18,7 +18,7 @@ from rlheals.errors import BadInput
 from rlheals.runs import RunSpec
 from rlheals.store import Run, Store
 from rlheals.units import run_unit
-from rlheals.workers import Workers
+from rlheals.workers import GONE, Workers
 
 if TYPE_CHECKING:
     from rlheals.dask_workers import Pool
@@ -117,8 +117,6 @@ def _next(ended: SimpleQueue[Any], used: Collection[Pool]) -> Any:
             return ended.get(timeout=SECONDS_BETWEEN_LOOKS)
         except Empty:
             if any(pool.gone() for pool in used):
-                from rlheals.dask_workers import GONE
-
                 raise BadInput(GONE) from None
 
 

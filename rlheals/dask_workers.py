@@ -26,13 +26,12 @@ from rlheals.runs import RunSpec
 from rlheals.slurm_file import Job
 from rlheals.store import Store
 from rlheals.units import run_unit
-from rlheals.workers import Workers
+from rlheals.workers import GONE, Workers
 
 PROGRESS = "rlheals-progress"
 SECONDS_TO_CONNECT = 30
 SECONDS_BETWEEN_TICKS = 1.0
 SECONDS_TO_STOP = 0.5
-GONE = "the study's workers have ended; the same command goes on"
 ENDED = {Status.closing, Status.closed, Status.failed}
 DASK = {
     # workers that may end in the middle of a unit (each goes on from its scratch) before the unit is given up

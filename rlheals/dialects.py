@@ -6,7 +6,6 @@ the verifier the same kind of reply, so a lab model and a language model are gra
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,13 +78,6 @@ class Dialect(Protocol):
     def read(self, attempt: list[int], protocol: Protocol_ = "target") -> Reply:
         """The reply in generated tokens; `protocol="either"` also accepts the layout that the base prefers."""
         ...
-
-
-def form_of(dialect: Dialect, prompts: Prompts, key: str) -> int:
-    """The form in which an episode's question is put: it depends on the episode's key only."""
-    if prompts == "fixed":
-        return 0
-    return int.from_bytes(hashlib.blake2b(f"form {key}".encode(), digest_size=8).digest()) % dialect.forms
 
 
 def compact_tokenizer() -> PreTrainedTokenizerFast:
@@ -248,7 +240,7 @@ class Chat:
     def retry(self, attempt: list[int], verdict: Verdict) -> list[int]:
         """The attempt's own tokens stay as they were generated; only the new user turn is rendered."""
         turn = {"role": "user", "content": f"That attempt failed: {verdict.feedback}"}
-        before, after = self._text(PROBE, opening=False), self._text([*PROBE, turn], opening=True)
+        before, after = self._before, self._text([*PROBE, turn], opening=True)
         if not after.startswith(before):
             raise BadInput("this chat template rewrites earlier turns; an episode cannot be extended with it")
         end = self.tokenizer.eos_token_id
@@ -260,9 +252,14 @@ class Chat:
         return Reply(text, "target" if "{" in text and "}" in text else "none")
 
     @cached_property
+    def _before(self) -> str:
+        """A conversation of one question and one answer."""
+        return self._text(PROBE, opening=False)
+
+    @cached_property
     def _after_answer(self) -> str:
         """What the template writes after an answer, before the next turn."""
-        text = self._text(PROBE, opening=False)
+        text = self._before
         return text[text.rindex(PROBE[-1]["content"]) + len(PROBE[-1]["content"]) :]
 
     def _text(self, messages: list[dict[str, str]], opening: bool) -> str:

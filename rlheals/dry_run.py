@@ -48,8 +48,8 @@ def examine(profile: Profile, store: Store, machine: Here | None = None) -> dict
         "profile": profile.name,
         "about": profile.about,
         "seeds": list(profile.seeds),
-        "runs": dict(Counter(spec.stage for spec in specs)),
-        "in_store": sum(store.key(spec) in there for spec in specs),
+        "runs": dict(Counter(spec.stage for spec in specs.values())),
+        "in_store": len(specs.keys() & there),
         "question": _question(profile),
         "machine": machine._asdict(),
     }
@@ -99,8 +99,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield "it does not run here as it is" if found["problems"] else "it runs here"
 
 
-def _runs(profile: Profile, store: Store) -> list[RunSpec]:
-    """The runs of SFT, RL and spectra of every seed; those of edits follow from what these find."""
+def _runs(profile: Profile, store: Store) -> dict[str, RunSpec]:
+    """By id, the runs of SFT, RL and spectra of every seed; those of edits follow from what these find."""
     specs: dict[str, RunSpec] = {}
     for seed in profile.seeds:
         listed = plan(profile, seed, store).specs()
@@ -108,7 +108,7 @@ def _runs(profile: Profile, store: Store) -> list[RunSpec]:
             for run in range(profile.ladder.runs):
                 listed += recovery.plan(profile, seed, store, run).specs()
         specs |= {store.key(spec): spec for spec in listed}
-    return list(specs.values())
+    return specs
 
 
 def _question(profile: Profile) -> str:

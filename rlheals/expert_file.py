@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from rlheals.errors import BadInput
 
@@ -26,15 +26,11 @@ class Pair(NamedTuple):
 
 
 class _Turn(BaseModel):
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
-
     speaker: str = Field(alias="from")
     value: str = Field(min_length=1)
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
     conversations: list[_Turn] = Field(min_length=2, max_length=2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -44,9 +45,17 @@ def settings_of(source: Source) -> FetchSettings:
 
 
 def folder_hash(folder: Path) -> str:
-    """sha256 over names and bytes of weights, configuration and tokenizer in a folder."""
+    """sha256 over names and bytes of weights, configuration and tokenizer in a folder; files are read once."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in READ and path.is_file())
+    states = [(file.absolute(), file.stat()) for file in files]
+    return _hash_of(tuple((file, state.st_size, state.st_mtime_ns) for file, state in states))
+
+
+@lru_cache(maxsize=16)
+def _hash_of(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Of files with their sizes and times: as long as these are the same, so are the bytes."""
     whole = hashlib.sha256()
-    for file in sorted(path for path in folder.iterdir() if path.suffix in READ and path.is_file()):
+    for file, _, _ in files:
         whole.update(f"{file.name}\0".encode())
         with file.open("rb") as opened:
             whole.update(hashlib.file_digest(opened, "sha256").digest())

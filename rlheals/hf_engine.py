@@ -153,6 +153,8 @@ class HFEngine:
         check_request(prompts, keys, sampling, getattr(self.model.config, "max_position_embeddings", None))
 
         def made(rows: int) -> list[Generation]:
+            if rows < self.rows:
+                self._memory = torch.empty(0, dtype=self.model.dtype, device=self.model.device)
             self.rows = rows
             return self._generate(prompts, keys, sampling, pasts)
 

@@ -115,7 +115,7 @@ def load(
     try:
         config = AutoConfig.from_pretrained(name, **where)
         if not where:
-            _tensor_shapes(path)
+            tensor_shapes(path)
         with _quiet():
             model, found = _class_of(config, name).from_pretrained(
                 name,
@@ -204,7 +204,10 @@ def _refuse_missing_path(folder: str) -> None:
         raise BadInput(f"model {folder!r}: no such folder, and not a hub id of the form owner/name")
 
 
-def _tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a folder's safetensors files, from their headers alone."""
+    if not path.is_dir():
+        raise BadInput(f"model {str(path)!r}: no such folder")
     files = sorted(path.glob("*.safetensors"))
     if not files:
         raise BadInput(

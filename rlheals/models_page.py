@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlheals.budget import GB, budget
+from rlheals.claimed import CLAIMED
 from rlheals.markup import Block, Table
 from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, load_profile, names
@@ -31,7 +32,8 @@ def models_table(results: Path) -> list[Block]:
 
 def status(name: str, results: Path) -> str:
     """Whether results of a profile are recorded; a dry run of every profile is one of the tests."""
-    return RUN if any(results.glob(f"{name}*/seed-*/manifest.json")) else DRY
+    places = (results / f"{name}{one.part.suffix}" for one in CLAIMED.values())
+    return RUN if any(any(place.glob("seed-*/manifest.json")) for place in places) else DRY
 
 
 def _row(profile: Profile, results: Path) -> tuple[str, ...]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rlheals.settings import Int, Settings
 
@@ -59,11 +59,18 @@ class Shape(Settings):
 class Hardware(Settings):
     """The GPU that a profile is made for."""
 
-    gpu: Literal["T4", "L4", "A100-40GB", "A100-80GB", "H100", "H200"]
+    gpu: str = Field(description=", ".join(GPUS))
     hours: Int = Field(ge=1, description="a session that is counted on")
     prompt_tokens: Int = Field(200, ge=1, description="of a question, for the arithmetic")
     answer_tokens: Int = Field(60, ge=1, description="of an expert's answer")
     feedback_tokens: Int = Field(40, ge=1, description="of a feedback turn")
+
+    @field_validator("gpu")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in GPUS:
+            raise ValueError(f"accepted: {', '.join(GPUS)}")
+        return name
 
     @property
     def card(self) -> Gpu:

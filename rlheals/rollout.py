@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from rlheals.dialects import FEEDBACK, Dialect, Prompts, Protocol_, Reply, form_of
+from rlheals.dialects import FEEDBACK, Dialect, Prompts, Protocol_, Reply
 from rlheals.hf_engine import Engine, Generation, Past, Sampling, uniforms
 from rlheals.tasks.base import Item, Task, Verdict
 
@@ -112,6 +112,11 @@ def _prompt(dialect: Dialect, episode: Episode, prompts: Prompts) -> list[int]:
         return list(dialect.prompt(episode.item, form_of(dialect, prompts, episode.key)))
     last = episode.attempts[-1]
     return [*last.prompt, *dialect.retry(list(last.generation.tokens), last.verdict)]
+
+
+def form_of(dialect: Dialect, prompts: Prompts, key: str) -> int:
+    """The form in which an episode's question is put: it depends on the episode's key only."""
+    return 0 if prompts == "fixed" else int(uniforms(f"{key}/form", 1)[0] * dialect.forms)
 
 
 def _another(key: str) -> Verdict:

@@ -45,10 +45,10 @@ SCALE_NAMES = {
     "mean": "nothing (the mean of SFT)",
 }
 PROMPT_MEASURES: dict[str, Callable[[Curves], float]] = {
-    "highest of its checkpoints": lambda curves: float(curves.accuracy("ood").max()),
-    "at the end of SFT": lambda curves: float(curves.accuracy("ood")[curves.end]),
-    "lost from peak to end, cross-fitted": lambda curves: fall(curves, "target"),
-    "held-out ID at the end": lambda curves: float(curves.accuracy("held_out")[curves.end]),
+    "OOD, highest of its checkpoints": lambda curves: float(curves.accuracy("ood").max()),
+    "OOD, at the end of SFT": lambda curves: float(curves.accuracy("ood")[curves.end]),
+    "OOD, lost from peak to end (cross-fitted)": lambda curves: fall(curves, "target"),
+    "held-out ID, at the end of SFT": lambda curves: float(curves.accuracy("held_out")[curves.end]),
 }
 AGES = {"age-300": "300 steps", "age-600": "600 steps", "lab": "until half able", "age-1200": "1,200 steps"}
 """Recorded studies by how long their bases were pretrained."""
@@ -145,7 +145,7 @@ def _prompts(chapter: SFTChapter) -> Table:
         rows.append(
             (words, _estimate(tuple(mine.values())), _estimate(tuple(theirs.values())), _estimate(pairs))
         )
-    return Table(("OOD accuracy within five, study", "one form", "many forms", "difference"), tuple(rows))
+    return Table(("accuracy within five, study", "one form", "many forms", "difference"), tuple(rows))
 
 
 def alike(tables: Tables, other: Tables) -> Tables:
@@ -166,9 +166,7 @@ def _by_seed(tables: Tables | None, measure: Callable[[Curves], float]) -> dict[
 
 
 def _falls(tables: Tables | None) -> tuple[float, ...]:
-    if tables is None:
-        return ()
-    return tuple(fall(Curves.of(tables.of_seed(seed)), "target") for seed in tables.seeds)
+    return tuple(_by_seed(tables, lambda curves: fall(curves, "target")).values())
 
 
 def _estimate(values: tuple[float, ...]) -> str:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from rlheals import models, resume
 from rlheals.credit import discounted, weights
@@ -71,10 +70,9 @@ class Session:
         self.tokenizer = models.load_tokenizer(start)
         if settings.recompute:
             models.recompute(self.model)
-        self.references = {"start": models.load(start, device), "base": models.load(base, device)}
-        _same_shape(self.model, self.references["base"], settings.folder)
-        if not settings.log_kl:
-            self.references = {}
+        _same_shape(start, base, settings.folder)
+        compared = {"start": start, "base": base} if settings.log_kl else {}
+        self.references = {name: models.load(folder, device) for name, folder in compared.items()}
         self.task = GeneralPoints()
         self.dialect = dialect_for(self.tokenizer, self.task)
         self.engine: Engine
@@ -148,7 +146,7 @@ class Session:
         settings = self.settings
         penalties = {"start": settings.kl_start, "base": settings.kl_base}
         every = max(1, len(rows) // LOGGED_KL_ROWS)
-        measured, costs = {}, np.zeros(len(rows))
+        measured, costs = {f"kl_{name}": math.nan for name in penalties}, np.zeros(len(rows))
         for name in self.references:
             penalty = penalties[name]
             chosen = list(range(0, len(rows), 1 if penalty else every))
@@ -272,9 +270,8 @@ def _imitated(episode: Episode) -> np.ndarray:
     return made
 
 
-def _same_shape(model: PreTrainedModel, base: PreTrainedModel, folder: str) -> None:
-    mine = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    theirs = {name: tuple(tensor.shape) for name, tensor in base.state_dict().items()}
+def _same_shape(start: Path, base: Path, folder: str) -> None:
+    mine, theirs = models.tensor_shapes(start), models.tensor_shapes(base)
     if mine != theirs:
         name = next(n for n in {**mine, **theirs} if mine.get(n) != theirs.get(n))
         raise BadInput(

@@ -103,7 +103,7 @@ class Store:
 
     def has(self, run_id: str) -> bool:
         """Whether the run is there, unchecked."""
-        return run_id in self.ids()
+        return (self.root / "runs" / run_id).is_dir()
 
     def ids(self) -> list[str]:
         """Ids of the runs that are there, unchecked; sorted."""

@@ -16,7 +16,7 @@ from rlheals.cli_options import (
     Set,
     Workers,
     chosen_profile,
-    dry_run,
+    without_running,
 )
 from rlheals.errors import BadInput
 from rlheals.printed import claim_lines, compared_lines
@@ -64,7 +64,7 @@ def study(
     from rlheals import study_commands as commands
 
     if dry:
-        return dry_run(profile or "lab", set_, json)
+        return without_running(profile or "lab", set_, json)
 
     own = None if seeds is None else parse_seeds(seeds)
     later = {

@@ -200,7 +200,7 @@ class VLLMEngine:
     def _refuse_unfit(self, folder: Path, name: str) -> None:
         with torch.device("meta"):
             skeleton = AutoModelForCausalLM.from_config(self.config)
-        models._check_keys(name, skeleton, models._tensor_shapes(folder))
+        models._check_keys(name, skeleton, models.tensor_shapes(folder))
 
     def _refuse_bad(self, prompts: Sequence[Sequence[int]], keys: Sequence[str], sampling: Sampling) -> None:
         check_request(prompts, keys, sampling, self.positions)

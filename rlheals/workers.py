@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from rlheals.slurm_file import SlurmFile
 
+GONE = "the study's workers have ended; the same command goes on"
+
 
 @dataclass(frozen=True)
 class Workers:

@@ -155,10 +155,14 @@ def test_a_model_at_hand_shows_its_own_template(tmp_path: Path) -> None:
     assert found["question"].rstrip().endswith("<|im_start|>assistant")
 
 
-def test_doctor_and_study_say_it_on_the_command_line(capsys: pytest.CaptureFixture[str], alone: None) -> None:
-    there = torch.cuda.is_available()
+@pytest.mark.parametrize("gpu", ["none", "H200"])
+def test_doctor_and_study_say_it_on_the_command_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, alone: None, gpu: str
+) -> None:
+    machine = Here(gpu, GPUS[gpu].memory * GB, True, ROOM) if gpu in GPUS else Here(gpu, 0.0, False, ROOM)
+    monkeypatch.setattr(dry_run, "here", lambda store: machine)
     for arguments in (["doctor"], ["study", "--dry-run"]):
-        assert cli.main([*arguments, "--profile", "paper-qwen", "--json"]) == (0 if there else 1)
+        assert cli.main([*arguments, "--profile", "paper-qwen", "--json"]) == (0 if gpu in GPUS else 1)
         said = json.loads(capsys.readouterr().out)
         assert (said["model"], said["made_for"]) == ("Qwen/Qwen2.5-7B-Instruct", "H200")
         assert cli.main([*arguments, "--profile", "smoke"]) == 0

@@ -139,7 +139,7 @@ def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
         rows = tables.episodes.query(f"split == 'ood' and {last} and decode == 0")
         rows = rows[rows["seed"].isin(diverse.seeds)]
         ends[name] = (rows["solved_at"] > 0).groupby(rows["seed"]).mean()
-    (row,) = [row for row in prompts.rows if row[0] == "at the end of SFT"]
+    (row,) = [row for row in prompts.rows if row[0] == "OOD, at the end of SFT"]
     assert row[1].startswith(f"{t_interval(list(ends['one form'])):.3f}")
     assert row[3] == f"{t_interval(list(ends['many forms'] - ends['one form'])):.3f} (3 base seeds)"
 

@@ -19,13 +19,13 @@ from transformers import PreTrainedTokenizerFast
 
 from rlheals import cli, expert_file, models, recovery
 from rlheals.computing import compute
-from rlheals.dialects import Chat, Compact, dialect_for, form_of
+from rlheals.dialects import Chat, Compact, dialect_for
 from rlheals.engines import Sampling
 from rlheals.errors import BadInput
 from rlheals.fetch import Source
 from rlheals.profiles import Profile, load_profile, to_yaml
 from rlheals.recovery import MAIN, Cell
-from rlheals.rollout import rollout
+from rlheals.rollout import form_of, rollout
 from rlheals.sft import SFTSettings, example, examples
 from rlheals.store import Store
 from rlheals.study import plan
@@ -327,9 +327,14 @@ def test_a_notebook_runs_with_a_language_model_by_its_profile_alone(
     chapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny_models.folder(tmp_path / "model", "qwen2")
+    ladder = profile_of(folder).ladder
+    unlogged = ladder.rl.model_copy(
+        update={"log_kl": False, "kl_base": 0.0}
+    )  # as every shipped profile of one has it
     profile = profile_of(
         folder,
         name="tiny-qwen",
+        ladder=ladder.model_copy(update={"rl": unlogged}),
         evaluate=CLIMB.evaluate.model_copy(update={"splits": ("sft", "held_out", "ood")}),
         evaluated=(0, 3, 5),
         rotation=WHOLE.rotation,

@@ -519,6 +519,23 @@ def test_the_log_has_a_row_per_update_with_every_column(undisturbed: Path) -> No
     assert (log["kl_base"] > 0.01).all()
 
 
+def test_kl_that_is_not_logged_is_not_measured_and_changes_nothing_else(
+    inputs: Inputs, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    load = models.load
+    monkeypatch.setattr(
+        session.models, "load", lambda folder, *rest: loaded.append(folder.name) or load(folder, *rest)
+    )
+    out = play(inputs, tmp_path, {**FEW, "log_kl": False})
+    assert loaded == [FEW["folder"]], "the start is loaded once, as the policy; no model to compare with"
+    mine, other = result_of(out), result_of(undisturbed)
+    for name in ("kl_start", "kl_base"):
+        assert np.isnan(mine["log"].pop(name)).all()
+        other["log"].pop(name)
+    assert mine == other
+
+
 def test_losses_are_measured_at_the_start_along_the_way_and_at_the_end(undisturbed: Path) -> None:
     losses = json.loads((undisturbed / "losses.json").read_text())
     assert [record["update"] for record in losses] == [0, 2, 3]

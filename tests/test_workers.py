@@ -20,12 +20,12 @@ from small_study import RUNS, SMALL, SPIN, results_of
 
 from rlheals import computing, dask_workers, rotation
 from rlheals.computing import Bars, compute
-from rlheals.dask_workers import GONE, unit
+from rlheals.dask_workers import unit
 from rlheals.errors import BadInput
 from rlheals.runs import RunSpec
 from rlheals.store import Store
 from rlheals.study import plan
-from rlheals.workers import Workers
+from rlheals.workers import GONE, Workers
 
 TIMED = ["seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb"]
 
