@@ -87,9 +87,17 @@ def create(settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, seed: in
         return LlamaForCausalLM(config)
 
 
-def save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None = None) -> None:
-    """Write config.json, model.safetensors and, if given, the tokenizer into `folder`."""
-    model.save_pretrained(folder)
+def save(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write config.json, model.safetensors and, if given, the tokenizer into `folder`.
+
+    weights: in place of the model's own, when several processes hold them.
+    """
+    model.save_pretrained(folder, state_dict=weights)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
 

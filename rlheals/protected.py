@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from transformers import PreTrainedModel
 
 from rlheals import models
@@ -38,6 +38,13 @@ class ProtectedSettings(SFTSettings):
     share: Rate = Field(
         0.25, le=1, description="dimension of the subspaces over the smaller side of a matrix"
     )
+
+    @field_validator("processes")
+    @classmethod
+    def _alone(cls, processes: int) -> int:
+        if processes > 1:
+            raise ValueError(f"processes={processes}: SFT with a penalty is done by one process")
+        return processes
 
 
 def run(work: Work) -> None:
@@ -68,7 +75,7 @@ def subspaces(
     gradients are clipped. Matrices that are shared (embedding and output head) count once.
     """
     anchored: list[tuple[torch.nn.Parameter, torch.Tensor, torch.Tensor, torch.Tensor]] = []
-    hooks = []
+    hooks, slices = [], settings.batch // settings.rows  # every slice of a batch has a gradient of its own
     for name, weight in model.named_parameters():
         if weight.ndim != 2 or not weight.requires_grad:
             continue
@@ -79,7 +86,7 @@ def subspaces(
         def add(w: torch.Tensor, origin=origin, u=u, v=v) -> None:
             inside = u.T @ (w.detach() - origin) @ v
             assert w.grad is not None
-            w.grad.add_(u @ inside @ v.T, alpha=2 * settings.strength)
+            w.grad.add_(u @ inside @ v.T, alpha=2 * settings.strength / slices)
 
         if settings.strength:
             hooks.append(weight.register_post_accumulate_grad_hook(add))

@@ -25,42 +25,55 @@ class ResumableTrainer(SFTTrainer):
     model: PreTrainedModel
     optimizer: torch.optim.Optimizer
     lr_scheduler: LambdaLR
-    _saved: tuple[dict[str, Any], dict[int, dict[str, Any]]] | None = None
+    _saved: tuple[Path, dict[str, Any]] | None = None
+    _moments: resume.Moments
 
-    def go_on(self, file: Path | None, scratch: Path, losses: list[dict[str, float]]) -> None:
-        """Train to the end, from the state in the file if it is there; `losses` gets those measured before."""
-        if file is None or not file.exists():
+    def go_on(self, files: resume.Files | None, scratch: Path, losses: list[dict[str, float]]) -> None:
+        """Train to the end, from the state in the files if it is there; `losses` gets those measured before."""
+        newest = files.newest() if files else None
+        if newest is None:
             self.train()
             return
-        self._saved = said, _ = resume.load(file, {"model": self.model}, "sft")
+        said = resume.said(newest, "sft")
+        self._saved = newest, said
         losses += said["losses"]
         (scratch / TRAINER_STATE_NAME).write_text(json.dumps(said["trainer"]))
         self.train(resume_from_checkpoint=str(scratch))
 
-    def keep_state(self, file: Path, losses: list[dict[str, float]]) -> None:
-        """Write the file; between two steps."""
-        schedule = self.lr_scheduler.state_dict()
+    def keep_state(self, files: resume.Files, losses: list[dict[str, float]]) -> None:
+        """Write the files; between two steps."""
+        schedule, scaler = self.lr_scheduler.state_dict(), self.accelerator.scaler
         said = {
             "trainer": dataclasses.asdict(self.state),
             "schedule": {name: schedule[name] for name in SCHEDULE},
+            "scaler": scaler.state_dict() if scaler else None,
             "running": [float(self._tr_loss), self._globalstep_last_logged],
             "losses": losses,
         }
-        resume.save(file, {"model": self.model}, self.optimizer, said)
+        step = self.state.global_step
+        resume.save(files.at(step), {"model": self.model}, self.optimizer, said)
+        files.written(step)
 
     def restore_log(self) -> None:
         """The sum of the losses since the last line of the log; when the training has begun."""
         if self._saved is not None:
-            running, self._globalstep_last_logged = self._saved[0]["running"]
+            running, self._globalstep_last_logged = self._saved[1]["running"]
             self._tr_loss += running
 
     def _load_from_checkpoint(self, *_: Any, **__: Any) -> None:
-        """The model has its weights already."""
+        """Called when the model is where it will be trained."""
+        assert self._saved is not None
+        self._moments = resume.load(self._saved[0], {"model": self.model}, "sft")[1]
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        scaler = self.accelerator.scaler
+        if self._saved is not None and scaler:
+            scaler.load_state_dict(self._saved[1]["scaler"])
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if self._saved is not None:
-            said, saved = self._saved
-            resume.restore_optimizer(self.optimizer, saved)
+            said = self._saved[1]
+            resume.restore_optimizer(self.optimizer, self._moments)
             self.lr_scheduler.load_state_dict({**self.lr_scheduler.state_dict(), **said["schedule"]})
             for group, rate in zip(self.optimizer.param_groups, said["schedule"]["_last_lr"], strict=True):
                 group["lr"] = rate
@@ -72,12 +85,12 @@ class States(TrainerCallback):
     def __init__(
         self,
         trainer: ResumableTrainer,
-        file: Path,
+        files: resume.Files,
         losses: list[dict[str, float]],
         checkpoints: Sequence[int],
         every: int | None,
     ) -> None:
-        self.trainer, self.file, self.losses = trainer, file, losses
+        self.trainer, self.files, self.losses = trainer, files, losses
         self.checkpoints, self.every = set(checkpoints), every
         self.begun_at = 0
 
@@ -89,4 +102,4 @@ class States(TrainerCallback):
         step = state.global_step
         wanted = step in self.checkpoints or (self.every and step % self.every == 0)
         if wanted and step > self.begun_at:
-            self.trainer.keep_state(self.file, self.losses)
+            self.trainer.keep_state(self.files, self.losses)

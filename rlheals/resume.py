@@ -1,4 +1,7 @@
-"""What a killed training run goes on from: weights, optimiser and log in one file, safetensors and JSON only."""
+"""What a killed training run goes on from: weights, optimiser and log in one file, safetensors and JSON only.
+
+Processes that hold the weights together have a file each, with their part; `Files` finds those of the same step.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +17,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from rlheals import sharded
 from rlheals.atomic import whole_file
 from rlheals.errors import BadInput
 
+COUNT = "parameters"
 Modules = Mapping[str, torch.nn.Module]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """An optimiser's state by the number of the parameter, of so many; one that has no gradient has none."""
+
+    parameters: int
+    of: dict[int, dict[str, Any]]
 
 
 def save(file: Path, modules: Modules, optimizer: torch.optim.Optimizer, said: Mapping[str, Any]) -> None:
@@ -28,40 +42,98 @@ def save(file: Path, modules: Modules, optimizer: torch.optim.Optimizer, said: M
     }
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
-    apart = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    apart = {name: sharded.part(value).detach().cpu().contiguous().clone() for name, value in tensors.items()}
     with whole_file(file) as temporary:
-        save_file(apart, temporary, metadata={"state": json.dumps(said)})
+        count = sum(len(group["params"]) for group in optimizer.param_groups)
+        save_file(apart, temporary, metadata={"state": json.dumps({**said, COUNT: count})})
 
 
-def load(file: Path, modules: Modules, where: str) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+def said(file: Path, where: str) -> dict[str, Any]:
+    """What was said when the file was written. Raises BadInput, which begins with `where`, for a damaged file."""
+    return _read(file, where, tensors=False)[0]
+
+
+def load(file: Path, modules: Modules, where: str) -> tuple[dict[str, Any], Moments]:
     """What was said, and the optimiser's state for `restore_optimizer`; the modules get their weights back.
 
-    A module that the file does not know stays as it is. Raises BadInput, which begins with `where`, for a damaged file.
+    A module that the file does not know stays as it is. Raises BadInput, which begins with `where`, for a damaged file
+    and for one of another model.
     """
-    try:
-        with safe_open(file, "pt") as handle:
-            said = json.loads(handle.metadata()["state"])
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, ValueError, TypeError, KeyError) as error:
-        reason = str(error).splitlines()[0][:80]
-        raise BadInput(f"{where}: {file} is damaged ({reason}); delete it to start again") from None
+    told, tensors = _read(file, where)
     for kind, module in modules.items():
         state = {n.removeprefix(f"{kind}/"): v for n, v in tensors.items() if n.startswith(f"{kind}/")}
         if state:
-            module.load_state_dict(state)
-    saved: dict[int, dict[str, Any]] = {}
+            _fill(module, state, f"{where}: {file}")
+    moments: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer/"):
             _, index, key = name.split("/")
-            saved.setdefault(int(index), {})[key] = value
-    return said, saved
+            moments.setdefault(int(index), {})[key] = value
+    return told, Moments(told[COUNT], moments)
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[int, dict[str, Any]]) -> None:
+def _read(file: Path, where: str, tensors: bool = True) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    try:
+        with safe_open(file, "pt") as handle:
+            names = handle.keys() if tensors else ()
+            return json.loads(handle.metadata()["state"]), {name: handle.get_tensor(name) for name in names}
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        reason = str(error).splitlines()[0][:80]
+        raise BadInput(f"{where}: {file} is damaged ({reason}); delete it to start again") from None
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Moments) -> None:
     """Give an optimiser its state back, once it has all the parameters that the state is of."""
-    whole = optimizer.state_dict()
-    if len(saved) == sum(len(group["params"]) for group in whole["param_groups"]):
-        optimizer.load_state_dict({"state": saved, "param_groups": whole["param_groups"]})
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if saved.parameters != len(parameters):
+        return
+    state = {
+        index: {name: sharded.like(value, parameters[index]) for name, value in moments.items()}
+        for index, moments in saved.of.items()
+    }
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _fill(module: torch.nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
+    mine = {name: sharded.part(value) for name, value in module.state_dict().items()}
+    if {n: v.shape for n, v in mine.items()} != {n: v.shape for n, v in state.items()}:
+        raise BadInput(f"{where} is of another model or number of processes; delete it to start again")
+    for name, value in mine.items():
+        value.copy_(state[name])
+
+
+class Files:
+    """The state of a run: one file, or one per process; those of a step count when all of them are there."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.count = file, sharded.processes()
+
+    def newest(self) -> Path | None:
+        """This process's file of the newest step that is whole."""
+        if self.count == 1:
+            return self.file if self.file.exists() else None
+        steps = sorted({int(path.name.split("-")[1]) for path in self._all()}, reverse=True)
+        whole = (step for step in steps if all(self._of(step, one).exists() for one in range(self.count)))
+        return next((self._of(step, sharded.rank()) for step in whole), None)
+
+    def at(self, step: int) -> Path:
+        """Where this process writes its state after a step."""
+        return self.file if self.count == 1 else self._of(step, sharded.rank())
+
+    def written(self, step: int) -> None:
+        """Once every process has written that step, those before it go."""
+        if self.count == 1:
+            return
+        sharded.wait()
+        for path in self._all():
+            if sharded.rank() == 0 and path.name.split("-")[1] != f"{step:07d}":
+                path.unlink()
+
+    def _all(self) -> list[Path]:
+        return sorted(self.file.parent.glob(f"{self.file.stem}-*-*-of-{self.count}{self.file.suffix}"))
+
+    def _of(self, step: int, rank: int) -> Path:
+        return self.file.with_name(f"{self.file.stem}-{step:07d}-{rank}-of-{self.count}{self.file.suffix}")
 
 
 def same_files(folder: Path, target: Path) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +22,8 @@ from pydantic import Field, field_validator, model_validator
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import SFTConfig
 
-from rlheals import expert_file, models, resume
+from rlheals import expert_file, models, resume, sharded
+from rlheals.atomic import atomic_write
 from rlheals.dialects import Chat, Dialect, Prompts, dialect_for
 from rlheals.errors import BadInput
 from rlheals.memory import once_smaller
@@ -30,8 +32,16 @@ from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.tasks.base import Item
 from rlheals.tasks.general_points import GeneralPoints
+from rlheals.together import together
 
 IGNORED = -100
+LOSSES = "losses.json"
+SHARED: dict[str, Any] = {
+    "fsdp": True,
+    "fsdp_config": {"version": 2, "reshard_after_forward": True},
+    # the gradients of a slice are added up where they belong, not kept whole in every process until the step
+    "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}},
+}
 LOSS_SETS = {"train": "sft", "test": "held_out", "ood": "ood"}
 
 
@@ -55,7 +65,12 @@ class SFTSettings(Settings):
     )
     expert_sha256: str | None = Field(None, description="of that file")
     slice_rows: Int | None = Field(
-        None, ge=1, description="examples per forward pass, a divisor of batch; unset: the batch at once"
+        None,
+        ge=1,
+        description="examples per forward pass, a divisor of a process's part of batch; unset: all of it",
+    )
+    processes: Int = Field(
+        1, ge=1, description="GPUs that hold the weights together (FSDP), each with its part of a batch"
     )
     precision: Literal["own", "bf16", "fp16"] = Field(
         "own",
@@ -78,12 +93,21 @@ class SFTSettings(Settings):
     @property
     def rows(self) -> int:
         """Examples per forward pass."""
-        return self.slice_rows or self.batch
+        return self.slice_rows or self.per_process
+
+    @property
+    def per_process(self) -> int:
+        """Examples of a batch that one process learns from."""
+        return self.batch // self.processes
 
     @model_validator(mode="after")
     def _divides(self) -> SFTSettings:
-        if self.batch % self.rows:
-            raise ValueError(f"slice_rows={self.slice_rows} does not divide batch={self.batch}")
+        if self.batch % self.processes:
+            raise ValueError(f"processes={self.processes} does not divide batch={self.batch}")
+        if self.per_process % self.rows:
+            raise ValueError(
+                f"slice_rows={self.slice_rows} does not divide batch={self.batch}/{self.processes}"
+            )
         return self
 
 
@@ -102,22 +126,36 @@ def run(work: Work) -> None:
     A killed run goes on from its last kept checkpoint, or from the state of `save_every`.
     """
     settings = SFTSettings.model_validate(work.settings)
-    base = work.inputs["base"] / "base"
-    dialect = dialect_for(models.load_tokenizer(base), GeneralPoints())
 
-    def trained(rows: int) -> dict[str, list[dict[str, float]]]:
-        model = models.load(base)
+    def trained(rows: int) -> None:
+        fitting = dataclasses.replace(work, settings={**work.settings, "slice_rows": rows})
+        if settings.processes > 1:
+            together("rlheals.sft", fitting, settings.processes)
+        else:
+            part(fitting)
 
-        def keep(step: int) -> None:
-            models.save(work.scratch / checkpoint_name(step), model, dialect.tokenizer)
-
-        used = settings if rows == settings.rows else settings.model_copy(update={"slice_rows": rows})
-        return train(model, dialect, used, work.seed, keep, work.tick, work.scratch / "state.safetensors")
-
-    losses = once_smaller(trained, settings.rows, settings.batch, "sft.slice_rows")
+    once_smaller(trained, settings.rows, settings.per_process, "sft.slice_rows")
     for step in settings.checkpoints:
         resume.same_files(work.scratch / checkpoint_name(step), work.out / checkpoint_name(step))
-    (work.out / "losses.json").write_text(json.dumps(losses, indent=1) + "\n")
+    shutil.copy2(work.scratch / LOSSES, work.out / LOSSES)
+
+
+def part(work: Work) -> None:
+    """What one process does of the stage, in the scratch folder; the first one writes what the others have too."""
+    settings = SFTSettings.model_validate(work.settings)
+    base = work.inputs["base"] / "base"
+    dialect = dialect_for(models.load_tokenizer(base), GeneralPoints())
+    model = models.load(base)
+
+    def keep(step: int) -> None:
+        weights = sharded.whole(model) if settings.processes > 1 else None
+        if sharded.rank() == 0:
+            models.save(work.scratch / checkpoint_name(step), model, dialect.tokenizer, weights)
+
+    files = resume.Files(work.scratch / "state.safetensors")
+    losses = train(model, dialect, settings, work.seed, keep, work.tick, files)
+    if sharded.rank() == 0:
+        atomic_write(work.scratch / LOSSES, json.dumps(losses, indent=1) + "\n")
 
 
 def train(
@@ -127,11 +165,11 @@ def train(
     seed: int,
     keep: Callable[[int], object],
     tick: Tick = no_tick,
-    state: Path | None = None,
+    files: resume.Files | None = None,
 ) -> dict[str, list[dict[str, float]]]:
     """Train in place; `keep(step)` is called at every checkpoint. Returns {"sets": [...], "train": [...]}.
 
-    state: the file that the training goes on from if it is there, and that is written at checkpoints.
+    files: what the training goes on from if it is there, and what is written at checkpoints.
     """
     if settings.recompute:
         models.recompute(model)
@@ -154,9 +192,9 @@ def train(
             callbacks=[_Checkpoints(settings.checkpoints, at_checkpoint, tick)],
         )
         trainer.remove_callback(PrinterCallback)
-        if state is not None:
-            trainer.add_callback(States(trainer, state, losses, settings.checkpoints, settings.save_every))
-        trainer.go_on(state, Path(scratch), losses)
+        if files is not None:
+            trainer.add_callback(States(trainer, files, losses, settings.checkpoints, settings.save_every))
+        trainer.go_on(files, Path(scratch), losses)
         log = [
             {"step": record["step"], "loss": record["loss"]}
             for record in trainer.state.log_history
@@ -172,7 +210,7 @@ def trainer_settings(settings: SFTSettings, seed: int, scratch: Path) -> SFTConf
         output_dir=str(scratch),
         max_steps=settings.checkpoints[-1],
         per_device_train_batch_size=settings.rows,
-        gradient_accumulation_steps=settings.batch // settings.rows,
+        gradient_accumulation_steps=settings.per_process // settings.rows,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=settings.warmup_steps,
@@ -199,6 +237,7 @@ def trainer_settings(settings: SFTSettings, seed: int, scratch: Path) -> SFTConf
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=cuda,
+        **(SHARED if settings.processes > 1 else {}),
     )
 
 
@@ -250,7 +289,7 @@ def loss_set(dialect: Dialect, split: str, size: int) -> list[tuple[list[int], i
     return [example(dialect, items[pick], random) for pick in picks]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def expert_loss(model: PreTrainedModel, rows: list[tuple[list[int], int]]) -> float:
     """Mean cross-entropy (nats per token) of the answers' tokens."""
     was_training = model.training

@@ -81,9 +81,9 @@ def tokenizer(family: str) -> PreTrainedTokenizerFast:
     return made
 
 
-def model(family: str, words: PreTrainedTokenizerFast, seed: int = 0) -> PreTrainedModel:
-    """An untrained model of the family."""
-    text = {**TEXT, "vocab_size": len(words), "eos_token_id": words.eos_token_id}
+def model(family: str, words: PreTrainedTokenizerFast, seed: int = 0, tied: bool = False) -> PreTrainedModel:
+    """An untrained model of the family; tied: embeddings and output head are one matrix."""
+    text = {**TEXT, "vocab_size": len(words), "eos_token_id": words.eos_token_id, "tie_word_embeddings": tied}
     torch.manual_seed(seed)
     if family == "qwen2":
         return Qwen2ForCausalLM(Qwen2Config(**text, pad_token_id=words.pad_token_id))
@@ -95,8 +95,8 @@ def model(family: str, words: PreTrainedTokenizerFast, seed: int = 0) -> PreTrai
     return MllamaForConditionalGeneration(MllamaConfig(text_config=own, vision_config=VISION))
 
 
-def folder(at: Path, family: str, seed: int = 0) -> Path:
+def folder(at: Path, family: str, seed: int = 0, tied: bool = False) -> Path:
     """Model and tokenizer on disk, as a hub would give them."""
     words = tokenizer(family)
-    models.save(at, model(family, words, seed), words)
+    models.save(at, model(family, words, seed, tied), words)
     return at
