@@ -9,14 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from rlheals import pages, rotation_rivals
+from rlheals import pages, rotation_rivals, speed
 from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.claimed import CLAIMED, outcome
 from rlheals.claims import ChapterClaims, Claim
 from rlheals.fresh import CHAPTERS
 from rlheals.markup import Block, Table, spans, to_markdown
+from rlheals.places import project_root
 from rlheals.profiles import Profile
-from rlheals.store import Store
+from rlheals.store import Store, default_store
 
 FOLDER = "/book/_generated"
 NAME = "all_claims"
@@ -181,10 +182,12 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def write(profile: Profile, results: Path, out: Path, store: Store | None = None) -> pd.DataFrame:
     """Write what needs the runs of all chapters into a folder: claims (also as CSV), rivals, what the runs took."""
-    opened = chapters(profile, results, store)
+    place = store or default_store(project_root())
+    opened = chapters(profile, results, place)
     table = frame(opened, results)
     about = f"Fresh run: profile `{profile.name}`, base seed {spans(profile.seeds)}."
-    times = pages.time_table(opened.values())
+    runs = {run.id: run for chapter in opened.values() for run in chapter.runs}
+    times = [*pages.time_table(runs.values()), *speed.blocks(runs.values(), place)]
     rivals = rotation_rivals.blocks(opened["rotation"], opened["sft"])
     with told("make the folder of the claims page", out.absolute().parent):
         make_folder(out.absolute())

@@ -77,6 +77,16 @@ def doctor(
     return 0 if found["ok"] else 1
 
 
+@app.command(epilog="Example: rlheals speed --profile lab")
+def speed(profile: ProfileName = "lab", set_: Set = None, json: Json = False) -> None:
+    """Tokens per second of a profile's runs in the store, beside the machine's peak; nothing is computed."""
+    from rlheals import commands
+    from rlheals.printed import table_lines
+
+    found, head = commands.speed(chosen_profile(profile, set_))
+    show(found, lambda: table_lines(head), json)
+
+
 @app.command(epilog='Example: rlheals grade "A 5 J K" "(13-1)*(11-5-9)" --rule ood --json')
 def grade(
     hand: Annotated[str, typer.Argument(help='Four card labels, e.g. "3 3 8 8".')],

@@ -20,6 +20,7 @@ from rlheals.claimed import CLAIMED, outcome
 from rlheals.claims import Outcome
 from rlheals.computing import compute
 from rlheals.errors import BadInput
+from rlheals.markup import Table
 from rlheals.outputs import refuse_used, whole
 from rlheals.places import project_root
 from rlheals.profiles import Profile, validated
@@ -225,3 +226,18 @@ def _described(run: Run) -> dict[str, Any]:
         "path": str(run.path),
         "seconds": manifest.seconds,
     }
+
+
+def speed(profile: Profile) -> tuple[list[dict[str, Any]], Table]:
+    """How fast the runs of a profile that are in the store were computed, as plain values and as a table."""
+    from rlheals import dry_run
+    from rlheals import speed as measured
+
+    store = the_store()
+    there = [store.load(run) for run in dry_run.planned(profile, store) if store.has(run)]
+    found = measured.speeds(there, store)
+    if not found:
+        raise BadInput(
+            f"no run of profile {profile.name} is in the store; rlheals study --profile {profile.name} computes them"
+        )
+    return measured.as_json(found), measured.table(found)

@@ -42,7 +42,7 @@ def here(store: Store) -> Here:
 def examine(profile: Profile, store: Store, machine: Here | None = None) -> dict[str, Any]:
     """Everything about a profile that can be known before it runs; `problems`: why it would not run here."""
     machine = machine or here(store)
-    specs = _runs(profile, store)
+    specs = planned(profile, store)
     there = set(store.ids())
     found: dict[str, Any] = {
         "profile": profile.name,
@@ -99,7 +99,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield "it does not run here as it is" if found["problems"] else "it runs here"
 
 
-def _runs(profile: Profile, store: Store) -> dict[str, RunSpec]:
+def planned(profile: Profile, store: Store) -> dict[str, RunSpec]:
     """By id, the runs of SFT, RL and spectra of every seed; those of edits follow from what these find."""
     specs: dict[str, RunSpec] = {}
     for seed in profile.seeds:

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from rlheals import record, replay
-from rlheals.chapters import Chapter
 from rlheals.errors import BadInput
 from rlheals.machine import Machine, this_machine
 from rlheals.markup import Block, Table, spans
 from rlheals.profiles import PROFILES, VARIANTS
 from rlheals.record import Recorded
 from rlheals.replay import Replay
-from rlheals.runs import library_versions
+from rlheals.runs import Run, library_versions
 from rlheals.sft_chapter import SFTChapter
 
 README_BEGIN, README_END = "<!-- claims:begin -->", "<!-- claims:end -->"
@@ -48,12 +47,12 @@ def run_facts(chapter: SFTChapter, machine: Machine | None = None) -> list[Block
     return [Table(("fresh run", ""), facts)]
 
 
-def time_table(chapters: Iterable[Chapter[Any]]) -> list[Block]:
-    """What the fresh runs of all chapters took when they were computed, stage by stage; each run counts once."""
-    runs = {run.id: run.manifest for chapter in chapters for run in chapter.runs}
-    stages = Counter(one.stage for one in runs.values())
+def time_table(runs: Collection[Run]) -> list[Block]:
+    """What runs took when they were computed, stage by stage."""
+    stages = Counter(run.manifest.stage for run in runs)
     minutes = {
-        stage: sum(one.seconds for one in runs.values() if one.stage == stage) / 60 for stage in stages
+        stage: sum(run.manifest.seconds for run in runs if run.manifest.stage == stage) / 60
+        for stage in stages
     }
     rows = [(f"`{stage}`", f"{count}", f"{minutes[stage]:.1f}") for stage, count in stages.items()]
     rows.append(("all", f"{len(runs)}", f"{sum(minutes.values()):.1f}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from rlheals.markup import Table
 from rlheals.terminal import show
 
 
@@ -82,3 +83,13 @@ def edit_lines(found: dict[str, Any]) -> Iterable[str]:
         cells = [*(f"{size:.4g}" for size in sizes), *angles]
         yield " ".join(f"{cell:>9}" for cell in cells) + f"  {row['tensor']}"
     yield f"sizes are in units of the tensor before; written: {found['out']}"
+
+
+def table_lines(table: Table) -> Iterable[str]:
+    """A table in columns, without the markup of its cells."""
+    rows = [
+        tuple(cell.replace("`", "").replace("**", "") for cell in row) for row in (table.head, *table.rows)
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(table.head))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -21,6 +21,7 @@ from rlheals.profiles import load_profile
 from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.rotation_chapter import RotationChapter
 from rlheals.sft_chapter import SFTChapter, variant_studies
+from rlheals.speed import COUNTED
 from rlheals.stats import t_interval
 from rlheals.store import Store
 
@@ -147,7 +148,8 @@ def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
 def test_the_time_of_every_fresh_run_is_counted_once(fresh: tuple[pd.DataFrame, Store, Path]) -> None:
     _, store, root = fresh
     text = (root / "book" / "time.md").read_text(encoding="utf-8")
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    rows = [row for row in cells if len(row) == 3]
     stages = {name.strip("`"): (int(runs), float(minutes)) for name, runs, minutes in rows[2:]}
     total = stages.pop("all")
     intact = store.check().intact
@@ -156,6 +158,12 @@ def test_the_time_of_every_fresh_run_is_counted_once(fresh: tuple[pd.DataFrame, 
         mine = [run.manifest.seconds for run in intact if run.manifest.stage == stage]
         assert (runs, minutes) == (len(mine), pytest.approx(sum(mine) / 60, abs=0.06))
     assert total[0] == sum(runs for runs, _ in stages.values())
+    speeds = {
+        row[0].strip("`"): int(row[1])
+        for row in cells
+        if len(row) == 6 and row[0] != "stage" and "-" not in row[0]
+    }
+    assert speeds == {stage: runs for stage, (runs, _) in stages.items() if stage in COUNTED}
 
 
 def test_a_recorded_seed_is_no_fresh_one(tmp_path: Path) -> None:

@@ -1,0 +1,161 @@
+"""How fast runs were computed: tokens counted once, operations by hand, peaks only where they are known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from lab_helpers import one_line
+from small_study import CLIMB
+
+from rlheals import cli, models, recovery, speed
+from rlheals.budget import GB, SINGLE
+from rlheals.commands import speed as command
+from rlheals.computing import compute
+from rlheals.engines import Sampling
+from rlheals.errors import BadInput
+from rlheals.evaluate import EvaluateSettings, attempts_table, census_items
+from rlheals.machine import Machine
+from rlheals.needs import GPUS
+from rlheals.runs import Run
+from rlheals.sft import SFTSettings, examples
+from rlheals.store import Store
+from rlheals.tasks.general_points import GeneralPoints
+
+H200 = Machine(kind="gpu", model="NVIDIA H200", isa="avx512", threads=8)
+
+
+@pytest.fixture(scope="module")
+def runs(shared: Store) -> list[Run]:
+    return compute(recovery.plan(CLIMB, 1, shared, 0).specs(), shared, quiet=True)
+
+
+def on(machine: Machine, runs: list[Run]) -> list[Run]:
+    return [
+        replace(run, manifest=run.manifest.model_copy(update={"machine": machine, "seconds": 2.0}))
+        for run in runs
+    ]
+
+
+def of(found: list[speed.Speed], stage: str) -> speed.Speed:
+    (one,) = [one for one in found if one.stage == stage]
+    return one
+
+
+def test_tokens_are_those_of_the_stages(runs: list[Run], shared: Store, dialect) -> None:
+    found = speed.speeds(runs, shared)
+    kinds = [run.manifest.stage for run in runs]
+    assert [one.stage for one in found] == list(dict.fromkeys(kinds))
+    assert {one.stage: one.runs for one in found} == {stage: kinds.count(stage) for stage in set(kinds)}
+    by_stage = {stage: [run for run in runs if run.manifest.stage == stage] for stage in kinds}
+    logs = [pd.read_parquet(run.file("log.parquet")) for run in by_stage["rl"]]
+    assert of(found, "rl").tokens == sum(log["tokens"].sum() for log in logs)
+    assert of(found, "rl").seconds == pytest.approx(sum(log["seconds_rollout"].sum() for log in logs))
+    (sft,) = by_stage["sft"]
+    settings = SFTSettings.model_validate(sft.manifest.settings)
+    stream = [len(row) for row in examples(dialect, settings, sft.manifest.seed)["input_ids"]]
+    assert of(found, "sft").tokens == pytest.approx(sum(stream), rel=0.1)
+    assert of(found, "evaluate").seconds == sum(run.manifest.seconds for run in by_stage["evaluate"])
+
+
+def test_a_census_counts_what_was_written_and_what_both_protocols_share_once(base, dialect) -> None:
+    written: list[int] = []
+
+    class Counting:
+        """The engine of a census, which notes the tokens that it writes."""
+
+        def __init__(self) -> None:
+            from rlheals.engines import HFEngine
+
+            self.engine, self.tokenizer = HFEngine(base, dialect.tokenizer), dialect.tokenizer
+
+        def generate(self, *arguments, **options):
+            made = self.engine.generate(*arguments, **options)
+            written.extend(len(one.tokens) for one in made)
+            return made
+
+    settings = EvaluateSettings(splits=("ood",), hands=60, attempts=3, sampling=Sampling(temperature=1.5))
+    task = GeneralPoints()
+    frame = attempts_table(Counting(), dialect, task, census_items(task, settings), settings, 5)
+    both = frame.groupby("item")["protocol"].nunique()
+    assert (both == 2).any(), "some episodes have a plain answer, and are played on under the other protocol"
+    assert speed.written(frame) == sum(written)
+
+
+def test_shares_by_hand_on_a_gpu(runs: list[Run], shared: Store) -> None:
+    card = GPUS["H200"]
+    found = speed.speeds(on(H200, runs), shared)
+    (census, *others) = [run for run in runs if run.manifest.stage == "evaluate"]
+    folder = shared.load(census.manifest.inputs["model"]).path / census.manifest.settings["folder"]
+    weights = sum(p.numel() for p in models.load(folder).parameters())
+    size = (folder / "model.safetensors").stat().st_size
+    one = of(found, "evaluate")
+    assert one.seconds == 2.0 * (1 + len(others))
+    peak = card.peak * 1e12 * SINGLE  # the small models' weights are in float32
+    assert one.of_peak == pytest.approx(2 * weights * one.tokens / one.seconds / peak)
+    rows = census.manifest.settings["rows"]
+    assert one.of_ceiling == pytest.approx(one.tokens / rows * size / (card.bandwidth * GB) / one.seconds)
+    learnt = of(found, "sft")
+    assert learnt.of_peak == pytest.approx(6 * weights * learnt.tokens / learnt.seconds / peak)
+    assert learnt.of_ceiling is None
+
+
+def test_what_is_not_known_is_left_out(runs: list[Run], shared: Store) -> None:
+    for machine in (
+        H200.model_copy(update={"model": "NVIDIA Something"}),
+        Machine(kind="cpu", model="a processor of another machine", isa="avx2", threads=1),
+    ):
+        found = speed.speeds(on(machine, runs), shared)
+        assert {(one.of_peak, one.of_ceiling) for one in found} == {(None, None)}
+        assert all(one.per_second > 0 for one in found)
+
+
+def test_machines_are_kept_apart(runs: list[Run], shared: Store) -> None:
+    sft = [run for run in runs if run.manifest.stage == "sft"]
+    found = speed.speeds([*sft, *on(H200, sft)], shared)
+    assert [one.runs for one in found] == [1, 1]
+    assert found[0].machine != found[1].machine
+
+
+def test_what_a_core_reaches_is_between_one_and_a_thousand_gigaflops() -> None:
+    assert 1e9 < speed.measured_peak() < 1e12
+
+
+@pytest.mark.parametrize(
+    ("name", "card"),
+    [
+        ("Tesla T4", "T4"), ("NVIDIA L4", "L4"), ("NVIDIA A100-SXM4-40GB", "A100-40GB"), ("NVIDIA H200", "H200"),
+        ("NVIDIA A100 80GB PCIe", "A100-80GB"), ("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA L40S", None),
+        ("NVIDIA A10G", None),
+    ],
+)  # fmt: skip
+def test_cards_are_known_by_the_names_of_their_drivers(name: str, card: str | None) -> None:
+    assert speed.card_of(name) == (GPUS[card] if card else None)
+
+
+def test_the_command_reads_the_store_and_computes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RLHEALS_STORE", str(tmp_path / "store"))
+    with pytest.raises(BadInput) as caught:
+        command(CLIMB)
+    assert "rlheals study --profile climb" in one_line(caught.value)
+    profile = CLIMB.model_copy(update={"ladder": CLIMB.ladder.model_copy(update={"starts": ()})})
+    store = Store(tmp_path / "store")
+    compute(recovery.plan(CLIMB, 1, store, 0).specs(), store, quiet=True)
+    before = store.ids()
+    found, table = command(CLIMB)
+    assert {one["stage"] for one in found} == {"pretrain", "sft", "evaluate", "rl"}
+    assert {one["stage"] for one in command(profile)[0]} == {"pretrain", "sft", "evaluate"}
+    assert store.ids() == before
+    assert len(table.rows) == len(found)
+    monkeypatch.setattr("rlheals.profiles.load_profile", lambda name, changes: CLIMB)
+    assert cli.main(["speed", "--profile", "climb"]) == 0
+    assert "tokens per second" in capsys.readouterr().out
+    assert cli.main(["speed", "--profile", "climb", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert np.isclose(told[0]["tokens_per_second"], told[0]["tokens"] / told[0]["seconds"])
