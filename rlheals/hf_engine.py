@@ -21,7 +21,7 @@ from pydantic import Field
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast, StaticCache
 from transformers.cache_utils import StaticLayer
 
-from rlheals import models
+from rlheals import models, sharded
 from rlheals.errors import BadInput
 from rlheals.memory import once_smaller
 from rlheals.settings import Float, Int, Settings
@@ -204,10 +204,18 @@ def open_engine(folder: str | Path, rows: int = 128) -> HFEngine:
 
 
 def refresh(engine: Engine, model: PreTrainedModel) -> None:
-    """Give an engine the weights of a model in training, through a safetensors file that is deleted again."""
+    """Give an engine the weights of a model in training, through a safetensors file that is deleted again.
+
+    Processes that hold the model together call this together: one file for all of them.
+    """
+    weights = sharded.whole(model) if sharded.processes() > 1 else None
     with tempfile.TemporaryDirectory() as scratch:
-        models.save(Path(scratch), model)
-        engine.load_weights(Path(scratch) / "model.safetensors")
+        folder = Path(sharded.of_first(scratch))
+        if sharded.rank() == 0:
+            models.save(folder, model, weights=weights)
+        sharded.wait()
+        engine.load_weights(folder / "model.safetensors")
+        sharded.wait()
 
 
 class _Chunk:

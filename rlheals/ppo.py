@@ -44,6 +44,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from rlheals import sharded
 from rlheals.episodes import advantage_statistics, rewards
 from rlheals.session import Batch, Session
 
@@ -86,11 +87,13 @@ def learn(session: Session, head: ValueHead, batch: Batch) -> float:
     temperature, device = settings.sampling.temperature, session.model.device
     parts = slices(batch, settings.slice_rows, session.tokenizer.pad_token_id, device)
     count = sum(len(part.actions) for part in parts)
+    parts = parts[sharded.rank() :: sharded.processes()]
 
-    old, values = torch.empty(count, device=device), torch.empty(count, device=device)
+    old, values = torch.zeros(count, device=device), torch.zeros(count, device=device)
     with torch.no_grad():
         for part in parts:
             old[part.actions], values[part.actions] = judged(session.model, head, part, temperature)
+    old, values = sharded.summed(old), sharded.summed(values)
     paid = [rewards(episode) for episode in batch.episodes]
     found = advantages(paid, values.double().cpu().numpy(), settings.discount, settings.gae_lambda)
     returns = torch.from_numpy(found).to(values) + values
@@ -105,10 +108,12 @@ def learn(session: Session, head: ValueHead, batch: Batch) -> float:
             logp, value = judged(session.model, head, part, temperature)
             lost = policy_loss(logp, old[at], normalised[at], clip)
             lost = lost + settings.value_weight * value_loss(value, values[at], returns[at], clip)
-            (lost.sum() / count).backward()
+            (lost.sum() * sharded.processes() / count).backward()  # gradients are means over processes
             shift = (logp - old[at]).detach()
             outside += float(((shift.exp() - 1).abs() > clip).sum()) / count
             moved += float((shift.exp() - 1 - shift).sum()) / count
+        sharded.average_gradients(head.parameters())
+        outside, moved = sharded.summed(torch.tensor([outside, moved], dtype=torch.float64)).tolist()
         norms.append(session.clip_gradient(batch))
         session.optimizer.step()
 

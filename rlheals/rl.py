@@ -6,22 +6,26 @@ The settings and the stage. A run is a sequence of updates, see `session.py`; `g
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import pandas as pd
 from pydantic import Field, field_validator, model_validator
 
-from rlheals import resume
+from rlheals import resume, sharded
 from rlheals.credit import Credit, Scale
 from rlheals.dialects import Prompts
 from rlheals.hf_engine import Opens, Sampling
 from rlheals.memory import once_smaller
 from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Work
+from rlheals.together import together
 
 Algorithm = Literal["grpo", "rloo", "rejection", "ppo"]
 Positive = Annotated[Float, Field(gt=0)]
 Count = Annotated[Int, Field(ge=1)]
+TABLES = ("log.parquet", "advantages.parquet", "losses.json")
 OWN_CREDIT = ("reward", "credit", "scale", "kl_start", "kl_base")
 
 
@@ -81,6 +85,11 @@ class RLSettings(Settings):
         False, description="gradient checkpointing: less memory, a third more time to learn"
     )
     save_every: Int = Field(1, ge=1, description="updates between states that a killed run goes on from")
+    processes: Int = Field(
+        1,
+        ge=1,
+        description="ppo: GPUs that hold the weights together (FSDP), each with its part of the episodes",
+    )
 
     @field_validator("checkpoints")
     @classmethod
@@ -100,8 +109,13 @@ class RLSettings(Settings):
     def _fits_together(self) -> RLSettings:
         if self.episodes % self.group:
             raise ValueError(f"group={self.group} does not divide episodes={self.episodes}")
-        if self.episodes % self.slice_rows:
-            raise ValueError(f"slice_rows={self.slice_rows} does not divide episodes={self.episodes}")
+        if self.episodes % self.processes:
+            raise ValueError(f"processes={self.processes} does not divide episodes={self.episodes}")
+        if self.per_process % self.slice_rows:
+            parts = f"/{self.processes}" if self.processes > 1 else ""
+            raise ValueError(f"slice_rows={self.slice_rows} does not divide episodes={self.episodes}{parts}")
+        if self.processes > 1 and (self.algorithm != "ppo" or self.log_kl):
+            raise ValueError(f"processes={self.processes} needs algorithm=ppo and log_kl=false")
         if self.reward == "shuffled" and self.credit != "episode":
             raise ValueError("reward=shuffled permutes returns of episodes; it needs credit=episode")
         if not self.log_kl and (self.kl_start or self.kl_base):
@@ -120,6 +134,11 @@ class RLSettings(Settings):
     @property
     def updates(self) -> int:
         return self.checkpoints[-1]
+
+    @property
+    def per_process(self) -> int:
+        """Episodes of an update that one process plays and learns from."""
+        return self.episodes // self.processes
 
     @property
     def used_epochs(self) -> int:
@@ -143,28 +162,37 @@ def checkpoint_name(update: int) -> str:
 
 def run(work: Work, opens: Opens | None = None) -> None:
     """The stage: `update-*/` model folders, `log.parquet` (a row per update), `advantages.parquet`, `losses.json`."""
+    settings = RLSettings.model_validate(work.settings)
+
+    def trained(rows: int) -> None:
+        fitting = replace(work, settings={**work.settings, "slice_rows": rows})
+        if settings.processes > 1:
+            together("rlheals.rl", fitting, settings.processes)
+        else:
+            part(fitting, opens)
+
+    once_smaller(trained, settings.slice_rows, settings.per_process, "rl.slice_rows")
+    for update in settings.checkpoints:
+        resume.same_files(work.scratch / checkpoint_name(update), work.out / checkpoint_name(update))
+    for name in TABLES:
+        shutil.copy2(work.scratch / name, work.out / name)
+
+
+def part(work: Work, opens: Opens | None = None) -> None:
+    """What one process does of the stage, in the scratch folder; the first one writes what the others have too."""
     from rlheals import grpo, ppo
     from rlheals.session import Session
 
     settings = RLSettings.model_validate(work.settings)
-    learner = ppo if settings.algorithm == "ppo" else grpo
-
-    def trained(rows: int) -> Session:
-        session = Session(work, settings.model_copy(update={"slice_rows": rows}), opens)
-        if session.done < settings.updates:
-            learner.train(session)
-        return session
-
-    session = once_smaller(trained, settings.slice_rows, settings.episodes, "rl.slice_rows")
-    for update in settings.checkpoints:
-        resume.same_files(work.scratch / checkpoint_name(update), work.out / checkpoint_name(update))
-    pd.DataFrame(session.log).to_parquet(work.out / "log.parquet", index=False)
-    advantages = pd.concat(
-        [
+    session = Session(work, settings, opens)
+    if session.done < settings.updates:
+        (ppo if settings.algorithm == "ppo" else grpo).train(session)
+    if sharded.rank() == 0:
+        log, advantages, losses = (work.scratch / name for name in TABLES)
+        pd.DataFrame(session.log).to_parquet(log, index=False)
+        frames = [
             pd.DataFrame({"update": int(update), "advantage": values})
             for update, values in session.advantages.items()
-        ],
-        ignore_index=True,
-    )
-    advantages.to_parquet(work.out / "advantages.parquet", index=False, compression="zstd")
-    (work.out / "losses.json").write_text(json.dumps(session.losses, indent=1) + "\n")
+        ]
+        pd.concat(frames, ignore_index=True).to_parquet(advantages, index=False, compression="zstd")
+        losses.write_text(json.dumps(session.losses, indent=1) + "\n")

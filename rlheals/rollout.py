@@ -38,6 +38,11 @@ class Episode:
         """1 for the first try, ..., 0 when no attempt solved the item."""
         return len(self.attempts) if self.attempts and self.attempts[-1].verdict.solved else 0
 
+    def forgotten(self) -> Episode:
+        """The same without what an engine remembers of it."""
+        attempts = [replace(one, generation=replace(one.generation, past=None)) for one in self.attempts]
+        return Episode(self.item, self.key, attempts)
+
     def discounted_return(self, discount: float) -> float:
         """sum_t discount^t reward_t over the attempts, t from 0."""
         rewards = np.array([attempt.verdict.reward for attempt in self.attempts])

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlheals import models, resume
+from rlheals import models, resume, sharded
 from rlheals.credit import discounted, weights
 from rlheals.dialects import dialect_for
 from rlheals.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
@@ -66,10 +66,13 @@ class Session:
         self.work, self.settings = work, settings
         start, base = work.inputs["model"] / settings.folder, work.inputs["base"] / "base"
         device = models.device()
-        self.model = models.load(start, device)
+        self.model = models.load(start, "cpu" if settings.processes > 1 else device)
         self.tokenizer = models.load_tokenizer(start)
         if settings.recompute:
             models.recompute(self.model)
+        if settings.processes > 1:
+            sharded.share(self.model)
+            opens = opens or _another_engine
         _same_shape(start, base, settings.folder)
         compared = {"start": start, "base": base} if settings.log_kl else {}
         self.references = {name: models.load(folder, device) for name, folder in compared.items()}
@@ -117,17 +120,20 @@ class Session:
         self.model.eval()
         if self._has_own_weights:
             refresh(self.engine, self.model)
+        mine = slice(sharded.rank(), None, sharded.processes())
         episodes = rollout(
             self.engine,
             self.dialect,
             self.task,
-            items,
-            keys,
+            items[mine],
+            keys[mine],
             settings.sampling,
             settings.attempts,
             feedback=settings.feedback,
             prompts=settings.prompts,
         )
+        if settings.processes > 1:
+            episodes = sharded.gathered([episode.forgotten() for episode in episodes])
         self.model.train(was_training)
         rows = [row(episode) for episode in episodes]
         log = {"update": update, **statistics(episodes, settings.group, settings.discount)}
@@ -193,7 +199,7 @@ class Session:
     def clip_gradient(self, batch: Batch) -> float:
         """Clip the gradient and return its norm before; BadInput, with the last good state kept, if it is none."""
         parameters = [p for module in (self.model, *self.extra.values()) for p in module.parameters()]
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip))
+        norm = sharded.clip_gradients(parameters, self.settings.clip)
         if not math.isfinite(norm):
             raise BadInput(
                 f"rl: update {batch.update}: the gradient is not finite; hands {batch.hands} "
@@ -231,15 +237,19 @@ class Session:
         self.losses.append({"update": update, **losses})
 
     def _keep(self, update: int) -> None:
-        models.save(self.work.scratch / checkpoint_name(update), self.model, self.tokenizer)
+        weights = sharded.whole(self.model) if self.settings.processes > 1 else None
+        if sharded.rank() == 0:
+            models.save(self.work.scratch / checkpoint_name(update), self.model, self.tokenizer, weights)
 
     @property
-    def _file(self) -> Path:
-        return self.work.scratch / "state.safetensors"
+    def _files(self) -> resume.Files:
+        return resume.Files(self.work.scratch / "state.safetensors")
 
     def _save(self) -> None:
         said = {"done": self.done, "log": self.log, "losses": self.losses, "advantages": self.advantages}
-        resume.save(self._file, {"model": self.model, **self.extra}, self.optimizer, said)
+        files = self._files
+        resume.save(files.at(self.done), {"model": self.model, **self.extra}, self.optimizer, said)
+        files.written(self.done)
 
     def add(self, **modules: torch.nn.Module) -> None:
         """More to train and to keep beside the model (a value head); before the first update."""
@@ -250,16 +260,21 @@ class Session:
 
     def _restore(self) -> None:
         """Go on from the state file, or begin: measure the start, keep it if update 0 is wanted."""
-        if not self._file.exists():
+        newest = self._files.newest()
+        if newest is None:
             if not self.losses:
                 self._measure(0)
             if 0 in self.settings.checkpoints:
                 self._keep(0)
             return
-        said, saved = resume.load(self._file, {"model": self.model, **self.extra}, "rl")
+        said, saved = resume.load(newest, {"model": self.model, **self.extra}, "rl")
         self.done, self.log, self.losses = said["done"], said["log"], said["losses"]
         self.advantages = said["advantages"]
         resume.restore_optimizer(self.optimizer, saved)
+
+
+def _another_engine(folder: Path, rows: int) -> HFEngine:
+    return HFEngine(models.load(folder, models.device()), models.load_tokenizer(folder), rows, fill=False)
 
 
 def _imitated(episode: Episode) -> np.ndarray:

@@ -8,26 +8,31 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import tiny_models
 import torch
-from lab_helpers import files_of, one_line
+from lab_helpers import files_of, one_line, quick_start
 from pydantic import ValidationError
 from safetensors.torch import load
-from small_study import SMALL
+from small_study import RL, SMALL
 
-from rlheals import models, resume, sft, sharded
+from rlheals import models, resume, rl, rl_vllm, sft, sharded
 from rlheals.dialects import Compact
 from rlheals.errors import BadInput
 from rlheals.protected import ProtectedSettings
+from rlheals.rl import RLSettings
 from rlheals.sft import SFTSettings
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.together import together
 
 LONG = pytest.mark.long
+TIMED = ["seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb"]
 SETTINGS = SMALL.sft.model_copy(
     update={"batch": 8, "slice_rows": 2, "warmup_steps": 2, "learning_rate": 1e-2}
 )
@@ -141,6 +146,89 @@ def test_four_processes_share_matrices_that_they_cannot_share_evenly(lab: Path, 
     shapes = {tuple(p.shape) for p in models.load(lab / "base").parameters()}
     assert any(shape[0] % 4 for shape in shapes)
     alike(trained(tmp_path / "four", lab, processes=4), trained(tmp_path / "one", lab))
+
+
+PLAY: dict[str, Any] = {
+    **RL.model_dump(mode="json"), "folder": "step-00003", "algorithm": "ppo", "log_kl": False, "checkpoints": (1, 3),
+    "episodes": 16, "attempts": 3, "learning_rate": 1e-3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return quick_start(tmp_path_factory.mktemp("start"), (3,))
+
+
+def played(folder: Path, inputs: dict[str, Path], tick: Tick = no_tick, **changes: Any) -> dict[str, bytes]:
+    settings = RLSettings.model_validate({**PLAY, **changes}).model_dump(mode="json")
+    rl.run(replace(work_of(folder, settings, tick=tick), inputs=inputs))
+    return files_of(folder / "out")
+
+
+def log_of(folder: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder / "out/log.parquet").drop(columns=[*TIMED, "kl_start", "kl_base"])
+
+
+def same_updates(one: Path, other: Path) -> None:
+    """The same episodes, and the same updates up to rounding."""
+    np.testing.assert_allclose(log_of(one), log_of(other), rtol=1e-3, atol=1e-5)
+    for file in sorted((one / "out").rglob("*.safetensors")):
+        mine, theirs = load(file.read_bytes()), load((other / file.relative_to(one)).read_bytes())
+        assert mine.keys() == theirs.keys()
+        for name in mine:
+            assert torch.allclose(mine[name], theirs[name], rtol=0, atol=2e-4), f"{file.name}: {name}"
+
+
+@pytest.mark.parametrize("changes", [{}, pytest.param({"recompute": True, "epochs": 1}, marks=LONG)], ids=str)
+def test_two_processes_play_and_learn_as_one_does(
+    start: dict[str, Path], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    played(tmp_path / "two", start, processes=2, **changes)
+    played(tmp_path / "one", start, **changes)
+    same_updates(tmp_path / "two", tmp_path / "one")
+    assert log_of(tmp_path / "two")["gradient_norm"].min() > 0
+
+
+@LONG
+def test_a_language_model_plays_and_learns_shared_as_well(qwen: Path, tmp_path: Path) -> None:
+    trained(tmp_path / "sft", qwen)
+    inputs = {"model": tmp_path / "sft/out", "base": qwen}
+    for processes in (1, 2):
+        played(tmp_path / f"{processes}", inputs, processes=processes, sampling={"max_new_tokens": 12})
+    same_updates(tmp_path / "2", tmp_path / "1")
+
+
+@LONG
+def test_shared_rl_that_was_killed_goes_on_to_the_same_bytes(start: dict[str, Path], tmp_path: Path) -> None:
+    def tick(done: int, total: int, unit: str) -> None:
+        told.append(done)
+        if told == [1]:
+            raise Killed
+
+    told: list[int] = []
+    calm = played(tmp_path / "calm", start, processes=2)
+    with pytest.raises(Killed):
+        played(tmp_path / "killed", start, tick, processes=2)
+    made = played(tmp_path / "killed", start, tick, processes=2)
+    assert told == [1, 2, 3]
+    assert log_of(tmp_path / "killed").equals(log_of(tmp_path / "calm"))
+    assert {n: made[n] for n in made if n != "log.parquet"} == {
+        n: calm[n] for n in calm if n != "log.parquet"
+    }
+
+
+def test_what_shared_rl_cannot_do_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for changes, said in [
+        ({"algorithm": "grpo", "processes": 2}, "processes=2 needs algorithm=ppo and log_kl=false"),
+        ({"log_kl": True, "processes": 2}, "processes=2 needs algorithm=ppo and log_kl=false"),
+        ({"processes": 3}, "processes=3 does not divide episodes=16"),
+        ({"processes": 2, "slice_rows": 16}, "slice_rows=16 does not divide episodes=16/2"),
+    ]:
+        with pytest.raises(ValidationError, match=said):
+            RLSettings.model_validate({**PLAY, **changes})
+    settings = RLSettings.model_validate({**PLAY, "processes": 2}).model_dump(mode="json")
+    with pytest.raises(BadInput, match="Hugging Face's engine only"):
+        rl_vllm.run(work_of(tmp_path, settings))
 
 
 def test_the_batch_is_divided_among_processes_and_slices() -> None:
