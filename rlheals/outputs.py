@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,8 +21,11 @@ def refuse_used(out: Path) -> None:
 
 
 @contextmanager
-def whole(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when the block has ended well; else nothing is left."""
+def whole(out: Path, replace: bool = False) -> Iterator[Path]:
+    """A folder beside `out` that takes its place when the block has ended well; else nothing is left.
+
+    replace: a folder that is there already goes, once the new one is complete.
+    """
     target = out.absolute()
     with told(f"write {target.name}", target.parent):
         make_folder(target.parent)
@@ -30,9 +34,23 @@ def whole(out: Path) -> Iterator[Path]:
             yield aside
             aside.chmod(0o755)
             _sync(aside)
-            os.replace(aside, target)
+            _take_place(aside, target, replace)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def _take_place(new: Path, target: Path, replace: bool) -> None:
+    if not (replace and target.is_dir()):
+        os.replace(new, target)
+        return
+    old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+    os.rename(target, old)
+    try:
+        os.replace(new, target)
+    except BaseException:
+        os.rename(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

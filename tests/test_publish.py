@@ -1,0 +1,953 @@
+"""Publishing: a folder that plays again what it says, notices a changed byte, and is never half there; and the hub."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import pandas as pd
+import pytest
+import tiny_models
+import yaml
+from forks import ended, forked
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+)
+from lab_helpers import files_of, one_line, same_weights
+from safetensors.torch import load_file, save_file
+from scipy import stats
+from small_study import SMALL, SPIN
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rlheals import (
+    base_licence,
+    hub,
+    models,
+    outputs,
+    publish,
+    publish_models,
+    published,
+    record,
+    recovery,
+    rotation,
+)
+from rlheals import tables as chapter_one
+from rlheals.base_licence import licence
+from rlheals.cli import main
+from rlheals.computing import compute
+from rlheals.engines import Sampling
+from rlheals.errors import BadInput
+from rlheals.evaluate import EvaluateSettings
+from rlheals.fetch import Source
+from rlheals.peaks import peaks_of
+from rlheals.pretrain import PretrainSettings
+from rlheals.profiles import Profile, load_profile, to_yaml
+from rlheals.publish import Asked
+from rlheals.published import MANIFEST, Published, check, play_again
+from rlheals.sft import SFTSettings
+from rlheals.store import Store
+from rlheals.study import plan
+
+SEED = 2
+ABLE = SMALL.model_copy(
+    update={
+        "name": "able",
+        "shipped_base": True,
+        "pretrain": PretrainSettings(),
+        "sft": SFTSettings(checkpoints=(0, 10, 80), batch=32, learning_rate=1e-3, loss_examples=4),
+        "evaluated": (0, 80),
+        "rule_steps": (),
+        "decodes": 2,
+        "evaluate": EvaluateSettings(splits=("held_out", "ood"), hands=10, attempts=2),
+    }
+)
+"""From the base in the package, which solves half of the hands: another model gives other episodes."""
+
+LADDER = SPIN.ladder.model_copy(update={"starts": (10, 80), "control_start": 10, "late_starts": ()})
+LATER = SPIN.rotation.model_copy(update={"steps": (0, 10, 80), "branch_steps": (10, 80)})
+
+
+def asked(profile: Profile, seed: int = SEED, **more: Any) -> Asked:
+    return Asked(profile, seed, f"--profile {profile.name}", **more)
+
+
+def written(wanted: Asked, store: Store, out: Path) -> Published:
+    made, _ = publish.publish(wanted, store, out.parent / "no-results", out)
+    return made
+
+
+@pytest.fixture(scope="module")
+def full(shared: Store, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A small study with RL and spectra, and the folder made of it."""
+    first = plan(SPIN, SEED, shared)
+    compute(first.specs(), shared, quiet=True)
+    later = [part.plan(SPIN, SEED, shared) for part in recovery.parts(SPIN)]
+    later.append(rotation.plan(SPIN, SEED, shared, peaks_of(chapter_one.collect([first], shared))))
+    compute([spec for one in later for spec in one.specs()], shared, quiet=True)
+    folder = tmp_path_factory.mktemp("full") / "folder"
+    made = written(asked(SPIN), shared, folder)
+    return SimpleNamespace(store=shared, folder=folder, made=made)
+
+
+@pytest.fixture(scope="module")
+def able(shared: Store, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """SFT of the base in the package; with a folder."""
+    compute(plan(ABLE, 0, shared).specs(), shared, quiet=True)
+    folder = tmp_path_factory.mktemp("able") / "folder"
+    made = written(asked(ABLE, 0), shared, folder)
+    return SimpleNamespace(store=shared, folder=folder, made=made)
+
+
+@pytest.fixture
+def copy(able: SimpleNamespace, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(able.folder, tmp_path / "copy"))
+
+
+def refused(call: Callable[[], object]) -> str:
+    with pytest.raises(BadInput) as caught:
+        call()
+    return one_line(caught.value)
+
+
+def said(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = main([str(argument) for argument in arguments])
+    return code, *capfd.readouterr()
+
+
+# What is in it --------------------------------------------------------------------------------------------------------
+
+
+def test_models_tables_and_spectra_are_those_of_the_store(full: SimpleNamespace) -> None:
+    first = plan(SPIN, SEED, full.store)
+    wanted = {"base": (first.base, "base"), "step-00003": (first.sft, "step-00003")}
+    for unit in (0, 1):
+        for cell, spec in recovery.plan(SPIN, SEED, full.store, unit).runs.items():
+            wanted[f"rl-{cell.start:05d}-run-{unit}"] = (spec, "update-00001")
+    assert full.made.checkpoints.keys() == {*wanted, "step-00005"}
+    for name, (spec, inside) in wanted.items():
+        run = full.store.load(full.store.key(spec))
+        assert files_of(full.folder / "checkpoints" / name) == files_of(run.path / inside)
+        assert full.made.checkpoints[name].run == run.id
+    for name, spec in rotation.plan(SPIN, SEED, full.store, {SEED: 3}).pairs.items():
+        mine = files_of(full.folder / "spectra" / name)
+        theirs = files_of(full.store.load(full.store.key(spec)).path)
+        assert mine == {file: data for file, data in theirs.items() if file != MANIFEST}
+    results = full.folder / "results"
+    kinds = {
+        "": chapter_one.Tables,
+        "-recovery": recovery.RecoveryTables,
+        "-rotation": rotation.RotationTables,
+    }
+    assert {place.name for place in results.iterdir()} == {f"spin{suffix}" for suffix in kinds}
+    for suffix, kind in kinds.items():
+        found, manifests = record.read(results / f"spin{suffix}", kind)
+        assert found.seeds == [SEED]
+        assert {run.id for one in manifests for run in one.runs} <= {run.id for run in full.made.runs}
+    assert load_profile(full.folder / "settings.yaml") == SPIN
+    assert any("Protected SFT" in words for words in full.made.absent)
+
+
+def test_every_model_loads_alone_with_transformers(full: SimpleNamespace) -> None:
+    for name in full.made.checkpoints:
+        inside = f"checkpoints/{name}"
+        loaded = AutoModelForCausalLM.from_pretrained(full.folder, subfolder=inside)
+        assert same_weights(loaded, models.load(full.folder / inside))
+        assert len(AutoTokenizer.from_pretrained(full.folder, subfolder=inside)) == loaded.config.vocab_size
+
+
+def test_the_manifest_says_what_made_it_and_names_every_file(full: SimpleNamespace) -> None:
+    made = published.read(full.folder / MANIFEST)
+    assert made == full.made
+    assert made.files.keys() | {MANIFEST} == files_of(full.folder).keys()
+    for run in made.runs:
+        theirs = full.store.load(run.id).manifest
+        assert (run.stage, run.seed, run.code_hash) == (theirs.stage, theirs.seed, theirs.code_hash)
+        assert theirs.machine in made.machines
+        assert theirs.versions.items() <= made.versions.items()
+    assert {"pretrain", "sft", "evaluate", "rl", "spectra", "trajectory"} <= {run.stage for run in made.runs}
+
+
+def test_the_same_store_gives_the_same_bytes(full: SimpleNamespace, tmp_path: Path) -> None:
+    written(asked(SPIN), full.store, tmp_path / "again")
+    assert files_of(tmp_path / "again") == files_of(full.folder)
+    assert [place.name for place in tmp_path.iterdir()] == ["again"]
+
+
+def test_steps_choose_models_and_leave_the_tables_whole(full: SimpleNamespace, tmp_path: Path) -> None:
+    made = written(asked(SPIN, steps=(0, 5)), full.store, tmp_path / "few")
+    assert set(made.checkpoints) == {"base", "step-00000", "step-00005", "rl-00005-run-0", "rl-00005-run-1"}
+    assert made.checkpoints["base"].censuses == made.checkpoints["step-00000"].censuses
+    assert files_of(tmp_path / "few/results") == files_of(full.folder / "results")
+    assert "0, 3, 5" in refused(lambda: written(asked(SPIN, steps=(4,)), full.store, tmp_path / "no"))
+
+
+# It plays again what it says ------------------------------------------------------------------------------------------
+
+
+def test_evaluating_a_published_model_gives_the_published_episodes(
+    able: SimpleNamespace, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recorded = pd.read_parquet(able.folder / "results/able/seed-0/episodes.parquet")
+    columns = list(chapter_one.EPISODE_COLUMNS)
+    seen = 0
+    for name, checkpoint in able.made.checkpoints.items():
+        for census in checkpoint.censuses:
+            out = tmp_path / f"{name}-{census.decode}"
+            place, settings = able.folder / "checkpoints" / name, able.folder / "settings.yaml"
+            code, *_ = said(
+                capfd, "evaluate", "--folder", place, "--profile", settings, "--seed", census.seed, "--out", out
+            )  # fmt: skip
+            assert code == 0
+            step = 0 if name == "base" else int(name.removeprefix("step-"))
+            theirs = recorded[(recorded["step"] == step) & (recorded["decode"] == census.decode)]
+            mine = pd.read_parquet(out / "episodes.parquet")
+            assert len(mine) == 20
+            pd.testing.assert_frame_equal(
+                mine[columns].astype(str).reset_index(drop=True),
+                theirs[columns].astype(str).reset_index(drop=True),
+            )
+            seen += 1
+    assert seen == 4
+    assert recorded["solved_at_either"].nunique() > 1, "nothing is solved, so little was compared"
+
+
+def test_again_agrees_for_every_model_also_of_rl(full: SimpleNamespace) -> None:
+    for name, checkpoint in full.made.checkpoints.items():
+        played = play_again(full.folder, name)
+        assert [one["decode"] for one in played] == [census.decode for census in checkpoint.censuses]
+        assert all(one["episodes"] == 6 and one["different"] == 0 for one in played)
+    assert "rl-00003-run-1" in full.made.checkpoints
+
+
+def sealed_again(folder: Path) -> None:
+    """A manifest that agrees with what the folder holds now."""
+    made = published.read(folder / MANIFEST)
+    names = publish.regular_files(folder)
+    files = {name: publish.digest_of(path) for name, path in names.items() if name != MANIFEST}
+    (folder / MANIFEST).write_text(made.model_copy(update={"files": files}).sealed().text())
+
+
+def test_again_sees_that_the_weights_are_others(copy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = copy / "checkpoints/base/model.safetensors"
+    weights = load_file(file)
+    weights["lm_head.weight"] = weights["lm_head.weight"].roll(1, 0)
+    save_file(weights, file, metadata={"format": "pt"})
+    assert "model.safetensors has changed" in refused(lambda: play_again(copy, "base"))
+    sealed_again(copy)
+    code, out, _ = said(capfd, "publish", "--check", copy, "--again", "base", "--json")
+    assert code == 1
+    found = json.loads(out)
+    assert not found["ok"]
+    assert all(one["different"] > 0 for one in found["again"])
+    assert said(capfd, "publish", "--check", copy, "--again", "step-00080")[0] == 0
+
+
+def test_again_counts_an_episode_that_was_changed_or_is_missing(copy: Path) -> None:
+    file = copy / "results/able/seed-0/episodes.parquet"
+    rows = pd.read_parquet(file)
+    mine = rows.index[(rows["step"] == 80) & (rows["decode"] == 1)]
+    rows.loc[mine[0], "solved_at"] = 2 if rows.loc[mine[0], "solved_at"] != 2 else 1
+    rows.drop(index=mine[-1]).to_parquet(file, index=False)
+    sealed_again(copy)
+    zero, one = play_again(copy, "step-00080")
+    assert (zero["different"], one["different"], one["episodes"]) == (0, 2, 20)
+
+
+def test_a_table_of_another_form_is_one_line(copy: Path) -> None:
+    file = copy / "results/able/seed-0/episodes.parquet"
+    rows = pd.read_parquet(file)
+    for other in (rows.drop(columns="first"), rows.drop(columns="step"), pd.concat([rows, rows])):
+        other.to_parquet(file, index=False)
+        sealed_again(copy)
+        assert "episodes.parquet" in refused(lambda: play_again(copy, "base"))
+    file.write_text("not parquet")
+    sealed_again(copy)
+    assert "episodes.parquet" in refused(lambda: play_again(copy, "base"))
+
+
+def test_again_wants_a_model_that_is_there_and_was_evaluated(full: SimpleNamespace, tmp_path: Path) -> None:
+    assert "accepted: base, step-00003" in refused(lambda: play_again(full.folder, "step-3"))
+    assert "accepted" in refused(lambda: play_again(full.folder, "../base"))
+    few = SPIN.model_copy(update={"evaluated": (3,), "ladder": SMALL.ladder, "rotation": SMALL.rotation})
+    compute(plan(few, SEED, full.store).specs(), full.store, quiet=True)
+    made = written(asked(few, steps=(5,)), full.store, tmp_path / "few")
+    assert "not evaluated" in refused(lambda: play_again(tmp_path / "few", "step-00005"))
+    assert not made.checkpoints["base"].censuses
+    assert "How well these checkpoints play: `base`, `step-00005`" in (tmp_path / "few/README.md").read_text()
+
+
+# A changed byte is noticed --------------------------------------------------------------------------------------------
+
+DAMAGED = (
+    "README.md", "settings.yaml", "checkpoints/base/model.safetensors", "checkpoints/step-00080/config.json",
+    "results/able/seed-0/episodes.parquet", "results/able/seed-0/manifest.json",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_one_flipped_bit_or_a_missing_file_is_noticed(
+    copy: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert said(capfd, "publish", "--check", copy)[0] == 0
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    code, out, err = said(capfd, "publish", "--check", copy)
+    assert (code, out, err) == (2, "", f"rlheals: copy: {name} has changed\n")
+    (copy / name).unlink()
+    assert f"{name} is missing" in refused(lambda: check(copy))
+
+
+def test_any_other_value_in_the_manifest_is_noticed(copy: Path) -> None:
+    whole = json.loads((copy / MANIFEST).read_text())
+    changes: list[dict[str, Any]] = [
+        {"seed": 1}, {"profile": "lab"}, {"versions": {}}, {"absent": []}, {"digest": ""}, {"more": 1},
+        {"files": {}}, {"format": "another"}, {"checkpoints": {"../x": whole["checkpoints"]["base"]}},
+    ]  # fmt: skip
+    for change in changes:
+        (copy / MANIFEST).write_text(json.dumps(whole | change))
+        assert f"copy/{MANIFEST}" in refused(lambda: check(copy))
+    for text in ("", "{", "[]", "null", "[" * 100_000):
+        (copy / MANIFEST).write_text(text)
+        assert f"copy/{MANIFEST}" in refused(lambda: check(copy))
+    (copy / MANIFEST).write_bytes(b"\xff")
+    assert "cannot be read" in refused(lambda: check(copy))
+    (copy / MANIFEST).unlink()
+    assert "none of `rlheals publish`" in refused(lambda: check(copy))
+    assert "no such folder" in refused(lambda: check(copy / "nowhere"))
+
+
+def test_another_file_is_noticed_and_what_a_hub_adds_is_not_minded(copy: Path, tmp_path: Path) -> None:
+    (copy / ".gitattributes").write_text("*.safetensors filter=lfs")
+    (copy / ".cache/huggingface").mkdir(parents=True)
+    (copy / ".cache/huggingface/lock").write_text("")
+    check(copy)
+    (copy / "checkpoints/.gitattributes").write_text("")
+    assert "checkpoints/.gitattributes is not in the manifest" in refused(lambda: check(copy))
+    (copy / "checkpoints/.gitattributes").unlink()
+    (copy / "more").symlink_to(tmp_path)
+    assert "'more' is neither a file nor a folder" in refused(lambda: check(copy))
+    (copy / "more").unlink()
+    (copy / "more").symlink_to("nowhere")
+    assert "'more'" in refused(lambda: check(copy))
+    (copy / "more").unlink()
+    os.mkfifo(copy / "more")
+    assert "'more'" in refused(lambda: check(copy))
+
+
+def test_a_hubs_cache_of_links_is_checked_as_well(copy: Path, tmp_path: Path) -> None:
+    for name in files_of(copy):
+        blob = tmp_path / "blobs" / name.replace("/", "-")
+        blob.parent.mkdir(exist_ok=True)
+        shutil.move(copy / name, blob)
+        (copy / name).symlink_to(blob)
+    check(copy)
+    blob.write_bytes(b"other")
+    assert "has changed" in refused(lambda: check(copy))
+
+
+# The card -------------------------------------------------------------------------------------------------------------
+
+
+def card_of(folder: Path) -> tuple[dict[str, Any], str]:
+    _, front, text = (folder / "README.md").read_text().split("---\n", 2)
+    return yaml.safe_load(front), text
+
+
+def table(text: str, heading: str) -> pd.DataFrame:
+    """The first table after a heading."""
+    lines = [
+        line for line in text.split(heading)[1].split("\n\n")[1].splitlines() if not line.startswith("| ---")
+    ]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return pd.DataFrame(rows[1:], columns=rows[0]).set_index(rows[0][0])
+
+
+@pytest.mark.parametrize(("heading", "wanted"), [("**Within 2 attempts**", (1, 2)), ("**First try**", (1,))])
+def test_the_cards_accuracies_are_those_of_the_tables(
+    able: SimpleNamespace, heading: str, wanted: tuple[int, ...]
+) -> None:
+    shown = table(card_of(able.folder)[1], heading)
+    rows = pd.read_parquet(able.folder / "results/able/seed-0/episodes.parquet")
+    assert list(shown.columns) == ["decodes", "held-out ID", "OOD"]
+    for name, step in (("`base`", 0), ("`step-00080`", 80)):
+        assert shown.loc[name, "decodes"] == "2"
+        for column, split in (("held-out ID", "held_out"), ("OOD", "ood")):
+            solved = rows[(rows["step"] == step) & (rows["split"] == split)]["solved_at"].isin(wanted)
+            interval = stats.binomtest(int(solved.sum()), 20).proportion_ci(method="wilson")
+            assert shown.loc[name, column] == f"{solved.mean():.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def test_what_the_card_says_of_its_intervals_is_so(
+    able: SimpleNamespace, shared: Store, tmp_path: Path
+) -> None:
+    _, text = card_of(able.folder)
+    assert "95 % Wilson score intervals over these episodes" in text
+    assert "one seed has no interval over seeds" in text
+    assert "Not every hand was asked" in text
+    assert "t interval" not in text, "there is no RL here"
+    greedy = ABLE.evaluate.model_copy(update={"sampling": Sampling(temperature=0), "hands": 2})
+    exact = ABLE.model_copy(update={"name": "greedy", "decodes": 1, "evaluate": greedy})
+    compute(plan(exact, 0, shared).specs(), shared, quiet=True)
+    written(asked(exact, 0), shared, tmp_path / "greedy")
+    _, text = card_of(tmp_path / "greedy")
+    assert "Answers are greedy" in text
+    assert "Wilson" not in text
+    assert not re.search(r"\d \[\d", text.split("## Settings")[0])
+
+
+def test_a_census_is_called_one_only_if_every_hand_was_asked(
+    able: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlheals import publish_card
+
+    made = able.made
+    words = {"license": "mit"}
+    assert "(a census)" not in publish_card.card(made, ABLE, base_licence.Licence(words, "x"), able.folder)
+    few = SimpleNamespace(items=lambda split: range(10))
+    monkeypatch.setattr(publish_card, "GeneralPoints", lambda: few)
+    assert "(a census)" in publish_card.card(made, ABLE, base_licence.Licence(words, "x"), able.folder)
+
+
+def test_rl_seeds_get_a_t_interval_of_their_own(full: SimpleNamespace) -> None:
+    front, text = card_of(full.folder)
+    assert front["license"] == "mit"
+    assert front["library_name"] == "transformers"
+    assert "base_model" not in front
+    shown = table(text, "Over RL seeds from the same SFT checkpoint")
+    assert list(shown.index) == ["3", "3", "5", "5"]
+    values = []
+    for run in (0, 1):
+        rows = pd.read_parquet(full.folder / f"results/spin-recovery/seed-2-run-{run}/episodes.parquet")
+        mine = rows[
+            (rows["control"] == "main")
+            & (rows["start"] == 5)
+            & (rows["run"] == run)
+            & (rows["split"] == "ood")
+        ]
+        values.append((mine["solved_at"] > 0).mean())
+    half = stats.t.ppf(0.975, 1) * np.std(values, ddof=1) / np.sqrt(2)
+    mean = float(np.mean(values))
+    assert shown.iloc[2]["OOD"] == f"{mean:.3f} [{mean - half + 0.0:.3f}, {mean + half:.3f}]"
+
+
+def test_the_cards_commands_and_hashes_are_right(full: SimpleNamespace) -> None:
+    _, text = card_of(full.folder)
+    for stage, row in table(text, "## Where the numbers come from\n\n").iterrows():
+        runs = [run for run in full.made.runs if f"`{run.stage}`" == stage]
+        assert row["runs"] == str(len(runs))
+        assert row["code hash"] == f"`{runs[0].code_hash[:12]}`"
+    lines = re.findall(r"^rlheals .*$", text, flags=re.M)
+    assert len(lines) == 3
+    for name in re.findall(r"FOLDER/([^ ]+)", text):
+        assert (full.folder / name.rstrip(")")).exists()
+    assert "not computed, or not to the end" not in text.split("## What was not measured")[0]
+
+
+# Nothing is computed --------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_store_is_left_as_it_is_and_the_command_named(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    answer = refused(lambda: written(asked(SPIN), store, tmp_path / "out"))
+    assert "rlheals study --profile spin --seeds 2" in answer
+    runs = len(plan(SPIN, SEED, store).specs())
+    assert answer.startswith(f"{runs} of {runs} runs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_asked_for_and_missing_is_named_and_nothing_is_computed(
+    shared: Store, able: SimpleNamespace, tmp_path: Path
+) -> None:
+    climbing = ABLE.model_copy(update={"ladder": LADDER, "rotation": LATER})
+    before = shared.ids()
+    made = written(asked(climbing, 0), shared, tmp_path / "some")
+    assert sum("not computed" in words for words in made.absent) == 4, "two RL seeds, controls, spectra"
+    for part, option in (("recovery", "--recovery"), ("rotation", "--rotation")):
+        answer = refused(
+            lambda part=part: written(asked(climbing, 0, needed=(part,)), shared, tmp_path / "all")
+        )  # type: ignore[misc]
+        assert option in answer
+    assert "ladder.starts is empty" in refused(
+        lambda: written(asked(ABLE, 0, needed=("recovery",)), shared, tmp_path / "all")
+    )
+    assert shared.ids() == before
+    assert [place.name for place in tmp_path.iterdir()] == ["some"]
+
+
+def test_a_damaged_run_is_not_published(able: SimpleNamespace, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for spec in plan(ABLE, 0, able.store).specs():
+        run = able.store.load(able.store.key(spec))
+        shutil.copytree(run.path, store.root / "runs" / run.id)
+    written(asked(ABLE, 0), store, tmp_path / "fine")
+    file = store.root / "runs" / run.id / "episodes.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    answer = refused(lambda: written(asked(ABLE, 0), store, tmp_path / "out"))
+    assert answer.startswith("1 of ")
+    assert "rlheals study --profile able --seeds 0" in answer
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_changes_while_it_is_copied_is_noticed(
+    able: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def badly(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes() + b"x")
+
+    monkeypatch.setattr(publish_models.shutil, "copyfile", badly)
+    assert "changed while it was copied" in refused(
+        lambda: written(asked(ABLE, 0), able.store, tmp_path / "out")
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+# Whole or not at all --------------------------------------------------------------------------------------------------
+
+STOPS = (
+    (publish_models, "copy_files"), (record, "write"), (publish, "card"), (publish, "atomic_write"),
+    (outputs, "_sync"), (outputs, "_take_place"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("module", "name"), STOPS)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+def test_what_is_stopped_leaves_nothing_or_what_was_there(
+    able: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    name: str,
+    error: BaseException,
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise error
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, stop)
+        with pytest.raises((KeyboardInterrupt, BadInput)):
+            written(asked(ABLE, 0), able.store, out)
+    assert list(tmp_path.iterdir()) == []
+    written(asked(ABLE, 0, steps=(10,)), able.store, out)
+    before = files_of(out)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, stop)
+        with pytest.raises((KeyboardInterrupt, BadInput)):
+            written(asked(ABLE, 0), able.store, out)
+    assert [place.name for place in tmp_path.iterdir()] == ["out"]
+    assert files_of(out) == before
+    written(asked(ABLE, 0), able.store, out)
+    assert files_of(out) == files_of(able.folder)
+
+
+def test_a_folder_that_cannot_be_replaced_stays(
+    able: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real = tmp_path / "out", os.replace
+    written(asked(ABLE, 0, steps=(10,)), able.store, out)
+    before = files_of(out)
+
+    def stop(source: Path, target: Path) -> None:
+        if Path(target) == out:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs.os, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            written(asked(ABLE, 0), able.store, out)
+    assert [place.name for place in tmp_path.iterdir()] == ["out"]
+    assert files_of(out) == before
+
+
+def test_a_kill_before_the_end_leaves_nothing_that_passes_for_a_folder(
+    able: SimpleNamespace, tmp_path: Path
+) -> None:
+    out, real = tmp_path / "out", publish.atomic_write
+
+    def work() -> None:
+        def write(path: Path, data: str) -> None:
+            if path.name == MANIFEST:
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(path, data)
+
+        publish.atomic_write = write  # type: ignore[assignment]
+        written(asked(ABLE, 0), able.store, out)
+
+    assert ended(forked(work)) == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".out.")
+    assert "none of `rlheals publish`" in refused(lambda: check(left))
+    written(asked(ABLE, 0), able.store, out)
+    assert files_of(out) == files_of(able.folder)
+
+
+@pytest.mark.parametrize("kind", ["file", "others", "changed", "more", "link", "empty link"])
+def test_what_is_not_ours_or_was_changed_is_refused_and_stays(
+    able: SimpleNamespace, copy: Path, tmp_path: Path, kind: str
+) -> None:
+    out = tmp_path / "out"
+    if kind == "file":
+        out.write_text("mine")
+    elif kind == "others":
+        out.mkdir()
+        (out / "precious").write_text("mine")
+    elif kind == "link":
+        out.symlink_to(copy)
+    elif kind == "empty link":
+        out.symlink_to("nowhere")
+    else:
+        copy.rename(out)
+        name = {"changed": "README.md", "more": "notes.txt"}[kind]
+        with (out / name).open("a") as file:
+            file.write("mine")
+    before = sorted(path.name for path in tmp_path.iterdir()), files_of(tmp_path)
+    answer = refused(lambda: written(asked(ABLE, 0), able.store, out))
+    assert answer.startswith(f"--out {str(out)!r}: is there already; accepted: a new or an empty folder")
+    assert (sorted(path.name for path in tmp_path.iterdir()), files_of(tmp_path)) == before
+
+
+def test_an_empty_folder_is_filled(able: SimpleNamespace, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    written(asked(ABLE, 0), able.store, tmp_path / "out")
+    assert files_of(tmp_path / "out") == files_of(able.folder)
+
+
+# Licences, and paths that are nobody's business -----------------------------------------------------------------------
+
+
+def of_language_model(folder: Path, name: str = "words") -> Profile:
+    return SMALL.model_copy(
+        update={"name": name, "model": Source(name=str(folder)), "shipped_base": False, "rule_steps": ()}
+    )
+
+
+def test_of_a_base_in_a_folder_neither_path_nor_licence_is_made_up(tmp_path: Path) -> None:
+    folder = tiny_models.folder(tmp_path / "secret" / "my-model", "qwen2")
+    profile, store = of_language_model(folder), Store(tmp_path / "store")
+    compute(plan(profile, 1, store).specs(), store, quiet=True)
+    made = written(asked(profile, 1), store, tmp_path / "out")
+    for name, data in files_of(tmp_path / "out").items():
+        assert str(tmp_path).encode() not in data, name
+        assert b"secret" not in data, name
+    assert load_profile(tmp_path / "out/settings.yaml").model == Source(name="./my-model")
+    front, text = card_of(tmp_path / "out")
+    assert front["license"] == "unknown"
+    assert "base_model" not in front
+    assert "its own licence applies" in text
+    assert "not known" in text
+    for name in made.checkpoints:
+        assert play_again(tmp_path / "out", name)[0]["different"] == 0
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\ntags: [x]\n---\n# Mine\n")
+    written(asked(profile, 1), store, tmp_path / "out")
+    front, text = card_of(tmp_path / "out")
+    assert front["license"] == "apache-2.0"
+    assert "license `apache-2.0`" in text
+
+
+@pytest.fixture
+def from_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str | None], base_licence.Licence]:
+    """The licence of weights from a hub's base, with or without its card in the cache."""
+    (tmp_path / "source.json").write_text(json.dumps({"commit": "c" * 40}))
+    run: Any = SimpleNamespace(
+        manifest=SimpleNamespace(settings={"sha256": None}), file=lambda name: tmp_path / name
+    )
+    profile = SMALL.model_copy(update={"model": Source(name="ada/model")})
+
+    def of(card: str | None) -> base_licence.Licence:
+        def cached(name: str, file: str, revision: str) -> str | None:
+            assert (name, file, revision) == ("ada/model", "README.md", "c" * 40)
+            if card is None:
+                return None
+            (tmp_path / "card.md").write_text(card)
+            return str(tmp_path / "card.md")
+
+        monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", cached)
+        return licence(profile, run)
+
+    return of
+
+
+def test_the_licence_of_a_hubs_base_is_what_its_card_says(from_hub: Callable) -> None:
+    found = from_hub("---\nlicense: other\nlicense_name: own\nlicense_link: https://x.example/l\n---\n")
+    assert found.front == {
+        "license": "other", "license_name": "own", "license_link": "https://x.example/l", "base_model": "ada/model",
+    }  # fmt: skip
+    assert "ada/model" in found.words
+    beside = from_hub("---\nlicense: other\nlicense_name: own\nlicense_link: LICENSE\n---\n")
+    assert "license_link" not in beside.front, "that file is not in our folder"
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        None, "", "# Model\nlicense: mit\n", "---\ntags: [x]\n---\n", "---\nlicense: [mit]\n---\n",
+        "---\n- license: mit\n---\n",
+        "---\nlicense: 7\n---\n", "---\nlicense: |\n  mit\n  and more\n---\n", "---\nlicense: '`x` [y](z)'\n---\n",
+        "---\nlicense: !!python/object/apply:os.abort []\n---\n", "---\nlicense: {\n---\n",
+        "---\nlicense: mit" + " " * 1_000_001,
+    ],
+)  # fmt: skip
+def test_without_a_plain_word_on_it_the_licence_is_unknown(from_hub: Callable, card: str | None) -> None:
+    found = from_hub(card)
+    assert found.front == {"license": "unknown", "base_model": "ada/model"}
+    assert "not known" in found.words
+
+
+def test_our_licence_is_that_of_the_project() -> None:
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["license"].lower() == base_licence.OURS
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_publishes_and_says_what_is_not_in_it(
+    able: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RLHEALS_STORE", str(able.store.root))
+    (tmp_path / "able.yaml").write_text(to_yaml(ABLE))
+    code, out, _ = said(capfd, "publish", "--profile", "able.yaml", "--seed", 0, "--out", "folder", "--json")
+    assert code == 0
+    assert json.loads(out)["checkpoints"] == list(able.made.checkpoints)
+    assert files_of(tmp_path / "folder") == files_of(able.folder)
+    climbing = ABLE.model_copy(update={"ladder": LADDER})
+    (tmp_path / "able.yaml").write_text(to_yaml(climbing))
+    code, out, _ = said(capfd, "publish", "--profile", "able.yaml", "--seed", 0, "--out", "other")
+    assert code == 0
+    assert "rlheals study --profile able.yaml --seeds 0 --recovery" in out
+    assert (
+        "study"
+        not in (tmp_path / "other/README.md").read_text().split("## What was not measured")[1].split("##")[0]
+    )
+    code, out, err = said(
+        capfd, "publish", "--profile", "able.yaml", "--seed", 0, "--out", "third", "--set", "sft.batch=3"
+    )
+    assert (code, out) == (2, "")
+    assert "rlheals study --profile able.yaml --set sft.batch=3 --seeds 0" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("--seed 1", "--out FOLDER"),
+        ("--out x", "--seed"),
+        ("--seed 1 --out x --private", "--private"),
+        ("--seed 1 --out x --again base", "--again"),
+        ("--check x --out y", "--check"),
+        ("--check x", "no such folder"),
+        ("--check .", "manifest.json"),
+        ("--seed 1 --out x --steps 1,two", "1,two"),
+        ("--seed 1 --out x --steps 77", "77"),
+        ("--seed 1 --out x --profile purple", "purple"),
+        ("--seed 1 --out x --recovery", "rlheals study --profile lab --seeds 1"),
+        ("--seed 1 --hub lab", "OWNER/NAME"),
+        ("--seed 1 --hub a/b/c", "OWNER/NAME"),
+        ("--seed 1 --hub ada/--", "OWNER/NAME"),
+        ("--seed 1 --hub ada/x.git", "OWNER/NAME"),
+        ("--seed 1 --hub ../x", "OWNER/NAME"),
+        ("--seed 1 --hub ada/lab", "hf auth login"),
+    ],
+)
+def test_bad_input_is_one_line(
+    line: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RLHEALS_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    code, out, err = said(capfd, "publish", *line.split())
+    assert (code, out) == (2, "")
+    assert err.startswith("rlheals: ")
+    assert len(err.splitlines()) == 1
+    assert says in err
+    assert list(tmp_path.iterdir()) == []
+
+
+# The hub --------------------------------------------------------------------------------------------------------------
+
+
+class FakeHub:
+    """Repositories in memory, behind the calls of HfApi that we make."""
+
+    def __init__(self) -> None:
+        self.repos: dict[str, dict[str, bytes]] = {}
+        self.private: dict[str, bool] = {}
+        self.calls: list[str] = []
+        self.fails: dict[str, BaseException] = {}
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.fails:
+            raise self.fails[name]
+
+    def create_repo(self, repo_id: str, *, repo_type: str, private: bool | None, exist_ok: bool) -> None:
+        self._called("create_repo")
+        assert (repo_type, exist_ok) == ("model", True)
+        if repo_id not in self.repos:
+            self.repos[repo_id] = {".gitattributes": b"*.safetensors filter=lfs"}
+            self.private[repo_id] = bool(private)
+
+    def repo_info(self, repo_id: str, *, repo_type: str) -> Any:
+        return SimpleNamespace(private=self.private[repo_id])
+
+    def list_repo_files(self, repo_id: str, *, repo_type: str) -> list[str]:
+        return list(self.repos[repo_id])
+
+    def hf_hub_download(self, repo_id: str, filename: str, *, repo_type: str, local_dir: str) -> str:
+        (Path(local_dir) / filename).write_bytes(self.repos[repo_id][filename])
+        return str(Path(local_dir) / filename)
+
+    def upload_folder(
+        self, *, repo_id: str, repo_type: str, folder_path: Path, ignore_patterns: list[str],
+        delete_patterns: list[str] | None, commit_message: str,
+    ) -> None:  # fmt: skip
+        for name in delete_patterns or ():
+            del self.repos[repo_id][name]
+        for name, data in files_of(folder_path).items():
+            if name not in ignore_patterns:
+                self.repos[repo_id][name] = data
+        self._called("upload_folder")
+
+    def upload_file(
+        self, *, repo_id: str, repo_type: str, path_or_fileobj: Path, path_in_repo: str, commit_message: str
+    ) -> None:
+        self._called("upload_file")
+        self.repos[repo_id][path_in_repo] = path_or_fileobj.read_bytes()
+
+
+@pytest.fixture
+def the_hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    fake = FakeHub()
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: fake)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_fake")
+    return fake
+
+
+def downloaded(fake: FakeHub, name: str, to: Path) -> Path:
+    for file, data in fake.repos[name].items():
+        (to / file).parent.mkdir(parents=True, exist_ok=True)
+        (to / file).write_bytes(data)
+    return to
+
+
+def test_what_is_uploaded_is_the_folder_and_passes_the_check(
+    able: SimpleNamespace, the_hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RLHEALS_STORE", str(able.store.root))
+    (tmp_path / "able.yaml").write_text(to_yaml(ABLE))
+    line = ("publish", "--profile", "able.yaml", "--seed", 0, "--hub", "ada/able", "--private")
+    code, out, _ = said(capfd, *line)
+    assert code == 0
+    assert "https://huggingface.co/ada/able" in out
+    assert the_hub.private == {"ada/able": True}
+    assert the_hub.calls[-1] == "upload_file", "the manifest comes last"
+    copy = downloaded(the_hub, "ada/able", tmp_path / "copy")
+    assert files_of(copy).items() - files_of(able.folder).items() == {
+        (".gitattributes", b"*.safetensors filter=lfs")
+    }
+    assert play_again(copy, "base")[0]["different"] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["able.yaml", "copy"], (
+        "no folder was asked for"
+    )
+    code, *_ = said(capfd, *line, "--out", "folder", "--steps", "10")
+    assert code == 0
+    assert "checkpoints/step-00080/config.json" not in the_hub.repos["ada/able"], (
+        "what is no longer in it goes"
+    )
+    assert (
+        files_of(downloaded(the_hub, "ada/able", tmp_path / "new")).items()
+        >= files_of(tmp_path / "folder").items()
+    )
+    check(tmp_path / "new")
+
+
+def test_an_upload_that_broke_off_never_passes_the_check_and_goes_on(
+    able: SimpleNamespace, the_hub: FakeHub, tmp_path: Path
+) -> None:
+    the_hub.fails["upload_file"] = ConnectionError("cut")
+    assert "the same command goes on later (cut)" in refused(
+        lambda: hub.upload(able.folder, "ada/able", False)
+    )
+    assert "none of `rlheals publish`" in refused(
+        lambda: check(downloaded(the_hub, "ada/able", tmp_path / "half"))
+    )
+    the_hub.fails.clear()
+    hub.upload(able.folder, "ada/able", False)
+    check(downloaded(the_hub, "ada/able", tmp_path / "whole"))
+
+
+def test_a_repository_with_other_things_in_it_is_left_alone(
+    able: SimpleNamespace, copy: Path, the_hub: FakeHub
+) -> None:
+    theirs = {"README.md": b"theirs", "model.safetensors": b"theirs"}
+    the_hub.repos["ada/able"], the_hub.private["ada/able"] = dict(theirs), False
+    assert "'model.safetensors'" in refused(lambda: hub.upload(able.folder, "ada/able", False))
+    theirs[MANIFEST] = (copy / MANIFEST).read_bytes()
+    the_hub.repos["ada/able"] = dict(theirs)
+    assert "'model.safetensors'" in refused(lambda: hub.upload(able.folder, "ada/able", False))
+    assert the_hub.repos["ada/able"] == theirs
+    assert "upload_folder" not in the_hub.calls
+
+
+def test_private_is_not_put_into_a_public_repository(able: SimpleNamespace, the_hub: FakeHub) -> None:
+    hub.upload(able.folder, "ada/able", False)
+    before = dict(the_hub.repos["ada/able"])
+    the_hub.calls.clear()
+    assert "public" in refused(lambda: hub.upload(able.folder, "ada/able", True))
+    assert the_hub.calls == ["create_repo"]
+    assert the_hub.repos["ada/able"] == before
+
+
+def test_a_folder_that_was_changed_is_not_uploaded(copy: Path, the_hub: FakeHub) -> None:
+    (copy / "README.md").write_text("other")
+    assert "README.md has changed" in refused(lambda: hub.upload(copy, "ada/able", False))
+    assert the_hub.repos == {}
+
+
+def answer(status: int, kind: type[HfHubHTTPError] = HfHubHTTPError) -> HfHubHTTPError:
+    response: Any = SimpleNamespace(status_code=status, headers={}, request=None)
+    return kind(f"{status} Client Error\n\nfor url: https://x", response=response)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (answer(401), "hf auth login"),
+        (answer(403), "may not write there"),
+        (answer(404), "check the name"),
+        (answer(500), "later"),
+        (answer(403, GatedRepoError), "ask for it on the hub"),
+        (OfflineModeIsEnabled("offline"), "unset it"),
+        (LocalTokenNotFoundError("none"), "hf auth login"),
+        (HfHubHTTPError.__bases__[0]("[Errno -2] Name or service not known"), "cannot be reached"),
+        (TimeoutError("timed out"), "cannot be reached"),
+    ],
+)
+@pytest.mark.parametrize("call", ["create_repo", "upload_folder"])
+def test_trouble_with_the_hub_is_one_line_that_says_what_to_do(
+    able: SimpleNamespace, the_hub: FakeHub, error: BaseException, says: str, call: str
+) -> None:
+    the_hub.fails[call] = error
+    line = refused(lambda: hub.upload(able.folder, "ada/able", False))
+    assert line.startswith("--hub ada/able: ")
+    assert says in line
