@@ -10,7 +10,7 @@ import yaml
 
 from rlheals.base_licence import Licence
 from rlheals.markup import Block, Table, to_markdown
-from rlheals.measures import first_try, within_five
+from rlheals.measures import Solved, first_try, within_five
 from rlheals.profiles import Profile
 from rlheals.published import CHECKPOINTS, RESULTS, SETTINGS, SPECTRA, Checkpoint, Published
 from rlheals.recovery import MAIN
@@ -18,7 +18,6 @@ from rlheals.stats import t_interval, wilson
 from rlheals.tasks.general_points import GeneralPoints
 
 SETS = {"sft": "seen ID", "rl": "RL-only ID", "held_out": "held-out ID", "ood": "OOD"}
-COUNTED = {"Within {attempts} attempts": within_five, "First try": first_try}
 LARGEST_OPTION = 9_999
 
 
@@ -81,6 +80,18 @@ def _checkpoint(name: str, one: Checkpoint) -> tuple[str, str, str]:
     return f"`{CHECKPOINTS}/{name}`", one.about, f"`{one.run[:12]}`"
 
 
+def _counted(profile: Profile) -> dict[str, tuple[Solved, str]]:
+    """What is counted as solved, and in which column. Only lab models know two layouts of an answer."""
+    within = f"Within {profile.evaluate.attempts} attempts"
+    counted: dict[str, tuple[Solved, str]] = {
+        within: (within_five, "solved_at"),
+        "First try": (first_try, "solved_at"),
+    }
+    if profile.model is None:
+        counted[f"{within}, in either layout"] = (within_five, "solved_at_either")
+    return counted
+
+
 def _accuracies(profile: Profile, played: dict[str, pd.DataFrame]) -> Iterator[Block]:
     if not played:
         yield "None of these checkpoints was evaluated."
@@ -98,16 +109,13 @@ def _accuracies(profile: Profile, played: dict[str, pd.DataFrame]) -> Iterator[B
         for name in asked
     ]
     yield Table(("set", "hands asked", "of all", "SFT trains on it", "RL trains on it"), tuple(rows))
-    for title, solved in COUNTED.items():
-        yield f"**{title.format(attempts=profile.evaluate.attempts)}**, share of hands solved:"
+    for title, (solved, column) in _counted(profile).items():
+        yield f"**{title}**, share of hands solved:"
         shares = [
             (
                 f"`{name}`",
                 str(found["decode"].nunique()),
-                *(
-                    _share(profile, solved(found.loc[found["split"] == split, "solved_at"]))
-                    for split in asked
-                ),
+                *(_share(profile, solved(found.loc[found["split"] == split, column])) for split in asked),
             )
             for name, found in played.items()
         ]
@@ -132,7 +140,12 @@ def _share(profile: Profile, hits: pd.Series) -> str:
 
 
 def _said(profile: Profile, census: bool) -> Iterator[str]:
-    """What the brackets mean, and what they leave out."""
+    """What counts, what the brackets mean, and what they leave out."""
+    if profile.model is None:
+        yield (
+            "An answer counts in the layout that SFT teaches; the base prefers another one, which the third table "
+            "counts too."
+        )
     if census:
         yield "Every hand of a set was asked (a census), so no number here depends on a draw of hands."
     else:
@@ -146,7 +159,7 @@ def _said(profile: Profile, census: bool) -> Iterator[str]:
         yield (
             f"Answers are sampled at temperature {temperature:g}, one episode per hand and decode. In brackets: 95 % "
             "Wilson score intervals over these episodes, which say how exactly the accuracy of these very weights is "
-            "known."
+            "known; as hands differ in how hard they are, rather too wide than too narrow."
         )
     yield (
         "Another training run may give something else: there is one base seed here, and one seed has no interval over "
@@ -167,12 +180,11 @@ def _over_rl_seeds(profile: Profile, made: Published, played: dict[str, pd.DataF
     splits = [name for name in SETS if (played[next(iter(starts.values()))[0]]["split"] == name).any()]
     rows = []
     for start, names in several.items():
-        for title, solved in COUNTED.items():
+        for title, (solved, column) in _counted(profile).items():
             cells = []
             for split in splits:
-                hits = [solved(played[n].loc[played[n]["split"] == split, "solved_at"]).mean() for n in names]
+                hits = [solved(played[n].loc[played[n]["split"] == split, column]).mean() for n in names]
                 cells.append(f"{t_interval(hits):.3f}")
-            title = title.format(attempts=profile.evaluate.attempts)
             rows.append((f"{start:,}", str(len(names)), title.lower(), *cells))
     yield "Over RL seeds from the same SFT checkpoint: mean, and in brackets a 95 % t interval over RL seeds."
     yield Table(

@@ -102,7 +102,8 @@ def write(
                 if of == cell
             )
             updates = profile.ladder.updates
-            about = f"after {updates:,} updates of RL from SFT step {cell.start:,}, RL seed {cell.run}"
+            trained = f"{updates:,} update{'s' if updates > 1 else ''}"
+            about = f"after {trained} of RL from SFT step {cell.start:,}, RL seed {cell.run}"
             add(f"rl-{cell.start:05d}-run-{cell.run}", spec, rl.checkpoint_name(updates), about, censuses)
     for copy in tqdm(copies, desc="copy", unit="model", disable=None, leave=False):
         copy()
