@@ -5,6 +5,7 @@ Every worker computes one unit at a time and tells of it under the topic `PROGRE
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import logging
 import signal
@@ -32,6 +33,7 @@ PROGRESS = "rlheals-progress"
 SECONDS_TO_CONNECT = 30
 SECONDS_BETWEEN_TICKS = 1.0
 SECONDS_TO_STOP = 0.5
+SECONDS_TO_DIE = 60.0
 ENDED = {Status.closing, Status.closed, Status.failed}
 DASK = {
     # workers that may end in the middle of a unit (each goes on from its scratch) before the unit is given up
@@ -161,7 +163,12 @@ class Prompt(Nanny):
 
     async def kill(self, timeout: float = SECONDS_TO_STOP, reason: str = "end of the study") -> None:
         """Dask would wait for seconds."""
-        await super().kill(timeout=min(timeout, SECONDS_TO_STOP), reason=reason)
+        try:
+            await super().kill(timeout=min(timeout, SECONDS_TO_STOP), reason=reason)
+        except TimeoutError:  # it was sent SIGKILL, and a machine that is busy takes its time over that
+            if self.process is not None:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.process.stopped.wait(), SECONDS_TO_DIE)
 
 
 class Quiet(WorkerPlugin):

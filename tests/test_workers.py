@@ -227,3 +227,14 @@ def test_a_study_whose_workers_die_while_they_start_does_not_wait_for_ever(
     compute(specs, store, workers=2, quiet=True)
     assert len(store.ids()) == RUNS
     assert store.check().damaged == ()
+
+
+def test_a_machine_that_takes_long_to_end_a_worker_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On busy machines a killed worker outlives the time that it is given; the study is finished all the same."""
+    monkeypatch.setattr(dask_workers, "SECONDS_TO_STOP", 0.0)
+    cluster = dask_workers._local(1)
+    (nanny,) = cluster.workers.values()
+    pid = nanny.pid
+    cluster.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
