@@ -22,6 +22,7 @@ from rlheals.swaps import ANCHOR, SwapTables
 from rlheals.swaps_chapter import SwapChapter
 from rlheals.swaps_looks import PLACES, where_label
 
+VIEW = "application/vnd.jupyter.widget-view+json"
 STATIC = Path(__file__).parent / "static"
 SPLITS = {"ood": "OOD hands", "sft": "ID hands of SFT"}
 COLORS = {"edited": drawing.RED, "control": drawing.GREY, "checkpoint": drawing.BLUE}
@@ -169,7 +170,13 @@ class Panel:
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         """Widgets where there is a kernel that shows them, the twin elsewhere."""
-        return {**self.widget()._repr_mimebundle_(**options), "text/html": self.twin()}
+        made = self.widget()
+        view = {
+            "version_major": 2,
+            "version_minor": 0,
+            "model_id": made.model_id,
+        }  # as ipywidgets 7 and 8 have it
+        return {"text/plain": repr(made)[:110], VIEW: view, "text/html": self.twin()}
 
 
 def _static(name: str) -> str:
