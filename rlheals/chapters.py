@@ -60,13 +60,16 @@ class Chapter(Generic[Frames]):
         seeds: Sequence[int] | None = None,
         workers: int = 1,
         results: Path = record.FOLDER,
-        store: Store | None = None,
+        store: Store | Path | None = None,
         quiet: bool = False,
     ) -> Self:
-        """Load the chapter's runs, or compute those that are not in the store yet, and read the recorded study."""
+        """Load the chapter's runs, or compute those that are not in the store yet, and read the recorded study.
+
+        store: or its folder; by default the one that RLHEALS_STORE names, else `.rlheals` of the project.
+        """
         chosen = profile if isinstance(profile, Profile) else load_profile(profile)
         root = project_root()
-        place = store or default_store(root)
+        place = store if isinstance(store, Store) else Store(store) if store else default_store(root)
         recorded, manifests = record.find(chosen.name, cls.PART, root / results)
         part, plans = cls.planned(chosen, seeds, recorded, place, Peaks(place, workers, quiet))
         runs = compute([spec for one in plans for spec in one.specs()], place, workers, quiet)

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping
 from difflib import get_close_matches
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rlheals.atomic import atomic_write, make_folder
 from rlheals.errors import BadInput
+from rlheals.kernel import installed_from, mount_drive, show_bad_input_on_one_line
 from rlheals.places import project_root
 from rlheals.profiles import load_profile, validated
 
@@ -54,6 +54,16 @@ class NotebookParameters(BaseModel):
     seeds: tuple[Seed, ...] | None = Field(None, description="base seeds; None: those of the profile")
     workers: int = Field(2, strict=True, ge=1, le=256, description="processes that compute")
     results: Path = Field(Path("results"), description="folder of the recorded study")
+    store: Path | None = Field(
+        None, description="folder where runs are kept; None: RLHEALS_STORE, or .rlheals"
+    )
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _named(cls, store: Any) -> Any:
+        if isinstance(store, str) and not store.strip():
+            raise ValueError("a folder is accepted, or None")
+        return store
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -91,13 +101,14 @@ def parameters(names: MutableMapping[str, object]) -> NotebookParameters:
 
     Every variable that holds plain data has to be a parameter, so that a misspelt one fails. When the cell is run
     again in the same kernel, variables of later cells are let be, unless they look like a misspelt parameter.
-    Text is read as YAML where no text is meant (papermill's `-p seeds [7]` passes text).
+    Text is read as YAML where no text is meant (papermill's `-p seeds [7]` passes text). A store in Google Drive is
+    mounted on Colab, and the recorded study of a package that was installed from a folder is found there.
     Raises BadInput with one line that names the parameter; inside IPython that line is shown without a traceback.
 
     >>> parameters({"profile": "smoke", "seeds": "[7]", "In": ["..."]}).seeds
     (7,)
     """
-    _show_bad_input_on_one_line()
+    show_bad_input_on_one_line()
     known = list(NotebookParameters.model_fields)
     for name, value in names.items():
         if name in known or name in INTERACTIVE or name.startswith("_") or not _is_data(value):
@@ -106,29 +117,23 @@ def parameters(names: MutableMapping[str, object]) -> NotebookParameters:
             raise BadInput(f"{name} is not a parameter of this notebook; accepted: {', '.join(known)}")
     given = {name: names[name] for name in known if name in names}
     checked = validated(NotebookParameters, given, "notebook parameters")
+    if checked.store is not None:
+        mount_drive(checked.store)
+    checked = checked.model_copy(update={"results": _recorded(checked.results)})
     names[CHECKED] = checked
     return checked
 
 
+def _recorded(results: Path) -> Path:
+    """Where the recorded study lies: here, else in the folder that the package was installed from, as on Colab."""
+    source = installed_from()
+    if source is None or (project_root() / results).is_dir() or not (source / results).is_dir():
+        return results
+    return source / results
+
+
 def _is_data(value: object) -> bool:
     return value is None or isinstance(value, str | bytes | int | float | list | tuple | dict | set)
-
-
-def _show_bad_input_on_one_line() -> None:
-    """Inside IPython, BadInput is an error of its own kind and text, without the traceback."""
-    if "IPython" not in sys.modules:
-        return
-    from IPython.core.getipython import get_ipython
-
-    def show(
-        shell: Any, kind: type[BaseException], error: BaseException, trace: Any, tb_offset: Any
-    ) -> list[str]:
-        line = f"{kind.__name__}: {error}"
-        shell._showtraceback(kind, error, [line])
-        return [line]
-
-    if (shell := get_ipython()) is not None:
-        shell.set_custom_exc((BadInput,), show)
 
 
 class NotebookFailed(BadInput):

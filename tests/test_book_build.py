@@ -12,8 +12,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from rlheals import notebook_tops
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = "# Title\n\nA sum $1 + 1$ {cite}`wilson1927`.\n\n```{bibliography}\n```\n"
+BADGE = "[![Open in Colab](https://colab.research.google.com/x.svg)](https://colab.research.google.com/y)"
 LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "src"}
 
 
@@ -49,7 +52,9 @@ def build(folder: Path, address: str | None = None) -> Path:
         "format: jb-book\nroot: book/page\nchapters:\n- file: book/_generated/01_x\n"
     )
     (folder / "book/page.md").write_text(PAGE)
-    cells = [nbformat.v4.new_markdown_cell("# Chapter"), nbformat.v4.new_code_cell("1 + 1")]
+    badge = nbformat.v4.new_markdown_cell(BADGE, metadata={"tags": ["remove-cell"]})
+    set_up = nbformat.v4.new_code_cell(notebook_tops.install(address or "https://github.com/OWNER/rlheals"))
+    cells = [badge, nbformat.v4.new_markdown_cell("# Chapter"), set_up, nbformat.v4.new_code_cell("1 + 1")]
     metadata = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
     nbformat.write(notebook, folder / "book/_generated/01_x.ipynb")

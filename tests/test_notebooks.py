@@ -93,7 +93,7 @@ def test_a_wrong_parameter_is_named_on_one_line(given, named):
 
 
 def test_an_unknown_parameter_is_told_what_is_accepted():
-    with pytest.raises(BadInput, match=r"accepted: profile, seeds, workers, results$"):
+    with pytest.raises(BadInput, match=r"accepted: profile, seeds, workers, results, store$"):
         parameters({"profil": "lab"})
 
 

@@ -1,0 +1,371 @@
+"""Notebooks on Colab: the top of each, the set-up cell, a store elsewhere, and a session with Colab's versions.
+
+`make test-colab` runs the last of these, which installs gigabytes; the others are quick.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import nbformat
+import pytest
+from kernels import Session, code_cells
+
+from rlheals import __version__, kernel, notebook_tops
+from rlheals.errors import BadInput
+from rlheals.notebooks import NotebookParameters, parameters
+from rlheals.store import Store
+
+ROOT = Path(__file__).resolve().parents[1]
+ADDRESS = notebook_tops.address_of(ROOT / "_config.yml")
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FIRST = ROOT / "notebooks/01_sft_forgets.ipynb"
+KEPT = (
+    "torch",
+    "numpy",
+    "pandas",
+    "transformers",
+    "accelerate",
+    "matplotlib",
+    "ipywidgets",
+    "ipykernel",
+    "ipython",
+)
+
+
+def pins(file: str) -> dict[str, str]:
+    lines = [line.split("#")[0].strip() for line in (ROOT / file).read_text().splitlines()]
+    return dict(line.split("==") for line in lines if line)
+
+
+# --- what stands at the top
+
+
+def test_every_notebook_has_a_list_of_what_it_computes():
+    assert {path.stem for path in NOTEBOOKS} == set(notebook_tops.PARTS)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_badge_comes_first_and_the_setup_before_anything_of_ours(path):
+    cells = nbformat.read(path, as_version=4).cells
+    assert cells[0].id == notebook_tops.BADGE
+    assert cells[0].metadata.tags == ["remove-cell"], (
+        "the book has links of its own and loads nothing from elsewhere"
+    )
+    code = list(code_cells(path))
+    assert code[:3] == ["parameters", "install", "setup"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_top_is_that_of_todays_address_version_and_arithmetic(path):
+    """Else run `make tops`. Recorded minutes may have moved a little since."""
+    book = nbformat.read(path, as_version=4)
+    assert code_cells(path)["install"] == notebook_tops.install(ADDRESS)
+    found = notebook_tops.costs(path.stem, ROOT / "results")
+    shown, made = book.cells[0].source, notebook_tops.badge(path.stem, ADDRESS, found)
+    recorded = r"about (\d+) core-minutes"
+    assert re.sub(recorded, "", shown) == re.sub(recorded, "", made)
+    for then, now in zip(re.findall(recorded, shown), re.findall(recorded, made), strict=True):
+        assert 0.5 < int(then) / int(now) < 2
+
+
+def test_a_stage_that_nobody_has_recorded_gives_no_minutes(tmp_path):
+    found = notebook_tops.costs("02_rl_heals", tmp_path)
+    assert found.core_minutes is None
+    assert "not recorded" in notebook_tops.badge("02_rl_heals", ADDRESS, found)
+
+
+def test_chapters_cost_more_the_more_they_compute():
+    results = ROOT / "results"
+    sft, rl = (notebook_tops.costs(name, results) for name in ("01_sft_forgets", "02_rl_heals"))
+    assert sft.core_minutes < rl.core_minutes
+    assert sft.gpu.minutes < rl.gpu.minutes
+    assert sft.gpu.memory < sft.gpu.available
+    assert isinstance(notebook_tops.costs("04_swapping_directions", results).gpu, str)
+
+
+def test_another_address_reaches_badge_and_installation():
+    address = "https://github.com/ada/lovelace"
+    made = notebook_tops.install(address)
+    assert f'"--branch v{__version__} {address}"' in made
+    assert made.count(f"lovelace-v{__version__}") == 3
+    top = notebook_tops.badge("audit", address, notebook_tops.costs("audit", ROOT / "results"))
+    assert f"colab.research.google.com/github/ada/lovelace/blob/v{__version__}/notebooks/audit.ipynb" in top
+
+
+def test_a_configuration_without_an_address_is_refused(tmp_path):
+    for text in ("", "repository: 3", "repository: {branch: main}", "a: [", "- 1"):
+        (tmp_path / "_config.yml").write_text(text)
+        with pytest.raises(BadInput, match=r"repository\.url"):
+            notebook_tops.address_of(tmp_path / "_config.yml")
+
+
+def test_colab_gets_the_versions_that_are_tested_and_no_torch():
+    tested = pins("constraints.txt")
+    chosen = pins("colab.txt")
+    assert chosen
+    assert all(tested[name] == version for name, version in chosen.items())
+    assert not set(chosen) & {name.lower() for name in KEPT}
+
+
+# --- a package that was replaced while it was loaded
+
+
+def test_nothing_is_to_be_restarted_where_nothing_was_replaced():
+    for name in kernel._needed():
+        if name != "pyyaml":
+            importlib.import_module(name.replace("-", "_"))
+    assert len(kernel._needed()) > 15
+    assert kernel.replaced() == []
+    kernel.ready()
+
+
+def test_a_replaced_package_is_named_with_both_versions(monkeypatch):
+    import pyarrow
+
+    installed = importlib.metadata.version("pyarrow")
+    monkeypatch.setattr(pyarrow, "__version__", "18.1.0")
+    with pytest.raises(BadInput) as caught:
+        kernel.ready()
+    assert f"pyarrow 18.1.0 is loaded, {installed} is installed" in str(caught.value)
+    assert "Restart session" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# --- the recorded study of a package that was installed from a folder, and the store
+
+
+class Noted:
+    """What pip has noted beside the package."""
+
+    def __init__(self, text: str | None) -> None:
+        self.text = text
+
+    def read_text(self, name: str) -> str | None:
+        assert name == "direct_url.json"
+        return self.text
+
+
+@pytest.fixture
+def noted(monkeypatch, tmp_path):
+    """Called with what pip has noted; the test runs in an empty folder."""
+    (tmp_path / "content").mkdir()
+    monkeypatch.chdir(tmp_path / "content")
+
+    def note(text: str | None) -> None:
+        monkeypatch.setattr(kernel.importlib.metadata, "distribution", lambda name: Noted(text))
+
+    return note
+
+
+def test_the_recorded_study_is_found_where_the_package_came_from(noted, tmp_path):
+    source = tmp_path / "a copy"
+    (source / "results").mkdir(parents=True)
+    noted(json.dumps({"url": source.as_uri(), "dir_info": {}}))
+    assert parameters({}).results == source / "results"
+    assert parameters({"results": "other"}).results == Path("other")
+    (tmp_path / "content/.rlheals").mkdir()
+    (tmp_path / "content/results").mkdir()
+    assert parameters({}).results == Path("results"), "the reader's own comes first"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "{", "[]", "null", "{}", '{"url": 3}', '{"url": "https://github.com/a/b"}', '{"url": "file:///no/such"}',
+     '{"url": "file://[::1"}', '{"url": null}'],
+)  # fmt: skip
+def test_whatever_pip_has_noted_no_folder_is_no_error(noted, text):
+    noted(text)
+    assert kernel.installed_from() is None
+    assert parameters({}).results == Path("results")
+
+
+def fake_colab(monkeypatch, mount):
+    """A machine on which `google.colab.drive.mount` is this."""
+    drive = types.SimpleNamespace(mount=mount)
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(drive=drive))
+
+
+def test_a_store_in_drive_is_mounted_on_colab_only_and_only_once(monkeypatch):
+    mounted: list[str] = []
+    inside = {"store": "/content/drive/MyDrive/rlheals"}
+    assert parameters(dict(inside)).store == Path(inside["store"])
+    fake_colab(monkeypatch, mounted.append)
+    parameters(dict(inside))
+    assert mounted == ["/content/drive"]
+    parameters({"store": "/content/runs"})
+    parameters({"store": "/content/drive/../runs"})
+    parameters({})
+    monkeypatch.setattr(os.path, "ismount", lambda path: True)
+    parameters(dict(inside))
+    assert mounted == ["/content/drive"]
+
+
+def test_drive_that_is_refused_ends_with_one_line(monkeypatch):
+    def refused(path):
+        raise ValueError("mount failed\nwith details")
+
+    fake_colab(monkeypatch, refused)
+    with pytest.raises(BadInput, match="Google Drive was not mounted") as caught:
+        parameters({"store": "/content/drive/MyDrive/rlheals"})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("store", ["", "  ", 3, ["a"]])
+def test_a_store_that_is_no_folder_is_refused(store):
+    with pytest.raises(BadInput, match="store"):
+        parameters({"store": store})
+
+
+def test_the_store_of_the_parameters_is_none_unless_named():
+    assert NotebookParameters().store is None
+
+
+# --- in kernels
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, without what would say where rlheals and its store are."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("RLHEALS_")}
+    return ours | {"OMP_NUM_THREADS": "1", "CI": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"} | more
+
+
+def finished(store: Path) -> set[str]:
+    return {path.name for path in store.glob("runs/*")}
+
+
+@pytest.mark.slow
+def test_a_session_that_is_gone_goes_on_from_its_store_in_another_place(tmp_path):
+    cells, store = code_cells(FIRST), tmp_path / "drive" / "rlheals"
+    set_up = (cells["parameters"], f'profile = "smoke"; store = "{store}"', cells["install"])
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    with Session(tmp_path / "one", environment()) as session:
+        for source in set_up:
+            assert session.run(source).error is None
+        session.begin(cells["setup"])
+        until = time.monotonic() + 600
+        while len(finished(store)) < 3 and time.monotonic() < until:
+            time.sleep(0.1)
+        session.kill()
+    before = finished(store)
+    assert len(before) >= 3
+    with Session(tmp_path / "two", environment()) as session:
+        for source in set_up:
+            session.run(source)
+        ran = session.run(cells["setup"])
+        assert ran.error is None
+        assert session.run(cells["accuracy"]).error is None
+    for run in before:
+        assert re.search(rf"{run[:12]}.*loaded", ran.text)
+    assert before < finished(store)
+    assert Store(store).check().damaged == ()
+    assert [path.name for name in ("one", "two") for path in (tmp_path / name).iterdir()] == []
+
+
+def here_as_repository(folder: Path) -> Path:
+    """The working tree as a repository of one commit with the version's tag."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for step in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"], ["tag", f"v{__version__}"]):
+        subprocess.run([*git, *step], cwd=folder, check=True)
+    return folder
+
+
+def versions(python: Path) -> dict[str, str]:
+    """What is installed, by name in small letters."""
+    code = "import importlib.metadata as m, json; print(json.dumps([[d.name, d.version] for d in m.distributions()]))"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, env=environment())
+    return {name.lower(): version for name, version in json.loads(done.stdout)}
+
+
+def told(what: str, since: float) -> None:
+    print(f"[colab] {what}: {time.monotonic() - since:.0f} s", flush=True)
+
+
+@pytest.mark.colab
+def test_a_session_with_the_versions_of_colab_runs_every_notebook(tmp_path):
+    began, bin_folder, content = time.monotonic(), tmp_path / "colab/bin", tmp_path / "content"
+    python = bin_folder / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "colab"], check=True)
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    there = ROOT / "tests/colab-versions.txt"
+    torch = f"torch=={pins('constraints.txt')['torch']}"
+    subprocess.run([*pip, "install", "-q", f"pip=={pins(str(there))['pip']}"], check=True, env=environment())
+    subprocess.run([*pip, "install", "-q", torch, "-r", there], check=True, env=environment())
+    told("an environment with Colab's versions", began)
+
+    source = here_as_repository(tmp_path / "repository")
+    env = environment(
+        PATH=f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+        GIT_CONFIG_COUNT="1",
+        GIT_CONFIG_KEY_0=f"url.{source.as_uri()}.insteadOf",
+        GIT_CONFIG_VALUE_0=ADDRESS,
+        HF_HUB_OFFLINE="1",
+    )
+    env.pop("PYTHONPATH", None)
+    content.mkdir()
+    shutil.copy(FIRST, content)
+    cells = code_cells(content / FIRST.name)
+    store = tmp_path / "drive" / "rlheals"
+    changed = f'profile = "smoke"; store = "{store}"'
+    before = versions(python)
+    assert "rlheals" not in before
+
+    with Session(content, env, python) as session:
+        assert session.run("import pandas, sys; 'pyarrow' in sys.modules").shown[0]["text/plain"] == "True"
+        session.run(cells["parameters"])
+        began = time.monotonic()
+        asked = session.run(cells["install"])
+        told("the set-up cell", began)
+        after = versions(python)
+        again = session.run(cells["install"])
+    for ran in (asked, again):
+        assert ran.error is not None, asked.text
+        assert ran.error["ename"] == "BadInput"
+        assert "pyarrow" in ran.error["evalue"]
+        assert len(ran.error["traceback"]) == 1
+    assert versions(python) == after
+    replaced = {name: f"{before[name]} -> {after[name]}" for name in before if after[name] != before[name]}
+    print(f"[colab] replaced: {replaced}; new: {sorted(after.keys() - before.keys())}")
+    assert {name: after[name] for name in KEPT} == {name: before[name] for name in KEPT}
+    assert replaced.keys() <= {*pins("colab.txt"), "huggingface_hub"}
+    assert after.keys() - before.keys() == {"rlheals", "trl"}
+    checked = subprocess.run([*pip, "check"], capture_output=True, text=True, env=environment())
+    assert checked.returncode == 0, checked.stdout
+
+    notebooks = {}
+    for path in NOTEBOOKS:
+        began = time.monotonic()
+        ran = notebooks[path.stem] = {}
+        with Session(content, env, python) as session:
+            session.run("import pandas")
+            for name, code in code_cells(path).items():
+                ran[name] = session.run(code)
+                assert ran[name].error is None, (path.stem, name, ran[name].error)
+                if name == "parameters" and path.stem != "audit":
+                    session.run(changed)
+        told(f"{path.name}, profile smoke", began)
+    ran = notebooks[FIRST.stem]
+    assert ran["install"].text == ""
+    assert "<strong>holds</strong>" in ran["claims"].seen, "the recorded study came with the installation"
+    assert "<svg" in ran["accuracy"].seen
+    assert "796" in ran["exact"].seen
+    assert "application/vnd.jupyter.widget-view+json" in notebooks["04_swapping_directions"]["panel"].shown[0]
+    assert finished(store)
+    assert {path.name for path in content.iterdir()} == {FIRST.name, f"rlheals-v{__version__}"}
