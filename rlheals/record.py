@@ -72,13 +72,18 @@ def record(
     workers: int | Workers = 1,
     say: Callable[[str], object] = print,
     part: Part[Any] = tables.SFT,
+    only_missing: bool = False,
 ) -> None:
     """Compute a profile for several base seeds and write each seed's tables as soon as its last run is there.
 
-    A seed recorded before from the same runs gets the same bytes again.
+    A seed recorded before from the same runs gets the same bytes again. only_missing: leave out what is recorded,
+    whatever code made it; so a study goes on from its results alone, without the store that they came from.
     """
     part.check(profile)
+    home = folder / f"{profile.name}{part.suffix}"
     plans = {seed: part.plan(profile, seed, store) for seed in seeds}
+    if only_missing:
+        plans = {seed: chosen for seed, chosen in plans.items() if not _is_recorded(chosen, home)}
     missing = {seed: {store.key(spec) for spec in chosen.specs()} for seed, chosen in plans.items()}
 
     def finished(run_id: str) -> None:
@@ -86,11 +91,20 @@ def record(
             ids.discard(run_id)
             if not ids:
                 del missing[seed]
-                place = folder / f"{profile.name}{part.suffix}" / plans[seed].name
+                place = home / plans[seed].name
                 write(plans[seed], profile, store, place, part)
                 say(f"recorded {place.parent.name} {place.name.replace('-', ' ')}")
 
     compute([spec for chosen in plans.values() for spec in chosen.specs()], store, workers, finished=finished)
+
+
+def _is_recorded(chosen: Planned, home: Path) -> bool:
+    """Whether a plan's folder is there with as many runs of the same stages and seeds as the plan has today."""
+    place = home / chosen.name
+    if not (place / MANIFEST).is_file():
+        return False
+    runs = [(run.stage, run.seed) for run in read_manifest(place).runs]
+    return runs == [(spec.stage, spec.seed) for spec in chosen.specs()]
 
 
 def write(

@@ -46,6 +46,9 @@ def study(
     record: Annotated[
         Path | None, typer.Option("--record", help="Write the tables into this folder.")
     ] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Only what the folder of --record does not have yet.")
+    ] = False,
     recovery: Annotated[
         bool, typer.Option("--recovery", help="RL from the ladder of starts, and its controls (chapter 02).")
     ] = False,
@@ -77,12 +80,12 @@ def study(
     options = [*(later[key][0] for key in asked), *(["--variant"] if variant else [])]
     if len(options) > 1:
         raise BadInput(f"{' and '.join(options)}: only one of them is accepted")
-    crew = commands.crew(workers, scheduler, slurm)
+    crew, target = commands.crew(workers, scheduler, slurm), commands.target(record, missing)
     if asked:
-        done = commands.run_later(asked[0], profile, parse_settings(set_ or ()), own, crew, record)
+        done = commands.run_later(asked[0], profile, parse_settings(set_ or ()), own, crew, target)
     else:
         chosen = commands.studies(profile, variant or (), parse_settings(set_ or ()))
-        done = commands.run_studies(chosen, own, crew, record)
+        done = commands.run_studies(chosen, own, crew, target)
     show(done, lambda: [f"{one['profile']}: seeds {one['seeds']}" for one in done], json)
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,21 @@ def studies(
     return chosen
 
 
+@dataclass(frozen=True)
+class Target:
+    """Where a study is recorded (None: only computed), and whether only what is not recorded there yet."""
+
+    folder: Path | None = None
+    only_missing: bool = False
+
+
+def target(folder: Path | None, only_missing: bool) -> Target:
+    """BadInput when there is nothing that something could be missing from."""
+    if only_missing and folder is None:
+        raise BadInput("--missing leaves out what a folder has recorded; it needs --record FOLDER")
+    return Target(folder, only_missing)
+
+
 def crew(count: int, scheduler: str | None, slurm: Path | None) -> Workers:
     """Who computes; BadInput when two were asked for."""
     if scheduler is not None and slurm is not None:
@@ -53,13 +68,13 @@ def crew(count: int, scheduler: str | None, slurm: Path | None) -> Workers:
 
 
 def run_studies(
-    chosen: Sequence[tuple[Profile, int]], seeds: Sequence[int] | None, workers: Workers, folder: Path | None
+    chosen: Sequence[tuple[Profile, int]], seeds: Sequence[int] | None, workers: Workers, target: Target
 ) -> list[dict[str, Any]]:
     """Compute studies of chapter 1, and record each seed as soon as it is complete when a folder is given."""
     decided, done = CLAIMS.read().study.seeds, []
     for profile, count in chosen:
         own = seeds if seeds is not None else decided[:count]
-        done += _run("sft", profile, own, workers, folder)
+        done += _run("sft", profile, own, workers, target)
     return done
 
 
@@ -69,21 +84,21 @@ def run_later(
     changes: dict[str, Any],
     seeds: Sequence[int] | None,
     workers: Workers,
-    folder: Path | None,
+    target: Target,
 ) -> list[dict[str, Any]]:
     """The study of a later chapter (a key of `CLAIMED`), each base seed recorded as soon as it is done."""
     decided = CLAIMED[key].claims.read().study
     chosen = load_profile(profile or decided.profile, changes)
-    return _run(key, chosen, decided.seeds if seeds is None else seeds, workers, folder)
+    return _run(key, chosen, decided.seeds if seeds is None else seeds, workers, target)
 
 
 def _run(
-    key: str, profile: Profile, seeds: Sequence[int], workers: Workers, folder: Path | None
+    key: str, profile: Profile, seeds: Sequence[int], workers: Workers, target: Target
 ) -> list[dict[str, Any]]:
     """What is recorded in several units (RL seeds, controls) is made unit by unit, the first one of all bases first,
     so that a study that is cut short is short everywhere."""
     CLAIMED[key].part.check(profile)
-    store, done = default_store(project_root()), []
+    store, folder, done = default_store(project_root()), target.folder, list[dict[str, Any]]()
     for part in CLAIMED[key].parts(profile):
         known: dict[str, Any] = {}
         if part.from_peaks:
@@ -93,7 +108,7 @@ def _run(
             plans = [part.plan(profile, seed, store) for seed in seeds]
             compute([spec for one in plans for spec in one.specs()], store, workers)
         else:
-            record.record(profile, seeds, store, folder, workers, _told, part)
+            record.record(profile, seeds, store, folder, workers, _told, part, target.only_missing)
         place = None if folder is None else str(folder / f"{profile.name}{part.suffix}")
         done.append({"profile": profile.name, "seeds": list(seeds), **known, "recorded": place})
     return done

@@ -83,7 +83,7 @@ def documented_commands() -> list[str]:
     lines = [command.epilog.removeprefix("Example: ") for command in COMMANDS.values()]
     for page in (ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))):
         for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), flags=re.M | re.S):
-            lines += re.findall(r"^rlheals .*$", block, flags=re.M)
+            lines += re.findall(r"^rlheals .*$", block.replace("\\\n", ""), flags=re.M)
     return sorted(set(lines))
 
 
@@ -153,6 +153,7 @@ def test_help_imports_nothing_heavy() -> None:
         ("run sft adopt.json", "adopt"),
         ("study --variant purple", "purple"),
         ("study --profile smoke --variant strict", "--variant"),
+        ("study --profile smoke --missing", "--record"),
         ("study --set sft.batch=2", "--set"),
         ("study --profile smoke --seeds 3-1", "3-1"),
         ("study --profile smoke --workers 0", "--workers"),
