@@ -136,6 +136,7 @@ def _closure(module: str, package: str) -> dict[str, Source]:
     if module not in tree.prefixes(module):
         raise BadInput(f"no module {module!r} in the package {package!r}")
     found: dict[str, Source] = {}
+    wanted: set[str] = set()
     waiting = tree.prefixes(module)
     while waiting:
         name = waiting.pop()
@@ -143,13 +144,14 @@ def _closure(module: str, package: str) -> dict[str, Source]:
         if name in found or path is None or path.is_dir():  # a folder without __init__ has no source
             continue
         found[name] = _source(name, path, package)
-        for wanted in found[name].wants:
-            waiting.extend(tree.names(wanted))
+        for new in found[name].wants - wanted:
+            waiting.extend(tree.names(new))
+        wanted |= found[name].wants
     return found
 
 
 class _Tree:
-    """Where the modules of one package lie on the disk."""
+    """Where the modules of one package lie on the disk; looked up once per name, so it is good for one snapshot."""
 
     def __init__(self, package: str) -> None:
         try:
@@ -161,9 +163,15 @@ class _Tree:
         self.package = package
         self.origin = Path(spec.origin) if spec.origin else None
         self.folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+        self._paths: dict[str, Path | None] = {}
 
     def path(self, name: str) -> Path | None:
         """The file of a module (the folder of one without ``__init__``); ``None`` if there is none."""
+        if name not in self._paths:
+            self._paths[name] = self._found(name)
+        return self._paths[name]
+
+    def _found(self, name: str) -> Path | None:
         first, *parts = name.split(".")
         if first != self.package or not all(part.isidentifier() for part in parts):
             return None

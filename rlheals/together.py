@@ -3,7 +3,8 @@
 `together("rlheals.sft", work, 4)` starts four processes that each call `rlheals.sft.part(work)`; inside,
 torch.distributed is set up (NCCL with GPUs, a GPU each; Gloo without). Processes end with the one that started them,
 however that ends. What goes wrong in one of them is raised here: bad input, too little memory, or a crash with the end
-of its log.
+of its log. The module is imported by the child's command line and not here: an import by a computed name would make
+every module of the package part of the code behind a stage.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,7 +62,6 @@ def _started(
     module: str, work: Work, processes: int, meeting: Path
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
     order = {
-        "module": module,
         "meeting": str(meeting),
         "out": str(work.out),
         "scratch": str(work.scratch),
@@ -75,7 +74,7 @@ def _started(
         for rank in range(processes):
             with _log(work.scratch, rank).open("wb") as log:
                 child = subprocess.Popen(
-                    [sys.executable, "-m", "rlheals.together"],
+                    [sys.executable, "-c", f"import {module}, {__name__} as us; us.child({module}.part)"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
@@ -127,7 +126,7 @@ def _crash(module: str, rank: int, status: int, scratch: Path) -> str:
 # Inside of one of the processes ---------------------------------------------------------------------------------------
 
 
-def main() -> None:
+def child(part: Callable[[Work], None]) -> None:
     """What a child does: read the order, meet the others, do its part, say how it ended."""
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print goes to the log
@@ -143,7 +142,7 @@ def main() -> None:
     work = Work(Path(order["out"]), Path(order["scratch"]), order["settings"], order["seed"], inputs, tick)
     try:
         _meet(order["meeting"])
-        import_module(order["module"]).part(work)
+        part(work)
         ended = {"ended": "well"}
     except BadInput as error:
         ended = {"ended": "badly", "said": str(error)}
@@ -181,7 +180,3 @@ def _end_with_parent() -> None:
     while os.read(0, 1):
         pass
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main()
