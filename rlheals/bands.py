@@ -14,16 +14,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlheals.atomic import atomic_write
 from rlheals.errors import BadInput
+from rlheals.evaluate import EvaluateSettings
 from rlheals.machine import Machine, this_machine
 from rlheals.models import SHIPPED_BASE
 from rlheals.profiles import Profile, load_profile, validated
 from rlheals.runs import library_versions
+from rlheals.sft import SFTSettings
 from rlheals.stage import no_tick
 from rlheals.store import Store
 from rlheals.study import Plan, plan
@@ -55,6 +56,17 @@ LEVELS = {
 }
 
 
+class BandSettings(BaseModel):
+    """What decides the trained values, besides code and seed. Settings that a file does not name have their default:
+    bands outlive a setting that is added and left as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sft: SFTSettings
+    evaluate: EvaluateSettings
+    step: int
+
+
 class Measured(BaseModel):
     """What one instruction set gave: one value per name for the shipped weights, one per SFT seed for trained ones."""
 
@@ -70,9 +82,7 @@ class References(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    profile: dict[str, Any] = Field(
-        description="settings of SFT and census that the trained values belong to"
-    )
+    profile: BandSettings = Field(description="settings of SFT and census that the trained values belong to")
     seeds: tuple[int, ...] = Field(min_length=5, description="SFT seeds, all from the shipped base")
     versions: dict[str, str]
     levels: dict[str, Measured]
@@ -113,13 +123,9 @@ def trained_band(name: str, levels: Sequence[tuple[float, ...]]) -> tuple[float,
     return min(mean - width, *everything), max(mean + width, *everything)
 
 
-def settings_of(profile: Profile) -> dict[str, Any]:
-    """What decides the trained values, besides code and seed."""
-    return {
-        "sft": profile.sft.model_dump(mode="json"),
-        "evaluate": profile.evaluate.model_dump(mode="json"),
-        "step": profile.census_steps[-1],
-    }
+def settings_of(profile: Profile) -> BandSettings:
+    """Those of a profile."""
+    return BandSettings(sft=profile.sft, evaluate=profile.evaluate, step=profile.census_steps[-1])
 
 
 def shipped_values() -> dict[str, float]:

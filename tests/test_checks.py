@@ -113,6 +113,17 @@ def test_references_come_from_both_instruction_sets_and_five_seeds_or_more():
     )
 
 
+def test_bands_outlive_a_setting_that_is_added_and_left_at_its_default(tmp_path):
+    file = tmp_path / "bands.json"
+    data = json.loads(bands.FILE.read_text())
+    del data["profile"]["sft"]["clip"], data["profile"]["evaluate"]["rows"]
+    file.write_text(json.dumps(data))
+    assert bands.read(file).profile == bands.settings_of(load_profile("smoke"))
+    data["profile"]["sft"]["batch"] += 1
+    file.write_text(json.dumps(data))
+    assert bands.read(file).profile != bands.settings_of(load_profile("smoke"))
+
+
 @pytest.mark.parametrize("name", ["ID, first try", "OOD, within five"])
 def test_two_hands_more_or_fewer_are_accepted_and_three_are_not(name):
     low, high = bands.shipped_band(name, [19.0, 19.0])
