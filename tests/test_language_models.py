@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,35 @@ def test_every_stage_up_to_rl_runs_with_a_model_of_the_family(family: str, tmp_p
     log = pd.read_parquet(run.file("log.parquet"))
     assert log["gradient_norm"].gt(0).all()
     assert not same_weights(models.load(run.path / "update-00001"), models.load(sft.path / "step-00003"))
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed here; `make test-vllm` does it")
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+def test_vllm_plays_the_study_of_a_language_model(family: str, tmp_path: Path) -> None:
+    """Through its chat template, censuses and RL; what it answers greedily is what transformers answers."""
+    folder = tiny_models.folder(tmp_path / "model", family, hidden_size=64, initializer_range=0.2)
+    store, greedy = Store(tmp_path / "store"), Sampling(temperature=0, max_new_tokens=8)
+    profile = profile_of(folder, engine="vllm")
+    profile = profile.model_copy(
+        update={"evaluate": profile.evaluate.model_copy(update={"sampling": greedy})}
+    )
+    chosen = recovery.plan(profile, 1, store, 0)
+    compute(chosen.specs(), store, quiet=True)
+    stages = {spec.stage for spec in chosen.specs()}
+    assert {"evaluate_vllm", "rl_vllm"} <= stages
+    run = store.load(store.key(chosen.runs[Cell(MAIN, 3, 0)]))
+    assert pd.read_parquet(run.file("log.parquet"))["gradient_norm"].gt(0).all()
+    asked = chosen.censuses[Cell(MAIN, 3, 0), 0]
+    same = asked.model_copy(update={"stage": "evaluate"})
+    compute([same], store, quiet=True)
+    by_vllm, by_transformers = (
+        pd.read_parquet(store.load(store.key(spec)).file("attempts.parquet")) for spec in (asked, same)
+    )
+    told = ["item", "protocol", "attempt", "text"]
+    assert by_vllm["text"].nunique() > 4, "an untrained model with large weights says many things"
+    agreed = by_vllm[told].merge(by_transformers[told], how="inner", on=told)
+    assert len(agreed) > 0.9 * len(by_transformers), "a near tie may fall otherwise"
 
 
 def test_a_bfloat16_base_stays_one(tmp_path: Path) -> None:

@@ -81,22 +81,25 @@ def tokenizer(family: str) -> PreTrainedTokenizerFast:
     return made
 
 
-def model(family: str, words: PreTrainedTokenizerFast, seed: int = 0, tied: bool = False) -> PreTrainedModel:
-    """An untrained model of the family; tied: embeddings and output head are one matrix."""
-    text = {**TEXT, "vocab_size": len(words), "eos_token_id": words.eos_token_id, "tie_word_embeddings": tied}
+def model(
+    family: str, words: PreTrainedTokenizerFast, seed: int = 0, tied: bool = False, **changes: Any
+) -> PreTrainedModel:
+    """An untrained model of the family; tied: embeddings and output head are one matrix; changes: of its text part."""
+    own = {"vocab_size": len(words), "eos_token_id": words.eos_token_id, "tie_word_embeddings": tied}
+    text = {**TEXT, **own, **changes}
     torch.manual_seed(seed)
     if family == "qwen2":
         return Qwen2ForCausalLM(Qwen2Config(**text, pad_token_id=words.pad_token_id))
     if family == "llama":
         return LlamaForCausalLM(LlamaConfig(**text, bos_token_id=words.bos_token_id))
     rope = {"rope_type": "default", "rope_theta": 10_000.0}
-    own = {**text, "num_hidden_layers": 3, "cross_attention_layers": [1], "rope_parameters": rope}
-    own |= {"pad_token_id": 0, "bos_token_id": words.bos_token_id}
-    return MllamaForConditionalGeneration(MllamaConfig(text_config=own, vision_config=VISION))
+    text |= {"num_hidden_layers": 3, "cross_attention_layers": [1], "rope_parameters": rope}
+    text |= {"pad_token_id": 0, "bos_token_id": words.bos_token_id}
+    return MllamaForConditionalGeneration(MllamaConfig(text_config=text, vision_config=VISION))
 
 
-def folder(at: Path, family: str, seed: int = 0, tied: bool = False) -> Path:
+def folder(at: Path, family: str, seed: int = 0, tied: bool = False, **changes: Any) -> Path:
     """Model and tokenizer on disk, as a hub would give them."""
     words = tokenizer(family)
-    models.save(at, model(family, words, seed, tied), words)
+    models.save(at, model(family, words, seed, tied, **changes), words)
     return at
