@@ -245,6 +245,7 @@ def finished(store: Path) -> set[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long  # 40 s: a notebook in two places, each in a kernel of its own
 def test_a_session_that_is_gone_goes_on_from_its_store_in_another_place(tmp_path):
     cells, store = code_cells(FIRST), tmp_path / "drive" / "rlheals"
     set_up = (cells["parameters"], f'profile = "smoke"; store = "{store}"', cells["install"])
