@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -24,7 +25,6 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlheals import models
 from rlheals.budget import EMPTY, budget
@@ -43,6 +43,12 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import tiny_models
 
 SHAPE = Shape(hidden=256, layers=4, kv_width=128, mlp=768, vocabulary=16_000, tied=True, bias=True)
+SIZES = {
+    "hidden_size": SHAPE.hidden, "intermediate_size": SHAPE.mlp, "num_hidden_layers": SHAPE.layers,
+    "num_attention_heads": SHAPE.hidden // 64, "num_key_value_heads": SHAPE.kv_width // 64,
+    "vocab_size": SHAPE.vocabulary, "max_position_embeddings": 4096,
+}  # fmt: skip
+"""The same for transformers; the vocabulary is larger than the tokenizer's, as Qwen's own is."""
 LOWEST = 0.9
 CASES: dict[str, dict[str, dict[str, Any]]] = {
     "float32": {"model": {"dtype": "float32"}},
@@ -64,7 +70,8 @@ def main() -> int:
         print(measured(RunSpec.model_validate_json(options.unit[0]), Store(options.unit[1])))
         return 0
     with tempfile.TemporaryDirectory() as scratch:
-        found = [row for name in CASES for row in case(name, Path(scratch))]
+        folder = tiny_models.folder(Path(scratch) / "model", "qwen2", tied=SHAPE.tied, **SIZES)
+        found = [row for name in CASES for row in case(name, folder)]
     report = {
         "machine": {**this_machine().model_dump(mode="json"), "torch": torch.__version__,
                     "load_before": round(os.getloadavg()[0], 1)},
@@ -76,13 +83,11 @@ def main() -> int:
     return 0 if report["passed"] else 1
 
 
-def case(name: str, scratch: Path) -> Iterator[dict[str, Any]]:
-    """SFT, a census and RL in these settings."""
-    folder = scratch / "model"
-    if not folder.exists():
-        write(folder)
-    profile, store = profile_of(folder, CASES[name]), Store(scratch / name.replace(" ", "-"))
+def case(name: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """SFT, a census and RL of the model in a folder, in these settings."""
+    profile, store = profile_of(folder, CASES[name]), Store(folder.parent / name.replace(" ", "-"))
     made = plan(profile, 1, store)
+    assert sum(math.prod(shape) for shape in models.tensor_shapes(folder).values()) == SHAPE.parameters
     (reinforced,) = made.runs.values()
     asked = next(iter(made.censuses.values()))
     foreseen = budget(profile).stages
@@ -97,21 +102,6 @@ def case(name: str, scratch: Path) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
         print(row, file=sys.stderr)
         yield row
-
-
-def write(folder: Path) -> None:
-    """The model: Qwen2's make, a vocabulary larger than its tokenizer's, as Qwen's own is."""
-    words = tiny_models.tokenizer("qwen2")
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        hidden_size=SHAPE.hidden, intermediate_size=SHAPE.mlp, num_hidden_layers=SHAPE.layers,
-        num_attention_heads=SHAPE.hidden // 64, num_key_value_heads=SHAPE.kv_width // 64, vocab_size=SHAPE.vocabulary,
-        max_position_embeddings=4096, tie_word_embeddings=SHAPE.tied,
-        eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
-    )  # fmt: skip
-    model = Qwen2ForCausalLM(config)
-    assert model.num_parameters() == SHAPE.parameters
-    models.save(folder, model, words)
 
 
 def profile_of(folder: Path, changes: dict[str, dict[str, Any]]) -> Profile:

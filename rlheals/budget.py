@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rlheals.errors import BadInput
+from rlheals.models import LOGITS
 from rlheals.needs import Hardware, Shape
 from rlheals.profile import Profile
 from rlheals.tasks.general_points import GeneralPoints
@@ -115,13 +116,16 @@ class _Sums:
         learning = self._activations(settings.slice_rows, longest, settings.recompute, self.dtype)
         answer = settings.sampling.max_new_tokens
         playing = self._cache(settings.play_rows, settings.attempts, answer)
+        reading = self._reading(longest) if settings.log_kl else 0.0
         usual = self._longest(SOLVED_AFTER, settings.sampling.max_new_tokens)
         update = self._playing(settings.play_rows, settings.episodes, SOLVED_AFTER, answer)
         update += settings.used_epochs * self._learning(
             settings.episodes * usual, settings.recompute, self.dtype
         )
         runs = len(self.profile.ladder.starts) * self.profile.ladder.runs
-        return Need(EMPTY + copies * self.weights + max(learning, playing), runs * settings.updates * update)
+        return Need(
+            EMPTY + copies * self.weights + max(learning, playing, reading), runs * settings.updates * update
+        )
 
     def _longest(self, attempts: float, answer: int) -> float:
         return self.hardware.prompt_tokens + attempts * (answer + self.hardware.feedback_tokens)
@@ -136,6 +140,12 @@ class _Sums:
         layer = (8 * shape.hidden + 2 * shape.kv_width + 4 * shape.mlp) * width
         kept = (shape.layers * shape.hidden * width + layer) if recompute else shape.layers * layer
         return rows * tokens * (kept + shape.vocabulary * (width + 8))
+
+    def _reading(self, tokens: float) -> float:
+        """The logits from which a KL divergence is measured: as many rows as `models.rows_at_once` lets through, as the
+        model gives them, in float32, and their log-probabilities."""
+        rows = max(1, LOGITS // (tokens * self.shape.vocabulary))
+        return rows * tokens * self.shape.vocabulary * (self.dtype + 8)
 
     def _cache(self, rows: int, attempts: float, answer: int) -> float:
         """Keys and values of so many episodes, and what drawing one token of each takes (float64, three times)."""
