@@ -45,6 +45,11 @@ class Accuracies:
             frames.append(grouped.reset_index().assign(measure=name))
         return cls(pd.concat(frames, ignore_index=True))
 
+    @classmethod
+    def by_seed(cls, tables: RecoveryTables) -> dict[int, Accuracies]:
+        """Those of every base seed."""
+        return tables.once(_by_seed)
+
     def accuracy(
         self,
         start: int,
@@ -88,6 +93,10 @@ class Accuracies:
             chosen = max(self.starts, key=lambda start: self.accuracy(start, after, half=1 - half))
             found.append(self.accuracy(chosen, after, half=half))
         return float(np.mean(found))
+
+
+def _by_seed(tables: RecoveryTables) -> dict[int, Accuracies]:
+    return {seed: Accuracies.of(tables, seed) for seed in tables.seeds}
 
 
 def gain(measured: Accuracies, starts: Sequence[int], measure: str = "within_five") -> float:
@@ -152,8 +161,8 @@ class RecoveryFile(ClaimsFile):
 
 def estimates(claim: Claim, tables: RecoveryTables) -> dict[int, float]:
     """The claim's number for every base seed that has what it needs."""
-    run = ESTIMATORS[claim.estimator]
-    return finite(tables.seeds, lambda seed: run(Accuracies.of(tables, seed), **claim.options))
+    run, measured = ESTIMATORS[claim.estimator], Accuracies.by_seed(tables)
+    return finite(tables.seeds, lambda seed: run(measured[seed], **claim.options))
 
 
 def missing(tables: RecoveryTables, claims: RecoveryFile) -> list[str]:

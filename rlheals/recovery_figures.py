@@ -288,7 +288,7 @@ def _stage_rows(chapter: RecoveryChapter, split: str) -> dict[str, list[dict[str
             found = wilson(round(value * paper["hands"]), paper["hands"])
             rows[label].append({"stage": stage, "value": value, "low": found.low, "high": found.high})
     tables = chapter.tables
-    accuracies = [Accuracies.of(tables, seed) for seed in tables.seeds]
+    accuracies = list(Accuracies.by_seed(tables).values())
     middle = chapter.profile.ladder.control_start or tables.starts[len(tables.starts) // 2]
     splits = set(tables.episodes["split"])
     asked = "ood" if split == "ood" else "sft" if "sft" in splits else "held_out"

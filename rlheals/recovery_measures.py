@@ -77,7 +77,7 @@ def gains(tables: RecoveryTables, measure: str = "within_five") -> pd.DataFrame:
 
     Columns step, value, low, high, seeds. With one base seed there is no interval: low and high are missing.
     """
-    accuracies = [Accuracies.of(tables, seed) for seed in tables.seeds]
+    accuracies = list(Accuracies.by_seed(tables).values())
     rows = []
     for start in tables.starts:
         found = [one.gain(start, measure=measure) for one in accuracies if start in one.starts]
@@ -109,7 +109,7 @@ def excess_bound(tables: RecoveryTables) -> float:
 
     Per base seed, accuracy after RL from each start minus the cross-fitted peak; at least two base seeds.
     """
-    accuracies = [Accuracies.of(tables, seed) for seed in tables.seeds]
+    accuracies = list(Accuracies.by_seed(tables).values())
     excess = [
         [one.accuracy(start, True) - one.best(after=False) for start in tables.starts] for one in accuracies
     ]

@@ -39,7 +39,7 @@ def rotation_over_null(tables: RotationTables, pair: str, part: int) -> float:
 
 def correlates_along(tables: RotationTables) -> float:
     """Minus the correlation of angle to the base and OOD accuracy, over checkpoints of plain SFT from the peak on."""
-    rows = measured.points(tables)
+    rows = tables.once(measured.points)
     peak = int(tables.peaks["peak"].iloc[0])
     line = rows[(rows["branch"] == SFT) & (rows["step"] >= peak)]
     return -measured.correlation(line, "angle")
@@ -47,7 +47,7 @@ def correlates_along(tables: RotationTables) -> float:
 
 def tracks(tables: RotationTables, predictor: str, given: Sequence[str] = ()) -> float:
     """Minus the correlation of a predictor with OOD accuracy over trajectories, each taken at matched |dW|."""
-    return -measured.correlation(measured.matched(measured.points(tables)), predictor, given)
+    return -measured.correlation(measured.matched(tables.once(measured.points)), predictor, given)
 
 
 def rotates_back(tables: RotationTables, starts: Sequence[int]) -> float:
@@ -105,8 +105,12 @@ class RotationFile(ClaimsFile):
 
 def estimates(claim: Claim, tables: RotationTables) -> dict[int, float]:
     """The claim's number for every base seed that has what it needs."""
-    run = ESTIMATORS[claim.estimator]
-    return finite(tables.seeds, lambda seed: run(tables.of_seed(seed), **claim.options))
+    run, mine = ESTIMATORS[claim.estimator], tables.once(_by_seed)
+    return finite(mine, lambda seed: run(mine[seed], **claim.options))
+
+
+def _by_seed(tables: RotationTables) -> dict[int, RotationTables]:
+    return {seed: tables.of_seed(seed) for seed in tables.seeds}
 
 
 def missing(tables: RotationTables, claims: RotationFile) -> list[str]:

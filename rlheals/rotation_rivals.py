@@ -110,7 +110,7 @@ def _correlations(chapter: RotationChapter) -> Table:
 def _found(tables: RotationTables | None) -> list[Association]:
     if tables is None:
         return [Association(one, (), (np.nan, np.nan)) for one in PREDICTORS]
-    return associations(measured.matched(measured.points(tables)))
+    return associations(measured.matched(tables.once(measured.points)))
 
 
 def _scales(chapter: RotationChapter) -> Table:
@@ -125,7 +125,7 @@ def _scales(chapter: RotationChapter) -> Table:
 def _errors(tables: RotationTables | None) -> Mapping[str, tuple[float, ...]]:
     if tables is None:
         return {}
-    found = measured.prediction_errors(measured.points(tables)).dropna()
+    found = measured.prediction_errors(tables.once(measured.points)).dropna()
     return {str(scale): tuple(group["value"]) for scale, group in found.groupby("scale")}
 
 

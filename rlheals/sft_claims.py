@@ -125,7 +125,11 @@ class SFTFile(ClaimsFile):
 def estimates(claim: Claim, tables: Tables) -> dict[int, float]:
     """The claim's number for every base seed in the tables."""
     run = ESTIMATORS[claim.estimator]
-    return {seed: run(Curves.of(tables.of_seed(seed)), **claim.options) for seed in tables.seeds}
+    return {seed: run(curves, **claim.options) for seed, curves in tables.once(_by_seed).items()}
+
+
+def _by_seed(tables: Tables) -> dict[int, Curves]:
+    return {seed: Curves.of(tables.of_seed(seed)) for seed in tables.seeds}
 
 
 def missing(tables: Tables, claims: SFTFile) -> list[str]:

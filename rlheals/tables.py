@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Frames = TypeVar("Frames", bound="Seeded")
+Made = TypeVar("Made")
 
 EPISODE_COLUMNS = {
     "item": "category", "split": "category", "face": "bool", "solved_at": "uint8", "solved_at_either": "uint8",
@@ -52,6 +53,13 @@ class Seeded:
         """The rows of one base seed."""
         frames = {field.name: getattr(self, field.name) for field in fields(self)}
         return type(self)(**{name: frame[frame["seed"] == seed] for name, frame in frames.items()})
+
+    def once(self, make: Callable[[Self], Made]) -> Made:
+        """make(tables), computed the first time and kept with them: what claims and figures ask for again and again."""
+        kept: dict[Callable[[Self], Any], Any] = self.__dict__.setdefault("_kept", {})
+        if make not in kept:
+            kept[make] = make(self)
+        return kept[make]
 
 
 @dataclass(frozen=True)
