@@ -95,8 +95,9 @@ def test_a_scheduler_computes_one_seed_after_the_other_so_that_what_is_cut_short
     assert capsys.readouterr().err.count(": loaded") == 2 * RUNS
 
 
+@pytest.mark.parametrize("times", [2, pytest.param(6, marks=pytest.mark.long)])
 def test_workers_that_are_killed_again_and_again_change_no_byte(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     """Dask starts them again, or gives them up; then the study ends with one line, and the same call goes on."""
     calm, store = Store(tmp_path / "calm"), Store(tmp_path / "killed")
@@ -105,7 +106,7 @@ def test_workers_that_are_killed_again_and_again_change_no_byte(
     started, killed, said = watched_clusters(monkeypatch), set[int](), set[str]()
 
     def kill() -> None:
-        for _ in range(4):
+        for _ in range(times):
             before = len(store.ids())
             while len(store.ids()) == before and not over.is_set():
                 time.sleep(0.01)
@@ -196,7 +197,7 @@ def test_a_bar_counts_whole_units_and_the_parts_of_those_that_run() -> None:
     assert lines == ["rl cccc: computing"]
 
 
-@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("after", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_study_whose_workers_die_while_they_start_does_not_wait_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
