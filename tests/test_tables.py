@@ -125,6 +125,23 @@ def test_seeds_come_apart_and_together_again() -> None:
     assert "[3, 1, 2, 1]" in one_line(caught.value)
 
 
+def test_what_is_kept_with_tables_belongs_to_them_alone() -> None:
+    """A part of the tables starts afresh: else one base seed would be judged by the numbers of another."""
+    solved = np.array([True, False])
+    both = concat([study_of({0: {"ood": solved}}, seed=seed) for seed in (1, 2)])
+    asked: list[list[int]] = []
+
+    def measured(of: Tables) -> int:
+        asked.append(of.seeds)
+        return len(of.episodes)
+
+    whole = both.once(measured)
+    assert both.once(measured) == whole
+    assert both.of_seed(2).once(measured) < whole
+    assert concat([both.of_seed(2)]).once(measured) < whole
+    assert asked == [[1, 2], [2], [2]]
+
+
 @pytest.mark.parametrize("name", [field.name for field in fields(Tables)])
 @pytest.mark.parametrize("damage", ["missing", "noise", "empty", "cut", "large"])
 def test_damaged_files_are_refused_and_named(
