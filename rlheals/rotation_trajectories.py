@@ -59,14 +59,14 @@ def along(chapter: RotationChapter) -> Drawn:
 
 
 def _along(tables: RotationTables, column: str) -> pd.DataFrame:
-    rows = measured.points(tables)
+    rows = tables.once(measured.points)
     rows = rows[rows["branch"] == SFT].assign(null=lambda frame: frame["angle"] - frame["excess"])
     return rows[["seed", "step", column]].rename(columns={column: "value"}).dropna()
 
 
 def trajectories(chapter: RotationChapter) -> Drawn:
     """OOD accuracy of every checkpoint of every trajectory against size, rotation and forward KL."""
-    rows = measured.points(chapter.tables)
+    rows = chapter.tables.once(measured.points)
     rows = rows[(rows["size"] > 0) & rows["ood"].notna()]
     figure, axes = drawing.canvas(columns=3, height=3.4)
     for axis, scale in zip(axes, measured.SCALES, strict=True):
@@ -96,7 +96,7 @@ def trajectories(chapter: RotationChapter) -> Drawn:
 
 def matched(chapter: RotationChapter) -> Drawn:
     """At the size at which plain SFT is compared: do trajectories that rotate more have lower OOD accuracy?"""
-    table = measured.matched(measured.points(chapter.tables))
+    table = measured.matched(chapter.tables.once(measured.points))
     figure, (left, right) = drawing.canvas(columns=2, height=3.3)
     for branch, (label, color) in LOOKS.items():
         mine = table[table["branch"] == branch]
@@ -141,7 +141,7 @@ def matched(chapter: RotationChapter) -> Drawn:
 
 def scales(chapter: RotationChapter) -> Drawn:
     """Which scale tells OOD accuracy of another trajectory best, if plain SFT's curve is read off at its place?"""
-    found = measured.prediction_errors(measured.points(chapter.tables)).dropna()
+    found = measured.prediction_errors(chapter.tables.once(measured.points)).dropna()
     figure, (axis,) = drawing.canvas(height=2.0)
     frames = []
     for place, (scale, label) in enumerate(SCALE_NAMES.items()):
