@@ -88,7 +88,7 @@ class RLSettings(Settings):
     processes: Int = Field(
         1,
         ge=1,
-        description="ppo: GPUs that hold the weights together (FSDP), each with its part of the episodes",
+        description="GPUs that hold the weights together (FSDP), each with its part of the episodes",
     )
 
     @field_validator("checkpoints")
@@ -114,8 +114,8 @@ class RLSettings(Settings):
         if self.per_process % self.slice_rows:
             parts = f"/{self.processes}" if self.processes > 1 else ""
             raise ValueError(f"slice_rows={self.slice_rows} does not divide episodes={self.episodes}{parts}")
-        if self.processes > 1 and (self.algorithm != "ppo" or self.log_kl):
-            raise ValueError(f"processes={self.processes} needs algorithm=ppo and log_kl=false")
+        if self.processes > 1 and self.log_kl:
+            raise ValueError(f"processes={self.processes} needs log_kl=false")
         if self.reward == "shuffled" and self.credit != "episode":
             raise ValueError("reward=shuffled permutes returns of episodes; it needs credit=episode")
         if not self.log_kl and (self.kl_start or self.kl_base):
@@ -160,14 +160,17 @@ def checkpoint_name(update: int) -> str:
     return f"update-{update:05d}"
 
 
-def run(work: Work, opens: Opens | None = None) -> None:
-    """The stage: `update-*/` model folders, `log.parquet` (a row per update), `advantages.parquet`, `losses.json`."""
+def run(work: Work, opens: Opens | None = None, module: str = "rlheals.rl") -> None:
+    """The stage: `update-*/` model folders, `log.parquet` (a row per update), `advantages.parquet`, `losses.json`.
+
+    opens: the engine that plays, see `Session`; module: with several processes each calls `part(work)` of it.
+    """
     settings = RLSettings.model_validate(work.settings)
 
     def trained(rows: int) -> None:
         fitting = replace(work, settings={**work.settings, "slice_rows": rows})
         if settings.processes > 1:
-            together("rlheals.rl", fitting, settings.processes)
+            together(module, fitting, settings.processes)
         else:
             part(fitting, opens)
 
@@ -180,13 +183,14 @@ def run(work: Work, opens: Opens | None = None) -> None:
 
 def part(work: Work, opens: Opens | None = None) -> None:
     """What one process does of the stage, in the scratch folder; the first one writes what the others have too."""
-    from rlheals import grpo, ppo
+    from rlheals import grpo, grpo_shared, ppo
     from rlheals.session import Session
 
     settings = RLSettings.model_validate(work.settings)
     session = Session(work, settings, opens)
     if session.done < settings.updates:
-        (ppo if settings.algorithm == "ppo" else grpo).train(session)
+        of_groups = grpo_shared if settings.processes > 1 else grpo
+        (ppo if settings.algorithm == "ppo" else of_groups).train(session)
     if sharded.rank() == 0:
         log, advantages, losses = (work.scratch / name for name in TABLES)
         pd.DataFrame(session.log).to_parquet(log, index=False)

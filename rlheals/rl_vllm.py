@@ -1,14 +1,18 @@
-"""RL whose episodes vLLM plays. A stage of its own: the same settings, but other noise and other code behind it."""
+"""RL whose episodes vLLM plays. A stage of its own: the same settings, but other noise and other code behind it.
+
+Several processes have an engine each, on the GPU where they also train.
+"""
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
 import torch
 
 from rlheals import rl
-from rlheals.errors import BadInput
-from rlheals.rl import RLSettings
+from rlheals.hf_engine import Opens
 from rlheals.stage import Work
 from rlheals.vllm_engine import VLLMEngine
 
@@ -16,14 +20,24 @@ CACHE_GB = 8.0  # for keys and values; the rest of the GPU's memory is the model
 
 
 def run(work: Work) -> None:
-    """The stage, as `rl`; BadInput for several processes."""
-    if RLSettings.model_validate(work.settings).processes > 1:
-        raise BadInput(
-            "rl.processes: several processes play with Hugging Face's engine only; set engine to hf"
-        )
+    """The stage, as `rl`."""
+    with _opens() as opens:
+        rl.run(work, opens, "rlheals.rl_vllm")
+
+
+def part(work: Work) -> None:
+    """What one of several processes does of it."""
+    with _opens() as opens:
+        rl.part(work, opens)
+
+
+@contextmanager
+def _opens() -> Iterator[Opens]:
+    """Opens engines that are closed at the end."""
     cache_gb = CACHE_GB if torch.cuda.is_available() else None
     with ExitStack() as engines:
-        rl.run(
-            work,
-            lambda start, rows: engines.enter_context(closing(VLLMEngine(start, rows, cache_gb=cache_gb))),
-        )
+
+        def opens(start: Path, rows: int) -> VLLMEngine:
+            return engines.enter_context(closing(VLLMEngine(start, rows, cache_gb=cache_gb)))
+
+        yield opens

@@ -13,6 +13,7 @@ What differs:
 - Entropies need the whole distribution. Up to `WHOLE` words it is fetched; with larger vocabularies they are NaN.
 - Temperatures above 0 and below 0.01 are refused, since vLLM would silently take 0.01.
 - One engine per process at a time: vLLM keeps global state, which the end of one engine takes from all others.
+- In a process that trains together with others (`together.py`) an engine is this process's own, on its own GPU.
 
 Stages that use it are `evaluate_vllm` and `rl_vllm`. In RL its log-probabilities are those of the policy that played;
 the trainer's differ in the last bits (many more of them in bfloat16), so the ratios of a clipped loss do not begin at
@@ -172,6 +173,9 @@ class VLLMEngine:
             }
         if (other := _running()) is not None:
             raise BadInput(f"the vLLM engine of {other.name!r} runs in this process; close() it first")
+        together = torch.distributed.is_initialized()
+        if together:
+            more["distributed_executor_backend"] = "external_launcher"  # the GPU of this process's rank
         try:
             with _undisturbed():
                 llm = LLM(
@@ -188,7 +192,8 @@ class VLLMEngine:
                     use_tqdm_on_load=False,
                     **more,
                 )
-                self._llm, self._end = llm, weakref.finalize(self, llm.llm_engine.engine_core.shutdown)
+                end = llm.llm_engine.engine_core.shutdown
+                self._llm, self._end = llm, weakref.finalize(self, _ended, end, together)
                 _engines.add(self)
                 llm.generate(  # what its attention cannot do, vLLM says at the first token only
                     [{"prompt_token_ids": [0]}], self._request("", Sampling(max_new_tokens=1)), use_tqdm=False
@@ -291,3 +296,14 @@ def _generation(output: Any) -> Generation:
 def _last_line(error: Exception) -> str:
     """The line of an error that says what was wrong: vLLM's and torch's messages end with it."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
+
+
+def _ended(end: Callable[[], object], together: bool) -> None:
+    """End an engine. vLLM also destroys the group of processes in which this one trains `together`: that stays."""
+    destroy = torch.distributed.destroy_process_group
+    if together:
+        torch.distributed.destroy_process_group = lambda group=None: None if group is None else destroy(group)
+    try:
+        end()
+    finally:
+        torch.distributed.destroy_process_group = destroy

@@ -399,3 +399,35 @@ def test_a_census_and_rl_are_played_by_vllm_and_leave_no_engine_behind(
     assert (log["gradient_norm"] > 0).all()
     assert log["kl_start"].iloc[0] == pytest.approx(0, abs=1e-3)
     VLLMEngine(SHIPPED_BASE).close()
+
+
+@needs_vllm
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_processes_that_train_together_play_with_an_engine_each(tmp_path: Path, algorithm: Algorithm) -> None:
+    """The same episodes as with one process, at first; then the engines get what all have learnt."""
+    if algorithm == "grpo":
+        pytest.importorskip("trl")
+    inputs = {"model": SHIPPED_BASE.parent, "base": SHIPPED_BASE.parent}
+    chosen = RLSettings(
+        algorithm=algorithm,
+        folder="base",
+        checkpoints=(2,),
+        episodes=16,
+        group=4,
+        slice_rows=8,
+        loss_examples=4,
+        learning_rate=1e-3,
+        log_kl=False,
+    )
+    logs = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        (folder / "out").mkdir(parents=True)
+        (folder / "scratch").mkdir()
+        settings = chosen.model_copy(update={"processes": processes}).model_dump(mode="json")
+        rl_vllm.run(Work(folder / "out", folder / "scratch", settings, 1, inputs))
+        logs.append(pd.read_parquet(folder / "out" / "log.parquet").set_index("update"))
+    one, two = (log[["return", "tokens", "entropy", "gradient_norm"]] for log in logs)
+    assert two.loc[1].tolist() == pytest.approx(one.loc[1].tolist(), rel=1e-3)
+    assert two.loc[2, "entropy"] == pytest.approx(one.loc[2, "entropy"], rel=0.05)
+    assert two.loc[2, "entropy"] != pytest.approx(two.loc[1, "entropy"], rel=1e-3)
