@@ -71,11 +71,16 @@ def replay(
         },
         machine=this_machine().model_dump(mode="json"),
     )
-    known = [one for one in read(folder.parent) if (one.study, one.seed) != (done.study, done.seed)]
+    # notes of code in between stay: what was recorded with that code needs them
+    known = [one for one in read(folder.parent) if _place(one) != _place(done)]
     text = json.dumps([one.model_dump(mode="json") for one in [*known, done]], indent=1)
     atomic_write(folder.parent / FILE, text + "\n")
     say(f"replayed {folder.name} seed {seed}: {compared:,} values agree")
     return done
+
+
+def _place(note: Replay) -> tuple[str, int, dict[str, str]]:
+    return note.study, note.seed, note.replayed_by
 
 
 def agree(slices: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> int:
@@ -104,15 +109,16 @@ def read(results: Path) -> list[Replay]:
 def stale_stages(manifest: Recorded, replays: list[Replay]) -> list[str]:
     """Stages whose code is neither the one that made these numbers nor one that gave a slice of them again.
 
-    Replays follow on each other: where A's numbers came again with B, and B's with C, C counts for A.
+    Replays follow on each other: where A's numbers came again with B, and B's with C, C counts for A. The same numbers
+    are the same whichever came first: where A's came again with B and with C, C counts for B as well.
     """
 
     def same(stage: str, made_by: str) -> bool:
-        steps = [(one.made_by.get(stage), one.replayed_by.get(stage)) for one in replays]
-        alike, fresh = {made_by}, {made_by}
-        while fresh:
-            fresh = {new for old, new in steps if old in fresh and new is not None} - alike
-            alike |= fresh
+        pairs = [{one.made_by[stage], one.replayed_by[stage]} for one in replays if stage in one.replayed_by]
+        alike, size = {made_by}, 0
+        while len(alike) > size:
+            size = len(alike)
+            alike = alike.union(*(pair for pair in pairs if pair & alike))
         return code_hash(f"rlheals.{stage}") in alike
 
     return sorted(stage for stage, made_by in manifest.code().items() if not same(stage, made_by))

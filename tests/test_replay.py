@@ -30,9 +30,9 @@ def copy(recorded: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(recorded, tmp_path / "results"))
 
 
-def change_code(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+def change_code(monkeypatch: pytest.MonkeyPatch, stage: str, code: str = "0" * 64) -> None:
     def changed(module: str) -> str:
-        return "0" * 64 if module == f"rlheals.{stage}" else sources.code_hash(module)
+        return code if module == f"rlheals.{stage}" else sources.code_hash(module)
 
     monkeypatch.setattr(replays, "code_hash", changed)
 
@@ -55,7 +55,8 @@ def test_changed_code_makes_all_seeds_stale_and_one_replay_that_agrees_clears_th
     assert stale(copy) == [["evaluate"], ["evaluate"]], "a replay speaks for the code it was made with only"
 
 
-def test_replays_follow_on_each_other_and_only_forwards(copy, monkeypatch):
+def test_replays_follow_on_each_other_in_any_order(copy, monkeypatch):
+    """The same numbers are the same whichever code gave them first."""
     _, (manifest, _) = record.read(copy / "small")
     made_by = manifest.code()["sft"]
 
@@ -75,7 +76,23 @@ def test_replays_follow_on_each_other_and_only_forwards(copy, monkeypatch):
     assert noted(("b", now), (made_by, "b")) == []
     assert noted((made_by, "b"), ("b", made_by)) == ["sft"]
     assert noted(("b", now)) == ["sft"]
-    assert noted((now, made_by)) == ["sft"]
+    assert noted((now, made_by)) == []
+    assert noted(("a", made_by), ("a", now)) == [], "recorded between a and now"
+    assert noted(("a", made_by), ("b", now)) == ["sft"]
+
+
+def test_a_second_replay_leaves_what_was_recorded_in_between_as_good_as_it_was(copy, monkeypatch, tmp_path):
+    store = Store(tmp_path / "fresh")
+    between, now = "b" * 64, "0" * 64
+    for code in (between, now):
+        change_code(monkeypatch, "sft", code)
+        replays.replay(copy / "small", 2, store, **SILENT)
+        replays.replay(copy / "small", 2, store, **SILENT)
+    notes = replays.read(copy)
+    assert [note.replayed_by["sft"] for note in notes] == [between, now], "one note per code"
+    _, (manifest, _) = record.read(copy / "small")
+    runs = [r.model_copy(update={"code_hash": between}) if r.stage == "sft" else r for r in manifest.runs]
+    assert replays.stale_stages(manifest.model_copy(update={"runs": tuple(runs)}), notes) == []
 
 
 @pytest.mark.parametrize(
