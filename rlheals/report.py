@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlheals import claims_tables, figures, models_page, notebook_tops, pages, sft_chapter
+from rlheals import claims_tables, figures, models_page, notebook_tops, pages, scale, sft_chapter
 from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
@@ -109,6 +109,7 @@ def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
         "recorded": pages.recorded_page(results),
         "profiles": pages.profiles_table(),
         "models": models_page.models_table(results),
+        "scale": scale.scale_table(results),
         "colab": notebook_tops.costs_table(results),
     }
 

@@ -1,0 +1,75 @@
+"""The scale trend: every lab model that is recorded, its weights counted, its levels with intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lab_helpers import study_of
+
+from rlheals import models, record, scale
+from rlheals.dialects import Compact
+from rlheals.markup import Table
+from rlheals.models import ModelSettings
+from rlheals.profiles import load_profile
+from rlheals.tables import Tables, concat
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def solved(share: float) -> np.ndarray:
+    return np.arange(100) < 100 * share
+
+
+def of(seed: int, peak: float, end: float, known: float) -> Tables:
+    accuracy = {
+        step: {"ood": solved(ood), "sft": solved(id_), "held_out": solved(id_)}
+        for step, ood, id_ in ((0, 0.0, 0.1), (40, peak, 0.5), (1280, end, known))
+    }
+    either = {
+        step: {name: solved(0.3) if step == 0 else hit for name, hit in splits.items()}
+        for step, splits in accuracy.items()
+    }
+    return study_of(accuracy, either=either, seed=seed)
+
+
+@pytest.mark.parametrize("name", ["scale-1m", "scale-10m"])
+def test_weights_are_those_of_the_model_and_what_the_name_says(name: str) -> None:
+    settings = load_profile(name).pretrain.model
+    count = scale.weights(settings)
+    assert count == sum(p.numel() for p in models.create(settings, Compact().tokenizer, 1).parameters())
+    assert count == pytest.approx({"scale-1m": 1e6, "scale-10m": 1e7}[name], rel=0.2)
+    assert scale.weights(ModelSettings()) < count
+
+
+def test_levels_are_means_over_seeds_with_intervals_of_a_single_seed_over_hands() -> None:
+    several = concat([of(1, 0.6, 0.1, 0.9), of(2, 0.5, 0.2, 1.0), of(3, 0.4, 0.3, 0.8)])
+    table = scale.trend({"lab": several, "scale-1m": of(1, 0.5, 0.25, 0.75)}).set_index(["profile", "level"])
+    assert set(table.index.get_level_values("level")) == set(scale.LEVELS)
+    mean = table["value"].unstack()
+    assert mean.loc["lab", "OOD, base, either layout"] == pytest.approx(0.3)
+    assert mean.loc["lab", "OOD, peak"] == pytest.approx(0.5, abs=0.03)
+    assert mean.loc["lab", "OOD, last checkpoint"] == pytest.approx(0.2)
+    assert mean.loc["lab", "ID, last checkpoint"] == pytest.approx(0.9)
+    single = table.loc[("scale-1m", "OOD, last checkpoint")]
+    assert (single["seeds"], round(single["low"], 3), round(single["high"], 3)) == (1, 0.175, 0.343)
+
+
+def test_the_table_is_of_what_is_recorded_and_says_when_nothing_else_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert scale.scale_table(tmp_path) == ["No study of another size is recorded."]
+    recorded = {"scale-10m": of(1, 0.5, 0.2, 0.9), "lab": concat([of(1, 0.6, 0.1, 0.9), of(2, 0.5, 0.2, 1)])}
+    monkeypatch.setattr(record, "find", lambda name, part, results: (recorded.get(name), []))
+    table, about = scale.scale_table(tmp_path)
+    assert isinstance(table, Table)
+    assert [row[0] for row in table.rows] == ["`lab`", "`scale-10m`"], "small models first"
+    assert [row[2] for row in table.rows] == ["2", "1"]
+    assert "single base seed" in str(about)
+
+
+def test_the_lab_stands_in_the_book() -> None:
+    first = scale.scale_table(ROOT / "results")[0]
+    assert isinstance(first, Table)
+    assert first.rows[0][:2] == ("`lab`", "193,984")
