@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 
 VLLM_READY := .venv-vllm/.ready
 
-.PHONY: book book-audit book-fresh book-report book-1 book-2 book-3 book-4 test test-colab test-long test-slurm test-vllm lint fast study references tops bench lock clean help
+.PHONY: book book-audit book-fresh book-report book-claims book-1 book-2 book-3 book-4 test test-colab test-long test-slurm test-vllm lint fast study references tops bench lock clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
@@ -26,8 +26,7 @@ $(READY): pyproject.toml requirements.txt constraints.txt
 
 book: $(READY)   ## compute the fresh runs of all chapters, execute the notebooks, render the book
 	$(MAKE) -j 2 book-audit book-fresh
-	$(MAKE) -j 2 book-report book-1 book-2 book-3 book-4
-	$(BIN)/rlheals claims --profile $(PROFILE) --page book/_generated > /dev/null
+	$(MAKE) -j 2 book-report book-claims book-1 book-2 book-3 book-4
 	$(BIN)/jupyter-book build . -W -n --keep-going -q
 	@echo "the book: $(CURDIR)/_build/html/index.html"
 
@@ -41,6 +40,9 @@ book-fresh: $(READY)
 
 book-report: $(READY)
 	$(BIN)/rlheals report --profile $(PROFILE) --out book/_generated
+
+book-claims: $(READY)
+	$(BIN)/rlheals claims --profile $(PROFILE) --page book/_generated > /dev/null
 
 book-1: $(READY)
 	$(BIN)/rlheals notebook notebooks/01_sft_forgets.ipynb --profile $(PROFILE) --out book/_generated/01_sft_forgets.ipynb
