@@ -9,15 +9,19 @@ from rlheals.claimed import CLAIMED
 from rlheals.markup import Block, Table
 from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, load_profile, names
+from rlheals.scale import weights
 
 RUN, DRY = "run by us", "dry run only"
 
 
 def models_table(results: Path) -> list[Block]:
-    """Every profile besides those of the book: of language models with their arithmetic, of lab models without."""
+    """Every profile besides those of the book: language models with their arithmetic, lab models by size."""
     profiles = [load_profile(name) for name in names() if name not in PROFILES]
     language = [profile for profile in profiles if profile.model is not None]
-    others = [profile for profile in profiles if profile.model is None]
+    others = sorted(
+        (profile for profile in profiles if profile.model is None),
+        key=lambda profile: weights(profile.pretrain.model),
+    )
     return [
         Table(
             ("profile", "model", "weights", "made for", "GPU memory", "hours", "disk", "who has run it"),
