@@ -18,11 +18,12 @@ def points(tables: ProtectionTables, measure: str = "solved") -> pd.DataFrame:
 
 
 def at_equal_id(measured: pd.DataFrame) -> pd.DataFrame:
-    """Every way against plain SFT of the same base at equal ID accuracy: columns seed, way, n, gained, kept.
+    """Every way against plain SFT of the same base at equal ID accuracy: columns seed, way, n, gained, kept, beyond.
 
     measured: `points`. gained: mean over the way's points of ood minus that of plain SFT where its ID accuracy was the
     same (interpolated along its steps; of the n points within the range that plain SFT passes). kept: the same of the
-    way's last point, nan where it lies outside of the range. Of plain SFT itself both are 0.
+    way's last point, nan where it lies outside of the range. Of plain SFT itself both are 0. beyond: of a last point
+    whose ID accuracy is above all that plain SFT has, ood minus the best of plain SFT at its own highest; else nan.
     """
     rows = []
     for seed, group in measured.groupby("seed"):
@@ -36,5 +37,8 @@ def at_equal_id(measured: pd.DataFrame) -> pd.DataFrame:
             row = {"seed": seed, "way": way, "n": int(inside.sum())}
             row["gained"] = float(gaps[inside].mean()) if inside.any() else np.nan
             row["kept"] = float(gaps[-1]) if inside[-1] else np.nan
+            last = own.iloc[-1]
+            highest = line["ood"].to_numpy()[at == at[-1]].max()
+            row["beyond"] = float(last["ood"] - highest) if last["id"] > at[-1] else np.nan
             rows.append(row)
-    return pd.DataFrame(rows, columns=["seed", "way", "n", "gained", "kept"])
+    return pd.DataFrame(rows, columns=["seed", "way", "n", "gained", "kept", "beyond"])

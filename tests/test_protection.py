@@ -106,6 +106,15 @@ def test_a_slower_way_that_only_stops_early_gains_nothing() -> None:
     assert found.set_index("way").loc["learning_rate=0.0001", "gained"] == pytest.approx(0, abs=1e-9)
 
 
+def test_beyond_all_that_plain_sft_learns_it_is_held_against_its_best_at_its_highest() -> None:
+    plain = [(0.4, 0.2), (0.9, 0.1), (0.9, 0.0)]
+    ways = {SFT: plain, "kl=1": [(0.5, 0.2), (0.95, 0.12)], "kl=2": [(0.95, 0.3), (0.8, 0.2)]}
+    found = measured.at_equal_id(measured.points(tables(ways))).set_index("way")
+    assert found.loc["kl=1", "beyond"] == pytest.approx(0.02)
+    assert np.isnan(found.loc["kl=1", "kept"])
+    assert np.isnan(found.loc[[SFT, "kl=2"], "beyond"]).all(), "the last checkpoint counts"
+
+
 def test_id_accuracy_that_dips_is_taken_as_what_was_reached() -> None:
     dipping = [(0.4, 0.2), (0.8, 0.1), (0.7, 0.05), (1.0, 0.0)]
     found = measured.at_equal_id(measured.points(tables({SFT: dipping, "kl=1": [(0.9, 0.1)]})))
