@@ -7,6 +7,7 @@ from collections.abc import Callable
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from rlheals import drawing
 from rlheals import protection_measures as measured
@@ -98,13 +99,16 @@ def gains(chapter: ProtectionChapter) -> Drawn:
     frames = []
     left, right = axes
     shown = {"gained": (left, True), "kept": (right, True), "beyond": (right, False)}
+    reach: dict[Axes, list[float]] = {left: [0.0], right: [0.0]}
     for column, (axis, equal) in shown.items():
         for tables, study in chapter.layers:
             found = measured.at_equal_id(measured.points(tables))
             found = found.rename(columns={column: "value"}).dropna(subset=["value"])
             for way, own in found[found["way"] != SFT].groupby("way"):
                 table = drawing.with_intervals(own[["seed", "way", "value"]], ["way"])
-                place, color = -ways.index(str(way)), COLORS[name_of(str(way))]
+                place = -ways.index(str(way)) - (0.0 if equal else 0.3)
+                color = COLORS[name_of(str(way))]
+                reach[axis] += own["value"].to_list()
                 if study == "recorded":
                     axis.plot(table[["low", "high"]].iloc[0], [place] * 2, color=color, linewidth=1.2)
                     axis.plot(own["value"], [place] * len(own), ".", color=color, markersize=3, alpha=0.5)
@@ -113,7 +117,9 @@ def gains(chapter: ProtectionChapter) -> Drawn:
                 frames.append(table.assign(quantity=column, study=study))
     for axis, title in ((left, "mean over checkpoints"), (right, "last checkpoint")):
         axis.axvline(0, color="#000000", linewidth=0.8)
-        axis.set_ylim(min(-0.5, -len(ways) + 0.5), 0.5)
+        edge = 0.1 * (max(reach[axis]) - min(reach[axis])) or 0.01
+        axis.set_xlim(min(reach[axis]) - edge, max(reach[axis]) + edge)
+        axis.set_ylim(min(-0.5, -len(ways) + 0.4), 0.5)
         if not ways:
             axis.text(
                 0.5, 0.5, "no protected run is here yet", transform=axis.transAxes, ha="center", fontsize=8
@@ -127,7 +133,8 @@ def gains(chapter: ProtectionChapter) -> Drawn:
         "To the right of the line: more OOD accuracy than plain SFT stopped at the same ID accuracy. Random subspaces "
         "have the dimension of the leading ones. Triangles, not part of the claims: base seeds where the last "
         "checkpoint's ID accuracy is above all that plain SFT has, against plain SFT at its highest. A way without a "
-        "mark has no ID accuracy that plain SFT passes. Crosses (plus signs for triangles): fresh run."
+        "mark has no ID accuracy that plain SFT passes. Intervals of few base seeds may run out of the picture. "
+        "Crosses (plus signs for triangles): fresh run."
     )
     return _finish(figure, "protection-gains", "Against early stopping", frames, chapter, note)
 
