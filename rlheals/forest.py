@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from rlheals import drawing, measures
 from rlheals.drawing import BLUE, GREY, PURPLE, RED, Drawn
 from rlheals.sft_chapter import SFTChapter
-from rlheals.sft_claims import CLAIMS, Curves, estimates
+from rlheals.sft_claims import CLAIMS, Curves, by_seed, estimates
 from rlheals.stats import t_interval
 
 
@@ -27,7 +27,7 @@ def sensitivity(chapter: SFTChapter) -> Drawn:
     rows = []
     for place, (name, study) in enumerate(studies.items()):
         for offset, (what, color, level) in enumerate(levels):
-            values = [level(Curves.of(study.of_seed(seed))) for seed in study.seeds]
+            values = [level(curves) for curves in study.once(by_seed).values()]
             rows += [
                 {"study": name, "what": what, "seed": s, "value": v}
                 for s, v in zip(study.seeds, values, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ from rlheals.drawing import with_intervals
 from rlheals.markup import Block, Table
 from rlheals.models import ModelSettings
 from rlheals.profiles import PROFILES, load_profile, names
-from rlheals.sft_claims import CLAIMS, Curves
+from rlheals.sft_claims import CLAIMS, Curves, by_seed
 from rlheals.tables import Tables
 
 
@@ -30,6 +31,7 @@ LEVELS: dict[str, Callable[[Curves], float]] = {
 }
 
 
+@lru_cache(maxsize=64)
 def weights(model: ModelSettings) -> int:
     """How many weights a lab model has.
 
@@ -56,8 +58,7 @@ def trend(recorded: dict[str, Tables]) -> pd.DataFrame:
     """Columns profile, level, value, low, high, seeds: t intervals over base seeds; of a single one, over hands."""
     rows = []
     for name, study in recorded.items():
-        for seed in study.seeds:
-            curves = Curves.of(study.of_seed(seed))
+        for seed, curves in study.once(by_seed).items():
             for level, measured in LEVELS.items():
                 split = "sft" if level.startswith("ID") else "ood"
                 hands = curves.episodes.loc[curves.episodes["split"] == split, "step"] == curves.end

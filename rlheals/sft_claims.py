@@ -125,10 +125,11 @@ class SFTFile(ClaimsFile):
 def estimates(claim: Claim, tables: Tables) -> dict[int, float]:
     """The claim's number for every base seed in the tables."""
     run = ESTIMATORS[claim.estimator]
-    return {seed: run(curves, **claim.options) for seed, curves in tables.once(_by_seed).items()}
+    return {seed: run(curves, **claim.options) for seed, curves in tables.once(by_seed).items()}
 
 
-def _by_seed(tables: Tables) -> dict[int, Curves]:
+def by_seed(tables: Tables) -> dict[int, Curves]:
+    """The curves of every base seed; through `tables.once`, made one time."""
     return {seed: Curves.of(tables.of_seed(seed)) for seed in tables.seeds}
 
 

@@ -40,6 +40,7 @@ from rlheals.vllm_engine import VLLMEngine
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLED = importlib.util.find_spec("vllm") is not None
+PLAYED = RLSettings(folder="base", checkpoints=(2,), episodes=16, group=4, slice_rows=8, loss_examples=4)
 GREEDY, WARM = Sampling(temperature=0), Sampling(temperature=0.7)
 
 
@@ -385,15 +386,7 @@ def test_a_census_and_rl_are_played_by_vllm_and_leave_no_engine_behind(
     asked = EvaluateSettings(folder="base", splits=("ood",), hands=6, attempts=2).model_dump(mode="json")
     made = pd.read_parquet(run(evaluate_vllm, asked) / "episodes.parquet")
     assert len(made) == 6
-    chosen = RLSettings(
-        algorithm=algorithm,
-        folder="base",
-        checkpoints=(2,),
-        episodes=16,
-        group=4,
-        slice_rows=8,
-        loss_examples=4,
-    )
+    chosen = PLAYED.model_copy(update={"algorithm": algorithm})
     log = pd.read_parquet(run(rl_vllm, chosen.model_dump(mode="json")) / "log.parquet")
     assert log["update"].tolist() == [1, 2]
     assert (log["gradient_norm"] > 0).all()
@@ -408,17 +401,7 @@ def test_processes_that_train_together_play_with_an_engine_each(tmp_path: Path, 
     if algorithm == "grpo":
         pytest.importorskip("trl")
     inputs = {"model": SHIPPED_BASE.parent, "base": SHIPPED_BASE.parent}
-    chosen = RLSettings(
-        algorithm=algorithm,
-        folder="base",
-        checkpoints=(2,),
-        episodes=16,
-        group=4,
-        slice_rows=8,
-        loss_examples=4,
-        learning_rate=1e-3,
-        log_kl=False,
-    )
+    chosen = PLAYED.model_copy(update={"algorithm": algorithm, "learning_rate": 1e-3, "log_kl": False})
     logs = []
     for processes in (1, 2):
         folder = tmp_path / str(processes)
