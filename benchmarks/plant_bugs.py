@@ -74,7 +74,7 @@ class Bench:
         self.plan = plan(first.profile.for_reader(recorded=True), self.seed, store)
 
     def numbers(self, sft: Tables, reinforced: RecoveryTables) -> dict[str, float]:
-        return compare.numbers(sft, reinforced, self.first.fresh.steps, self.second.fresh.starts)
+        return compare.numbers(sft, reinforced, self.first.fresh.steps, self.second.fresh.starts)[self.seed]
 
     def censuses(self, changes: dict[str, Any]) -> Tables:
         """The fresh SFT tables with every census played again."""

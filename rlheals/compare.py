@@ -61,30 +61,32 @@ def compare(
     chosen = profile if isinstance(profile, Profile) else load_profile(profile)
     sft, _ = record.find(chosen.name, tables.SFT, project_root() / results)
     rl, _ = record.find(chosen.name, recovery.STUDY, project_root() / results)
-    both = [] if sft is None or rl is None else sorted(set(sft.seeds) & set(rl.seeds))
-    if sft is None or rl is None or len(both) < FEWEST_SEEDS:
+    seeds_of = {"SFT": () if sft is None else sft.seeds, "RL": () if rl is None else rl.seeds}
+    few = {kind: len(found) for kind, found in seeds_of.items() if len(found) < FEWEST_SEEDS}
+    if sft is None or rl is None or few:
+        said = " and ".join(f"{kind} of {count}" for kind, count in few.items())
         raise BadInput(
-            f"--compare {str(results)!r}: SFT and RL of {len(both)} base seeds of {chosen.name} are recorded there; "
+            f"--compare {str(results)!r}: {said} base seeds of {chosen.name} are recorded there; "
             f"an interval needs {FEWEST_SEEDS}"
         )
     first = SFTChapter.open(chosen, seeds, workers, results, store, quiet)
     second = RecoveryChapter.open(chosen, seeds, workers, results, store, quiet)
     steps, starts = first.fresh.steps, second.fresh.starts
-    known = {seed: numbers(sft.of_seed(seed), rl.of_seed(seed), steps, starts) for seed in both}
-    fresh = [
-        numbers(first.fresh.of_seed(seed), second.fresh.of_seed(seed), steps, starts)
-        for seed in first.fresh.seeds
-    ]
-    return judged(known, {name: float(np.mean([one[name] for one in fresh])) for name in ABOUT}, len(fresh))
+    fresh = numbers(first.fresh, second.fresh, steps, starts).values()
+    means = {name: float(np.mean([one[name] for one in fresh])) for name in ABOUT}
+    return judged(numbers(sft, rl, steps, starts), means, len(fresh))
 
 
 def judged(
     recorded: Mapping[int, Mapping[str, float]], fresh: Mapping[str, float], seeds: int = 1
 ) -> list[Compared]:
-    """Every number with its interval. seeds: how many fresh base seeds its value is the mean of."""
+    """Every number with its interval, from the base seeds that have it recorded.
+
+    seeds: how many fresh base seeds the value is the mean of.
+    """
     found = []
     for name, about in ABOUT.items():
-        values = np.array([numbers[name] for numbers in recorded.values()])
+        values = np.array([numbers[name] for numbers in recorded.values() if name in numbers])
         low, high = prediction_interval(values, len(ABOUT), seeds)
         found.append(Compared(name, about, fresh[name], low, high, tuple(map(float, values))))
     return found
@@ -103,18 +105,35 @@ def prediction_interval(values: np.ndarray, numbers: int, seeds: int = 1) -> tup
     return float(np.mean(values)) - half, float(np.mean(values)) + half
 
 
-def numbers(sft: Tables, rl: RecoveryTables, steps: Sequence[int], starts: Sequence[int]) -> dict[str, float]:
-    """The named numbers of one base seed, from these checkpoints and starts alone."""
-    rows = sft.episodes[(sft.episodes["decode"] == 0) & sft.episodes["step"].isin(list(steps))]
-    played = rl.episodes[(rl.episodes["decode"] == 0) & (rl.episodes["control"] == MAIN)]
-    log = rl.log[(rl.log["control"] == MAIN) & (rl.log["run"] == 0)]
+def numbers(
+    sft: Tables, rl: RecoveryTables, steps: Sequence[int], starts: Sequence[int]
+) -> dict[int, dict[str, float]]:
+    """The named numbers of each base seed, from these checkpoints and starts alone; those of RL where it has RL."""
     middle = sorted(starts)[len(starts) // 2]
+    return {
+        seed: {
+            **_of_sft(sft.of_seed(seed), steps, middle),
+            **(_of_rl(rl.of_seed(seed), middle) if seed in rl.seeds else {}),
+        }
+        for seed in sft.seeds
+    }
+
+
+def _of_sft(sft: Tables, steps: Sequence[int], middle: int) -> dict[str, float]:
+    rows = sft.episodes[(sft.episodes["decode"] == 0) & sft.episodes["step"].isin(list(steps))]
     return {
         "id-end": _solved(rows, "sft", max(steps)),
         "ood-peak": max(_solved(rows, "ood", step) for step in steps if step > 0),
         "ood-feedback": _surer(sft.categories, [step for step in steps if step >= middle]),
-        "rl-gain": _gain(played[(played["start"] == middle) & (played["split"] == "rl")]),
-        "rl-learns": _learnt(log[log["start"] == middle]),
+    }
+
+
+def _of_rl(rl: RecoveryTables, start: int) -> dict[str, float]:
+    played = rl.episodes[(rl.episodes["decode"] == 0) & (rl.episodes["control"] == MAIN)]
+    log = rl.log[(rl.log["control"] == MAIN) & (rl.log["run"] == 0)]
+    return {
+        "rl-gain": _gain(played[(played["start"] == start) & (played["split"] == "rl")]),
+        "rl-learns": _learnt(log[log["start"] == start]),
     }
 
 

@@ -52,7 +52,8 @@ def compared_lines(found: dict[str, Any]) -> Iterable[str]:
         where = "inside " if row["agrees"] else "OUTSIDE"
         yield f"{where} {row['name']:13} {row['value']:7.3f} in [{row['low']:.3f}, {row['high']:.3f}]  {row['about']}"
     if found["agrees"]:
-        yield f"the fresh run agrees with {found['recorded_seeds']} recorded base seeds"
+        counts = sorted({len(row["recorded"]) for row in found["numbers"]})
+        yield f"the fresh run agrees with {' to '.join(map(str, counts))} recorded base seeds"
     else:
         yield "the fresh run does not agree with the recorded study: something in code, settings or machine differs"
 
