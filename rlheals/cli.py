@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from rlheals import checkpoint_cli, publish_cli, study_cli
+from rlheals import checkpoint_cli, publish_cli, serve_cli, study_cli
 from rlheals.cli_options import Json, Out, ProfileName, Results, Seed, Set, chosen_profile, without_running
 from rlheals.errors import BadInput
 from rlheals.printed import show_facts, show_summary
@@ -248,6 +248,7 @@ def notebook(
 app.add_typer(study_cli.app)
 app.add_typer(checkpoint_cli.app)
 app.add_typer(publish_cli.app)
+app.add_typer(serve_cli.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

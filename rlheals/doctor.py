@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 NEEDED_DISK_GB = 0.5
-OURS = ("RLHEALS_STORE", "RLHEALS_DEBUG")
+OURS = ("RLHEALS_STORE", "RLHEALS_DEBUG", "RLHEALS_VLLM_SERVER")
 THEIRS = (
     "OMP_NUM_THREADS",
     "CUDA_VISIBLE_DEVICES",

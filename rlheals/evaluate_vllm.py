@@ -6,10 +6,10 @@ from contextlib import ExitStack, closing
 
 from rlheals import evaluate
 from rlheals.stage import Work
-from rlheals.vllm_engine import VLLMEngine
+from rlheals.vllm_server import open_vllm
 
 
 def run(work: Work) -> None:
     """The stage, as `evaluate`."""
     with ExitStack() as engines:
-        evaluate.run(work, lambda folder, rows: engines.enter_context(closing(VLLMEngine(folder, rows))))
+        evaluate.run(work, lambda folder, rows: engines.enter_context(closing(open_vllm(folder, rows))))

@@ -1,6 +1,6 @@
 """RL whose episodes vLLM plays. A stage of its own: the same settings, but other noise and other code behind it.
 
-Several processes have an engine each, on the GPU where they also train.
+Several processes have an engine each, on the GPU where they also train; or all of them ask a server (`vllm_server`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from rlheals import rl
 from rlheals.hf_engine import Opens
 from rlheals.stage import Work
-from rlheals.vllm_engine import VLLMEngine
+from rlheals.vllm_server import Closing, open_vllm
 
 CACHE_GB = 8.0  # for keys and values; the rest of the GPU's memory is the model's in training
 
@@ -37,7 +37,7 @@ def _opens() -> Iterator[Opens]:
     cache_gb = CACHE_GB if torch.cuda.is_available() else None
     with ExitStack() as engines:
 
-        def opens(start: Path, rows: int) -> VLLMEngine:
-            return engines.enter_context(closing(VLLMEngine(start, rows, cache_gb=cache_gb)))
+        def opens(start: Path, rows: int) -> Closing:
+            return engines.enter_context(closing(open_vllm(start, rows, cache_gb)))
 
         yield opens

@@ -10,7 +10,7 @@ What differs:
   of n keys coincide with a probability of about n^2 / 2^33.
 - vLLM finds the beginnings of prompts by itself (prefix caching), so `pasts` are not needed and `Generation.past` is
   None.
-- Entropies need the whole distribution. Up to `WHOLE` words it is fetched; with larger vocabularies they are NaN.
+- Entropies need the whole distribution. Up to `vllm_asking.WHOLE` words it is fetched; with more they are NaN.
 - Temperatures above 0 and below 0.01 are refused, since vLLM would silently take 0.01.
 - One engine per process at a time: vLLM keeps global state, which the end of one engine takes from all others.
 - In a process that trains together with others (`together.py`) an engine is this process's own, on its own GPU.
@@ -22,7 +22,6 @@ exactly 1.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import random
@@ -36,25 +35,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from rlheals import models
+from rlheals import models, vllm_asking
 from rlheals.errors import BadInput
-from rlheals.hf_engine import Generation, Past, Sampling, check_request
+from rlheals.hf_engine import Generation, Past, Sampling
 
 if TYPE_CHECKING:
     from vllm import LLM
 
-__all__ = ["WHOLE", "VLLMEngine"]
+__all__ = ["VLLMEngine"]
 
-WHOLE = 512  # words; every generated token brings the whole distribution through lists of Python numbers
-COOLEST = 0.01
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process: seconds to start, and weights can be exchanged
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # threads stay where OMP_NUM_THREADS and the caller put them
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
+    **vllm_asking.QUIET,
 }
 
 
@@ -81,12 +74,12 @@ class VLLMEngine:
         self.in_place = not self.on_cpu
         self.name = str(folder)
         self.tokenizer = models.load_tokenizer(folder)
-        self._folder = Path(folder) if Path(folder).is_dir() else _fetched(self.name)
-        self.config = _config(self._folder)
+        self._folder = vllm_asking.local(folder)
+        self.config = vllm_asking.read_config(self._folder)
         self.rows = rows
-        self.positions = positions or getattr(self.config, "max_position_embeddings", None)
-        self._cache_gb = 0.25 if cache_gb is None and self.on_cpu else cache_gb
-        self._refuse_unfit(self._folder, self.name)
+        self.positions = positions or vllm_asking.longest(self.config)
+        self._cache_gb = cache_gb
+        vllm_asking.refuse_unfit(self.config, self._folder, self.name)
         self._build(self._folder)
 
     def close(self) -> None:
@@ -106,7 +99,7 @@ class VLLMEngine:
             for described in self._folder.glob("*.json"):
                 if not described.name.endswith(".index.json"):
                     shutil.copy(described, folder)
-            self._refuse_unfit(folder, file.name)
+            vllm_asking.refuse_unfit(self.config, folder, file.name)
             if self.in_place:
                 with _undisturbed():
                     self._running.collective_rpc("reload_weights", kwargs={"weights_path": scratch})
@@ -124,7 +117,7 @@ class VLLMEngine:
         pasts: Sequence[Past | None] | None = None,
     ) -> list[Generation]:
         """Continue every prompt until its end token or `max_new_tokens`; the order of the results is that asked for."""
-        self._refuse_bad(prompts, keys, sampling)
+        vllm_asking.refuse_bad(self.config, self.positions, prompts, keys, sampling)
         if not prompts:
             return []
         asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
@@ -140,22 +133,16 @@ class VLLMEngine:
             raise BadInput(f"the vLLM engine of {self.name!r} is closed")
         return self._llm
 
-    @property
-    def _words(self) -> int:
-        """Log-probabilities asked for beside that of the token itself: all, or none."""
-        size = int(self.config.get_text_config().vocab_size)
-        return size if size <= WHOLE else 0
-
     def _request(self, key: str, sampling: Sampling) -> Any:
         from vllm import SamplingParams
 
         return SamplingParams(
             temperature=sampling.temperature,
-            seed=_seed(key),
+            seed=vllm_asking.seed(key),
             max_tokens=sampling.max_new_tokens,
             stop_token_ids=[self.tokenizer.eos_token_id],
             ignore_eos=True,  # a model's configuration may name other end tokens than the tokenizer does
-            logprobs=self._words,
+            logprobs=vllm_asking.words(self.config),
             flat_logprobs=True,
             detokenize=False,
         )
@@ -163,34 +150,19 @@ class VLLMEngine:
     def _build(self, folder: Path) -> None:
         from vllm import LLM
 
-        more: dict[str, Any] = {}
-        if self._cache_gb is not None:
-            more["kv_cache_memory_bytes"] = int(self._cache_gb * 2**30)
-        if self.on_cpu:  # a prompt read in pieces winds its generator back, which those of processors cannot
-            more |= {
-                "enable_chunked_prefill": False,
-                "max_num_batched_tokens": max(8192, self.positions or 0),
-            }
+        chosen = vllm_asking.started_with(self.config, self.on_cpu, self.rows, self.positions, self._cache_gb)
         if (other := _running()) is not None:
             raise BadInput(f"the vLLM engine of {other.name!r} runs in this process; close() it first")
         together = torch.distributed.is_initialized()
         if together:
-            more["distributed_executor_backend"] = "external_launcher"  # the GPU of this process's rank
+            chosen["distributed_executor_backend"] = "external_launcher"  # the GPU of this process's rank
         try:
             with _undisturbed():
                 llm = LLM(
                     model=str(folder),
-                    load_format="safetensors",  # "auto" would also read pickles
-                    dtype=str(self.config.dtype or torch.float32).removeprefix("torch."),
-                    max_model_len=self.positions,
-                    max_num_seqs=self.rows,
-                    max_logprobs=self._words,
-                    logprobs_mode="processed_logprobs",  # after the temperature: what is sampled from
-                    generation_config="vllm",  # no sampling defaults from the model's folder
                     skip_tokenizer_init=True,
-                    enforce_eager=self.on_cpu,  # compiling takes a minute there and gains nothing
                     use_tqdm_on_load=False,
-                    **more,
+                    **chosen,
                 )
                 end = llm.llm_engine.engine_core.shutdown
                 self._llm, self._end = llm, weakref.finalize(self, _ended, end, together)
@@ -200,23 +172,7 @@ class VLLMEngine:
                 )
         except (ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
             self.close()
-            raise BadInput(f"vLLM cannot serve {self.name!r}: {_last_line(error)}") from error
-
-    def _refuse_unfit(self, folder: Path, name: str) -> None:
-        with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(self.config)
-        models._check_keys(name, skeleton, models.tensor_shapes(folder))
-
-    def _refuse_bad(self, prompts: Sequence[Sequence[int]], keys: Sequence[str], sampling: Sampling) -> None:
-        check_request(prompts, keys, sampling, self.positions)
-        size = self.config.get_text_config().vocab_size
-        strange = next((token for prompt in prompts for token in prompt if not 0 <= token < size), None)
-        if strange is not None:
-            raise BadInput(f"token {strange} is not one of the model's {size}")
-        if 0 < sampling.temperature < COOLEST:
-            raise BadInput(
-                f"temperature {sampling.temperature}: vLLM samples at {COOLEST} and above; 0 is greedy"
-            )
+            raise BadInput(f"vLLM cannot serve {self.name!r}: {vllm_asking.last_line(error)}") from error
 
 
 _engines: weakref.WeakSet[VLLMEngine] = weakref.WeakSet()
@@ -241,7 +197,7 @@ def _start_vllm() -> bool:
             import vllm  # noqa: F401
             from vllm.platforms import current_platform
     except (ImportError, RuntimeError, OSError) as error:
-        raise BadInput(f"vLLM is installed but cannot be imported: {_last_line(error)}") from error
+        raise BadInput(f"vLLM is installed but cannot be imported: {vllm_asking.last_line(error)}") from error
     return bool(current_platform.is_cpu())
 
 
@@ -258,44 +214,11 @@ def _undisturbed() -> Iterator[None]:
         torch.set_num_threads = threads
 
 
-def _config(folder: Path) -> Any:
-    try:
-        return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"model {str(folder)!r}: {_last_line(error)}") from error
-
-
-def _fetched(name: str) -> Path:
-    """The local copy of a model on the hub."""
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"model {name!r}: {_last_line(error)}") from error
-
-
-def _seed(key: str) -> int:
-    """A seed of 63 bits that depends on the key only.
-
-    >>> _seed("1/id/A-5-J-K/0/0") == _seed("1/id/A-5-J-K/0/1")
-    False
-    """
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
-
-
 def _generation(output: Any) -> Generation:
     """vLLM's answer: per token a row with the token's own log-probability first, then those of all words if asked."""
-    tokens = tuple(output.token_ids)
-    table = np.array(output.logprobs.logprobs).reshape(len(tokens), -1)
-    entropies = np.full(len(tokens), np.nan)
-    if table.shape[1] > 1:
-        whole = table[:, 1:].clip(min=-1e4)
-        entropies = -(np.exp(whole) * whole).sum(1)
-    return Generation(tokens, table[:, 0].copy(), entropies)
-
-
-def _last_line(error: Exception) -> str:
-    """The line of an error that says what was wrong: vLLM's and torch's messages end with it."""
-    return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
+    return vllm_asking.generation(
+        output.token_ids, np.array(output.logprobs.logprobs).reshape(len(output.token_ids), -1)
+    )
 
 
 def _ended(end: Callable[[], object], together: bool) -> None:

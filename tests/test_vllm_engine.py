@@ -27,26 +27,20 @@ from lab_helpers import one_line
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from vllm_here import INPUTS, INSTALLED, PLAYED, needs_vllm
 
-from rlheals import evaluate_vllm, models, rl_vllm, vllm_engine
+from rlheals import evaluate_vllm, models, rl_vllm, vllm_asking, vllm_engine
 from rlheals.dialects import Compact
 from rlheals.engines import HFEngine, Sampling, load_engine, refresh
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings
 from rlheals.models import SHIPPED_BASE
-from rlheals.rl import Algorithm, RLSettings
+from rlheals.rl import Algorithm
 from rlheals.stage import Work
 from rlheals.vllm_engine import VLLMEngine
 
 ROOT = Path(__file__).resolve().parents[1]
-INSTALLED = importlib.util.find_spec("vllm") is not None
-PLAYED = RLSettings(folder="base", checkpoints=(2,), episodes=16, group=4, slice_rows=8, loss_examples=4)
 GREEDY, WARM = Sampling(temperature=0), Sampling(temperature=0.7)
-
-
-def needs_vllm(test):
-    reason = "vLLM is not installed here; `make test-vllm` installs its CPU build and runs this"
-    return pytest.mark.vllm(pytest.mark.skipif(not INSTALLED, reason=reason)(test))
 
 
 @pytest.fixture
@@ -116,7 +110,7 @@ def test_whole_distributions_give_entropies_and_lone_tokens_do_not() -> None:
 
 def test_seeds_of_a_census_differ_in_the_32_bits_that_processors_use() -> None:
     keys = [f"7/id/A-5-J-K/{decode}/{number}" for decode in range(5) for number in range(2032)]
-    seeds = [vllm_engine._seed(key) for key in keys]
+    seeds = [vllm_asking.seed(key) for key in keys]
     assert min(seeds) >= 0
     assert max(seeds) < 2**63
     assert len(set(seeds)) == len(keys)
@@ -271,7 +265,7 @@ def test_large_vocabularies_have_no_entropies(
 ) -> None:
     keys = [str(number) for number in range(len(prompts))]
     whole = engine.generate(prompts, keys, WARM)
-    monkeypatch.setattr(vllm_engine, "WHOLE", 38)
+    monkeypatch.setattr(vllm_asking, "WHOLE", 38)
     alone = engine.generate(prompts, keys, WARM)
     assert [made.tokens for made in whole] == [made.tokens for made in alone]
     for one, other in zip(whole, alone, strict=True):
@@ -373,14 +367,12 @@ def test_a_census_and_rl_are_played_by_vllm_and_leave_no_engine_behind(
 ) -> None:
     if algorithm == "grpo":
         pytest.importorskip("trl")
-    inputs = {"model": SHIPPED_BASE.parent, "base": SHIPPED_BASE.parent}
-    assert SHIPPED_BASE.name == "base"
 
     def run(stage: ModuleType, settings: dict[str, Any]) -> Path:
         out, scratch = tmp_path / stage.__name__ / "out", tmp_path / stage.__name__ / "scratch"
         out.mkdir(parents=True)
         scratch.mkdir()
-        stage.run(Work(out, scratch, settings, 1, inputs))
+        stage.run(Work(out, scratch, settings, 1, INPUTS))
         return out
 
     asked = EvaluateSettings(folder="base", splits=("ood",), hands=6, attempts=2).model_dump(mode="json")
@@ -400,7 +392,6 @@ def test_processes_that_train_together_play_with_an_engine_each(tmp_path: Path, 
     """The same episodes as with one process, at first; then the engines get what all have learnt."""
     if algorithm == "grpo":
         pytest.importorskip("trl")
-    inputs = {"model": SHIPPED_BASE.parent, "base": SHIPPED_BASE.parent}
     chosen = PLAYED.model_copy(update={"algorithm": algorithm, "learning_rate": 1e-3, "log_kl": False})
     logs = []
     for processes in (1, 2):
@@ -408,7 +399,7 @@ def test_processes_that_train_together_play_with_an_engine_each(tmp_path: Path, 
         (folder / "out").mkdir(parents=True)
         (folder / "scratch").mkdir()
         settings = chosen.model_copy(update={"processes": processes}).model_dump(mode="json")
-        rl_vllm.run(Work(folder / "out", folder / "scratch", settings, 1, inputs))
+        rl_vllm.run(Work(folder / "out", folder / "scratch", settings, 1, INPUTS))
         logs.append(pd.read_parquet(folder / "out" / "log.parquet").set_index("update"))
     one, two = (log[["return", "tokens", "entropy", "gradient_norm"]] for log in logs)
     assert two.loc[1].tolist() == pytest.approx(one.loc[1].tolist(), rel=1e-3)

@@ -1,0 +1,140 @@
+"""What the tests of vLLM share: whether it is installed, a small RL run, and a stand-in for its server."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rlheals import models
+from rlheals.engines import HFEngine, Sampling
+from rlheals.models import SHIPPED_BASE
+from rlheals.rl import RLSettings
+
+INSTALLED = importlib.util.find_spec("vllm") is not None
+PLAYED = RLSettings(folder="base", checkpoints=(2,), episodes=16, group=4, slice_rows=8, loss_examples=4)
+INPUTS = {"model": SHIPPED_BASE.parent, "base": SHIPPED_BASE.parent}
+
+
+def needs_vllm(test):
+    reason = "vLLM is not installed here; `make test-vllm` installs its CPU build and runs this"
+    return pytest.mark.vllm(pytest.mark.skipif(not INSTALLED, reason=reason)(test))
+
+
+class Stand:
+    """Answers as a vLLM server that `rlheals serve` has started, with the shipped base and our own engine.
+
+    info: what it says of itself; spoil: changes the answer of a path; read: the folders it was given weights from.
+    """
+
+    def __init__(self) -> None:
+        tokenizer = models.load_tokenizer(SHIPPED_BASE)
+        self.engine = HFEngine(models.load(SHIPPED_BASE), tokenizer, rows=16, remember=False)
+        self.info: dict[str, Any] = {
+            "model_config": {
+                "logprobs_mode": "processed_logprobs",
+                "generation_config": "vllm",
+                "dtype": "torch.float32",
+                "max_logprobs": len(tokenizer),
+                "max_model_len": 256,
+            },
+            "load_config": {"load_format": "safetensors"},
+            "device_config": {"device": "cuda"},
+        }
+        self.spoil: dict[str, Any] = {}
+        self.read: list[dict[str, Any]] = []
+        self.version = "default"
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def listening(self) -> Iterator[str]:
+        """Its address, as long as it listens."""
+        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"stand": self}))
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+    def answer(self, path: str, body: Any) -> tuple[int, Any]:
+        with self._lock:
+            if path in self.spoil:
+                spoilt = self.spoil[path]
+                return spoilt(body) if callable(spoilt) else spoilt
+            return 200, self._said(path, body)
+
+    def _said(self, path: str, body: Any) -> Any:
+        match path:
+            case "/server_info?config_format=json":
+                return {"vllm_config": self.info, "vllm_env": {}}
+            case "/weight_info":
+                return {"weight_version": self.version}
+            case "/update_weight_version":
+                self.version = body["new_version"]
+                return {"success": True}
+            case "/reset_prefix_cache":
+                return {"success": True}
+            case "/collective_rpc":
+                assert body["method"] == "reload_weights"
+                folder = Path(body["kwargs"]["weights_path"])
+                self.engine.load_weights(folder / "model.safetensors")
+                head = self.engine.model.get_output_embeddings().weight.detach()
+                self.read.append({"folder": folder, "weight": float(head.double().sum())})
+                return {"results": [None]}
+            case "/v1/completions":
+                return {"choices": [self.continued(body)]}
+        raise AssertionError(path)
+
+    def continued(self, body: dict[str, Any]) -> dict[str, Any]:
+        sampling = Sampling(temperature=body["temperature"], max_new_tokens=body["max_tokens"])
+        (made,) = self.engine.generate([body["prompt"]], [str(body["seed"])], sampling)
+        own, entropies = made.logprobs.tolist(), made.entropies
+        rows = [self._row(entropy, body["logprobs"]) for entropy in entropies]
+        return {"token_ids": list(made.tokens), "logprobs": {"token_logprobs": own, "top_logprobs": rows}}
+
+    @staticmethod
+    def _row(entropy: float, words: int) -> dict[str, float]:
+        """A distribution over so many words that has this entropy: all mass but p on one, the rest even."""
+        low, high = 0.0, 1 - 1 / words
+        for _ in range(60):
+            p = (low + high) / 2
+            low, high = (p, high) if _entropy(p, words) < entropy else (low, p)
+        return {f"token_id:{i}": float(np.log(1 - p if i == 0 else p / (words - 1))) for i in range(words)}
+
+
+def _entropy(p: float, words: int) -> float:
+    return float(-(1 - p) * np.log(1 - p) - p * np.log(max(p, 1e-300) / (words - 1)))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    stand: Stand
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer(None)
+
+    def do_POST(self) -> None:
+        size = int(self.headers.get("Content-Length") or 0)
+        self._answer(json.loads(self.rfile.read(size)) if size else None)
+
+    def _answer(self, body: Any) -> None:
+        status, said = self.stand.answer(self.path, body)
+        content = said if isinstance(said, bytes) else json.dumps(said).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args: object) -> None:
+        pass
