@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from rlheals.cli_options import Json
+from rlheals.terminal import show
+
 app = typer.Typer()
 
 
@@ -27,10 +30,15 @@ def serve(
         float | None, typer.Option("--cache-gb", min=0.01, help="Memory for keys and values, in GiB.")
     ] = None,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs that hold one copy together.")] = 1,
+    json: Json = False,
     more: Annotated[list[str] | None, typer.Argument(help="After --: options of vLLM's own.")] = None,
 ) -> None:
     """A vLLM server, until Ctrl-C. Runs with `engine: vllm` use it where RLHEALS_VLLM_SERVER is its address."""
     from rlheals import vllm_serve
+    from rlheals.vllm_server import SERVER
 
     started = vllm_serve.command(model, host, port, rows, positions, cache_gb, gpus, more or ())
-    vllm_serve.serve(started, host, port)
+    vllm_serve.check(host, port)
+    address = f"http://{host}:{port}"
+    show({"address": address, "command": started}, lambda: [f"export {SERVER}={address}"], json)
+    vllm_serve.become(started)

@@ -35,18 +35,24 @@ def command(
     config = vllm_asking.read_config(folder)
     vllm_asking.refuse_unfit(config, folder, str(model))
     chosen = vllm_asking.started_with(config, not torch.cuda.is_available(), rows, positions, cache_gb)
-    options = {"model": folder.resolve(), "host": host, "port": port, "tensor_parallel_size": gpus, **chosen}
+    listening = {"host": host, "port": port, "uvicorn_log_level": "warning"}
+    options = {"model": folder.resolve(), **listening, "tensor_parallel_size": gpus, **chosen}
     return [sys.executable, "-m", MODULE, *_flags(options), *more]
 
 
-def serve(command: Sequence[str], host: str, port: int) -> NoReturn:
-    """Become the server: signals and exit code are its own from here on."""
+def check(host: str, port: int) -> None:
+    """BadInput when a server cannot start here."""
     if find_spec("vllm") is None:
         raise BadInput("serve: vLLM is not installed here; on a CUDA machine pip install -e '.[vllm]'")
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
         raise BadInput(f"serve: {host}:{port} cannot be used ({error.strerror})") from None
+
+
+def become(command: Sequence[str]) -> NoReturn:
+    """Become the server: signals and exit code are its own from here on."""
+    sys.stdout.flush()
     environment = {**vllm_asking.QUIET, "VLLM_SERVER_DEV_MODE": "1", **os.environ}
     os.execve(command[0], list(command), environment)
 
