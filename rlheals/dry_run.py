@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +20,7 @@ from rlheals.runs import RunSpec
 from rlheals.store import Store
 from rlheals.study import plan
 from rlheals.tasks.general_points import GeneralPoints
+from rlheals.vllm_server import SERVER
 
 
 class Here(NamedTuple):
@@ -53,10 +56,18 @@ def examine(profile: Profile, store: Store, machine: Here | None = None) -> dict
         "question": _question(profile),
         "machine": machine._asdict(),
     }
+    problems, changes = _without_vllm(profile)
     if profile.model is None or profile.hardware is None:
-        return found | {"model": None, "made_for": None, "budget": None, "problems": [], "changes": []}
+        return found | {
+            "model": None,
+            "made_for": None,
+            "budget": None,
+            "problems": problems,
+            "changes": changes,
+        }
     needed = budget(profile)
-    problems, changes = _compared(profile, needed, machine)
+    for own, more in zip((problems, changes), _compared(profile, needed, machine), strict=True):
+        own += more
     return found | {
         "model": profile.model.name,
         "made_for": profile.hardware.gpu,
@@ -141,6 +152,14 @@ def _compared(profile: Profile, needed: Budget, machine: Here) -> tuple[list[str
         problems.append(f"disk: {needed.disk / GB:.0f} GB are needed, {machine.disk / GB:.0f} GB are free")
         changes.append("fewer sft.checkpoints, or RLHEALS_STORE on another disk")
     return problems, changes
+
+
+def _without_vllm(profile: Profile) -> tuple[list[str], list[str]]:
+    """The same of the engine: whether vLLM is here or on a server, where a profile asks for it."""
+    if profile.engine != "vllm" or os.environ.get(SERVER) or find_spec("vllm") is not None:
+        return [], []
+    problem = f"engine vllm: vLLM is not installed here, and {SERVER} names no server that has it"
+    return [problem], ["--set engine=hf (the same distribution, slower)"]
 
 
 def _wants_bfloat16(profile: Profile) -> bool:

@@ -21,6 +21,7 @@ from rlheals.needs import GPUS
 from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, load_profile, names
 from rlheals.store import Store
+from rlheals.vllm_server import SERVER
 from rlheals.terminal import parse_settings
 
 LANGUAGE = [name for name in names() if load_profile(name).model is not None]
@@ -145,6 +146,24 @@ def test_what_is_missing_here_is_said(tmp_path: Path) -> None:
     old = dry_run.examine(profile, store, Here("Tesla T4", ROOM, False, ROOM))
     assert old["problems"] == ["this GPU has no bfloat16"]
     assert any("model.dtype=float32" in change for change in old["changes"])
+
+
+@pytest.mark.parametrize("name", ["lab", "gpu"])
+def test_an_engine_that_is_not_here_is_said(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def problems() -> list[str]:
+        profile = load_profile(name, {"engine": "vllm"})
+        return dry_run.examine(profile, Store(tmp_path), Here("x", ROOM, True, ROOM))["problems"]
+
+    monkeypatch.delenv(SERVER, raising=False)
+    monkeypatch.setattr(dry_run, "find_spec", lambda package: None)
+    assert [problem.split(":")[0] for problem in problems()] == ["engine vllm"]
+    monkeypatch.setenv(SERVER, "http://gpu2:8000")
+    assert problems() == []
+    monkeypatch.delenv(SERVER)
+    monkeypatch.setattr(dry_run, "find_spec", lambda package: package)
+    assert problems() == []
 
 
 def test_a_model_at_hand_shows_its_own_template(tmp_path: Path) -> None:
