@@ -21,8 +21,8 @@ from rlheals.needs import GPUS
 from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, load_profile, names
 from rlheals.store import Store
-from rlheals.vllm_server import SERVER
 from rlheals.terminal import parse_settings
+from rlheals.vllm_server import SERVER
 
 LANGUAGE = [name for name in names() if load_profile(name).model is not None]
 SCALES = [name for name in names() if name.startswith("scale-")]

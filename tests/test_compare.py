@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from lab_helpers import one_line
+from scipy.stats import binom
 
 from rlheals import compare, record
 from rlheals.cli import main
@@ -52,12 +53,18 @@ def test_an_honest_run_passes_in_at_least_95_of_100_repetitions(
     assert passed / repetitions > 0.95 - 3 * (0.95 * 0.05 / repetitions) ** 0.5
 
 
-def test_every_recorded_seed_agrees_with_the_others(known: dict[int, dict[str, float]]) -> None:
+def test_recorded_seeds_agree_with_the_others_as_often_as_is_promised(
+    known: dict[int, dict[str, float]],
+) -> None:
+    """One in twenty may lie outside: so many as there are must not be a surprise (1 %) if that is so."""
     assert sum(set(values) == set(ABOUT) for values in known.values()) >= 5
+    outside = []
     for seed, values in known.items():
         others = {other: its for other, its in known.items() if other != seed}
         rest = known[1 if seed != 1 else 2]
-        assert all(one.agrees for one in judged(others, {**rest, **values}) if one.name in values), seed
+        found = [one for one in judged(others, {**rest, **values}) if one.name in values]
+        outside += [seed] if not all(one.agrees for one in found) else []
+    assert binom.sf(len(outside) - 1, len(known), 1 - compare.LEVEL) > 0.01, outside
 
 
 def test_a_number_is_compared_with_every_seed_that_has_it(known: dict[int, dict[str, float]]) -> None:
@@ -69,15 +76,7 @@ def test_a_number_is_compared_with_every_seed_that_has_it(known: dict[int, dict[
         assert (one == whole[name]) == (not name.startswith("rl-"))
 
 
-FIVE_SEEDS = pytest.mark.xfail(
-    strict=True,
-    reason="with five recorded seeds the interval is wider than what feedback changes; log of 2026-11-21",
-)
-
-
-@pytest.mark.parametrize(
-    "bug", ["rule swapped", "reward negated", pytest.param("feedback dropped", marks=FIVE_SEEDS)]
-)
+@pytest.mark.parametrize("bug", ["rule swapped", "reward negated", "feedback dropped"])
 def test_a_planted_bug_is_noticed(bug: str, known: dict[int, dict[str, float]]) -> None:
     """The numbers come from real runs with the bug in the code; `benchmarks/plant_bugs.py` makes them."""
     found = judged(known, json.loads(PLANTED.read_text())["numbers"][bug])
