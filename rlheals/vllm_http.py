@@ -6,10 +6,14 @@ from typing import Any, TypeVar
 
 import requests
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from urllib3 import Retry
 
 from rlheals.errors import BadInput
 
-TIMEOUT = (10.0, 3600.0)  # seconds to connect, and for an answer, which may wait for others
+TIMEOUT = (10.0, 1200.0)  # seconds to connect, and for an answer, which may wait for others
+AGAIN = Retry(2, backoff_factor=0.2, allowed_methods=None, status=0)
+"""A server closes connections that were idle while a model learnt. Whatever is asked may be asked twice."""
+
 SHOWN = 200  # characters of what a server says, in an error
 
 
@@ -92,7 +96,9 @@ class Server:
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy between the machines of a cluster
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=at_once))
+            self._session.mount(
+                scheme, requests.adapters.HTTPAdapter(pool_maxsize=at_once, max_retries=AGAIN)
+            )
 
     def close(self) -> None:
         """Close the connections."""

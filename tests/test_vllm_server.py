@@ -145,6 +145,28 @@ def test_a_second_run_on_the_same_server_is_noticed(
     one_line(caught.value)
 
 
+@pytest.mark.parametrize("times", [1, 9])
+@pytest.mark.parametrize("path", ["/weight_info", "/v1/completions", "/collective_rpc"])
+def test_a_connection_that_is_cut_is_made_again(
+    stand: Stand, address: str, prompts: list[list[int]], path: str, times: int
+) -> None:
+    cuts = iter(range(times))
+
+    def cut(body: Any) -> tuple[int, Any]:
+        if next(cuts, None) is not None:
+            raise ConnectionError
+        return 200, stand.said(path, body)
+
+    stand.spoil[path] = cut
+    if times == 1:
+        made = greedy(ServedEngine(address, SHIPPED_BASE), prompts[:1])
+        assert [one.tokens for one in made] == [one.tokens for one in ours(SHIPPED_BASE, prompts[:1])]
+        return
+    with pytest.raises(BadInput, match="no answer") as caught:
+        greedy(ServedEngine(address, SHIPPED_BASE), prompts[:1])
+    one_line(caught.value)
+
+
 def lacks(part: str, name: str, value: object) -> Callable[[Stand], None]:
     return lambda stand: stand.info[part].__setitem__(name, value)
 

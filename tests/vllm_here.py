@@ -72,9 +72,9 @@ class Stand:
             if path in self.spoil:
                 spoilt = self.spoil[path]
                 return spoilt(body) if callable(spoilt) else spoilt
-            return 200, self._said(path, body)
+            return 200, self.said(path, body)
 
-    def _said(self, path: str, body: Any) -> Any:
+    def said(self, path: str, body: Any) -> Any:
         match path:
             case "/server_info?config_format=json":
                 return {"vllm_config": self.info, "vllm_env": {}}
@@ -129,7 +129,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(json.loads(self.rfile.read(size)) if size else None)
 
     def _answer(self, body: Any) -> None:
-        status, said = self.stand.answer(self.path, body)
+        try:
+            status, said = self.stand.answer(self.path, body)
+        except ConnectionError:  # the line goes dead
+            self.close_connection = True
+            return
         content = said if isinstance(said, bytes) else json.dumps(said).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
