@@ -58,16 +58,10 @@ def examine(profile: Profile, store: Store, machine: Here | None = None) -> dict
     }
     problems, changes = _without_vllm(profile)
     if profile.model is None or profile.hardware is None:
-        return found | {
-            "model": None,
-            "made_for": None,
-            "budget": None,
-            "problems": problems,
-            "changes": changes,
-        }
+        none = {"model": None, "made_for": None, "budget": None}
+        return found | none | {"problems": problems, "changes": changes}
     needed = budget(profile)
-    for own, more in zip((problems, changes), _compared(profile, needed, machine), strict=True):
-        own += more
+    larger, smaller = _compared(profile, needed, machine)
     return found | {
         "model": profile.model.name,
         "made_for": profile.hardware.gpu,
@@ -81,8 +75,8 @@ def examine(profile: Profile, store: Store, machine: Here | None = None) -> dict
                 for name, need in needed.stages.items()
             },
         },
-        "problems": problems,
-        "changes": changes,
+        "problems": problems + larger,
+        "changes": changes + smaller,
     }
 
 

@@ -1,23 +1,26 @@
-"""What both ways of asking vLLM share: the engine in this process, and the server (`vllm_server`).
+"""What both ways of asking vLLM share: the engine in this process (`vllm_engine`), and the server (`vllm_server`).
 
-Seeds, the refusal of bad requests, how vLLM is started, and how what it says becomes a `Generation`.
+What is asked, what is refused, how vLLM is started, and how what it says becomes a `Generation`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from rlheals import models
 from rlheals.errors import BadInput
-from rlheals.hf_engine import Generation, Sampling, check_request
+from rlheals.hf_engine import Generation, Past, Sampling, check_request
 
 WHOLE = 512  # words; every generated token brings the whole distribution through lists of Python numbers
 COOLEST = 0.01
@@ -88,23 +91,56 @@ def refuse_unfit(config: Any, folder: Path, name: str) -> None:
     models._check_keys(name, skeleton, models.tensor_shapes(folder))
 
 
-def refuse_bad(
-    config: Any,
-    positions: int | None,
-    prompts: Sequence[Sequence[int]],
-    keys: Sequence[str],
-    sampling: Sampling,
-) -> None:
-    """BadInput for what cannot be continued."""
-    check_request(prompts, keys, sampling, positions)
-    size = config.get_text_config().vocab_size
-    strange = next((token for prompt in prompts for token in prompt if not 0 <= token < size), None)
-    if strange is not None:
-        raise BadInput(f"token {strange} is not one of the model's {size}")
-    if 0 < sampling.temperature < COOLEST:
-        raise BadInput(
-            f"temperature {sampling.temperature}: vLLM samples at {COOLEST} and above; 0 is greedy"
-        )
+class Asking(ABC):
+    """An engine whose tokens vLLM makes, wherever it runs. positions: the longest episode in tokens, None: any."""
+
+    tokenizer: PreTrainedTokenizerFast
+    config: Any
+    positions: int | None
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[str],
+        sampling: Sampling,
+        pasts: Sequence[Past | None] | None = None,
+    ) -> list[Generation]:
+        """Continue every prompt until its end token or `max_new_tokens`; the order of the results is that asked for."""
+        check_request(prompts, keys, sampling, self.positions)
+        size = self.config.get_text_config().vocab_size
+        strange = next((token for prompt in prompts for token in prompt if not 0 <= token < size), None)
+        if strange is not None:
+            raise BadInput(f"token {strange} is not one of the model's {size}")
+        if 0 < sampling.temperature < COOLEST:
+            raise BadInput(
+                f"temperature {sampling.temperature}: vLLM samples at {COOLEST} and above; 0 is greedy"
+            )
+        asked = [(prompt, self._asked(key, sampling)) for prompt, key in zip(prompts, keys, strict=True)]
+        return self._continued(asked) if asked else []
+
+    @abstractmethod
+    def _continued(self, asked: Sequence[tuple[Sequence[int], dict[str, Any]]]) -> list[Generation]:
+        """Prompts, each with what is asked of it, continued."""
+
+    def _asked(self, key: str, sampling: Sampling) -> dict[str, Any]:
+        """What is asked of one prompt, by vLLM's names."""
+        return {
+            "temperature": sampling.temperature,
+            "seed": seed(key),
+            "max_tokens": sampling.max_new_tokens,
+            "stop_token_ids": [self.tokenizer.eos_token_id],
+            "ignore_eos": True,  # a model's configuration may name other end tokens than the tokenizer does
+            "logprobs": words(self.config),
+        }
+
+    @contextmanager
+    def _alone(self, file: Path) -> Iterator[Path]:
+        """A folder with the weights of a file and nothing else; BadInput when they are not of the model's shape."""
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            (folder / "model.safetensors").symlink_to(file.resolve())
+            refuse_unfit(self.config, folder, file.name)
+            yield folder
 
 
 def seed(key: str) -> int:

@@ -26,7 +26,6 @@ import importlib.util
 import os
 import random
 import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +37,7 @@ import torch
 
 from rlheals import models, vllm_asking
 from rlheals.errors import BadInput
-from rlheals.hf_engine import Generation, Past, Sampling
+from rlheals.hf_engine import Generation, Sampling
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -51,7 +50,7 @@ ENVIRONMENT = {
 }
 
 
-class VLLMEngine:
+class VLLMEngine(vllm_asking.Asking):
     """Generation with vLLM for a local folder, or a hub id ("owner/name"), whose weights are safetensors.
 
     rows: sequences that are continued at a time;
@@ -93,37 +92,25 @@ class VLLMEngine:
 
         On a GPU in place; on a processor by an engine built anew, which takes a second or two.
         """
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
-            (folder / "model.safetensors").symlink_to(file.resolve())
-            for described in self._folder.glob("*.json"):
-                if not described.name.endswith(".index.json"):
-                    shutil.copy(described, folder)
-            vllm_asking.refuse_unfit(self.config, folder, file.name)
+        with self._alone(file) as folder:
             if self.in_place:
                 with _undisturbed():
-                    self._running.collective_rpc("reload_weights", kwargs={"weights_path": scratch})
+                    self._running.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
                 if not self._running.reset_prefix_cache():
                     raise RuntimeError("vLLM kept keys and values of the weights before")
             else:
+                for described in self._folder.glob("*.json"):
+                    if not described.name.endswith(".index.json"):
+                        shutil.copy(described, folder)
                 self.close()
                 self._build(folder)
 
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        keys: Sequence[str],
-        sampling: Sampling,
-        pasts: Sequence[Past | None] | None = None,
-    ) -> list[Generation]:
-        """Continue every prompt until its end token or `max_new_tokens`; the order of the results is that asked for."""
-        vllm_asking.refuse_bad(self.config, self.positions, prompts, keys, sampling)
-        if not prompts:
-            return []
-        asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+    def _continued(self, asked: Sequence[tuple[Sequence[int], dict[str, Any]]]) -> list[Generation]:
         with _undisturbed():
             made = self._running.generate(
-                asked, [self._request(key, sampling) for key in keys], use_tqdm=False
+                [{"prompt_token_ids": list(prompt)} for prompt, _ in asked],
+                [_parameters(wanted) for _, wanted in asked],
+                use_tqdm=False,
             )
         return [_generation(output.outputs[0]) for output in made]
 
@@ -132,20 +119,6 @@ class VLLMEngine:
         if self._llm is None:
             raise BadInput(f"the vLLM engine of {self.name!r} is closed")
         return self._llm
-
-    def _request(self, key: str, sampling: Sampling) -> Any:
-        from vllm import SamplingParams
-
-        return SamplingParams(
-            temperature=sampling.temperature,
-            seed=vllm_asking.seed(key),
-            max_tokens=sampling.max_new_tokens,
-            stop_token_ids=[self.tokenizer.eos_token_id],
-            ignore_eos=True,  # a model's configuration may name other end tokens than the tokenizer does
-            logprobs=vllm_asking.words(self.config),
-            flat_logprobs=True,
-            detokenize=False,
-        )
 
     def _build(self, folder: Path) -> None:
         from vllm import LLM
@@ -168,7 +141,9 @@ class VLLMEngine:
                 self._llm, self._end = llm, weakref.finalize(self, _ended, end, together)
                 _engines.add(self)
                 llm.generate(  # what its attention cannot do, vLLM says at the first token only
-                    [{"prompt_token_ids": [0]}], self._request("", Sampling(max_new_tokens=1)), use_tqdm=False
+                    [{"prompt_token_ids": [0]}],
+                    _parameters(self._asked("", Sampling(max_new_tokens=1))),
+                    use_tqdm=False,
                 )
         except (ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
             self.close()
@@ -212,6 +187,12 @@ def _undisturbed() -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(arrays)
         torch.set_num_threads = threads
+
+
+def _parameters(wanted: dict[str, Any]) -> Any:
+    from vllm import SamplingParams
+
+    return SamplingParams(**wanted, flat_logprobs=True, detokenize=False)
 
 
 def _generation(output: Any) -> Generation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import requests
@@ -113,18 +114,26 @@ class Server:
         return self._asked("GET", "/weight_info", Version).weight_version
 
     def read_weights(self, folder: str, label: str) -> None:
-        """Have it read the weights in a folder that it sees, and label them."""
+        """Have it read the weights in a folder that it sees, and label them.
+
+        Before, so that who plays meanwhile notices; and after, should somebody else have done the same meanwhile.
+        """
+        self._labelled(label)
         read = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
         self._asked(
             "POST", "/collective_rpc", _Nothing, read, hint="it has to see that folder as this machine does"
         )
         if not self._asked("POST", "/reset_prefix_cache", Done).success:
             raise self.error("it kept keys and values of the weights before")
-        self._asked("POST", "/update_weight_version", _Nothing, {"new_version": label})
+        self._labelled(label)
 
-    def continued(self, request: dict[str, Any]) -> Choice:
-        """One prompt, continued."""
-        return self._asked("POST", "/v1/completions", Answer, request).choices[0]
+    def continued(self, prompt: Sequence[int], wanted: dict[str, Any]) -> Choice:
+        """One prompt, continued as is wanted; words that look alike stay apart."""
+        tokens = {"prompt": list(prompt), "return_token_ids": True, "return_tokens_as_token_ids": True}
+        return self._asked("POST", "/v1/completions", Answer, {**tokens, **wanted}).choices[0]
+
+    def _labelled(self, label: str) -> None:
+        self._asked("POST", "/update_weight_version", _Nothing, {"new_version": label})
 
     def error(self, text: str) -> BadInput:
         """An error that says which server it is about."""
@@ -151,9 +160,7 @@ class Server:
         except (requests.RequestException, ValueError) as error:
             raise self.error(f"no answer ({type(error).__name__}); `rlheals serve` starts one") from None
         if said.status_code == requests.codes.not_found:
-            raise self.error(
-                f"it has no {path}; `rlheals serve` starts one that has, with vLLM 0.30 or later"
-            )
+            raise self.error(f"it has no {path}; `rlheals serve` starts one that has, of vLLM 0.30 for one")
         if not said.ok:
             raise self.error(f"{path}: {_message(said)}{hint and f' ({hint})'}")
         try:

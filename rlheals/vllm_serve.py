@@ -15,9 +15,8 @@ import torch
 from rlheals import vllm_asking
 from rlheals.errors import BadInput
 
-MODULE = (
-    "vllm.entrypoints.openai.api_server"  # `vllm serve` does not start where the package has another name
-)
+MODULE = "vllm.entrypoints.openai.api_server"
+"""`vllm serve` does not start where the package has another name, as the build for processors has."""
 
 
 def command(

@@ -15,17 +15,16 @@ checked when it is first asked. Every run gives it its own weights, so it can ha
 from __future__ import annotations
 
 import os
-import tempfile
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from rlheals import models, sharded, vllm_asking
-from rlheals.hf_engine import Engine, Generation, Past, Sampling
+from rlheals.hf_engine import Engine, Generation
 from rlheals.vllm_engine import VLLMEngine
 from rlheals.vllm_http import Choice, Server
 
@@ -48,7 +47,7 @@ def open_vllm(folder: Path, rows: int, cache_gb: float | None = None) -> Closing
     return VLLMEngine(folder, rows, cache_gb=cache_gb)
 
 
-class ServedEngine:
+class ServedEngine(vllm_asking.Asking):
     """The weights in a folder, played by the vLLM server at an address.
 
     Processes that train `together` open theirs together: one of them brings the weights, all of them ask.
@@ -69,42 +68,15 @@ class ServedEngine:
 
     def load_weights(self, file: Path) -> None:
         """Replace the weights by those of a safetensors file with the same names and shapes."""
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
-            (folder / "model.safetensors").symlink_to(file.resolve())
-            vllm_asking.refuse_unfit(self.config, folder, file.name)
+        with self._alone(file) as folder:
             self._exchange(folder)
 
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        keys: Sequence[str],
-        sampling: Sampling,
-        pasts: Sequence[Past | None] | None = None,
-    ) -> list[Generation]:
-        """Continue every prompt until its end token or `max_new_tokens`; the order of the results is that asked for."""
-        vllm_asking.refuse_bad(self.config, self.positions, prompts, keys, sampling)
-        if not prompts:
-            return []
+    def _continued(self, asked: Sequence[tuple[Sequence[int], dict[str, Any]]]) -> list[Generation]:
         self._check_label()
         with ThreadPoolExecutor(self._at_once) as threads:
-            asked = [self._request(prompt, key, sampling) for prompt, key in zip(prompts, keys, strict=True)]
-            made = list(threads.map(self._server.continued, asked))
+            made = list(threads.map(lambda one: self._server.continued(*one), asked))
         self._check_label()
         return [self._generation(choice) for choice in made]
-
-    def _request(self, prompt: Sequence[int], key: str, sampling: Sampling) -> dict[str, object]:
-        return {
-            "prompt": list(prompt),
-            "temperature": sampling.temperature,
-            "seed": vllm_asking.seed(key),
-            "max_tokens": sampling.max_new_tokens,
-            "stop_token_ids": [self.tokenizer.eos_token_id],
-            "ignore_eos": True,  # a model's configuration may name other end tokens than the tokenizer does
-            "logprobs": vllm_asking.words(self.config),
-            "return_token_ids": True,
-            "return_tokens_as_token_ids": True,  # words that look alike stay apart
-        }
 
     def _generation(self, choice: Choice) -> Generation:
         words, count = vllm_asking.words(self.config), len(choice.token_ids)

@@ -16,8 +16,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -27,7 +26,7 @@ from lab_helpers import one_line
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
-from vllm_here import INPUTS, INSTALLED, PLAYED, needs_vllm
+from vllm_here import INSTALLED, PLAYED, needs_vllm, play
 
 from rlheals import evaluate_vllm, models, rl_vllm, vllm_asking, vllm_engine
 from rlheals.dialects import Compact
@@ -36,7 +35,6 @@ from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings
 from rlheals.models import SHIPPED_BASE
 from rlheals.rl import Algorithm
-from rlheals.stage import Work
 from rlheals.vllm_engine import VLLMEngine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -368,18 +366,11 @@ def test_a_census_and_rl_are_played_by_vllm_and_leave_no_engine_behind(
     if algorithm == "grpo":
         pytest.importorskip("trl")
 
-    def run(stage: ModuleType, settings: dict[str, Any]) -> Path:
-        out, scratch = tmp_path / stage.__name__ / "out", tmp_path / stage.__name__ / "scratch"
-        out.mkdir(parents=True)
-        scratch.mkdir()
-        stage.run(Work(out, scratch, settings, 1, INPUTS))
-        return out
-
     asked = EvaluateSettings(folder="base", splits=("ood",), hands=6, attempts=2).model_dump(mode="json")
-    made = pd.read_parquet(run(evaluate_vllm, asked) / "episodes.parquet")
+    made = pd.read_parquet(play(evaluate_vllm, asked, tmp_path / "census") / "episodes.parquet")
     assert len(made) == 6
     chosen = PLAYED.model_copy(update={"algorithm": algorithm})
-    log = pd.read_parquet(run(rl_vllm, chosen.model_dump(mode="json")) / "log.parquet")
+    log = pd.read_parquet(play(rl_vllm, chosen.model_dump(mode="json"), tmp_path / "rl") / "log.parquet")
     assert log["update"].tolist() == [1, 2]
     assert (log["gradient_norm"] > 0).all()
     assert log["kl_start"].iloc[0] == pytest.approx(0, abs=1e-3)
@@ -395,12 +386,9 @@ def test_processes_that_train_together_play_with_an_engine_each(tmp_path: Path, 
     chosen = PLAYED.model_copy(update={"algorithm": algorithm, "learning_rate": 1e-3, "log_kl": False})
     logs = []
     for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        (folder / "out").mkdir(parents=True)
-        (folder / "scratch").mkdir()
         settings = chosen.model_copy(update={"processes": processes}).model_dump(mode="json")
-        rl_vllm.run(Work(folder / "out", folder / "scratch", settings, 1, INPUTS))
-        logs.append(pd.read_parquet(folder / "out" / "log.parquet").set_index("update"))
+        out = play(rl_vllm, settings, tmp_path / str(processes))
+        logs.append(pd.read_parquet(out / "log.parquet").set_index("update"))
     one, two = (log[["return", "tokens", "entropy", "gradient_norm"]] for log in logs)
     assert two.loc[1].tolist() == pytest.approx(one.loc[1].tolist(), rel=1e-3)
     assert two.loc[2, "entropy"] == pytest.approx(one.loc[2, "entropy"], rel=0.05)

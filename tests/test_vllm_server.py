@@ -1,45 +1,28 @@
 """Episodes played by a vLLM server: the same seam as our own engines, one run at a time, and one line if it is not so.
 
-A stand-in that speaks as the server does, over HTTP, is enough for most. The real one is started by `rlheals serve` in
-the second half, where vLLM is installed: `make test-vllm`.
+A stand-in that speaks as the server does, over HTTP, is asked; test_vllm_serve.py has the real one.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
-import requests
 import torch
 from lab_helpers import one_line
-from safetensors.torch import load_file, save_file
-from vllm_here import INPUTS, PLAYED, Stand, needs_vllm
+from vllm_here import PLAYED, Stand, asked, greedy, ours, play, turned
 
-from rlheals import evaluate_vllm, models, rl_vllm, vllm_serve
-from rlheals.cli import main
+from rlheals import evaluate_vllm, models, rl_vllm
 from rlheals.dialects import Compact
-from rlheals.engines import Generation, HFEngine, Sampling, refresh
+from rlheals.engines import Sampling, refresh
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings
 from rlheals.models import SHIPPED_BASE
-from rlheals.stage import Work
-from rlheals.vllm_engine import VLLMEngine
 from rlheals.vllm_server import SERVER, ServedEngine
-
-GREEDY, WARM = Sampling(temperature=0), Sampling(temperature=0.7)
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -55,40 +38,12 @@ def address(stand: Stand) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def prompts(dialect: Compact) -> list[list[int]]:
-    hands = ("3 5 9 12", "1 5 11 13", "2 2 6 10", "7 8 8 13", "4 9 12 12", "1 2 3 4")
-    return [dialect.encode(f"{hand} so") for hand in hands]
+    return asked(dialect)
 
 
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
-    """A folder with the base, its head turned around: other weights of the same shape."""
-    weights = load_file(SHIPPED_BASE / "model.safetensors")
-    weights["lm_head.weight"] = -weights["lm_head.weight"]
-    folder = tmp_path / "other"
-    folder.mkdir()
-    for described in SHIPPED_BASE.glob("*.json"):
-        (folder / described.name).write_bytes(described.read_bytes())
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def greedy(engine: ServedEngine | HFEngine | VLLMEngine, prompts: list[list[int]]) -> list[Generation]:
-    return engine.generate(prompts, [f"k/{number}" for number in range(len(prompts))], GREEDY)
-
-
-def ours(folder: Path, prompts: list[list[int]]) -> list[Generation]:
-    return greedy(HFEngine(models.load(folder), models.load_tokenizer(folder), rows=16), prompts)
-
-
-def play(stage: ModuleType, settings: dict[str, Any], folder: Path) -> Path:
-    out, scratch = folder / "out", folder / "scratch"
-    out.mkdir(parents=True)
-    scratch.mkdir()
-    stage.run(Work(out, scratch, settings, 1, INPUTS))
-    return out
-
-
-# --- with a stand-in
+    return turned(tmp_path / "other")
 
 
 def test_a_server_says_what_the_engine_behind_it_says(address: str, prompts: list[list[int]]) -> None:
@@ -97,7 +52,7 @@ def test_a_server_says_what_the_engine_behind_it_says(address: str, prompts: lis
         assert made.tokens == wanted.tokens
         assert np.allclose(made.logprobs, wanted.logprobs, atol=1e-5)
         assert np.allclose(made.entropies, wanted.entropies, atol=1e-5)
-    assert engine.generate([], [], WARM) == []
+    assert engine.generate([], [], Sampling()) == []
     engine.close()
 
 
@@ -133,7 +88,7 @@ def test_a_second_run_on_the_same_server_is_noticed(
     engine = ServedEngine(address, SHIPPED_BASE)
     if when == "before":
         ServedEngine(address, SHIPPED_BASE)
-    else:
+    else:  # the other one's weights are being read, and that is all so far
 
         def stolen(body: Any) -> tuple[int, Any]:
             stand.version = "of another"
@@ -165,6 +120,21 @@ def test_a_connection_that_is_cut_is_made_again(
     with pytest.raises(BadInput, match="no answer") as caught:
         greedy(ServedEngine(address, SHIPPED_BASE), prompts[:1])
     one_line(caught.value)
+
+
+def test_weights_are_labelled_before_and_after_they_are_read(stand: Stand, address: str) -> None:
+    """Else who plays while they are read, or reads others at the same time, would not notice."""
+    seen = []
+
+    def read(body: Any) -> tuple[int, Any]:
+        seen.append(stand.version)
+        stand.version = "of another"
+        return 200, stand.said("/collective_rpc", body)
+
+    stand.spoil["/collective_rpc"] = read
+    ServedEngine(address, SHIPPED_BASE)
+    assert seen == [stand.version]
+    assert stand.version not in ("default", "of another")
 
 
 def lacks(part: str, name: str, value: object) -> Callable[[Stand], None]:
@@ -252,8 +222,8 @@ def test_census_and_rl_ask_the_server_that_the_environment_names(
     stand: Stand, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(SERVER, address)
-    asked = EvaluateSettings(folder="base", splits=("ood",), hands=6, attempts=2).model_dump(mode="json")
-    episodes = pd.read_parquet(play(evaluate_vllm, asked, tmp_path / "census") / "episodes.parquet")
+    census = EvaluateSettings(folder="base", splits=("ood",), hands=6, attempts=2).model_dump(mode="json")
+    episodes = pd.read_parquet(play(evaluate_vllm, census, tmp_path / "census") / "episodes.parquet")
     assert len(episodes) == 6
     stand.read.clear()
     settings = PLAYED.model_copy(update={"checkpoints": (3,)}).model_dump(mode="json")
@@ -283,141 +253,3 @@ def test_processes_that_train_together_share_a_server(
     one, two = (log[["return", "tokens", "entropy", "gradient_norm"]] for log in logs)
     assert two.loc[1].tolist() == pytest.approx(one.loc[1].tolist(), rel=1e-3)
     assert two.loc[2, "entropy"] == pytest.approx(one.loc[2, "entropy"], rel=0.05)
-
-
-def test_the_server_is_started_with_what_is_checked_later() -> None:
-    started = vllm_serve.command(
-        SHIPPED_BASE, "127.0.0.1", 8000, 64, None, None, 2, ["--gpu-memory-utilization=0.8"]
-    )
-    assert started[:3] == [sys.executable, "-m", vllm_serve.MODULE]
-    for flag in (
-        f"--model={SHIPPED_BASE.resolve()}",
-        "--load-format=safetensors",
-        "--logprobs-mode=processed_logprobs",
-        "--generation-config=vllm",
-        "--dtype=float32",
-        "--max-logprobs=39",
-        "--max-num-seqs=64",
-        "--tensor-parallel-size=2",
-    ):
-        assert flag in started
-    assert started[-1] == "--gpu-memory-utilization=0.8"
-
-
-def test_a_port_that_is_taken_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(vllm_serve, "find_spec", lambda name: True)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert main(["serve", str(SHIPPED_BASE), "--port", str(port)]) == 2
-    assert f"127.0.0.1:{port} cannot be used" in capsys.readouterr().err
-
-
-# --- with vLLM's own server
-
-
-class Served:
-    """The real server, and its process."""
-
-    def __init__(self, folder: Path, log: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{port}"
-        command = [str(Path(sys.executable).with_name("rlheals")), "serve", str(folder), "--port", str(port)]
-        with log.open("wb") as file:
-            self.process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
-        for _ in range(600):
-            time.sleep(0.5)
-            assert self.process.poll() is None, log.read_text()[-2000:]
-            try:
-                if requests.get(f"{self.address}/health", timeout=5).ok:
-                    return
-            except requests.ConnectionError:
-                continue
-        raise AssertionError(log.read_text()[-2000:])
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(60)
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(SHIPPED_BASE, tmp_path_factory.mktemp("served") / "log.txt")
-    yield server
-    server.stop()
-
-
-@needs_vllm
-def test_the_server_gives_the_tokens_of_the_engine_in_this_process(
-    served: Served, prompts: list[list[int]]
-) -> None:
-    keys = [f"k/{number}" for number in range(20)]
-    many = [prompts[number % len(prompts)] for number in range(20)]
-    there = ServedEngine(served.address, SHIPPED_BASE)
-    found = [there.generate(many, keys, how) for how in (GREEDY, WARM)]
-    there.close()
-    here = VLLMEngine(SHIPPED_BASE)
-    wanted = [here.generate(many, keys, how) for how in (GREEDY, WARM)]
-    here.close()
-    for one, other in zip([*found[0], *found[1]], [*wanted[0], *wanted[1]], strict=True):
-        assert one.tokens == other.tokens
-        assert np.allclose(one.logprobs, other.logprobs, atol=1e-5)
-        assert np.allclose(one.entropies, other.entropies, atol=1e-5)
-
-
-@needs_vllm
-def test_the_server_takes_new_weights_and_forgets_the_old(
-    served: Served, prompts: list[list[int]], other: Path
-) -> None:
-    engine = ServedEngine(served.address, SHIPPED_BASE)
-    for folder in (SHIPPED_BASE, other, SHIPPED_BASE):
-        engine.load_weights(folder / "model.safetensors")
-        assert [made.tokens for made in greedy(engine, prompts)] == [
-            made.tokens for made in ours(folder, prompts)
-        ]
-    ServedEngine(served.address, other)
-    with pytest.raises(BadInput, match="one at a time"):
-        greedy(engine, prompts)
-
-
-@needs_vllm
-def test_rl_on_the_server_is_rl_with_an_engine_of_its_own(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings, logs = PLAYED.model_dump(mode="json"), []
-    for where in (served.address, ""):
-        monkeypatch.setenv(SERVER, where)
-        out = play(rl_vllm, settings, tmp_path / (where[-4:] or "here"))
-        logs.append(pd.read_parquet(out / "log.parquet"))
-    columns = ["return", "tokens", "entropy", "gradient_norm"]
-    assert np.allclose(logs[0][columns], logs[1][columns], rtol=1e-3)
-
-
-@needs_vllm
-def test_a_server_that_ends_is_one_line_and_leaves_nothing(prompts: list[list[int]], tmp_path: Path) -> None:
-    server = Served(SHIPPED_BASE, tmp_path / "log.txt")
-    engine = ServedEngine(server.address, SHIPPED_BASE)
-    greedy(engine, prompts)
-    server.stop()
-    with pytest.raises(BadInput, match="no answer") as caught:
-        greedy(engine, prompts)
-    one_line(caught.value)
-    for _ in range(100):
-        if not running(server.process.pid):
-            return
-        time.sleep(0.1)
-    raise AssertionError(running(server.process.pid))
-
-
-def running(group: int) -> list[str]:
-    """Commands of the processes of a group that have not ended."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
-        except (psutil.NoSuchProcess, ProcessLookupError):
-            continue
-    return found

@@ -1,4 +1,4 @@
-"""What the tests of vLLM share: whether it is installed, a small RL run, and a stand-in for its server."""
+"""What the tests of vLLM share: whether it is installed, prompts, a small RL run, and a stand-in for its server."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from rlheals import models
-from rlheals.engines import HFEngine, Sampling
+from rlheals.dialects import Compact
+from rlheals.engines import Engine, Generation, HFEngine, Sampling
 from rlheals.models import SHIPPED_BASE
 from rlheals.rl import RLSettings
+from rlheals.stage import Work
 
 INSTALLED = importlib.util.find_spec("vllm") is not None
 PLAYED = RLSettings(folder="base", checkpoints=(2,), episodes=16, group=4, slice_rows=8, loss_examples=4)
@@ -27,6 +31,43 @@ INPUTS = {"model": SHIPPED_BASE.parent, "base": SHIPPED_BASE.parent}
 def needs_vllm(test):
     reason = "vLLM is not installed here; `make test-vllm` installs its CPU build and runs this"
     return pytest.mark.vllm(pytest.mark.skipif(not INSTALLED, reason=reason)(test))
+
+
+def asked(dialect: Compact) -> list[list[int]]:
+    """Prompts of a few hands."""
+    hands = ("3 5 9 12", "1 5 11 13", "2 2 6 10", "7 8 8 13", "4 9 12 12", "1 2 3 4")
+    return [dialect.encode(f"{hand} so") for hand in hands]
+
+
+def turned(folder: Path) -> Path:
+    """The base with its head turned around, in a folder: other weights of the same shape."""
+    weights = load_file(SHIPPED_BASE / "model.safetensors")
+    weights["lm_head.weight"] = -weights["lm_head.weight"]
+    folder.mkdir()
+    for described in SHIPPED_BASE.glob("*.json"):
+        (folder / described.name).write_bytes(described.read_bytes())
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def greedy(engine: Engine, prompts: list[list[int]]) -> list[Generation]:
+    return engine.generate(
+        prompts, [f"k/{number}" for number in range(len(prompts))], Sampling(temperature=0)
+    )
+
+
+def ours(folder: Path, prompts: list[list[int]]) -> list[Generation]:
+    """What our own engine makes of them."""
+    return greedy(HFEngine(models.load(folder), models.load_tokenizer(folder), rows=16), prompts)
+
+
+def play(stage: ModuleType, settings: dict[str, Any], folder: Path) -> Path:
+    """A stage, run from the shipped base; its output."""
+    out, scratch = folder / "out", folder / "scratch"
+    out.mkdir(parents=True)
+    scratch.mkdir()
+    stage.run(Work(out, scratch, settings, 1, INPUTS))
+    return out
 
 
 class Stand:
