@@ -1,14 +1,17 @@
 """What a killed training run goes on from: weights, optimiser and log in one file, safetensors and JSON only.
 
 Processes that hold the weights together have a file each, with their part; `Files` finds those of the same step.
+The folder may be another process's too, one that computes the same run: nothing in it is ever changed in place.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from rlheals import sharded
-from rlheals.atomic import whole_file
+from rlheals.atomic import fsync_file, fsync_folder, whole_file
 from rlheals.errors import BadInput
 
 COUNT = "parameters"
@@ -127,7 +130,7 @@ class Files:
         sharded.wait()
         for path in self._all():
             if sharded.rank() == 0 and path.name.split("-")[1] != f"{step:07d}":
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def _all(self) -> list[Path]:
         return sorted(self.file.parent.glob(f"{self.file.stem}-*-*-of-{self.count}{self.file.suffix}"))
@@ -136,8 +139,31 @@ class Files:
         return self.file.with_name(f"{self.file.stem}-{step:07d}-{rank}-of-{self.count}{self.file.suffix}")
 
 
+@contextmanager
+def kept(folder: Path) -> Iterator[Path]:
+    """A folder to write files to; when the block has ended well each takes its place in `folder`, whole.
+
+    A file that is there already is replaced, not changed: where `same_files` has given it to a finished run, it is that
+    run's.
+    """
+    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.tmp")
+    aside.mkdir()
+    try:
+        yield aside
+        folder.mkdir(exist_ok=True)
+        for file in sorted(aside.iterdir()):
+            fsync_file(file)
+            os.replace(file, folder / file.name)
+        fsync_folder(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def same_files(folder: Path, target: Path) -> None:
-    """`target` becomes a folder with the same files; they share their bytes where the filesystem can do that."""
+    """`target` becomes a folder with the same files; they share their bytes where the filesystem can do that.
+
+    So nobody may change a file in `folder` from then on, see `kept`.
+    """
     shutil.copytree(folder, target, copy_function=_link)
 
 

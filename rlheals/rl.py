@@ -25,6 +25,7 @@ from rlheals.together import together
 Algorithm = Literal["grpo", "rloo", "rejection", "ppo"]
 Positive = Annotated[Float, Field(gt=0)]
 Count = Annotated[Int, Field(ge=1)]
+LOGS = "logs"
 TABLES = ("log.parquet", "advantages.parquet", "losses.json")
 OWN_CREDIT = ("reward", "credit", "scale", "kl_start", "kl_base")
 
@@ -178,7 +179,7 @@ def run(work: Work, opens: Opens | None = None, module: str = "rlheals.rl") -> N
     for update in settings.checkpoints:
         resume.same_files(work.scratch / checkpoint_name(update), work.out / checkpoint_name(update))
     for name in TABLES:
-        shutil.copy2(work.scratch / name, work.out / name)
+        shutil.copy2(work.scratch / LOGS / name, work.out / name)
 
 
 def part(work: Work, opens: Opens | None = None) -> None:
@@ -192,11 +193,12 @@ def part(work: Work, opens: Opens | None = None) -> None:
         of_groups = grpo_shared if settings.processes > 1 else grpo
         (ppo if settings.algorithm == "ppo" else of_groups).train(session)
     if sharded.rank() == 0:
-        log, advantages, losses = (work.scratch / name for name in TABLES)
-        pd.DataFrame(session.log).to_parquet(log, index=False)
         frames = [
             pd.DataFrame({"update": int(update), "advantage": values})
             for update, values in session.advantages.items()
         ]
-        pd.concat(frames, ignore_index=True).to_parquet(advantages, index=False, compression="zstd")
-        losses.write_text(json.dumps(session.losses, indent=1) + "\n")
+        with resume.kept(work.scratch / LOGS) as folder:
+            log, advantages, losses = (folder / name for name in TABLES)
+            pd.DataFrame(session.log).to_parquet(log, index=False)
+            pd.concat(frames, ignore_index=True).to_parquet(advantages, index=False, compression="zstd")
+            losses.write_text(json.dumps(session.losses, indent=1) + "\n")

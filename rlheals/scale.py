@@ -1,22 +1,28 @@
-"""The scale trend: what SFT gives and takes in lab models of several sizes, each trained from scratch."""
+"""The scale trend: what SFT gives and takes, and RL gives back, in lab models of several sizes, from scratch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from rlheals import measures, models, record, tables
+from rlheals import measures, models, record, recovery, tables
 from rlheals.dialects import Compact
 from rlheals.drawing import with_intervals
+from rlheals.intervals import Interval
 from rlheals.markup import Block, Table
 from rlheals.models import ModelSettings
 from rlheals.profiles import PROFILES, load_profile, names
+from rlheals.recovery import MAIN, RecoveryTables
+from rlheals.recovery_claims import Accuracies
+from rlheals.resampling import paired_bootstrap
 from rlheals.sft_claims import CLAIMS, Curves, by_seed
-from rlheals.tables import Tables
+from rlheals.stats import t_interval
+from rlheals.tables import Frames, Part, Tables
 
 
 def _id_end(curves: Curves) -> float:
@@ -42,15 +48,15 @@ def weights(model: ModelSettings) -> int:
         return models.create(model, Compact().tokenizer, 0).num_parameters()
 
 
-def studies(results: Path) -> dict[str, Tables]:
-    """The lab's recorded study and those of larger lab models, as far as there are any; small models first."""
+def studies(part: Part[Frames], results: Path) -> dict[str, Frames]:
+    """A part of the recorded studies of the lab and of larger lab models, where there is one; small models first."""
     lab = CLAIMS.read().study.profile
     sized = {
         name: weights(load_profile(name).pretrain.model)
         for name in (lab, *names())
         if name == lab or (name not in PROFILES and load_profile(name).model is None)
     }
-    found = {name: record.find(name, tables.SFT, results)[0] for name in sorted(sized, key=sized.__getitem__)}
+    found = {name: record.find(name, part, results)[0] for name in sorted(sized, key=sized.__getitem__)}
     return {name: study for name, study in found.items() if study is not None}
 
 
@@ -68,9 +74,45 @@ def trend(recorded: dict[str, Tables]) -> pd.DataFrame:
     return with_intervals(table, by=("profile", "level"))
 
 
+@dataclass(frozen=True)
+class Gain:
+    """OOD accuracy of a start, over all base seeds, and what RL adds to it."""
+
+    before: float
+    added: Interval
+    seeds: int
+
+
+def gains(study: RecoveryTables) -> dict[int, Gain]:
+    """By start. t intervals over base seeds; of a single one, a paired bootstrap over hands."""
+    found = {}
+    for start in study.starts:
+        measured = [one for one in Accuracies.by_seed(study).values() if start in one.starts]
+        values = [one.gain(start) for one in measured]
+        added = t_interval(values) if len(values) > 1 else paired_bootstrap(*_by_hand(study, start))
+        before = sum(one.accuracy(start, False) for one in measured) / len(measured)
+        found[start] = Gain(before, added, len(values))
+    return found
+
+
+def _by_hand(study: RecoveryTables, start: int) -> tuple[pd.Series, pd.Series]:
+    """Share of runs and decodes that solved each OOD hand, after RL from a start and before."""
+    rows = study.episodes
+    rows = rows[(rows["split"] == "ood") & (rows["control"] == MAIN) & (rows["start"] == start)]
+    share = (rows["solved_at"] > 0).groupby([rows["run"] >= 0, rows["item"]], observed=True).mean()
+    return share[True], share[False]
+
+
 def scale_table(results: Path) -> list[Block]:
-    """The trend as a table; in words when nothing but the lab itself is recorded."""
-    recorded = studies(results)
+    """The trend as tables; in words when nothing but the lab itself is recorded."""
+    recorded = studies(tables.SFT, results)
+    shown = [*_levels_table(recorded), *_gains_table(studies(recovery.STUDY, results))]
+    if len(recorded) < 2:
+        shown.append("No study of another size is recorded.")
+    return shown
+
+
+def _levels_table(recorded: dict[str, Tables]) -> list[Block]:
     table = trend(recorded).set_index(["profile", "level"])
     rows = []
     for name, study in recorded.items():
@@ -85,9 +127,24 @@ def scale_table(results: Path) -> list[Block]:
         "ways. 95 % t intervals over base seeds; of a single base seed, Wilson's interval over hands and decodes, "
         "which knows nothing of other seeds."
     )
-    shown: list[Block] = (
-        [Table(("profile", "weights", "base seeds", *LEVELS), tuple(rows)), about] if rows else []
-    )
+    return [Table(("profile", "weights", "base seeds", *LEVELS), tuple(rows)), about] if rows else []
+
+
+def _gains_table(recorded: dict[str, RecoveryTables]) -> list[Block]:
     if len(recorded) < 2:
-        shown.append("No study of another size is recorded.")
-    return shown
+        return []
+    starts = sorted(set.intersection(*(set(study.starts) for study in recorded.values())))
+    rows = []
+    for name, study in recorded.items():
+        by_start = gains(study)
+        mine = [by_start[start] for start in starts]
+        before = " / ".join(f"{one.before:.3f}" for one in mine)
+        rows.append((f"`{name}`", str(len(study.seeds)), before, *(f"{one.added:.3f}" for one in mine)))
+    about = (
+        "What RL adds to OOD accuracy (within five attempts) from SFT checkpoints that all sizes were started from. "
+        "95 % t intervals over base seeds; of a single base seed, a paired bootstrap over hands, which knows nothing "
+        "of other seeds. The same number of steps is not the same amount of learning in models of other sizes: read "
+        "each row beside the accuracy of its starts."
+    )
+    heads = ("profile", "base seeds", f"OOD at steps {' / '.join(map(str, starts))}")
+    return [Table((*heads, *(f"RL from {start}" for start in starts)), tuple(rows)), about]

@@ -239,7 +239,8 @@ class Session:
     def _keep(self, update: int) -> None:
         weights = sharded.whole(self.model) if self.settings.processes > 1 else None
         if sharded.rank() == 0:
-            models.save(self.work.scratch / checkpoint_name(update), self.model, self.tokenizer, weights)
+            with resume.kept(self.work.scratch / checkpoint_name(update)) as folder:
+                models.save(folder, self.model, self.tokenizer, weights)
 
     @property
     def _files(self) -> resume.Files:

@@ -150,7 +150,8 @@ def part(work: Work) -> None:
     def keep(step: int) -> None:
         weights = sharded.whole(model) if settings.processes > 1 else None
         if sharded.rank() == 0:
-            models.save(work.scratch / checkpoint_name(step), model, dialect.tokenizer, weights)
+            with resume.kept(work.scratch / checkpoint_name(step)) as folder:
+                models.save(folder, model, dialect.tokenizer, weights)
 
     files = resume.Files(work.scratch / "state.safetensors")
     losses = train(model, dialect, settings, work.seed, keep, work.tick, files)

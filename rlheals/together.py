@@ -12,8 +12,10 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -34,17 +36,18 @@ def together(module: str, work: Work, processes: int) -> None:
     """Call `part(work)` of a module in so many processes; progress of the first one is that of the work."""
     if torch.cuda.is_available() and torch.cuda.device_count() < processes:
         raise BadInput(f"processes={processes}: this machine has {torch.cuda.device_count()} GPUs")
-    meeting = work.scratch / "meeting"
-    meeting.unlink(missing_ok=True)  # of processes that have been killed
+    place = Path(
+        tempfile.mkdtemp(prefix="together-", dir=work.scratch)
+    )  # others may compute the same run there
     told: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
-    with _started(module, work, processes, meeting) as children:
+    with _started(module, work, processes, place) as children:
         for rank, child in enumerate(children):
             threading.Thread(target=_listen, args=(rank, child.stdout, told), daemon=True).start()
         left = set(range(processes))
         while left:
             rank, said = told.get()
             if said is None:
-                raise RuntimeError(_crash(module, rank, children[rank].wait(), work.scratch))
+                raise RuntimeError(_crash(module, rank, children[rank].wait(), place))
             if "tick" in said:
                 work.tick(*said["tick"])
             elif said["ended"] == "well":
@@ -55,14 +58,13 @@ def together(module: str, work: Work, processes: int) -> None:
                 raise BadInput(said["said"])
         for child in children:
             child.wait()
+    shutil.rmtree(place, ignore_errors=True)
 
 
 @contextmanager
-def _started(
-    module: str, work: Work, processes: int, meeting: Path
-) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _started(module: str, work: Work, processes: int, place: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     order = {
-        "meeting": str(meeting),
+        "meeting": str(place / "meeting"),
         "out": str(work.out),
         "scratch": str(work.scratch),
         "settings": dict(work.settings),
@@ -72,7 +74,7 @@ def _started(
     children: list[subprocess.Popen[bytes]] = []
     try:
         for rank in range(processes):
-            with _log(work.scratch, rank).open("wb") as log:
+            with _log(place, rank).open("wb") as log:
                 child = subprocess.Popen(
                     [sys.executable, "-c", f"import {module}, {__name__} as us; us.child({module}.part)"],
                     stdin=subprocess.PIPE,
@@ -105,8 +107,8 @@ def _environment(rank: int, processes: int) -> Mapping[str, str]:
     }
 
 
-def _log(scratch: Path, rank: int) -> Path:
-    return scratch / f"process-{rank}.log"
+def _log(place: Path, rank: int) -> Path:
+    return place / f"process-{rank}.log"
 
 
 def _listen(rank: int, pipe: IO[bytes], told: queue.Queue[tuple[int, dict[str, Any] | None]]) -> None:
@@ -118,8 +120,8 @@ def _listen(rank: int, pipe: IO[bytes], told: queue.Queue[tuple[int, dict[str, A
         told.put((rank, None))
 
 
-def _crash(module: str, rank: int, status: int, scratch: Path) -> str:
-    lines = _log(scratch, rank).read_text("utf-8", "replace").splitlines()[-SHOWN:]
+def _crash(module: str, rank: int, status: int, place: Path) -> str:
+    lines = _log(place, rank).read_text("utf-8", "replace").splitlines()[-SHOWN:]
     return "\n".join([f"{module}: process {rank} ended with status {status}; the end of its log:", *lines])
 
 

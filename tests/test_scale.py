@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from lab_helpers import study_of
 
-from rlheals import models, record, scale
+from rlheals import models, record, recovery, scale
 from rlheals.dialects import Compact
 from rlheals.markup import Table
 from rlheals.models import ModelSettings
 from rlheals.profiles import load_profile
-from rlheals.tables import Tables, concat
+from rlheals.recovery import MAIN, RecoveryTables
+from rlheals.tables import SFT, Tables, concat
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -61,12 +63,78 @@ def test_the_table_is_of_what_is_recorded_and_says_when_nothing_else_is(
 ) -> None:
     assert scale.scale_table(tmp_path) == ["No study of another size is recorded."]
     recorded = {"scale-10m": of(1, 0.5, 0.2, 0.9), "lab": concat([of(1, 0.6, 0.1, 0.9), of(2, 0.5, 0.2, 1)])}
-    monkeypatch.setattr(record, "find", lambda name, part, results: (recorded.get(name), []))
+    monkeypatch.setattr(
+        record, "find", lambda name, part, results: (recorded.get(name) if part is SFT else None, [])
+    )
     table, about = scale.scale_table(tmp_path)
     assert isinstance(table, Table)
     assert [row[0] for row in table.rows] == ["`lab`", "`scale-10m`"], "small models first"
     assert [row[2] for row in table.rows] == ["2", "1"]
     assert "single base seed" in str(about)
+
+
+def climbed(gains: dict[int, dict[int, float]]) -> RecoveryTables:
+    """RL studies by base seed and start: a fifth of 200 hands is solved before, so much more afterwards."""
+    frames = []
+    for seed, of_seed in gains.items():
+        for start, gain in of_seed.items():
+            for run, share in ((-1, 0.2), (0, 0.2 + gain), (1, 0.2 + gain)):
+                solved_at = (np.arange(200) < round(200 * share)).astype("uint8")
+                items = [f"ood/{i}" for i in range(200)]
+                place = {
+                    "seed": seed,
+                    "control": MAIN,
+                    "start": start,
+                    "run": run,
+                    "decode": 0,
+                    "split": "ood",
+                }
+                frames.append(
+                    pd.DataFrame(
+                        {"item": items, "solved_at": solved_at, "solved_at_either": solved_at, **place}
+                    )
+                )
+    episodes, nothing = pd.concat(frames, ignore_index=True), pd.DataFrame()
+    log = episodes[episodes["run"] >= 0].drop_duplicates(["seed", "start", "run"])
+    return RecoveryTables(episodes, nothing, log[["seed", "control", "start", "run"]], nothing, nothing)
+
+
+def test_gains_are_means_over_seeds_with_intervals_of_a_single_seed_over_hands() -> None:
+    several = scale.gains(climbed({1: {10: 0.1, 40: 0.0}, 2: {10: 0.2, 40: 0.0}, 3: {10: 0.3, 40: -0.1}}))
+    assert several[10].before == pytest.approx(0.2)
+    assert several[10].added.estimate == pytest.approx(0.2)
+    assert (several[10].added.low, several[10].added.high) == pytest.approx((-0.048, 0.448), abs=1e-3)
+    assert several[40].added.estimate == pytest.approx(-0.1 / 3)
+    single = scale.gains(climbed({1: {10: 0.1}}))[10]
+    assert single.added.estimate == pytest.approx(0.1)
+    assert 0.05 < single.added.low < 0.1 < single.added.high < 0.15
+    assert (several[10].seeds, single.seeds) == (3, 1)
+
+
+def test_what_rl_adds_is_shown_for_starts_that_all_sizes_have(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recorded = {
+        "lab": climbed({1: {10: 0.1, 20: 0.2, 40: 0.1}, 2: {10: 0.2, 20: 0.2, 40: 0.1}}),
+        "scale-1m": climbed({1: {10: 0.3, 40: 0.0, 80: 0.1}}),
+    }
+    monkeypatch.setattr(
+        record,
+        "find",
+        lambda name, part, results: (recorded.get(name) if part is recovery.STUDY else None, []),
+    )
+    table, about, nothing = scale.scale_table(tmp_path)
+    assert isinstance(table, Table)
+    assert table.head[2:] == ("OOD at steps 10 / 40", "RL from 10", "RL from 40")
+    assert [row[:3] for row in table.rows] == [
+        ("`lab`", "2", "0.200 / 0.200"),
+        ("`scale-1m`", "1", "0.200 / 0.200"),
+    ]
+    assert table.rows[1][3].startswith("0.300 [0.2")
+    assert "single base seed" in str(about)
+    assert "No study of another size" in str(nothing)
+    del recorded["scale-1m"]
+    assert scale.scale_table(tmp_path) == [nothing]
 
 
 def test_the_lab_stands_in_the_book() -> None:

@@ -1,0 +1,113 @@
+"""Two processes may compute the same run in one folder of unfinished parts: what one has finished stays as it is."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab_helpers import files_of, quick_start
+from small_study import RL, SMALL
+
+from rlheals import resume, rl, sft
+from rlheals.stage import Work
+from rlheals.together import together
+
+Files = dict[str, tuple[int, int, bytes]]
+
+
+def stamped(folder: Path) -> Files:
+    """Every file, with what tells that it was written to in between, even if the same bytes are there again."""
+    found: Files = {}
+    for name, data in files_of(folder).items():
+        facts = (folder / name).stat()
+        found[name] = facts.st_ino, facts.st_mtime_ns, data
+    return found
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return quick_start(tmp_path_factory.mktemp("start"), (10,))
+
+
+def of_sft(inputs: dict[str, Path]) -> tuple[dict[str, Any], dict[str, Path]]:
+    return SMALL.sft.model_dump(mode="json"), {"base": inputs["base"]}
+
+
+def of_rl(inputs: dict[str, Path]) -> tuple[dict[str, Any], dict[str, Path]]:
+    return RL.model_copy(update={"folder": "step-00010"}).model_dump(mode="json"), inputs
+
+
+@pytest.mark.parametrize(("stage", "asked"), [(sft, of_sft), (rl, of_rl)])
+def test_another_process_that_computes_the_same_run_writes_nothing_in_it(
+    stage: Any, asked: Callable[..., Any], inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    """It began before the first one had ended, and comes to the same checkpoints afterwards."""
+    settings, needed = asked(inputs)
+    for name in ("first", "second", "scratch"):
+        (tmp_path / name).mkdir()
+    stage.run(Work(tmp_path / "first", tmp_path / "scratch", settings, 1, needed))
+    finished = stamped(tmp_path / "first")
+    for state in (tmp_path / "scratch").glob("state*"):
+        state.unlink()
+    stage.run(Work(tmp_path / "second", tmp_path / "scratch", settings, 1, needed))
+    assert stamped(tmp_path / "first") == finished
+    second = files_of(tmp_path / "second")
+    assert second.keys() == finished.keys()
+    same = [name for name in second if not name.endswith("log.parquet")]  # it has times
+    assert len(same) > 3
+    assert {name: second[name] for name in same} == {name: finished[name][2] for name in same}
+    assert [path.name for path in (tmp_path / "scratch").rglob(".*")] == []
+
+
+def test_a_kept_folder_has_whole_files_only(tmp_path: Path) -> None:
+    with resume.kept(tmp_path / "step") as folder:
+        (folder / "a").write_text("old")
+        (folder / "b").write_text("b")
+    resume.same_files(tmp_path / "step", tmp_path / "finished")
+    finished = stamped(tmp_path / "finished")
+    with suppress(ZeroDivisionError), resume.kept(tmp_path / "step") as folder:
+        (folder / "a").write_text("half")
+        raise ZeroDivisionError
+    assert files_of(tmp_path / "step") == {"a": b"old", "b": b"b"}
+    with resume.kept(tmp_path / "step") as folder:
+        (folder / "a").write_text("new")
+        assert (tmp_path / "step/a").read_text() == "old"
+    assert files_of(tmp_path / "step") == {"a": b"new", "b": b"b"}
+    assert stamped(tmp_path / "finished") == finished
+    assert sorted(os.listdir(tmp_path)) == ["finished", "step"]
+
+
+def test_a_folder_that_is_gone_because_its_run_is_finished_is_not_made_again(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), resume.kept(tmp_path / "gone" / "step"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_processes_that_compute_the_same_run_at_once_meet_their_own(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    outs = [tmp_path / f"out-{one}" for one in range(2)]
+    failed: list[BaseException] = []
+
+    def compute(out: Path) -> None:
+        out.mkdir()
+        try:
+            together("parts", Work(out, tmp_path / "scratch", {"named": out.name}, 1, {}), 2)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=compute, args=(out,)) for out in outs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    for out in outs:
+        assert {name: data.decode() for name, data in files_of(out).items()} == {
+            f"sum-{rank}": "3.0 of 2, 1" for rank in range(2)
+        }
+    assert list((tmp_path / "scratch").glob("together-*")) == []
