@@ -45,7 +45,7 @@ class Workspace:
     ``out``: an empty folder; all that is written there becomes the result (not ``manifest.json``).
     ``scratch``: a folder that outlives a kill; finished parts written there with ``atomic_write`` are found
     by the next attempt at the same run. Another process computing the same run shares it, so parts may
-    appear.
+    appear; a run may share its bytes with a part, so no part is ever changed in place.
     """
 
     out: Path
