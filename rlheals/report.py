@@ -18,6 +18,7 @@ from rlheals.sft_chapter import SFTChapter
 from rlheals.store import Store
 
 FRONT = "front_picture"
+PAPER = "paper_curve"
 INDEX = "index.html"
 MAX_README = 1_000_000
 
@@ -73,7 +74,8 @@ def report(
         facts(chapter, results),
         samples(),
     )
-    files = {**figure_files(drawn), **snippets(parts, drawn[0], gallery, out.name)}
+    shown = {FRONT: drawn[0], PAPER: drawn[figures.SFT.index(figures.paper_beside)]}
+    files = {**figure_files(drawn), **snippets(parts, shown, gallery, out.name)}
     files[INDEX] = index_page(chapter.profile, parts, drawn, gallery)
     for name, data in files.items():
         atomic_write(out / name, data)
@@ -109,25 +111,28 @@ def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
         "recorded": pages.recorded_page(results),
         "profiles": pages.profiles_table(),
         "models": models_page.models_table(results),
+        "paper_levels": models_page.paper_table(),
+        "prompts": models_page.prompts(results),
         "scale": scale.scale_table(results),
         "colab": notebook_tops.costs_table(results),
     }
 
 
 def snippets(
-    parts: dict[str, list[Block]], front: Figure, gallery: list[Sample], folder: str
+    parts: dict[str, list[Block]], shown: dict[str, Figure], gallery: list[Sample], folder: str
 ) -> dict[str, bytes | str]:
-    """The markdown that the book's pages include. `folder`: where the images lie as seen from those pages."""
+    """The markdown that the book's pages include, and the figures among it. `folder`: where images lie for them."""
     files: dict[str, bytes | str] = {f"{name}.md": to_markdown(part) for name, part in parts.items()}
     files["gallery.md"] = gallery_markdown(gallery)
-    if isinstance(front, Drawn):
-        files[f"{FRONT}.svg"] = front.svg
-        files[f"{FRONT}.md"] = (
-            f"```{{figure}} {folder}/{FRONT}.svg\n:alt: {front.title}\n:width: 100%\n\n"
-            f"**{front.title}.** {front.caption}\n```\n"
-        )
-    else:
-        files[f"{FRONT}.md"] = f"{front.sentence}\n"
+    for name, figure in shown.items():
+        if isinstance(figure, Drawn):
+            files[f"{name}.svg"] = figure.svg
+            files[f"{name}.md"] = (
+                f"```{{figure}} {folder}/{name}.svg\n:alt: {figure.title}\n:width: 100%\n\n"
+                f"**{figure.title}.** {figure.caption}\n```\n"
+            )
+        else:
+            files[f"{name}.md"] = f"{figure.sentence}\n"
     return files
 
 

@@ -50,6 +50,10 @@ PROMPT_MEASURES: dict[str, Callable[[Curves], float]] = {
     "OOD, lost from peak to end (cross-fitted)": lambda curves: fall(curves, "target"),
     "held-out ID, at the end of SFT": lambda curves: float(curves.accuracy("held_out")[curves.end]),
 }
+PROMPTS = (
+    "SFT on questions that are all of one form, or of many forms (J, Q and K in any order, the rule before the "
+    "cards or after them), from the same bases; all are then asked in the one form:"
+)
 AGES = {"age-300": "300 steps", "age-600": "600 steps", "lab": "until half able", "age-1200": "1,200 steps"}
 """Recorded studies by how long their bases were pretrained."""
 
@@ -87,9 +91,8 @@ def blocks(rotation: RotationChapter, sft: SFTChapter) -> list[Block]:
         _scales(rotation),
         "How much OOD accuracy SFT loses from its peak to its end, by how long the base was pretrained:",
         _ages(sft),
-        "SFT on questions that are all of one form, or of many forms (J, Q and K in any order, the rule before the "
-        "cards or after them), from the same bases; all are then asked in the one form:",
-        _prompts(sft),
+        PROMPTS,
+        prompts_table(sft.recorded, sft.variants.get("diverse")),
     ]
 
 
@@ -135,9 +138,9 @@ def _ages(chapter: SFTChapter) -> Table:
     return Table(("pretraining of the base", "OOD accuracy, peak - end, study"), rows)
 
 
-def _prompts(chapter: SFTChapter) -> Table:
-    diverse = chapter.variants.get("diverse")
-    fixed = None if diverse is None or chapter.recorded is None else alike(chapter.recorded, diverse)
+def prompts_table(recorded: Tables | None, diverse: Tables | None) -> Table:
+    """The lab's study with one form of the questions and with many, at the seeds, steps and decodes of the latter."""
+    fixed = None if diverse is None or recorded is None else alike(recorded, diverse)
     rows = []
     for words, measure in PROMPT_MEASURES.items():
         mine, theirs = (_by_seed(tables, measure) for tables in (fixed, diverse))

@@ -30,6 +30,7 @@ def trained(root: Path, name: str, stage, **changes) -> tuple[dict[str, torch.Te
     out = root / name
     out.mkdir(parents=True)
     (root / "in").mkdir(exist_ok=True)
+    (root / "scratch").mkdir(exist_ok=True)
     if not (root / "in/base").exists():
         (root / "in/base").symlink_to(SHIPPED_BASE)
     stage.run(Work(out, root / "scratch", FEW | changes, 0, {"base": root / "in"}))
