@@ -131,9 +131,9 @@ def _levels_table(recorded: dict[str, Tables]) -> list[Block]:
 
 
 def _gains_table(recorded: dict[str, RecoveryTables]) -> list[Block]:
-    if len(recorded) < 2:
+    starts = sorted(set.intersection(*(set(study.starts) for study in recorded.values()))) if recorded else []
+    if len(recorded) < 2 or not starts:
         return []
-    starts = sorted(set.intersection(*(set(study.starts) for study in recorded.values())))
     rows = []
     for name, study in recorded.items():
         by_start = gains(study)
@@ -142,9 +142,9 @@ def _gains_table(recorded: dict[str, RecoveryTables]) -> list[Block]:
         rows.append((f"`{name}`", str(len(study.seeds)), before, *(f"{one.added:.3f}" for one in mine)))
     about = (
         "What RL adds to OOD accuracy (within five attempts) from SFT checkpoints that all sizes were started from. "
-        "95 % t intervals over base seeds; of a single base seed, a paired bootstrap over hands, which knows nothing "
-        "of other seeds. The same number of steps is not the same amount of learning in models of other sizes: read "
-        "each row beside the accuracy of its starts."
+        "95 % t intervals over base seeds, each for its start alone; of a single base seed, a paired bootstrap over "
+        "hands, which knows nothing of other seeds. The same number of steps is not the same amount of learning in "
+        "models of other sizes: read each row beside the accuracy of its starts."
     )
     heads = ("profile", "base seeds", f"OOD at steps {' / '.join(map(str, starts))}")
     return [Table((*heads, *(f"RL from {start}" for start in starts)), tuple(rows)), about]

@@ -133,6 +133,8 @@ def test_what_rl_adds_is_shown_for_starts_that_all_sizes_have(
     assert table.rows[1][3].startswith("0.300 [0.2")
     assert "single base seed" in str(about)
     assert "No study of another size" in str(nothing)
+    recorded["scale-1m"] = climbed({1: {80: 0.1}})
+    assert scale.scale_table(tmp_path) == [nothing], "no start in common"
     del recorded["scale-1m"]
     assert scale.scale_table(tmp_path) == [nothing]
 
