@@ -1,4 +1,4 @@
-"""What larger models take, whether anybody has run them, and what is known: tables of the book's page about them."""
+"""What larger models take, whether anybody has run them, and a rival: tables of the book's page about them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from rlheals import record, tables
 from rlheals.budget import GB, budget
 from rlheals.claimed import CLAIMED
-from rlheals.figures import paper_points
 from rlheals.markup import Block, Table
 from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, load_profile, names
@@ -15,7 +14,6 @@ from rlheals.rotation_rivals import PROMPTS, prompts_table
 from rlheals.scale import weights
 from rlheals.sft_chapter import variant_studies
 from rlheals.sft_claims import CLAIMS
-from rlheals.stats import newcombe, wilson
 
 RUN, DRY = "run by us", "dry run only"
 
@@ -60,32 +58,6 @@ def _row(profile: Profile, results: Path) -> tuple[str, ...]:
         f"{needed.disk / GB:.0f} GB",
         status(profile.name, results),
     )
-
-
-def paper_table() -> list[Block]:
-    """The paper's OOD accuracy at its three stages, and what its number of hands can tell."""
-    rows = []
-    for key in ("stages_llama", "stages_qwen"):
-        paper = paper_points()[key]
-        hands = paper["hands"]
-        peak, end, rl = (
-            round(paper["points"][f"ood_{stage}"] / 100 * hands) for stage in ("peak", "end", "rl")
-        )
-        rows.append(
-            (
-                paper["label"],
-                *(f"{wilson(solved, hands):.3f}" for solved in (peak, end, rl)),
-                f"{newcombe(peak, hands, end, hands):.3f}",
-                f"{newcombe(rl, hands, end, hands):.3f}",
-            )
-        )
-    about = (
-        "Intervals (95 %) are ours: Wilson's of a share of hands, Newcombe's of a difference, as if both had been of "
-        "different hands, since hand by hand nothing is published. They know nothing of other seeds. The peak is the "
-        "highest of many checkpoints, so it and what is lost from it are too high by chance."
-    )
-    heads = ("model", "peak of SFT", "end of SFT", "after RL", "peak - end", "RL - end")
-    return [Table(heads, tuple(rows)), about]
 
 
 def prompts(results: Path) -> list[Block]:

@@ -111,7 +111,6 @@ def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
         "recorded": pages.recorded_page(results),
         "profiles": pages.profiles_table(),
         "models": models_page.models_table(results),
-        "paper_levels": models_page.paper_table(),
         "prompts": models_page.prompts(results),
         "scale": scale.scale_table(results),
         "colab": notebook_tops.costs_table(results),

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from rlheals import measures, models, record, recovery, tables
+from rlheals import measures, models, record, recovery, recovery_measures, tables
 from rlheals.dialects import Compact
 from rlheals.drawing import with_intervals
-from rlheals.intervals import Interval
 from rlheals.markup import Block, Table
 from rlheals.models import ModelSettings
 from rlheals.profiles import PROFILES, load_profile, names
-from rlheals.recovery import MAIN, RecoveryTables
-from rlheals.recovery_claims import Accuracies
-from rlheals.resampling import paired_bootstrap
+from rlheals.recovery import RecoveryTables
 from rlheals.sft_claims import CLAIMS, Curves, by_seed
-from rlheals.stats import t_interval
 from rlheals.tables import Frames, Part, Tables
 
 
@@ -74,35 +69,6 @@ def trend(recorded: dict[str, Tables]) -> pd.DataFrame:
     return with_intervals(table, by=("profile", "level"))
 
 
-@dataclass(frozen=True)
-class Gain:
-    """OOD accuracy of a start, over all base seeds, and what RL adds to it."""
-
-    before: float
-    added: Interval
-    seeds: int
-
-
-def gains(study: RecoveryTables) -> dict[int, Gain]:
-    """By start. t intervals over base seeds; of a single one, a paired bootstrap over hands."""
-    found = {}
-    for start in study.starts:
-        measured = [one for one in Accuracies.by_seed(study).values() if start in one.starts]
-        values = [one.gain(start) for one in measured]
-        added = t_interval(values) if len(values) > 1 else paired_bootstrap(*_by_hand(study, start))
-        before = sum(one.accuracy(start, False) for one in measured) / len(measured)
-        found[start] = Gain(before, added, len(values))
-    return found
-
-
-def _by_hand(study: RecoveryTables, start: int) -> tuple[pd.Series, pd.Series]:
-    """Share of runs and decodes that solved each OOD hand, after RL from a start and before."""
-    rows = study.episodes
-    rows = rows[(rows["split"] == "ood") & (rows["control"] == MAIN) & (rows["start"] == start)]
-    share = (rows["solved_at"] > 0).groupby([rows["run"] >= 0, rows["item"]], observed=True).mean()
-    return share[True], share[False]
-
-
 def scale_table(results: Path) -> list[Block]:
     """The trend as tables; in words when nothing but the lab itself is recorded."""
     recorded = studies(tables.SFT, results)
@@ -136,15 +102,19 @@ def _gains_table(recorded: dict[str, RecoveryTables]) -> list[Block]:
         return []
     rows = []
     for name, study in recorded.items():
-        by_start = gains(study)
-        mine = [by_start[start] for start in starts]
-        before = " / ".join(f"{one.before:.3f}" for one in mine)
-        rows.append((f"`{name}`", str(len(study.seeds)), before, *(f"{one.added:.3f}" for one in mine)))
+        before = recovery_measures.accuracy(study, "ood", after=False).groupby("step")["value"].mean()
+        gained = recovery_measures.gains(study).set_index("step")
+        cells = [
+            f"{one.value:.3f}" + (f" [{one.low:.3f}, {one.high:.3f}]" if one.seeds > 1 else "")
+            for one in (gained.loc[start] for start in starts)
+        ]
+        known = " / ".join(f"{before[start]:.3f}" for start in starts)
+        rows.append((f"`{name}`", str(len(study.seeds)), known, *cells))
     about = (
         "What RL adds to OOD accuracy (within five attempts) from SFT checkpoints that all sizes were started from. "
-        "95 % t intervals over base seeds, each for its start alone; of a single base seed, a paired bootstrap over "
-        "hands, which knows nothing of other seeds. The same number of steps is not the same amount of learning in "
-        "models of other sizes: read each row beside the accuracy of its starts."
+        "95 % t intervals over base seeds that hold for all starts of a row's study together; none of a single base "
+        "seed. The same number of steps is not the same amount of learning in models of other sizes: read each row "
+        "beside the accuracy of its starts."
     )
     heads = ("profile", "base seeds", f"OOD at steps {' / '.join(map(str, starts))}")
     return [Table((*heads, *(f"RL from {start}" for start in starts)), tuple(rows)), about]

@@ -36,9 +36,8 @@ def together(module: str, work: Work, processes: int) -> None:
     """Call `part(work)` of a module in so many processes; progress of the first one is that of the work."""
     if torch.cuda.is_available() and torch.cuda.device_count() < processes:
         raise BadInput(f"processes={processes}: this machine has {torch.cuda.device_count()} GPUs")
-    place = Path(
-        tempfile.mkdtemp(prefix="together-", dir=work.scratch)
-    )  # others may compute the same run there
+    # other processes may compute the same run in that folder
+    place = Path(tempfile.mkdtemp(prefix="together-", dir=work.scratch))
     told: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
     with _started(module, work, processes, place) as children:
         for rank, child in enumerate(children):

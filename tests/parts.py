@@ -17,7 +17,7 @@ from rlheals.stage import Work
 def part(work: Work) -> None:
     rank, settings = sharded.rank(), work.settings
     print("what a library prints")  # must not be taken for a message
-    named = work.scratch / f"named-{rank}"
+    named = work.scratch / f"named-{os.getpid()}"
     named.write_text(str(os.getpid()))
     named.rename(work.scratch / f"pid-{rank}")  # whole, also if the other process ends this one now
     wrong = settings.get("wrong")

@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from rl_tables import HANDS, rows, solved, tables
 
 from rlheals import recovery_measures
-from rlheals.claims import half_of
 from rlheals.recovery import MAIN, RecoveryTables
 from rlheals.recovery_claims import (
     CLAIMS,
@@ -22,32 +22,7 @@ from rlheals.recovery_claims import (
     over_control,
 )
 
-HANDS = 200
 STARTS = (10, 20, 40, 80, 160, 320, 640, 1280)
-
-
-def solved(share: float, first: float | None = None) -> np.ndarray:
-    """Solved-at numbers: this share solved, `first` of all hands at the first try, the rest later; in both halves."""
-    made = np.zeros(HANDS, dtype="uint8")
-    for half in (0, 1):
-        mine = [i for i in range(HANDS) if half_of(f"ood/{i}") == half]
-        count, at_once = round(share * len(mine)), round((share if first is None else first) * len(mine))
-        made[mine[:count]] = 2
-        made[mine[:at_once]] = 1
-    return made
-
-
-def rows(numbers: np.ndarray, split: str = "ood", **place: object) -> pd.DataFrame:
-    items = [f"ood/{i}" for i in range(HANDS)]
-    frame = pd.DataFrame({"item": items, "split": split, "solved_at": numbers, "solved_at_either": numbers})
-    return frame.assign(**{"control": MAIN, "decode": 0, "seed": 1, "run": -1, **place})
-
-
-def tables(*frames: pd.DataFrame) -> RecoveryTables:
-    episodes = pd.concat(frames, ignore_index=True)
-    log = episodes[episodes["run"] >= 0].drop_duplicates(["seed", "control", "start", "run"])
-    empty = pd.DataFrame()
-    return RecoveryTables(episodes, empty, log[["seed", "control", "start", "run"]], empty, empty)
 
 
 def ladder(

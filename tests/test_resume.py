@@ -96,7 +96,7 @@ def test_processes_that_compute_the_same_run_at_once_meet_their_own(tmp_path: Pa
     def compute(out: Path) -> None:
         out.mkdir()
         try:
-            together("parts", Work(out, tmp_path / "scratch", {"named": out.name}, 1, {}), 2)
+            together("parts", Work(out, tmp_path / "scratch", {}, 1, {}), 2)
         except BaseException as error:
             failed.append(error)
 
