@@ -144,7 +144,7 @@ def loading(routes: pd.DataFrame, file: Path | None = None) -> list[Block]:
             Table(head, tuple(rows)),
             f"{said} No other version of transformers is recorded here. Computed.",
         ]
-    lost = old.set_index("route").loc[AUTO]
+    lost = old.set_index("route").loc[AUTO, ["left_at_random", "tensors"]].astype(int)
     pinned = released()["requirements"]["transformers"]
     origin = ", which the released `requirements.txt` pins" if pinned == version else ""
     return [

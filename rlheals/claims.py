@@ -1,4 +1,4 @@
-"""Claims: sentences of the paper with a test. `claims.yaml` is decided before the data; a verdict is a pure function.
+"""Claims: sentences with a test, from the paper or our own. A verdict is a pure function of interval and margin.
 
 An estimator takes the tables of one base seed and returns one number, so that "number > margin" is the claim. Each part
 of the file has its own: `sft_claims.py`, `recovery_claims.py` and so on.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,12 +21,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rlheals.errors import BadInput
 from rlheals.intervals import Interval
 from rlheals.profiles import validated
-from rlheals.stats import t_interval
+from rlheals.stats import holm, larger_p, t_interval
 from rlheals.verdicts import Verdict, verdict
 
 FILE = Path(__file__).parent / "claims.yaml"
 FIRST, LATER = "sft", ("recovery", "rotation", "swaps", "protection")
 """Parts of `claims.yaml`: that of chapter 1 stands at the top of the file, the others each under its name."""
+
+Family = Literal["paper", "ours"]
+FAMILIES: dict[Family, str] = {"paper": "Claims of the paper", "ours": "Our own questions and controls"}
+"""Who says it, with the heading that tables give it; "paper" includes its precursor and the authors' files."""
 
 
 class Claim(BaseModel):
@@ -37,6 +41,8 @@ class Claim(BaseModel):
     id: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     sentence: str
     source: str
+    family: Family
+    section: str
     estimator: str
     options: dict[str, Any] = {}
     unit: str
@@ -92,12 +98,28 @@ File = TypeVar("File", bound=ClaimsFile)
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with what the data say: one value per seed, the interval over seeds, the verdict."""
+    """A claim with what the data say: one value per seed, the interval over seeds, the verdict.
+
+    adjusted: p-value of "effect > margin", corrected by Holm for the other claims of its part and family; it does not
+    enter the verdict.
+    """
 
     claim: Claim
     values: dict[int, float]
     interval: Interval
     verdict: Verdict
+    adjusted: float
+
+    @property
+    def survives(self) -> bool:
+        """Whether a claim that holds does so after the correction, too."""
+        return self.adjusted <= 1 - self.interval.level
+
+    @property
+    def shown(self) -> str:
+        """The verdict as tables show it."""
+        after = "" if self.survives or self.verdict != "holds" else ", not after Holm"
+        return f"**{self.verdict}**{after}"
 
 
 def judge(claims: Any, tables: Any, of: Callable[[Any, Any], dict[int, float]]) -> list[Judged]:
@@ -110,11 +132,20 @@ def judge(claims: Any, tables: Any, of: Callable[[Any, Any], dict[int, float]]) 
         raise BadInput(
             f"claims are judged on base seeds {list(claims.study.seeds)}; {missing[0]} is not recorded"
         )
-    judged = []
+    found: dict[str, dict[int, float]] = {}
+    raw: dict[str, float] = {}
+    adjusted: dict[str, float] = {}
     for claim in claims.claims:
         values = {s: v for s, v in of(claim, tables).items() if s in claims.study.seeds}
-        interval = t_interval(list(values.values()), claims.study.level)
-        judged.append(Judged(claim, values, interval, verdict(interval, claim.margin)))
+        found[claim.id], raw[claim.id] = values, larger_p(list(values.values()), claim.margin)
+    for family in FAMILIES:
+        ids = [claim.id for claim in claims.claims if claim.family == family]
+        adjusted |= zip(ids, holm([raw[each] for each in ids]), strict=True)
+    judged = []
+    for claim in claims.claims:
+        interval = t_interval(list(found[claim.id].values()), claims.study.level)
+        said = verdict(interval, claim.margin)
+        judged.append(Judged(claim, found[claim.id], interval, said, adjusted[claim.id]))
     return judged
 
 

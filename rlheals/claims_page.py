@@ -12,7 +12,8 @@ import pandas as pd
 from rlheals import pages, rotation_rivals, speed
 from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.claimed import CLAIMED, outcome
-from rlheals.claims import ChapterClaims, Claim
+from rlheals.claims import FAMILIES, ChapterClaims, Claim
+from rlheals.claims_tables import p_text
 from rlheals.fresh import CHAPTERS
 from rlheals.markup import Block, Table, spans, to_markdown
 from rlheals.places import project_root
@@ -21,72 +22,9 @@ from rlheals.store import Store, default_store
 
 FOLDER = "/book/_generated"
 NAME = "all_claims"
-HEAD = ("claim, its source", "verdict", "study", "fresh run", "margin, seeds", "shown in, computed by")
-
-_ACCURACY = "Accuracy: the rise and the fall"
-_FORMAT = "How much of the rise is format?"
-_LOSSES = "Do the losses show it?"
-_PARTS = "What is restored: format, rule, arithmetic, revision"
-_FOLLOWS = "Does OOD accuracy follow rotation?"
-_BACK = "Does RL turn back?"
-_DOSE = "Dose and response"
-_EQUAL = "Controls of equal size"
-_LAYERS = "Layers, embeddings and output head"
-
-SECTIONS = {
-    "sft-rise": _ACCURACY,
-    "sft-rise-layout-free": _FORMAT,
-    "sft-fall": _ACCURACY,
-    "sft-id-rises": _ACCURACY,
-    "sft-id-rises-held-out": _ACCURACY,
-    "sft-loss-falls": _LOSSES,
-    "sft-test-loss-falls": _LOSSES,
-    "sft-loss-blind-train": _LOSSES,
-    "sft-loss-blind-test": _LOSSES,
-    "sft-loss-blind-ood": _LOSSES,
-    "sft-format-first": _FORMAT,
-    "rl-heals": "Before and after",
-    "rl-heals-first-try": _PARTS,
-    "rl-heals-revision": _PARTS,
-    "rl-below-peak": "The paper's curve",
-    "rl-too-late": "The window",
-    "rl-too-early": "The window",
-    "rl-id-rule": "What RL does learn: ID hands",
-    "rl-over-rejection": "Controls",
-    "rl-needs-feedback": "Controls",
-    "rl-needs-reward": "Controls",
-    "values-small": "Singular values",
-    "values-below-null": "Singular values",
-    "values-below-null-rl": "Singular values",
-    "vectors-rotate": "Singular directions",
-    "vectors-rotate-leading": "Singular directions",
-    "vectors-rotate-rl": "Singular directions",
-    "rotation-correlates": _FOLLOWS,
-    "rotation-tracks-ood": _FOLLOWS,
-    "rotation-tracks-ood-id": _FOLLOWS,
-    "rl-rotates-back": _BACK,
-    "rl-rotates-back-null": _BACK,
-    "rl-rotates-back-sft": _BACK,
-    "values-do-nothing": _DOSE,
-    "values-scaled-do-nothing": _EQUAL,
-    "directions-restore": _DOSE,
-    "directions-top-fifth": _DOSE,
-    "directions-first-layers": _LAYERS,
-    "directions-over-partial-rollback": _EQUAL,
-    "directions-per-size": "The arithmetic first",
-    "directions-are-a-rollback": _EQUAL,
-    "other-run-restores-too": _EQUAL,
-    "ends-restore": _LAYERS,
-    "swap-degrades": _DOSE,
-    "swap-over-noise": _EQUAL,
-    "swap-is-a-rollback": _EQUAL,
-    "protected-keeps-ood": "Protected SFT",
-    "protected-over-random": "Protected SFT",
-    "protected-over-kl": "Protected SFT",
-    "protected-over-learning-rate": "Protected SFT",
-}
-"""Where the book shows a claim's data: the heading of a section, by claim."""
-
+HEAD = (
+    "claim, its source", "verdict", "study", "Holm-adjusted p", "fresh run", "margin, seeds", "shown in, computed by"
+)  # fmt: skip
 
 PAGES = {
     "sft": "01_sft_forgets",
@@ -124,6 +62,7 @@ def frame(opened: Mapping[str, Any], results: Path) -> pd.DataFrame:
                     "id": claim.id,
                     "sentence": claim.sentence,
                     "source": claim.source,
+                    "family": claim.family,
                     "unit": claim.unit,
                     "margin": claim.margin,
                     "seeds": spans(found.claims.study.seeds),
@@ -131,8 +70,10 @@ def frame(opened: Mapping[str, Any], results: Path) -> pd.DataFrame:
                     "low": said.interval.low if said else float("nan"),
                     "high": said.interval.high if said else float("nan"),
                     "verdict": str(said.verdict) if said else "no verdict yet",
+                    "holm_p": said.adjusted if said else float("nan"),
+                    "shown": said.shown if said else "no verdict yet",
                     "fresh": _fresh(one.claims, claim, opened[key].fresh),
-                    "section": SECTIONS[claim.id],
+                    "section": claim.section,
                     "code": f"{one.claims.estimates.__module__.removeprefix('rlheals.')}.py: {claim.estimator}",
                 }
             )
@@ -158,11 +99,13 @@ def anchor(heading: str) -> str:
 
 
 def blocks(table: pd.DataFrame) -> list[Block]:
-    """The table, one part per chapter; links lead to the section of the book that shows the claim's data."""
+    """The table: by chapter, the paper's claims and then our own. Links lead to the section that shows the data."""
     made: list[Block] = []
     for chapter, rows in table.groupby("chapter", sort=False):
-        cells = tuple(_cells(row) for row in rows.to_dict("records"))
-        made += [f"**{chapter}**", Table(HEAD, cells)]
+        made.append(f"**{chapter}**")
+        for family, heading in FAMILIES.items():
+            if cells := tuple(_cells(row) for row in rows[rows["family"] == family].to_dict("records")):
+                made += [f"{heading}:", Table(HEAD, cells)]
     return made
 
 
@@ -172,8 +115,9 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     fresh = f"{row['fresh']:.3f}" if row["fresh"] == row["fresh"] else "not measured"
     return (
         f"{row['sentence']} ({row['source']})",
-        f"**{row['verdict']}**" if decided else row["verdict"],
+        row["shown"],
         f"{row['unit']}: {study}",
+        p_text(row["holm_p"]) if decided else "",
         fresh,
         f"{row['margin']:g}; {row['seeds']}",
         f"[{row['section']}]({FOLDER}/{row['page']}.ipynb#{anchor(row['section'])}), `{row['code']}`",

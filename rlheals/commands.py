@@ -182,6 +182,8 @@ def _claims(found: Outcome) -> dict[str, Any]:
                 **claim.model_dump(mode="json"),
                 "verdict": one.verdict if one else None,
                 "interval": asdict(one.interval) if one else None,
+                "holm_p": one.adjusted if one else None,
+                "holds_after_holm": one.survives and one.verdict == "holds" if one else None,
                 "values": {str(seed): value for seed, value in one.values.items()} if one else None,
             }
         )

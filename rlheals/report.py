@@ -144,7 +144,7 @@ def index_page(
         for one in drawn
     )
     sections = {
-        "What holds so far": to_html(parts["claims_table"]),
+        "Claims and verdicts": to_html(parts["claims_table"]),
         "Figures": boxes,
         "This run": to_html(parts["run_facts"]),
         "The recorded study": to_html(parts["recorded"]),

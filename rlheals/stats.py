@@ -1,4 +1,4 @@
-"""Intervals, paired tests and corrections for multiple tests; the resampling methods are in `resampling`.
+"""Intervals, tests and corrections for multiple tests; the resampling methods are in `resampling`.
 
 What covers what (95 % intervals, simulated in tests/test_resampling.py and, longer, benchmarks/bench_coverage.py):
 
@@ -7,7 +7,7 @@ What covers what (95 % intervals, simulated in tests/test_resampling.py and, lon
 | one model, one decode: is 0.34 exact? | `wilson` | attempts at hands |
 | two independent samples of hands | `newcombe` | attempts at hands |
 | two models on the same hands | `paired_bootstrap`, `mcnemar` | hands (and decodes) |
-| **a claim** about what training does | `t_interval` | base seeds |
+| **a claim** about what training does | `t_interval`, `larger_p` and `holm` | base seeds |
 | the largest of several, whichever it is | `largest_bound` | base seeds |
 | a descriptive band, any statistic | `nested_bootstrap` | seeds, decodes, hands |
 """
@@ -21,6 +21,7 @@ from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student
 
 from rlheals.errors import BadInput
 from rlheals.intervals import Interval, check_level, normal_quantile, t_quantile
@@ -29,6 +30,7 @@ from rlheals.resampling import largest_bound, nested_bootstrap, paired_bootstrap
 __all__ = [
     "Interval",
     "holm",
+    "larger_p",
     "largest_bound",
     "mcnemar",
     "nested_bootstrap",
@@ -138,6 +140,23 @@ def holm(pvalues: Sequence[float] | npt.NDArray[np.float64]) -> tuple[float, ...
         running = max(running, min(1.0, (len(given) - rank) * given[place]))
         adjusted[place] = running
     return tuple(adjusted)
+
+
+def larger_p(per_seed_values: Sequence[float] | npt.NDArray[np.float64], margin: float) -> float:
+    """One-sided p-value of the t test that the mean over base seeds is larger than a margin.
+
+    P(T > (mean - margin) / (s / sqrt(n))), n - 1 degrees of freedom; per_seed_values: (n,).  Equal values give 0
+    where they lie above the margin and 1 elsewhere.  Raises BadInput as `t_interval`.  Source: Student 1908.
+
+    >>> round(larger_p([0.21, 0.25, 0.23], margin=0.2), 4)
+    0.0607
+    """
+    mean = t_interval(per_seed_values).estimate  # refuses what is no (n,) of finite numbers
+    values = np.asarray(per_seed_values, dtype=float)
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    if error == 0:
+        return float(mean <= margin)
+    return float(student.sf((mean - margin) / error, len(values) - 1))
 
 
 def simultaneous_level(count: SupportsIndex, level: float = 0.95) -> float:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from lab_helpers import one_line, study_of
+from scipy.stats import ttest_1samp
 
 from rlheals.cards import census
 from rlheals.claimed import CLAIMED
@@ -202,6 +203,8 @@ def test_the_claims_are_valid_and_their_seeds_are_not_the_development_seed() -> 
         ("study.colour", "red", "study.colour"),
         ("claims.0.estimator", "guess", "'guess' is not one of rise"),
         ("claims.0.margin", -0.1, "claims.0.margin"),
+        ("claims.0.family", "theirs", "claims.0.family"),
+        ("claims.0.section", None, "claims.0.section"),
         ("claims.0.id", "Rise", "claims.0.id"),
         ("claims.0.id", "sft-fall", "same id"),
         ("claims.0.margn", 1, "claims.0.margn"),
@@ -276,6 +279,36 @@ def test_the_interval_is_students_over_seeds() -> None:
     assert judged.interval.low == pytest.approx(values.mean() - half, rel=1e-4)
     assert judged.interval.high == pytest.approx(values.mean() + half, rel=1e-4)
     assert judged.verdict == "holds"
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.02, 0.3])
+def test_adjusted_p_values_are_holms_within_a_family(margin: float) -> None:
+    """Every claim gets random values; scipy's own t test and Holm's definition by hand are the oracle."""
+    claims = a_file(seeds=[1, 2, 3])
+    claims = claims.model_copy(
+        update={"claims": tuple(each.model_copy(update={"margin": margin}) for each in claims.claims)}
+    )
+    random = np.random.default_rng(7)
+    values = {
+        each.id: dict(zip((1, 2, 3), random.normal(0.2, 0.1, 3), strict=True)) for each in claims.claims
+    }
+    tables = concat([exact(seed) for seed in (1, 2, 3)])
+    judged = judge(claims, tables, lambda claim, _: values[claim.id])
+    for family in ("paper", "ours"):
+        mine = [one for one in judged if one.claim.family == family]
+        raw = {
+            one.claim.id: ttest_1samp(list(one.values.values()), margin, alternative="greater").pvalue
+            for one in mine
+        }
+        largest = 0.0
+        for place, name in enumerate(sorted(raw, key=lambda name: raw[name])):
+            largest = max(largest, min(1.0, (len(raw) - place) * raw[name]))
+            (one,) = [one for one in mine if one.claim.id == name]
+            assert one.adjusted == pytest.approx(largest)
+            assert one.shown == (
+                f"**{one.verdict}**"
+                + (", not after Holm" if one.verdict == "holds" and largest > 0.05 else "")
+            )
 
 
 def test_curves_that_do_what_the_paper_says_hold_and_flat_ones_do_not() -> None:

@@ -35,12 +35,13 @@ def headings(page: str) -> set[str]:
 
 
 def test_every_claim_of_every_chapter_is_there_once_and_points_to_a_section_that_exists() -> None:
-    known = {key: [claim.id for claim in one.claims.read().claims] for key, one in CLAIMED.items()}
-    assert sorted(claims_page.SECTIONS) == sorted(itertools.chain(*known.values()))
+    known = {key: one.claims.read().claims for key, one in CLAIMED.items()}
     assert set(claims_page.PAGES) == set(known)
-    for key, ids in known.items():
-        for name in ids:
-            assert claims_page.SECTIONS[name] in headings(claims_page.PAGES[key]), name
+    for key, claims in known.items():
+        for claim in claims:
+            assert claim.section in headings(claims_page.PAGES[key]), claim.id
+    ids = [claim.id for claim in itertools.chain(*known.values())]
+    assert len(set(ids)) == len(ids)
 
 
 @pytest.fixture(scope="module")
@@ -82,18 +83,32 @@ def test_what_is_decided_is_shown_with_interval_and_verdict_and_what_is_not_says
         "chapter": "One", "page": "01_sft_forgets", "id": "a", "sentence": "It is so.", "source": "Fig. 1",
         "unit": "accuracy", "margin": 0.05, "seeds": "1-5", "estimate": 0.125, "low": 0.1, "high": 0.15,
         "verdict": "holds", "fresh": 0.2, "section": "The window", "code": "sft_claims.py: rise",
+        "shown": "**holds**", "holm_p": 0.0123, "family": "paper",
     }  # fmt: skip
-    nothing = {"id": "b", "estimate": float("nan"), "fresh": float("nan"), "verdict": "no verdict yet"}
-    heading, table = claims_page.blocks(pd.DataFrame([row, row | nothing]))
+    nothing = {"id": "b", "estimate": float("nan"), "fresh": float("nan"), "shown": "no verdict yet"}
+    own = {"id": "c", "family": "ours", "sentence": "Is it so?"}
+    heading, paper, table, ours, controls = claims_page.blocks(pd.DataFrame([row | own, row, row | nothing]))
     assert heading == "**One**"
+    assert (paper, ours) == ("Claims of the paper:", "Our own questions and controls:")
     assert isinstance(table, Table)
+    assert isinstance(controls, Table)
+    assert [cells[0] for cells in controls.rows] == ["Is it so? (Fig. 1)"]
     where = "[The window](/book/_generated/01_sft_forgets.ipynb#the-window), `sft_claims.py: rise`"
     assert table.rows == (
-        ("It is so. (Fig. 1)", "**holds**", "accuracy: 0.125 [0.100, 0.150]", "0.200", "0.05; 1-5", where),
+        (
+            "It is so. (Fig. 1)",
+            "**holds**",
+            "accuracy: 0.125 [0.100, 0.150]",
+            "0.012",
+            "0.200",
+            "0.05; 1-5",
+            where,
+        ),
         (
             "It is so. (Fig. 1)",
             "no verdict yet",
             "accuracy: not complete",
+            "",
             "not measured",
             "0.05; 1-5",
             where,

@@ -18,7 +18,7 @@ from lab_helpers import TINY, study_of
 from rlheals import claims_tables, pages, report, tables
 from rlheals.card import model_card
 from rlheals.claimed import CLAIMED, outcome
-from rlheals.claims import judge
+from rlheals.claims import FAMILIES, judge
 from rlheals.cli import main
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
@@ -77,8 +77,14 @@ def test_without_a_recorded_study_claims_have_margins_and_no_numbers(made: Path)
         for line in text.splitlines()
         if line.startswith("| ") and "claim |" not in line and "---" not in line
     ]
-    claims = [claim for one in CLAIMED.values() for claim in one.claims.read().claims]
     assert text.count("Nothing is recorded yet") == len(CLAIMED)
+    claims = [
+        claim
+        for one in CLAIMED.values()
+        for family in FAMILIES
+        for claim in one.claims.read().claims
+        if claim.family == family
+    ]
     assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [one.sentence for one in claims]
     for row, claim in zip(rows, claims, strict=True):
         *_, margin, _, verdict = row.removesuffix(" |").split(" | ")
@@ -230,17 +236,21 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_claims_table_shows_interval_margin_seeds_and_verdict(results: Path) -> None:
-    table = claims_tables.claims_table("sft", results)[0]
+    paper, table, ours, controls, _ = claims_tables.claims_table("sft", results)
+    assert (paper, ours) == ("Claims of the paper:", "Our own questions and controls:")
     assert isinstance(table, Table)
+    assert isinstance(controls, Table)
     judged = judge(CLAIMS, concat([lab_tables(seed) for seed in CLAIMS.study.seeds]), estimates)
     assert len({one.verdict for one in judged}) >= 2
-    for row, one in zip(table.rows, judged, strict=True):
-        sentence, estimate, margin, seeds, verdict = row
+    ordered = [one for family in FAMILIES for one in judged if one.claim.family == family]
+    for row, one in zip((*table.rows, *controls.rows), ordered, strict=True):
+        sentence, estimate, margin, seeds, adjusted, verdict = row
         assert sentence == one.claim.sentence
         assert estimate == f"{one.interval:.3f} {one.claim.unit}"
         assert float(margin) == one.claim.margin
         assert seeds == "1-5"
-        assert verdict == f"**{one.verdict}**"
+        assert adjusted == claims_tables.p_text(one.adjusted)
+        assert verdict == one.shown
 
 
 @pytest.mark.parametrize(
@@ -300,8 +310,9 @@ def test_readme_part_is_replaced_and_the_rest_kept(results: Path, tmp_path: Path
     readme.write_text(f"# Title\n\n{README_BEGIN}\noutdated\n{README_END}\n\nend\n")
     assert report.update_readme(readme, results)
     text = readme.read_text()
-    assert text.startswith(f"# Title\n\n{README_BEGIN}\nSupervised fine-tuning (chapter 1):\n\n| claim |")
-    assert "Reinforcement learning afterwards (chapter 2):" in text
+    assert text.startswith(f"# Title\n\n{README_BEGIN}\nClaims of the paper (")
+    assert "**Supervised fine-tuning (chapter 1)**\n\nClaims of the paper:\n\n| claim |" in text
+    assert "**Reinforcement learning afterwards (chapter 2)**" in text
     assert text.endswith(f"{README_END}\n\nend\n")
     assert "outdated" not in text
     assert not report.update_readme(readme, results)

@@ -16,6 +16,7 @@ from rlheals.errors import BadInput
 from rlheals.intervals import Interval, incomplete_beta, t_quantile
 from rlheals.stats import (
     holm,
+    larger_p,
     mcnemar,
     newcombe,
     paired_bootstrap,
@@ -196,6 +197,18 @@ class TestPaired:
     def test_holm_bad_input(self, bad: list[float]) -> None:
         with pytest.raises(BadInput, match="p-value"):
             holm(bad)
+
+    @given(st.lists(st.floats(-1, 1), min_size=2, max_size=6), st.floats(0, 0.5))
+    def test_the_one_sided_p_value_is_the_level_at_which_the_interval_touches_the_margin(
+        self, values: list[float], margin: float
+    ) -> None:
+        p = larger_p(values, margin)
+        if 1e-6 < p < 0.4999:
+            assert t_interval(values, 1 - 2 * p).low == pytest.approx(margin, abs=1e-6)
+
+    @pytest.mark.parametrize(("margin", "p"), [(0.1, 0.0), (0.2, 1.0), (0.3, 1.0)])
+    def test_equal_values_are_above_a_margin_or_not(self, margin: float, p: float) -> None:
+        assert larger_p([0.2, 0.2, 0.2], margin) == p
 
     def test_simultaneous_level(self) -> None:
         assert simultaneous_level(1) == 0.95
