@@ -87,7 +87,7 @@ def newcombe(
     """Newcombe's hybrid score interval for the difference k1/n1 - k2/n2 of independent proportions.
 
     low = d - sqrt((p1 - l1)^2 + (u2 - p2)^2), high = d + sqrt((u1 - p1)^2 + (p2 - l2)^2), l, u of `wilson`.
-    For the same hands under two models use `paired_bootstrap`: they are not independent.
+    Not for the same hands under two models: they are not independent.
     Raises BadInput as `wilson`.  Source: Newcombe 1998, method 10.
 
     >>> str(newcombe(56, 70, 48, 80))  # worked example (a) of the paper: .0524 to .3339
@@ -153,9 +153,9 @@ def larger_p(per_seed_values: Sequence[float] | npt.NDArray[np.float64], margin:
     """
     mean = t_interval(per_seed_values).estimate  # refuses what is no (n,) of finite numbers
     values = np.asarray(per_seed_values, dtype=float)
+    if values.min() == values.max():  # their mean and spread have rounding errors
+        return float(values[0] <= margin)
     error = float(values.std(ddof=1)) / math.sqrt(len(values))
-    if error == 0:
-        return float(mean <= margin)
     return float(student.sf((mean - margin) / error, len(values) - 1))
 
 

@@ -1,4 +1,4 @@
-"""Claims: decided beforehand, estimators with known answers, the peak chosen without looking at what is measured."""
+"""Claims: valid, estimators with known answers, the peak chosen without looking at what is measured."""
 
 from __future__ import annotations
 
