@@ -149,13 +149,13 @@ def larger_p(per_seed_values: Sequence[float] | npt.NDArray[np.float64], margin:
     where they lie above the margin and 1 elsewhere.  Raises BadInput as `t_interval`.  Source: Student 1908.
 
     >>> round(larger_p([0.21, 0.25, 0.23], margin=0.2), 4)
-    0.0607
+    0.0608
     """
     mean = t_interval(per_seed_values).estimate  # refuses what is no (n,) of finite numbers
     values = np.asarray(per_seed_values, dtype=float)
-    if values.min() == values.max():  # their mean and spread have rounding errors
-        return float(values[0] <= margin)
     error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    if values.min() == values.max() or error == 0:  # rounding gives equal values a spread, and tiny ones none
+        return float(values[0] <= margin)
     return float(student.sf((mean - margin) / error, len(values) - 1))
 
 
