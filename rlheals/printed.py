@@ -42,7 +42,8 @@ def claim_lines(found: dict[str, Any]) -> Iterable[str]:
             yield f"{claim['verdict'] or 'no verdict':14} {claim['sentence']}"
             if (at := claim["interval"]) is not None:
                 interval = f"{at['estimate']:.3f} [{at['low']:.3f}, {at['high']:.3f}]"
-                yield f"{'':14} {interval} {claim['unit']}; margin {claim['margin']:g}"
+                said = f"{claim['family']}; margin {claim['margin']:g}; Holm-adjusted p {claim['holm_p']:.3f}"
+                yield f"{'':14} {interval} {claim['unit']}; {said}"
         yield ""
 
 
