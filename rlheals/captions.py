@@ -41,13 +41,14 @@ def described(frame: pd.DataFrame, marks: Marks) -> str:
     names = {"recorded": "recorded study", "fresh": "fresh run"}
     there = drawn(frame)
     if not marks.fresh or not there:
-        said = " and ".join(names[name] for name in there)
-        return f"{said.capitalize()} only." if len(there) == 1 else f"Data: {said}." if said else ""
+        said = " and the ".join(names[name] for name in there)
+        return f"Drawn from the {said}." if said else ""
     parts = []
     for name in there:
         kind = _intervals(frame[frame["study"] == name]) if name == "recorded" or marks.bars else ""
         parts.append(f"{names[name]}: {getattr(marks, name)}{f' ({kind})' if kind else ''}")
-    return "; ".join(parts).capitalize() + "."
+    said = "; ".join(parts)
+    return f"{said[0].upper()}{said[1:]}."
 
 
 def _intervals(rows: pd.DataFrame) -> str:
