@@ -46,7 +46,7 @@ def sheets() -> str:
 
 
 def weight(selector: str) -> tuple[int, int, int]:
-    """Specificity: ids, classes with attributes and pseudo-classes, elements. `:is`, `:not`, `:has` by what they hold."""
+    """Specificity: ids, classes (attributes, pseudo-classes), elements; `:is`, `:not`, `:has` count what they hold."""
     flat = re.sub(r":(not|is|has)\(", " ", selector).replace(")", " ")
     flat = re.sub(r":where\([^)]*\)", " ", flat)
     ids = len(re.findall(r"#[\w-]+", flat))
@@ -140,7 +140,7 @@ class Page:
                 if layers[-1][3] == 1:
                     break
             element = element.parent  # type: ignore[attr-defined]
-        color = (1.0, 1.0, 1.0, 1.0)
+        color: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
         for layer in reversed(layers):
             color = over(layer, color)
         return color
