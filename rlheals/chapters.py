@@ -12,13 +12,16 @@ import pandas as pd
 from rlheals import captions, record, study, tables
 from rlheals.computing import compute
 from rlheals.errors import BadInput
-from rlheals.markup import spans
+from rlheals.markup import Block, spans
 from rlheals.peaks import peaks_of
 from rlheals.places import project_root
 from rlheals.profiles import Profile, load_profile
 from rlheals.record import Recorded
 from rlheals.store import Run, Store, default_store
 from rlheals.tables import Frames, Part, Planned
+
+PLUMBING = "smoke"
+MEANS_NOTHING = "Profile smoke is a plumbing test: its numbers mean nothing."
 
 
 @dataclass
@@ -152,7 +155,19 @@ class Chapter(Generic[Frames]):
         parts = [note, captions.described(frame, marks), captions.outside(frame)]
         if self.recorded is None:
             parts.append("There is no recorded study of this profile.")
+        if self.profile.name == PLUMBING:
+            parts.append(MEANS_NOTHING)
         return " ".join(part for part in parts if part), self.origin(captions.drawn(frame))
+
+    def about_verdicts(self) -> list[Block]:
+        """What has to be said above verdicts that are not those of this profile's runs."""
+        if self.profile.name == PLUMBING:
+            return [f"**{MEANS_NOTHING} The verdicts are those of the recorded lab study.**"]
+        if self.recorded is None:
+            return [
+                f"Nothing is recorded of profile `{self.profile.name}`: the verdicts are not about this run."
+            ]
+        return []
 
     def origin(self, studies: Sequence[str]) -> str:
         """The seeds, settings, code and minutes behind what is drawn."""

@@ -79,7 +79,7 @@ def window(chapter: RecoveryChapter) -> Drawn:
     names = {
         "within_five": "within five attempts",
         "first_try": "first try",
-        "revision": "put right after feedback",
+        "revision": "corrected after feedback",
     }
     for axis, (measure, title) in zip(axes, names.items(), strict=True):
         for tables, color, study in ((chapter.recorded, RED, "recorded"), (chapter.fresh, GREY, "fresh")):

@@ -28,7 +28,7 @@ def why_late(chapter: RecoveryChapter) -> Drawn:
     panels: dict[str, tuple[Callable[..., pd.DataFrame], str, bool]] = {
         "zero_variance": (_early("zero_variance"), "groups without a gradient", True),
         "first_try": (_early("first_try"), "solved at the first try", True),
-        "revision": (measured.early_revision, "failed tries put right", True),
+        "revision": (measured.early_revision, "failed tries corrected", True),
         "entropy": (_early("entropy"), "entropy (nats per token)", False),
         "advantage_entropy": (_early("advantage_entropy"), "entropy of advantages (bits)", False),
         "advantage_positive": (_early("advantage_positive"), "advantages above 0", True),
@@ -40,7 +40,7 @@ def why_late(chapter: RecoveryChapter) -> Drawn:
         drawing.step_axis(axis, chapter.starts, "start of RL (SFT step)")
     note = (
         "Means of the first five updates, on training hands. A group is eight episodes of one hand; where all have the "
-        "same return, its gradient is zero. Put right: solved after feedback, among the failed first tries."
+        "same return, its gradient is zero. Corrected: solved after feedback, among the failed first tries."
     )
     return finish(figure, chapter, "rl-why", "What RL finds at its start", frames, note)
 

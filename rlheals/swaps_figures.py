@@ -49,8 +49,8 @@ def by_size(chapter: SwapChapter) -> Drawn:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=6, ncols=5, loc="outside lower center")
     note = (
-        "Every point is an edit, its place the size of the change it makes. Filled: parts of the other checkpoint put "
-        "back; open: controls (rollback, whole or partial, interpolation, noise, random angles)."
+        "Every point is an edit, its place the size of the change it makes. Filled: parts of the other checkpoint "
+        "restored; open: controls (rollback, whole or partial, interpolation, noise, random angles)."
     )
     frame = pd.concat(frames)
     return drawing.finish(
@@ -86,12 +86,12 @@ def dose(chapter: SwapChapter) -> Drawn:
         axis.set_ylim(bottom=0)
         axis.set_ylabel(f"solved {MEASURES[measure]}" if split == "ood" else "", fontsize=8)
     for axis in axes[2:]:
-        axis.set_xlabel("share of directions put back (%)", fontsize=8)
+        axis.set_xlabel("share of directions restored (%)", fontsize=8)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=6, ncols=4, loc="outside lower center")
     note = (
-        "The late SFT checkpoint with parts of the peak's block matrices put back; left and right directions are put "
-        "back all or none. Dashed: controls of the size of the directions' edit."
+        "The late SFT checkpoint with parts of the peak's block matrices restored; left and right directions are "
+        "restored all or none. Dashed: controls of the size of the directions' edit."
     )
     frame = pd.concat(frames or [pd.DataFrame(columns=["share", "value", "low", "high"])])
     caption = chapter.caption(note, frame, replace(CROSSES, bars=True))

@@ -90,7 +90,7 @@ def layers(chapter: SwapChapter) -> Drawn:
         "Left: from the first layer on (cumulative), then single layers, all blocks, and the embedding and output head "
         "alone or with all blocks. Right: change of accuracy over |edit| / |distance|, both of the edited tensors."
     )
-    return _finish(figure, "swaps-layers", "Where directions are put back", frames, chapter, note)
+    return _finish(figure, "swaps-layers", "Where directions are restored", frames, chapter, note)
 
 
 def behaviour(chapter: SwapChapter) -> Drawn:
@@ -124,7 +124,7 @@ def behaviour(chapter: SwapChapter) -> Drawn:
         axes[3 * number + 1].set_title(LABELS[kind], fontsize=8)
     note = (
         "Every point is an edit. Left: a rollback ends at 0, noise of its size beyond 1. Divergences are of whole "
-        "answers. Filled: parts of the other checkpoint put back; open: controls."
+        "answers. Filled: parts of the other checkpoint restored; open: controls."
     )
     return _finish(
         figure, "swaps-behaviour", "How near, and how differently it answers", frames, chapter, note

@@ -137,3 +137,23 @@ def test_every_bar_of_rl_stands_beside_the_checkpoint_it_starts_from(chapters: d
                 )
                 assert rows.iloc[place]["value"] == pytest.approx(mean)
                 assert f"{int(start):,}" in rows.iloc[place]["bar"]
+
+
+def test_a_smoke_run_says_that_its_numbers_mean_nothing(chapters: dict[str, Any]) -> None:
+    lab = chapters["sft"]
+    assert lab.about_verdicts() == []
+    smoke = replace(lab, profile=load_profile("smoke"), recorded=None)
+    (said,) = smoke.about_verdicts()
+    assert "numbers mean nothing" in said
+    assert "verdicts are those of the recorded lab study" in said
+    assert "numbers mean nothing" in figures.accuracy(smoke).caption
+    assert "numbers mean nothing" not in figures.accuracy(lab).caption
+
+
+def test_the_image_is_described_with_what_it_shows(chapters: dict[str, Any]) -> None:
+    drawn = figures.accuracy(chapters["sft"])
+    values = drawn.frame["value"]
+    assert drawn.alt.startswith(f"{drawn.title}: {len(values)} values between ")
+    assert drawn.alt in drawn._repr_html_()
+    assert len(repr(drawn)) < 200
+    assert drawn.origin in drawn._repr_html_()
