@@ -97,7 +97,7 @@ study: $(READY)  ## the recorded study of claims.yaml, the variants, RL, spectra
 	$(BIN)/rlheals study --edits --record results --workers $(WORKERS)
 	$(BIN)/rlheals study --protection --record results --workers $(WORKERS)
 
-references: $(READY)  ## make the notebook references and their bands anew (the only way they change)
+references: $(READY)  ## make the notebook references anew (the only way they change)
 	$(BIN)/python -m rlheals.checks
 
 tops: $(READY)   ## badge, costs and installation at the top of every notebook, from _config.yml and what is recorded

@@ -7,16 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self
 
-from rlheals import record, study, tables
+import pandas as pd
+
+from rlheals import captions, record, study, tables
 from rlheals.computing import compute
 from rlheals.errors import BadInput
-from rlheals.markup import spans
+from rlheals.markup import Block, spans
 from rlheals.peaks import peaks_of
 from rlheals.places import project_root
 from rlheals.profiles import Profile, load_profile
 from rlheals.record import Recorded
 from rlheals.store import Run, Store, default_store
 from rlheals.tables import Frames, Part, Planned
+
+PLUMBING = "smoke"
+MEANS_NOTHING = "Profile smoke is a plumbing test: its numbers mean nothing."
 
 
 @dataclass
@@ -40,9 +45,6 @@ class Peaks:
 @dataclass(frozen=True)
 class Chapter(Generic[Frames]):
     """Fresh tables and the runs behind them, recorded tables (None when there are none) and where they are from."""
-
-    MARKS: ClassVar[tuple[str, str]] = ("", "")
-    """How figures draw the fresh run and the recorded study, for captions."""
 
     PART: ClassVar[Part[Any]]
     """What is recorded of it."""
@@ -139,32 +141,53 @@ class Chapter(Generic[Frames]):
         return [*recorded, (self.fresh, "fresh")]
 
     def how_fresh(self) -> list[str]:
-        """What else a caption says of the fresh run."""
+        """What else is said of where the fresh run is from."""
         return []
 
     def how_recorded(self, recorded: Frames) -> list[str]:
-        """What else a caption says of the recorded study."""
+        """What else is said of where the recorded study is from."""
         return []
 
-    def caption(self, note: str) -> str:
-        """A figure's note, followed by the seeds, settings, code and minutes behind it."""
-        fresh, kept = self.MARKS
-        said = [
-            f"base seed {spans(self.fresh.seeds)}, profile {self.profile.name}",
-            *self.how_fresh(),
-            f"code {self.code[:8]}",
-            f"{self.minutes:.1f} core-minutes",
-        ]
-        text = f"{note} Fresh run{fresh}: {'; '.join(said)}."
+    def caption(
+        self, note: str, frame: pd.DataFrame, marks: captions.Marks = captions.PLAIN
+    ) -> tuple[str, str]:
+        """A figure's caption and where its data are from: both speak of what `frame`, its data, holds and no more."""
+        parts = [note, captions.described(frame, marks), captions.outside(frame)]
         if self.recorded is None:
-            return f"{text} There is no recorded study of this profile."
-        known = [
-            f"base seeds {spans(self.recorded.seeds)}",
-            *self.how_recorded(self.recorded),
-            "95 % t intervals over base seeds",
-            f"{sum(manifest.minutes for manifest in self.manifests):.0f} core-minutes",
-        ]
-        return f"{text} Recorded study{kept}: {'; '.join(known)}."
+            parts.append("There is no recorded study of this profile.")
+        if self.profile.name == PLUMBING:
+            parts.append(MEANS_NOTHING)
+        return " ".join(part for part in parts if part), self.origin(captions.drawn(frame))
+
+    def about_verdicts(self) -> list[Block]:
+        """What has to be said above verdicts that are not those of this profile's runs."""
+        if self.profile.name == PLUMBING:
+            return [f"**{MEANS_NOTHING} The verdicts are those of the recorded lab study.**"]
+        if self.recorded is None:
+            return [
+                f"Nothing is recorded of profile `{self.profile.name}`: the verdicts are not about this run."
+            ]
+        return []
+
+    def origin(self, studies: Sequence[str]) -> str:
+        """The seeds, settings, code and minutes behind what is drawn."""
+        said = []
+        if self.recorded is not None and "recorded" in studies:
+            known = [
+                f"base seeds {spans(self.recorded.seeds)}",
+                *self.how_recorded(self.recorded),
+                f"{sum(manifest.minutes for manifest in self.manifests):.0f} core-minutes",
+            ]
+            said.append(f"Recorded study: {'; '.join(known)}.")
+        if "fresh" in studies:
+            mine = [
+                f"base seed {spans(self.fresh.seeds)}, profile {self.profile.name}",
+                *self.how_fresh(),
+                f"code {self.code[:8]}",
+                f"{self.minutes:.1f} core-minutes",
+            ]
+            said.append(f"Fresh run: {'; '.join(mine)}.")
+        return " ".join(said)
 
 
 def unrecorded_seeds(profile: Profile, seeds: Sequence[int] | None, recorded: Sequence[int]) -> list[int]:

@@ -1,8 +1,9 @@
 """The checks at the end of a chapter: each returns text that is the same wherever nothing has changed.
 
 `exact` prints counts and verdicts themselves. `shipped` and `trained` compare what floating point decides with the
-bands of `rlheals.bands` and print inside or outside. The executed reference notebooks hold these texts, and nbval
-compares them. `python -m rlheals.checks`, run in the repository, is the only way by which references change.
+recorded study or with `rlheals.references`, and print inside or outside. The executed reference notebooks hold these
+texts, and nbval compares them. `python -m rlheals.checks`, run in the repository, is the only way by which references
+change.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rlheals.atomic import atomic_write
 from rlheals.cards import ID_RULE, OOD_RULE, Hand, Rule, all_hands, canonical_solution, census
@@ -67,6 +68,9 @@ class HasFreshRuns(Protocol):
 
     @property
     def fresh(self) -> Tables: ...
+
+    @property
+    def recorded(self) -> Tables | None: ...
 
 
 class HasFreshRL(Protocol):
@@ -119,38 +123,51 @@ def _solution(hand: Hand, rule: Rule) -> str:
 
 
 def shipped() -> Report:
-    """The weights that ship with the package, decoded greedily, against their bands: within 2 hands."""
-    from rlheals import bands
+    """The weights that ship with the package, decoded greedily, against what they gave before: within 2 hands."""
+    from rlheals import references
 
-    levels = bands.read().levels.values()
-    return compared(
-        "shipped weights",
-        bands.shipped_values(),
-        {
-            name: bands.shipped_band(name, [level.shipped[name] for level in levels])
-            for name in _names(levels, "shipped")
-        },
-    )
+    known = references.read().shipped
+    accepted = {name: references.shipped_interval(name, value) for name, value in known.items()}
+    return compared("shipped weights", references.shipped_values(), accepted)
 
 
 def trained(chapter: HasFreshRuns) -> Report:
-    """The last losses and accuracies of a fresh run against their bands, which exist for `smoke` and seed 0 only."""
-    from rlheals import bands
+    """The last losses and solved hands of a fresh run against where the recorded base seeds expect them.
 
-    references = bands.read()
-    if references.profile != bands.settings_of(chapter.profile) or 0 not in chapter.fresh.seeds:
-        return Report(
-            ("fresh run: not compared; bands are for profile smoke from the shipped base (seed 0)",), True
+    Under `smoke` nothing is recorded, and a run from the shipped base (seed 0) is compared with stored ones. Anything
+    else is not compared, and the text says so.
+    """
+    from rlheals import references
+    from rlheals.compare import FEWEST_SEEDS
+    from rlheals.profiles import load_profile
+
+    recorded, fresh, lines = chapter.recorded, chapter.fresh, []
+    if recorded is not None and len(recorded.seeds) >= FEWEST_SEEDS:
+        last = int(fresh.episodes["step"].max())
+        rows = {seed: references.trained_values(recorded.of_seed(seed), last) for seed in recorded.seeds}
+        known = references.by_seed(list(rows.values()))
+        mine = references.by_seed(
+            [references.trained_values(fresh.of_seed(seed), last) for seed in fresh.seeds]
         )
-    levels = references.levels.values()
-    return compared(
-        "fresh run",
-        bands.trained_values(chapter.fresh.of_seed(0)),
-        {
-            name: bands.trained_band(name, [level.trained[name] for level in levels])
-            for name in _names(levels, "trained")
-        },
-    )
+        got = {name: sum(values) / len(values) for name, values in mine.items() if name in known}
+        known = {name: known[name] for name in got}
+        numbers = len(known)
+        lines.append(
+            f"fresh run, step {last:,}: compared with {len(rows)} recorded base seeds, 95 % prediction intervals for "
+            f"{numbers} numbers at once"
+        )
+    elif chapter.profile == load_profile("smoke") and 0 in fresh.seeds:
+        known, numbers = references.read().trained, 1
+        got = references.trained_values(fresh.of_seed(0))
+    else:
+        why = f"fewer than {FEWEST_SEEDS} base seeds of profile {chapter.profile.name} are recorded"
+        return Report((f"fresh run: not compared; {why}",), True)
+    seeds = len(fresh.seeds) if lines else 1
+    accepted = {
+        name: references.trained_interval(name, values, numbers, seeds) for name, values in known.items()
+    }
+    found = compared("fresh run", got, accepted)
+    return Report((*lines, *found.lines), found.ok)
 
 
 def credit() -> Report:
@@ -192,15 +209,11 @@ def recovery(chapter: HasFreshRL) -> Report:
     return Report((line, *report.lines), report.ok)
 
 
-def _names(levels: Any, kind: str) -> list[str]:
-    return list(next(iter(getattr(level, kind) for level in levels)))
-
-
 def compared(what: str, got: dict[str, float], accepted: dict[str, tuple[float, float]]) -> Report:
     """A line per value: inside what is accepted, or outside with the value."""
     if set(got) != set(accepted):
         odd = sorted(set(got) ^ set(accepted))[0]
-        return Report((f"{what}: outside (bands and measurement do not agree on {odd!r})",), False)
+        return Report((f"{what}: outside (only one side has {odd!r})",), False)
     lines, ok = [], True
     for name, value in got.items():
         low, high = accepted[name]
@@ -212,21 +225,17 @@ def compared(what: str, got: dict[str, float], accepted: dict[str, tuple[float, 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the references anew: `reference/bands.json`, then the executed copies under `tests/notebooks`."""
+    """Make the references anew: `reference/smoke.json`, then the executed copies under `tests/notebooks`."""
     parser = argparse.ArgumentParser(prog="python -m rlheals.checks", description=main.__doc__)
-    parser.add_argument("--notebooks-only", action="store_true", help="leave bands.json as it is")
-    parser.add_argument("--measure", nargs=2, metavar=("LEVEL", "FILE"), help="only measure, in this process")
+    parser.add_argument("--notebooks-only", action="store_true", help="leave smoke.json as it is")
     chosen = parser.parse_args(arguments)
-    from rlheals import bands
+    from rlheals import references
 
     try:
-        if chosen.measure:
-            bands.measure(Path(chosen.measure[1]), chosen.measure[0])
-            return 0
         if not (SOURCES / CHAPTERS[0]).is_file() or not COPIES.is_dir():
             raise BadInput(f"references are made in the repository: {SOURCES} and {COPIES} have to be here")
         if not chosen.notebooks_only:
-            bands.make()
+            references.make()
         for name in CHAPTERS:
             make_copy(SOURCES / name, COPIES / name)
         make_trimmed([SOURCES / name for name in CHAPTERS], COPIES / TRIMMED)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -103,6 +104,36 @@ def prediction_interval(values: np.ndarray, numbers: int, seeds: int = 1) -> tup
     factor = student.ppf(1 - (1 - LEVEL) / (2 * numbers), count - 1) * math.sqrt(1 / seeds + 1 / count)
     half = float(factor * np.std(values, ddof=1))
     return float(np.mean(values)) - half, float(np.mean(values)) + half
+
+
+def cut_down(recorded: Any, fresh: Any) -> Any:
+    """Recorded tables with only the decodes and RL seeds that the fresh ones have: the same draw as theirs."""
+    frames = {}
+    for field in fields(recorded):
+        mine, frame = getattr(fresh, field.name), getattr(recorded, field.name)
+        for column in {"decode", "run"} & set(frame):
+            if not (known := frame[column].isin(mine[column].unique())).all():
+                frame = frames[field.name] = frame[known]
+    return replace(recorded, **frames) if frames else recorded
+
+
+def expected(recorded: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
+    """Between which bounds the mean of the fresh base seeds falls in 95 % of cases, step by step.
+
+    Both with columns seed, step, value and, for shares of hands, n; the bounds are never nearer to the mean than one
+    hand. Returns expected_low and expected_high by step, for steps that `FEWEST_SEEDS` recorded base seeds have.
+    """
+    rows = {}
+    for step, group in recorded.groupby("step"):
+        mine = fresh[fresh["step"] == step]
+        if len(group) < FEWEST_SEEDS or not len(mine):
+            continue
+        mean, least = group["value"].mean(), 1 / mine["n"].sum() if "n" in mine else 0.0
+        low, high = prediction_interval(group["value"].to_numpy(), 1, len(mine))
+        rows[step] = {"expected_low": min(low, mean - least), "expected_high": max(high, mean + least)}
+    return pd.DataFrame.from_dict(
+        rows, orient="index", columns=["expected_low", "expected_high"], dtype=float
+    )
 
 
 def numbers(

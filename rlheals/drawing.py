@@ -37,13 +37,28 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure with the data it shows. In a notebook it renders as image, caption and a link to the data."""
+    """A figure with the data it shows. In a notebook it renders as image, caption and a link to the data.
+
+    caption: what is drawn and how to read it; origin: seeds, settings and code behind it, folded away in a notebook.
+    """
 
     name: str
     title: str
     svg: bytes
     frame: pd.DataFrame
     caption: str
+    origin: str = ""
+
+    @property
+    def alt(self) -> str:
+        """The image in words: its title, and how many values it shows between which ends."""
+        values = self.frame["value"].dropna() if "value" in self.frame else ()
+        if not len(values):
+            return self.title
+        return f"{self.title}: {len(values)} values between {min(values):.2g} and {max(values):.2g}"
+
+    def __repr__(self) -> str:
+        return f"Drawn({self.name!r}: {self.title}, {len(self.frame)} rows)"
 
     def csv(self) -> str:
         return self.frame.to_csv(index=False, float_format="%.6g")
@@ -53,10 +68,16 @@ class Drawn:
         data = base64.b64encode(self.csv().encode()).decode()
         return (
             f'<figure class="rlheals-figure" id="{self.name}">'
-            f'<img alt="{html.escape(self.title)}" src="data:image/svg+xml;base64,{image}">'
+            f'<img alt="{html.escape(self.alt)}" src="data:image/svg+xml;base64,{image}">'
             f"<figcaption><strong>{html.escape(self.title)}.</strong> {html.escape(self.caption)} "
-            f'<a download="{self.name}.csv" href="data:text/csv;base64,{data}">Data (CSV)</a></figcaption></figure>'
+            f'<a download="{self.name}.csv" href="data:text/csv;base64,{data}">Data (CSV)</a>'
+            f"{self._folded()}</figcaption></figure>"
         )
+
+    def _folded(self) -> str:
+        if not self.origin:
+            return ""
+        return f"<details><summary>Where the data are from</summary>{html.escape(self.origin)}</details>"
 
 
 def canvas(
@@ -73,12 +94,14 @@ def canvas(
     return figure, list(axes.flat)
 
 
-def finish(figure: Figure, name: str, title: str, frame: pd.DataFrame, caption: str) -> Drawn:
+def finish(
+    figure: Figure, name: str, title: str, frame: pd.DataFrame, caption: str, origin: str = ""
+) -> Drawn:
     """Render to SVG; the same data give the same bytes."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return Drawn(name, title, buffer.getvalue(), frame.reset_index(drop=True), caption)
+    return Drawn(name, title, buffer.getvalue(), frame.reset_index(drop=True), caption, origin)
 
 
 def step_axis(axis: Axes, steps: Sequence[int], label: str = "SFT step") -> None:
@@ -117,22 +140,33 @@ def with_intervals(values: pd.DataFrame, by: Sequence[str] = ("step",)) -> pd.Da
 
 
 def band(
-    axis: Axes, frame: pd.DataFrame, color: str, label: str, clip: tuple[float, float] | None = (0, 1)
+    axis: Axes,
+    frame: pd.DataFrame,
+    color: str,
+    label: str,
+    clip: tuple[float, float] | None = (0, 1),
+    dashed: bool = False,
 ) -> None:
     """The recorded study: mean line in a band of its interval."""
     low, high = frame["low"], frame["high"]
     if clip is not None:
         low, high = low.clip(*clip), high.clip(*clip)
     axis.fill_between(frame["step"], low, high, color=color, alpha=0.22, linewidth=0)
-    axis.plot(frame["step"], frame["value"], color=color, linewidth=1.2, alpha=0.9, label=label)
-
-
-def points(axis: Axes, frame: pd.DataFrame, color: str, label: str, bars: bool = True) -> None:
-    """The fresh run: dots with the interval of each."""
-    errors = (
-        np.abs(np.stack([frame["value"] - frame["low"], frame["high"] - frame["value"]])) if bars else None
+    axis.plot(
+        frame["step"],
+        frame["value"],
+        "--" if dashed else "-",
+        color=color,
+        linewidth=1.2,
+        alpha=0.9,
+        label=label,
     )
+
+
+def points(axis: Axes, frame: pd.DataFrame, color: str, label: str, dashed: bool = False) -> None:
+    """The fresh run: open circles, or squares, with the interval of each."""
+    errors = np.abs(np.stack([frame["value"] - frame["low"], frame["high"] - frame["value"]]))
     axis.errorbar(
-        frame["step"], frame["value"], yerr=errors, color=color, marker="o", markersize=3.2, linewidth=0.8,
-        linestyle=":", elinewidth=0.8, label=label,
+        frame["step"], frame["value"], yerr=errors, color=color, marker="s" if dashed else "o", markersize=3.4,
+        linewidth=0.8, markerfacecolor="white", linestyle=":", elinewidth=0.8, label=label,
     )  # fmt: skip

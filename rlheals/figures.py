@@ -13,7 +13,8 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rlheals import drawing, measures
+from rlheals import compare, drawing, measures
+from rlheals.captions import BANDS, PLAIN, Marks
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, Drawn
 from rlheals.errors import BadInput
 from rlheals.forest import claims_forest, sensitivity
@@ -29,6 +30,14 @@ CATEGORIES = {
     "wrong_number": ("other wrong values", ORANGE),
     "illegal_formula": ("unreadable", GREY),
 }
+HATCHES = {
+    "correct": "",
+    "no_solution": "...",
+    "wrong_rule": "////",
+    "wrong_number": "xxx",
+    "illegal_formula": "--",
+}
+"""So that the categories differ in grey as well."""
 
 
 class Layers(Protocol):
@@ -40,7 +49,7 @@ class Layers(Protocol):
     @property
     def recorded(self) -> Any: ...
 
-    def caption(self, note: str) -> str: ...
+    def caption(self, note: str, frame: pd.DataFrame, marks: Marks) -> tuple[str, str]: ...
 
 
 HERE, THERE = "Lab model (this book)", "Paper"
@@ -176,18 +185,29 @@ def error_categories(chapter: SFTChapter) -> Drawn:
     for axis, split in zip(axes, ("sft", "ood"), strict=True):
         parts = measures.categories(tables, split, list(CATEGORIES))
         names, colors = zip(*(CATEGORIES[name] for name in parts), strict=True)
-        axis.stackplot(parts.index, parts.to_numpy().T, labels=names, colors=colors, alpha=0.85)
+        areas = axis.stackplot(
+            parts.index,
+            parts.to_numpy().T,
+            labels=names,
+            colors=colors,
+            alpha=0.85,
+            edgecolor="black",
+            lw=0.4,
+        )
+        for area, category in zip(areas, parts, strict=True):
+            area.set_hatch(HATCHES[category])
         axis.set_ylim(0, 1)
         axis.set_title(SPLITS[split][0], fontsize=9)
         drawing.step_axis(axis, chapter.fresh.steps)
         frames.append(
-            parts.reset_index().melt("step", var_name="series", value_name="value").assign(split=split)
+            parts.reset_index()
+            .melt("step", var_name="series", value_name="value")
+            .assign(split=split, study=chapter.study)
         )
     axes[0].set_ylabel("share of attempts")
     figure.legend(*axes[0].get_legend_handles_labels(), fontsize=7, ncols=3, loc="outside lower center")
-    source = "recorded study, all base seeds together" if chapter.recorded is not None else "fresh run"
-    note = f"Every attempt at every hand, up to five per hand ({source})."
-    return finish(figure, chapter, "sft-errors", "What goes wrong", frames, note)
+    note = "Every attempt at every hand, up to five per hand, base seeds together."
+    return finish(figure, chapter, "sft-errors", "What goes wrong", frames, note, PLAIN)
 
 
 def decomposition(chapter: SFTChapter) -> Drawn:
@@ -216,7 +236,7 @@ def rule_distance(chapter: SFTChapter) -> Drawn:
     figure, (axis,) = drawing.canvas()
     tables = chapter.tables
     trials = measures.rule_trials(tables)
-    frame = drawing.with_intervals(trials, by=("step", "distance"))
+    frame = drawing.with_intervals(trials, by=("step", "distance")).assign(study=chapter.study)
     for color, (step, group) in zip(
         [GREY, SKY, BLUE, ORANGE, RED, PURPLE], frame.groupby("step"), strict=False
     ):
@@ -238,7 +258,7 @@ def rule_distance(chapter: SFTChapter) -> Drawn:
         f"{len(rules)} rules, at most {rules.max()} face-card hands each, one decode; bars: 95 % intervals. "
         "Rules far from 10 also make other hands, easier or harder, so distance is not all that changes."
     )
-    return finish(figure, chapter, "sft-rule-distance", "Other rules", [frame], note)
+    return finish(figure, chapter, "sft-rule-distance", "Other rules", [frame], note, PLAIN)
 
 
 @cache
@@ -285,23 +305,39 @@ def both(
     look: tuple[str, str],
     series: str,
     clip: tuple[float, float] | None = (0, 1),
+    dashed: bool = False,
 ) -> list[pd.DataFrame]:
-    """Draw one series twice, recorded band and fresh dots, and return both as frames. look: (label, colour)."""
+    """Draw one series twice, recorded band and fresh marks, and return both as frames. look: (label, colour).
+
+    dashed: with a dashed line and square marks, told apart from other series in grey.
+    Fresh rows also say between which bounds the recorded base seeds expect them (`compare.expected`).
+    """
     label, color = look
     frames = []
     if chapter.recorded is not None:
         recorded = drawing.with_intervals(measure(chapter.recorded))
-        drawing.band(axis, recorded, color, label, clip)
+        drawing.band(axis, recorded, color, label, clip, dashed)
         frames.append(recorded.assign(series=series, study="recorded"))
-    fresh = drawing.with_intervals(measure(chapter.fresh))
-    drawing.points(axis, fresh, color, label if chapter.recorded is None else "_")
+    mine = measure(chapter.fresh)
+    fresh = drawing.with_intervals(mine)
+    drawing.points(axis, fresh, color, label if chapter.recorded is None else "_", dashed)
+    if chapter.recorded is not None:
+        known = measure(compare.cut_down(chapter.recorded, chapter.fresh))
+        fresh = fresh.join(compare.expected(known, mine), on="step")
     return [*frames, fresh.assign(series=series, study="fresh")]
 
 
 def finish(
-    figure: Figure, chapter: Layers, name: str, title: str, frames: list[pd.DataFrame], note: str
+    figure: Figure,
+    chapter: Layers,
+    name: str,
+    title: str,
+    frames: list[pd.DataFrame],
+    note: str,
+    marks: Marks = BANDS,
 ) -> Drawn:
-    return drawing.finish(figure, name, title, pd.concat(frames), chapter.caption(note))
+    frame = pd.concat(frames)
+    return drawing.finish(figure, name, title, frame, *chapter.caption(note, frame, marks))
 
 
 SFT: tuple[Callable[[SFTChapter], Drawn], ...] = (

@@ -9,10 +9,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rlheals import drawing, measures
+from rlheals.captions import Marks
 from rlheals.drawing import BLUE, GREY, PURPLE, RED, Drawn
 from rlheals.sft_chapter import SFTChapter
 from rlheals.sft_claims import CLAIMS, Curves, by_seed, estimates
 from rlheals.stats import t_interval
+
+FOREST = Marks("dots", "crosses, not judged")
 
 
 def sensitivity(chapter: SFTChapter) -> Drawn:
@@ -43,7 +46,8 @@ def sensitivity(chapter: SFTChapter) -> Drawn:
         "The peak is chosen on one half of the hands and measured on the other, both ways; bars: 95 % t interval over "
         f"base seeds. Number of base seeds: {seeds}."
     )
-    return drawing.finish(figure, "sft-sensitivity", "Sensitivity", pd.DataFrame(rows), chapter.caption(note))
+    frame = pd.DataFrame(rows).assign(study="recorded", variant=[row["study"] for row in rows])
+    return drawing.finish(figure, "sft-sensitivity", "Sensitivity", frame, *chapter.caption(note, frame))
 
 
 def claims_forest(chapter: SFTChapter) -> Drawn:
@@ -76,9 +80,10 @@ def claims_forest(chapter: SFTChapter) -> Drawn:
         axis.set_xlabel(unit, fontsize=8)
     note = (
         "A claim says that its effect lies to the right of its red mark, the margin decided beforehand. Small dots: "
-        "base seeds of the recorded study; large dot and bar: mean and 95 % t interval; crosses: fresh run, not judged."
+        "base seeds of the recorded study; large dot and bar: mean and 95 % t interval."
     )
-    return drawing.finish(figure, "sft-claims", "Claims", pd.DataFrame(rows), chapter.caption(note))
+    frame = pd.DataFrame(rows)
+    return drawing.finish(figure, "sft-claims", "Claims", frame, *chapter.caption(note, frame, FOREST))
 
 
 def _row(axis: Axes, y: float, values: list[float], color: str, label: str | None) -> None:

@@ -76,22 +76,21 @@ def _place_of(label: str) -> tuple[bool, bool, str]:
 
 
 def bars(rows: pd.DataFrame) -> str:
-    """One choice as bars with intervals: HTML without script."""
+    """One choice as bars with intervals, all on the scale from 0 to 1: HTML without script."""
     parts = [f"<p>Size of the edit: {rows['size'].iloc[0]:.2f} of the distance between the checkpoints.</p>"]
     for split, title in SPLITS.items():
         parts.append(f"<h4>{title}, solved within five</h4>")
         mine = rows[rows["split"] == split]
-        top = float(max(mine["value"].max(), mine["high"].max(), 1e-9))
         for row in mine.itertuples():
-            low, high, value = float(str(row.low)), float(str(row.high)), float(str(row.value))
+            value, ends = float(str(row.value)), (float(str(row.low)), float(str(row.high)))
+            low, high = (min(max(end, 0.0), 1.0) for end in ends)  # t intervals know no bounds, shares do
             spread = ""
-            if high > low:
-                left = max(low, 0) / top
-                spread = f'<b style="left:{left:.2%};width:{high / top - left:.2%}"></b>'
+            if ends[1] > ends[0]:
+                spread = f'<b style="left:{low:.2%};width:{high - low:.2%}"></b>'
             number = f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if spread else "")
             parts.append(
                 f'<div class="bar"><span>{html.escape(str(row.series))}</span>'
-                f'<span class="track"><i style="width:{value / top:.2%};--bar:{COLORS[str(row.role)]}"></i>'
+                f'<span class="track"><i style="width:{value:.2%};--bar:{COLORS[str(row.role)]}"></i>'
                 f"{spread}</span>"
                 f'<span class="number">{number}</span></div>'
             )

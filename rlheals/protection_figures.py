@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from rlheals import drawing
 from rlheals import protection_measures as measured
+from rlheals.captions import Marks
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Drawn
 from rlheals.protection import SFT
 from rlheals.protection_chapter import ProtectionChapter
@@ -28,6 +29,7 @@ COLORS = {
     "weight_decay": ORANGE,
     SFT: PURPLE,
 }
+GAINS = Marks("dots and triangles", "crosses and plus signs")
 
 
 def name_of(way: str) -> str:
@@ -87,9 +89,17 @@ def plane(chapter: ProtectionChapter) -> Drawn:
     axes[0].set_ylabel("OOD accuracy", fontsize=8)
     note = (
         "Every point is a checkpoint; lines follow training. What lies above plain SFT at the same ID accuracy is "
-        "better than stopping plain SFT early. Crosses: fresh run."
+        "better than stopping plain SFT early."
     )
-    return _finish(figure, "protection-plane", "OOD against ID accuracy", frames, chapter, note)
+    return _finish(
+        figure,
+        "protection-plane",
+        "OOD against ID accuracy",
+        frames,
+        chapter,
+        note,
+        Marks("lines in bands", "crosses"),
+    )
 
 
 def gains(chapter: ProtectionChapter) -> Drawn:
@@ -133,17 +143,22 @@ def gains(chapter: ProtectionChapter) -> Drawn:
         "To the right of the line: more OOD accuracy than plain SFT stopped at the same ID accuracy. Random subspaces "
         "have the dimension of the leading ones. Triangles, not part of the claims: base seeds where the last "
         "checkpoint's ID accuracy is above all that plain SFT has, against plain SFT at its highest. A way without a "
-        "mark has no ID accuracy that plain SFT passes. Intervals of few base seeds may run out of the picture. "
-        "Crosses (plus signs for triangles): fresh run."
+        "mark has no ID accuracy that plain SFT passes. Intervals of few base seeds may run out of the picture."
     )
-    return _finish(figure, "protection-gains", "Against early stopping", frames, chapter, note)
+    return _finish(figure, "protection-gains", "Against early stopping", frames, chapter, note, GAINS)
 
 
 def _finish(
-    figure, name: str, title: str, frames: list[pd.DataFrame], chapter: ProtectionChapter, note: str
+    figure,
+    name: str,
+    title: str,
+    frames: list[pd.DataFrame],
+    chapter: ProtectionChapter,
+    note: str,
+    marks: Marks,
 ) -> Drawn:
     frame = pd.concat(frames) if frames else pd.DataFrame(columns=["way", "value", "low", "high"])
-    return drawing.finish(figure, name, title, frame, chapter.caption(note))
+    return drawing.finish(figure, name, title, frame, *chapter.caption(note, frame, marks))
 
 
 PROTECTION: tuple[Callable[[ProtectionChapter], Drawn], ...] = (plane, gains)

@@ -17,8 +17,6 @@ from rlheals.tables import Tables
 class RecoveryChapter(Chapter[RecoveryTables]):
     """Chapter 02; sft: the recorded study of chapter 01."""
 
-    MARKS = " (dots with Wilson intervals)", " (lines with bands)"
-
     PART = recovery.STUDY
 
     sft: Tables | None

@@ -15,15 +15,22 @@ from matplotlib.axes import Axes
 
 from rlheals import drawing, figures, measures
 from rlheals import recovery_measures as measured
-from rlheals.drawing import BLUE, GREY, PURPLE, RED, SKY, Drawn
+from rlheals.captions import PLAIN, Marks
+from rlheals.drawing import BLUE, GREY, PURPLE, RED, Drawn
 from rlheals.figures import SPLITS, both, finish, paper_series
 from rlheals.recovery import MAIN
 from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.recovery_claims import Accuracies
 from rlheals.recovery_training import advantages, learning, losses, why_late
-from rlheals.stats import t_interval, wilson
+from rlheals.stats import Interval, t_interval, wilson
 
 BEFORE, AFTER = "start (SFT)", "after RL"
+STAGE_LOOKS = {
+    "peak": {"color": "white"},
+    "start": {"color": GREY},
+    "rl": {"color": RED, "hatch": "////"},
+}
+WINDOW = Marks("dots", "crosses")
 
 
 def ood(chapter: RecoveryChapter) -> Drawn:
@@ -72,7 +79,7 @@ def window(chapter: RecoveryChapter) -> Drawn:
     names = {
         "within_five": "within five attempts",
         "first_try": "first try",
-        "revision": "put right after feedback",
+        "revision": "corrected after feedback",
     }
     for axis, (measure, title) in zip(axes, names.items(), strict=True):
         for tables, color, study in ((chapter.recorded, RED, "recorded"), (chapter.fresh, GREY, "fresh")):
@@ -91,21 +98,21 @@ def window(chapter: RecoveryChapter) -> Drawn:
         drawing.step_axis(axis, chapter.starts, "start of RL (SFT step)")
     axes[0].set_ylabel("OOD accuracy, after RL - start")
     axes[0].legend(fontsize=7)
-    return finish(figure, chapter, "rl-window", "The window", frames, window_note(chapter))
+    return finish(figure, chapter, "rl-window", "The window", frames, window_note(chapter), WINDOW)
 
 
 def window_note(chapter: RecoveryChapter) -> str:
     """Where the window surely is, surely is not, and may be."""
     if chapter.recorded is None or len(chapter.recorded.seeds) < 2:
-        return "Crosses: fresh run. There are not enough recorded base seeds for intervals."
+        return "There are not enough recorded base seeds for intervals."
     kinds = measured.window(measured.gains(chapter.recorded))
     said = {name: ", ".join(f"{step:,}" for step in steps) or "none" for name, steps in kinds.items()}
     return (
-        "Bars: simultaneous 95 % t intervals over base seeds (Bonferroni over starts). Starts from which OOD accuracy "
-        f"within five surely gains: {said['gain']}; surely loses: {said['loss']}; open: {said['open']}. "
-        "An edge of the window lies between a sure start and its neighbour that is not. From whichever start, RL ends "
-        f"at most {measured.excess_bound(chapter.recorded):+.3f} from the OOD peak of SFT (95 % bound for all starts "
-        "together, wild bootstrap of the largest t)."
+        "Bars: the 95 % t intervals hold for all starts at once (Bonferroni). Starts from which OOD accuracy "
+        f"within five gains significantly: {said['gain']}; loses significantly: {said['loss']}; inconclusive: "
+        f"{said['open']}. An edge of the window lies between a significant start and its neighbour that is not. From "
+        f"any start, RL ends at most {measured.excess_bound(chapter.recorded):+.3f} from the OOD peak of SFT (95 % "
+        "bound for all starts together, wild bootstrap of the largest t)."
     )
 
 
@@ -144,44 +151,32 @@ def paper_beside(chapter: RecoveryChapter) -> Drawn:
 
 
 def stages(chapter: RecoveryChapter) -> Drawn:
-    """Peak of SFT, end of SFT, RL: the paper's three bars (Fig. 1) beside ours."""
-    figure, axes = drawing.canvas(columns=2)
+    """Peak of SFT, a start of RL and RL from that very start: the paper's three bars (Fig. 1) beside ours."""
+    figure, axes = drawing.canvas(columns=2, height=3.6)
     frames = []
     for axis, split in zip(axes, ("ood", "id"), strict=True):
-        place = 0.0
+        place, ticks = 0.0, {}
         for label, rows in _stage_rows(chapter, split).items():
-            values = pd.DataFrame(rows)
-            x = place + np.arange(len(values)) * 0.8
-            axis.bar(x, values["value"], width=0.7, color=[GREY, SKY, RED][: len(values)])
-            errors = np.clip(
-                np.stack([values["value"] - values["low"], values["high"] - values["value"]]), 0, None
-            )
-            axis.errorbar(x, values["value"], yerr=errors, fmt="none", ecolor="black", elinewidth=0.8)
-            axis.text(
-                x.mean(),
-                -0.16,
-                label,
-                ha="center",
-                va="top",
-                fontsize=7,
-                transform=axis.get_xaxis_transform(),
-            )
-            for at, name in zip(x, values["stage"], strict=True):
-                axis.text(
-                    at, -0.02, name, ha="center", va="top", fontsize=6, transform=axis.get_xaxis_transform()
-                )
-            frames.append(values.assign(series=f"{split}, {label}"))
-            place += 0.8 * len(values) + 0.7
-        axis.set_xticks([])
-        axis.set_title("OOD" if split == "ood" else "ID", fontsize=9)
+            for row in rows:
+                look = STAGE_LOOKS[row["stage"]]
+                axis.bar(place, row["value"], width=0.7, edgecolor="black", linewidth=0.5, **cast(Any, look))
+                axis.plot([place] * 2, [row["low"], row["high"]], color="black", linewidth=0.9)
+                ticks[place] = row["bar"]
+                place += 0.8
+            middle = place - 0.4 * (len(rows) + 1)
+            axis.text(middle, 1.0, label, ha="center", fontsize=7, transform=axis.get_xaxis_transform())
+            frames.append(pd.DataFrame(rows).assign(series=f"{split}, {label}"))
+            place += 0.6
+        axis.set_xticks(list(ticks), list(ticks.values()), rotation=90, fontsize=7)
+        axis.set_ylim(bottom=0)
+        axis.set_title("OOD" if split == "ood" else "ID", fontsize=9, pad=14)
     axes[0].set_ylabel("share of hands solved")
-    start = chapter.profile.ladder.control_start or chapter.starts[len(chapter.starts) // 2]
     note = (
-        "Paper: Wilson intervals of 234 hands. Lab: start with the highest OOD accuracy (chosen and "
-        "measured on different halves of the hands), last start, RL from "
-        f"{start:,}, which was fixed beforehand; t intervals over base seeds where there are several."
+        "Hatched: RL; the plain bar to its left is the checkpoint from which it starts. Peak: the start with the "
+        "highest OOD accuracy, in the lab chosen and measured on different halves of the hands. Bars of the paper: "
+        "Wilson intervals of its 234 hands; of the lab: 95 % t intervals over base seeds, Wilson intervals for one."
     )
-    return finish(figure, chapter, "rl-stages", "Three stages", frames, note)
+    return finish(figure, chapter, "rl-stages", "Three stages", frames, note, PLAIN)
 
 
 def parts(chapter: RecoveryChapter) -> Drawn:
@@ -236,7 +231,8 @@ def controls(chapter: RecoveryChapter) -> Drawn:
         if start
         else "This profile has no controls."
     )
-    return drawing.finish(figure, "rl-controls", "Controls", pd.DataFrame(frames), chapter.caption(note))
+    frame = pd.DataFrame(frames).assign(study="recorded")
+    return drawing.finish(figure, "rl-controls", "Controls", frame, *chapter.caption(note, frame))
 
 
 def entropy(chapter: RecoveryChapter) -> Drawn:
@@ -264,8 +260,9 @@ def entropy(chapter: RecoveryChapter) -> Drawn:
     note = "There are no recorded controls to show."
     if len(frame):
         axis.legend(fontsize=7)
+        frame = frame.assign(study="recorded")
         note = "One line per base seed, one dot per RL run; a dot on its line: RL did what a temperature does as well."
-    return drawing.finish(figure, "rl-entropy", "RL and temperature", frame, chapter.caption(note))
+    return drawing.finish(figure, "rl-entropy", "RL and temperature", frame, *chapter.caption(note, frame))
 
 
 def _before_after(
@@ -273,43 +270,53 @@ def _before_after(
 ) -> list[pd.DataFrame]:
     frames = []
     for after, look in ((False, (BEFORE, GREY)), (True, (AFTER, color))):
-        frames += both(axis, chapter, partial(measure, after=after), look, f"{series}, {look[0]}")
+        frames += both(
+            axis, chapter, partial(measure, after=after), look, f"{series}, {look[0]}", dashed=not after
+        )
     drawing.step_axis(axis, chapter.starts, "start of RL (SFT step)")
     return frames
 
 
-def _stage_rows(chapter: RecoveryChapter, split: str) -> dict[str, list[dict[str, float | str]]]:
-    rows: dict[str, list[dict[str, float | str]]] = {}
+def _stage_rows(chapter: RecoveryChapter, split: str) -> dict[str, list[dict[str, Any]]]:
+    """The bars of each model in order; every bar of RL stands right of the checkpoint from which it starts."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    words = {"peak": "peak", "end": "end", "rl": "RL from the end"}
     for key, label in (("stages_llama", "Llama (paper)"), ("stages_qwen", "Qwen (paper)")):
         paper = figures.paper_points()[key]
         rows[label] = []
-        for stage in ("peak", "end", "rl"):
-            value = paper["points"][f"{split}_{stage}"] / 100
+        for name, bar in words.items():
+            value = paper["points"][f"{split}_{name}"] / 100
             found = wilson(round(value * paper["hands"]), paper["hands"])
-            rows[label].append({"stage": stage, "value": value, "low": found.low, "high": found.high})
+            stage = "start" if name == "end" else name
+            rows[label].append(_bar(stage, bar, value, found) | {"study": "paper"})
     tables = chapter.tables
     accuracies = list(Accuracies.by_seed(tables).values())
-    middle = chapter.profile.ladder.control_start or tables.starts[len(tables.starts) // 2]
     splits = set(tables.episodes["split"])
     asked = "ood" if split == "ood" else "sft" if "sft" in splits else "held_out"
+    hands = int(tables.episodes.loc[tables.episodes["split"] == asked, "item"].nunique())
+    middle = chapter.profile.ladder.control_start or tables.starts[len(tables.starts) // 2]
+    wanted: list[tuple[str, str, int | None]] = [("peak", "peak", None)]
+    for start in dict.fromkeys((middle, tables.starts[-1])):
+        wanted += [("start", f"step {start:,}", start), ("rl", f"RL from {start:,}", start)]
     rows["lab (this book)"] = []
-    for stage in ("peak", "end", "rl"):
-        values = [_stage(one, stage, asked, middle) for one in accuracies]
-        hands = int(tables.episodes.loc[tables.episodes["split"] == asked, "item"].nunique())
-        interval = t_interval(values) if len(values) > 1 else wilson(round(values[0] * hands), hands)
-        low, high = interval.low, interval.high
-        rows["lab (this book)"].append(
-            {"stage": stage, "value": float(np.mean(values)), "low": low, "high": high}
-        )
+    for stage, bar, at in wanted:
+        values = [_stage(one, stage, asked, at) for one in accuracies]
+        found = t_interval(values) if len(values) > 1 else wilson(round(values[0] * hands), hands)
+        row = _bar(stage, bar, float(np.mean(values)), found)
+        rows["lab (this book)"].append(row | {"start": at, "study": chapter.study})
     return rows
 
 
-def _stage(one: Accuracies, stage: str, split: str, middle: int) -> float:
-    if stage == "peak" and split == "ood":
+def _bar(stage: str, bar: str, value: float, found: Interval) -> dict[str, Any]:
+    return {"stage": stage, "bar": bar, "value": value, "low": found.low, "high": found.high}
+
+
+def _stage(one: Accuracies, stage: str, split: str, start: int | None) -> float:
+    """Accuracy of one bar; without a start that of the peak."""
+    if start is None and split == "ood":
         return one.best(after=False)
-    peak = max(one.starts, key=lambda start: one.accuracy(start, False))
-    start = {"peak": peak, "end": one.starts[-1], "rl": middle}[stage]
-    return one.accuracy(start, stage == "rl", split=split)
+    at = max(one.starts, key=lambda each: one.accuracy(each, False)) if start is None else start
+    return one.accuracy(at, stage == "rl", split=split)
 
 
 RL: tuple[Callable[[RecoveryChapter], Drawn], ...] = (

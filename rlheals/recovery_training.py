@@ -10,6 +10,7 @@ import pandas as pd
 
 from rlheals import drawing
 from rlheals import recovery_measures as measured
+from rlheals.captions import PLAIN
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Drawn
 from rlheals.episodes import advantage_statistics
 from rlheals.figures import LOSSES, both, finish, paper_points
@@ -27,7 +28,7 @@ def why_late(chapter: RecoveryChapter) -> Drawn:
     panels: dict[str, tuple[Callable[..., pd.DataFrame], str, bool]] = {
         "zero_variance": (_early("zero_variance"), "groups without a gradient", True),
         "first_try": (_early("first_try"), "solved at the first try", True),
-        "revision": (measured.early_revision, "failed tries put right", True),
+        "revision": (measured.early_revision, "failed tries corrected", True),
         "entropy": (_early("entropy"), "entropy (nats per token)", False),
         "advantage_entropy": (_early("advantage_entropy"), "entropy of advantages (bits)", False),
         "advantage_positive": (_early("advantage_positive"), "advantages above 0", True),
@@ -39,7 +40,7 @@ def why_late(chapter: RecoveryChapter) -> Drawn:
         drawing.step_axis(axis, chapter.starts, "start of RL (SFT step)")
     note = (
         "Means of the first five updates, on training hands. A group is eight episodes of one hand; where all have the "
-        "same return, its gradient is zero. Put right: solved after feedback, among the failed first tries."
+        "same return, its gradient is zero. Corrected: solved after feedback, among the failed first tries."
     )
     return finish(figure, chapter, "rl-why", "What RL finds at its start", frames, note)
 
@@ -67,11 +68,10 @@ def advantages(chapter: RecoveryChapter) -> Drawn:
         axis.text(0.03, 0.95, text, fontsize=6, va="top", transform=axis.transAxes)
         axis.set_yscale("symlog", linthresh=0.01)
         frames.append(pd.DataFrame({"start": start, "advantage": edges[:-1], "share": counts / counts.sum()}))
-    source = "recorded study" if chapter.recorded is not None else "fresh run"
-    note = f"Episode return less the mean of its group, update 1, {source}; the axis of shares is linear up to 0.01."
-    frame = pd.concat(frames) if frames else pd.DataFrame()
+    note = "Episode return minus the mean of its group, update 1; the axis of shares is linear up to 0.01."
+    frame = pd.concat(frames).assign(study=chapter.study) if frames else pd.DataFrame()
     return drawing.finish(
-        figure, "rl-advantages", "Advantages at the first update", frame, chapter.caption(note)
+        figure, "rl-advantages", "Advantages at the first update", frame, *chapter.caption(note, frame)
     )
 
 
@@ -86,15 +86,15 @@ def learning(chapter: RecoveryChapter) -> Drawn:
         for color, start in zip(START_COLORS, tables.starts, strict=False):
             frame = drawing.with_intervals(measured.learning_curve(tables, column, start))
             drawing.band(axis, frame, color, f"{start:,}", None)
-            frames.append(frame.assign(series=column, start=start))
+            frames.append(frame.assign(series=column, start=start, study=chapter.study))
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("RL update")
     axes[1].legend(fontsize=6, title="start", title_fontsize=7, ncols=2)
     note = (
-        "ID hands of the SFT and RL-only splits, running mean of five updates (each plays other hands); "
-        f"{'bands: recorded study' if chapter.recorded is not None else 'fresh run'}."
+        "ID hands of the SFT and RL-only splits, running mean of five updates (each plays other hands). Bands: 95 % t "
+        "intervals over base seeds, where there are several."
     )
-    return finish(figure, chapter, "rl-learning", "Learning curves", frames, note)
+    return finish(figure, chapter, "rl-learning", "Learning curves", frames, note, PLAIN)
 
 
 def losses(chapter: RecoveryChapter) -> Drawn:

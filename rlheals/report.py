@@ -127,8 +127,8 @@ def snippets(
         if isinstance(figure, Drawn):
             files[f"{name}.svg"] = figure.svg
             files[f"{name}.md"] = (
-                f"```{{figure}} {folder}/{name}.svg\n:alt: {figure.title}\n:width: 100%\n\n"
-                f"**{figure.title}.** {figure.caption}\n```\n"
+                f"```{{figure}} {folder}/{name}.svg\n:alt: {figure.alt}\n:width: 100%\n\n"
+                f"**{figure.title}.** {figure.caption} {figure.origin}\n```\n"
             )
         else:
             files[f"{name}.md"] = f"{figure.sentence}\n"

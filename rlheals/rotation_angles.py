@@ -6,6 +6,7 @@ intervals over base seeds; crosses are the fresh run.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from matplotlib.axes import Axes
 
 from rlheals import drawing
 from rlheals import rotation_measures as measured
+from rlheals.captions import CROSSES
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, RED, SKY, Drawn
 from rlheals.figures import finish
 from rlheals.rotation import RotationTables
@@ -31,6 +33,7 @@ NAMES = {
     "middle-rl": "RL from the middle",
     "end-rl": "RL from the end",
 }
+DOTS = replace(CROSSES, bars=True)
 BY_SIZE = {"base-peak": GREY, "peak-end": RED, "middle-rl": BLUE, "end-rl": GREEN}
 LAYER_COLORS = ("#000000", BLUE, RED, GREEN, ORANGE, SKY)
 BACK_LOOKS = {
@@ -84,11 +87,8 @@ def by_size(chapter: RotationChapter) -> Drawn:
         axis.axhline(1, color="black", linewidth=0.8, linestyle="--")
     axes[0].set_yscale("log")
     axes[0].legend(fontsize=6)
-    note = (
-        "Means over the matrices of the blocks and both sides, base by base. Dashed: Gaussian changes of equal norm. "
-        "Crosses: fresh run."
-    )
-    return finish(figure, chapter, "rotation-by-size", "Rotation against its null", frames, note)
+    note = "Means over the matrices of the blocks and both sides, base by base. Dashed: Gaussian changes of equal norm."
+    return finish(figure, chapter, "rotation-by-size", "Rotation against its null", frames, note, DOTS)
 
 
 def _by_part(tables: RotationTables, pair: str, end: str, unit: str) -> tuple[pd.DataFrame, npt.NDArray]:
@@ -140,9 +140,9 @@ def where(chapter: RotationChapter) -> Drawn:
     axes[0].legend(fontsize=6)
     note = (
         "Peak to end of SFT, both sides together; dashed: Gaussian changes of equal norm. Heads are matrices of their "
-        "own rows (q, k, v) or columns (o). Crosses: fresh run."
+        "own rows (q, k, v) or columns (o)."
     )
-    return finish(figure, chapter, "rotation-where", "Where directions turn", frames, note)
+    return finish(figure, chapter, "rotation-where", "Where directions turn", frames, note, DOTS)
 
 
 def _over_null(tables: RotationTables) -> pd.DataFrame:
@@ -181,10 +181,10 @@ def back(chapter: RotationChapter) -> Drawn:
         axes[0].legend(fontsize=6)
     note = (
         "Leading quarter of directions, means over the matrices of the blocks and both sides. Below 0: nearer to the "
-        "peak than before. The right panel takes differences base by base. Crosses: fresh run."
+        "peak than before. The right panel takes differences base by base."
     )
     frames = frames or [pd.DataFrame(columns=["start", "value", "low", "high"])]
-    return finish(figure, chapter, "rotation-back", "Back toward the peak", frames, note)
+    return finish(figure, chapter, "rotation-back", "Back toward the peak", frames, note, DOTS)
 
 
 def to_the_peak(tables: RotationTables) -> pd.DataFrame:

@@ -12,10 +12,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rlheals import drawing
+from rlheals.captions import DOTTED, PLAIN
 from rlheals.drawing import GREY, RED, Drawn
 from rlheals.figures import finish
 from rlheals.rotation import RotationTables
-from rlheals.rotation_angles import NAMES, back, by_size, where
+from rlheals.rotation_angles import DOTS, NAMES, back, by_size, where
 from rlheals.rotation_chapter import RotationChapter
 from rlheals.rotation_measures import BLOCKS
 from rlheals.rotation_trajectories import along, matched, scales, trajectories
@@ -56,9 +57,9 @@ def values(chapter: RotationChapter) -> Drawn:
         axis.set_xlabel("index of the singular value", fontsize=7)
     note = (
         f"Top: singular values before and after ({NAMES[PAIRS[0]]}), mean over layers. Below: their differences in "
-        "red, those under Gaussian changes of equal norm in grey (central 95 % of draws). Dotted: fresh run."
+        "red, those under Gaussian changes of equal norm in grey (central 95 % of draws)."
     )
-    return finish(figure, chapter, "rotation-values", "Singular values", frames, note)
+    return finish(figure, chapter, "rotation-values", "Singular values", frames, note, DOTTED)
 
 
 def _values(axis: Axes, tables: RotationTables, kind: str, study: str) -> list[pd.DataFrame]:
@@ -128,10 +129,10 @@ def changes(chapter: RotationChapter) -> Drawn:
     words = ["the change", *(label for name, (label, _) in NULL_LOOKS.items() if name != "independent")]
     figure.legend(key, words, fontsize=7, ncols=5, loc="outside lower center")
     note = (
-        "Means over the matrices of the blocks; crosses: fresh run. Nulls are changes of the same norm as the one "
+        "Means over the matrices of the blocks. Nulls are changes of the same norm as the one "
         "above them, except the bfloat16 step, which has its own size."
     )
-    return finish(figure, chapter, "rotation-changes", "Sizes and values", frames, note)
+    return finish(figure, chapter, "rotation-changes", "Sizes and values", frames, note, DOTS)
 
 
 def _mean_change(tables: RotationTables, column: str) -> pd.DataFrame:
@@ -160,11 +161,8 @@ def curves(chapter: RotationChapter) -> Drawn:
     for label, color in SIDE_LOOKS.values():
         axes[0].plot([], [], color=color, label=label)
     axes[0].legend(fontsize=6)
-    note = (
-        "Means over layers. Solid with band: recorded study, 95 % t interval over base seeds; dotted: fresh run; "
-        "dashed with band: Gaussian changes of equal norm, central 95 % of draws."
-    )
-    return finish(figure, chapter, "rotation-curves", "Angle curves", frames, note)
+    note = "Means over layers. Dashed with band: Gaussian changes of equal norm, central 95 % of draws."
+    return finish(figure, chapter, "rotation-curves", "Angle curves", frames, note, DOTTED)
 
 
 def _curves(
@@ -221,7 +219,7 @@ def heat(chapter: RotationChapter) -> Drawn:
         "white noise of the same norm has everywhere, so that white (0) is the null."
     )
     frame = table[table["pair"].isin(PAIRS) & table["kind"].isin(SHOWN)].assign(study=chapter.study)
-    return finish(figure, chapter, "rotation-heat", "Where the change lies", [frame], note)
+    return finish(figure, chapter, "rotation-heat", "Where the change lies", [frame], note, PLAIN)
 
 
 def _line(study: str) -> str:

@@ -54,7 +54,12 @@ PROMPTS = (
     "SFT on questions that are all of one form, or of many forms (J, Q and K in any order, the rule before the "
     "cards or after them), from the same bases; all are then asked in the one form:"
 )
-AGES = {"age-300": "300 steps", "age-600": "600 steps", "lab": "until half able", "age-1200": "1,200 steps"}
+AGES = {
+    "age-300": "300 steps",
+    "age-600": "600 steps",
+    "lab": "until it solves half the panel",
+    "age-1200": "1,200 steps",
+}
 """Recorded studies by how long their bases were pretrained."""
 
 

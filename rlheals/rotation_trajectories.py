@@ -10,6 +10,7 @@ import pandas as pd
 
 from rlheals import drawing
 from rlheals import rotation_measures as measured
+from rlheals.captions import PLAIN
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, Drawn
 from rlheals.figures import both, finish
 from rlheals.rotation import RL, SFT, RotationTables
@@ -91,7 +92,7 @@ def trajectories(chapter: RotationChapter) -> Drawn:
         "checkpoints of SFT, so its places include those of SFT before it."
     )
     frame = rows.assign(study=chapter.study)
-    return finish(figure, chapter, "rotation-trajectories", "Trajectories", [frame], note)
+    return finish(figure, chapter, "rotation-trajectories", "Trajectories", [frame], note, PLAIN)
 
 
 def matched(chapter: RotationChapter) -> Drawn:
@@ -108,7 +109,7 @@ def matched(chapter: RotationChapter) -> Drawn:
     left.set_ylabel("OOD accuracy - that of plain SFT", fontsize=8)
     if len(table):
         left.legend(fontsize=6)
-    frames = [table.assign(series="trajectories")]
+    frames = [table.assign(series="trajectories", study=chapter.study)]
     found = associations(table)
     for place, one in enumerate(found):
         right.plot(one.null, [-place - 0.25] * 2, color=GREY, linewidth=4, alpha=0.4)
@@ -124,7 +125,7 @@ def matched(chapter: RotationChapter) -> Drawn:
             interval = t_interval(one.values)
             right.plot([interval.low, interval.high], [-place] * 2, color=RED, linewidth=1.4)
             row |= {"low": interval.low, "high": interval.high}
-        frames.append(pd.DataFrame([row]))
+        frames.append(pd.DataFrame([row]).assign(study=chapter.study))
     right.axvline(0, color=GREY, linewidth=0.6)
     right.set_xlim(-1.02, 1.02)
     right.set_ylim(-len(found) + 0.5, 0.5)
@@ -136,7 +137,7 @@ def matched(chapter: RotationChapter) -> Drawn:
         "Right: correlation over the trajectories of a base (small dots), mean and 95 % t interval over bases; grey: "
         "central 95 % when accuracies are permuted among the trajectories of a base."
     )
-    return finish(figure, chapter, "rotation-matched", "At equal size", frames, note)
+    return finish(figure, chapter, "rotation-matched", "At equal size", frames, note, PLAIN)
 
 
 def scales(chapter: RotationChapter) -> Drawn:
@@ -153,7 +154,7 @@ def scales(chapter: RotationChapter) -> Drawn:
         axis.plot(mine["value"], [-place] * len(mine), ".", color=color, markersize=4, alpha=0.6)
         axis.plot(table["value"], [-place], "o", color=color, markersize=5)
         axis.plot([table["low"].iloc[0], table["high"].iloc[0]], [-place] * 2, color=color, linewidth=1.4)
-        frames.append(table.assign(series=label))
+        frames.append(table.assign(series=label, study=chapter.study))
     axis.set_yticks([-place for place in range(len(SCALE_NAMES))], list(SCALE_NAMES.values()), fontsize=8)
     axis.set_xlim(left=0)
     axis.set_xlabel("error of OOD accuracy, root mean square over trajectories", fontsize=8)
@@ -162,4 +163,6 @@ def scales(chapter: RotationChapter) -> Drawn:
         "on a scale. Small dots: base seeds; large dots and bars: mean and 95 % t interval."
     )
     frames = frames or [pd.DataFrame(columns=["scale", "value", "low", "high"])]
-    return finish(figure, chapter, "rotation-scales", "Which scale tells OOD accuracy", frames, note)
+    return finish(
+        figure, chapter, "rotation-scales", "Which quantity best predicts OOD accuracy?", frames, note, PLAIN
+    )

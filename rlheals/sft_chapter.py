@@ -18,8 +18,6 @@ from rlheals.tables import Tables
 class SFTChapter(Chapter[Tables]):
     """Chapter 01; variants: recorded sensitivity studies by name."""
 
-    MARKS = " (dots with Wilson intervals)", " (lines with bands)"
-
     PART = tables.SFT
 
     variants: dict[str, Tables]

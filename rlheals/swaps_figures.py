@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 
 from rlheals import drawing
 from rlheals import swaps_measures as measured
+from rlheals.captions import CROSSES
 from rlheals.drawing import GREY, Drawn
 from rlheals.swaps import SwapTables
 from rlheals.swaps_chapter import SwapChapter
@@ -47,11 +49,12 @@ def by_size(chapter: SwapChapter) -> Drawn:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=6, ncols=5, loc="outside lower center")
     note = (
-        "Every point is an edit, its place the size of the change it makes. Filled: parts of the other checkpoint put "
-        "back; open: controls (rollback, whole or partial, interpolation, noise, random angles). Crosses: fresh run."
+        "Every point is an edit, its place the size of the change it makes. Filled: parts of the other checkpoint "
+        "restored; open: controls (rollback, whole or partial, interpolation, noise, random angles)."
     )
+    frame = pd.concat(frames)
     return drawing.finish(
-        figure, "swaps-size", "Effect against size", pd.concat(frames), chapter.caption(note)
+        figure, "swaps-size", "Effect against size", frame, *chapter.caption(note, frame, CROSSES)
     )
 
 
@@ -83,15 +86,16 @@ def dose(chapter: SwapChapter) -> Drawn:
         axis.set_ylim(bottom=0)
         axis.set_ylabel(f"solved {MEASURES[measure]}" if split == "ood" else "", fontsize=8)
     for axis in axes[2:]:
-        axis.set_xlabel("share of directions put back (%)", fontsize=8)
+        axis.set_xlabel("share of directions restored (%)", fontsize=8)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=6, ncols=4, loc="outside lower center")
     note = (
-        "The late SFT checkpoint with parts of the peak's block matrices put back; left and right directions are put "
-        "back all or none. Dashed: controls of the size of the directions' edit. Crosses: fresh run."
+        "The late SFT checkpoint with parts of the peak's block matrices restored; left and right directions are "
+        "restored all or none. Dashed: controls of the size of the directions' edit."
     )
-    frames = frames or [pd.DataFrame(columns=["share", "value", "low", "high"])]
-    return drawing.finish(figure, "swaps-dose", "Dose and response", pd.concat(frames), chapter.caption(note))
+    frame = pd.concat(frames or [pd.DataFrame(columns=["share", "value", "low", "high"])])
+    caption = chapter.caption(note, frame, replace(CROSSES, bars=True))
+    return drawing.finish(figure, "swaps-dose", "Dose and response", frame, *caption)
 
 
 def _doses(rows: pd.DataFrame) -> pd.DataFrame:

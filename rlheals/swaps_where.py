@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from rlheals import drawing
 from rlheals import swaps_measures as measured
+from rlheals.captions import CROSSES
 from rlheals.drawing import GREY, Drawn
 from rlheals.swaps_chapter import SwapChapter
 from rlheals.swaps_looks import LABELS, checkpoint_lines, entries, mark, size_axis, where_label
@@ -57,7 +58,7 @@ def controls(chapter: SwapChapter) -> Drawn:
     note = (
         "The late checkpoint's block matrices, edited with the peak's; † with those of another SFT run of the same "
         "base at the peak's step. Filled: parts of the peak; open: controls. Dotted and dashed line: late checkpoint "
-        "and peak. Effect per size: change of accuracy over |edit| / |distance|. Crosses: fresh run."
+        "and peak. Effect per size: change of accuracy over |edit| / |distance|."
     )
     return _finish(figure, "swaps-controls", "Edits beside controls of their size", frames, chapter, note)
 
@@ -87,10 +88,9 @@ def layers(chapter: SwapChapter) -> Drawn:
     axes[1].set_ylabel("effect per size", fontsize=8)
     note = (
         "Left: from the first layer on (cumulative), then single layers, all blocks, and the embedding and output head "
-        "alone or with all blocks. Right: change of accuracy over |edit| / |distance|, both of the edited tensors. "
-        "Crosses: fresh run."
+        "alone or with all blocks. Right: change of accuracy over |edit| / |distance|, both of the edited tensors."
     )
-    return _finish(figure, "swaps-layers", "Where directions are put back", frames, chapter, note)
+    return _finish(figure, "swaps-layers", "Where directions are restored", frames, chapter, note)
 
 
 def behaviour(chapter: SwapChapter) -> Drawn:
@@ -124,7 +124,7 @@ def behaviour(chapter: SwapChapter) -> Drawn:
         axes[3 * number + 1].set_title(LABELS[kind], fontsize=8)
     note = (
         "Every point is an edit. Left: a rollback ends at 0, noise of its size beyond 1. Divergences are of whole "
-        "answers. Filled: parts of the other checkpoint put back; open: controls. Crosses: fresh run."
+        "answers. Filled: parts of the other checkpoint restored; open: controls."
     )
     return _finish(
         figure, "swaps-behaviour", "How near, and how differently it answers", frames, chapter, note
@@ -169,4 +169,4 @@ def _finish(
     figure: Any, name: str, title: str, frames: list[pd.DataFrame], chapter: SwapChapter, note: str
 ) -> Drawn:
     frame = pd.concat(frames) if frames else pd.DataFrame(columns=["value", "low", "high"])
-    return drawing.finish(figure, name, title, frame, chapter.caption(note))
+    return drawing.finish(figure, name, title, frame, *chapter.caption(note, frame, CROSSES))

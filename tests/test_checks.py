@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rlheals import bands, checks
+from rlheals import checks, references
 from rlheals.cards import ID_RULE, OOD_RULE
 from rlheals.errors import BadInput
 from rlheals.profiles import Profile, load_profile
-from rlheals.tables import Tables
+from rlheals.tables import Tables, joined
 from rlheals.tasks import load_task
 
 COPIES = Path(__file__).parent / "notebooks"
@@ -30,6 +25,7 @@ SPLITS = {"sft": "sft", "rl": "rl", "held-out": "held_out", "OOD": "ood"}
 class Chapter:
     profile: Profile
     fresh: Tables
+    recorded: Tables | None = None
 
 
 def chapter_with(values: dict[str, float], profile: str = "smoke", seed: int = 0) -> Chapter:
@@ -66,7 +62,7 @@ def chapter_with(values: dict[str, float], profile: str = "smoke", seed: int = 0
 @pytest.fixture
 def measured() -> dict[str, float]:
     """What seed 0 gave when the references were made."""
-    return {name: values[0] for name, values in bands.read().levels["avx512"].trained.items()}
+    return {name: values[0] for name, values in references.read().trained.items()}
 
 
 # --- exact things
@@ -96,72 +92,44 @@ def test_graded_replies_cover_every_category():
     assert seen == {"correct", "partial", "no_solution", "wrong_number", "wrong_rule", "illegal_formula"}
 
 
-# --- bands
+# --- references
 
 
-def test_references_come_from_both_instruction_sets_and_five_seeds_or_more():
-    references = bands.read()
-    assert set(references.levels) == {"avx512", "avx2"}
-    assert len(set(references.seeds)) >= 5
-    for level, found in references.levels.items():
-        assert found.machine.isa == level
-        assert all(len(values) == len(references.seeds) for values in found.trained.values())
-    trained = [level.trained for level in references.levels.values()]
-    assert trained[0] != trained[1], "two instruction sets that agree in every bit were one and the same"
-    assert references.profile == bands.settings_of(load_profile("smoke")), (
-        "smoke has changed: `make references`"
-    )
-
-
-def test_bands_outlive_a_setting_that_is_added_and_left_at_its_default(tmp_path):
-    file = tmp_path / "bands.json"
-    data = json.loads(bands.FILE.read_text())
-    del data["profile"]["sft"]["clip"], data["profile"]["evaluate"]["rows"]
-    file.write_text(json.dumps(data))
-    assert bands.read(file).profile == bands.settings_of(load_profile("smoke"))
-    data["profile"]["sft"]["batch"] += 1
-    file.write_text(json.dumps(data))
-    assert bands.read(file).profile != bands.settings_of(load_profile("smoke"))
+def test_references_come_from_five_seeds_or_more():
+    found = references.read()
+    assert len(set(found.seeds)) >= 5
+    assert all(len(values) == len(found.seeds) for values in found.trained.values())
 
 
 @pytest.mark.parametrize("name", ["ID, first try", "OOD, within five"])
 def test_two_hands_more_or_fewer_are_accepted_and_three_are_not(name):
-    low, high = bands.shipped_band(name, [19.0, 19.0])
+    low, high = references.shipped_interval(name, 19.0)
     assert [low <= value <= high for value in (16, 17, 21, 22)] == [False, True, True, False]
 
 
-def test_reward_bands_are_what_two_hands_can_change():
+def test_reward_intervals_are_what_two_hands_can_change():
     from rlheals.tasks.verifier import REWARDS
 
     once = max(REWARDS.values()) - min(REWARDS.values())
     episode = max(REWARDS.values()) - 5 * min(REWARDS.values())
-    assert bands.shipped_band("ID, reward of first tries", [0.0]) == (-2 * once, 2 * once)
-    assert bands.shipped_band("ID, reward of all attempts", [0.0]) == (-2 * episode, 2 * episode)
+    assert references.shipped_interval("ID, reward of first tries", 0.0) == (-2 * once, 2 * once)
+    assert references.shipped_interval("ID, reward of all attempts", 0.0) == (-2 * episode, 2 * episode)
 
 
-@given(st.lists(st.lists(st.floats(0, 100), min_size=6, max_size=6).map(tuple), min_size=1, max_size=3))
-def test_a_trained_band_holds_every_value_seen_and_never_shrinks_with_more_levels(levels):
-    low, high = bands.trained_band("x, within five", levels)
-    assert all(low <= value <= high for values in levels for value in values)
-    assert high - low >= 2 * bands.LEAST["hands"]
-    alike = bands.trained_band("x, within five", [levels[0], levels[0]])
-    assert alike == pytest.approx(bands.trained_band("x, within five", levels[:1]))
-
-
-def test_bands_are_narrow_enough_to_mean_something():
-    levels = bands.read().levels.values()
-    for name in next(iter(levels)).trained:
-        low, high = bands.trained_band(name, [level.trained[name] for level in levels])
+def test_intervals_are_narrow_enough_to_mean_something():
+    for name, values in references.read().trained.items():
+        low, high = references.trained_interval(name, values)
         assert high - low < (0.1 if name.endswith("loss") else 20), name
+        assert high - low >= 1.99 * references.LEAST["loss" if name.endswith("loss") else "hands"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"levels": {}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"trained": {}}'])
 def test_damaged_references_are_one_line(tmp_path, text):
-    (tmp_path / "bands.json").write_text(text)
-    with pytest.raises(BadInput, match=r"^references '?bands.json'?[^\n]*$"):
-        bands.read(tmp_path / "bands.json")
+    (tmp_path / "smoke.json").write_text(text)
+    with pytest.raises(BadInput, match=r"^references '?smoke.json'?[^\n]*$"):
+        references.read(tmp_path / "smoke.json")
     with pytest.raises(BadInput, match=r"^references 'none.json' cannot be read[^\n]*$"):
-        bands.read(tmp_path / "none.json")
+        references.read(tmp_path / "none.json")
 
 
 # --- trained values
@@ -197,10 +165,38 @@ def test_a_loss_that_is_not_a_number_is_outside(measured):
 
 
 @pytest.mark.parametrize(("profile", "seed"), [("lab", 0), ("smoke", 7)])
-def test_runs_that_have_no_bands_are_not_compared(measured, profile, seed):
+def test_runs_that_nothing_is_recorded_for_are_not_compared(measured, profile, seed):
     report = checks.trained(chapter_with(measured, profile, seed))
     assert report.ok
     assert "not compared" in str(report)
+
+
+def recorded_with(values: dict[str, float], seeds: int) -> Tables:
+    """A recorded study around these values: every seed solves one hand more or fewer, at a slightly other loss."""
+    parts = []
+    for seed in range(1, seeds + 1):
+        shift = (-1) ** seed
+        mine = {
+            name: value + shift * (0.005 if name.endswith("loss") else 1) for name, value in values.items()
+        }
+        parts.append(chapter_with(mine, "lab", seed).fresh)
+    return joined(parts, Tables)
+
+
+def test_a_fresh_run_is_compared_with_the_recorded_study(measured):
+    values = measured | {name: 10.0 for name in measured if not name.endswith("loss")}
+    recorded = recorded_with(values, 6)
+    alike = replace(chapter_with(values, "lab"), recorded=recorded)
+    report = checks.trained(alike)
+    assert report.ok, report
+    assert "6 recorded base seeds" in report.lines[0]
+    assert all(line.endswith(": inside") for line in report.lines[1:])
+    far = replace(chapter_with(values | {"ood loss": values["ood loss"] + 0.3}, "lab"), recorded=recorded)
+    outside = [line for line in checks.trained(far).lines[1:] if not line.endswith(": inside")]
+    assert len(outside) == 1
+    assert outside[0].startswith("fresh run, ood loss: outside (got ")
+    few = replace(alike, recorded=recorded_with(values, 2))
+    assert "not compared" in str(checks.trained(few))
 
 
 def test_names_that_do_not_agree_are_outside():
@@ -220,25 +216,14 @@ def test_references_are_made_in_the_repository_only(tmp_path, monkeypatch, capsy
     assert "repository" in error
 
 
-@pytest.mark.slow
-def test_a_machine_without_the_instruction_set_makes_no_references(tmp_path):
-    file = tmp_path / "measured.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "rlheals.checks", "--measure", "avx512", str(file)],
-        env={**os.environ, "ATEN_CPU_CAPABILITY": "default"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 2
-    assert "references need a machine with avx512" in done.stderr.splitlines()[-1]
-    assert not file.exists()
-
-
 def test_a_failed_measurement_leaves_the_references_alone(tmp_path, monkeypatch):
-    file = tmp_path / "bands.json"
+    file = tmp_path / "smoke.json"
     file.write_text(json.dumps({"old": 1}))
-    monkeypatch.setattr(bands.sys, "executable", "/bin/false")
-    with pytest.raises(BadInput, match="nothing was changed"):
-        bands.make(file, say=lambda line: None)
+
+    def fails(*arguments):
+        raise BadInput("no")
+
+    monkeypatch.setattr(references, "_train", fails)
+    with pytest.raises(BadInput, match="no"):
+        references.make(file, say=lambda line: None)
     assert json.loads(file.read_text()) == {"old": 1}

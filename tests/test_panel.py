@@ -159,3 +159,29 @@ def test_in_a_browser_moving_the_slider_changes_what_is_drawn(tmp_path: Path) ->
     assert "edited: directions(top=20%)0.100 [" in seen[2]
     assert "edited: rollback()0.090 [" in seen[3]
     assert 'data-disabled="true"' in done.stdout
+
+
+def test_all_bars_are_on_the_scale_of_shares() -> None:
+    """A bar as long as another stands for the same share, whichever hands it is of; no interval leaves 0 to 1."""
+    rows = pd.DataFrame(
+        [
+            {
+                "series": "peak",
+                "role": "edited",
+                "split": split,
+                "value": value,
+                "low": low,
+                "high": high,
+                "size": 1.0,
+            }
+            for split, value, low, high in (("ood", 0.175, -0.01, 0.2), ("sft", 0.98, 0.95, 1.005))
+        ]
+    )
+    page = bars(rows)
+    assert re.findall(r'<i style="width:([\d.]+)%', page) == ["17.50", "98.00"]
+    assert re.findall(r'<b style="left:([\d.]+)%;width:([\d.]+)%', page) == [
+        ("0.00", "20.00"),
+        ("95.00", "5.00"),
+    ]
+    assert "[0.000, 0.200]" in page
+    assert "[0.950, 1.000]" in page

@@ -174,7 +174,7 @@ def test_figures_are_drawn(recorded: SimpleNamespace, tmp_path: Path, with_recor
     for figure in PROTECTION:
         drawn = figure(chapter)
         assert drawn.svg.startswith(b"<?xml")
-        assert "base seed 1" in drawn.caption
+        assert ("base seed 1" in drawn.origin) == ("fresh run" in drawn.caption.lower())
         assert ("There is no recorded study" in drawn.caption) != with_recorded
     shown = ways_of(chapter)
     plain = replace(chapter, recorded=None, fresh=ProtectionTables(

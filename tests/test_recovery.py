@@ -163,8 +163,8 @@ def test_every_figure_is_an_image_with_its_data_and_where_they_come_from(chapter
     drawn: Drawn = figure(chapter)
     assert drawn.svg.startswith(b"<?xml")
     assert len(drawn.frame) > 0
-    assert "base seed 1" in drawn.caption
-    assert "base seeds 2-3" in drawn.caption
+    assert ("base seed 1" in drawn.origin) == ("fresh run" in drawn.caption.lower())
+    assert "base seeds 2-3" in drawn.origin
     assert figure(chapter).svg == drawn.svg
 
 

@@ -91,7 +91,7 @@ def test_figures_are_drawn(recorded: SimpleNamespace, tmp_path: Path, with_recor
     assert set(chapter.fresh.sizes["edit"]) == {"directions(all)"}
     for figure in swaps_figures.SWAPS:
         drawn = figure(chapter)
-        assert "base seed 1" in drawn.caption
+        assert ("base seed 1" in drawn.origin) == ("fresh run" in drawn.caption.lower())
         assert ("There is no recorded study" in drawn.caption) != with_recorded
 
 
