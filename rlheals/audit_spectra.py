@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import resources
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import yaml
 from rlheals import linalg, nulls
 from rlheals.errors import BadInput
 
-RELEASED_POINTS = Path(__file__).parent / "reference" / "released_points.yaml"
+RELEASED_POINTS = Path(str(resources.files("rlheals"))) / "reference" / "released_points.yaml"
 SPREAD = 0.02
 """Standard deviation of the initialiser: `initializer_range` of Llama's configuration."""
 QUARTER = 4

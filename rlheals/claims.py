@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -24,7 +25,7 @@ from rlheals.profiles import validated
 from rlheals.stats import holm, larger_p, t_interval
 from rlheals.verdicts import Verdict, verdict
 
-FILE = Path(__file__).parent / "claims.yaml"
+FILE = Path(str(resources.files("rlheals"))) / "claims.yaml"
 FIRST, LATER = "sft", ("recovery", "rotation", "swaps", "protection")
 """Parts of `claims.yaml`: that of chapter 1 stands at the top of the file, the others each under its name."""
 

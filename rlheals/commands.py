@@ -26,6 +26,7 @@ from rlheals.places import project_root
 from rlheals.profiles import Profile, validated
 from rlheals.runs import Run, RunSpec, digest_of
 from rlheals.stage import Work
+from rlheals.stages import module_of
 from rlheals.store import Store, default_store
 from rlheals.units import settings_file
 
@@ -135,7 +136,7 @@ def evaluate_folder(
         made, parts = Path(scratch, "out"), Path(scratch, "parts")
         made.mkdir()
         parts.mkdir()
-        stage = import_module(f"rlheals.{profile.stage('evaluate')}")
+        stage = import_module(module_of(profile.stage("evaluate")))
         stage.run(Work(made, parts, settings, seed, {"model": place.parent}, tick))
         summary = json.loads((made / "summary.json").read_text(encoding="utf-8"))
         if out is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
+from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from rlheals.errors import BadInput
 from rlheals.forest import claims_forest, sensitivity
 from rlheals.sft_chapter import SFTChapter
 
-PAPER_POINTS = Path(__file__).parent / "reference" / "paper_points.yaml"
+PAPER_POINTS = Path(str(resources.files("rlheals"))) / "reference" / "paper_points.yaml"
 SPLITS = {"sft": ("seen ID (SFT hands)", BLUE), "held_out": ("held-out ID", GREEN), "ood": ("OOD", RED)}
 LOSSES = {"train": ("ID, SFT hands", BLUE), "test": ("ID, held-out hands", GREEN), "ood": ("OOD hands", RED)}
 CATEGORIES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from rlheals.settings import Int, Settings
 logging.disable_progress_bar()  # loading shows nothing worth a bar; long work has bars of its own
 
 LOGITS = 2**27
-SHIPPED_BASE = Path(__file__).parent / "base"
+SHIPPED_BASE = Path(str(resources.files("rlheals"))) / "base"
 
 
 class ModelSettings(Settings):

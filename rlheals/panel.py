@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 from hashlib import sha256
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from rlheals.swaps_chapter import SwapChapter
 from rlheals.swaps_looks import PLACES, where_label
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-STATIC = Path(__file__).parent / "static"
+STATIC = Path(str(resources.files("rlheals"))) / "static"
 SPLITS = {"ood": "OOD hands", "sft": "ID hands of SFT"}
 COLORS = {"edited": drawing.RED, "control": drawing.GREY, "checkpoint": drawing.BLUE}
 PART = r"^(?P<kind>values|left|right|directions|triples|subspace|rollback)\((?:top=(?P<share>\d+)%|all)?\)$"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ from rlheals.swap_grid import LEND, OTHER, RESTORE, SWAP, SwapGrid
 __all__ = ["PROFILES", "VARIANTS", "Profile", "load_profile", "names", "to_yaml", "validated", "variant"]
 
 Model = TypeVar("Model", bound=BaseModel)
-FILES = Path(__file__).parent / "profiles"
+FILES = Path(str(resources.files("rlheals"))) / "profiles"
 """Profiles for language models and larger lab models, as YAML."""
 
 

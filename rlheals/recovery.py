@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from rlheals import rl, sft, tables
+from rlheals import sft, tables
 from rlheals.ladder import CONTROLS, LATE
 from rlheals.profiles import Profile
+from rlheals.rl import checkpoint_name as rl_checkpoint
 from rlheals.runs import RunSpec
 from rlheals.store import Store
 from rlheals.study import Plan, census_spec
@@ -163,7 +164,7 @@ def _add_censuses(
     changes: dict[str, Any],
 ) -> None:
     ladder = profile.ladder
-    folder = rl.checkpoint_name(ladder.updates)
+    folder = rl_checkpoint(ladder.updates)
     for decode in range(ladder.decodes if cell.control == MAIN else min(2, ladder.decodes)):
         made.censuses[cell, decode] = census_spec(
             profile, store.key(of), folder, made.seed, decode, {"folder": folder, **changes}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from rlheals.study import Plan, plan
 from rlheals.tables import Tables, collect
 from rlheals.units import run_unit
 
-FILE = Path(__file__).parent / "reference" / "smoke.json"
+FILE = Path(str(resources.files("rlheals"))) / "reference" / "smoke.json"
 SEEDS = (0, 1, 2, 3, 4, 5)
 SHIPPED_HANDS = 128
 HANDS_APART = 2

@@ -22,6 +22,7 @@ from rlheals.machine import this_machine
 from rlheals.profiles import Profile, validated
 from rlheals.record import Recorded
 from rlheals.sources import code_hash
+from rlheals.stages import module_of
 from rlheals.store import Store
 
 FILE = "replays.json"
@@ -65,7 +66,7 @@ def replay(
         compared=compared,
         made_by=manifest.code(),
         replayed_by={
-            stage: code_hash(f"rlheals.{stage}")
+            stage: code_hash(module_of(stage))
             for stage in manifest.code()
             if stage in {spec.stage for spec in chosen.specs}
         },
@@ -119,7 +120,7 @@ def stale_stages(manifest: Recorded, replays: list[Replay]) -> list[str]:
         while len(alike) > size:
             size = len(alike)
             alike = alike.union(*(pair for pair in pairs if pair & alike))
-        return code_hash(f"rlheals.{stage}") in alike
+        return code_hash(module_of(stage)) in alike
 
     return sorted(stage for stage, made_by in manifest.code().items() if not same(stage, made_by))
 

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rlheals import rl, sft, spectra, tables
+from rlheals import rl, sft, tables
 from rlheals.branches import BRANCHES
 from rlheals.ladder import CONTROLS
 from rlheals.profiles import Profile
 from rlheals.recovery import rl_spec
 from rlheals.runs import RunSpec
 from rlheals.spectra import SpectraSettings
+from rlheals.spectra import read as read_spectra
 from rlheals.spectrum import CHANGE, START
 from rlheals.store import Store
 from rlheals.study import Plan, census_spec
@@ -210,7 +211,7 @@ def _of_plan(made: RotationPlan, store: Store) -> RotationTables:
 
     frames: dict[str, list[pd.DataFrame]] = {table.name: [] for table in fields(RotationTables)}
     for name, spec in made.pairs.items():
-        found = spectra.read(folder(spec))
+        found = read_spectra(folder(spec))
         frames["angles"].append(_angles(found.angles).assign(pair=name))
         frames["changes"].append(_changes(found.matrices).assign(pair=name))
         if name in DRAWN:

@@ -27,6 +27,7 @@ from rlheals.janitor import StoreReport
 from rlheals.machine import this_machine
 from rlheals.places import STORE_FOLDER
 from rlheals.runs import Manifest, Run, RunSpec, key_of, library_versions, open_run, seal
+from rlheals.stages import module_of
 
 __all__ = ["Run", "RunSpec", "Store", "StoreError", "Workspace", "atomic_write", "default_store"]
 
@@ -182,7 +183,7 @@ class Store:
             return janitor.repair(self.root, older_than_seconds)
 
     def _identity(self, spec: RunSpec) -> tuple[str, dict[str, str], sources.Code]:
-        code = sources.snapshot(f"{self.package}.{spec.stage}", self.package)
+        code = sources.snapshot(module_of(spec.stage, self.package), self.package)
         versions = library_versions()
         return key_of(spec, versions, code.hash), versions, code
 

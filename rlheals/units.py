@@ -10,29 +10,15 @@ from pathlib import Path
 from rlheals.errors import BadInput
 from rlheals.profiles import validated
 from rlheals.stage import Tick, Work, no_tick
+from rlheals.stages import STAGES, module_of
 from rlheals.store import Run, RunSpec, Store, Workspace
-
-STAGES = (
-    "adopt",
-    "fetch",
-    "pretrain",
-    "sft",
-    "evaluate",
-    "rl",
-    "evaluate_vllm",
-    "rl_vllm",
-    "spectra",
-    "trajectory",
-    "edited",
-    "protected",
-)
 
 
 def run_unit(spec: RunSpec, store: Store, echo: Callable[[str], None], tick: Tick = no_tick) -> Run:
     """One unit of work: load the run of a spec or compute it; its inputs have to be in the store."""
     if spec.stage not in STAGES:
         raise BadInput(f"stage {spec.stage!r} is not known; accepted: {', '.join(STAGES)}")
-    stage = import_module(f"rlheals.{spec.stage}")
+    stage = import_module(module_of(spec.stage))
 
     def compute(space: Workspace) -> None:
         inputs = {name: run.path for name, run in space.inputs.items()}

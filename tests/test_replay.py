@@ -13,6 +13,7 @@ from small_study import CLIMB, EDIT, SHIELD, SMALL, SPIN
 from rlheals import protection, record, recovery, rotation, sources, swaps
 from rlheals import replay as replays
 from rlheals.errors import BadInput
+from rlheals.stages import module_of
 from rlheals.store import Store
 
 SILENT = {"say": lambda line: None}
@@ -32,7 +33,7 @@ def copy(recorded: Path, tmp_path: Path) -> Path:
 
 def change_code(monkeypatch: pytest.MonkeyPatch, stage: str, code: str = "0" * 64) -> None:
     def changed(module: str) -> str:
-        return code if module == f"rlheals.{stage}" else sources.code_hash(module)
+        return code if module == module_of(stage) else sources.code_hash(module)
 
     monkeypatch.setattr(replays, "code_hash", changed)
 

@@ -1,0 +1,28 @@
+"""The stages by name, and the module of each; manifests and recorded studies keep the names."""
+
+from __future__ import annotations
+
+STAGES = {
+    "adopt": "rlheals.adopt",
+    "fetch": "rlheals.fetch",
+    "pretrain": "rlheals.pretrain",
+    "sft": "rlheals.sft",
+    "evaluate": "rlheals.evaluate",
+    "rl": "rlheals.rl",
+    "evaluate_vllm": "rlheals.evaluate_vllm",
+    "rl_vllm": "rlheals.rl_vllm",
+    "spectra": "rlheals.spectra",
+    "trajectory": "rlheals.trajectory",
+    "edited": "rlheals.edited",
+    "protected": "rlheals.protected",
+}
+"""A stage is a module with a function `run(work: Work)`. No stage imports this table: an addition makes nothing stale."""
+
+
+def module_of(stage: str, package: str = "rlheals") -> str:
+    """The module of a stage; a name that is not in the table is a module of the package itself.
+
+    >>> module_of("no_stage")
+    'rlheals.no_stage'
+    """
+    return STAGES.get(stage, f"{package}.{stage}")
