@@ -27,9 +27,9 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from rlheals import evaluate, models, sft
 from rlheals.dialects import Compact
-from rlheals.engines import HFEngine, Sampling
+from rlheals.hf_engine import HFEngine, Sampling
 from rlheals.stage import Work
-from rlheals.tasks import GeneralPoints
+from rlheals.tasks.general_points import GeneralPoints
 
 ROWS = 64
 SAMPLING = Sampling()

@@ -20,7 +20,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from rlheals.stats import Interval, nested_bootstrap, newcombe, paired_bootstrap, t_interval, wilson
+from rlheals.intervals import Interval
+from rlheals.resampling import nested_bootstrap, paired_bootstrap
+from rlheals.stats import newcombe, t_interval, wilson
 
 FloatArray = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator], Interval]

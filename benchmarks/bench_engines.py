@@ -24,10 +24,11 @@ import torch
 
 from rlheals import models
 from rlheals.dialects import Compact
-from rlheals.engines import Engine, Sampling, load_engine
+from rlheals.engines import load_engine
+from rlheals.hf_engine import Engine, Sampling
 from rlheals.machine import this_machine
 from rlheals.models import ModelSettings
-from rlheals.tasks import GeneralPoints
+from rlheals.tasks.general_points import GeneralPoints
 
 SAMPLING = Sampling()
 SIZES = {

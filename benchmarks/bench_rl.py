@@ -33,9 +33,9 @@ from transformers import PrinterCallback
 
 from rlheals import grpo, models, rl, session, sft
 from rlheals.dialects import Compact
-from rlheals.engines import HFEngine
+from rlheals.hf_engine import HFEngine
 from rlheals.stage import Work
-from rlheals.tasks import GeneralPoints
+from rlheals.tasks.general_points import GeneralPoints
 
 MOST_SECONDS = 10.0  # of an update
 LEAST_RATIO = 0.6  # to the peer, which keeps no log-probabilities and draws in float32

@@ -24,8 +24,8 @@ from typing import Any
 
 from rlheals import solver
 from rlheals.formula import MAX_LENGTH, FormulaError, parse
-from rlheals.tasks import GeneralPoints
 from rlheals.tasks.base import Item
+from rlheals.tasks.general_points import GeneralPoints
 
 ALL_VALUES = list(combinations_with_replacement(range(1, 14), 4))
 LAYOUTS = (

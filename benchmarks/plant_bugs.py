@@ -36,7 +36,7 @@ from rlheals.stage import Work
 from rlheals.store import Store, default_store
 from rlheals.study import plan
 from rlheals.tables import Tables
-from rlheals.tasks import GeneralPoints
+from rlheals.tasks.general_points import GeneralPoints
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from rlheals.audit_compared import LAW, MATRICES, UPDATES, comparison, movement
 from rlheals.audit_loading import AUTO, MEMORY, RECORDED, recorded
 from rlheals.audit_spectra import Nulls, released
 from rlheals.markup import Block, Table
-from rlheals.places import project_root
+from rlheals.project import project_root
 
 
 def said() -> list[Block]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from rlheals.profiles import Profile
-from rlheals.store import Run
+from rlheals.profile import Profile
+from rlheals.runs import Run
 
 OURS = "mit"
 UNKNOWN = "unknown"

@@ -14,10 +14,12 @@ from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.markup import Block, spans
 from rlheals.peaks import peaks_of
-from rlheals.places import project_root
-from rlheals.profiles import Profile, load_profile
+from rlheals.profile import Profile
+from rlheals.profiles import load_profile
+from rlheals.project import project_root
 from rlheals.record import Recorded
-from rlheals.store import Run, Store, default_store
+from rlheals.runs import Run
+from rlheals.store import Store, default_store
 from rlheals.tables import Frames, Part, Planned
 
 PLUMBING = "smoke"

@@ -17,7 +17,7 @@ from rlheals.edit_text import parse
 from rlheals.linalg import decompose, principal_angles
 from rlheals.outputs import refuse_used, whole
 from rlheals.pairs import Pair
-from rlheals.profiles import validated
+from rlheals.settings import validated
 from rlheals.spectra import SpectraSettings
 from rlheals.spectrum import CHANGE, START, part_of
 from rlheals.tensors import Checkpoint

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from rlheals.atomic import atomic_write
-from rlheals.cards import ID_RULE, OOD_RULE, Hand, Rule, all_hands, canonical_solution, census
+from rlheals.cards import ID_RULE, OOD_RULE, Hand, Rule, all_hands, census
 from rlheals.errors import BadInput
+from rlheals.solver import canonical_solution
 from rlheals.tasks import load_task
 
 if TYPE_CHECKING:
-    from rlheals.profiles import Profile
+    from rlheals.profile import Profile
     from rlheals.recovery import RecoveryTables
     from rlheals.tables import Tables
 

@@ -21,7 +21,7 @@ from rlheals import (
     tables,
 )
 from rlheals.claims import ChapterClaims, Outcome, StudyPlan
-from rlheals.profiles import Profile
+from rlheals.profile import Profile
 from rlheals.tables import Part
 
 

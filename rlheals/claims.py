@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlheals.errors import BadInput
 from rlheals.intervals import Interval
-from rlheals.profiles import validated
+from rlheals.settings import validated
 from rlheals.stats import holm, larger_p, t_interval
 from rlheals.verdicts import Verdict, verdict
 

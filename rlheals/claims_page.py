@@ -16,8 +16,8 @@ from rlheals.claims import FAMILIES, ChapterClaims, Claim
 from rlheals.claims_tables import p_text
 from rlheals.fresh import CHAPTERS
 from rlheals.markup import Block, Table, spans, to_markdown
-from rlheals.places import project_root
-from rlheals.profiles import Profile
+from rlheals.profile import Profile
+from rlheals.project import project_root
 from rlheals.store import Store, default_store
 
 FOLDER = "/book/_generated"

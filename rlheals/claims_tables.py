@@ -11,7 +11,7 @@ from pathlib import Path
 from rlheals.claimed import CLAIMED, outcome
 from rlheals.claims import FAMILIES, ClaimsFile, Judged, Outcome
 from rlheals.markup import Block, Table, spans
-from rlheals.places import project_root
+from rlheals.project import project_root
 from rlheals.verdicts import VERDICTS
 
 SHOWN_MISSING = 5

@@ -22,9 +22,10 @@ from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.markup import Table
 from rlheals.outputs import refuse_used, whole
-from rlheals.places import project_root
-from rlheals.profiles import Profile, validated
+from rlheals.profile import Profile
+from rlheals.project import project_root
 from rlheals.runs import Run, RunSpec, digest_of
+from rlheals.settings import validated
 from rlheals.stage import Work
 from rlheals.stages import module_of
 from rlheals.store import Store, default_store

@@ -20,8 +20,9 @@ from scipy.stats import t as student
 
 from rlheals import record, recovery, tables
 from rlheals.errors import BadInput
-from rlheals.places import project_root
-from rlheals.profiles import Profile, load_profile
+from rlheals.profile import Profile
+from rlheals.profiles import load_profile
+from rlheals.project import project_root
 from rlheals.recovery import MAIN, RecoveryTables
 from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.sft_chapter import SFTChapter

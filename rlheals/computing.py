@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from rlheals import janitor
 from rlheals.errors import BadInput
-from rlheals.runs import RunSpec
-from rlheals.store import Run, Store
+from rlheals.runs import Run, RunSpec
+from rlheals.store import Store
 from rlheals.units import run_unit
 from rlheals.workers import GONE, Workers
 

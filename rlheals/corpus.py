@@ -10,9 +10,10 @@ from typing import Literal
 
 import numpy as np
 
-from rlheals.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule, canonical_solution, solvable, split_of
+from rlheals.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule, split_of
 from rlheals.dialects import Compact, Layout
 from rlheals.formula import FormulaError, evaluate
+from rlheals.solver import canonical_solution, solvable
 from rlheals.tasks.base import Item
 
 Variant = Literal["default", "strict"]

@@ -17,8 +17,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from rlheals.cards import FACES, LABELS, Rule, canonical_solution
+from rlheals.cards import FACES, LABELS, Rule
 from rlheals.errors import BadInput
+from rlheals.solver import canonical_solution
 from rlheals.tasks.base import Item, Task, Verdict
 
 Layout = Literal["target", "plain", "none"]

@@ -105,8 +105,9 @@ def examine_environment() -> dict[str, str | None]:
 
 def examine_store() -> tuple[dict[str, Any], list[str]]:
     """State of the store and of the disk it lies on; what would stop a run."""
-    from rlheals.places import project_root
-    from rlheals.store import StoreError, default_store
+    from rlheals.atomic import StoreError
+    from rlheals.project import project_root
+    from rlheals.store import default_store
 
     store, problems = default_store(project_root()), []
     existing = next(path for path in (store.root, *store.root.parents) if path.exists())
@@ -127,7 +128,7 @@ def examine_store() -> tuple[dict[str, Any], list[str]]:
 
 def examine_runs(repair: bool) -> dict[str, Any]:
     """Every run of the store read and checked, runs and megabytes by stage; with `repair` after it was repaired."""
-    from rlheals.places import project_root
+    from rlheals.project import project_root
     from rlheals.store import default_store
 
     store = default_store(project_root())
@@ -152,8 +153,8 @@ def examine_runs(repair: bool) -> dict[str, Any]:
 def examine_profiles(results: Path) -> list[dict[str, Any]]:
     """What each profile runs for one fresh seed, how much of it is in the store, and what it took when recorded."""
     from rlheals.pages import recorded_manifests
-    from rlheals.places import project_root
     from rlheals.profiles import PROFILES
+    from rlheals.project import project_root
     from rlheals.store import default_store
     from rlheals.study import plan
 

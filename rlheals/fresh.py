@@ -9,13 +9,14 @@ from typing import Any
 from rlheals import record
 from rlheals.chapters import Chapter, Peaks
 from rlheals.computing import compute
-from rlheals.places import project_root
-from rlheals.profiles import Profile
+from rlheals.profile import Profile
+from rlheals.project import project_root
 from rlheals.protection_chapter import ProtectionChapter
 from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.rotation_chapter import RotationChapter
+from rlheals.runs import Run
 from rlheals.sft_chapter import SFTChapter
-from rlheals.store import Run, Store, default_store
+from rlheals.store import Store, default_store
 from rlheals.swaps_chapter import SwapChapter
 
 CHAPTERS: dict[str, type[Chapter[Any]]] = {

@@ -5,19 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from rlheals.cards import (
-    ID_RULE,
-    OOD_RULE,
-    SHARES,
-    Rule,
-    all_hands,
-    canonical_solution,
-    census,
-    parse_hand,
-    solvable,
-    split_of,
-)
-from rlheals.tasks import Item, load_task
+from rlheals.cards import ID_RULE, OOD_RULE, SHARES, Rule, all_hands, census, parse_hand, split_of
+from rlheals.solver import canonical_solution, solvable
+from rlheals.tasks import load_task
+from rlheals.tasks.base import Item
 
 
 def census_counts() -> dict[str, int]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import reprlib
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from rlheals.branches import Rotation
 from rlheals.errors import BadInput
@@ -18,12 +16,11 @@ from rlheals.pretrain import PretrainSettings
 from rlheals.profile import Profile
 from rlheals.protection_ways import Protection
 from rlheals.rl import RLSettings
+from rlheals.settings import validated
 from rlheals.sft import SFTSettings
 from rlheals.swap_grid import LEND, OTHER, RESTORE, SWAP, SwapGrid
 
 __all__ = ["PROFILES", "VARIANTS", "Profile", "load_profile", "names", "to_yaml", "validated", "variant"]
-
-Model = TypeVar("Model", bound=BaseModel)
 FILES = Path(str(resources.files("rlheals"))) / "profiles"
 """Profiles for language models and larger lab models, as YAML."""
 
@@ -116,10 +113,6 @@ _FEWER = {"evaluated": (0, 20, 40, 80, 160, 320, 1280), "rule_steps": (), "decod
 PROFILES = {profile.name: profile for profile in (_SMOKE, _LAB)}
 
 
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel = 2
-
-
 def load_profile(name_or_file: str | Path, changes: dict[str, Any] | None = None) -> Profile:
     """The profile of that name, or that of a YAML file, with `changes` such as {"sft.learning_rate": 1e-3}.
 
@@ -158,23 +151,6 @@ def variant(name: str) -> Profile:
 def to_yaml(profile: Profile) -> str:
     """The profile as YAML that `load_profile` reads back."""
     return yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def validated(kind: type[Model], data: Any, where: str) -> Model:
-    """`data` as a model; BadInput with one line that names the first offending field."""
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(" ".join(str(part).split())[:60] for part in first["loc"]) or "settings"
-        if first["type"] == "extra_forbidden":
-            known = (
-                ", ".join(kind.model_fields) if len(first["loc"]) == 1 else "see `rlheals doctor --profiles`"
-            )
-            raise BadInput(f"{where}: {field} is not a setting; accepted: {known}") from None
-        message = " ".join(first["msg"].removeprefix("Value error, ").split())
-        got = "" if first["loc"] == () else f" (got {_SHORT.repr(first.get('input'))})"
-        raise BadInput(f"{where}: {field}: {message}{got}") from None
 
 
 def _read(file: Path) -> dict[str, Any]:

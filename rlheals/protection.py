@@ -15,7 +15,7 @@ from typing import get_args
 import pandas as pd
 
 from rlheals import protected, sft, tables
-from rlheals.profiles import Profile
+from rlheals.profile import Profile
 from rlheals.protected import ProtectedSettings
 from rlheals.protection_ways import read_way
 from rlheals.runs import RunSpec

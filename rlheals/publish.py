@@ -18,7 +18,8 @@ from rlheals.claimed import CLAIMED
 from rlheals.errors import BadInput
 from rlheals.machine import Machine
 from rlheals.outputs import whole
-from rlheals.profiles import Profile, to_yaml
+from rlheals.profile import Profile
+from rlheals.profiles import to_yaml
 from rlheals.publish_card import card
 from rlheals.publish_models import ReadingStore, copy_files
 from rlheals.published import (

@@ -11,8 +11,8 @@ from typing import Any
 from rlheals import hub, published
 from rlheals.commands import the_store
 from rlheals.errors import BadInput
-from rlheals.places import project_root
-from rlheals.profiles import Profile
+from rlheals.profile import Profile
+from rlheals.project import project_root
 from rlheals.publish import Asked, publish, refuse_foreign
 
 

@@ -24,9 +24,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlheals.atomic import told
 from rlheals.errors import BadInput
 from rlheals.machine import Machine
-from rlheals.profiles import load_profile, validated
+from rlheals.profiles import load_profile
 from rlheals.record import RecordedRun
 from rlheals.runs import FileEntry, Hash, canonical_json, digest_of
+from rlheals.settings import validated
 
 MANIFEST, CARD, SETTINGS = "manifest.json", "README.md", "settings.yaml"
 CHECKPOINTS, RESULTS, SPECTRA = "checkpoints", "results", "spectra"

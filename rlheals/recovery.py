@@ -17,7 +17,7 @@ import pandas as pd
 
 from rlheals import sft, tables
 from rlheals.ladder import CONTROLS, LATE
-from rlheals.profiles import Profile
+from rlheals.profile import Profile
 from rlheals.rl import checkpoint_name as rl_checkpoint
 from rlheals.runs import RunSpec
 from rlheals.store import Store

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlheals import record, recovery, tables
 from rlheals.chapters import Chapter
-from rlheals.profiles import Profile
+from rlheals.profile import Profile
 from rlheals.recovery import RecoveryTables
 from rlheals.tables import Tables
 

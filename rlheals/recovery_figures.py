@@ -18,11 +18,12 @@ from rlheals import recovery_measures as measured
 from rlheals.captions import PLAIN, Marks
 from rlheals.drawing import BLUE, GREY, PURPLE, RED, Drawn
 from rlheals.figures import SPLITS, both, finish, paper_series
+from rlheals.intervals import Interval
 from rlheals.recovery import MAIN
 from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.recovery_claims import Accuracies
 from rlheals.recovery_training import advantages, learning, losses, why_late
-from rlheals.stats import Interval, t_interval, wilson
+from rlheals.stats import t_interval, wilson
 
 BEFORE, AFTER = "start (SFT)", "after RL"
 STAGE_LOOKS = {

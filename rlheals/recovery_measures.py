@@ -8,7 +8,8 @@ import pandas as pd
 from rlheals.measures import PARTS, Solved, within_five
 from rlheals.recovery import MAIN, RecoveryTables
 from rlheals.recovery_claims import Accuracies
-from rlheals.stats import largest_bound, simultaneous_level, t_interval
+from rlheals.resampling import largest_bound
+from rlheals.stats import simultaneous_level, t_interval
 
 
 def _episodes(tables: RecoveryTables, split: str, after: bool, control: str = MAIN) -> pd.DataFrame:

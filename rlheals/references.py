@@ -21,8 +21,10 @@ from rlheals.compare import prediction_interval
 from rlheals.errors import BadInput
 from rlheals.machine import Machine, this_machine
 from rlheals.models import SHIPPED_BASE
-from rlheals.profiles import Profile, load_profile, validated
+from rlheals.profile import Profile
+from rlheals.profiles import load_profile
 from rlheals.runs import library_versions
+from rlheals.settings import validated
 from rlheals.stage import no_tick
 from rlheals.store import Store
 from rlheals.study import Plan, plan
@@ -92,7 +94,8 @@ def trained_interval(name: str, values: Sequence[float], numbers: int = 1, seeds
 def shipped_values() -> dict[str, float]:
     """Greedy censuses of the shipped base over the first 128 ID and 128 OOD hands, with feedback, either layout."""
     from rlheals.dialects import dialect_for
-    from rlheals.engines import Sampling, load_engine
+    from rlheals.engines import load_engine
+    from rlheals.hf_engine import Sampling
     from rlheals.rollout import rollout
     from rlheals.tasks import load_task
 

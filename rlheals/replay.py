@@ -19,8 +19,9 @@ from rlheals.atomic import atomic_write
 from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.machine import this_machine
-from rlheals.profiles import Profile, validated
+from rlheals.profile import Profile
 from rlheals.record import Recorded
+from rlheals.settings import validated
 from rlheals.sources import code_hash
 from rlheals.stages import module_of
 from rlheals.store import Store

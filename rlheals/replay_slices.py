@@ -15,7 +15,7 @@ from typing import get_args
 import pandas as pd
 
 from rlheals import protected, protection, recovery, rotation, swaps, tables
-from rlheals.profiles import Profile
+from rlheals.profile import Profile
 from rlheals.protection import ProtectionTables
 from rlheals.recovery import MAIN, Cell, RecoveryTables
 from rlheals.rotation import SFT, RotationTables

@@ -12,8 +12,8 @@ from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
 from rlheals.gallery import Sample, gallery_html, gallery_markdown, samples
 from rlheals.markup import Block, html_page, inline, to_html, to_markdown
-from rlheals.places import project_root
-from rlheals.profiles import Profile
+from rlheals.profile import Profile
+from rlheals.project import project_root
 from rlheals.sft_chapter import SFTChapter
 from rlheals.store import Store
 

@@ -17,7 +17,7 @@ import pandas as pd
 from rlheals import rl, sft, tables
 from rlheals.branches import BRANCHES
 from rlheals.ladder import CONTROLS
-from rlheals.profiles import Profile
+from rlheals.profile import Profile
 from rlheals.recovery import rl_spec
 from rlheals.runs import RunSpec
 from rlheals.spectra import SpectraSettings

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import reprlib
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from rlheals.errors import BadInput
 
 
 class Settings(BaseModel):
@@ -25,3 +28,26 @@ Rate = Annotated[Float, Field(gt=0, le=1)]
 """A learning rate."""
 Decay = Annotated[Float, Field(ge=0, lt=1)]
 """A decay rate of a running mean: 1 would divide by zero in AdamW's bias correction."""
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+
+
+def validated(kind: type[Model], data: Any, where: str) -> Model:
+    """`data` as a model; BadInput with one line that names the first offending field."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(" ".join(str(part).split())[:60] for part in first["loc"]) or "settings"
+        if first["type"] == "extra_forbidden":
+            known = (
+                ", ".join(kind.model_fields) if len(first["loc"]) == 1 else "see `rlheals doctor --profiles`"
+            )
+            raise BadInput(f"{where}: {field} is not a setting; accepted: {known}") from None
+        message = " ".join(first["msg"].removeprefix("Value error, ").split())
+        got = "" if first["loc"] == () else f" (got {_SHORT.repr(first.get('input'))})"
+        raise BadInput(f"{where}: {field}: {message}{got}") from None

@@ -9,7 +9,8 @@ from typing import Any
 from rlheals import record, tables
 from rlheals.chapters import Chapter
 from rlheals.claims import Judged
-from rlheals.profiles import VARIANTS, Profile
+from rlheals.profile import Profile
+from rlheals.profiles import VARIANTS
 from rlheals.sft_claims import CLAIMS
 from rlheals.tables import Tables
 

@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlheals.errors import BadInput
-from rlheals.profiles import validated
-from rlheals.units import STAGES
+from rlheals.settings import validated
+from rlheals.stages import STAGES
 
 MAX_BYTES = 100_000
 

@@ -25,7 +25,7 @@ from rlheals.atomic import StoreError, as_store_error, atomic_write, fsync_folde
 from rlheals.errors import BadInput
 from rlheals.janitor import StoreReport
 from rlheals.machine import this_machine
-from rlheals.places import STORE_FOLDER
+from rlheals.project import STORE_FOLDER
 from rlheals.runs import Manifest, Run, RunSpec, key_of, library_versions, open_run, seal
 from rlheals.stages import module_of
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from rlheals.adopt import weights_hash
 from rlheals.fetch import settings_of
-from rlheals.profiles import Profile
-from rlheals.store import RunSpec, Store
+from rlheals.profile import Profile
+from rlheals.runs import RunSpec
+from rlheals.store import Store
 
 
 @dataclass(frozen=True)

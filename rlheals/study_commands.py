@@ -13,8 +13,9 @@ from rlheals.claimed import CLAIMED
 from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.peaks import recorded_peaks
-from rlheals.places import project_root
-from rlheals.profiles import VARIANTS, Profile, load_profile, variant
+from rlheals.profile import Profile
+from rlheals.profiles import VARIANTS, load_profile, variant
+from rlheals.project import project_root
 from rlheals.sft_claims import CLAIMS
 from rlheals.slurm_file import read_slurm_file
 from rlheals.store import default_store

@@ -18,7 +18,7 @@ import pandas as pd
 
 from rlheals import rl, sft, tables
 from rlheals.edited import MODEL, EditedSettings
-from rlheals.profiles import Profile
+from rlheals.profile import Profile
 from rlheals.recovery import rl_spec
 from rlheals.runs import RunSpec
 from rlheals.store import Store

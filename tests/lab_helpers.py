@@ -14,8 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from rlheals.cards import Rule
 from rlheals.dialects import END, Compact
-from rlheals.engines import Generation, Past, Sampling
 from rlheals.errors import BadInput
+from rlheals.hf_engine import Generation, Past, Sampling
 from rlheals.tables import Tables
 
 Script = Callable[[str, int], list[int]]

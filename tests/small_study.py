@@ -8,11 +8,11 @@ from conftest import TINY
 from lab_helpers import files_of
 
 from rlheals.branches import Rotation
-from rlheals.engines import Sampling
 from rlheals.evaluate import EvaluateSettings
+from rlheals.hf_engine import Sampling
 from rlheals.ladder import Ladder
 from rlheals.pretrain import PretrainSettings
-from rlheals.profiles import Profile
+from rlheals.profile import Profile
 from rlheals.protection_ways import Protection
 from rlheals.rl import RLSettings
 from rlheals.runs import MANIFEST

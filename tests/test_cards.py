@@ -25,18 +25,14 @@ from rlheals.cards import (
     OOD_RULE,
     Rule,
     all_hands,
-    canonical_solution,
     census,
     hands_solvable,
     parse_hand,
-    solution_trees,
-    solutions,
-    solvable,
     split_of,
 )
 from rlheals.errors import BadInput
 from rlheals.formula import FormulaError, evaluate
-from rlheals.solver import Tree, Values
+from rlheals.solver import Tree, Values, canonical_solution, solution_trees, solutions, solvable
 
 MULTISETS = list(combinations_with_replacement(range(1, 14), 4))
 

@@ -13,7 +13,8 @@ import pytest
 from rlheals import checks, references
 from rlheals.cards import ID_RULE, OOD_RULE
 from rlheals.errors import BadInput
-from rlheals.profiles import Profile, load_profile
+from rlheals.profile import Profile
+from rlheals.profiles import load_profile
 from rlheals.tables import Tables, joined
 from rlheals.tasks import load_task
 

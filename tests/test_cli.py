@@ -24,8 +24,8 @@ from rlheals.adopt import weights_hash
 from rlheals.claimed import CLAIMED
 from rlheals.cli import app, main
 from rlheals.errors import BadInput
+from rlheals.markup import spans
 from rlheals.notebooks import NotebookFailed
-from rlheals.pages import spans
 from rlheals.tasks.verifier import REWARDS
 from rlheals.terminal import parse_seeds, parse_settings
 

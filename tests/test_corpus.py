@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from lab_helpers import Text, read_text
 
-from rlheals.cards import FACES, ID_RULE, OOD_RULE, solvable, split_of
+from rlheals.cards import FACES, ID_RULE, OOD_RULE, split_of
 from rlheals.corpus import (
     ID_SHARE,
     MISREAD_SHARE,
@@ -28,6 +28,7 @@ from rlheals.dialects import FEEDBACK, Compact
 from rlheals.models import ModelSettings
 from rlheals.pretrain import PretrainSettings
 from rlheals.sft import IGNORED, LOSS_SETS, SFTSettings, examples, loss_set
+from rlheals.solver import solvable
 from rlheals.tasks.base import Item
 from rlheals.tasks.general_points import GeneralPoints
 

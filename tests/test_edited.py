@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from rlheals import edited, models
 from rlheals.errors import BadInput
 from rlheals.models import SHIPPED_BASE
-from rlheals.profiles import validated
+from rlheals.settings import validated
 from rlheals.stage import Work
 
 

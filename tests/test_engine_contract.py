@@ -22,8 +22,9 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 from rlheals import models
 from rlheals.cards import OOD_RULE
 from rlheals.dialects import Compact
-from rlheals.engines import Engine, HFEngine, Sampling, load_engine, refresh
+from rlheals.engines import load_engine
 from rlheals.errors import BadInput
+from rlheals.hf_engine import Engine, HFEngine, Sampling, refresh
 from rlheals.models import SHIPPED_BASE
 from rlheals.rollout import rollout
 from rlheals.tasks.general_points import GeneralPoints

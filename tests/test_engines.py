@@ -19,8 +19,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from rlheals import models
 from rlheals.cards import OOD_RULE
 from rlheals.dialects import Compact
-from rlheals.engines import Generation, HFEngine, Sampling, draw, load_engine, uniforms
+from rlheals.engines import load_engine
 from rlheals.errors import BadInput
+from rlheals.hf_engine import Generation, HFEngine, Sampling, draw, uniforms
 from rlheals.models import SHIPPED_BASE
 from rlheals.tasks.general_points import GeneralPoints
 

@@ -14,9 +14,8 @@ from lab_helpers import FakeEngine, files_of
 from pydantic import ValidationError
 
 from rlheals import evaluate, hf_engine, models
-from rlheals.cards import FACES, ID_RULE, OOD_RULE, canonical_solution
+from rlheals.cards import FACES, ID_RULE, OOD_RULE
 from rlheals.dialects import END, Compact
-from rlheals.engines import HFEngine, Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluate import (
     OTHER_RULES,
@@ -26,7 +25,9 @@ from rlheals.evaluate import (
     episodes_table,
     summary,
 )
+from rlheals.hf_engine import HFEngine, Sampling
 from rlheals.rollout import rollout
+from rlheals.solver import canonical_solution
 from rlheals.stage import Work
 from rlheals.tasks.general_points import SPLITS, GeneralPoints
 

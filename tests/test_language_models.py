@@ -21,10 +21,11 @@ from transformers import PreTrainedTokenizerFast
 from rlheals import cli, expert_file, models, recovery
 from rlheals.computing import compute
 from rlheals.dialects import Chat, Compact, dialect_for
-from rlheals.engines import Sampling
 from rlheals.errors import BadInput
 from rlheals.fetch import Source
-from rlheals.profiles import Profile, load_profile, to_yaml
+from rlheals.hf_engine import Sampling
+from rlheals.profile import Profile
+from rlheals.profiles import load_profile, to_yaml
 from rlheals.recovery import MAIN, Cell
 from rlheals.rollout import form_of, rollout
 from rlheals.sft import SFTSettings, example, examples

@@ -12,8 +12,8 @@ from small_study import RL, SMALL
 
 from rlheals import models, rl, session, sft
 from rlheals.dialects import Compact
-from rlheals.engines import HFEngine, Sampling
 from rlheals.errors import BadInput
+from rlheals.hf_engine import HFEngine, Sampling
 from rlheals.memory import once_smaller
 from rlheals.stage import Work
 from rlheals.tasks.general_points import GeneralPoints

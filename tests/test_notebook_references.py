@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from rlheals.checks import CHAPTERS, NEED_NO_RUNS, TRIMMED
-from rlheals.places import STORE_FOLDER
+from rlheals.project import STORE_FOLDER
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIES = ROOT / "tests" / "notebooks"

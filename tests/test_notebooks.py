@@ -14,7 +14,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from rlheals.errors import BadInput
 from rlheals.notebooks import NotebookFailed, NotebookParameters, execute, parameters
-from rlheals.places import project_root
+from rlheals.project import project_root
 
 PARAMETERS = ("parameters", 'profile = "lab"\nseeds = None\nworkers = 2  # processes', ["parameters"])
 

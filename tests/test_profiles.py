@@ -12,7 +12,8 @@ import yaml
 from lab_helpers import one_line
 
 from rlheals.errors import BadInput
-from rlheals.profiles import PROFILES, VARIANTS, Profile, load_profile, to_yaml, variant
+from rlheals.profile import Profile
+from rlheals.profiles import PROFILES, VARIANTS, load_profile, to_yaml, variant
 
 
 def file(folder: Path, text: str | bytes) -> Path:

@@ -16,8 +16,8 @@ from rlheals.dialects import Compact
 from rlheals.errors import BadInput
 from rlheals.linalg import decompose
 from rlheals.models import SHIPPED_BASE
-from rlheals.profiles import validated
 from rlheals.protected import ProtectedSettings
+from rlheals.settings import validated
 from rlheals.stage import Work
 
 BASE = models.load(SHIPPED_BASE).eval()

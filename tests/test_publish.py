@@ -48,13 +48,14 @@ from rlheals import tables as chapter_one
 from rlheals.base_licence import licence
 from rlheals.cli import main
 from rlheals.computing import compute
-from rlheals.engines import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings
 from rlheals.fetch import Source
+from rlheals.hf_engine import Sampling
 from rlheals.peaks import peaks_of
 from rlheals.pretrain import PretrainSettings
-from rlheals.profiles import Profile, load_profile, to_yaml
+from rlheals.profile import Profile
+from rlheals.profiles import load_profile, to_yaml
 from rlheals.publish import Asked
 from rlheals.published import MANIFEST, Published, check, play_again
 from rlheals.sft import SFTSettings

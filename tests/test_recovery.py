@@ -16,7 +16,8 @@ from rlheals.computing import compute
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
 from rlheals.ladder import CONTROLS, LATE
-from rlheals.profiles import Profile, load_profile
+from rlheals.profile import Profile
+from rlheals.profiles import load_profile
 from rlheals.recovery import MAIN, Cell, RecoveryTables, collect, plan, units
 from rlheals.rl import RLSettings
 from rlheals.store import Store

@@ -26,9 +26,9 @@ from rlheals.cards import ID_RULE
 from rlheals.dialects import FEEDBACK, Compact
 from rlheals.errors import BadInput
 from rlheals.hf_engine import HFEngine
-from rlheals.profiles import validated
 from rlheals.rl import RLSettings, checkpoint_name
 from rlheals.session import Batch, Session
+from rlheals.settings import validated
 from rlheals.stage import Tick, Work, no_tick
 
 FEW: dict[str, Any] = {

@@ -8,10 +8,10 @@ import random
 import pytest
 from lab_helpers import FakeEngine
 
-from rlheals.cards import canonical_solution
 from rlheals.dialects import FEEDBACK, Compact
-from rlheals.engines import HFEngine, Sampling
+from rlheals.hf_engine import HFEngine, Sampling
 from rlheals.rollout import Attempt, Episode, rollout
+from rlheals.solver import canonical_solution
 from rlheals.tasks.base import Item, Verdict
 from rlheals.tasks.general_points import GeneralPoints
 

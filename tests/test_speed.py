@@ -16,9 +16,9 @@ from rlheals import cli, models, recovery, speed
 from rlheals.budget import GB, SINGLE
 from rlheals.commands import speed as command
 from rlheals.computing import compute
-from rlheals.engines import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings, attempts_table, census_items
+from rlheals.hf_engine import Sampling
 from rlheals.machine import Machine
 from rlheals.needs import GPUS
 from rlheals.runs import Run
@@ -69,7 +69,7 @@ def test_a_census_counts_what_was_written_and_what_both_protocols_share_once(bas
         """The engine of a census, which notes the tokens that it writes."""
 
         def __init__(self) -> None:
-            from rlheals.engines import HFEngine
+            from rlheals.hf_engine import HFEngine
 
             self.engine, self.tokenizer = HFEngine(base, dialect.tokenizer), dialect.tokenizer
 

@@ -14,16 +14,8 @@ from hypothesis import strategies as st
 
 from rlheals.errors import BadInput
 from rlheals.intervals import Interval, incomplete_beta, t_quantile
-from rlheals.stats import (
-    holm,
-    larger_p,
-    mcnemar,
-    newcombe,
-    paired_bootstrap,
-    simultaneous_level,
-    t_interval,
-    wilson,
-)
+from rlheals.resampling import paired_bootstrap
+from rlheals.stats import holm, larger_p, mcnemar, newcombe, simultaneous_level, t_interval, wilson
 
 
 class TestInterval:

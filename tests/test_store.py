@@ -16,8 +16,8 @@ from store_lab import SPEC, Lab
 
 from rlheals import machine
 from rlheals.errors import BadInput
-from rlheals.runs import MANIFEST
-from rlheals.store import Run, RunSpec, Workspace, default_store
+from rlheals.runs import MANIFEST, Run, RunSpec
+from rlheals.store import Workspace, default_store
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from store_lab import SPEC, Lab
 
 from rlheals import machine
+from rlheals.atomic import StoreError
 from rlheals.errors import BadInput
 from rlheals.runs import MANIFEST, Manifest, canonical_json
-from rlheals.store import StoreError
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ import pytest
 from store_lab import SPEC, Lab
 
 from rlheals import machine
-from rlheals.store import RunSpec, StoreError, Workspace, atomic_write
+from rlheals.atomic import StoreError, atomic_write
+from rlheals.runs import RunSpec
+from rlheals.store import Workspace
 
 
 @pytest.fixture
@@ -87,7 +89,9 @@ def test_the_other_may_fail_for_want_of_its_scratch(lab: Lab) -> None:
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from rlheals.store import RunSpec, Store, atomic_write
+from rlheals.runs import RunSpec
+from rlheals.store import Store
+from rlheals.atomic import atomic_write
 root, package, mode = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 def compute(work):
     atomic_write(work.scratch / "part", "p" * 1000)

@@ -19,10 +19,14 @@ from rlheals import study
 from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.models import SHIPPED_BASE
-from rlheals.profiles import PROFILES, VARIANTS, Profile, load_profile, validated, variant
-from rlheals.store import RunSpec, Store
+from rlheals.profile import Profile
+from rlheals.profiles import PROFILES, VARIANTS, load_profile, variant
+from rlheals.runs import RunSpec
+from rlheals.settings import validated
+from rlheals.stages import STAGES
+from rlheals.store import Store
 from rlheals.study import base_spec, plan
-from rlheals.units import STAGES, run_unit, settings_file
+from rlheals.units import run_unit, settings_file
 
 
 def changed(**paths: Any) -> Profile:

@@ -18,9 +18,10 @@ from rlheals import divergence, models, trajectory
 from rlheals.dialects import END, PAD, Compact
 from rlheals.errors import BadInput
 from rlheals.models import SHIPPED_BASE
-from rlheals.spectra import Checkpoint, SpectraSettings, compare
+from rlheals.spectra import SpectraSettings, compare
 from rlheals.stage import Work
 from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tensors import Checkpoint
 
 
 @pytest.fixture(scope="module")

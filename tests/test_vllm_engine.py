@@ -30,9 +30,10 @@ from vllm_here import INSTALLED, PLAYED, needs_vllm, play
 
 from rlheals import evaluate_vllm, models, rl_vllm, vllm_asking, vllm_engine
 from rlheals.dialects import Compact
-from rlheals.engines import HFEngine, Sampling, load_engine, refresh
+from rlheals.engines import load_engine
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings
+from rlheals.hf_engine import HFEngine, Sampling, refresh
 from rlheals.models import SHIPPED_BASE
 from rlheals.rl import Algorithm
 from rlheals.vllm_engine import VLLMEngine

@@ -22,8 +22,8 @@ from vllm_here import PLAYED, asked, greedy, needs_vllm, ours, play, turned
 from rlheals import rl_vllm, vllm_serve
 from rlheals.cli import main
 from rlheals.dialects import Compact
-from rlheals.engines import Sampling
 from rlheals.errors import BadInput
+from rlheals.hf_engine import Sampling
 from rlheals.models import SHIPPED_BASE
 from rlheals.vllm_engine import VLLMEngine
 from rlheals.vllm_server import SERVER, ServedEngine

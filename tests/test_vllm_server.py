@@ -18,9 +18,9 @@ from vllm_here import PLAYED, Stand, asked, greedy, ours, play, turned
 
 from rlheals import evaluate_vllm, models, rl_vllm
 from rlheals.dialects import Compact
-from rlheals.engines import Sampling, refresh
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings
+from rlheals.hf_engine import Sampling, refresh
 from rlheals.models import SHIPPED_BASE
 from rlheals.vllm_server import SERVER, ServedEngine
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from rlheals import models
 from rlheals.dialects import Compact
-from rlheals.engines import Engine, Generation, HFEngine, Sampling
+from rlheals.hf_engine import Engine, Generation, HFEngine, Sampling
 from rlheals.models import SHIPPED_BASE
 from rlheals.rl import RLSettings
 from rlheals.stage import Work

@@ -7,20 +7,9 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import ClassVar
 
-from rlheals.cards import (
-    ID_RULE,
-    OOD_RULE,
-    Hand,
-    Rule,
-    as_hand,
-    canonical_solution,
-    census,
-    hands_solvable,
-    solutions,
-    solvable,
-    split_of,
-)
+from rlheals.cards import ID_RULE, OOD_RULE, Hand, Rule, as_hand, census, hands_solvable, split_of
 from rlheals.errors import BadInput
+from rlheals.solver import canonical_solution, solutions, solvable
 from rlheals.tasks.base import Item, Verdict
 from rlheals.tasks.replies import formula_of
 from rlheals.tasks.verifier import judge, judge_as_reference

@@ -8,9 +8,9 @@ from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
-from rlheals.cards import FACES, ID_RULE, LABELS, OOD_RULE, TARGET, Rule, solutions
+from rlheals.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule
 from rlheals.formula import FormulaError, Token, evaluate_float, parse, tokenize
-from rlheals.solver import LARGEST, Values
+from rlheals.solver import LARGEST, TARGET, Values, solutions
 from rlheals.tasks.base import Verdict
 
 REWARDS = {
