@@ -101,7 +101,7 @@ references: $(READY)  ## make the notebook references anew (the only way they ch
 	$(BIN)/python -m rlheals.checks
 
 tops: $(READY)   ## badge, costs and installation at the top of every notebook, from _config.yml and what is recorded
-	$(BIN)/python -m rlheals.notebook_tops
+	$(BIN)/python -m rlheals.book.colab
 
 bench: $(READY)  ## the benchmarks; each prints JSON last
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done

@@ -8,20 +8,13 @@ change.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import os
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from rlheals.atomic import atomic_write
 from rlheals.cards import ID_RULE, OOD_RULE, Hand, Rule, all_hands, census
-from rlheals.errors import BadInput
 from rlheals.solver import canonical_solution
 from rlheals.tasks import load_task
 
@@ -29,19 +22,9 @@ if TYPE_CHECKING:
     from rlheals.profile import Profile
     from rlheals.recovery import RecoveryTables
     from rlheals.tables import Tables
+from rlheals.book.references import main
 
 GRADED_HANDS = 25
-SOURCES = Path("notebooks")
-COPIES = Path("tests/notebooks")
-CHAPTERS = (
-    "01_sft_forgets.ipynb",
-    "02_rl_heals.ipynb",
-    "03_what_moves.ipynb",
-    "04_swapping_directions.ipynb",
-    "audit.ipynb",
-)
-TRIMMED = "checks_only.ipynb"
-NEED_NO_RUNS = ("exact", "shipped", "credit", "known-angles", "laws")
 
 
 @dataclass(frozen=True)
@@ -223,67 +206,6 @@ def compared(what: str, got: dict[str, float], accepted: dict[str, tuple[float, 
         told = "inside" if inside else f"outside (got {value:.4g}, accepted {low:.4g} to {high:.4g})"
         lines.append(f"{what}, {name}: {told}")
     return Report(tuple(lines), ok)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the references anew: `reference/smoke.json`, then the executed copies under `tests/notebooks`."""
-    parser = argparse.ArgumentParser(prog="python -m rlheals.checks", description=main.__doc__)
-    parser.add_argument("--notebooks-only", action="store_true", help="leave smoke.json as it is")
-    chosen = parser.parse_args(arguments)
-    from rlheals import references
-
-    try:
-        if not (SOURCES / CHAPTERS[0]).is_file() or not COPIES.is_dir():
-            raise BadInput(f"references are made in the repository: {SOURCES} and {COPIES} have to be here")
-        if not chosen.notebooks_only:
-            references.make()
-        for name in CHAPTERS:
-            make_copy(SOURCES / name, COPIES / name)
-        make_trimmed([SOURCES / name for name in CHAPTERS], COPIES / TRIMMED)
-    except BadInput as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-def make_copy(source: Path, copy: Path) -> Path:
-    """Execute a chapter under profile smoke from an empty store, in the folder where nbval will execute the copy.
-
-    Outputs that nbval ignores are left out: the copy holds what is compared, and figures would only make it large.
-    """
-    import nbformat
-
-    from rlheals import notebooks
-
-    with tempfile.TemporaryDirectory() as scratch:
-        os.environ["RLHEALS_STORE"] = str(Path(scratch) / "store")
-        made = notebooks.execute(source, Path(scratch) / copy.name, {"profile": "smoke"}, cwd=copy.parent)
-        executed = nbformat.read(made, as_version=4)
-    for cell in executed.cells:
-        if cell.cell_type == "code" and "nbval-ignore-output" in cell.metadata.get("tags", []):
-            cell.outputs = []
-    executed.metadata.pop("widgets", None)
-    atomic_write(copy, nbformat.writes(executed) + "\n")
-    return copy
-
-
-def make_trimmed(chapters: Sequence[Path], copy: Path) -> Path:
-    """Execute the cells of the chapters that need no runs: seconds instead of a minute."""
-    import nbformat
-
-    from rlheals import notebooks
-
-    book, *others = (nbformat.read(chapter, as_version=4) for chapter in chapters)
-    cells = [cell for one in (book, *others) for cell in one.cells]
-    book.cells = [cell for cell in cells if cell.metadata.get("name") in NEED_NO_RUNS]
-    setup = nbformat.v4.new_code_cell(
-        "from rlheals import checks, rotation_checks, swaps_checks", id="setup", metadata={"name": "setup"}
-    )
-    book.cells.insert(0, setup)
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / copy.name
-        nbformat.write(book, source)
-        return notebooks.execute(source, copy, cwd=copy.parent)
 
 
 if __name__ == "__main__":

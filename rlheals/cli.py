@@ -234,8 +234,8 @@ def notebook(
     json: Json = False,
 ) -> None:
     """Execute a chapter notebook with other parameters; the executed copy is written as a whole or not at all."""
+    from rlheals.book.notebooks import execute
     from rlheals.commands import find_notebook
-    from rlheals.notebooks import execute
 
     given = parse_settings(parameter or (), "-p")
     if profile is not None:

@@ -198,7 +198,7 @@ def _claims(found: Outcome) -> dict[str, Any]:
 
 def claims_page(profile: Profile, results: Path, out: Path) -> None:
     """Write the table of the book's claims page; loads the fresh runs of all chapters, or computes them."""
-    from rlheals import claims_page
+    from rlheals.book import claims as claims_page
 
     claims_page.write(profile, project_root() / results, out)
 

@@ -152,7 +152,7 @@ def examine_runs(repair: bool) -> dict[str, Any]:
 
 def examine_profiles(results: Path) -> list[dict[str, Any]]:
     """What each profile runs for one fresh seed, how much of it is in the store, and what it took when recorded."""
-    from rlheals.pages import recorded_manifests
+    from rlheals.book.pages import recorded_manifests
     from rlheals.profiles import PROFILES
     from rlheals.project import project_root
     from rlheals.store import default_store
@@ -222,7 +222,7 @@ def run_lines(found: dict[str, Any]) -> Iterator[str]:
 
 def profile_lines() -> Iterator[str]:
     """Every setting with its meaning and its value in every profile."""
-    from rlheals.pages import profiles_table
+    from rlheals.book.pages import profiles_table
     from rlheals.profiles import PROFILES
 
     _, settings, variants = profiles_table()

@@ -146,7 +146,7 @@ def report(
     json: Json = False,
 ) -> int:
     """Compute or load a chapter's runs; write figures, the book's generated snippets and one self-contained page."""
-    from rlheals import report as pages
+    from rlheals.book import report as pages
 
     if readme is not None:
         changed = pages.update_readme(readme, results)

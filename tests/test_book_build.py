@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from rlheals import notebook_tops
+from rlheals.book import colab as notebook_tops
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = "# Title\n\nA sum $1 + 1$ {cite}`wilson1927`.\n\n```{bibliography}\n```\n"

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from rlheals import checks, references
+from rlheals.book.references import TRIMMED, main
 from rlheals.cards import ID_RULE, OOD_RULE
 from rlheals.errors import BadInput
 from rlheals.profile import Profile
@@ -70,7 +71,7 @@ def measured() -> dict[str, float]:
 
 
 def test_exact_is_the_text_of_the_reference_copy():
-    copy = nbformat.read(COPIES / checks.TRIMMED, as_version=4)
+    copy = nbformat.read(COPIES / TRIMMED, as_version=4)
     stored = next(cell for cell in copy.cells if cell.metadata.name == "exact").outputs[0].data["text/plain"]
     assert repr(checks.exact()) == stored
 
@@ -211,7 +212,7 @@ def test_names_that_do_not_agree_are_outside():
 
 def test_references_are_made_in_the_repository_only(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert checks.main([]) == 2
+    assert main([]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "repository" in error

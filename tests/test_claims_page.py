@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from small_study import WHOLE
 
-from rlheals import claims_page, record, recovery_claims, rotation_measures, rotation_rivals, sft_claims
 from rlheals import fresh as fresh_core
+from rlheals import record, recovery_claims, rotation_measures, rotation_rivals, sft_claims
+from rlheals.book import claims as claims_page
 from rlheals.claimed import CLAIMED
 from rlheals.errors import BadInput
 from rlheals.markup import Table, to_markdown

@@ -21,11 +21,11 @@ from lab_helpers import TINY
 
 from rlheals import hands
 from rlheals.adopt import weights_hash
+from rlheals.book.notebooks import NotebookFailed
 from rlheals.claimed import CLAIMED
 from rlheals.cli import app, main
 from rlheals.errors import BadInput
 from rlheals.markup import spans
-from rlheals.notebooks import NotebookFailed
 from rlheals.tasks.verifier import REWARDS
 from rlheals.terminal import parse_seeds, parse_settings
 
@@ -462,7 +462,8 @@ def test_notebook_parameters_come_in_pairs(
     asked: list[object] = []
     (empty_folder / "one.ipynb").write_text("{}")
     monkeypatch.setattr(
-        "rlheals.notebooks.execute", lambda source, out, given, quiet: asked.append((source, given)) or out
+        "rlheals.book.notebooks.execute",
+        lambda source, out, given, quiet: asked.append((source, given)) or out,
     )
     line = ["notebook", "-p", "seeds", "[7, 8]", "one", "-p", "checks", "false", "--profile", "smoke"]
     said = Said(capfd, *line, "--json")

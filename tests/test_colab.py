@@ -20,9 +20,11 @@ import nbformat
 import pytest
 from kernels import Session, code_cells
 
-from rlheals import __version__, kernel, notebook_tops
+from rlheals import __version__
+from rlheals.book import colab as notebook_tops
+from rlheals.book import kernel
+from rlheals.book.notebooks import NotebookParameters, parameters
 from rlheals.errors import BadInput
-from rlheals.notebooks import NotebookParameters, parameters
 from rlheals.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlheals import models_page
+from rlheals.book import models as models_page
 from rlheals.markup import Table
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import nbformat
 import pytest
 
-from rlheals.checks import CHAPTERS, NEED_NO_RUNS, TRIMMED
+from rlheals.book.references import CHAPTERS, NEED_NO_RUNS, TRIMMED
 from rlheals.project import STORE_FOLDER
 
 ROOT = Path(__file__).resolve().parents[1]

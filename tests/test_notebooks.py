@@ -12,8 +12,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
 
+from rlheals.book.notebooks import NotebookFailed, NotebookParameters, execute, parameters
 from rlheals.errors import BadInput
-from rlheals.notebooks import NotebookFailed, NotebookParameters, execute, parameters
 from rlheals.project import project_root
 
 PARAMETERS = ("parameters", 'profile = "lab"\nseeds = None\nworkers = 2  # processes', ["parameters"])
@@ -231,7 +231,7 @@ def test_a_kernel_that_dies_is_told_with_the_cell_it_died_in(tmp_path):
 
 @pytest.mark.slow
 def test_plain_papermill_passes_text_and_fails_with_one_line(tmp_path):
-    first = "from rlheals import notebooks\nprint(notebooks.parameters(globals()).seeds)"
+    first = "from rlheals.book import notebooks\nprint(notebooks.parameters(globals()).seeds)"
     later = "sedes = [1]\nnotebooks.parameters({'sedes': sedes})"
     source = notebook(tmp_path / "a.ipynb", PARAMETERS, ("first", first, []), ("later", later, []))
     out = tmp_path / "b.ipynb"

@@ -15,7 +15,10 @@ import pandas as pd
 import pytest
 from lab_helpers import TINY, study_of
 
-from rlheals import claims_tables, pages, report, tables
+from rlheals import tables
+from rlheals.book import claims as claims_tables
+from rlheals.book import pages, report
+from rlheals.book.pages import README_BEGIN, README_END
 from rlheals.card import model_card
 from rlheals.claimed import CLAIMED, outcome
 from rlheals.claims import FAMILIES, judge
@@ -25,7 +28,6 @@ from rlheals.errors import BadInput
 from rlheals.gallery import gallery_html, gallery_markdown, samples
 from rlheals.markup import Table, inline, to_html, to_markdown
 from rlheals.models import SHIPPED_BASE
-from rlheals.pages import README_BEGIN, README_END
 from rlheals.profiles import PROFILES, load_profile
 from rlheals.record import MANIFEST, Recorded, RecordedRun, _sha256
 from rlheals.sft_claims import estimates

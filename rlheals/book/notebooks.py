@@ -20,8 +20,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rlheals.atomic import atomic_write, make_folder
+from rlheals.book.kernel import installed_from, mount_drive, show_bad_input_on_one_line
 from rlheals.errors import BadInput
-from rlheals.kernel import installed_from, mount_drive, show_bad_input_on_one_line
 from rlheals.profiles import load_profile
 from rlheals.project import project_root
 from rlheals.settings import validated

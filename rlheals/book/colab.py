@@ -1,6 +1,6 @@
 """What stands at the top of every notebook and is not written by hand: badge, what it takes on Colab, installation.
 
-`python -m rlheals.notebook_tops`, run in the repository, writes these cells anew: the address is that of `_config.yml`,
+`python -m rlheals.book.colab`, run in the repository, writes these cells anew: the address is that of `_config.yml`,
 the version that of the package, times and gigabytes are those of the recorded runs and of `rlheals.budget`.
 """
 
@@ -18,8 +18,8 @@ import yaml
 
 from rlheals import __version__, study
 from rlheals.atomic import atomic_write
+from rlheals.book.references import CHAPTERS, COPIES, SOURCES
 from rlheals.budget import GB, budget
-from rlheals.checks import CHAPTERS, COPIES, SOURCES
 from rlheals.claimed import CLAIMED
 from rlheals.doctor import NEEDED_DISK_GB
 from rlheals.errors import BadInput
@@ -193,7 +193,7 @@ if util.find_spec("rlheals") is None:
     !git clone --quiet --config advice.detachedHead=false --depth 1 {{_source}} {here}
     %pip install --quiet --constraint {here}/colab.txt {{_torch}} ./{here}
 
-from rlheals import kernel
+from rlheals.book import kernel
 
 kernel.ready()  # says so if the session has to be restarted before it goes on"""
 

@@ -1,0 +1,1 @@
+"""The book around the notebooks: executing them, generated pages, the claims page."""
