@@ -24,9 +24,10 @@ from typing import Any
 
 import pandas as pd
 
-from rlheals import compare, evaluate, rl, session, tables
+from rlheals import evaluate, rl, session, tables
 from rlheals.atomic import atomic_write
 from rlheals.cards import ID_RULE, OOD_RULE
+from rlheals.chapters import compare
 from rlheals.episodes import rewards
 from rlheals.recovery import MAIN, RecoveryTables
 from rlheals.recovery_chapter import RecoveryChapter

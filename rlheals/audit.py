@@ -19,9 +19,9 @@ from rlheals.audit_compared import MATRICES, UPDATES, comparison
 from rlheals.audit_loading import AUTO, MEMORY
 from rlheals.audit_spectra import Nulls, released
 from rlheals.cards import ID_RULE, OOD_RULE, Rule, census
-from rlheals.checks import Report
+from rlheals.chapters.checks import Report
+from rlheals.chapters.drawing import paper_points
 from rlheals.errors import BadInput
-from rlheals.figures import paper_points
 from rlheals.formula import evaluate, evaluate_float
 from rlheals.solver import TARGET, Values, solutions, solved_table
 

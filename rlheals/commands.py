@@ -16,7 +16,7 @@ from tqdm import tqdm
 from rlheals import evaluate, recovery, rl, sft, study
 from rlheals.adopt import WEIGHTS, weights_hash
 from rlheals.card import model_card
-from rlheals.claimed import CLAIMED, outcome
+from rlheals.chapters.registry import CLAIMED, outcome
 from rlheals.claims import Outcome
 from rlheals.computing import compute
 from rlheals.errors import BadInput

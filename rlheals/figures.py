@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
-from importlib import resources
-from pathlib import Path
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from rlheals import compare, drawing, measures
-from rlheals.captions import BANDS, PLAIN, Marks
+from rlheals import drawing, measures
+from rlheals.chapters.captions import PLAIN
+from rlheals.chapters.drawing import LOSSES, SPLITS, _paper_lines, both, finish, paper_points, paper_series
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, Drawn
 from rlheals.errors import BadInput
 from rlheals.forest import claims_forest, sensitivity
 from rlheals.sft_chapter import SFTChapter
 
-PAPER_POINTS = Path(str(resources.files("rlheals"))) / "reference" / "paper_points.yaml"
-SPLITS = {"sft": ("seen ID (SFT hands)", BLUE), "held_out": ("held-out ID", GREEN), "ood": ("OOD", RED)}
-LOSSES = {"train": ("ID, SFT hands", BLUE), "test": ("ID, held-out hands", GREEN), "ood": ("OOD hands", RED)}
 CATEGORIES = {
     "correct": ("correct", GREEN),
     "no_solution": ("values right, not 24", YELLOW),
@@ -39,18 +33,6 @@ HATCHES = {
     "illegal_formula": "--",
 }
 """So that the categories differ in grey as well."""
-
-
-class Layers(Protocol):
-    """What a chapter's figures need: a fresh run, the recorded study beside it, and words about both."""
-
-    @property
-    def fresh(self) -> Any: ...
-
-    @property
-    def recorded(self) -> Any: ...
-
-    def caption(self, note: str, frame: pd.DataFrame, marks: Marks) -> tuple[str, str]: ...
 
 
 HERE, THERE = "Lab model (this book)", "Paper"
@@ -262,28 +244,6 @@ def rule_distance(chapter: SFTChapter) -> Drawn:
     return finish(figure, chapter, "sft-rule-distance", "Other rules", [frame], note, PLAIN)
 
 
-@cache
-def paper_points() -> dict[str, dict[str, Any]]:
-    """The paper's own points by series, with their sources."""
-    return yaml.safe_load(PAPER_POINTS.read_text(encoding="utf-8"))
-
-
-def paper_series(key: str, scale: float = 1.0) -> pd.DataFrame:
-    points = paper_points()[key]["points"]
-    return pd.DataFrame(
-        {"step": list(points), "value": [value / scale for value in points.values()], "series": key}
-    )
-
-
-def _paper_lines(axis: Axes, colors: dict[str, str], last: int, scale: float = 1.0) -> list[pd.DataFrame]:
-    frames = [paper_series(key, scale) for key in colors]
-    for frame, (key, color) in zip(frames, colors.items(), strict=True):
-        label = paper_points()[key]["label"]
-        axis.plot(frame["step"], frame["value"], color=color, marker="o", markersize=3, label=label)
-    drawing.step_axis(axis, [last])
-    return frames
-
-
 def _base_line(
     axis: Axes, chapter: SFTChapter, split: str, solved: measures.Solved, color: str, series: str
 ) -> pd.DataFrame:
@@ -297,48 +257,6 @@ def _base_line(
         )
     axis.axhline(float(level["value"].iloc[0]), color=color, linewidth=0.9, linestyle=(0, (1, 2)))
     return level.assign(series=f"{series}, base in either layout", study="base")
-
-
-def both(
-    axis: Axes,
-    chapter: Layers,
-    measure: Callable[[Any], pd.DataFrame],
-    look: tuple[str, str],
-    series: str,
-    clip: tuple[float, float] | None = (0, 1),
-    dashed: bool = False,
-) -> list[pd.DataFrame]:
-    """Draw one series twice, recorded band and fresh marks, and return both as frames. look: (label, colour).
-
-    dashed: with a dashed line and square marks, told apart from other series in grey.
-    Fresh rows also say between which bounds the recorded base seeds expect them (`compare.expected`).
-    """
-    label, color = look
-    frames = []
-    if chapter.recorded is not None:
-        recorded = drawing.with_intervals(measure(chapter.recorded))
-        drawing.band(axis, recorded, color, label, clip, dashed)
-        frames.append(recorded.assign(series=series, study="recorded"))
-    mine = measure(chapter.fresh)
-    fresh = drawing.with_intervals(mine)
-    drawing.points(axis, fresh, color, label if chapter.recorded is None else "_", dashed)
-    if chapter.recorded is not None:
-        known = measure(compare.cut_down(chapter.recorded, chapter.fresh))
-        fresh = fresh.join(compare.expected(known, mine), on="step")
-    return [*frames, fresh.assign(series=series, study="fresh")]
-
-
-def finish(
-    figure: Figure,
-    chapter: Layers,
-    name: str,
-    title: str,
-    frames: list[pd.DataFrame],
-    note: str,
-    marks: Marks = BANDS,
-) -> Drawn:
-    frame = pd.concat(frames)
-    return drawing.finish(figure, name, title, frame, *chapter.caption(note, frame, marks))
 
 
 SFT: tuple[Callable[[SFTChapter], Drawn], ...] = (

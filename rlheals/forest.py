@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rlheals import drawing, measures
-from rlheals.captions import Marks
+from rlheals.chapters.captions import Marks
 from rlheals.drawing import BLUE, GREY, PURPLE, RED, Drawn
 from rlheals.sft_chapter import SFTChapter
 from rlheals.sft_claims import CLAIMS, Curves, by_seed, estimates

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlheals import protection
-from rlheals.chapters import Chapter
+from rlheals.chapters.base import Chapter
 from rlheals.protection import ProtectionTables
 
 

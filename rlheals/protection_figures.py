@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from rlheals import drawing
 from rlheals import protection_measures as measured
-from rlheals.captions import Marks
+from rlheals.chapters.captions import Marks
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Drawn
 from rlheals.protection import SFT
 from rlheals.protection_chapter import ProtectionChapter

@@ -14,7 +14,7 @@ from typing import Any
 from rlheals import peaks, publish_models, published, record, study, tables
 from rlheals.atomic import StoreError, atomic_write
 from rlheals.base_licence import licence
-from rlheals.claimed import CLAIMED
+from rlheals.chapters.registry import CLAIMED
 from rlheals.errors import BadInput
 from rlheals.machine import Machine
 from rlheals.outputs import whole

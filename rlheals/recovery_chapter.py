@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlheals import record, recovery, tables
-from rlheals.chapters import Chapter
+from rlheals.chapters.base import Chapter
 from rlheals.profile import Profile
 from rlheals.recovery import RecoveryTables
 from rlheals.tables import Tables

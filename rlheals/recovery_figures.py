@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlheals import drawing, figures, measures
+from rlheals import drawing, measures
 from rlheals import recovery_measures as measured
-from rlheals.captions import PLAIN, Marks
+from rlheals.chapters.captions import PLAIN, Marks
+from rlheals.chapters.drawing import SPLITS, both, finish, paper_points, paper_series
 from rlheals.drawing import BLUE, GREY, PURPLE, RED, Drawn
-from rlheals.figures import SPLITS, both, finish, paper_series
 from rlheals.intervals import Interval
 from rlheals.recovery import MAIN
 from rlheals.recovery_chapter import RecoveryChapter
@@ -125,7 +125,7 @@ def paper_beside(chapter: RecoveryChapter) -> Drawn:
         ("ood_accuracy_llama", GREY, BEFORE), ("ood_accuracy_after_rl_llama", RED, AFTER),
     ):  # fmt: skip
         frame = paper_series(key, 100)
-        hands = figures.paper_points()[key]["hands"]
+        hands = paper_points()[key]["hands"]
         intervals = [wilson(round(value * hands), hands) for value in frame["value"]]
         frame = frame.assign(low=[one.low for one in intervals], high=[one.high for one in intervals])
         errors = np.clip(np.stack([frame["value"] - frame["low"], frame["high"] - frame["value"]]), 0, None)
@@ -283,7 +283,7 @@ def _stage_rows(chapter: RecoveryChapter, split: str) -> dict[str, list[dict[str
     rows: dict[str, list[dict[str, Any]]] = {}
     words = {"peak": "peak", "end": "end", "rl": "RL from the end"}
     for key, label in (("stages_llama", "Llama (paper)"), ("stages_qwen", "Qwen (paper)")):
-        paper = figures.paper_points()[key]
+        paper = paper_points()[key]
         rows[label] = []
         for name, bar in words.items():
             value = paper["points"][f"{split}_{name}"] / 100

@@ -10,10 +10,10 @@ import pandas as pd
 
 from rlheals import drawing
 from rlheals import recovery_measures as measured
-from rlheals.captions import PLAIN
+from rlheals.chapters.captions import PLAIN
+from rlheals.chapters.drawing import LOSSES, both, finish, paper_points
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Drawn
 from rlheals.episodes import advantage_statistics
-from rlheals.figures import LOSSES, both, finish, paper_points
 from rlheals.recovery import MAIN
 from rlheals.recovery_chapter import RecoveryChapter
 

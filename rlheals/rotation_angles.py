@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 
 from rlheals import drawing
 from rlheals import rotation_measures as measured
-from rlheals.captions import CROSSES
+from rlheals.chapters.captions import CROSSES
+from rlheals.chapters.drawing import finish
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, RED, SKY, Drawn
-from rlheals.figures import finish
 from rlheals.rotation import RotationTables
 from rlheals.rotation_chapter import RotationChapter
 from rlheals.rotation_measures import BLOCKS, PART

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlheals import rotation
-from rlheals.chapters import Chapter
+from rlheals.chapters.base import Chapter
 from rlheals.rotation import RotationTables
 
 

@@ -12,9 +12,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rlheals import drawing
-from rlheals.captions import DOTTED, PLAIN
+from rlheals.chapters.captions import DOTTED, PLAIN
+from rlheals.chapters.drawing import finish
 from rlheals.drawing import GREY, RED, Drawn
-from rlheals.figures import finish
 from rlheals.rotation import RotationTables
 from rlheals.rotation_angles import DOTS, NAMES, back, by_size, where
 from rlheals.rotation_chapter import RotationChapter

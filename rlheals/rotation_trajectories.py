@@ -10,9 +10,9 @@ import pandas as pd
 
 from rlheals import drawing
 from rlheals import rotation_measures as measured
-from rlheals.captions import PLAIN
+from rlheals.chapters.captions import PLAIN
+from rlheals.chapters.drawing import both, finish
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, Drawn
-from rlheals.figures import both, finish
 from rlheals.rotation import RL, SFT, RotationTables
 from rlheals.rotation_chapter import RotationChapter
 from rlheals.rotation_rivals import SCALE_NAMES, associations

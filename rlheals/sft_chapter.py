@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlheals import record, tables
-from rlheals.chapters import Chapter
+from rlheals.chapters.base import Chapter
 from rlheals.claims import Judged
 from rlheals.profile import Profile
 from rlheals.profiles import VARIANTS

@@ -115,8 +115,8 @@ def replay(
     json: Json = False,
 ) -> None:
     """Compute a slice of a recorded seed with today's code; when every value agrees, the study is not stale."""
+    from rlheals.chapters.replay import replay as again
     from rlheals.commands import the_store
-    from rlheals.replay import replay as again
 
     done = again(study, seed, the_store(), workers, say=lambda line: None)
     show(done.model_dump(mode="json"), lambda: [f"{done.compared:,} values agree"], json)

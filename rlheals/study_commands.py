@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlheals import record
-from rlheals.claimed import CLAIMED
+from rlheals.chapters.registry import CLAIMED
 from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.peaks import recorded_peaks
@@ -117,7 +117,7 @@ def _run(
 
 def fresh(profile: Profile, seeds: Sequence[int] | None, workers: int, results: Path) -> dict[str, Any]:
     """The fresh runs of all chapters."""
-    from rlheals.fresh import core
+    from rlheals.chapters.registry import core
 
     runs = {run.id: run.manifest.seconds for run in core(profile, seeds, workers, results)}
     return {"profile": profile.name, "runs": len(runs), "core_minutes": sum(runs.values()) / 60}
@@ -125,7 +125,7 @@ def fresh(profile: Profile, seeds: Sequence[int] | None, workers: int, results: 
 
 def compared(profile: Profile, seeds: Sequence[int] | None, workers: int, results: Path) -> dict[str, Any]:
     """Whether the fresh runs of a profile agree with its recorded study, number by number."""
-    from rlheals.compare import compare
+    from rlheals.chapters.compare import compare
 
     found = compare(profile, seeds, workers, results)
     return {

@@ -11,7 +11,7 @@ import pandas as pd
 
 from rlheals import drawing
 from rlheals import swaps_measures as measured
-from rlheals.captions import CROSSES
+from rlheals.chapters.captions import CROSSES
 from rlheals.drawing import GREY, Drawn
 from rlheals.swaps import SwapTables
 from rlheals.swaps_chapter import SwapChapter

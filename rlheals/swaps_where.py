@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from rlheals import drawing
 from rlheals import swaps_measures as measured
-from rlheals.captions import CROSSES
+from rlheals.chapters.captions import CROSSES
 from rlheals.drawing import GREY, Drawn
 from rlheals.swaps_chapter import SwapChapter
 from rlheals.swaps_looks import LABELS, checkpoint_lines, entries, mark, size_axis, where_label

@@ -10,9 +10,9 @@ import nbformat
 import pandas as pd
 import pytest
 
-from rlheals import checks, references
 from rlheals.book.references import TRIMMED, main
 from rlheals.cards import ID_RULE, OOD_RULE
+from rlheals.chapters import checks, references
 from rlheals.errors import BadInput
 from rlheals.profile import Profile
 from rlheals.profiles import load_profile

@@ -13,7 +13,7 @@ from lab_helpers import one_line, study_of
 from scipy.stats import ttest_1samp
 
 from rlheals.cards import census
-from rlheals.claimed import CLAIMED
+from rlheals.chapters.registry import CLAIMED
 from rlheals.claims import FILE, half_of, judge
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings, census_items

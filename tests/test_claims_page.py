@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from small_study import WHOLE
 
-from rlheals import fresh as fresh_core
 from rlheals import record, recovery_claims, rotation_measures, rotation_rivals, sft_claims
 from rlheals.book import claims as claims_page
-from rlheals.claimed import CLAIMED
+from rlheals.chapters import registry as fresh_core
+from rlheals.chapters.registry import CLAIMED
 from rlheals.errors import BadInput
 from rlheals.markup import Table, to_markdown
 from rlheals.profiles import load_profile

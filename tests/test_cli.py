@@ -22,7 +22,7 @@ from lab_helpers import TINY
 from rlheals import hands
 from rlheals.adopt import weights_hash
 from rlheals.book.notebooks import NotebookFailed
-from rlheals.claimed import CLAIMED
+from rlheals.chapters.registry import CLAIMED
 from rlheals.cli import app, main
 from rlheals.errors import BadInput
 from rlheals.markup import spans

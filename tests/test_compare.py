@@ -12,9 +12,10 @@ import pytest
 from lab_helpers import one_line
 from scipy.stats import binom
 
-from rlheals import compare, record
+from rlheals import record
+from rlheals.chapters import compare
+from rlheals.chapters.compare import ABOUT, Compared, judged, numbers, prediction_interval
 from rlheals.cli import main
-from rlheals.compare import ABOUT, Compared, judged, numbers, prediction_interval
 from rlheals.errors import BadInput
 from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.sft_chapter import SFTChapter

@@ -11,7 +11,7 @@ import pytest
 from small_study import CLIMB, EDIT, SHIELD, SMALL, SPIN
 
 from rlheals import protection, record, recovery, rotation, sources, swaps
-from rlheals import replay as replays
+from rlheals.chapters import replay as replays
 from rlheals.errors import BadInput
 from rlheals.stages import module_of
 from rlheals.store import Store

@@ -20,7 +20,7 @@ from rlheals.book import claims as claims_tables
 from rlheals.book import pages, report
 from rlheals.book.pages import README_BEGIN, README_END
 from rlheals.card import model_card
-from rlheals.claimed import CLAIMED, outcome
+from rlheals.chapters.registry import CLAIMED, outcome
 from rlheals.claims import FAMILIES, judge
 from rlheals.cli import main
 from rlheals.drawing import Drawn

@@ -10,7 +10,8 @@ import pytest
 from lab_helpers import study_of
 from rl_tables import rows, solved, tables
 
-from rlheals import models, record, recovery, scale
+from rlheals import models, record, recovery
+from rlheals.chapters import scale
 from rlheals.dialects import Compact
 from rlheals.markup import Table
 from rlheals.models import ModelSettings

@@ -12,9 +12,8 @@ import pandas as pd
 from rlheals import rotation_rivals, speed
 from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.book import pages
-from rlheals.claimed import CLAIMED, outcome
+from rlheals.chapters.registry import CHAPTERS, CLAIMED, outcome
 from rlheals.claims import FAMILIES, ChapterClaims, Claim, ClaimsFile, Judged, Outcome
-from rlheals.fresh import CHAPTERS
 from rlheals.markup import Block, Table, spans, to_markdown
 from rlheals.profile import Profile
 from rlheals.project import project_root

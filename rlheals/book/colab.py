@@ -20,7 +20,7 @@ from rlheals import __version__, study
 from rlheals.atomic import atomic_write
 from rlheals.book.references import CHAPTERS, COPIES, SOURCES
 from rlheals.budget import GB, budget
-from rlheals.claimed import CLAIMED
+from rlheals.chapters.registry import CLAIMED
 from rlheals.doctor import NEEDED_DISK_GB
 from rlheals.errors import BadInput
 from rlheals.markup import Block, Table

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from rlheals import record, tables
 from rlheals.budget import GB, budget
-from rlheals.claimed import CLAIMED
+from rlheals.chapters.registry import CLAIMED
+from rlheals.chapters.scale import weights
 from rlheals.markup import Block, Table
 from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, load_profile, names
 from rlheals.rotation_rivals import PROMPTS, prompts_table
-from rlheals.scale import weights
 from rlheals.sft_chapter import variant_studies
 from rlheals.sft_claims import CLAIMS
 

@@ -14,13 +14,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rlheals import record, replay
+from rlheals import record
+from rlheals.chapters import replay
+from rlheals.chapters.replay import Replay
 from rlheals.errors import BadInput
 from rlheals.machine import Machine, this_machine
 from rlheals.markup import Block, Table, spans
 from rlheals.profiles import PROFILES, VARIANTS
 from rlheals.record import Recorded
-from rlheals.replay import Replay
 from rlheals.runs import Run, library_versions
 from rlheals.sft_chapter import SFTChapter
 

@@ -32,10 +32,10 @@ NEED_NO_RUNS = ("exact", "shipped", "credit", "known-angles", "laws")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the references anew: `reference/smoke.json`, then the executed copies under `tests/notebooks`."""
-    parser = argparse.ArgumentParser(prog="python -m rlheals.checks", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m rlheals.chapters.checks", description=main.__doc__)
     parser.add_argument("--notebooks-only", action="store_true", help="leave smoke.json as it is")
     chosen = parser.parse_args(arguments)
-    from rlheals import references
+    from rlheals.chapters import references
 
     try:
         if not (SOURCES / CHAPTERS[0]).is_file() or not COPIES.is_dir():
@@ -82,7 +82,9 @@ def make_trimmed(chapters: Sequence[Path], copy: Path) -> Path:
     cells = [cell for one in (book, *others) for cell in one.cells]
     book.cells = [cell for cell in cells if cell.metadata.get("name") in NEED_NO_RUNS]
     setup = nbformat.v4.new_code_cell(
-        "from rlheals import checks, rotation_checks, swaps_checks", id="setup", metadata={"name": "setup"}
+        "from rlheals.chapters.base import checks; from rlheals.chapters.base import checks as rotation_checks; from rlheals.chapters.base import checks as swaps_checks",
+        id="setup",
+        metadata={"name": "setup"},
     )
     book.cells.insert(0, setup)
     with tempfile.TemporaryDirectory() as folder:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlheals import figures, scale, sft_chapter
+from rlheals import figures, sft_chapter
 from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.book import claims as claims_tables
 from rlheals.book import colab as notebook_tops
 from rlheals.book import models as models_page
 from rlheals.book import pages
+from rlheals.chapters import scale
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
 from rlheals.gallery import Sample, gallery_html, gallery_markdown, samples

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Generic, Self
 
 import pandas as pd
 
-from rlheals import captions, record, study, tables
+from rlheals import record, study, tables
+from rlheals.chapters import captions
 from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.markup import Block, spans

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlheals.atomic import atomic_write
-from rlheals.compare import prediction_interval
+from rlheals.chapters.compare import prediction_interval
 from rlheals.errors import BadInput
 from rlheals.machine import Machine, this_machine
 from rlheals.models import SHIPPED_BASE
