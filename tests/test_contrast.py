@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from rlheals.chapters.edits.panel import bars
 from rlheals.drawing import Drawn
 from rlheals.markup import Table, to_html
-from rlheals.panel import bars
 
 ROOT = Path(__file__).parents[1]
 THEMES = (

@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 from test_swaps_claims import ANCHORS, tables
 
+from rlheals.chapters.edits.panel import Panel, bars, choices
+from rlheals.chapters.edits.runs import SwapTables
+from rlheals.chapters.edits.style import where_label
 from rlheals.errors import BadInput
-from rlheals.panel import Panel, bars, choices
-from rlheals.swaps import SwapTables
-from rlheals.swaps_looks import where_label
 
 EDITS = {
     ("restore", "directions(top=10%)", "blocks"): (0.07, 0.3),
@@ -116,9 +116,7 @@ def test_places_have_words() -> None:
 
 
 def test_figures_need_no_widgets() -> None:
-    code = (
-        "import sys, rlheals.swaps_figures, rlheals.protection_figures; sys.exit('ipywidgets' in sys.modules)"
-    )
+    code = "import sys, rlheals.chapters.edits.figures, rlheals.protection_figures; sys.exit('ipywidgets' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0, (
         "widgets are an optional extra"
     )

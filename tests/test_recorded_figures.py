@@ -19,10 +19,11 @@ from rlheals import (
     recovery_figures,
     rotation,
     rotation_figures,
-    swaps,
-    swaps_figures,
     tables,
 )
+from rlheals.chapters.edits import figures as swaps_figures
+from rlheals.chapters.edits import runs as swaps
+from rlheals.chapters.edits.runs import SwapChapter
 from rlheals.drawing import Drawn
 from rlheals.profiles import load_profile
 from rlheals.protection_chapter import ProtectionChapter
@@ -31,7 +32,6 @@ from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.recovery_claims import Accuracies
 from rlheals.rotation_chapter import RotationChapter
 from rlheals.sft_chapter import SFTChapter, variant_studies
-from rlheals.swaps_chapter import SwapChapter
 from rlheals.tables import Part
 
 RESULTS = Path(__file__).parents[1] / "results"

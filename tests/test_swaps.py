@@ -10,13 +10,17 @@ import pytest
 from lab_helpers import one_line
 from small_study import EDIT, SPIN
 
-from rlheals import record, recovery, swaps, swaps_chapter, swaps_figures, swaps_where
-from rlheals import swaps_measures as measured
+from rlheals import record, recovery
+from rlheals.chapters.edits import figures as swaps_figures
+from rlheals.chapters.edits import figures_controls as swaps_where
+from rlheals.chapters.edits import measures as measured
+from rlheals.chapters.edits import runs as swaps
+from rlheals.chapters.edits import runs as swaps_chapter
+from rlheals.chapters.edits.runs import ANCHOR, Swap, SwapTables, plan
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.store import Store
 from rlheals.swap_grid import read_entry
-from rlheals.swaps import ANCHOR, Swap, SwapTables, plan
 
 LAB = load_profile("lab")
 

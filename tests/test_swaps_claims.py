@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlheals import swaps_claims as claims
-from rlheals import swaps_measures as measured
+from rlheals.chapters.edits import claims
+from rlheals.chapters.edits import measures as measured
+from rlheals.chapters.edits.runs import ANCHOR, SwapTables
 from rlheals.profiles import load_profile
 from rlheals.swap_grid import read_entry
-from rlheals.swaps import ANCHOR, SwapTables
 
 FILE = claims.CLAIMS.read()
 HANDS = 1000

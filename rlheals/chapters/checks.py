@@ -41,7 +41,7 @@ from rlheals.edit_text import parse
 from rlheals.edits import edit_matrix
 
 if TYPE_CHECKING:
-    from rlheals.swaps import SwapTables
+    from rlheals.chapters.edits.runs import SwapTables
 
 
 GRADED_HANDS = 25

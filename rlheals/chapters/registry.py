@@ -16,11 +16,12 @@ from rlheals import (
     rotation,
     rotation_claims,
     sft_claims,
-    swaps,
-    swaps_claims,
     tables,
 )
 from rlheals.chapters.base import Chapter, Peaks
+from rlheals.chapters.edits import claims as swaps_claims
+from rlheals.chapters.edits import runs as swaps
+from rlheals.chapters.edits.runs import SwapChapter
 from rlheals.claims import ChapterClaims, Outcome, StudyPlan
 from rlheals.computing import compute
 from rlheals.profile import Profile
@@ -31,7 +32,6 @@ from rlheals.rotation_chapter import RotationChapter
 from rlheals.runs import Run
 from rlheals.sft_chapter import SFTChapter
 from rlheals.store import Store, default_store
-from rlheals.swaps_chapter import SwapChapter
 from rlheals.tables import Part
 
 

@@ -16,8 +16,10 @@ from typing import Any, get_args
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from rlheals import protected, protection, record, recovery, rotation, swaps, tables
+from rlheals import protected, protection, record, recovery, rotation, tables
 from rlheals.atomic import atomic_write
+from rlheals.chapters.edits import runs as swaps
+from rlheals.chapters.edits.runs import SwapTables
 from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.machine import this_machine
@@ -32,7 +34,6 @@ from rlheals.sources import code_hash
 from rlheals.stages import module_of
 from rlheals.store import Store
 from rlheals.study import Plan, plan
-from rlheals.swaps import SwapTables
 from rlheals.tables import Tables
 
 PAIR = "peak-end"

@@ -9,11 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rlheals import drawing
-from rlheals import swaps_measures as measured
 from rlheals.chapters.captions import CROSSES
+from rlheals.chapters.edits import measures as measured
+from rlheals.chapters.edits.runs import SwapChapter
+from rlheals.chapters.edits.style import LABELS, checkpoint_lines, entries, mark, size_axis, where_label
 from rlheals.drawing import GREY, Drawn
-from rlheals.swaps_chapter import SwapChapter
-from rlheals.swaps_looks import LABELS, checkpoint_lines, entries, mark, size_axis, where_label
 from rlheals.where import Where
 
 OTHER_RUN = "other"

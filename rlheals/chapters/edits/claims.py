@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from rlheals import swaps_measures as measured
+from rlheals.chapters.edits import measures as measured
+from rlheals.chapters.edits.runs import SwapTables
 from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite, unrecorded
 from rlheals.swap_grid import entry_text, read_entry
-from rlheals.swaps import SwapTables
 
 
 def _row(rows: pd.DataFrame, kind: str, edit: str, where: str) -> pd.Series:

@@ -17,11 +17,10 @@ import ipywidgets
 import pandas as pd
 
 from rlheals import drawing
-from rlheals import swaps_measures as measured
+from rlheals.chapters.edits import measures as measured
+from rlheals.chapters.edits.runs import ANCHOR, SwapChapter, SwapTables
+from rlheals.chapters.edits.style import PLACES, where_label
 from rlheals.errors import BadInput
-from rlheals.swaps import ANCHOR, SwapTables
-from rlheals.swaps_chapter import SwapChapter
-from rlheals.swaps_looks import PLACES, where_label
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATIC = Path(str(resources.files("rlheals"))) / "static"

@@ -10,13 +10,21 @@ import numpy as np
 import pandas as pd
 
 from rlheals import drawing
-from rlheals import swaps_measures as measured
 from rlheals.chapters.captions import CROSSES
+from rlheals.chapters.edits import measures as measured
+from rlheals.chapters.edits.figures_controls import behaviour, controls, layers
+from rlheals.chapters.edits.runs import SwapChapter, SwapTables
+from rlheals.chapters.edits.style import (
+    COLORS,
+    HOLLOW,
+    LABELS,
+    checkpoint_lines,
+    entries,
+    face,
+    mark,
+    size_axis,
+)
 from rlheals.drawing import GREY, Drawn
-from rlheals.swaps import SwapTables
-from rlheals.swaps_chapter import SwapChapter
-from rlheals.swaps_looks import COLORS, HOLLOW, LABELS, checkpoint_lines, entries, face, mark, size_axis
-from rlheals.swaps_where import behaviour, controls, layers
 
 MEASURES = {"solved": "within five", "first": "in the first attempt"}
 DOSED = r"^(values|left|right|directions|triples|subspace)\((?:top=(\d+)%|(all))\)$"

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from rlheals import rl, sft, tables
+from rlheals.chapters.base import Chapter
 from rlheals.edited import MODEL, EditedSettings
 from rlheals.profile import Profile
 from rlheals.recovery import rl_spec
@@ -156,3 +157,17 @@ def _lacking(profile: Profile) -> str:
 
 
 STUDY = Part("-swaps", plan, collect, SwapTables, "edited", _lacking, from_peaks=True)
+
+
+@dataclass(frozen=True)
+class SwapChapter(Chapter[SwapTables]):
+    """Chapter 04."""
+
+    PART = STUDY
+
+    def how_fresh(self) -> list[str]:
+        peaks, grid = ", ".join(f"{peak:,}" for peak in self.fresh.peaks["peak"]), self.profile.swaps
+        return [f"peak at SFT step {peaks}", f"late checkpoint at {grid.late:,}", f"RL from {grid.start:,}"]
+
+
+edits = SwapChapter.open

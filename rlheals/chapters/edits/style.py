@@ -8,9 +8,9 @@ from typing import Any, cast
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlheals import swaps_measures as measured
+from rlheals.chapters.edits import measures as measured
+from rlheals.chapters.edits.runs import ANCHOR, SwapTables
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
-from rlheals.swaps import ANCHOR, SwapTables
 from rlheals.where import Where
 
 COLORS = {

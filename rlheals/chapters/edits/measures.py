@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from rlheals.swaps import ANCHOR, SwapTables
+from rlheals.chapters.edits.runs import ANCHOR, SwapTables
 
 TARGETS = {
     "restore": ("late", "peak"),

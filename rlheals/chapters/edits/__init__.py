@@ -1,0 +1,1 @@
+"""Chapter 4: parts of one checkpoint put back into another."""
