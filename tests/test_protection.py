@@ -13,14 +13,13 @@ import pytest
 from lab_helpers import one_line
 from small_study import SHIELD, SMALL
 
-from rlheals import protection_claims as claims
-from rlheals import protection_measures as measured
 from rlheals import record, rotation
+from rlheals.chapters.protected import claims
+from rlheals.chapters.protected import measures as measured
+from rlheals.chapters.protected.figures import PROTECTION, ways_of
+from rlheals.chapters.protected.runs import SFT, STUDY, ProtectionTables, plan, protect
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
-from rlheals.protection import SFT, STUDY, ProtectionTables, plan
-from rlheals.protection_chapter import protect
-from rlheals.protection_figures import PROTECTION, ways_of
 from rlheals.protection_ways import read_way
 from rlheals.store import Store
 

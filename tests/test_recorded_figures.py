@@ -11,23 +11,15 @@ from typing import Any
 
 import pytest
 
-from rlheals import (
-    figures,
-    protection,
-    record,
-    recovery,
-    recovery_figures,
-    rotation,
-    rotation_figures,
-    tables,
-)
+from rlheals import figures, record, recovery, recovery_figures, rotation, rotation_figures, tables
 from rlheals.chapters.edits import figures as swaps_figures
 from rlheals.chapters.edits import runs as swaps
 from rlheals.chapters.edits.runs import SwapChapter
+from rlheals.chapters.protected import runs as protection
+from rlheals.chapters.protected.figures import PROTECTION
+from rlheals.chapters.protected.runs import ProtectionChapter
 from rlheals.drawing import Drawn
 from rlheals.profiles import load_profile
-from rlheals.protection_chapter import ProtectionChapter
-from rlheals.protection_figures import PROTECTION
 from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.recovery_claims import Accuracies
 from rlheals.rotation_chapter import RotationChapter

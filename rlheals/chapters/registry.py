@@ -7,26 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlheals import (
-    protection,
-    protection_claims,
-    record,
-    recovery,
-    recovery_claims,
-    rotation,
-    rotation_claims,
-    sft_claims,
-    tables,
-)
+from rlheals import record, recovery, recovery_claims, rotation, rotation_claims, sft_claims, tables
 from rlheals.chapters.base import Chapter, Peaks
 from rlheals.chapters.edits import claims as swaps_claims
 from rlheals.chapters.edits import runs as swaps
 from rlheals.chapters.edits.runs import SwapChapter
+from rlheals.chapters.protected import claims as protection_claims
+from rlheals.chapters.protected import runs as protection
+from rlheals.chapters.protected.runs import ProtectionChapter
 from rlheals.claims import ChapterClaims, Outcome, StudyPlan
 from rlheals.computing import compute
 from rlheals.profile import Profile
 from rlheals.project import project_root
-from rlheals.protection_chapter import ProtectionChapter
 from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.rotation_chapter import RotationChapter
 from rlheals.runs import Run

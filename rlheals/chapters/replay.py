@@ -16,15 +16,16 @@ from typing import Any, get_args
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from rlheals import protected, protection, record, recovery, rotation, tables
+from rlheals import protected, record, recovery, rotation, tables
 from rlheals.atomic import atomic_write
 from rlheals.chapters.edits import runs as swaps
 from rlheals.chapters.edits.runs import SwapTables
+from rlheals.chapters.protected import runs as protection
+from rlheals.chapters.protected.runs import ProtectionTables
 from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.machine import this_machine
 from rlheals.profile import Profile
-from rlheals.protection import ProtectionTables
 from rlheals.record import Recorded
 from rlheals.recovery import MAIN, Cell, RecoveryTables
 from rlheals.rotation import SFT, RotationTables

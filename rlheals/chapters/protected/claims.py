@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from rlheals import protection_measures as measured
+from rlheals.chapters.protected import measures as measured
+from rlheals.chapters.protected.runs import ProtectionTables
 from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite, unrecorded
-from rlheals.protection import ProtectionTables
 
 
 def _of(rows: pd.DataFrame, way: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from rlheals.protection import SFT, ProtectionTables
+from rlheals.chapters.protected.runs import SFT, ProtectionTables
 
 
 def points(tables: ProtectionTables, measure: str = "solved") -> pd.DataFrame:

@@ -15,6 +15,7 @@ from typing import get_args
 import pandas as pd
 
 from rlheals import protected, sft, tables
+from rlheals.chapters.base import Chapter
 from rlheals.profile import Profile
 from rlheals.protected import ProtectedSettings
 from rlheals.protection_ways import read_way
@@ -113,3 +114,20 @@ def _lacking(profile: Profile) -> str:
 
 
 STUDY = Part("-protection", plan, collect, ProtectionTables, "protected", _lacking)
+
+
+@dataclass(frozen=True)
+class ProtectionChapter(Chapter[ProtectionTables]):
+    """The part of chapter 04 about protected SFT."""
+
+    PART = STUDY
+
+    def how_fresh(self) -> list[str]:
+        ways = [str(way) for way in self.fresh.accuracy["way"].unique()]
+        return [f"ways {', '.join(ways)}, up to step {self.fresh.accuracy['step'].max():,}"]
+
+    def how_recorded(self, recorded: ProtectionTables) -> list[str]:
+        return [f"{recorded.accuracy['way'].nunique()} ways, {recorded.accuracy['decode'].nunique()} decodes"]
+
+
+protect = ProtectionChapter.open

@@ -10,11 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rlheals import drawing
-from rlheals import protection_measures as measured
 from rlheals.chapters.captions import Marks
+from rlheals.chapters.protected import measures as measured
+from rlheals.chapters.protected.runs import SFT, ProtectionChapter
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Drawn
-from rlheals.protection import SFT
-from rlheals.protection_chapter import ProtectionChapter
 from rlheals.protection_ways import read_way
 
 NAMES = {

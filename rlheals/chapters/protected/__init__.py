@@ -1,0 +1,1 @@
+"""Chapter 4: SFT with penalties on what may move."""
