@@ -28,11 +28,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from rlheals import models
 from rlheals.budget import EMPTY, budget
+from rlheals.chapters.rl.runs import plan
 from rlheals.dialects import dialect_for
 from rlheals.machine import this_machine
 from rlheals.needs import Hardware, Shape
 from rlheals.profile import Profile
-from rlheals.recovery import plan
 from rlheals.runs import RunSpec
 from rlheals.stage import no_tick
 from rlheals.store import Store

@@ -28,9 +28,8 @@ from rlheals import evaluate, rl, session, tables
 from rlheals.atomic import atomic_write
 from rlheals.cards import ID_RULE, OOD_RULE
 from rlheals.chapters import compare
+from rlheals.chapters.rl.runs import MAIN, RecoveryChapter, RecoveryTables
 from rlheals.episodes import rewards
-from rlheals.recovery import MAIN, RecoveryTables
-from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.runs import RunSpec
 from rlheals.sft_chapter import SFTChapter
 from rlheals.stage import Work

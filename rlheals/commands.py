@@ -13,10 +13,11 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from rlheals import evaluate, recovery, rl, sft, study
+from rlheals import evaluate, rl, sft, study
 from rlheals.adopt import WEIGHTS, weights_hash
 from rlheals.card import model_card
 from rlheals.chapters.registry import CLAIMED, outcome
+from rlheals.chapters.rl import runs as recovery
 from rlheals.claims import Outcome
 from rlheals.computing import compute
 from rlheals.errors import BadInput

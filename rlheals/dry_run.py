@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rlheals import models, recovery
+from rlheals import models
 from rlheals.budget import GB, Budget, budget
+from rlheals.chapters.rl import runs as recovery
 from rlheals.dialects import dialect_for
 from rlheals.errors import BadInput
 from rlheals.profile import Profile

@@ -15,6 +15,7 @@ from rlheals import peaks, publish_models, published, record, study, tables
 from rlheals.atomic import StoreError, atomic_write
 from rlheals.base_licence import licence
 from rlheals.chapters.registry import CLAIMED
+from rlheals.chapters.rl.runs import RecoveryPlan
 from rlheals.errors import BadInput
 from rlheals.machine import Machine
 from rlheals.outputs import whole
@@ -31,7 +32,6 @@ from rlheals.published import (
     Published,
 )
 from rlheals.record import RecordedRun
-from rlheals.recovery import RecoveryPlan
 from rlheals.rotation import RotationPlan
 from rlheals.runs import Run, digest_of, regular_files
 from rlheals.store import Store

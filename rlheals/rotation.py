@@ -16,9 +16,9 @@ import pandas as pd
 
 from rlheals import rl, sft, tables
 from rlheals.branches import BRANCHES
+from rlheals.chapters.rl.runs import rl_spec
 from rlheals.ladder import CONTROLS
 from rlheals.profile import Profile
-from rlheals.recovery import rl_spec
 from rlheals.runs import RunSpec
 from rlheals.spectra import SpectraSettings
 from rlheals.spectra import read as read_spectra

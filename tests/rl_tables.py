@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from rlheals.chapters.rl.runs import MAIN, RecoveryTables
 from rlheals.claims import half_of
-from rlheals.recovery import MAIN, RecoveryTables
 
 HANDS = 200
 

@@ -12,14 +12,15 @@ import pandas as pd
 import pytest
 from small_study import WHOLE
 
-from rlheals import record, recovery_claims, rotation_measures, rotation_rivals, sft_claims
+from rlheals import record, rotation_measures, rotation_rivals, sft_claims
 from rlheals.book import claims as claims_page
 from rlheals.chapters import registry as fresh_core
 from rlheals.chapters.registry import CLAIMED
+from rlheals.chapters.rl import claims as recovery_claims
+from rlheals.chapters.rl.runs import RecoveryChapter
 from rlheals.errors import BadInput
 from rlheals.markup import Table, to_markdown
 from rlheals.profiles import load_profile
-from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.rotation_chapter import RotationChapter
 from rlheals.sft_chapter import SFTChapter, variant_studies
 from rlheals.speed import COUNTED

@@ -15,9 +15,9 @@ from scipy.stats import binom
 from rlheals import record
 from rlheals.chapters import compare
 from rlheals.chapters.compare import ABOUT, Compared, judged, numbers, prediction_interval
+from rlheals.chapters.rl.runs import RecoveryChapter
 from rlheals.cli import main
 from rlheals.errors import BadInput
-from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.sft_chapter import SFTChapter
 from rlheals.store import Store
 

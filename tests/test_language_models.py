@@ -18,7 +18,9 @@ from tiny_models import FAMILIES
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from rlheals import cli, expert_file, models, recovery
+from rlheals import cli, expert_file, models
+from rlheals.chapters.rl import runs as recovery
+from rlheals.chapters.rl.runs import MAIN, Cell
 from rlheals.computing import compute
 from rlheals.dialects import Chat, Compact, dialect_for
 from rlheals.errors import BadInput
@@ -26,7 +28,6 @@ from rlheals.fetch import Source
 from rlheals.hf_engine import Sampling
 from rlheals.profile import Profile
 from rlheals.profiles import load_profile, to_yaml
-from rlheals.recovery import MAIN, Cell
 from rlheals.rollout import form_of, rollout
 from rlheals.sft import SFTSettings, example, examples
 from rlheals.store import Store

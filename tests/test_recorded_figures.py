@@ -11,17 +11,19 @@ from typing import Any
 
 import pytest
 
-from rlheals import figures, record, recovery, recovery_figures, rotation, rotation_figures, tables
+from rlheals import figures, record, rotation, rotation_figures, tables
 from rlheals.chapters.edits import figures as swaps_figures
 from rlheals.chapters.edits import runs as swaps
 from rlheals.chapters.edits.runs import SwapChapter
 from rlheals.chapters.protected import runs as protection
 from rlheals.chapters.protected.figures import PROTECTION
 from rlheals.chapters.protected.runs import ProtectionChapter
+from rlheals.chapters.rl import figures as recovery_figures
+from rlheals.chapters.rl import runs as recovery
+from rlheals.chapters.rl.measures import Accuracies
+from rlheals.chapters.rl.runs import RecoveryChapter
 from rlheals.drawing import Drawn
 from rlheals.profiles import load_profile
-from rlheals.recovery_chapter import RecoveryChapter
-from rlheals.recovery_claims import Accuracies
 from rlheals.rotation_chapter import RotationChapter
 from rlheals.sft_chapter import SFTChapter, variant_studies
 from rlheals.tables import Part

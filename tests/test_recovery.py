@@ -11,14 +11,17 @@ import pytest
 from lab_helpers import files_of, one_line
 from small_study import CLIMB, SMALL
 
-from rlheals import record, recovery, recovery_chapter, recovery_figures
+from rlheals import record
+from rlheals.chapters.rl import figures as recovery_figures
+from rlheals.chapters.rl import runs as recovery
+from rlheals.chapters.rl import runs as recovery_chapter
+from rlheals.chapters.rl.runs import MAIN, Cell, RecoveryTables, collect, plan, units
 from rlheals.computing import compute
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
 from rlheals.ladder import CONTROLS, LATE
 from rlheals.profile import Profile
 from rlheals.profiles import load_profile
-from rlheals.recovery import MAIN, Cell, RecoveryTables, collect, plan, units
 from rlheals.rl import RLSettings
 from rlheals.store import Store
 

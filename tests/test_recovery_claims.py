@@ -9,18 +9,10 @@ import pandas as pd
 import pytest
 from rl_tables import HANDS, rows, solved, tables
 
-from rlheals import recovery_measures
-from rlheals.recovery import MAIN, RecoveryTables
-from rlheals.recovery_claims import (
-    CLAIMS,
-    Accuracies,
-    below_peak,
-    gain,
-    id_rule,
-    missing,
-    no_gain,
-    over_control,
-)
+from rlheals.chapters.rl import measures as recovery_measures
+from rlheals.chapters.rl.claims import CLAIMS, below_peak, gain, id_rule, missing, no_gain, over_control
+from rlheals.chapters.rl.measures import Accuracies
+from rlheals.chapters.rl.runs import MAIN, RecoveryTables
 
 STARTS = (10, 20, 40, 80, 160, 320, 640, 1280)
 

@@ -12,9 +12,10 @@ import pytest
 from lab_helpers import files_of, one_line
 from small_study import CLIMB, SPIN
 
-from rlheals import record, recovery, rotation_chapter, rotation_figures, tables
+from rlheals import record, rotation_chapter, rotation_figures, tables
 from rlheals.branches import BRANCHES
 from rlheals.chapters import checks as rotation_checks
+from rlheals.chapters.rl import runs as recovery
 from rlheals.computing import compute
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput

@@ -10,13 +10,14 @@ import pytest
 from lab_helpers import one_line
 from small_study import EDIT, SPIN
 
-from rlheals import record, recovery
+from rlheals import record
 from rlheals.chapters.edits import figures as swaps_figures
 from rlheals.chapters.edits import figures_controls as swaps_where
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits import runs as swaps
 from rlheals.chapters.edits import runs as swaps_chapter
 from rlheals.chapters.edits.runs import ANCHOR, Swap, SwapTables, plan
+from rlheals.chapters.rl import runs as recovery
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.store import Store

@@ -19,8 +19,8 @@ from rlheals.solver import canonical_solution
 from rlheals.tasks import load_task
 
 if TYPE_CHECKING:
+    from rlheals.chapters.rl.runs import RecoveryTables
     from rlheals.profile import Profile
-    from rlheals.recovery import RecoveryTables
     from rlheals.tables import Tables
 import math
 from typing import TYPE_CHECKING

@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from rlheals import record, recovery, tables
+from rlheals import record, tables
+from rlheals.chapters.rl import runs as recovery
+from rlheals.chapters.rl.runs import MAIN, RecoveryChapter, RecoveryTables
 from rlheals.errors import BadInput
 from rlheals.profile import Profile
 from rlheals.profiles import load_profile
 from rlheals.project import project_root
-from rlheals.recovery import MAIN, RecoveryTables
-from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.sft_chapter import SFTChapter
 from rlheals.store import Store
 from rlheals.tables import Tables

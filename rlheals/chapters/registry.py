@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlheals import record, recovery, recovery_claims, rotation, rotation_claims, sft_claims, tables
+from rlheals import record, rotation, rotation_claims, sft_claims, tables
 from rlheals.chapters.base import Chapter, Peaks
 from rlheals.chapters.edits import claims as swaps_claims
 from rlheals.chapters.edits import runs as swaps
@@ -15,11 +15,13 @@ from rlheals.chapters.edits.runs import SwapChapter
 from rlheals.chapters.protected import claims as protection_claims
 from rlheals.chapters.protected import runs as protection
 from rlheals.chapters.protected.runs import ProtectionChapter
+from rlheals.chapters.rl import claims as recovery_claims
+from rlheals.chapters.rl import runs as recovery
+from rlheals.chapters.rl.runs import RecoveryChapter
 from rlheals.claims import ChapterClaims, Outcome, StudyPlan
 from rlheals.computing import compute
 from rlheals.profile import Profile
 from rlheals.project import project_root
-from rlheals.recovery_chapter import RecoveryChapter
 from rlheals.rotation_chapter import RotationChapter
 from rlheals.runs import Run
 from rlheals.sft_chapter import SFTChapter

@@ -16,18 +16,19 @@ from typing import Any, get_args
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from rlheals import protected, record, recovery, rotation, tables
+from rlheals import protected, record, rotation, tables
 from rlheals.atomic import atomic_write
 from rlheals.chapters.edits import runs as swaps
 from rlheals.chapters.edits.runs import SwapTables
 from rlheals.chapters.protected import runs as protection
 from rlheals.chapters.protected.runs import ProtectionTables
+from rlheals.chapters.rl import runs as recovery
+from rlheals.chapters.rl.runs import MAIN, Cell, RecoveryTables
 from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.machine import this_machine
 from rlheals.profile import Profile
 from rlheals.record import Recorded
-from rlheals.recovery import MAIN, Cell, RecoveryTables
 from rlheals.rotation import SFT, RotationTables
 from rlheals.runs import RunSpec
 from rlheals.settings import validated

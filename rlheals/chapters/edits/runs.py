@@ -18,9 +18,9 @@ import pandas as pd
 
 from rlheals import rl, sft, tables
 from rlheals.chapters.base import Chapter
+from rlheals.chapters.rl.runs import rl_spec
 from rlheals.edited import MODEL, EditedSettings
 from rlheals.profile import Profile
-from rlheals.recovery import rl_spec
 from rlheals.runs import RunSpec
 from rlheals.store import Store
 from rlheals.study import Plan, census_spec

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from rlheals import sft, tables
+from rlheals import record, sft, tables
+from rlheals.chapters.base import Chapter
 from rlheals.ladder import CONTROLS, LATE
 from rlheals.profile import Profile
 from rlheals.rl import checkpoint_name as rl_checkpoint
@@ -23,7 +24,7 @@ from rlheals.runs import RunSpec
 from rlheals.store import Store
 from rlheals.study import Plan, census_spec
 from rlheals.study import plan as sft_plan
-from rlheals.tables import Part, Seeded
+from rlheals.tables import Part, Seeded, Tables
 
 MAIN = "main"
 Unit = int | Literal["controls"]
@@ -202,10 +203,10 @@ def _of_plan(made: RecoveryPlan, store: Store) -> RecoveryTables:
 
 
 def _losses(path: Path) -> Iterator[dict[str, Any]]:
-    for record in json.loads((path / "losses.json").read_text(encoding="utf-8")):
-        for name, value in record.items():
+    for row in json.loads((path / "losses.json").read_text(encoding="utf-8")):
+        for name, value in row.items():
             if name != "update":
-                yield {"update": record["update"], "set": name, "loss": value}
+                yield {"update": row["update"], "set": name, "loss": value}
 
 
 def _lacking(profile: Profile) -> str:
@@ -219,3 +220,34 @@ STUDY = Part("-recovery", plan, collect, RecoveryTables, "rl", _lacking)
 def parts(profile: Profile) -> list[Part[RecoveryTables]]:
     """The units of a profile as studies that can be recorded."""
     return [replace(STUDY, plan=partial(plan, unit=unit)) for unit in units(profile)]
+
+
+@dataclass(frozen=True)
+class RecoveryChapter(Chapter[RecoveryTables]):
+    """Chapter 02; sft: the recorded study of chapter 01."""
+
+    PART = STUDY
+
+    sft: Tables | None
+
+    @classmethod
+    def more(cls, profile: Profile, recorded: RecoveryTables | None, results: Path) -> dict[str, Any]:
+        return {"sft": record.find(profile.name, tables.SFT, results)[0]}
+
+    @property
+    def starts(self) -> list[int]:
+        return sorted({start for rows, _ in self.layers for start in rows.starts})
+
+    def how_fresh(self) -> list[str]:
+        rl = self.profile.ladder.rl
+        return [
+            f"starts {', '.join(f'{start:,}' for start in self.fresh.starts)}",
+            f"{rl.algorithm}, {rl.updates} updates of {rl.episodes} episodes, learning rate {rl.learning_rate:g}",
+        ]
+
+    def how_recorded(self, recorded: RecoveryTables) -> list[str]:
+        runs = recorded.log.groupby(["seed", "control"])["run"].nunique().max()
+        return [f"RL seeds per start: up to {runs}", f"{recorded.episodes['decode'].nunique()} decodes"]
+
+
+rl = RecoveryChapter.open

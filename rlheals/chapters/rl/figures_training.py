@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 
 from rlheals import drawing
-from rlheals import recovery_measures as measured
 from rlheals.chapters.captions import PLAIN
 from rlheals.chapters.drawing import LOSSES, both, finish, paper_points
+from rlheals.chapters.rl import measures as measured
+from rlheals.chapters.rl.runs import MAIN, RecoveryChapter
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Drawn
 from rlheals.episodes import advantage_statistics
-from rlheals.recovery import MAIN
-from rlheals.recovery_chapter import RecoveryChapter
 
 FIRST = "first five updates"
 START_COLORS = (SKY, BLUE, GREEN, ORANGE, RED, PURPLE, "#000000", GREY)

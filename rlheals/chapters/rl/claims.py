@@ -8,95 +8,13 @@ the other, both ways, so that the choice does not flatter it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from pydantic import Field
 
-from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite, half_of
-from rlheals.recovery import MAIN, RecoveryTables
-
-MEASURES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
-    "within_five": lambda rows: rows["solved_at"] > 0,
-    "first_try": lambda rows: rows["solved_at"] == 1,
-    "either": lambda rows: rows["solved_at_either"] > 0,
-    "revision": lambda rows: (rows["solved_at"] > 1).where(rows["solved_at"] != 1),
-}
-"""Solved at all; in the first attempt; in either layout; later, among those whose first attempt failed."""
-
-
-@dataclass(frozen=True)
-class Accuracies:
-    """One base seed's accuracies: before and after RL, by control, start and half of the hands."""
-
-    table: pd.DataFrame
-
-    @classmethod
-    def of(cls, tables: RecoveryTables, seed: int) -> Accuracies:
-        rows = tables.episodes[tables.episodes["seed"] == seed]
-        halves = {item: half_of(str(item)) for item in rows["item"].unique()}
-        rows = rows.assign(half=rows["item"].map(halves).astype(int))
-        keys = ["control", "start", "run", "split", "half"]
-        frames = []
-        for name, measure in MEASURES.items():
-            hits = measure(rows).astype("float64")
-            grouped = hits.groupby([rows[key] for key in keys], observed=True).agg(["sum", "count"])
-            frames.append(grouped.reset_index().assign(measure=name))
-        return cls(pd.concat(frames, ignore_index=True))
-
-    @classmethod
-    def by_seed(cls, tables: RecoveryTables) -> dict[int, Accuracies]:
-        """Those of every base seed."""
-        return tables.once(_by_seed)
-
-    def accuracy(
-        self,
-        start: int,
-        after: bool,
-        *,
-        split: str = "ood",
-        measure: str = "within_five",
-        control: str = MAIN,
-        half: int | None = None,
-    ) -> float:
-        """Share of hands solved by a start (after=False) or by RL from it, all runs and decodes together.
-
-        Not a number where nothing was measured.
-        """
-        table = self.table
-        chosen = (
-            (table["control"] == control)
-            & (table["start"] == start)
-            & (table["split"] == split)
-            & (table["measure"] == measure)
-            & ((table["run"] >= 0) == after)
-        )
-        if half is not None:
-            chosen &= table["half"] == half
-        count = table.loc[chosen, "count"].sum()
-        return float(table.loc[chosen, "sum"].sum() / count) if count else float("nan")
-
-    def gain(self, start: int, **options: str) -> float:
-        """Accuracy after RL from a start minus before."""
-        return self.accuracy(start, True, **options) - self.accuracy(start, False, **options)  # type: ignore[arg-type]
-
-    @property
-    def starts(self) -> list[int]:
-        mine = self.table[(self.table["control"] == MAIN) & (self.table["run"] >= 0)]
-        return sorted(int(start) for start in mine["start"].unique())
-
-    def best(self, after: bool) -> float:
-        """Highest OOD accuracy over the starts, before or after RL, cross-fitted."""
-        found = []
-        for half in (0, 1):
-            chosen = max(self.starts, key=lambda start: self.accuracy(start, after, half=1 - half))
-            found.append(self.accuracy(chosen, after, half=half))
-        return float(np.mean(found))
-
-
-def _by_seed(tables: RecoveryTables) -> dict[int, Accuracies]:
-    return {seed: Accuracies.of(tables, seed) for seed in tables.seeds}
+from rlheals.chapters.rl.measures import Accuracies
+from rlheals.chapters.rl.runs import MAIN, RecoveryTables
+from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite
 
 
 def gain(measured: Accuracies, starts: Sequence[int], measure: str = "within_five") -> float:
