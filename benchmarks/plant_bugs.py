@@ -29,9 +29,9 @@ from rlheals.atomic import atomic_write
 from rlheals.cards import ID_RULE, OOD_RULE
 from rlheals.chapters import compare
 from rlheals.chapters.rl.runs import MAIN, RecoveryChapter, RecoveryTables
+from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.episodes import rewards
 from rlheals.runs import RunSpec
-from rlheals.sft_chapter import SFTChapter
 from rlheals.stage import Work
 from rlheals.store import Store, default_store
 from rlheals.study import plan

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from rlheals import rotation_measures as measured
+from rlheals.chapters.sft.claims import fall
+from rlheals.chapters.sft.measures import Curves
+from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.markup import Block, Table
 from rlheals.rotation import RotationTables
 from rlheals.rotation_chapter import RotationChapter
-from rlheals.sft_chapter import SFTChapter
-from rlheals.sft_claims import Curves, fall
 from rlheals.stats import t_interval
 from rlheals.tables import Tables
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from rlheals import record
 from rlheals.chapters.registry import CLAIMED
+from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.peaks import recorded_peaks
 from rlheals.profile import Profile
 from rlheals.profiles import VARIANTS, load_profile, variant
 from rlheals.project import project_root
-from rlheals.sft_claims import CLAIMS
 from rlheals.slurm_file import read_slurm_file
 from rlheals.store import default_store
 from rlheals.workers import Workers

@@ -14,11 +14,12 @@ from scipy.stats import ttest_1samp
 
 from rlheals.cards import census
 from rlheals.chapters.registry import CLAIMED
+from rlheals.chapters.sft.claims import CLAIMS, ESTIMATORS, SFTFile, estimates
+from rlheals.chapters.sft.measures import Curves
 from rlheals.claims import FILE, half_of, judge
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings, census_items
 from rlheals.profiles import load_profile
-from rlheals.sft_claims import CLAIMS, ESTIMATORS, Curves, SFTFile, estimates
 from rlheals.tables import Tables, concat
 from rlheals.tasks.general_points import GeneralPoints
 

@@ -16,9 +16,9 @@ from rlheals import record
 from rlheals.chapters import compare
 from rlheals.chapters.compare import ABOUT, Compared, judged, numbers, prediction_interval
 from rlheals.chapters.rl.runs import RecoveryChapter
+from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.cli import main
 from rlheals.errors import BadInput
-from rlheals.sft_chapter import SFTChapter
 from rlheals.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]

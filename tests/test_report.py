@@ -21,6 +21,7 @@ from rlheals.book import pages, report
 from rlheals.book.pages import README_BEGIN, README_END
 from rlheals.card import model_card
 from rlheals.chapters.registry import CLAIMED, outcome
+from rlheals.chapters.sft.claims import estimates
 from rlheals.claims import FAMILIES, judge
 from rlheals.cli import main
 from rlheals.drawing import Drawn
@@ -30,7 +31,6 @@ from rlheals.markup import Table, inline, to_html, to_markdown
 from rlheals.models import SHIPPED_BASE
 from rlheals.profiles import PROFILES, load_profile
 from rlheals.record import MANIFEST, Recorded, RecordedRun, _sha256
-from rlheals.sft_claims import estimates
 from rlheals.sources import code_hash
 from rlheals.tables import Tables, concat
 from rlheals.tasks.general_points import GeneralPoints

@@ -8,12 +8,12 @@ from rlheals import record, tables
 from rlheals.budget import GB, budget
 from rlheals.chapters.registry import CLAIMED
 from rlheals.chapters.scale import weights
+from rlheals.chapters.sft.claims import CLAIMS
+from rlheals.chapters.sft.runs import variant_studies
 from rlheals.markup import Block, Table
 from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, load_profile, names
 from rlheals.rotation_rivals import PROMPTS, prompts_table
-from rlheals.sft_chapter import variant_studies
-from rlheals.sft_claims import CLAIMS
 
 RUN, DRY = "run by us", "dry run only"
 

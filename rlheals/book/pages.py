@@ -17,13 +17,13 @@ from pydantic import BaseModel
 from rlheals import record
 from rlheals.chapters import replay
 from rlheals.chapters.replay import Replay
+from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.errors import BadInput
 from rlheals.machine import Machine, this_machine
 from rlheals.markup import Block, Table, spans
 from rlheals.profiles import PROFILES, VARIANTS
 from rlheals.record import Recorded
 from rlheals.runs import Run, library_versions
-from rlheals.sft_chapter import SFTChapter
 
 README_BEGIN, README_END = "<!-- claims:begin -->", "<!-- claims:end -->"
 INTERNAL = {"name", "about", "evaluate.folder"}

@@ -6,20 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlheals import figures, sft_chapter
 from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.book import claims as claims_tables
 from rlheals.book import colab as notebook_tops
 from rlheals.book import models as models_page
 from rlheals.book import pages
 from rlheals.chapters import scale
+from rlheals.chapters.sft import figures
+from rlheals.chapters.sft import runs as sft_chapter
+from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
 from rlheals.gallery import Sample, gallery_html, gallery_markdown, samples
 from rlheals.markup import Block, html_page, inline, to_html, to_markdown
 from rlheals.profile import Profile
 from rlheals.project import project_root
-from rlheals.sft_chapter import SFTChapter
 from rlheals.store import Store
 
 FRONT = "front_picture"

@@ -21,11 +21,11 @@ from scipy.stats import t as student
 from rlheals import record, tables
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import MAIN, RecoveryChapter, RecoveryTables
+from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.errors import BadInput
 from rlheals.profile import Profile
 from rlheals.profiles import load_profile
 from rlheals.project import project_root
-from rlheals.sft_chapter import SFTChapter
 from rlheals.store import Store
 from rlheals.tables import Tables
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlheals import record, rotation, rotation_claims, sft_claims, tables
+from rlheals import record, rotation, rotation_claims, tables
 from rlheals.chapters.base import Chapter, Peaks
 from rlheals.chapters.edits import claims as swaps_claims
 from rlheals.chapters.edits import runs as swaps
@@ -18,13 +18,14 @@ from rlheals.chapters.protected.runs import ProtectionChapter
 from rlheals.chapters.rl import claims as recovery_claims
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import RecoveryChapter
+from rlheals.chapters.sft import claims as sft_claims
+from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.claims import ChapterClaims, Outcome, StudyPlan
 from rlheals.computing import compute
 from rlheals.profile import Profile
 from rlheals.project import project_root
 from rlheals.rotation_chapter import RotationChapter
 from rlheals.runs import Run
-from rlheals.sft_chapter import SFTChapter
 from rlheals.store import Store, default_store
 from rlheals.tables import Part
 

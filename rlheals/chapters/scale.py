@@ -9,16 +9,18 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from rlheals import measures, models, record, tables
+from rlheals import models, record, tables
 from rlheals.chapters.rl import measures as recovery_measures
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import RecoveryTables
+from rlheals.chapters.sft import measures
+from rlheals.chapters.sft.claims import CLAIMS
+from rlheals.chapters.sft.measures import Curves, by_seed
 from rlheals.dialects import Compact
 from rlheals.drawing import with_intervals
 from rlheals.markup import Block, Table
 from rlheals.models import ModelSettings
 from rlheals.profiles import PROFILES, load_profile, names
-from rlheals.sft_claims import CLAIMS, Curves, by_seed
 from rlheals.tables import Frames, Part, Tables
 
 

@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlheals import drawing, measures
+from rlheals import drawing
 from rlheals.chapters.captions import PLAIN, Marks
 from rlheals.chapters.drawing import SPLITS, both, finish, paper_points, paper_series
 from rlheals.chapters.rl import measures as measured
 from rlheals.chapters.rl.figures_training import advantages, learning, losses, why_late
 from rlheals.chapters.rl.measures import Accuracies
 from rlheals.chapters.rl.runs import MAIN, RecoveryChapter
+from rlheals.chapters.sft import measures
 from rlheals.drawing import BLUE, GREY, PURPLE, RED, Drawn
 from rlheals.intervals import Interval
 from rlheals.stats import t_interval, wilson

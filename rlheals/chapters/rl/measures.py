@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from rlheals.chapters.rl.runs import MAIN, RecoveryTables
+from rlheals.chapters.sft.measures import PARTS, Solved, within_five
 from rlheals.claims import half_of
-from rlheals.measures import PARTS, Solved, within_five
 from rlheals.resampling import largest_bound
 from rlheals.stats import simultaneous_level, t_interval
 

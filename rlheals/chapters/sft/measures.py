@@ -3,13 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from rlheals.cards import Rule, census
-from rlheals.sft_claims import Curves
+from rlheals.claims import half_of
 from rlheals.tables import Tables
+
+LAYOUTS = {"target": "solved_at", "either": "solved_at_either"}
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One base seed's measurements, ready for the estimators."""
+
+    episodes: pd.DataFrame
+    losses: pd.DataFrame
+
+    @classmethod
+    def of(cls, tables: Tables) -> Curves:
+        halves = {item: half_of(str(item)) for item in tables.episodes["item"].unique()}
+        return cls(
+            tables.episodes.assign(half=tables.episodes["item"].map(halves).astype(int)), tables.losses
+        )
+
+    def accuracy(self, split: str, layout: str = "target", half: int | None = None) -> pd.Series:
+        """Within-five accuracy by step, all decodes together; `half` restricts it to one half of the hands."""
+        rows = self.episodes[self.episodes["split"] == split]
+        if half is not None:
+            rows = rows[rows["half"] == half]
+        return (rows[LAYOUTS[layout]] > 0).groupby(rows["step"]).mean()
+
+    def peaks(self, layout: str = "target") -> list[tuple[int, int]]:
+        """(step of the OOD peak as chosen on one half of the hands, the other half), both ways; step 0 is the base."""
+        return [(int(self.accuracy("ood", layout, 1 - half).drop(0).idxmax()), half) for half in (0, 1)]
+
+    def loss(self, name: str) -> pd.Series:
+        """Loss of one set by step, at the steps that have a census."""
+        rows = self.losses[self.losses["set"] == name].set_index("step")["loss"]
+        return rows[rows.index.isin(self.episodes["step"].unique())]
+
+    @property
+    def end(self) -> int:
+        return int(self.episodes["step"].max())
+
+
+def by_seed(tables: Tables) -> dict[int, Curves]:
+    """The curves of every base seed; through `tables.once`, made one time."""
+    return {seed: Curves.of(tables.of_seed(seed)) for seed in tables.seeds}
+
 
 Measure = Callable[[Tables], pd.DataFrame]
 Solved = Callable[[pd.Series], pd.Series]

@@ -4,50 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
-from rlheals.claims import FIRST, ChapterClaims, Claim, ClaimsFile, half_of, unrecorded
+from rlheals.chapters.sft.measures import Curves, by_seed
+from rlheals.claims import FIRST, ChapterClaims, Claim, ClaimsFile, unrecorded
 from rlheals.tables import Tables
-
-LAYOUTS = {"target": "solved_at", "either": "solved_at_either"}
-
-
-@dataclass(frozen=True)
-class Curves:
-    """One base seed's measurements, ready for the estimators."""
-
-    episodes: pd.DataFrame
-    losses: pd.DataFrame
-
-    @classmethod
-    def of(cls, tables: Tables) -> Curves:
-        halves = {item: half_of(str(item)) for item in tables.episodes["item"].unique()}
-        return cls(
-            tables.episodes.assign(half=tables.episodes["item"].map(halves).astype(int)), tables.losses
-        )
-
-    def accuracy(self, split: str, layout: str = "target", half: int | None = None) -> pd.Series:
-        """Within-five accuracy by step, all decodes together; `half` restricts it to one half of the hands."""
-        rows = self.episodes[self.episodes["split"] == split]
-        if half is not None:
-            rows = rows[rows["half"] == half]
-        return (rows[LAYOUTS[layout]] > 0).groupby(rows["step"]).mean()
-
-    def peaks(self, layout: str = "target") -> list[tuple[int, int]]:
-        """(step of the OOD peak as chosen on one half of the hands, the other half), both ways; step 0 is the base."""
-        return [(int(self.accuracy("ood", layout, 1 - half).drop(0).idxmax()), half) for half in (0, 1)]
-
-    def loss(self, name: str) -> pd.Series:
-        """Loss of one set by step, at the steps that have a census."""
-        rows = self.losses[self.losses["set"] == name].set_index("step")["loss"]
-        return rows[rows.index.isin(self.episodes["step"].unique())]
-
-    @property
-    def end(self) -> int:
-        return int(self.episodes["step"].max())
 
 
 def rise(curves: Curves, layout: str) -> float:
@@ -126,11 +88,6 @@ def estimates(claim: Claim, tables: Tables) -> dict[int, float]:
     """The claim's number for every base seed in the tables."""
     run = ESTIMATORS[claim.estimator]
     return {seed: run(curves, **claim.options) for seed, curves in tables.once(by_seed).items()}
-
-
-def by_seed(tables: Tables) -> dict[int, Curves]:
-    """The curves of every base seed; through `tables.once`, made one time."""
-    return {seed: Curves.of(tables.of_seed(seed)) for seed in tables.seeds}
 
 
 def missing(tables: Tables, claims: SFTFile) -> list[str]:
