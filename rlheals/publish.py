@@ -16,6 +16,7 @@ from rlheals.atomic import StoreError, atomic_write
 from rlheals.base_licence import licence
 from rlheals.chapters.registry import CLAIMED
 from rlheals.chapters.rl.runs import RecoveryPlan
+from rlheals.chapters.spectra.runs import RotationPlan
 from rlheals.errors import BadInput
 from rlheals.machine import Machine
 from rlheals.outputs import whole
@@ -32,7 +33,6 @@ from rlheals.published import (
     Published,
 )
 from rlheals.record import RecordedRun
-from rlheals.rotation import RotationPlan
 from rlheals.runs import Run, digest_of, regular_files
 from rlheals.store import Store
 from rlheals.study import Plan

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from small_study import WHOLE
 
-from rlheals import record, rotation_measures, rotation_rivals
+from rlheals import record
 from rlheals.book import claims as claims_page
 from rlheals.chapters import registry as fresh_core
 from rlheals.chapters.registry import CLAIMED
@@ -20,10 +20,12 @@ from rlheals.chapters.rl import claims as recovery_claims
 from rlheals.chapters.rl.runs import RecoveryChapter
 from rlheals.chapters.sft import claims as sft_claims
 from rlheals.chapters.sft.runs import SFTChapter, variant_studies
+from rlheals.chapters.spectra import measures as rotation_measures
+from rlheals.chapters.spectra import predictors as rotation_rivals
+from rlheals.chapters.spectra.runs import RotationChapter
 from rlheals.errors import BadInput
 from rlheals.markup import Table, to_markdown
 from rlheals.profiles import load_profile
-from rlheals.rotation_chapter import RotationChapter
 from rlheals.speed import COUNTED
 from rlheals.stats import t_interval
 from rlheals.store import Store

@@ -13,11 +13,12 @@ import pytest
 from lab_helpers import one_line
 from small_study import SHIELD, SMALL
 
-from rlheals import record, rotation
+from rlheals import record
 from rlheals.chapters.protected import claims
 from rlheals.chapters.protected import measures as measured
 from rlheals.chapters.protected.figures import PROTECTION, ways_of
 from rlheals.chapters.protected.runs import SFT, STUDY, ProtectionTables, plan, protect
+from rlheals.chapters.spectra import runs as rotation
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.protection_ways import read_way

@@ -32,10 +32,11 @@ from scipy import stats
 from small_study import SMALL, SPIN
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlheals import base_licence, hub, models, outputs, publish, publish_models, published, record, rotation
+from rlheals import base_licence, hub, models, outputs, publish, publish_models, published, record
 from rlheals import tables as chapter_one
 from rlheals.base_licence import licence
 from rlheals.chapters.rl import runs as recovery
+from rlheals.chapters.spectra import runs as rotation
 from rlheals.cli import main
 from rlheals.computing import compute
 from rlheals.errors import BadInput

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rlheals import record, rotation, rotation_figures, tables
+from rlheals import record, tables
 from rlheals.chapters.edits import figures as swaps_figures
 from rlheals.chapters.edits import runs as swaps
 from rlheals.chapters.edits.runs import SwapChapter
@@ -24,9 +24,11 @@ from rlheals.chapters.rl.measures import Accuracies
 from rlheals.chapters.rl.runs import RecoveryChapter
 from rlheals.chapters.sft import figures
 from rlheals.chapters.sft.runs import SFTChapter, variant_studies
+from rlheals.chapters.spectra import figures as rotation_figures
+from rlheals.chapters.spectra import runs as rotation
+from rlheals.chapters.spectra.runs import RotationChapter
 from rlheals.drawing import Drawn
 from rlheals.profiles import load_profile
-from rlheals.rotation_chapter import RotationChapter
 from rlheals.tables import Part
 
 RESULTS = Path(__file__).parents[1] / "results"

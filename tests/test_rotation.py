@@ -12,16 +12,18 @@ import pytest
 from lab_helpers import files_of, one_line
 from small_study import CLIMB, SPIN
 
-from rlheals import record, rotation_chapter, rotation_figures, tables
+from rlheals import record, tables
 from rlheals.branches import BRANCHES
 from rlheals.chapters import checks as rotation_checks
 from rlheals.chapters.rl import runs as recovery
+from rlheals.chapters.spectra import figures as rotation_figures
+from rlheals.chapters.spectra import runs as rotation_chapter
+from rlheals.chapters.spectra.runs import RL, SFT, STUDY, Point, RotationTables, pairs, plan
 from rlheals.computing import compute
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
 from rlheals.peaks import peak_of, recorded_peaks
 from rlheals.profiles import load_profile
-from rlheals.rotation import RL, SFT, STUDY, Point, RotationTables, pairs, plan
 from rlheals.store import Store
 from rlheals.study import plan as sft_plan
 from rlheals.units import run_unit

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlheals import rotation_claims as claims
-from rlheals import rotation_measures as measured
-from rlheals import rotation_rivals
-from rlheals.rotation import RL, SFT, RotationTables
+from rlheals.chapters.spectra import claims
+from rlheals.chapters.spectra import measures as measured
+from rlheals.chapters.spectra import predictors as rotation_rivals
+from rlheals.chapters.spectra.runs import RL, SFT, RotationTables
 
 SIZES = np.geomspace(0.01, 0.3, 9)
 BRANCHES = [f"branch-{number}" for number in range(10)]

@@ -18,7 +18,8 @@ from distributed import Client, LocalCluster
 from lab_helpers import one_line
 from small_study import RUNS, SMALL, SPIN, results_of
 
-from rlheals import computing, dask_workers, rotation
+from rlheals import computing, dask_workers
+from rlheals.chapters.spectra import runs as rotation
 from rlheals.computing import Bars, compute
 from rlheals.dask_workers import unit
 from rlheals.errors import BadInput

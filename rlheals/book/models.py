@@ -10,10 +10,10 @@ from rlheals.chapters.registry import CLAIMED
 from rlheals.chapters.scale import weights
 from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.chapters.sft.runs import variant_studies
+from rlheals.chapters.spectra.predictors import PROMPTS, prompts_table
 from rlheals.markup import Block, Table
 from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, load_profile, names
-from rlheals.rotation_rivals import PROMPTS, prompts_table
 
 RUN, DRY = "run by us", "dry run only"
 

@@ -32,7 +32,7 @@ from rlheals.linalg import decompose, principal_angles
 from rlheals.nulls import haar
 
 if TYPE_CHECKING:
-    from rlheals.rotation import RotationTables
+    from rlheals.chapters.spectra.runs import RotationTables
 
 
 from typing import TYPE_CHECKING

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlheals import record, rotation, rotation_claims, tables
+from rlheals import record, tables
 from rlheals.chapters.base import Chapter, Peaks
 from rlheals.chapters.edits import claims as swaps_claims
 from rlheals.chapters.edits import runs as swaps
@@ -20,11 +20,13 @@ from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import RecoveryChapter
 from rlheals.chapters.sft import claims as sft_claims
 from rlheals.chapters.sft.runs import SFTChapter
+from rlheals.chapters.spectra import claims as rotation_claims
+from rlheals.chapters.spectra import runs as rotation
+from rlheals.chapters.spectra.runs import RotationChapter
 from rlheals.claims import ChapterClaims, Outcome, StudyPlan
 from rlheals.computing import compute
 from rlheals.profile import Profile
 from rlheals.project import project_root
-from rlheals.rotation_chapter import RotationChapter
 from rlheals.runs import Run
 from rlheals.store import Store, default_store
 from rlheals.tables import Part

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from rlheals import protected, record, rotation, tables
+from rlheals import protected, record, tables
 from rlheals.atomic import atomic_write
 from rlheals.chapters.edits import runs as swaps
 from rlheals.chapters.edits.runs import SwapTables
@@ -24,12 +24,13 @@ from rlheals.chapters.protected import runs as protection
 from rlheals.chapters.protected.runs import ProtectionTables
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import MAIN, Cell, RecoveryTables
+from rlheals.chapters.spectra import runs as rotation
+from rlheals.chapters.spectra.runs import SFT, RotationTables
 from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.machine import this_machine
 from rlheals.profile import Profile
 from rlheals.record import Recorded
-from rlheals.rotation import SFT, RotationTables
 from rlheals.runs import RunSpec
 from rlheals.settings import validated
 from rlheals.sources import code_hash

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 
 from rlheals import drawing
-from rlheals import rotation_measures as measured
 from rlheals.chapters.captions import PLAIN
 from rlheals.chapters.drawing import both, finish
+from rlheals.chapters.spectra import measures as measured
+from rlheals.chapters.spectra.predictors import SCALE_NAMES, associations
+from rlheals.chapters.spectra.runs import RL, SFT, RotationChapter, RotationTables
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, Drawn
-from rlheals.rotation import RL, SFT, RotationTables
-from rlheals.rotation_chapter import RotationChapter
-from rlheals.rotation_rivals import SCALE_NAMES, associations
 from rlheals.stats import t_interval
 
 LOOKS = {

@@ -8,13 +8,12 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pandas as pd
 
-from rlheals import rotation_measures as measured
 from rlheals.chapters.sft.claims import fall
 from rlheals.chapters.sft.measures import Curves
 from rlheals.chapters.sft.runs import SFTChapter
+from rlheals.chapters.spectra import measures as measured
+from rlheals.chapters.spectra.runs import RotationChapter, RotationTables
 from rlheals.markup import Block, Table
-from rlheals.rotation import RotationTables
-from rlheals.rotation_chapter import RotationChapter
 from rlheals.stats import t_interval
 from rlheals.tables import Tables
 

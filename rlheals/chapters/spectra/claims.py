@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from pydantic import Field
 
-from rlheals import rotation_measures as measured
+from rlheals.chapters.spectra import measures as measured
+from rlheals.chapters.spectra.runs import SFT, RotationTables
 from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite
-from rlheals.rotation import SFT, RotationTables
 from rlheals.spectrum import CHANGE, START
 
 GAUSSIAN = "gaussian"

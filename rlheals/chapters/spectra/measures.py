@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from rlheals.chapters.spectra.runs import SFT, RotationTables
 from rlheals.errors import BadInput
-from rlheals.rotation import SFT, RotationTables
 from rlheals.spectrum import CHANGE, part_of
 
 BLOCKS = ("q", "k", "v", "o", "gate", "up", "down")

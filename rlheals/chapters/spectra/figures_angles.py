@@ -15,13 +15,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rlheals import drawing
-from rlheals import rotation_measures as measured
 from rlheals.chapters.captions import CROSSES
 from rlheals.chapters.drawing import finish
+from rlheals.chapters.spectra import measures as measured
+from rlheals.chapters.spectra.measures import BLOCKS, PART
+from rlheals.chapters.spectra.runs import RotationChapter, RotationTables
 from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, RED, SKY, Drawn
-from rlheals.rotation import RotationTables
-from rlheals.rotation_chapter import RotationChapter
-from rlheals.rotation_measures import BLOCKS, PART
 from rlheals.spectrum import CHANGE, PARTS, START, part_of
 
 NAMES = {

@@ -14,12 +14,11 @@ from matplotlib.axes import Axes
 from rlheals import drawing
 from rlheals.chapters.captions import DOTTED, PLAIN
 from rlheals.chapters.drawing import finish
+from rlheals.chapters.spectra.figures_angles import DOTS, NAMES, back, by_size, where
+from rlheals.chapters.spectra.figures_trajectories import along, matched, scales, trajectories
+from rlheals.chapters.spectra.measures import BLOCKS
+from rlheals.chapters.spectra.runs import RotationChapter, RotationTables
 from rlheals.drawing import GREY, RED, Drawn
-from rlheals.rotation import RotationTables
-from rlheals.rotation_angles import DOTS, NAMES, back, by_size, where
-from rlheals.rotation_chapter import RotationChapter
-from rlheals.rotation_measures import BLOCKS
-from rlheals.rotation_trajectories import along, matched, scales, trajectories
 from rlheals.spectra_figures import NULL_LOOKS, SIDE_LOOKS
 from rlheals.spectrum import CHANGE
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from rlheals import rl, sft, tables
 from rlheals.branches import BRANCHES
+from rlheals.chapters.base import Chapter
 from rlheals.chapters.rl.runs import rl_spec
 from rlheals.ladder import CONTROLS
 from rlheals.profile import Profile
@@ -275,3 +276,22 @@ def _lacking(profile: Profile) -> str:
 
 
 STUDY = Part("-rotation", plan, collect, RotationTables, "spectra", _lacking, from_peaks=True)
+
+
+@dataclass(frozen=True)
+class RotationChapter(Chapter[RotationTables]):
+    """Chapter 03."""
+
+    PART = STUDY
+
+    def how_fresh(self) -> list[str]:
+        peaks = ", ".join(f"{peak:,}" for peak in self.fresh.peaks["peak"])
+        return [f"peak at SFT step {peaks}", f"{self.profile.rotation.draws} draws of every null"]
+
+    def how_recorded(self, recorded: RotationTables) -> list[str]:
+        steps = recorded.peaks["peak"]
+        spread = f"{steps.min():,}" if steps.nunique() == 1 else f"{steps.min():,} to {steps.max():,}"
+        return [f"peaks at steps {spread}"]
+
+
+spectra = RotationChapter.open
