@@ -25,7 +25,7 @@ from bench_spectra import LAYER, made
 from safetensors.torch import load_file, save_file
 
 from rlheals import shards
-from rlheals.checkpoint_commands import edit_checkpoint
+from rlheals.cli.checkpoint_commands import edit_checkpoint
 from rlheals.linalg import decompose
 
 EDITS = ("directions(top=20%)", "subspace(top=20%)", "rollback()", "noise() like directions(top=20%)")

@@ -163,7 +163,8 @@ def play_again(folder: Path, name: str) -> list[dict[str, Any]]:
 
     On a processor of another kind the last bits of a product may differ, and with them a few sampled answers.
     """
-    from rlheals import commands, tables
+    from rlheals import tables
+    from rlheals.cli import commands
 
     manifest = check(folder)
     if name not in manifest.checkpoints:

@@ -13,15 +13,16 @@ import torch
 from lab_helpers import one_line
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from rlheals import cli, dry_run
+from rlheals import dry_run
 from rlheals.budget import GB, budget
+from rlheals.cli import main as cli
+from rlheals.cli.terminal import parse_settings
 from rlheals.dry_run import Here
 from rlheals.errors import BadInput
 from rlheals.needs import GPUS
 from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, load_profile, names
 from rlheals.store import Store
-from rlheals.terminal import parse_settings
 from rlheals.vllm_server import SERVER
 
 LANGUAGE = [name for name in names() if load_profile(name).model is not None]

@@ -23,11 +23,11 @@ from rlheals import hands
 from rlheals.adopt import weights_hash
 from rlheals.book.notebooks import NotebookFailed
 from rlheals.chapters.registry import CLAIMED
-from rlheals.cli import app, main
+from rlheals.cli.main import app, main
+from rlheals.cli.terminal import parse_seeds, parse_settings
 from rlheals.errors import BadInput
 from rlheals.markup import spans
 from rlheals.tasks.verifier import REWARDS
-from rlheals.terminal import parse_seeds, parse_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -97,7 +97,7 @@ def test_documented_command_lines_are_accepted(line: str) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     script = (
-        "import sys; from rlheals.cli import main; main(['report', '--help'])\n"
+        "import sys; from rlheals.cli.main import main; main(['report', '--help'])\n"
         "heavy = {'torch', 'transformers', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
@@ -211,7 +211,7 @@ def test_every_error_has_its_exit_code_and_at_most_one_line(
         raise error
 
     monkeypatch.setattr(hands, "graded", fail)
-    monkeypatch.setattr("rlheals.terminal._discard_stdout", lambda: None)  # stdout is pytest's here
+    monkeypatch.setattr("rlheals.cli.terminal._discard_stdout", lambda: None)  # stdout is pytest's here
     said = Said(capfd, "grade", "3 3 8 8", "24")
     assert said.code == code
     assert len(said.err.splitlines()) == (1 if says else 0)
@@ -231,7 +231,7 @@ def test_traceback_on_request_only(
 
 
 SLOW = (
-    "import sys, time; from rlheals import hands; from rlheals.cli import main\n"
+    "import sys, time; from rlheals import hands; from rlheals.cli.main import main\n"
     "def wait(*_):\n    print('ready', flush=True)\n    time.sleep(60)\n"
     "hands.graded = wait\nsys.exit(main(['grade', '3 3 8 8', '24']))"
 )
@@ -259,7 +259,12 @@ def test_a_closed_pipe_is_quiet(arguments: list[str]) -> None:
     os.close(reading)
     with os.fdopen(writing, "wb") as closed:
         done = subprocess.run(
-            [sys.executable, "-c", "import sys; from rlheals.cli import main; sys.exit(main())", *arguments],
+            [
+                sys.executable,
+                "-c",
+                "import sys; from rlheals.cli.main import main; sys.exit(main())",
+                *arguments,
+            ],
             stdout=closed,
             stderr=subprocess.PIPE,
             timeout=60,
@@ -305,7 +310,9 @@ def test_grade_takes_a_hand_that_no_formula_solves(capfd: pytest.CaptureFixture[
 
 @pytest.mark.parametrize(("data", "code"), [(b"8/(3-8/3)\n", 0), (b"\xff\xfe", 2), (b"1" * 1_000_001, 2)])
 def test_grade_reads_an_answer_from_stdin(data: bytes, code: int) -> None:
-    script = "import sys; from rlheals.cli import main; sys.exit(main(['grade', '3 3 8 8', '-', '--json']))"
+    script = (
+        "import sys; from rlheals.cli.main import main; sys.exit(main(['grade', '3 3 8 8', '-', '--json']))"
+    )
     done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, timeout=60)
     assert done.returncode == code
     if code == 0:
@@ -539,7 +546,7 @@ def test_rl_from_one_checkpoint_says_where_its_weights_are_and_is_loaded_the_sec
 @pytest.mark.slow
 def test_an_interrupted_sft_leaves_nothing_half_done_and_goes_on(empty_folder: Path) -> None:
     (empty_folder / "tiny.yaml").write_text(TINY.replace("[0, 2, 4], batch", "[0, 2, 4, 1000], batch"))
-    script = "import sys; from rlheals.cli import main; sys.exit(main())"
+    script = "import sys; from rlheals.cli.main import main; sys.exit(main())"
     line = [sys.executable, "-c", script, "sft", "--seed", "0", "--profile", "tiny.yaml", "--json"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

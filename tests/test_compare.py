@@ -17,7 +17,7 @@ from rlheals.chapters import compare
 from rlheals.chapters.compare import ABOUT, Compared, judged, numbers, prediction_interval
 from rlheals.chapters.rl.runs import RecoveryChapter
 from rlheals.chapters.sft.runs import SFTChapter
-from rlheals.cli import main
+from rlheals.cli.main import main
 from rlheals.errors import BadInput
 from rlheals.store import Store
 

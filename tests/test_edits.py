@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from lab_helpers import one_line
 from safetensors.torch import load_file, save_file
 
-from rlheals import cli, models
+from rlheals import models
+from rlheals.cli import main as cli
 from rlheals.edit_controls import Noise, RandomSubspace, Released
 from rlheals.edit_text import NAMES, parse
 from rlheals.edits import (

@@ -18,9 +18,10 @@ from tiny_models import FAMILIES
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from rlheals import cli, expert_file, models
+from rlheals import expert_file, models
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import MAIN, Cell
+from rlheals.cli import main as cli
 from rlheals.computing import compute
 from rlheals.dialects import Chat, Compact, dialect_for
 from rlheals.errors import BadInput

@@ -37,7 +37,7 @@ from rlheals import tables as chapter_one
 from rlheals.base_licence import licence
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.spectra import runs as rotation
-from rlheals.cli import main
+from rlheals.cli.main import main
 from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings

@@ -23,7 +23,7 @@ from rlheals.card import model_card
 from rlheals.chapters.registry import CLAIMED, outcome
 from rlheals.chapters.sft.claims import estimates
 from rlheals.claims import FAMILIES, judge
-from rlheals.cli import main
+from rlheals.cli.main import main
 from rlheals.drawing import Drawn
 from rlheals.errors import BadInput
 from rlheals.gallery import gallery_html, gallery_markdown, samples

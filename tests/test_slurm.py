@@ -62,7 +62,7 @@ class Study:
         self.store = Store(folder / "store")
         self.environment = {**environment, "RLHEALS_STORE": str(self.store.root)}
         command = [
-            sys.executable, "-c", "import sys; from rlheals.cli import main; sys.exit(main())",
+            sys.executable, "-c", "import sys; from rlheals.cli.main import main; sys.exit(main())",
             "study", "--profile", "tiny.yaml", "--seeds", "0", "--slurm", "slurm.yaml",
         ]  # fmt: skip
         self.log = open(folder / "log", "a+")  # noqa: SIM115

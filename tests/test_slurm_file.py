@@ -9,9 +9,9 @@ import pytest
 from lab_helpers import one_line
 
 from rlheals import dask_workers
+from rlheals.cli.study_commands import crew
 from rlheals.errors import BadInput
 from rlheals.slurm_file import SlurmFile, read_slurm_file
-from rlheals.study_commands import crew
 
 WHOLE = """
 partition: long

@@ -14,7 +14,8 @@ from lab_helpers import one_line
 from safetensors.torch import load_file, save_file
 from small_study import SMALL
 
-from rlheals import cli, decompositions, models, spectra, spectra_figures, spectrum
+from rlheals import decompositions, models, spectra, spectra_figures, spectrum
+from rlheals.cli import main as cli
 from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.linalg import decompose, principal_angles

@@ -12,10 +12,11 @@ import pytest
 from lab_helpers import one_line
 from small_study import CLIMB
 
-from rlheals import cli, models, speed
+from rlheals import models, speed
 from rlheals.budget import GB, SINGLE
 from rlheals.chapters.rl import runs as recovery
-from rlheals.commands import speed as command
+from rlheals.cli import main as cli
+from rlheals.cli.commands import speed as command
 from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings, attempts_table, census_items

@@ -185,7 +185,7 @@ def test_two_studies_at_once_on_one_store_do_each_other_no_harm(
 @pytest.mark.long
 def test_the_smoke_study_killed_at_five_moments_gives_the_same_bytes(tmp_path: Path) -> None:
     """Client, workers, or all of them, by SIGKILL; every time the same command goes on."""
-    program = "import sys; from rlheals.cli import main; sys.exit(main())"
+    program = "import sys; from rlheals.cli.main import main; sys.exit(main())"
     study = ["study", "--profile", "smoke", "--seeds", "1", "--workers", "2"]
     command = [sys.executable, "-c", program, *study]
 

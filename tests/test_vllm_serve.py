@@ -20,7 +20,7 @@ from lab_helpers import one_line
 from vllm_here import PLAYED, asked, greedy, needs_vllm, ours, play, turned
 
 from rlheals import rl_vllm, vllm_serve
-from rlheals.cli import main
+from rlheals.cli.main import main
 from rlheals.dialects import Compact
 from rlheals.errors import BadInput
 from rlheals.hf_engine import Sampling

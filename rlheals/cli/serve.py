@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from rlheals.cli_options import Json
-from rlheals.terminal import show
+from rlheals.cli.options import Json
+from rlheals.cli.terminal import show
 
 app = typer.Typer()
 

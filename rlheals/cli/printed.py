@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from rlheals.cli.terminal import show
 from rlheals.markup import Table
-from rlheals.terminal import show
 
 
 def show_facts(facts: dict[str, Any], as_json: bool) -> None:

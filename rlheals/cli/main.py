@@ -9,11 +9,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from rlheals import checkpoint_cli, publish_cli, serve_cli, study_cli
-from rlheals.cli_options import Json, Out, ProfileName, Results, Seed, Set, chosen_profile, without_running
+from rlheals.cli import checkpoints as checkpoint_cli
+from rlheals.cli import publish as publish_cli
+from rlheals.cli import serve as serve_cli
+from rlheals.cli import study as study_cli
+from rlheals.cli.options import Json, Out, ProfileName, Results, Seed, Set, chosen_profile, without_running
+from rlheals.cli.printed import show_facts, show_summary
+from rlheals.cli.terminal import guarded, parse_settings, read_answer, show
 from rlheals.errors import BadInput
-from rlheals.printed import show_facts, show_summary
-from rlheals.terminal import guarded, parse_settings, read_answer, show
 
 app = typer.Typer(
     name="rlheals",
@@ -80,8 +83,8 @@ def doctor(
 @app.command(epilog="Example: rlheals speed --profile lab")
 def speed(profile: ProfileName = "lab", set_: Set = None, json: Json = False) -> None:
     """Tokens per second of a profile's runs in the store, beside the machine's peak; nothing is computed."""
-    from rlheals import commands
-    from rlheals.printed import table_lines
+    from rlheals.cli import commands
+    from rlheals.cli.printed import table_lines
 
     found, head = commands.speed(chosen_profile(profile, set_))
     show(found, lambda: table_lines(head), json)
@@ -128,7 +131,7 @@ def pretrain(
     seed: Seed, profile: ProfileName = "lab", set_: Set = None, out: Out = None, json: Json = False
 ) -> None:
     """Pretrain a lab base from scratch; with --out write its files and its model card."""
-    from rlheals import commands
+    from rlheals.cli import commands
 
     show_facts(commands.pretrain(chosen_profile(profile, set_), seed, out), json)
 
@@ -136,7 +139,7 @@ def pretrain(
 @app.command(epilog="Example: rlheals sft --seed 0 --set sft.learning_rate=1e-3")
 def sft(seed: Seed, profile: ProfileName = "lab", set_: Set = None, json: Json = False) -> None:
     """Fine-tune a base on expert answers, with checkpoints; makes the base first when it is not there."""
-    from rlheals import commands
+    from rlheals.cli import commands
 
     show_facts(commands.fine_tune(chosen_profile(profile, set_), seed), json)
 
@@ -151,7 +154,7 @@ def rl(
     json: Json = False,
 ) -> None:
     """RL from one SFT checkpoint; makes base and SFT first when they are not there."""
-    from rlheals import commands
+    from rlheals.cli import commands
 
     show_facts(commands.reinforce(chosen_profile(profile, set_), seed, start, run), json)
 
@@ -176,7 +179,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """A census of one checkpoint (--seed and --step), or of any model in a local folder (--folder)."""
-    from rlheals import commands
+    from rlheals.cli import commands
 
     changes = {
         "splits": split,
@@ -202,7 +205,7 @@ def run(
     json: Json = False,
 ) -> None:
     """One unit of work, as a scheduler calls it: loads the run when it is there, else computes it."""
-    from rlheals import commands
+    from rlheals.cli import commands
 
     show_facts(commands.run_unit(stage, settings), json)
 
@@ -235,7 +238,7 @@ def notebook(
 ) -> None:
     """Execute a chapter notebook with other parameters; the executed copy is written as a whole or not at all."""
     from rlheals.book.notebooks import execute
-    from rlheals.commands import find_notebook
+    from rlheals.cli.commands import find_notebook
 
     given = parse_settings(parameter or (), "-p")
     if profile is not None:

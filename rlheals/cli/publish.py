@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from rlheals.cli_options import Json, Results, Set, chosen_profile
+from rlheals.cli.options import Json, Results, Set, chosen_profile
+from rlheals.cli.terminal import show
 from rlheals.errors import BadInput
-from rlheals.terminal import show
 
 app = typer.Typer()
 
@@ -63,7 +63,7 @@ def publish(
     if check is not None:
         if out or hub or private or steps or recovery or rotation or set_ or profile or seed is not None:
             raise BadInput("--check: accepted together with --again and --json only")
-        from rlheals import publish_commands as commands
+        from rlheals.cli import publish_commands as commands
 
         found = commands.look(check, again)
         show(found, lambda: commands.looked_lines(found), json)
@@ -74,7 +74,7 @@ def publish(
         raise BadInput("publish: --seed, and --out FOLDER or --hub OWNER/NAME (or both), are needed")
     if private and hub is None:
         raise BadInput("--private: accepted together with --hub only")
-    from rlheals import publish_commands as commands
+    from rlheals.cli import publish_commands as commands
 
     needed = [key for key, given in (("recovery", recovery), ("rotation", rotation)) if given]
     name, changes = profile or "lab", set_ or []

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from rlheals.cli_options import Json, Out
-from rlheals.printed import edit_lines, spectra_lines
-from rlheals.terminal import show
+from rlheals.cli.options import Json, Out
+from rlheals.cli.printed import edit_lines, spectra_lines
+from rlheals.cli.terminal import show
 
 app = typer.Typer()
 
@@ -47,7 +47,7 @@ def spectra(
     json: Json = False,
 ) -> None:
     """Singular values and directions of two checkpoints beside null models; with --out tables, figures and a page."""
-    from rlheals import checkpoint_commands
+    from rlheals.cli import checkpoint_commands
 
     asked = {
         "ks": None if k is None else k.split(","),
@@ -78,7 +78,7 @@ def edit(
     json: Json = False,
 ) -> None:
     """Put singular values, directions or subspaces of one checkpoint back into another, and say what that changed."""
-    from rlheals import checkpoint_commands
+    from rlheals.cli import checkpoint_commands
 
     made = checkpoint_commands.edit_checkpoint(base, target, edit, where, out)
     show(made, lambda: edit_lines(made), json)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rlheals.terminal import parse_settings, show
+from rlheals.cli.terminal import parse_settings, show
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on stdout.")]
 ProfileName = Annotated[str, typer.Option("--profile", help="A name such as lab, or a .yaml file.")]
@@ -30,7 +30,7 @@ Out = Annotated[Path | None, typer.Option("--out", help="Also write the files in
 def without_running(name: str, changes: Sequence[str] | None, json: bool) -> int:
     """What a profile would run and take, and whether it can run here: exit code 1 if it cannot."""
     from rlheals import dry_run
-    from rlheals.commands import the_store
+    from rlheals.cli.commands import the_store
 
     found = dry_run.examine(chosen_profile(name, changes), the_store())
     show(found, lambda: dry_run.lines(found), json)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlheals import hub, published
-from rlheals.commands import the_store
+from rlheals.cli.commands import the_store
 from rlheals.errors import BadInput
 from rlheals.profile import Profile
 from rlheals.project import project_root

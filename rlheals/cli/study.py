@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rlheals.cli_options import (
+from rlheals.cli.options import (
     Json,
     ProfileName,
     Results,
@@ -18,9 +18,9 @@ from rlheals.cli_options import (
     chosen_profile,
     without_running,
 )
+from rlheals.cli.printed import claim_lines, compared_lines
+from rlheals.cli.terminal import parse_seeds, parse_settings, show
 from rlheals.errors import BadInput
-from rlheals.printed import claim_lines, compared_lines
-from rlheals.terminal import parse_seeds, parse_settings, show
 
 app = typer.Typer()
 
@@ -64,7 +64,7 @@ def study(
     json: Json = False,
 ) -> int:
     """Run a profile or variants over several base seeds. Without either: the claims' study, then all variants."""
-    from rlheals import study_commands as commands
+    from rlheals.cli import study_commands as commands
 
     if dry:
         return without_running(profile or "lab", set_, json)
@@ -100,7 +100,7 @@ def fresh(
     json: Json = False,
 ) -> None:
     """Load or compute the fresh runs of all chapters, so that notebooks find them: what `make book` does first."""
-    from rlheals import study_commands as commands
+    from rlheals.cli import study_commands as commands
 
     own = None if seeds is None else parse_seeds(seeds)
     done = commands.fresh(chosen_profile(profile, set_), own, workers, results)
@@ -116,7 +116,7 @@ def replay(
 ) -> None:
     """Compute a slice of a recorded seed with today's code; when every value agrees, the study is not stale."""
     from rlheals.chapters.replay import replay as again
-    from rlheals.commands import the_store
+    from rlheals.cli.commands import the_store
 
     done = again(study, seed, the_store(), workers, say=lambda line: None)
     show(done.model_dump(mode="json"), lambda: [f"{done.compared:,} values agree"], json)
@@ -154,7 +154,7 @@ def report(
         return 0
     own = None if seeds is None else parse_seeds(seeds)
     if compare is not None:
-        from rlheals.study_commands import compared
+        from rlheals.cli.study_commands import compared
 
         found = compared(chosen_profile(profile, set_), own, workers, compare)
         show(found, lambda: compared_lines(found), json)
@@ -178,7 +178,7 @@ def claims(
     json: Json = False,
 ) -> None:
     """Every claim with interval and verdict, from the recorded study alone."""
-    from rlheals import commands
+    from rlheals.cli import commands
 
     if page is not None:
         commands.claims_page(chosen_profile(profile, None), results, page)
