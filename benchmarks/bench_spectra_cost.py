@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from bench_spectra import made
 
-from rlheals import drawing
 from rlheals.decompositions import Bases
-from rlheals.drawing import BLUE, GREEN, RED
+from rlheals.display import style as drawing
+from rlheals.display.style import BLUE, GREEN, RED
 from rlheals.spectrum import Matrix, measure
 from rlheals.tensors import Place
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlheals import audit, drawing
+from rlheals import audit
 from rlheals import audit_resolution as resolved
 from rlheals.audit_spectra import (
     KEY_SHAPE,
@@ -21,7 +21,8 @@ from rlheals.audit_spectra import (
     released,
     singular_law,
 )
-from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Drawn
+from rlheals.display import style as drawing
+from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Drawn
 
 THIN = 8
 """Every eighth index of a curve is drawn and kept in the data."""

@@ -1,4 +1,4 @@
-"""Tables of the page on released artefacts, as blocks of `rlheals.markup`; every number in them is computed or read."""
+"""Tables of the page on released artefacts, as blocks of `rlheals.display.markup`; every number in them is computed or read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlheals import audit_resolution as resolved
 from rlheals.audit_compared import LAW, MATRICES, UPDATES, comparison, movement
 from rlheals.audit_loading import AUTO, MEMORY, RECORDED, recorded
 from rlheals.audit_spectra import Nulls, released
-from rlheals.markup import Block, Table
+from rlheals.display.markup import Block, Table
 from rlheals.project import project_root
 
 

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from rlheals.adopt import WEIGHTS
+from rlheals.display.markup import Table, to_markdown
 from rlheals.errors import BadInput
-from rlheals.markup import Table, to_markdown
 from rlheals.models import ModelSettings
 from rlheals.pretrain import PretrainSettings
 

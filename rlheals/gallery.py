@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rlheals.cards import ID_RULE, OOD_RULE, Rule
-from rlheals.markup import inline
+from rlheals.display.markup import inline
 from rlheals.solver import solutions
 from rlheals.tasks.base import Item, Verdict
 from rlheals.tasks.general_points import GeneralPoints

@@ -11,7 +11,7 @@ import yaml
 from rlheals.base_licence import Licence
 from rlheals.chapters.rl.runs import MAIN
 from rlheals.chapters.sft.measures import Solved, first_try, within_five
-from rlheals.markup import Block, Table, to_markdown
+from rlheals.display.markup import Block, Table, to_markdown
 from rlheals.profile import Profile
 from rlheals.published import CHECKPOINTS, RESULTS, SETTINGS, SPECTRA, Checkpoint, Published
 from rlheals.stats import t_interval, wilson

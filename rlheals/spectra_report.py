@@ -9,7 +9,7 @@ import pandas as pd
 
 from rlheals import spectra, spectra_figures
 from rlheals.atomic import atomic_write
-from rlheals.markup import Block, Table, html_page, to_html
+from rlheals.display.markup import Block, Table, html_page, to_html
 from rlheals.spectra import SpectraSettings
 from rlheals.spectrum import CHANGE, START, Spectra
 

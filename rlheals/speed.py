@@ -25,9 +25,9 @@ import torch
 from rlheals import models, sft
 from rlheals.budget import GB, SINGLE
 from rlheals.dialects import dialect_for
+from rlheals.display.markup import Block, Table
 from rlheals.evaluate import EvaluateSettings
 from rlheals.machine import Machine, this_machine
-from rlheals.markup import Block, Table
 from rlheals.needs import GPUS, Gpu
 from rlheals.rl import RLSettings
 from rlheals.runs import Run

@@ -9,8 +9,9 @@ import pytest
 import transformers
 from lab_helpers import one_line
 
-from rlheals import audit_loading, audit_tables, markup
+from rlheals import audit_loading, audit_tables
 from rlheals import audit_spectra as spectral
+from rlheals.display import markup
 from rlheals.errors import BadInput
 
 RECORDED = Path(__file__).parents[1] / audit_loading.RECORDED

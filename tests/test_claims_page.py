@@ -23,8 +23,8 @@ from rlheals.chapters.sft.runs import SFTChapter, variant_studies
 from rlheals.chapters.spectra import measures as rotation_measures
 from rlheals.chapters.spectra import predictors as rotation_rivals
 from rlheals.chapters.spectra.runs import RotationChapter
+from rlheals.display.markup import Table, to_markdown
 from rlheals.errors import BadInput
-from rlheals.markup import Table, to_markdown
 from rlheals.profiles import load_profile
 from rlheals.speed import COUNTED
 from rlheals.stats import t_interval

@@ -25,8 +25,8 @@ from rlheals.book.notebooks import NotebookFailed
 from rlheals.chapters.registry import CLAIMED
 from rlheals.cli.main import app, main
 from rlheals.cli.terminal import parse_seeds, parse_settings
+from rlheals.display.markup import spans
 from rlheals.errors import BadInput
-from rlheals.markup import spans
 from rlheals.tasks.verifier import REWARDS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from rlheals.chapters.edits.panel import bars
-from rlheals.drawing import Drawn
-from rlheals.markup import Table, to_html
+from rlheals.display.markup import Table, to_html
+from rlheals.display.style import Drawn
 
 ROOT = Path(__file__).parents[1]
 THEMES = (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlheals.book import models as models_page
-from rlheals.markup import Table
+from rlheals.display.markup import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 CELL = re.compile(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]")

@@ -27,7 +27,7 @@ from rlheals.chapters.sft.runs import SFTChapter, variant_studies
 from rlheals.chapters.spectra import figures as rotation_figures
 from rlheals.chapters.spectra import runs as rotation
 from rlheals.chapters.spectra.runs import RotationChapter
-from rlheals.drawing import Drawn
+from rlheals.display.style import Drawn
 from rlheals.profiles import load_profile
 from rlheals.tables import Part
 

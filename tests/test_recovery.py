@@ -17,7 +17,7 @@ from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl import runs as recovery_chapter
 from rlheals.chapters.rl.runs import MAIN, Cell, RecoveryTables, collect, plan, units
 from rlheals.computing import compute
-from rlheals.drawing import Drawn
+from rlheals.display.style import Drawn
 from rlheals.errors import BadInput
 from rlheals.ladder import CONTROLS, LATE
 from rlheals.profile import Profile

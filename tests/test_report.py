@@ -24,10 +24,10 @@ from rlheals.chapters.registry import CLAIMED, outcome
 from rlheals.chapters.sft.claims import estimates
 from rlheals.claims import FAMILIES, judge
 from rlheals.cli.main import main
-from rlheals.drawing import Drawn
+from rlheals.display.markup import Table, inline, to_html, to_markdown
+from rlheals.display.style import Drawn
 from rlheals.errors import BadInput
 from rlheals.gallery import gallery_html, gallery_markdown, samples
-from rlheals.markup import Table, inline, to_html, to_markdown
 from rlheals.models import SHIPPED_BASE
 from rlheals.profiles import PROFILES, load_profile
 from rlheals.record import MANIFEST, Recorded, RecordedRun, _sha256

@@ -20,7 +20,7 @@ from rlheals.chapters.spectra import figures as rotation_figures
 from rlheals.chapters.spectra import runs as rotation_chapter
 from rlheals.chapters.spectra.runs import RL, SFT, STUDY, Point, RotationTables, pairs, plan
 from rlheals.computing import compute
-from rlheals.drawing import Drawn
+from rlheals.display.style import Drawn
 from rlheals.errors import BadInput
 from rlheals.peaks import peak_of, recorded_peaks
 from rlheals.profiles import load_profile

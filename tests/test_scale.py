@@ -15,7 +15,7 @@ from rlheals.chapters import scale
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import RecoveryTables
 from rlheals.dialects import Compact
-from rlheals.markup import Table
+from rlheals.display.markup import Table
 from rlheals.models import ModelSettings
 from rlheals.profiles import load_profile
 from rlheals.tables import SFT, Tables, concat

@@ -15,7 +15,7 @@ from rlheals.book import pages
 from rlheals.chapters.registry import CHAPTERS, CLAIMED, outcome
 from rlheals.chapters.spectra import predictors as rotation_rivals
 from rlheals.claims import FAMILIES, ChapterClaims, Claim, ClaimsFile, Judged, Outcome
-from rlheals.markup import Block, Table, spans, to_markdown
+from rlheals.display.markup import Block, Table, spans, to_markdown
 from rlheals.profile import Profile
 from rlheals.project import project_root
 from rlheals.store import Store, default_store

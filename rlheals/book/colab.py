@@ -21,9 +21,9 @@ from rlheals.atomic import atomic_write
 from rlheals.book.references import CHAPTERS, COPIES, SOURCES
 from rlheals.budget import GB, budget
 from rlheals.chapters.registry import CLAIMED
+from rlheals.display.markup import Block, Table
 from rlheals.doctor import NEEDED_DISK_GB
 from rlheals.errors import BadInput
-from rlheals.markup import Block, Table
 from rlheals.profile import Profile
 from rlheals.profiles import load_profile
 from rlheals.store import Store

@@ -11,7 +11,7 @@ from rlheals.chapters.scale import weights
 from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.chapters.sft.runs import variant_studies
 from rlheals.chapters.spectra.predictors import PROMPTS, prompts_table
-from rlheals.markup import Block, Table
+from rlheals.display.markup import Block, Table
 from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, load_profile, names
 

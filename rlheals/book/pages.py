@@ -1,6 +1,6 @@
 """The generated parts of the book and of the report: run facts, profiles, recorded study.
 
-Each function returns blocks (paragraphs and tables); `rlheals.markup` renders them. They hold no headings and no link
+Each function returns blocks (paragraphs and tables); `rlheals.display.markup` renders them. They hold no headings and no link
 targets, so that a snippet can be included on several pages.
 """
 
@@ -18,9 +18,9 @@ from rlheals import record
 from rlheals.chapters import replay
 from rlheals.chapters.replay import Replay
 from rlheals.chapters.sft.runs import SFTChapter
+from rlheals.display.markup import Block, Table, spans
 from rlheals.errors import BadInput
 from rlheals.machine import Machine, this_machine
-from rlheals.markup import Block, Table, spans
 from rlheals.profiles import PROFILES, VARIANTS
 from rlheals.record import Recorded
 from rlheals.runs import Run, library_versions

@@ -15,10 +15,10 @@ from rlheals.chapters import scale
 from rlheals.chapters.sft import figures
 from rlheals.chapters.sft import runs as sft_chapter
 from rlheals.chapters.sft.runs import SFTChapter
-from rlheals.drawing import Drawn
+from rlheals.display.markup import Block, html_page, inline, to_html, to_markdown
+from rlheals.display.style import Drawn
 from rlheals.errors import BadInput
 from rlheals.gallery import Sample, gallery_html, gallery_markdown, samples
-from rlheals.markup import Block, html_page, inline, to_html, to_markdown
 from rlheals.profile import Profile
 from rlheals.project import project_root
 from rlheals.store import Store

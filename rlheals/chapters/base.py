@@ -12,8 +12,8 @@ import pandas as pd
 from rlheals import record, study, tables
 from rlheals.chapters import captions
 from rlheals.computing import compute
+from rlheals.display.markup import Block, spans
 from rlheals.errors import BadInput
-from rlheals.markup import Block, spans
 from rlheals.peaks import peaks_of
 from rlheals.profile import Profile
 from rlheals.profiles import load_profile

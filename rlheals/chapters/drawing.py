@@ -13,10 +13,10 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rlheals import drawing
 from rlheals.chapters import compare
 from rlheals.chapters.captions import BANDS, Marks
-from rlheals.drawing import BLUE, GREEN, RED, Drawn
+from rlheals.display import style as drawing
+from rlheals.display.style import BLUE, GREEN, RED, Drawn
 
 PAPER_POINTS = Path(str(resources.files("rlheals"))) / "reference" / "paper_points.yaml"
 SPLITS = {"sft": ("seen ID (SFT hands)", BLUE), "held_out": ("held-out ID", GREEN), "ood": ("OOD", RED)}

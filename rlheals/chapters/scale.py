@@ -17,8 +17,8 @@ from rlheals.chapters.sft import measures
 from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.chapters.sft.measures import Curves, by_seed
 from rlheals.dialects import Compact
-from rlheals.drawing import with_intervals
-from rlheals.markup import Block, Table
+from rlheals.display.markup import Block, Table
+from rlheals.display.style import with_intervals
 from rlheals.models import ModelSettings
 from rlheals.profiles import PROFILES, load_profile, names
 from rlheals.tables import Frames, Part, Tables

@@ -20,8 +20,8 @@ from rlheals.chapters.registry import CLAIMED, outcome
 from rlheals.chapters.rl import runs as recovery
 from rlheals.claims import Outcome
 from rlheals.computing import compute
+from rlheals.display.markup import Table
 from rlheals.errors import BadInput
-from rlheals.markup import Table
 from rlheals.outputs import refuse_used, whole
 from rlheals.profile import Profile
 from rlheals.project import project_root

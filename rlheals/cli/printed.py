@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rlheals.cli.terminal import show
-from rlheals.markup import Table
+from rlheals.display.markup import Table
 
 
 def show_facts(facts: dict[str, Any], as_json: bool) -> None:

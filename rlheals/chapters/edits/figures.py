@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from rlheals import drawing
 from rlheals.chapters.captions import CROSSES
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits.figures_controls import behaviour, controls, layers
@@ -24,7 +23,8 @@ from rlheals.chapters.edits.style import (
     mark,
     size_axis,
 )
-from rlheals.drawing import GREY, Drawn
+from rlheals.display import style as drawing
+from rlheals.display.style import GREY, Drawn
 
 MEASURES = {"solved": "within five", "first": "in the first attempt"}
 DOSED = r"^(values|left|right|directions|triples|subspace)\((?:top=(\d+)%|(all))\)$"

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlheals import drawing
 from rlheals.chapters.captions import CROSSES
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits.runs import SwapChapter
 from rlheals.chapters.edits.style import LABELS, checkpoint_lines, entries, mark, size_axis, where_label
-from rlheals.drawing import GREY, Drawn
+from rlheals.display import style as drawing
+from rlheals.display.style import GREY, Drawn
 from rlheals.where import Where
 
 OTHER_RUN = "other"

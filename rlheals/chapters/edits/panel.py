@@ -16,10 +16,10 @@ from typing import Any
 import ipywidgets
 import pandas as pd
 
-from rlheals import drawing
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits.runs import ANCHOR, SwapChapter, SwapTables
 from rlheals.chapters.edits.style import PLACES, where_label
+from rlheals.display import style as drawing
 from rlheals.errors import BadInput
 
 VIEW = "application/vnd.jupyter.widget-view+json"

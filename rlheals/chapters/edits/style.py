@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits.runs import ANCHOR, SwapTables
-from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
+from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from rlheals.where import Where
 
 COLORS = {

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlheals import drawing
 from rlheals.chapters.captions import Marks
 from rlheals.chapters.protected import measures as measured
 from rlheals.chapters.protected.runs import SFT, ProtectionChapter
-from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Drawn
+from rlheals.display import style as drawing
+from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Drawn
 from rlheals.protection_ways import read_way
 
 NAMES = {

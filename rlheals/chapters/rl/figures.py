@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlheals import drawing
 from rlheals.chapters.captions import PLAIN, Marks
 from rlheals.chapters.drawing import SPLITS, both, finish, paper_points, paper_series
 from rlheals.chapters.rl import measures as measured
@@ -21,7 +20,8 @@ from rlheals.chapters.rl.figures_training import advantages, learning, losses, w
 from rlheals.chapters.rl.measures import Accuracies
 from rlheals.chapters.rl.runs import MAIN, RecoveryChapter
 from rlheals.chapters.sft import measures
-from rlheals.drawing import BLUE, GREY, PURPLE, RED, Drawn
+from rlheals.display import style as drawing
+from rlheals.display.style import BLUE, GREY, PURPLE, RED, Drawn
 from rlheals.intervals import Interval
 from rlheals.stats import t_interval, wilson
 

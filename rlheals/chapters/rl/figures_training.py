@@ -8,12 +8,12 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from rlheals import drawing
 from rlheals.chapters.captions import PLAIN
 from rlheals.chapters.drawing import LOSSES, both, finish, paper_points
 from rlheals.chapters.rl import measures as measured
 from rlheals.chapters.rl.runs import MAIN, RecoveryChapter
-from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Drawn
+from rlheals.display import style as drawing
+from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Drawn
 from rlheals.episodes import advantage_statistics
 
 FIRST = "first five updates"

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlheals import drawing
 from rlheals.chapters.captions import PLAIN, Marks
 from rlheals.chapters.drawing import LOSSES, SPLITS, _paper_lines, both, finish, paper_points, paper_series
 from rlheals.chapters.sft import measures
 from rlheals.chapters.sft.claims import CLAIMS, estimates
 from rlheals.chapters.sft.measures import Curves, by_seed
 from rlheals.chapters.sft.runs import SFTChapter
-from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, Drawn
+from rlheals.display import style as drawing
+from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, Drawn
 from rlheals.errors import BadInput
 from rlheals.stats import t_interval
 

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlheals import drawing
 from rlheals.chapters.captions import DOTTED, PLAIN
 from rlheals.chapters.drawing import finish
 from rlheals.chapters.spectra.figures_angles import DOTS, NAMES, back, by_size, where
 from rlheals.chapters.spectra.figures_trajectories import along, matched, scales, trajectories
 from rlheals.chapters.spectra.measures import BLOCKS
 from rlheals.chapters.spectra.runs import RotationChapter, RotationTables
-from rlheals.drawing import GREY, RED, Drawn
+from rlheals.display import style as drawing
+from rlheals.display.style import GREY, RED, Drawn
 from rlheals.spectra_figures import NULL_LOOKS, SIDE_LOOKS
 from rlheals.spectrum import CHANGE
 

@@ -14,13 +14,13 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlheals import drawing
 from rlheals.chapters.captions import CROSSES
 from rlheals.chapters.drawing import finish
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.measures import BLOCKS, PART
 from rlheals.chapters.spectra.runs import RotationChapter, RotationTables
-from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, RED, SKY, Drawn
+from rlheals.display import style as drawing
+from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, RED, SKY, Drawn
 from rlheals.spectrum import CHANGE, PARTS, START, part_of
 
 NAMES = {

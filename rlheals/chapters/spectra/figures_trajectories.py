@@ -8,13 +8,13 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from rlheals import drawing
 from rlheals.chapters.captions import PLAIN
 from rlheals.chapters.drawing import both, finish
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.predictors import SCALE_NAMES, associations
 from rlheals.chapters.spectra.runs import RL, SFT, RotationChapter, RotationTables
-from rlheals.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, Drawn
+from rlheals.display import style as drawing
+from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, Drawn
 from rlheals.stats import t_interval
 
 LOOKS = {

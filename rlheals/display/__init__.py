@@ -1,0 +1,1 @@
+"""Drawing and text that know no chapter."""
