@@ -25,9 +25,10 @@ import pandas as pd
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from rlheals import evaluate, models, sft
+from rlheals import evaluate, sft
 from rlheals.dialects import Compact
-from rlheals.hf_engine import HFEngine, Sampling
+from rlheals.engines import models
+from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.stage import Work
 from rlheals.tasks.general_points import GeneralPoints
 

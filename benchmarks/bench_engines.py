@@ -22,12 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlheals import models
 from rlheals.dialects import Compact
-from rlheals.engines import load_engine
-from rlheals.hf_engine import Engine, Sampling
+from rlheals.engines import load_engine, models
+from rlheals.engines.hf import Engine, Sampling
+from rlheals.engines.models import ModelSettings
 from rlheals.machine import this_machine
-from rlheals.models import ModelSettings
 from rlheals.tasks.general_points import GeneralPoints
 
 SAMPLING = Sampling()

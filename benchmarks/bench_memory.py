@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from rlheals import models
 from rlheals.budget import EMPTY, budget
 from rlheals.chapters.rl.runs import plan
 from rlheals.dialects import dialect_for
+from rlheals.engines import models
 from rlheals.machine import this_machine
 from rlheals.needs import Hardware, Shape
 from rlheals.profile import Profile

@@ -31,9 +31,10 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 
-from rlheals import grpo, models, rl, session, sft
+from rlheals import grpo, rl, session, sft
 from rlheals.dialects import Compact
-from rlheals.hf_engine import HFEngine
+from rlheals.engines import models
+from rlheals.engines.hf import HFEngine
 from rlheals.stage import Work
 from rlheals.tasks.general_points import GeneralPoints
 

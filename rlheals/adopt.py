@@ -7,8 +7,8 @@ import shutil
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.models import SHIPPED_BASE
 from rlheals.stage import Work
 
 WEIGHTS = "model.safetensors"

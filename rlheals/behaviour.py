@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rlheals import divergence, models
+from rlheals import divergence
 from rlheals.dialects import dialect_for
+from rlheals.engines import models
 from rlheals.tasks.general_points import GeneralPoints
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rlheals.engines.models import LOGITS
 from rlheals.errors import BadInput
-from rlheals.models import LOGITS
 from rlheals.needs import Hardware, Shape
 from rlheals.profile import Profile
 from rlheals.tasks.general_points import GeneralPoints

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rlheals.adopt import WEIGHTS
 from rlheals.display.markup import Table, to_markdown
+from rlheals.engines.models import ModelSettings
 from rlheals.errors import BadInput
-from rlheals.models import ModelSettings
 from rlheals.pretrain import PretrainSettings
 
 FRONT = """---
@@ -51,7 +51,7 @@ def model_card(folder: Path, settings: PretrainSettings, seed: int) -> str:
         Table(("step", "tokens", "loss (nats per token)", "panel solved within five"), rows),
         Table(("setting", "value"), tuple((f"`{name}`", str(value)) for name, value in shown.items())),
         "## Use",
-        "```python\nfrom rlheals.models import SHIPPED_BASE, load, load_tokenizer\n\n"
+        "```python\nfrom rlheals.engines.models import (SHIPPED_BASE, load, load_tokenizer)\n\n"
         "model, tokenizer = load(SHIPPED_BASE), load_tokenizer(SHIPPED_BASE)\n```"
         if seed == 0
         else "```bash\nrlheals evaluate --folder FOLDER\n```",

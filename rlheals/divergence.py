@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from rlheals import models
+from rlheals.engines import models
 from rlheals.errors import BadInput
 
 ROWS = 64

@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rlheals import models
 from rlheals.budget import GB, Budget, budget
 from rlheals.chapters.rl import runs as recovery
 from rlheals.dialects import dialect_for
+from rlheals.engines import models
+from rlheals.engines.vllm_server import SERVER
 from rlheals.errors import BadInput
 from rlheals.profile import Profile
 from rlheals.runs import RunSpec
 from rlheals.store import Store
 from rlheals.study import plan
 from rlheals.tasks.general_points import GeneralPoints
-from rlheals.vllm_server import SERVER
 
 
 class Here(NamedTuple):

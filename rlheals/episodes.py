@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from rlheals import models
 from rlheals.credit import discounted
+from rlheals.engines import models
 from rlheals.rollout import Episode
 
 

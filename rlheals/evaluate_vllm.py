@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack, closing
 
 from rlheals import evaluate
+from rlheals.engines.vllm_server import open_vllm
 from rlheals.stage import Work
-from rlheals.vllm_server import open_vllm
 
 
 def run(work: Work) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlheals import models
+from rlheals.engines import models
 from rlheals.errors import BadInput
 from rlheals.settings import Settings
 from rlheals.stage import Work

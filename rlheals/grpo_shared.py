@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from rlheals import sharded
+from rlheals.engines import fsdp as sharded
 from rlheals.session import Batch, Session
 
 

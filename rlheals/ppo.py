@@ -44,7 +44,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from rlheals import sharded
+from rlheals.engines import fsdp as sharded
 from rlheals.episodes import advantage_statistics, rewards
 from rlheals.session import Batch, Session
 

@@ -17,12 +17,12 @@ import torch
 from pydantic import Field
 from transformers import PreTrainedModel
 
-from rlheals import models
 from rlheals.cards import ID_RULE, OOD_RULE, Rule
 from rlheals.corpus import Corpus, Document, Variant
 from rlheals.dialects import Compact
-from rlheals.hf_engine import HFEngine, Sampling
-from rlheals.models import ModelSettings
+from rlheals.engines import models
+from rlheals.engines.hf import HFEngine, Sampling
+from rlheals.engines.models import ModelSettings
 from rlheals.rollout import rollout
 from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Tick, Work, no_tick

@@ -7,10 +7,10 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from rlheals.branches import Rotation
+from rlheals.engines.models import ModelSettings
 from rlheals.evaluate import EvaluateSettings
 from rlheals.fetch import Source
 from rlheals.ladder import Ladder
-from rlheals.models import ModelSettings
 from rlheals.needs import Hardware, Shape
 from rlheals.pretrain import PretrainSettings
 from rlheals.protection_ways import Protection

@@ -20,8 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from rlheals import sharded
 from rlheals.atomic import fsync_file, fsync_folder, whole_file
+from rlheals.engines import fsdp as sharded
 from rlheals.errors import BadInput
 
 COUNT = "parameters"

@@ -13,14 +13,15 @@ from typing import Annotated, Literal
 import pandas as pd
 from pydantic import Field, field_validator, model_validator
 
-from rlheals import resume, sharded
+from rlheals import resume
 from rlheals.credit import Credit, Scale
 from rlheals.dialects import Prompts
-from rlheals.hf_engine import Opens, Sampling
-from rlheals.memory import once_smaller
+from rlheals.engines import fsdp as sharded
+from rlheals.engines.fsdp import together
+from rlheals.engines.hf import Opens, Sampling
+from rlheals.engines.models import once_smaller
 from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Work
-from rlheals.together import together
 
 Algorithm = Literal["grpo", "rloo", "rejection", "ppo"]
 Positive = Annotated[Float, Field(gt=0)]

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from rlheals import rl
-from rlheals.hf_engine import Opens
+from rlheals.engines.hf import Opens
+from rlheals.engines.vllm_server import Closing, open_vllm
 from rlheals.stage import Work
-from rlheals.vllm_server import Closing, open_vllm
 
 CACHE_GB = 8.0  # for keys and values; the rest of the GPU's memory is the model's in training
 

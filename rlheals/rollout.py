@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from rlheals.dialects import FEEDBACK, Dialect, Prompts, Protocol_, Reply
-from rlheals.hf_engine import Engine, Generation, Past, Sampling, uniforms
+from rlheals.engines.hf import Engine, Generation, Past, Sampling, uniforms
 from rlheals.tasks.base import Item, Task, Verdict
 
 Feedback = Literal["verifier", "shuffled", "none"]

@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlheals import models, resume, sharded
+from rlheals import resume
 from rlheals.credit import discounted, weights
 from rlheals.dialects import dialect_for
+from rlheals.engines import fsdp as sharded
+from rlheals.engines import models
+from rlheals.engines.hf import Engine, HFEngine, Opens, refresh
 from rlheals.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
 from rlheals.errors import BadInput
-from rlheals.hf_engine import Engine, HFEngine, Opens, refresh
 from rlheals.rl import RLSettings, checkpoint_name
 from rlheals.rollout import Episode, rollout
 from rlheals.sft import LOSS_SETS, expert_loss, loss_set

@@ -22,17 +22,19 @@ from pydantic import Field, field_validator, model_validator
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import SFTConfig
 
-from rlheals import expert_file, models, resume, sharded
+from rlheals import expert_file, resume
 from rlheals.atomic import atomic_write
 from rlheals.dialects import Chat, Dialect, Prompts, dialect_for
+from rlheals.engines import fsdp as sharded
+from rlheals.engines import models
+from rlheals.engines.fsdp import together
+from rlheals.engines.models import once_smaller
 from rlheals.errors import BadInput
-from rlheals.memory import once_smaller
 from rlheals.resumable import ResumableTrainer, States
 from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.tasks.base import Item
 from rlheals.tasks.general_points import GeneralPoints
-from rlheals.together import together
 
 IGNORED = -100
 LOSSES = "losses.json"

@@ -22,10 +22,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from rlheals import models, sft
+from rlheals import sft
 from rlheals.budget import GB, SINGLE
 from rlheals.dialects import dialect_for
 from rlheals.display.markup import Block, Table
+from rlheals.engines import models
 from rlheals.evaluate import EvaluateSettings
 from rlheals.machine import Machine, this_machine
 from rlheals.needs import GPUS, Gpu

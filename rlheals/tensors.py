@@ -62,7 +62,7 @@ class Place:
 class Checkpoint:
     """The tensors of a .safetensors file, of a folder with one or several, or of a hub id ("owner/name").
 
-    >>> from rlheals.models import SHIPPED_BASE
+    >>> from rlheals.engines.models import SHIPPED_BASE
     >>> Checkpoint(SHIPPED_BASE).places["model.layers.0.self_attn.q_proj.weight"].shape
     (64, 64)
     """

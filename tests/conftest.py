@@ -16,9 +16,9 @@ if (
 import pytest
 from transformers import PreTrainedModel
 
-from rlheals import models
 from rlheals.dialects import Compact
-from rlheals.models import SHIPPED_BASE, ModelSettings
+from rlheals.engines import models
+from rlheals.engines.models import SHIPPED_BASE, ModelSettings
 from rlheals.store import Store
 from rlheals.tasks.general_points import GeneralPoints
 

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from rlheals.cards import Rule
 from rlheals.dialects import END, Compact
+from rlheals.engines.hf import Generation, Past, Sampling
 from rlheals.errors import BadInput
-from rlheals.hf_engine import Generation, Past, Sampling
 from rlheals.tables import Tables
 
 Script = Callable[[str, int], list[int]]
@@ -193,10 +193,8 @@ def study_of(
 
 def quick_start(folder: Path, steps: tuple[int, ...] = (10, 40)) -> dict[str, Path]:
     """Inputs of an RL run, in seconds: the shipped base, and what a few steps of SFT make of it (`step-00010`, ...)."""
-    from rlheals import (
-        models,
-        sft,
-    )  # TRL takes seconds to import, which tests of other things need not wait for
+    from rlheals import sft  # TRL takes seconds to import, which tests of other things need not wait for
+    from rlheals.engines import models
 
     model, dialect = models.load(models.SHIPPED_BASE), Compact()
     models.save(folder / "pretrain" / "base", model, dialect.tokenizer)

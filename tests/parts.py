@@ -9,7 +9,7 @@ import time
 import torch
 import torch.distributed as dist
 
-from rlheals import sharded
+from rlheals.engines import fsdp as sharded
 from rlheals.errors import BadInput
 from rlheals.stage import Work
 

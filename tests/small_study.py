@@ -8,8 +8,8 @@ from conftest import TINY
 from lab_helpers import files_of
 
 from rlheals.branches import Rotation
+from rlheals.engines.hf import Sampling
 from rlheals.evaluate import EvaluateSettings
-from rlheals.hf_engine import Sampling
 from rlheals.ladder import Ladder
 from rlheals.pretrain import PretrainSettings
 from rlheals.profile import Profile

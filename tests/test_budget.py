@@ -18,12 +18,12 @@ from rlheals.budget import GB, budget
 from rlheals.cli import main as cli
 from rlheals.cli.terminal import parse_settings
 from rlheals.dry_run import Here
+from rlheals.engines.vllm_server import SERVER
 from rlheals.errors import BadInput
 from rlheals.needs import GPUS
 from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, load_profile, names
 from rlheals.store import Store
-from rlheals.vllm_server import SERVER
 
 LANGUAGE = [name for name in names() if load_profile(name).model is not None]
 SCALES = [name for name in names() if name.startswith("scale-")]

@@ -25,7 +25,7 @@ from rlheals.corpus import (
     held_out,
 )
 from rlheals.dialects import FEEDBACK, Compact
-from rlheals.models import ModelSettings
+from rlheals.engines.models import ModelSettings
 from rlheals.pretrain import PretrainSettings
 from rlheals.sft import IGNORED, LOSS_SETS, SFTSettings, examples, loss_set
 from rlheals.solver import solvable

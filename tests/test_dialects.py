@@ -15,10 +15,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rlheals.cards import OOD_RULE
 from rlheals.dialects import END, FEEDBACK, NUMBERS, UNK, Chat, Compact, compact_tokenizer, dialect_for
+from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluate import OTHER_RULES
 from rlheals.formula import FormulaError, evaluate
-from rlheals.hf_engine import Sampling
 from rlheals.solver import canonical_solution
 from rlheals.tasks.base import Item, Verdict
 from rlheals.tasks.general_points import GeneralPoints

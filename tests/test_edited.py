@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rlheals import edited, models
+from rlheals import edited
+from rlheals.engines import models
+from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.models import SHIPPED_BASE
 from rlheals.settings import validated
 from rlheals.stage import Work
 

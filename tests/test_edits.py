@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from lab_helpers import one_line
 from safetensors.torch import load_file, save_file
 
-from rlheals import models
 from rlheals.cli import main as cli
 from rlheals.edit_controls import Noise, RandomSubspace, Released
 from rlheals.edit_text import NAMES, parse
@@ -31,9 +30,10 @@ from rlheals.edits import (
     apply,
     edit_matrix,
 )
+from rlheals.engines import models
+from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.linalg import decompose, principal_angles
-from rlheals.models import SHIPPED_BASE
 from rlheals.pairs import Pair
 from rlheals.parts import ALL, Part, bottom, top
 from rlheals.shards import write

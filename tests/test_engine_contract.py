@@ -19,16 +19,15 @@ from conftest import TINY
 from lab_helpers import one_line
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from rlheals import models
 from rlheals.cards import OOD_RULE
 from rlheals.dialects import Compact
-from rlheals.engines import load_engine
+from rlheals.engines import load_engine, models
+from rlheals.engines.hf import Engine, HFEngine, Sampling, refresh
+from rlheals.engines.models import SHIPPED_BASE
+from rlheals.engines.vllm import VLLMEngine
 from rlheals.errors import BadInput
-from rlheals.hf_engine import Engine, HFEngine, Sampling, refresh
-from rlheals.models import SHIPPED_BASE
 from rlheals.rollout import rollout
 from rlheals.tasks.general_points import GeneralPoints
-from rlheals.vllm_engine import VLLMEngine
 
 VLLM = pytest.param(
     "vllm",

@@ -13,9 +13,12 @@ from conftest import TINY
 from lab_helpers import FakeEngine, files_of
 from pydantic import ValidationError
 
-from rlheals import evaluate, hf_engine, models
+from rlheals import evaluate
 from rlheals.cards import FACES, ID_RULE, OOD_RULE
 from rlheals.dialects import END, Compact
+from rlheals.engines import hf as hf_engine
+from rlheals.engines import models
+from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluate import (
     OTHER_RULES,
@@ -25,7 +28,6 @@ from rlheals.evaluate import (
     episodes_table,
     summary,
 )
-from rlheals.hf_engine import HFEngine, Sampling
 from rlheals.rollout import rollout
 from rlheals.solver import canonical_solution
 from rlheals.stage import Work

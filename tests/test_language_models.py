@@ -18,15 +18,16 @@ from tiny_models import FAMILIES
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from rlheals import expert_file, models
+from rlheals import expert_file
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import MAIN, Cell
 from rlheals.cli import main as cli
 from rlheals.computing import compute
 from rlheals.dialects import Chat, Compact, dialect_for
+from rlheals.engines import models
+from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
 from rlheals.fetch import Source
-from rlheals.hf_engine import Sampling
 from rlheals.profile import Profile
 from rlheals.profiles import load_profile, to_yaml
 from rlheals.rollout import form_of, rollout

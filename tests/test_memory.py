@@ -10,11 +10,12 @@ from lab_helpers import files_of, one_line, quick_start
 from safetensors.torch import load
 from small_study import RL, SMALL
 
-from rlheals import models, rl, session, sft
+from rlheals import rl, session, sft
 from rlheals.dialects import Compact
+from rlheals.engines import models
+from rlheals.engines.hf import HFEngine, Sampling
+from rlheals.engines.models import once_smaller
 from rlheals.errors import BadInput
-from rlheals.hf_engine import HFEngine, Sampling
-from rlheals.memory import once_smaller
 from rlheals.stage import Work
 from rlheals.tasks.general_points import GeneralPoints
 

@@ -16,10 +16,11 @@ from lab_helpers import files_of, same_weights, weights_of
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
-from rlheals import models, pretrain
+from rlheals import pretrain
 from rlheals.cards import FACES, ID_RULE, OOD_RULE
 from rlheals.corpus import Corpus
 from rlheals.dialects import Compact
+from rlheals.engines import models
 from rlheals.pretrain import PretrainSettings, ability, ability_panel, collate, iter_batches, weighted_loss
 from rlheals.stage import Work
 

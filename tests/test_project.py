@@ -25,7 +25,7 @@ from packaging.utils import canonicalize_name
 from rlheals import evaluate
 from rlheals.cards import ID_RULE, all_hands, census, split_of
 from rlheals.dialects import Reply
-from rlheals.hf_engine import Generation
+from rlheals.engines.hf import Generation
 from rlheals.rollout import Attempt, Episode
 from rlheals.tasks.general_points import GeneralPoints
 from rlheals.tasks.verifier import REWARDS

@@ -11,11 +11,12 @@ from lab_helpers import one_line
 from safetensors.torch import load_file
 from trl import SFTTrainer
 
-from rlheals import models, protected, sft
+from rlheals import protected, sft
 from rlheals.dialects import Compact
+from rlheals.engines import models
+from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.linalg import decompose
-from rlheals.models import SHIPPED_BASE
 from rlheals.protected import ProtectedSettings
 from rlheals.settings import validated
 from rlheals.stage import Work

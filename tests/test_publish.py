@@ -32,17 +32,18 @@ from scipy import stats
 from small_study import SMALL, SPIN
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlheals import base_licence, hub, models, outputs, publish, publish_models, published, record
+from rlheals import base_licence, hub, outputs, publish, publish_models, published, record
 from rlheals import tables as chapter_one
 from rlheals.base_licence import licence
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.spectra import runs as rotation
 from rlheals.cli.main import main
 from rlheals.computing import compute
+from rlheals.engines import models
+from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings
 from rlheals.fetch import Source
-from rlheals.hf_engine import Sampling
 from rlheals.peaks import peaks_of
 from rlheals.pretrain import PretrainSettings
 from rlheals.profile import Profile

@@ -26,9 +26,9 @@ from rlheals.claims import FAMILIES, judge
 from rlheals.cli.main import main
 from rlheals.display.markup import Table, inline, to_html, to_markdown
 from rlheals.display.style import Drawn
+from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.gallery import gallery_html, gallery_markdown, samples
-from rlheals.models import SHIPPED_BASE
 from rlheals.profiles import PROFILES, load_profile
 from rlheals.record import MANIFEST, Recorded, RecordedRun, _sha256
 from rlheals.sources import code_hash

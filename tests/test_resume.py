@@ -14,8 +14,8 @@ from lab_helpers import files_of, quick_start
 from small_study import RL, SMALL
 
 from rlheals import resume, rl, sft
+from rlheals.engines.fsdp import together
 from rlheals.stage import Work
-from rlheals.together import together
 
 Files = dict[str, tuple[int, int, bytes]]
 

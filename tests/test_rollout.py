@@ -9,7 +9,7 @@ import pytest
 from lab_helpers import FakeEngine
 
 from rlheals.dialects import FEEDBACK, Compact
-from rlheals.hf_engine import HFEngine, Sampling
+from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.rollout import Attempt, Episode, rollout
 from rlheals.solver import canonical_solution
 from rlheals.tasks.base import Item, Verdict

@@ -10,13 +10,14 @@ import pytest
 from lab_helpers import study_of
 from rl_tables import rows, solved, tables
 
-from rlheals import models, record
+from rlheals import record
 from rlheals.chapters import scale
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import RecoveryTables
 from rlheals.dialects import Compact
 from rlheals.display.markup import Table
-from rlheals.models import ModelSettings
+from rlheals.engines import models
+from rlheals.engines.models import ModelSettings
 from rlheals.profiles import load_profile
 from rlheals.tables import SFT, Tables, concat
 

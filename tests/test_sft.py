@@ -15,8 +15,9 @@ from lab_helpers import files_of, same_weights, weights_of
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
-from rlheals import models, sft
+from rlheals import sft
 from rlheals.dialects import Compact
+from rlheals.engines import models
 from rlheals.errors import BadInput
 from rlheals.resumable import ResumableTrainer
 from rlheals.sft import IGNORED, LOSS_SETS, SFTSettings, checkpoint_name, examples, expert_loss, loss_set

@@ -14,12 +14,13 @@ from lab_helpers import one_line
 from safetensors.torch import load_file, save_file
 from small_study import SMALL
 
-from rlheals import decompositions, models, spectra, spectra_figures, spectrum
+from rlheals import decompositions, spectra, spectra_figures, spectrum
 from rlheals.cli import main as cli
 from rlheals.computing import compute
+from rlheals.engines import models
+from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.linalg import decompose, principal_angles
-from rlheals.models import SHIPPED_BASE
 from rlheals.nulls import NULLS
 from rlheals.runs import RunSpec
 from rlheals.spectra import SpectraSettings, compare, summary

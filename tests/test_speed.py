@@ -12,15 +12,16 @@ import pytest
 from lab_helpers import one_line
 from small_study import CLIMB
 
-from rlheals import models, speed
+from rlheals import speed
 from rlheals.budget import GB, SINGLE
 from rlheals.chapters.rl import runs as recovery
 from rlheals.cli import main as cli
 from rlheals.cli.commands import speed as command
 from rlheals.computing import compute
+from rlheals.engines import models
+from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings, attempts_table, census_items
-from rlheals.hf_engine import Sampling
 from rlheals.machine import Machine
 from rlheals.needs import GPUS
 from rlheals.runs import Run
@@ -71,7 +72,7 @@ def test_a_census_counts_what_was_written_and_what_both_protocols_share_once(bas
         """The engine of a census, which notes the tokens that it writes."""
 
         def __init__(self) -> None:
-            from rlheals.hf_engine import HFEngine
+            from rlheals.engines.hf import HFEngine
 
             self.engine, self.tokenizer = HFEngine(base, dialect.tokenizer), dialect.tokenizer
 

@@ -17,8 +17,8 @@ from small_study import RUNS, SMALL, results_of
 
 from rlheals import study
 from rlheals.computing import compute
+from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.models import SHIPPED_BASE
 from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, VARIANTS, load_profile, variant
 from rlheals.runs import RunSpec

@@ -11,9 +11,9 @@ import torch
 from lab_helpers import one_line
 from safetensors.torch import save_file
 
-from rlheals import models
+from rlheals.engines import models
+from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.models import SHIPPED_BASE
 from rlheals.tensors import INDEX, KINDS, Checkpoint, require_same_tensors
 
 

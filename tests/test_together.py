@@ -22,14 +22,16 @@ from pydantic import ValidationError
 from safetensors.torch import load
 from small_study import RL, SMALL
 
-from rlheals import models, resume, rl, sft, sharded
+from rlheals import resume, rl, sft
 from rlheals.dialects import Compact
+from rlheals.engines import fsdp as sharded
+from rlheals.engines import models
+from rlheals.engines.fsdp import together
 from rlheals.errors import BadInput
 from rlheals.protected import ProtectedSettings
 from rlheals.rl import RLSettings
 from rlheals.sft import SFTSettings
 from rlheals.stage import Tick, Work, no_tick
-from rlheals.together import together
 
 LONG = pytest.mark.long
 TIMED = ["seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb"]
@@ -362,7 +364,7 @@ def test_too_little_memory_in_one_process_is_tried_with_less(
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     work_of(tmp_path, {})
     code = (
-        "from pathlib import Path; from rlheals.stage import Work; from rlheals.together import together; "
+        "from pathlib import Path; from rlheals.stage import Work; from rlheals.engines.fsdp import together; "
         f"work = Work(Path({str(tmp_path / 'out')!r}), Path({str(tmp_path / 'scratch')!r}), {{'wait': 1}}); "
         "together('parts', work, 2)"
     )

@@ -14,10 +14,11 @@ from lab_helpers import one_line
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from rlheals import divergence, models, trajectory
+from rlheals import divergence, trajectory
 from rlheals.dialects import END, PAD, Compact
+from rlheals.engines import models
+from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.models import SHIPPED_BASE
 from rlheals.spectra import SpectraSettings, compare
 from rlheals.stage import Work
 from rlheals.tasks.general_points import GeneralPoints

@@ -28,15 +28,17 @@ from packaging.utils import canonicalize_name
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from vllm_here import INSTALLED, PLAYED, needs_vllm, play
 
-from rlheals import evaluate_vllm, models, rl_vllm, vllm_asking, vllm_engine
+from rlheals import evaluate_vllm, rl_vllm
 from rlheals.dialects import Compact
-from rlheals.engines import load_engine
+from rlheals.engines import load_engine, models
+from rlheals.engines import vllm as vllm_asking
+from rlheals.engines import vllm as vllm_engine
+from rlheals.engines.hf import HFEngine, Sampling, refresh
+from rlheals.engines.models import SHIPPED_BASE
+from rlheals.engines.vllm import VLLMEngine
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings
-from rlheals.hf_engine import HFEngine, Sampling, refresh
-from rlheals.models import SHIPPED_BASE
 from rlheals.rl import Algorithm
-from rlheals.vllm_engine import VLLMEngine
 
 ROOT = Path(__file__).resolve().parents[1]
 GREEDY, WARM = Sampling(temperature=0), Sampling(temperature=0.7)

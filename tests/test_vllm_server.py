@@ -16,13 +16,14 @@ import torch
 from lab_helpers import one_line
 from vllm_here import PLAYED, Stand, asked, greedy, ours, play, turned
 
-from rlheals import evaluate_vllm, models, rl_vllm
+from rlheals import evaluate_vllm, rl_vllm
 from rlheals.dialects import Compact
+from rlheals.engines import models
+from rlheals.engines.hf import Sampling, refresh
+from rlheals.engines.models import SHIPPED_BASE
+from rlheals.engines.vllm_server import SERVER, ServedEngine
 from rlheals.errors import BadInput
 from rlheals.evaluate import EvaluateSettings
-from rlheals.hf_engine import Sampling, refresh
-from rlheals.models import SHIPPED_BASE
-from rlheals.vllm_server import SERVER, ServedEngine
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_a_server_says_what_the_engine_behind_it_says(address: str, prompts: lis
 def test_large_vocabularies_have_no_entropies(
     stand: Stand, address: str, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rlheals.vllm_asking.WHOLE", 38)
+    monkeypatch.setattr("rlheals.engines.vllm.WHOLE", 38)
     stand._row = lambda entropy, words: {"token_id:0": -0.5}  # type: ignore[method-assign]
     for made, wanted in zip(
         greedy(ServedEngine(address, SHIPPED_BASE), prompts), ours(SHIPPED_BASE, prompts), strict=True

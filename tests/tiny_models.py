@@ -22,7 +22,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from rlheals import models
+from rlheals.engines import models
 from rlheals.tasks.general_points import GeneralPoints
 
 CHATML = (

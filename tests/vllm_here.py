@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from rlheals import models
 from rlheals.dialects import Compact
-from rlheals.hf_engine import Engine, Generation, HFEngine, Sampling
-from rlheals.models import SHIPPED_BASE
+from rlheals.engines import models
+from rlheals.engines.hf import Engine, Generation, HFEngine, Sampling
+from rlheals.engines.models import SHIPPED_BASE
 from rlheals.rl import RLSettings
 from rlheals.stage import Work
 

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlheals.atomic import atomic_write
 from rlheals.chapters.compare import prediction_interval
+from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.machine import Machine, this_machine
-from rlheals.models import SHIPPED_BASE
 from rlheals.profile import Profile
 from rlheals.profiles import load_profile
 from rlheals.runs import library_versions
@@ -95,7 +95,7 @@ def shipped_values() -> dict[str, float]:
     """Greedy censuses of the shipped base over the first 128 ID and 128 OOD hands, with feedback, either layout."""
     from rlheals.dialects import dialect_for
     from rlheals.engines import load_engine
-    from rlheals.hf_engine import Sampling
+    from rlheals.engines.hf import Sampling
     from rlheals.rollout import rollout
     from rlheals.tasks import load_task
 

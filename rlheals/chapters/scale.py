@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from rlheals import models, record, tables
+from rlheals import record, tables
 from rlheals.chapters.rl import measures as recovery_measures
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import RecoveryTables
@@ -19,7 +19,8 @@ from rlheals.chapters.sft.measures import Curves, by_seed
 from rlheals.dialects import Compact
 from rlheals.display.markup import Block, Table
 from rlheals.display.style import with_intervals
-from rlheals.models import ModelSettings
+from rlheals.engines import models
+from rlheals.engines.models import ModelSettings
 from rlheals.profiles import PROFILES, load_profile, names
 from rlheals.tables import Frames, Part, Tables
 

@@ -34,8 +34,8 @@ def serve(
     more: Annotated[list[str] | None, typer.Argument(help="After --: options of vLLM's own.")] = None,
 ) -> None:
     """A vLLM server, until Ctrl-C. Runs with `engine: vllm` use it where RLHEALS_VLLM_SERVER is its address."""
-    from rlheals import vllm_serve
-    from rlheals.vllm_server import SERVER
+    from rlheals.engines import vllm_server as vllm_serve
+    from rlheals.engines.vllm_server import SERVER
 
     started = vllm_serve.command(model, host, port, rows, positions, cache_gb, gpus, more or ())
     vllm_serve.check(host, port)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -281,3 +282,29 @@ def _quiet() -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+Made = TypeVar("Made")
+
+
+def once_smaller(do: Callable[[int], Made], rows: int, whole: int, where: str) -> Made:
+    """`do(rows)`, or if that is too much, `do` with half of it at most; BadInput when that is too much as well.
+
+    whole: what the rows are a part of; only its divisors are tried. where: what takes `rows`, as "sft.slice_rows".
+    """
+    size = rows
+    for size in (rows, *_smaller(rows, whole)):
+        try:
+            return do(size)
+        except torch.OutOfMemoryError:
+            pass  # leave the block first: the error holds on to what filled the memory
+        gc.collect()
+        torch.cuda.empty_cache()
+    raise BadInput(
+        f"out of GPU memory with {where}={size}; make it smaller, set recompute to true, or take a smaller model"
+    )
+
+
+def _smaller(rows: int, whole: int) -> list[int]:
+    """The largest divisor of `whole` up to half of `rows`, if there is one."""
+    return [size for size in range(rows // 2, 0, -1) if whole % size == 0][:1]

@@ -21,9 +21,10 @@ from pydantic import Field
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast, StaticCache
 from transformers.cache_utils import StaticLayer
 
-from rlheals import models, sharded
+from rlheals.engines import fsdp as sharded
+from rlheals.engines import models
+from rlheals.engines.models import once_smaller
 from rlheals.errors import BadInput
-from rlheals.memory import once_smaller
 from rlheals.settings import Float, Int, Settings
 
 SHORT_BUCKET, ROW_BUCKET = 4, 16

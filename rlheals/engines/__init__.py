@@ -11,8 +11,7 @@ from typing import Literal
 
 from transformers import PreTrainedModel
 
-from rlheals.errors import BadInput
-from rlheals.hf_engine import (
+from rlheals.engines.hf import (
     Engine,
     Generation,
     HFEngine,
@@ -23,6 +22,7 @@ from rlheals.hf_engine import (
     refresh,
     uniforms,
 )
+from rlheals.errors import BadInput
 
 __all__ = [
     "Engine",
@@ -48,7 +48,7 @@ def load_engine(
             "load_engine takes a folder or hub id; for a model in memory use HFEngine(model, tokenizer)"
         )
     if backend == "vllm":
-        from rlheals.vllm_engine import VLLMEngine  # optional
+        from rlheals.engines.vllm import VLLMEngine  # optional
 
         return VLLMEngine(model_or_folder)
     with warnings.catch_warnings():

@@ -22,11 +22,14 @@ exactly 1.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import random
 import shutil
+import tempfile
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,23 +37,170 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from rlheals import models, vllm_asking
+from rlheals.engines import models
+from rlheals.engines.hf import Generation, Past, Sampling, check_request
 from rlheals.errors import BadInput
-from rlheals.hf_engine import Generation, Sampling
 
 if TYPE_CHECKING:
     from vllm import LLM
+
+
+WHOLE = 512  # words; every generated token brings the whole distribution through lists of Python numbers
+COOLEST = 0.01
+CPU_CACHE_GB = 0.25
+QUIET = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+"""Environment. Threads stay where OMP_NUM_THREADS and the caller put them."""
+
+
+def started_with(
+    config: Any, on_cpu: bool, rows: int, positions: int | None, cache_gb: float | None
+) -> dict[str, Any]:
+    """The settings that make vLLM say what an `Engine` says, by the names that its `LLM` gives them.
+
+    rows: sequences that are continued at a time; positions: longest episode in tokens, None: what the model allows;
+    cache_gb: memory for keys and values, None: 0.25 on a processor, and on a GPU what vLLM takes (nearly all of it).
+    """
+    cache_gb = CPU_CACHE_GB if cache_gb is None and on_cpu else cache_gb
+    chosen: dict[str, Any] = {
+        "load_format": "safetensors",  # "auto" would also read pickles
+        "dtype": str(config.dtype or torch.float32).removeprefix("torch."),
+        "max_model_len": positions,
+        "max_num_seqs": rows,
+        "max_logprobs": words(config),
+        "logprobs_mode": "processed_logprobs",  # after the temperature: what is sampled from
+        "generation_config": "vllm",  # no sampling defaults from the model's folder
+        "enforce_eager": on_cpu,  # compiling takes a minute there and gains nothing
+    }
+    if cache_gb is not None:
+        chosen["kv_cache_memory_bytes"] = int(cache_gb * 2**30)
+    if on_cpu:  # a prompt read in pieces winds its generator back, which those of processors cannot
+        chosen |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, positions or 0)}
+    return chosen
+
+
+def local(folder: str | Path) -> Path:
+    """The folder of a model; of one on the hub ("owner/name"), its local copy."""
+    if Path(folder).is_dir():
+        return Path(folder)
+    try:
+        return Path(snapshot_download(str(folder), allow_patterns=["*.json", "*.safetensors"]))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"model {str(folder)!r}: {last_line(error)}") from error
+
+
+def read_config(folder: Path) -> Any:
+    """The configuration of a model in a folder."""
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"model {str(folder)!r}: {last_line(error)}") from error
+
+
+def longest(config: Any) -> int | None:
+    """How many positions a model has, where it says so."""
+    return getattr(config, "max_position_embeddings", None)
+
+
+def words(config: Any) -> int:
+    """Log-probabilities asked for beside that of the token itself: all, or none."""
+    size = int(config.get_text_config().vocab_size)
+    return size if size <= WHOLE else 0
+
+
+def refuse_unfit(config: Any, folder: Path, name: str) -> None:
+    """BadInput when the tensors in a folder are not those of the architecture: vLLM would go on without some."""
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(config)
+    models._check_keys(name, skeleton, models.tensor_shapes(folder))
+
+
+class Asking(ABC):
+    """An engine whose tokens vLLM makes, wherever it runs. positions: the longest episode in tokens, None: any."""
+
+    tokenizer: PreTrainedTokenizerFast
+    config: Any
+    positions: int | None
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[str],
+        sampling: Sampling,
+        pasts: Sequence[Past | None] | None = None,
+    ) -> list[Generation]:
+        """Continue every prompt until its end token or `max_new_tokens`; the order of the results is that asked for."""
+        check_request(prompts, keys, sampling, self.positions)
+        size = self.config.get_text_config().vocab_size
+        strange = next((token for prompt in prompts for token in prompt if not 0 <= token < size), None)
+        if strange is not None:
+            raise BadInput(f"token {strange} is not one of the model's {size}")
+        if 0 < sampling.temperature < COOLEST:
+            raise BadInput(
+                f"temperature {sampling.temperature}: vLLM samples at {COOLEST} and above; 0 is greedy"
+            )
+        asked = [(prompt, self._asked(key, sampling)) for prompt, key in zip(prompts, keys, strict=True)]
+        return self._continued(asked) if asked else []
+
+    @abstractmethod
+    def _continued(self, asked: Sequence[tuple[Sequence[int], dict[str, Any]]]) -> list[Generation]:
+        """Prompts, each with what is asked of it, continued."""
+
+    def _asked(self, key: str, sampling: Sampling) -> dict[str, Any]:
+        """What is asked of one prompt, by vLLM's names."""
+        return {
+            "temperature": sampling.temperature,
+            "seed": seed(key),
+            "max_tokens": sampling.max_new_tokens,
+            "stop_token_ids": [self.tokenizer.eos_token_id],
+            "ignore_eos": True,  # a model's configuration may name other end tokens than the tokenizer does
+            "logprobs": words(self.config),
+        }
+
+    @contextmanager
+    def _alone(self, file: Path) -> Iterator[Path]:
+        """A folder with the weights of a file and nothing else; BadInput when they are not of the model's shape."""
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            (folder / "model.safetensors").symlink_to(file.resolve())
+            refuse_unfit(self.config, folder, file.name)
+            yield folder
+
+
+def seed(key: str) -> int:
+    """A seed of 63 bits that depends on the key only.
+
+    >>> seed("1/id/A-5-J-K/0/0") == seed("1/id/A-5-J-K/0/1")
+    False
+    """
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def generation(tokens: Sequence[int], table: np.ndarray) -> Generation:
+    """Of vLLM's answer: per token a row with its own log-probability first, then those of all words if asked for."""
+    entropies = np.full(len(tokens), np.nan)
+    if table.shape[1] > 1:
+        whole = table[:, 1:].clip(min=-1e4)
+        entropies = -(np.exp(whole) * whole).sum(1)
+    return Generation(tuple(tokens), table[:, 0].copy(), entropies)
+
+
+def last_line(error: Exception) -> str:
+    """The line of an error that says what was wrong: vLLM's and torch's messages end with it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
+
 
 __all__ = ["VLLMEngine"]
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process: seconds to start, and weights can be exchanged
-    **vllm_asking.QUIET,
+    **QUIET,
 }
 
 
-class VLLMEngine(vllm_asking.Asking):
+class VLLMEngine(Asking):
     """Generation with vLLM for a local folder, or a hub id ("owner/name"), whose weights are safetensors.
 
     rows: sequences that are continued at a time;
@@ -73,12 +223,12 @@ class VLLMEngine(vllm_asking.Asking):
         self.in_place = not self.on_cpu
         self.name = str(folder)
         self.tokenizer = models.load_tokenizer(folder)
-        self._folder = vllm_asking.local(folder)
-        self.config = vllm_asking.read_config(self._folder)
+        self._folder = local(folder)
+        self.config = read_config(self._folder)
         self.rows = rows
-        self.positions = positions or vllm_asking.longest(self.config)
+        self.positions = positions or longest(self.config)
         self._cache_gb = cache_gb
-        vllm_asking.refuse_unfit(self.config, self._folder, self.name)
+        refuse_unfit(self.config, self._folder, self.name)
         self._build(self._folder)
 
     def close(self) -> None:
@@ -123,7 +273,7 @@ class VLLMEngine(vllm_asking.Asking):
     def _build(self, folder: Path) -> None:
         from vllm import LLM
 
-        chosen = vllm_asking.started_with(self.config, self.on_cpu, self.rows, self.positions, self._cache_gb)
+        chosen = started_with(self.config, self.on_cpu, self.rows, self.positions, self._cache_gb)
         if (other := _running()) is not None:
             raise BadInput(f"the vLLM engine of {other.name!r} runs in this process; close() it first")
         together = torch.distributed.is_initialized()
@@ -147,7 +297,7 @@ class VLLMEngine(vllm_asking.Asking):
                 )
         except (ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
             self.close()
-            raise BadInput(f"vLLM cannot serve {self.name!r}: {vllm_asking.last_line(error)}") from error
+            raise BadInput(f"vLLM cannot serve {self.name!r}: {last_line(error)}") from error
 
 
 _engines: weakref.WeakSet[VLLMEngine] = weakref.WeakSet()
@@ -172,7 +322,7 @@ def _start_vllm() -> bool:
             import vllm  # noqa: F401
             from vllm.platforms import current_platform
     except (ImportError, RuntimeError, OSError) as error:
-        raise BadInput(f"vLLM is installed but cannot be imported: {vllm_asking.last_line(error)}") from error
+        raise BadInput(f"vLLM is installed but cannot be imported: {last_line(error)}") from error
     return bool(current_platform.is_cpu())
 
 
@@ -197,9 +347,7 @@ def _parameters(wanted: dict[str, Any]) -> Any:
 
 def _generation(output: Any) -> Generation:
     """vLLM's answer: per token a row with the token's own log-probability first, then those of all words if asked."""
-    return vllm_asking.generation(
-        output.token_ids, np.array(output.logprobs.logprobs).reshape(len(output.token_ids), -1)
-    )
+    return generation(output.token_ids, np.array(output.logprobs.logprobs).reshape(len(output.token_ids), -1))
 
 
 def _ended(end: Callable[[], object], together: bool) -> None:
