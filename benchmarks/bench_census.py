@@ -25,10 +25,11 @@ import pandas as pd
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from rlheals import evaluate, sft
-from rlheals.dialects import Compact
+from rlheals import sft
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
+from rlheals.evaluation import evaluate
+from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
 from rlheals.tasks.general_points import GeneralPoints
 

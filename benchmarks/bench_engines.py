@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlheals.dialects import Compact
 from rlheals.engines import load_engine, models
 from rlheals.engines.hf import Engine, Sampling
 from rlheals.engines.models import ModelSettings
+from rlheals.evaluation.dialects import Compact
 from rlheals.machine import this_machine
 from rlheals.tasks.general_points import GeneralPoints
 

@@ -28,8 +28,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from rlheals.budget import EMPTY, budget
 from rlheals.chapters.rl.runs import plan
-from rlheals.dialects import dialect_for
 from rlheals.engines import models
+from rlheals.evaluation.dialects import dialect_for
 from rlheals.machine import this_machine
 from rlheals.needs import Hardware, Shape
 from rlheals.profile import Profile

@@ -32,9 +32,9 @@ from datasets import Dataset
 from transformers import PrinterCallback
 
 from rlheals import grpo, rl, session, sft
-from rlheals.dialects import Compact
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine
+from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
 from rlheals.tasks.general_points import GeneralPoints
 

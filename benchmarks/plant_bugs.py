@@ -24,13 +24,14 @@ from typing import Any
 
 import pandas as pd
 
-from rlheals import evaluate, rl, session, tables
+from rlheals import rl, session, tables
 from rlheals.atomic import atomic_write
 from rlheals.cards import ID_RULE, OOD_RULE
 from rlheals.chapters import compare
 from rlheals.chapters.rl.runs import MAIN, RecoveryChapter, RecoveryTables
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.episodes import rewards
+from rlheals.evaluation import evaluate
 from rlheals.runs import RunSpec
 from rlheals.stage import Work
 from rlheals.store import Store, default_store

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from rlheals.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule, split_of
-from rlheals.dialects import Compact, Layout
+from rlheals.evaluation.dialects import Compact, Layout
 from rlheals.formula import FormulaError, evaluate
 from rlheals.solver import canonical_solution, solvable
 from rlheals.tasks.base import Item

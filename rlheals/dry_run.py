@@ -13,10 +13,10 @@ import torch
 
 from rlheals.budget import GB, Budget, budget
 from rlheals.chapters.rl import runs as recovery
-from rlheals.dialects import dialect_for
 from rlheals.engines import models
 from rlheals.engines.vllm_server import SERVER
 from rlheals.errors import BadInput
+from rlheals.evaluation.dialects import dialect_for
 from rlheals.profile import Profile
 from rlheals.runs import RunSpec
 from rlheals.store import Store

@@ -13,8 +13,8 @@ import torch
 from pydantic import Field, field_validator
 
 from rlheals import edits, shards
-from rlheals.behaviour import Behaviour
 from rlheals.edit_text import parse
+from rlheals.evaluation.kl import Behaviour
 from rlheals.settings import Int, Settings
 from rlheals.stage import Work
 from rlheals.tensors import Checkpoint

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from rlheals.credit import discounted
 from rlheals.engines import models
-from rlheals.rollout import Episode
+from rlheals.evaluation.rollout import Episode
 
 
 @dataclass(frozen=True)

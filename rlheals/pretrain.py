@@ -19,11 +19,11 @@ from transformers import PreTrainedModel
 
 from rlheals.cards import ID_RULE, OOD_RULE, Rule
 from rlheals.corpus import Corpus, Document, Variant
-from rlheals.dialects import Compact
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.engines.models import ModelSettings
-from rlheals.rollout import rollout
+from rlheals.evaluation.dialects import Compact
+from rlheals.evaluation.rollout import rollout
 from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.tasks.base import Item

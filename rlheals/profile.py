@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from rlheals.branches import Rotation
 from rlheals.engines.models import ModelSettings
-from rlheals.evaluate import EvaluateSettings
+from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.fetch import Source
 from rlheals.ladder import Ladder
 from rlheals.needs import Hardware, Shape

@@ -10,7 +10,7 @@ import yaml
 
 from rlheals.branches import Rotation
 from rlheals.errors import BadInput
-from rlheals.evaluate import EvaluateSettings
+from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.ladder import Ladder
 from rlheals.pretrain import PretrainSettings
 from rlheals.profile import Profile

@@ -18,8 +18,8 @@ import torch
 from pydantic import Field, field_validator
 from transformers import PreTrainedModel
 
-from rlheals.dialects import dialect_for
 from rlheals.engines import models
+from rlheals.evaluation.dialects import dialect_for
 from rlheals.linalg import decompose
 from rlheals.nulls import haar
 from rlheals.settings import Float, Rate

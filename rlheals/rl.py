@@ -15,11 +15,11 @@ from pydantic import Field, field_validator, model_validator
 
 from rlheals import resume
 from rlheals.credit import Credit, Scale
-from rlheals.dialects import Prompts
 from rlheals.engines import fsdp as sharded
 from rlheals.engines.fsdp import together
 from rlheals.engines.hf import Opens, Sampling
 from rlheals.engines.models import once_smaller
+from rlheals.evaluation.dialects import Prompts
 from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Work
 

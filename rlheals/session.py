@@ -20,14 +20,14 @@ import torch
 
 from rlheals import resume
 from rlheals.credit import discounted, weights
-from rlheals.dialects import dialect_for
 from rlheals.engines import fsdp as sharded
 from rlheals.engines import models
 from rlheals.engines.hf import Engine, HFEngine, Opens, refresh
 from rlheals.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
 from rlheals.errors import BadInput
+from rlheals.evaluation.dialects import dialect_for
+from rlheals.evaluation.rollout import Episode, rollout
 from rlheals.rl import RLSettings, checkpoint_name
-from rlheals.rollout import Episode, rollout
 from rlheals.sft import LOSS_SETS, expert_loss, loss_set
 from rlheals.stage import Work
 from rlheals.tasks.base import Item

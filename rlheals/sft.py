@@ -24,12 +24,12 @@ from trl import SFTConfig
 
 from rlheals import expert_file, resume
 from rlheals.atomic import atomic_write
-from rlheals.dialects import Chat, Dialect, Prompts, dialect_for
 from rlheals.engines import fsdp as sharded
 from rlheals.engines import models
 from rlheals.engines.fsdp import together
 from rlheals.engines.models import once_smaller
 from rlheals.errors import BadInput
+from rlheals.evaluation.dialects import Chat, Dialect, Prompts, dialect_for
 from rlheals.resumable import ResumableTrainer, States
 from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Tick, Work, no_tick

@@ -24,10 +24,10 @@ import torch
 
 from rlheals import sft
 from rlheals.budget import GB, SINGLE
-from rlheals.dialects import dialect_for
 from rlheals.display.markup import Block, Table
 from rlheals.engines import models
-from rlheals.evaluate import EvaluateSettings
+from rlheals.evaluation.dialects import dialect_for
+from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.machine import Machine, this_machine
 from rlheals.needs import GPUS, Gpu
 from rlheals.rl import RLSettings

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, field_validator
 
-from rlheals.behaviour import Behaviour
+from rlheals.evaluation.kl import Behaviour
 from rlheals.settings import Int, Settings
 from rlheals.spectra import SpectraSettings, compare
 from rlheals.spectrum import CHANGE, PARTS, part_of

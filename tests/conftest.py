@@ -16,9 +16,9 @@ if (
 import pytest
 from transformers import PreTrainedModel
 
-from rlheals.dialects import Compact
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE, ModelSettings
+from rlheals.evaluation.dialects import Compact
 from rlheals.store import Store
 from rlheals.tasks.general_points import GeneralPoints
 

@@ -13,9 +13,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from rlheals.cards import Rule
-from rlheals.dialects import END, Compact
 from rlheals.engines.hf import Generation, Past, Sampling
 from rlheals.errors import BadInput
+from rlheals.evaluation.dialects import END, Compact
 from rlheals.tables import Tables
 
 Script = Callable[[str, int], list[int]]

@@ -9,7 +9,7 @@ from lab_helpers import files_of
 
 from rlheals.branches import Rotation
 from rlheals.engines.hf import Sampling
-from rlheals.evaluate import EvaluateSettings
+from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.ladder import Ladder
 from rlheals.pretrain import PretrainSettings
 from rlheals.profile import Profile

@@ -24,8 +24,8 @@ from rlheals.corpus import (
     expert_formula,
     held_out,
 )
-from rlheals.dialects import FEEDBACK, Compact
 from rlheals.engines.models import ModelSettings
+from rlheals.evaluation.dialects import FEEDBACK, Compact
 from rlheals.pretrain import PretrainSettings
 from rlheals.sft import IGNORED, LOSS_SETS, SFTSettings, examples, loss_set
 from rlheals.solver import solvable

@@ -14,10 +14,19 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rlheals.cards import OOD_RULE
-from rlheals.dialects import END, FEEDBACK, NUMBERS, UNK, Chat, Compact, compact_tokenizer, dialect_for
 from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
-from rlheals.evaluate import OTHER_RULES
+from rlheals.evaluation.dialects import (
+    END,
+    FEEDBACK,
+    NUMBERS,
+    UNK,
+    Chat,
+    Compact,
+    compact_tokenizer,
+    dialect_for,
+)
+from rlheals.evaluation.evaluate import OTHER_RULES
 from rlheals.formula import FormulaError, evaluate
 from rlheals.solver import canonical_solution
 from rlheals.tasks.base import Item, Verdict

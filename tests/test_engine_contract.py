@@ -20,13 +20,13 @@ from lab_helpers import one_line
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from rlheals.cards import OOD_RULE
-from rlheals.dialects import Compact
 from rlheals.engines import load_engine, models
 from rlheals.engines.hf import Engine, HFEngine, Sampling, refresh
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.engines.vllm import VLLMEngine
 from rlheals.errors import BadInput
-from rlheals.rollout import rollout
+from rlheals.evaluation.dialects import Compact
+from rlheals.evaluation.rollout import rollout
 from rlheals.tasks.general_points import GeneralPoints
 
 VLLM = pytest.param(

@@ -11,12 +11,12 @@ import torch
 from transformers import PreTrainedModel
 
 from rlheals.cards import ID_RULE
-from rlheals.dialects import Compact, Reply
 from rlheals.engines import models
 from rlheals.engines.hf import Generation, HFEngine, Sampling
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
-from rlheals.rollout import Attempt, Episode, rollout
+from rlheals.evaluation.dialects import Compact, Reply
+from rlheals.evaluation.rollout import Attempt, Episode, rollout
 from rlheals.tasks.base import Item, Verdict
 from rlheals.tasks.general_points import GeneralPoints
 

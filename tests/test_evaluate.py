@@ -13,14 +13,14 @@ from conftest import TINY
 from lab_helpers import FakeEngine, files_of
 from pydantic import ValidationError
 
-from rlheals import evaluate
 from rlheals.cards import FACES, ID_RULE, OOD_RULE
-from rlheals.dialects import END, Compact
 from rlheals.engines import hf as hf_engine
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.errors import BadInput
-from rlheals.evaluate import (
+from rlheals.evaluation import evaluate
+from rlheals.evaluation.dialects import END, Compact
+from rlheals.evaluation.evaluate import (
     OTHER_RULES,
     EvaluateSettings,
     attempts_table,
@@ -28,7 +28,7 @@ from rlheals.evaluate import (
     episodes_table,
     summary,
 )
-from rlheals.rollout import rollout
+from rlheals.evaluation.rollout import rollout
 from rlheals.solver import canonical_solution
 from rlheals.stage import Work
 from rlheals.tasks.general_points import SPLITS, GeneralPoints

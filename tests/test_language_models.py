@@ -23,14 +23,14 @@ from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import MAIN, Cell
 from rlheals.cli import main as cli
 from rlheals.computing import compute
-from rlheals.dialects import Chat, Compact, dialect_for
 from rlheals.engines import models
 from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
+from rlheals.evaluation.dialects import Chat, Compact, dialect_for
+from rlheals.evaluation.rollout import form_of, rollout
 from rlheals.fetch import Source
 from rlheals.profile import Profile
 from rlheals.profiles import load_profile, to_yaml
-from rlheals.rollout import form_of, rollout
 from rlheals.sft import SFTSettings, example, examples
 from rlheals.store import Store
 from rlheals.study import plan

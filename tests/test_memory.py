@@ -11,11 +11,11 @@ from safetensors.torch import load
 from small_study import RL, SMALL
 
 from rlheals import rl, session, sft
-from rlheals.dialects import Compact
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.engines.models import once_smaller
 from rlheals.errors import BadInput
+from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
 from rlheals.tasks.general_points import GeneralPoints
 

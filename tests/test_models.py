@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from rlheals.adopt import weights_hash
-from rlheals.dialects import Compact
 from rlheals.engines import models
 from rlheals.engines.models import ModelSettings
 from rlheals.errors import BadInput
+from rlheals.evaluation.dialects import Compact
 
 WEIGHTS = "model.safetensors"
 

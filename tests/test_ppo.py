@@ -21,11 +21,11 @@ from safetensors.torch import load_file
 
 from rlheals import ppo, rl
 from rlheals import session as session_module
-from rlheals.dialects import Compact
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.episodes import rewards
 from rlheals.errors import BadInput
+from rlheals.evaluation.dialects import Compact
 from rlheals.ppo import ValueHead, advantages, gae, policy_loss, value_loss
 from rlheals.rl import RLSettings
 from rlheals.session import Batch, Session

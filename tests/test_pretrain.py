@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 from rlheals import pretrain
 from rlheals.cards import FACES, ID_RULE, OOD_RULE
 from rlheals.corpus import Corpus
-from rlheals.dialects import Compact
 from rlheals.engines import models
+from rlheals.evaluation.dialects import Compact
 from rlheals.pretrain import PretrainSettings, ability, ability_panel, collate, iter_batches, weighted_loss
 from rlheals.stage import Work
 

@@ -22,11 +22,11 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from rlheals import evaluate
 from rlheals.cards import ID_RULE, all_hands, census, split_of
-from rlheals.dialects import Reply
 from rlheals.engines.hf import Generation
-from rlheals.rollout import Attempt, Episode
+from rlheals.evaluation import evaluate
+from rlheals.evaluation.dialects import Reply
+from rlheals.evaluation.rollout import Attempt, Episode
 from rlheals.tasks.general_points import GeneralPoints
 from rlheals.tasks.verifier import REWARDS
 

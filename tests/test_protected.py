@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from trl import SFTTrainer
 
 from rlheals import protected, sft
-from rlheals.dialects import Compact
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
+from rlheals.evaluation.dialects import Compact
 from rlheals.linalg import decompose
 from rlheals.protected import ProtectedSettings
 from rlheals.settings import validated

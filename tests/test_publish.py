@@ -42,7 +42,7 @@ from rlheals.computing import compute
 from rlheals.engines import models
 from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
-from rlheals.evaluate import EvaluateSettings
+from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.fetch import Source
 from rlheals.peaks import peaks_of
 from rlheals.pretrain import PretrainSettings

@@ -222,7 +222,7 @@ def write_study(
                     stage="evaluate",
                     id="0" * 64,
                     seed=seed,
-                    code_hash=code or code_hash("rlheals.evaluate"),
+                    code_hash=code or code_hash("rlheals.evaluation.evaluate"),
                     seconds=90.0,
                 ),
             ),

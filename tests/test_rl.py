@@ -23,10 +23,10 @@ from transformers import PreTrainedTokenizerFast
 
 from rlheals import grpo, resume, rl, session
 from rlheals.cards import ID_RULE
-from rlheals.dialects import FEEDBACK, Compact
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine
 from rlheals.errors import BadInput
+from rlheals.evaluation.dialects import FEEDBACK, Compact
 from rlheals.rl import RLSettings, checkpoint_name
 from rlheals.session import Batch, Session
 from rlheals.settings import validated

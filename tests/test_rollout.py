@@ -8,9 +8,9 @@ import random
 import pytest
 from lab_helpers import FakeEngine
 
-from rlheals.dialects import FEEDBACK, Compact
 from rlheals.engines.hf import HFEngine, Sampling
-from rlheals.rollout import Attempt, Episode, rollout
+from rlheals.evaluation.dialects import FEEDBACK, Compact
+from rlheals.evaluation.rollout import Attempt, Episode, rollout
 from rlheals.solver import canonical_solution
 from rlheals.tasks.base import Item, Verdict
 from rlheals.tasks.general_points import GeneralPoints

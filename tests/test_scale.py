@@ -14,10 +14,10 @@ from rlheals import record
 from rlheals.chapters import scale
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import RecoveryTables
-from rlheals.dialects import Compact
 from rlheals.display.markup import Table
 from rlheals.engines import models
 from rlheals.engines.models import ModelSettings
+from rlheals.evaluation.dialects import Compact
 from rlheals.profiles import load_profile
 from rlheals.tables import SFT, Tables, concat
 

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from transformers import PreTrainedModel
 
 from rlheals import sft
-from rlheals.dialects import Compact
 from rlheals.engines import models
 from rlheals.errors import BadInput
+from rlheals.evaluation.dialects import Compact
 from rlheals.resumable import ResumableTrainer
 from rlheals.sft import IGNORED, LOSS_SETS, SFTSettings, checkpoint_name, examples, expert_loss, loss_set
 from rlheals.stage import Work

@@ -21,7 +21,7 @@ from rlheals.computing import compute
 from rlheals.engines import models
 from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
-from rlheals.evaluate import EvaluateSettings, attempts_table, census_items
+from rlheals.evaluation.evaluate import EvaluateSettings, attempts_table, census_items
 from rlheals.machine import Machine
 from rlheals.needs import GPUS
 from rlheals.runs import Run

@@ -16,7 +16,7 @@ from small_study import SMALL
 from rlheals import tables
 from rlheals.computing import compute
 from rlheals.errors import BadInput
-from rlheals.evaluate import OTHER_RULES
+from rlheals.evaluation.evaluate import OTHER_RULES
 from rlheals.profiles import load_profile
 from rlheals.store import Store
 from rlheals.study import base_spec, plan

@@ -23,11 +23,11 @@ from safetensors.torch import load
 from small_study import RL, SMALL
 
 from rlheals import resume, rl, sft
-from rlheals.dialects import Compact
 from rlheals.engines import fsdp as sharded
 from rlheals.engines import models
 from rlheals.engines.fsdp import together
 from rlheals.errors import BadInput
+from rlheals.evaluation.dialects import Compact
 from rlheals.protected import ProtectedSettings
 from rlheals.rl import RLSettings
 from rlheals.sft import SFTSettings

@@ -28,8 +28,7 @@ from packaging.utils import canonicalize_name
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from vllm_here import INSTALLED, PLAYED, needs_vllm, play
 
-from rlheals import evaluate_vllm, rl_vllm
-from rlheals.dialects import Compact
+from rlheals import rl_vllm
 from rlheals.engines import load_engine, models
 from rlheals.engines import vllm as vllm_asking
 from rlheals.engines import vllm as vllm_engine
@@ -37,7 +36,9 @@ from rlheals.engines.hf import HFEngine, Sampling, refresh
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.engines.vllm import VLLMEngine
 from rlheals.errors import BadInput
-from rlheals.evaluate import EvaluateSettings
+from rlheals.evaluation import evaluate_vllm
+from rlheals.evaluation.dialects import Compact
+from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.rl import Algorithm
 
 ROOT = Path(__file__).resolve().parents[1]

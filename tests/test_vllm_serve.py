@@ -21,13 +21,13 @@ from vllm_here import PLAYED, asked, greedy, needs_vllm, ours, play, turned
 
 from rlheals import rl_vllm
 from rlheals.cli.main import main
-from rlheals.dialects import Compact
 from rlheals.engines import vllm_server as vllm_serve
 from rlheals.engines.hf import Sampling
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.engines.vllm import VLLMEngine
 from rlheals.engines.vllm_server import SERVER, ServedEngine
 from rlheals.errors import BadInput
+from rlheals.evaluation.dialects import Compact
 
 GREEDY, WARM = Sampling(temperature=0), Sampling(temperature=0.7)
 

@@ -16,14 +16,15 @@ import torch
 from lab_helpers import one_line
 from vllm_here import PLAYED, Stand, asked, greedy, ours, play, turned
 
-from rlheals import evaluate_vllm, rl_vllm
-from rlheals.dialects import Compact
+from rlheals import rl_vllm
 from rlheals.engines import models
 from rlheals.engines.hf import Sampling, refresh
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.engines.vllm_server import SERVER, ServedEngine
 from rlheals.errors import BadInput
-from rlheals.evaluate import EvaluateSettings
+from rlheals.evaluation import evaluate_vllm
+from rlheals.evaluation.dialects import Compact
+from rlheals.evaluation.evaluate import EvaluateSettings
 
 
 @pytest.fixture

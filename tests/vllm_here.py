@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from rlheals.dialects import Compact
 from rlheals.engines import models
 from rlheals.engines.hf import Engine, Generation, HFEngine, Sampling
 from rlheals.engines.models import SHIPPED_BASE
+from rlheals.evaluation.dialects import Compact
 from rlheals.rl import RLSettings
 from rlheals.stage import Work
 

@@ -93,10 +93,10 @@ def trained_interval(name: str, values: Sequence[float], numbers: int = 1, seeds
 
 def shipped_values() -> dict[str, float]:
     """Greedy censuses of the shipped base over the first 128 ID and 128 OOD hands, with feedback, either layout."""
-    from rlheals.dialects import dialect_for
     from rlheals.engines import load_engine
     from rlheals.engines.hf import Sampling
-    from rlheals.rollout import rollout
+    from rlheals.evaluation.dialects import dialect_for
+    from rlheals.evaluation.rollout import rollout
     from rlheals.tasks import load_task
 
     task = load_task("general_points")

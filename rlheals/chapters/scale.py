@@ -16,11 +16,11 @@ from rlheals.chapters.rl.runs import RecoveryTables
 from rlheals.chapters.sft import measures
 from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.chapters.sft.measures import Curves, by_seed
-from rlheals.dialects import Compact
 from rlheals.display.markup import Block, Table
 from rlheals.display.style import with_intervals
 from rlheals.engines import models
 from rlheals.engines.models import ModelSettings
+from rlheals.evaluation.dialects import Compact
 from rlheals.profiles import PROFILES, load_profile, names
 from rlheals.tables import Frames, Part, Tables
 

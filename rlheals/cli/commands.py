@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from rlheals import evaluate, rl, sft, study
+from rlheals import rl, sft, study
 from rlheals.adopt import WEIGHTS, weights_hash
 from rlheals.card import model_card
 from rlheals.chapters.registry import CLAIMED, outcome
@@ -22,6 +22,7 @@ from rlheals.claims import Outcome
 from rlheals.computing import compute
 from rlheals.display.markup import Table
 from rlheals.errors import BadInput
+from rlheals.evaluation import evaluate
 from rlheals.outputs import refuse_used, whole
 from rlheals.profile import Profile
 from rlheals.project import project_root

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from rlheals.dialects import FEEDBACK, Dialect, Prompts, Protocol_, Reply
 from rlheals.engines.hf import Engine, Generation, Past, Sampling, uniforms
+from rlheals.evaluation.dialects import FEEDBACK, Dialect, Prompts, Protocol_, Reply
 from rlheals.tasks.base import Item, Task, Verdict
 
 Feedback = Literal["verifier", "shuffled", "none"]

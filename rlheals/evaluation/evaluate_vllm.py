@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing
 
-from rlheals import evaluate
 from rlheals.engines.vllm_server import open_vllm
+from rlheals.evaluation import evaluate
 from rlheals.stage import Work
 
 

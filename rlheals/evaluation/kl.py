@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from transformers import PreTrainedModel
 
 from rlheals.engines import models
 from rlheals.errors import BadInput
+from rlheals.evaluation.dialects import dialect_for
+from rlheals.tasks.general_points import GeneralPoints
 
 ROWS = 64
 
@@ -106,3 +109,22 @@ def forward_kl(base: PreTrainedModel, model: PreTrainedModel, answers: Answers) 
         row = torch.arange(len(part.tokens))[:, None].expand_as(part.own)[part.own]
         values.append(torch.zeros(len(part.tokens), dtype=torch.float64).index_add_(0, row, per_token))
     return torch.cat(values).numpy()
+
+
+class Behaviour:
+    """Answers of one model to some questions of the SFT split, sampled once: all that are compared share them."""
+
+    def __init__(self, source: Path, questions: int, answer_tokens: int, seed: int) -> None:
+        task, tokenizer = GeneralPoints(), models.load_tokenizer(source)
+        dialect, items = dialect_for(tokenizer, task), task.items("sft")
+        self.model = models.load(source, models.device())
+        picks = np.random.default_rng([seed, 7]).permutation(len(items))[:questions]
+        prompts = [dialect.prompt(items[pick]) for pick in picks]
+        end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+        self.answers = sample(self.model, prompts, end, pad, seed, answer_tokens)
+
+    def of(self, folder: Path) -> dict[str, float]:
+        """Forward KL from the model to that in a folder: its mean per answer, and the standard error."""
+        values = forward_kl(self.model, models.load(folder, models.device()), self.answers)
+        error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+        return {"kl": float(values.mean()), "kl_error": float(error)}

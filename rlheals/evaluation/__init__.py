@@ -1,0 +1,1 @@
+"""Dialects, the one multi-turn rollout, evaluation, KL."""
