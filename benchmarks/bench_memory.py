@@ -2,7 +2,7 @@
 
 A model of Qwen2's make with random weights goes through SFT, a census and RL, every stage in a process of its own, in
 several settings. Measured is the most that torch had allocated at once, on the GPU, or without one on the processor.
-Foreseen is the arithmetic of `rlheals.budget` less its allowance for a GPU's context, with questions and answers as
+Foreseen is the arithmetic of `rlheals.planning.budget` less its allowance for a GPU's context, with questions and answers as
 long as this tokenizer makes them. The score is foreseen / measured: below 1, a run that should fit would not; far above
 1, one that would fit is refused. The arithmetic is that of GPUs; on a processor TRL's output head scores every position
 instead of those that are learnt from, so that SFT takes more there. JSON comes last; exit status 1 when a score on a
@@ -26,12 +26,12 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from rlheals.budget import EMPTY, budget
 from rlheals.chapters.rl.runs import plan
 from rlheals.engines import models
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.machine import this_machine
 from rlheals.needs import Hardware, Shape
+from rlheals.planning.budget import EMPTY, budget
 from rlheals.profile import Profile
 from rlheals.runs import RunSpec
 from rlheals.stage import no_tick

@@ -13,14 +13,14 @@ import torch
 from lab_helpers import one_line
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from rlheals import dry_run
-from rlheals.budget import GB, budget
 from rlheals.cli import main as cli
 from rlheals.cli.terminal import parse_settings
-from rlheals.dry_run import Here
 from rlheals.engines.vllm_server import SERVER
 from rlheals.errors import BadInput
 from rlheals.needs import GPUS
+from rlheals.planning import dry_run
+from rlheals.planning.budget import GB, budget
+from rlheals.planning.dry_run import Here
 from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, load_profile, names
 from rlheals.store import Store

@@ -25,8 +25,8 @@ from rlheals.chapters.spectra import predictors as rotation_rivals
 from rlheals.chapters.spectra.runs import RotationChapter
 from rlheals.display.markup import Table, to_markdown
 from rlheals.errors import BadInput
+from rlheals.planning.speed import COUNTED
 from rlheals.profiles import load_profile
-from rlheals.speed import COUNTED
 from rlheals.stats import t_interval
 from rlheals.store import Store
 

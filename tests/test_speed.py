@@ -12,8 +12,6 @@ import pytest
 from lab_helpers import one_line
 from small_study import CLIMB
 
-from rlheals import speed
-from rlheals.budget import GB, SINGLE
 from rlheals.chapters.rl import runs as recovery
 from rlheals.cli import main as cli
 from rlheals.cli.commands import speed as command
@@ -24,6 +22,8 @@ from rlheals.errors import BadInput
 from rlheals.evaluation.evaluate import EvaluateSettings, attempts_table, census_items
 from rlheals.machine import Machine
 from rlheals.needs import GPUS
+from rlheals.planning import speed
+from rlheals.planning.budget import GB, SINGLE
 from rlheals.runs import Run
 from rlheals.sft import SFTSettings, examples
 from rlheals.store import Store

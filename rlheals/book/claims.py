@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from rlheals import speed
 from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.book import pages
 from rlheals.chapters.registry import CHAPTERS, CLAIMED, outcome
 from rlheals.chapters.spectra import predictors as rotation_rivals
 from rlheals.claims import FAMILIES, ChapterClaims, Claim, ClaimsFile, Judged, Outcome
 from rlheals.display.markup import Block, Table, spans, to_markdown
+from rlheals.planning import speed
 from rlheals.profile import Profile
 from rlheals.project import project_root
 from rlheals.store import Store, default_store

@@ -1,7 +1,7 @@
 """What stands at the top of every notebook and is not written by hand: badge, what it takes on Colab, installation.
 
 `python -m rlheals.book.colab`, run in the repository, writes these cells anew: the address is that of `_config.yml`,
-the version that of the package, times and gigabytes are those of the recorded runs and of `rlheals.budget`.
+the version that of the package, times and gigabytes are those of the recorded runs and of `rlheals.planning.budget`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import yaml
 from rlheals import __version__, study
 from rlheals.atomic import atomic_write
 from rlheals.book.references import CHAPTERS, COPIES, SOURCES
-from rlheals.budget import GB, budget
 from rlheals.chapters.registry import CLAIMED
 from rlheals.display.markup import Block, Table
-from rlheals.doctor import NEEDED_DISK_GB
 from rlheals.errors import BadInput
+from rlheals.planning.budget import GB, budget
+from rlheals.planning.doctor import NEEDED_DISK_GB
 from rlheals.profile import Profile
 from rlheals.profiles import load_profile
 from rlheals.store import Store

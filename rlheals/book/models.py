@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlheals import record, tables
-from rlheals.budget import GB, budget
 from rlheals.chapters.registry import CLAIMED
 from rlheals.chapters.scale import weights
 from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.chapters.sft.runs import variant_studies
 from rlheals.chapters.spectra.predictors import PROMPTS, prompts_table
 from rlheals.display.markup import Block, Table
+from rlheals.planning.budget import GB, budget
 from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, load_profile, names
 

@@ -236,8 +236,8 @@ def _described(run: Run) -> dict[str, Any]:
 
 def speed(profile: Profile) -> tuple[list[dict[str, Any]], Table]:
     """How fast the runs of a profile that are in the store were computed, as plain values and as a table."""
-    from rlheals import dry_run
-    from rlheals import speed as measured
+    from rlheals.planning import dry_run
+    from rlheals.planning import speed as measured
 
     store = the_store()
     there = [store.load(run) for run in dry_run.planned(profile, store) if store.has(run)]

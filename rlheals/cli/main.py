@@ -60,7 +60,7 @@ def doctor(
     json: Json = False,
 ) -> int:
     """What this machine has, what is missing, and what the profiles would run. Exit code 1 if something is missing."""
-    from rlheals.doctor import examine, examine_runs, profile_lines, report_lines, run_lines
+    from rlheals.planning.doctor import examine, examine_runs, profile_lines, report_lines, run_lines
 
     if repair and not store:
         raise BadInput("--repair: accepted together with --store only")

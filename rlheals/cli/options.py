@@ -29,8 +29,8 @@ Out = Annotated[Path | None, typer.Option("--out", help="Also write the files in
 
 def without_running(name: str, changes: Sequence[str] | None, json: bool) -> int:
     """What a profile would run and take, and whether it can run here: exit code 1 if it cannot."""
-    from rlheals import dry_run
     from rlheals.cli.commands import the_store
+    from rlheals.planning import dry_run
 
     found = dry_run.examine(chosen_profile(name, changes), the_store())
     show(found, lambda: dry_run.lines(found), json)

@@ -23,13 +23,13 @@ import pandas as pd
 import torch
 
 from rlheals import sft
-from rlheals.budget import GB, SINGLE
 from rlheals.display.markup import Block, Table
 from rlheals.engines import models
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.machine import Machine, this_machine
 from rlheals.needs import GPUS, Gpu
+from rlheals.planning.budget import GB, SINGLE
 from rlheals.rl import RLSettings
 from rlheals.runs import Run
 from rlheals.sft import SFTSettings

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rlheals.budget import GB, Budget, budget
 from rlheals.chapters.rl import runs as recovery
 from rlheals.engines import models
 from rlheals.engines.vllm_server import SERVER
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
+from rlheals.planning.budget import GB, Budget, budget
 from rlheals.profile import Profile
 from rlheals.runs import RunSpec
 from rlheals.store import Store

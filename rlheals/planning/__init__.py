@@ -1,0 +1,1 @@
+"""What a profile needs, and whether it fits this machine."""
