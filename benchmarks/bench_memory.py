@@ -30,9 +30,9 @@ from rlheals.chapters.rl.runs import plan
 from rlheals.engines import models
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.machine import this_machine
-from rlheals.needs import Hardware, Shape
 from rlheals.planning.budget import EMPTY, budget
-from rlheals.profile import Profile
+from rlheals.profiles.hardware import Hardware, Shape
+from rlheals.profiles.profile import Profile
 from rlheals.runs import RunSpec
 from rlheals.stage import no_tick
 from rlheals.store import Store

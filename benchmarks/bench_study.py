@@ -19,8 +19,8 @@ import time
 
 from rlheals import study
 from rlheals.computing import compute
-from rlheals.profile import Profile
 from rlheals.profiles import load_profile
+from rlheals.profiles.profile import Profile
 from rlheals.runs import RunSpec
 from rlheals.store import Store
 

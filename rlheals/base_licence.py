@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from rlheals.profile import Profile
+from rlheals.profiles.profile import Profile
 from rlheals.runs import Run
 
 OURS = "mit"

@@ -20,8 +20,8 @@ from rlheals.chapters.spectra.runs import RotationPlan
 from rlheals.errors import BadInput
 from rlheals.machine import Machine
 from rlheals.outputs import whole
-from rlheals.profile import Profile
 from rlheals.profiles import to_yaml
+from rlheals.profiles.profile import Profile
 from rlheals.publish_card import card
 from rlheals.publish_models import ReadingStore, copy_files
 from rlheals.published import (

@@ -20,7 +20,7 @@ from rlheals import tables
 from rlheals.atomic import atomic_write
 from rlheals.computing import compute
 from rlheals.errors import BadInput
-from rlheals.profile import Profile
+from rlheals.profiles.profile import Profile
 from rlheals.settings import validated
 from rlheals.store import Store
 from rlheals.tables import Frames, Part, Planned, Tables

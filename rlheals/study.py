@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rlheals.adopt import weights_hash
 from rlheals.fetch import settings_of
-from rlheals.profile import Profile
+from rlheals.profiles.profile import Profile
 from rlheals.runs import RunSpec
 from rlheals.store import Store
 

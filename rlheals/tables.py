@@ -20,7 +20,7 @@ import pandas as pd
 
 from rlheals.atomic import atomic_write
 from rlheals.errors import BadInput
-from rlheals.profile import Profile
+from rlheals.profiles.profile import Profile
 from rlheals.runs import RunSpec
 from rlheals.store import Store
 from rlheals.study import Plan, plan

@@ -7,17 +7,15 @@ from pathlib import Path
 from conftest import TINY
 from lab_helpers import files_of
 
-from rlheals.branches import Rotation
 from rlheals.engines.hf import Sampling
 from rlheals.evaluation.evaluate import EvaluateSettings
-from rlheals.ladder import Ladder
 from rlheals.pretrain import PretrainSettings
-from rlheals.profile import Profile
-from rlheals.protection_ways import Protection
+from rlheals.profiles.edit_grid import SwapGrid
+from rlheals.profiles.profile import Profile
+from rlheals.profiles.sections import Ladder, Protection, Rotation
 from rlheals.rl import RLSettings
 from rlheals.runs import MANIFEST
 from rlheals.sft import SFTSettings
-from rlheals.swap_grid import SwapGrid
 
 SMALL = Profile(
     name="small",

@@ -17,12 +17,12 @@ from rlheals.cli import main as cli
 from rlheals.cli.terminal import parse_settings
 from rlheals.engines.vllm_server import SERVER
 from rlheals.errors import BadInput
-from rlheals.needs import GPUS
 from rlheals.planning import dry_run
 from rlheals.planning.budget import GB, budget
 from rlheals.planning.dry_run import Here
-from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, load_profile, names
+from rlheals.profiles.hardware import GPUS
+from rlheals.profiles.profile import Profile
 from rlheals.store import Store
 
 LANGUAGE = [name for name in names() if load_profile(name).model is not None]

@@ -14,8 +14,8 @@ from rlheals.book.references import TRIMMED, main
 from rlheals.cards import ID_RULE, OOD_RULE
 from rlheals.chapters import checks, references
 from rlheals.errors import BadInput
-from rlheals.profile import Profile
 from rlheals.profiles import load_profile
+from rlheals.profiles.profile import Profile
 from rlheals.tables import Tables, joined
 from rlheals.tasks import load_task
 

@@ -29,8 +29,8 @@ from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Chat, Compact, dialect_for
 from rlheals.evaluation.rollout import form_of, rollout
 from rlheals.fetch import Source
-from rlheals.profile import Profile
 from rlheals.profiles import load_profile, to_yaml
+from rlheals.profiles.profile import Profile
 from rlheals.sft import SFTSettings, example, examples
 from rlheals.store import Store
 from rlheals.study import plan

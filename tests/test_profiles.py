@@ -12,8 +12,8 @@ import yaml
 from lab_helpers import one_line
 
 from rlheals.errors import BadInput
-from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, VARIANTS, load_profile, to_yaml, variant
+from rlheals.profiles.profile import Profile
 
 
 def file(folder: Path, text: str | bytes) -> Path:

@@ -21,7 +21,7 @@ from rlheals.chapters.protected.runs import SFT, STUDY, ProtectionTables, plan, 
 from rlheals.chapters.spectra import runs as rotation
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
-from rlheals.protection_ways import read_way
+from rlheals.profiles.sections import read_way
 from rlheals.store import Store
 
 LAB = load_profile("lab")

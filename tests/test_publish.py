@@ -46,8 +46,8 @@ from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.fetch import Source
 from rlheals.peaks import peaks_of
 from rlheals.pretrain import PretrainSettings
-from rlheals.profile import Profile
 from rlheals.profiles import load_profile, to_yaml
+from rlheals.profiles.profile import Profile
 from rlheals.publish import Asked
 from rlheals.published import MANIFEST, Published, check, play_again
 from rlheals.sft import SFTSettings

@@ -19,9 +19,9 @@ from rlheals.chapters.rl.runs import MAIN, Cell, RecoveryTables, collect, plan, 
 from rlheals.computing import compute
 from rlheals.display.style import Drawn
 from rlheals.errors import BadInput
-from rlheals.ladder import CONTROLS, LATE
-from rlheals.profile import Profile
 from rlheals.profiles import load_profile
+from rlheals.profiles.profile import Profile
+from rlheals.profiles.sections import CONTROLS, LATE
 from rlheals.rl import RLSettings
 from rlheals.store import Store
 

@@ -30,6 +30,7 @@ from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.gallery import gallery_html, gallery_markdown, samples
 from rlheals.profiles import PROFILES, load_profile
+from rlheals.profiles.describe import profiles_table
 from rlheals.record import MANIFEST, Recorded, RecordedRun, _sha256
 from rlheals.sources import code_hash
 from rlheals.tables import Tables, concat
@@ -388,7 +389,7 @@ def test_markup_escapes() -> None:
 
 
 def test_profiles_table_has_every_setting_with_its_value() -> None:
-    about, settings, variants = pages.profiles_table()
+    about, settings, variants = profiles_table()
     assert isinstance(about, Table)
     assert isinstance(settings, Table)
     assert isinstance(variants, Table)

@@ -13,7 +13,6 @@ from lab_helpers import files_of, one_line
 from small_study import CLIMB, SPIN
 
 from rlheals import record, tables
-from rlheals.branches import BRANCHES
 from rlheals.chapters import checks as rotation_checks
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.spectra import figures as rotation_figures
@@ -24,6 +23,7 @@ from rlheals.display.style import Drawn
 from rlheals.errors import BadInput
 from rlheals.peaks import peak_of, recorded_peaks
 from rlheals.profiles import load_profile
+from rlheals.profiles.sections import BRANCHES
 from rlheals.store import Store
 from rlheals.study import plan as sft_plan
 from rlheals.units import run_unit

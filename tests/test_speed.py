@@ -21,9 +21,9 @@ from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.evaluate import EvaluateSettings, attempts_table, census_items
 from rlheals.machine import Machine
-from rlheals.needs import GPUS
 from rlheals.planning import speed
 from rlheals.planning.budget import GB, SINGLE
+from rlheals.profiles.hardware import GPUS
 from rlheals.runs import Run
 from rlheals.sft import SFTSettings, examples
 from rlheals.store import Store

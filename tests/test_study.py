@@ -19,8 +19,8 @@ from rlheals import study
 from rlheals.computing import compute
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, VARIANTS, load_profile, variant
+from rlheals.profiles.profile import Profile
 from rlheals.runs import RunSpec
 from rlheals.settings import validated
 from rlheals.stages import STAGES

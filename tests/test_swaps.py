@@ -20,8 +20,8 @@ from rlheals.chapters.edits.runs import ANCHOR, Swap, SwapTables, plan
 from rlheals.chapters.rl import runs as recovery
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
+from rlheals.profiles.edit_grid import read_entry
 from rlheals.store import Store
-from rlheals.swap_grid import read_entry
 
 LAB = load_profile("lab")
 

@@ -16,7 +16,7 @@ from rlheals.chapters.spectra import predictors as rotation_rivals
 from rlheals.claims import FAMILIES, ChapterClaims, Claim, ClaimsFile, Judged, Outcome
 from rlheals.display.markup import Block, Table, spans, to_markdown
 from rlheals.planning import speed
-from rlheals.profile import Profile
+from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.store import Store, default_store
 from rlheals.verdicts import VERDICTS

@@ -24,8 +24,8 @@ from rlheals.display.markup import Block, Table
 from rlheals.errors import BadInput
 from rlheals.planning.budget import GB, budget
 from rlheals.planning.doctor import NEEDED_DISK_GB
-from rlheals.profile import Profile
 from rlheals.profiles import load_profile
+from rlheals.profiles.profile import Profile
 from rlheals.store import Store
 
 BADGE, INSTALL = "colab", "install"

@@ -12,8 +12,8 @@ from rlheals.chapters.sft.runs import variant_studies
 from rlheals.chapters.spectra.predictors import PROMPTS, prompts_table
 from rlheals.display.markup import Block, Table
 from rlheals.planning.budget import GB, budget
-from rlheals.profile import Profile
 from rlheals.profiles import PROFILES, load_profile, names
+from rlheals.profiles.profile import Profile
 
 RUN, DRY = "run by us", "dry run only"
 

@@ -19,7 +19,8 @@ from rlheals.display.markup import Block, html_page, inline, to_html, to_markdow
 from rlheals.display.style import Drawn
 from rlheals.errors import BadInput
 from rlheals.gallery import Sample, gallery_html, gallery_markdown, samples
-from rlheals.profile import Profile
+from rlheals.profiles.describe import profiles_table
+from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.store import Store
 
@@ -115,7 +116,7 @@ def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
         "claims_table": claims_tables.all_claims(results),
         "run_facts": pages.run_facts(chapter),
         "recorded": pages.recorded_page(results),
-        "profiles": pages.profiles_table(),
+        "profiles": profiles_table(),
         "models": models_page.models_table(results),
         "prompts": models_page.prompts(results),
         "scale": scale.scale_table(results),

@@ -15,8 +15,8 @@ from rlheals.computing import compute
 from rlheals.display.markup import Block, spans
 from rlheals.errors import BadInput
 from rlheals.peaks import peaks_of
-from rlheals.profile import Profile
 from rlheals.profiles import load_profile
+from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.record import Recorded
 from rlheals.runs import Run

@@ -20,7 +20,7 @@ from rlheals.tasks import load_task
 
 if TYPE_CHECKING:
     from rlheals.chapters.rl.runs import RecoveryTables
-    from rlheals.profile import Profile
+    from rlheals.profiles.profile import Profile
     from rlheals.tables import Tables
 import math
 from typing import TYPE_CHECKING

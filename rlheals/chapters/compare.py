@@ -23,8 +23,8 @@ from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import MAIN, RecoveryChapter, RecoveryTables
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.errors import BadInput
-from rlheals.profile import Profile
 from rlheals.profiles import load_profile
+from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.store import Store
 from rlheals.tables import Tables

@@ -21,8 +21,8 @@ from rlheals.chapters.compare import prediction_interval
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.machine import Machine, this_machine
-from rlheals.profile import Profile
 from rlheals.profiles import load_profile
+from rlheals.profiles.profile import Profile
 from rlheals.runs import library_versions
 from rlheals.settings import validated
 from rlheals.stage import no_tick

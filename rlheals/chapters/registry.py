@@ -25,7 +25,7 @@ from rlheals.chapters.spectra import runs as rotation
 from rlheals.chapters.spectra.runs import RotationChapter
 from rlheals.claims import ChapterClaims, Outcome, StudyPlan
 from rlheals.computing import compute
-from rlheals.profile import Profile
+from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.runs import Run
 from rlheals.store import Store, default_store

@@ -29,7 +29,7 @@ from rlheals.chapters.spectra.runs import SFT, RotationTables
 from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.machine import this_machine
-from rlheals.profile import Profile
+from rlheals.profiles.profile import Profile
 from rlheals.record import Recorded
 from rlheals.runs import RunSpec
 from rlheals.settings import validated

@@ -24,7 +24,7 @@ from rlheals.display.markup import Table
 from rlheals.errors import BadInput
 from rlheals.evaluation import evaluate
 from rlheals.outputs import refuse_used, whole
-from rlheals.profile import Profile
+from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.runs import Run, RunSpec, digest_of
 from rlheals.settings import validated

@@ -11,7 +11,7 @@ from typing import Any
 from rlheals import hub, published
 from rlheals.cli.commands import the_store
 from rlheals.errors import BadInput
-from rlheals.profile import Profile
+from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.publish import Asked, publish, refuse_foreign
 

@@ -14,8 +14,8 @@ from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.peaks import recorded_peaks
-from rlheals.profile import Profile
 from rlheals.profiles import VARIANTS, load_profile, variant
+from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.slurm_file import read_slurm_file
 from rlheals.store import default_store

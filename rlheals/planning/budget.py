@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from rlheals.engines.models import LOGITS
 from rlheals.errors import BadInput
-from rlheals.needs import Hardware, Shape
-from rlheals.profile import Profile
+from rlheals.profiles.hardware import Hardware, Shape
+from rlheals.profiles.profile import Profile
 from rlheals.tasks.general_points import GeneralPoints
 
 GB = 1e9

@@ -222,8 +222,8 @@ def run_lines(found: dict[str, Any]) -> Iterator[str]:
 
 def profile_lines() -> Iterator[str]:
     """Every setting with its meaning and its value in every profile."""
-    from rlheals.book.pages import profiles_table
     from rlheals.profiles import PROFILES
+    from rlheals.profiles.describe import profiles_table
 
     _, settings, variants = profiles_table()
     assert not isinstance(settings, str)

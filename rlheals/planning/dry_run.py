@@ -17,7 +17,7 @@ from rlheals.engines.vllm_server import SERVER
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.planning.budget import GB, Budget, budget
-from rlheals.profile import Profile
+from rlheals.profiles.profile import Profile
 from rlheals.runs import RunSpec
 from rlheals.store import Store
 from rlheals.study import plan

@@ -28,8 +28,8 @@ from rlheals.engines import models
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.machine import Machine, this_machine
-from rlheals.needs import GPUS, Gpu
 from rlheals.planning.budget import GB, SINGLE
+from rlheals.profiles.hardware import GPUS, Gpu
 from rlheals.rl import RLSettings
 from rlheals.runs import Run
 from rlheals.sft import SFTSettings

@@ -10,7 +10,7 @@ import pandas as pd
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits.runs import SwapTables
 from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite, unrecorded
-from rlheals.swap_grid import entry_text, read_entry
+from rlheals.profiles.edit_grid import entry_text, read_entry
 
 
 def _row(rows: pd.DataFrame, kind: str, edit: str, where: str) -> pd.Series:

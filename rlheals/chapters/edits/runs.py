@@ -20,12 +20,12 @@ from rlheals import rl, sft, tables
 from rlheals.chapters.base import Chapter
 from rlheals.chapters.rl.runs import rl_spec
 from rlheals.edited import MODEL, EditedSettings
-from rlheals.profile import Profile
+from rlheals.profiles.edit_grid import read_entry
+from rlheals.profiles.profile import Profile
 from rlheals.runs import RunSpec
 from rlheals.store import Store
 from rlheals.study import Plan, census_spec
 from rlheals.study import plan as sft_plan
-from rlheals.swap_grid import read_entry
 from rlheals.tables import Part, Seeded
 
 OTHER_SEED = 10_000

@@ -14,7 +14,7 @@ from rlheals.chapters.protected import measures as measured
 from rlheals.chapters.protected.runs import SFT, ProtectionChapter
 from rlheals.display import style as drawing
 from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Drawn
-from rlheals.protection_ways import read_way
+from rlheals.profiles.sections import read_way
 
 NAMES = {
     "subspace": "leading subspaces", "random": "random subspaces", "kl": "KL to the base",

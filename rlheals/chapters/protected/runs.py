@@ -16,9 +16,9 @@ import pandas as pd
 
 from rlheals import protected, sft, tables
 from rlheals.chapters.base import Chapter
-from rlheals.profile import Profile
+from rlheals.profiles.profile import Profile
+from rlheals.profiles.sections import read_way
 from rlheals.protected import ProtectedSettings
-from rlheals.protection_ways import read_way
 from rlheals.runs import RunSpec
 from rlheals.store import Store
 from rlheals.study import Plan, census_spec

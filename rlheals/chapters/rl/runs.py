@@ -17,8 +17,8 @@ import pandas as pd
 
 from rlheals import record, sft, tables
 from rlheals.chapters.base import Chapter
-from rlheals.ladder import CONTROLS, LATE
-from rlheals.profile import Profile
+from rlheals.profiles.profile import Profile
+from rlheals.profiles.sections import CONTROLS, LATE
 from rlheals.rl import checkpoint_name as rl_checkpoint
 from rlheals.runs import RunSpec
 from rlheals.store import Store

@@ -10,8 +10,8 @@ from rlheals import record, tables
 from rlheals.chapters.base import Chapter
 from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.claims import Judged
-from rlheals.profile import Profile
 from rlheals.profiles import VARIANTS
+from rlheals.profiles.profile import Profile
 from rlheals.tables import Tables
 
 

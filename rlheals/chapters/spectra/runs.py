@@ -15,11 +15,10 @@ import numpy as np
 import pandas as pd
 
 from rlheals import rl, sft, tables
-from rlheals.branches import BRANCHES
 from rlheals.chapters.base import Chapter
 from rlheals.chapters.rl.runs import rl_spec
-from rlheals.ladder import CONTROLS
-from rlheals.profile import Profile
+from rlheals.profiles.profile import Profile
+from rlheals.profiles.sections import BRANCHES, CONTROLS
 from rlheals.runs import RunSpec
 from rlheals.spectra import SpectraSettings
 from rlheals.spectra import read as read_spectra

@@ -8,17 +8,15 @@ from typing import Any
 
 import yaml
 
-from rlheals.branches import Rotation
 from rlheals.errors import BadInput
 from rlheals.evaluation.evaluate import EvaluateSettings
-from rlheals.ladder import Ladder
 from rlheals.pretrain import PretrainSettings
-from rlheals.profile import Profile
-from rlheals.protection_ways import Protection
+from rlheals.profiles.edit_grid import LEND, OTHER, RESTORE, SWAP, SwapGrid
+from rlheals.profiles.profile import Profile
+from rlheals.profiles.sections import Ladder, Protection, Rotation
 from rlheals.rl import RLSettings
 from rlheals.settings import validated
 from rlheals.sft import SFTSettings
-from rlheals.swap_grid import LEND, OTHER, RESTORE, SWAP, SwapGrid
 
 __all__ = ["PROFILES", "VARIANTS", "Profile", "load_profile", "names", "to_yaml", "validated", "variant"]
 FILES = Path(str(resources.files("rlheals"))) / "profiles"

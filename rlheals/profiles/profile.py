@@ -6,17 +6,15 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rlheals.branches import Rotation
 from rlheals.engines.models import ModelSettings
 from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.fetch import Source
-from rlheals.ladder import Ladder
-from rlheals.needs import Hardware, Shape
 from rlheals.pretrain import PretrainSettings
-from rlheals.protection_ways import Protection
+from rlheals.profiles.edit_grid import SwapGrid
+from rlheals.profiles.hardware import Hardware, Shape
+from rlheals.profiles.sections import Ladder, Protection, Rotation
 from rlheals.settings import Int, Settings
 from rlheals.sft import SFTSettings
-from rlheals.swap_grid import SwapGrid
 
 PROMPT_TOKENS, FEEDBACK_TOKENS = 13, 3  # of the compact dialect
 PLAYING = ("evaluate", "rl")

@@ -1,0 +1,164 @@
+"""The ladder: from which SFT checkpoints RL is started, how often, and with which controls. Part of a profile."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+from pydantic import Field, field_validator
+
+from rlheals.errors import BadInput
+from rlheals.protected import Kind
+from rlheals.rl import RLSettings
+from rlheals.settings import Float, Int, Settings
+from rlheals.spectrum import NullName
+
+CONTROLS: dict[str, dict[str, Any]] = {
+    "rloo": {"algorithm": "rloo"},
+    "ppo": {"algorithm": "ppo"},
+    "rejection": {"algorithm": "rejection"},
+    "per-attempt": {"credit": "attempt"},
+    "one-attempt": {"attempts": 1},
+    "shuffled-feedback": {"feedback": "shuffled"},
+    "shuffled-reward": {"reward": "shuffled"},
+    "ood-rule": {"splits": ["ood"]},
+}
+"""RL from the control start with one thing changed: what does the effect hang on?"""
+
+LATE = "rl-hands"
+"""Late starts again on RL-only hands alone: SFT has not memorised them, so rewards still differ."""
+
+
+class Ladder(Settings):
+    """Where RL starts, and what is compared with it.
+
+    >>> Ladder().updates
+    80
+    """
+
+    starts: tuple[Int, ...] = Field(
+        (), description="SFT steps from which RL starts; none: no RL in this profile"
+    )
+    reader_starts: tuple[Int, ...] = Field(
+        (), description="those of a reader's fresh run: early, middle, late"
+    )
+    runs: Int = Field(3, ge=1, le=9, description="RL seeds per start")
+    decodes: Int = Field(4, ge=1, description="censuses of every start and of every RL result")
+    control_start: Int | None = Field(
+        None, description="SFT step from which the controls start; None: no controls"
+    )
+    controls: tuple[str, ...] = tuple(CONTROLS)
+    late_starts: tuple[Int, ...] = Field((), description="started again on RL-only hands alone")
+    temperatures: tuple[Float, ...] = Field(
+        (0.3, 0.5, 0.85, 1.0),
+        description="the control start decoded otherwise, to compare at matched entropy",
+    )
+    rl: RLSettings = RLSettings()
+
+    @property
+    def updates(self) -> int:
+        return self.rl.updates
+
+    @field_validator("controls")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in names if name not in CONTROLS]:
+            raise ValueError(f"{unknown[0]!r} is not one of {', '.join(CONTROLS)}")
+        return names
+
+
+BRANCHES: dict[str, dict[str, Any]] = {
+    "lr-1e-4": {"learning_rate": 1e-4},
+    "lr-1e-3": {"learning_rate": 1e-3},
+    "decay-0.3": {"weight_decay": 0.3},
+    "batch-16": {"batch": 16},
+}
+"""SFT of the same base with one setting changed."""
+
+
+class Rotation(Settings):
+    """What is measured of the weights, and along which branches.
+
+    >>> Rotation().branches
+    ()
+    """
+
+    steps: tuple[Int, ...] = Field((), description="SFT steps whose weights and accuracies are compared")
+    branches: tuple[str, ...] = Field((), description="SFT with one setting changed, see `branches.py`")
+    branch_steps: tuple[Int, ...] = Field((), description="SFT steps of a branch that get a census")
+    controls: tuple[str, ...] = Field(
+        (), description="controls of chapter 02 that are branches too, from the control start"
+    )
+    decodes: Int = Field(1, ge=1, description="censuses of every checkpoint on SFT and RL branches")
+    nulls: tuple[NullName, ...] = Field(
+        ("gaussian", "permuted", "turned"), description="null models of every pair of checkpoints"
+    )
+    draws: Int = Field(10, ge=2, description="draws of every null model")
+    questions: Int = Field(256, ge=1, description="base's answers for the forward KL")
+
+    @field_validator("branches")
+    @classmethod
+    def _known_branches(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _known(names, BRANCHES)
+
+    @field_validator("controls")
+    @classmethod
+    def _known_controls(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _known(names, CONTROLS)
+
+
+def _known(names: tuple[str, ...], accepted: dict[str, Any]) -> tuple[str, ...]:
+    if unknown := [name for name in names if name not in accepted]:
+        raise ValueError(f"{unknown[0]!r} is not one of {', '.join(accepted)}")
+    if len(set(names)) < len(names):
+        raise ValueError("a list of different names is accepted")
+    return names
+
+
+NAMES = (*get_args(Kind), "learning_rate", "weight_decay")
+
+
+class Protection(Settings):
+    """Training runs from the same base, and how finely they are measured.
+
+    >>> Protection(ways=("subspace=0.10",)).ways
+    ('subspace=0.1',)
+    """
+
+    ways: tuple[str, ...] = Field((), description="NAME=VALUE, see `protection.py`")
+    steps: tuple[Int, ...] = Field((), description="SFT steps that get a census")
+    reader_ways: tuple[str, ...] = Field((), description="those of a reader's fresh run")
+    decodes: Int = Field(1, ge=1, description="censuses of every checkpoint")
+
+    @field_validator("ways", "reader_ways")
+    @classmethod
+    def _readable(cls, ways: tuple[str, ...]) -> tuple[str, ...]:
+        spelled = tuple(way_text(*read_way(way)) for way in ways)
+        if len(set(spelled)) < len(spelled):
+            raise ValueError("a way is there twice")
+        return spelled
+
+
+def read_way(text: str) -> tuple[str, float]:
+    """Name and value of a way; BadInput when it cannot be read.
+
+    >>> read_way("kl=0.3")
+    ('kl', 0.3)
+    """
+    name, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if name.strip() not in NAMES or not math.isfinite(number) or number < 0:
+        raise BadInput(f"way {text!r:.60}: accepted is NAME=VALUE, NAME one of {', '.join(NAMES)}")
+    return name.strip(), number
+
+
+def way_text(name: str, value: float) -> str:
+    """What `read_way` reads back.
+
+    >>> way_text("learning_rate", 1e-4)
+    'learning_rate=0.0001'
+    """
+    return f"{name}={value:g}"
