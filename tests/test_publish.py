@@ -32,9 +32,8 @@ from scipy import stats
 from small_study import SMALL, SPIN
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlheals import base_licence, hub, outputs, publish, publish_models, published, record
+from rlheals import outputs, record
 from rlheals import tables as chapter_one
-from rlheals.base_licence import licence
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.spectra import runs as rotation
 from rlheals.cli.main import main
@@ -48,8 +47,14 @@ from rlheals.peaks import peaks_of
 from rlheals.pretrain import PretrainSettings
 from rlheals.profiles import load_profile, to_yaml
 from rlheals.profiles.profile import Profile
-from rlheals.publish import Asked
-from rlheals.published import MANIFEST, Published, check, play_again
+from rlheals.publish import folder as published
+from rlheals.publish import hub
+from rlheals.publish import licence as base_licence
+from rlheals.publish import models as publish_models
+from rlheals.publish import write as publish
+from rlheals.publish.folder import MANIFEST, Published, check, play_again
+from rlheals.publish.licence import licence
+from rlheals.publish.write import Asked
 from rlheals.sft import SFTSettings
 from rlheals.store import Store
 from rlheals.study import plan
@@ -412,7 +417,7 @@ def test_what_the_card_says_of_its_intervals_is_so(
 def test_a_census_is_called_one_only_if_every_hand_was_asked(
     able: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlheals import publish_card
+    from rlheals.publish import card as publish_card
 
     made = able.made
     words = {"license": "mit"}

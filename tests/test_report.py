@@ -19,7 +19,6 @@ from rlheals import tables
 from rlheals.book import claims as claims_tables
 from rlheals.book import pages, report
 from rlheals.book.pages import README_BEGIN, README_END
-from rlheals.card import model_card
 from rlheals.chapters.registry import CLAIMED, outcome
 from rlheals.chapters.sft.claims import estimates
 from rlheals.claims import FAMILIES, judge
@@ -31,6 +30,7 @@ from rlheals.errors import BadInput
 from rlheals.gallery import gallery_html, gallery_markdown, samples
 from rlheals.profiles import PROFILES, load_profile
 from rlheals.profiles.describe import profiles_table
+from rlheals.publish.base_card import model_card
 from rlheals.record import MANIFEST, Recorded, RecordedRun, _sha256
 from rlheals.sources import code_hash
 from rlheals.tables import Tables, concat

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from rlheals import rl, sft, study
 from rlheals.adopt import WEIGHTS, weights_hash
-from rlheals.card import model_card
 from rlheals.chapters.registry import CLAIMED, outcome
 from rlheals.chapters.rl import runs as recovery
 from rlheals.claims import Outcome
@@ -26,6 +25,7 @@ from rlheals.evaluation import evaluate
 from rlheals.outputs import refuse_used, whole
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
+from rlheals.publish.base_card import model_card
 from rlheals.runs import Run, RunSpec, digest_of
 from rlheals.settings import validated
 from rlheals.stage import Work

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlheals import hub, published
 from rlheals.cli.commands import the_store
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
-from rlheals.publish import Asked, publish, refuse_foreign
+from rlheals.publish import folder as published
+from rlheals.publish import hub
+from rlheals.publish.write import Asked, publish, refuse_foreign
 
 
 def asked(

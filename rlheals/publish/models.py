@@ -14,7 +14,7 @@ from rlheals.atomic import StoreError, make_folder
 from rlheals.chapters.rl.runs import MAIN, RecoveryPlan
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
-from rlheals.published import CHECKPOINTS, RESULTS, Checkpoint, RecordedCensus
+from rlheals.publish.folder import CHECKPOINTS, RESULTS, Checkpoint, RecordedCensus
 from rlheals.runs import FileEntry, Run, RunSpec, digest_of
 from rlheals.store import Store
 from rlheals.study import Plan

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rlheals import published
-from rlheals.base_licence import HUB_ID
 from rlheals.errors import BadInput
-from rlheals.published import MANIFEST
+from rlheals.publish import folder as published
+from rlheals.publish.folder import MANIFEST
+from rlheals.publish.licence import HUB_ID
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write (hf.co/settings/tokens)"
 

@@ -11,9 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rlheals import peaks, publish_models, published, record, study, tables
+from rlheals import peaks, record, study, tables
 from rlheals.atomic import StoreError, atomic_write
-from rlheals.base_licence import licence
 from rlheals.chapters.registry import CLAIMED
 from rlheals.chapters.rl.runs import RecoveryPlan
 from rlheals.chapters.spectra.runs import RotationPlan
@@ -22,16 +21,12 @@ from rlheals.machine import Machine
 from rlheals.outputs import whole
 from rlheals.profiles import to_yaml
 from rlheals.profiles.profile import Profile
-from rlheals.publish_card import card
-from rlheals.publish_models import ReadingStore, copy_files
-from rlheals.published import (
-    CARD,
-    MANIFEST,
-    RESULTS,
-    SETTINGS,
-    SPECTRA,
-    Published,
-)
+from rlheals.publish import folder as published
+from rlheals.publish import models as publish_models
+from rlheals.publish.card import card
+from rlheals.publish.folder import CARD, MANIFEST, RESULTS, SETTINGS, SPECTRA, Published
+from rlheals.publish.licence import licence
+from rlheals.publish.models import ReadingStore, copy_files
 from rlheals.record import RecordedRun
 from rlheals.runs import Run, digest_of, regular_files
 from rlheals.store import Store

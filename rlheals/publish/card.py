@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from rlheals.base_licence import Licence
 from rlheals.chapters.rl.runs import MAIN
 from rlheals.chapters.sft.measures import Solved, first_try, within_five
 from rlheals.display.markup import Block, Table, to_markdown
 from rlheals.profiles.profile import Profile
-from rlheals.published import CHECKPOINTS, RESULTS, SETTINGS, SPECTRA, Checkpoint, Published
+from rlheals.publish.folder import CHECKPOINTS, RESULTS, SETTINGS, SPECTRA, Checkpoint, Published
+from rlheals.publish.licence import Licence
 from rlheals.stats import t_interval, wilson
 from rlheals.tasks.general_points import GeneralPoints
 
