@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of `rlheals.stats` contain the truth: a table, then JSON on the last line.
+"""How often the 95 % intervals of `rlheals.stats.intervals` contain the truth: a table, then JSON on the last line.
 
     python benchmarks/bench_coverage.py [--repetitions 5000] [--seed 0]
 
@@ -20,9 +20,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from rlheals.intervals import Interval
-from rlheals.resampling import nested_bootstrap, paired_bootstrap
-from rlheals.stats import newcombe, t_interval, wilson
+from rlheals.stats.bootstrap import nested_bootstrap, paired_bootstrap
+from rlheals.stats.intervals import Interval, newcombe, t_interval, wilson
 
 FloatArray = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator], Interval]

@@ -15,8 +15,7 @@ import pandas as pd
 from rlheals.audit_spectra import released
 from rlheals.cards import census
 from rlheals.errors import BadInput
-from rlheals.intervals import normal_quantile
-from rlheals.stats import mcnemar, newcombe
+from rlheals.stats.intervals import mcnemar, newcombe, normal_quantile
 
 WANTED = 0.8
 STEP = 0.0005

@@ -20,10 +20,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlheals.errors import BadInput
-from rlheals.intervals import Interval
 from rlheals.settings import validated
-from rlheals.stats import holm, larger_p, t_interval
-from rlheals.verdicts import Verdict, verdict
+from rlheals.stats.intervals import Interval, holm, larger_p, t_interval
+from rlheals.stats.verdicts import Verdict, verdict
 
 FILE = Path(str(resources.files("rlheals"))) / "claims.yaml"
 FIRST, LATER = "sft", ("recovery", "rotation", "swaps", "protection")

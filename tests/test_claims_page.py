@@ -27,7 +27,7 @@ from rlheals.display.markup import Table, to_markdown
 from rlheals.errors import BadInput
 from rlheals.planning.speed import COUNTED
 from rlheals.profiles import load_profile
-from rlheals.stats import t_interval
+from rlheals.stats.intervals import t_interval
 from rlheals.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]

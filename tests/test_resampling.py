@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from rlheals.errors import BadInput
-from rlheals.intervals import t_quantile
-from rlheals.resampling import Axis, largest_bound, nested_bootstrap
-from rlheals.stats import t_interval
+from rlheals.stats.bootstrap import Axis, largest_bound, nested_bootstrap
+from rlheals.stats.intervals import t_interval, t_quantile
 
 
 def load_designs() -> ModuleType:

@@ -13,9 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlheals.errors import BadInput
-from rlheals.intervals import Interval, incomplete_beta, t_quantile
-from rlheals.resampling import paired_bootstrap
-from rlheals.stats import holm, larger_p, mcnemar, newcombe, simultaneous_level, t_interval, wilson
+from rlheals.stats.bootstrap import paired_bootstrap
+from rlheals.stats.intervals import (
+    Interval,
+    holm,
+    incomplete_beta,
+    larger_p,
+    mcnemar,
+    newcombe,
+    simultaneous_level,
+    t_interval,
+    t_quantile,
+    wilson,
+)
 
 
 class TestInterval:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlheals.errors import BadInput
-from rlheals.intervals import Interval
-from rlheals.verdicts import VERDICTS, Verdict, all_of, verdict
+from rlheals.stats.intervals import Interval
+from rlheals.stats.verdicts import VERDICTS, Verdict, all_of, verdict
 
 MARGIN = 0.05
 # one place in each region that 0 and the margin cut the line into, and the two cuts themselves

@@ -18,8 +18,8 @@ from rlheals.display.markup import Block, Table, spans, to_markdown
 from rlheals.planning import speed
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
+from rlheals.stats.verdicts import VERDICTS
 from rlheals.store import Store, default_store
-from rlheals.verdicts import VERDICTS
 
 SHOWN_MISSING = 5
 

@@ -22,8 +22,7 @@ from rlheals.chapters.rl.runs import MAIN, RecoveryChapter
 from rlheals.chapters.sft import measures
 from rlheals.display import style as drawing
 from rlheals.display.style import BLUE, GREY, PURPLE, RED, Drawn
-from rlheals.intervals import Interval
-from rlheals.stats import t_interval, wilson
+from rlheals.stats.intervals import Interval, t_interval, wilson
 
 BEFORE, AFTER = "start (SFT)", "after RL"
 STAGE_LOOKS = {

@@ -19,7 +19,7 @@ from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.display import style as drawing
 from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, Drawn
 from rlheals.errors import BadInput
-from rlheals.stats import t_interval
+from rlheals.stats.intervals import t_interval
 
 FOREST = Marks("dots", "crosses, not judged")
 

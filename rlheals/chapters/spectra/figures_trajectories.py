@@ -15,7 +15,7 @@ from rlheals.chapters.spectra.predictors import SCALE_NAMES, associations
 from rlheals.chapters.spectra.runs import RL, SFT, RotationChapter, RotationTables
 from rlheals.display import style as drawing
 from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, Drawn
-from rlheals.stats import t_interval
+from rlheals.stats.intervals import t_interval
 
 LOOKS = {
     SFT: ("SFT", "#000000"),

@@ -14,7 +14,7 @@ from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.runs import RotationChapter, RotationTables
 from rlheals.display.markup import Block, Table
-from rlheals.stats import t_interval
+from rlheals.stats.intervals import t_interval
 from rlheals.tables import Tables
 
 

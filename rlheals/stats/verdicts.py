@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Literal, get_args
 
 from rlheals.errors import BadInput
-from rlheals.intervals import Interval
+from rlheals.stats.intervals import Interval
 
 Verdict = Literal["holds", "holds in part", "not shown", "differs"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)

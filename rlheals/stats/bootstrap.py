@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlheals.errors import BadInput
-from rlheals.intervals import Interval, check_level, t_quantile
+from rlheals.stats.intervals import Interval, check_level, t_quantile
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
