@@ -26,7 +26,7 @@ from rlheals.engines import load_engine, models
 from rlheals.engines.hf import Engine, Sampling
 from rlheals.engines.models import ModelSettings
 from rlheals.evaluation.dialects import Compact
-from rlheals.machine import this_machine
+from rlheals.store.machine import this_machine
 from rlheals.tasks.general_points import GeneralPoints
 
 SAMPLING = Sampling()

@@ -29,13 +29,13 @@ from torch.profiler import ProfilerActivity, profile
 from rlheals.chapters.rl.runs import plan
 from rlheals.engines import models
 from rlheals.evaluation.dialects import dialect_for
-from rlheals.machine import this_machine
 from rlheals.planning.budget import EMPTY, budget
 from rlheals.profiles.hardware import Hardware, Shape
 from rlheals.profiles.profile import Profile
-from rlheals.runs import RunSpec
 from rlheals.stage import no_tick
-from rlheals.store import Store
+from rlheals.store.machine import this_machine
+from rlheals.store.runs import RunSpec
+from rlheals.store.store import Store
 from rlheals.tasks.general_points import GeneralPoints
 from rlheals.units import run_unit
 

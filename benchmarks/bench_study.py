@@ -21,8 +21,8 @@ from rlheals import study
 from rlheals.computing import compute
 from rlheals.profiles import load_profile
 from rlheals.profiles.profile import Profile
-from rlheals.runs import RunSpec
-from rlheals.store import Store
+from rlheals.store.runs import RunSpec
+from rlheals.store.store import Store
 
 LEAST_SPEEDUP = 1.8
 MOST_OVERHEAD = 0.03

@@ -25,16 +25,16 @@ from typing import Any
 import pandas as pd
 
 from rlheals import rl, session, tables
-from rlheals.atomic import atomic_write
 from rlheals.cards import ID_RULE, OOD_RULE
 from rlheals.chapters import compare
 from rlheals.chapters.rl.runs import MAIN, RecoveryChapter, RecoveryTables
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.episodes import rewards
 from rlheals.evaluation import evaluate
-from rlheals.runs import RunSpec
 from rlheals.stage import Work
-from rlheals.store import Store, default_store
+from rlheals.store.files import atomic_write
+from rlheals.store.runs import RunSpec
+from rlheals.store.store import Store, default_store
 from rlheals.study import plan
 from rlheals.tables import Tables
 from rlheals.tasks.general_points import GeneralPoints

@@ -20,11 +20,11 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from rlheals.atomic import atomic_write
 from rlheals.audit_spectra import SPREAD
 from rlheals.errors import BadInput
-from rlheals.machine import this_machine
-from rlheals.sources import code_hash
+from rlheals.store.code_hash import code_hash
+from rlheals.store.files import atomic_write
+from rlheals.store.machine import this_machine
 
 RECORDED = Path("results/llama-loading.json")
 """Made with the version of transformers that the authors pinned."""

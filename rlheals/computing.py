@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tqdm.auto import tqdm
 
-from rlheals import janitor
 from rlheals.errors import BadInput
-from rlheals.runs import Run, RunSpec
-from rlheals.store import Store
+from rlheals.store import cleanup as janitor
+from rlheals.store.runs import Run, RunSpec
+from rlheals.store.store import Store
 from rlheals.units import run_unit
 from rlheals.workers import GONE, Workers
 

@@ -23,9 +23,9 @@ from distributed.core import Status
 from distributed.deploy.cluster import Cluster
 
 from rlheals.errors import BadInput
-from rlheals.runs import RunSpec
 from rlheals.slurm_file import Job
-from rlheals.store import Store
+from rlheals.store.runs import RunSpec
+from rlheals.store.store import Store
 from rlheals.units import run_unit
 from rlheals.workers import GONE, Workers
 

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.errors import BadInput
 from rlheals.linalg import Decomposition, decompose
+from rlheals.store.files import atomic_write, make_folder, told
 
 
 class Bases:

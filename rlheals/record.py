@@ -17,12 +17,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlheals import tables
-from rlheals.atomic import atomic_write
 from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.settings import validated
-from rlheals.store import Store
+from rlheals.store.files import atomic_write
+from rlheals.store.store import Store
 from rlheals.tables import Frames, Part, Planned, Tables
 from rlheals.workers import Workers
 

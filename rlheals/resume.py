@@ -20,9 +20,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from rlheals.atomic import fsync_file, fsync_folder, whole_file
 from rlheals.engines import fsdp as sharded
 from rlheals.errors import BadInput
+from rlheals.store.files import fsync_file, fsync_folder, whole_file
 
 COUNT = "parameters"
 Modules = Mapping[str, torch.nn.Module]

@@ -23,7 +23,6 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import SFTConfig
 
 from rlheals import expert_file, resume
-from rlheals.atomic import atomic_write
 from rlheals.engines import fsdp as sharded
 from rlheals.engines import models
 from rlheals.engines.fsdp import together
@@ -33,6 +32,7 @@ from rlheals.evaluation.dialects import Chat, Dialect, Prompts, dialect_for
 from rlheals.resumable import ResumableTrainer, States
 from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Tick, Work, no_tick
+from rlheals.store.files import atomic_write
 from rlheals.tasks.base import Item
 from rlheals.tasks.general_points import GeneralPoints
 

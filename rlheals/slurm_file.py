@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlheals.errors import BadInput
 from rlheals.settings import validated
-from rlheals.stages import STAGES
+from rlheals.store.stages import STAGES
 
 MAX_BYTES = 100_000
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from rlheals import spectra, spectra_figures
-from rlheals.atomic import atomic_write
 from rlheals.display.markup import Block, Table, html_page, to_html
 from rlheals.spectra import SpectraSettings
 from rlheals.spectrum import CHANGE, START, Spectra
+from rlheals.store.files import atomic_write
 
 PAGE = "index.html"
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from rlheals.adopt import weights_hash
 from rlheals.fetch import settings_of
 from rlheals.profiles.profile import Profile
-from rlheals.runs import RunSpec
-from rlheals.store import Store
+from rlheals.store.runs import RunSpec
+from rlheals.store.store import Store
 
 
 @dataclass(frozen=True)

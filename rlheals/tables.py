@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVa
 
 import pandas as pd
 
-from rlheals.atomic import atomic_write
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
-from rlheals.runs import RunSpec
-from rlheals.store import Store
+from rlheals.store.files import atomic_write
+from rlheals.store.runs import RunSpec
+from rlheals.store.store import Store
 from rlheals.study import Plan, plan
 
 if TYPE_CHECKING:

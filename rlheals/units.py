@@ -8,11 +8,11 @@ from importlib import import_module
 from pathlib import Path
 
 from rlheals.errors import BadInput
-from rlheals.runs import Run, RunSpec
 from rlheals.settings import validated
 from rlheals.stage import Tick, Work, no_tick
-from rlheals.stages import STAGES, module_of
-from rlheals.store import Store, Workspace
+from rlheals.store.runs import Run, RunSpec
+from rlheals.store.stages import STAGES, module_of
+from rlheals.store.store import Store, Workspace
 
 
 def run_unit(spec: RunSpec, store: Store, echo: Callable[[str], None], tick: Tick = no_tick) -> Run:

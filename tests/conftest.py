@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE, ModelSettings
 from rlheals.evaluation.dialects import Compact
-from rlheals.store import Store
+from rlheals.store.store import Store
 from rlheals.tasks.general_points import GeneralPoints
 
 TINY = ModelSettings(hidden=16, layers=2, heads=2, mlp=24)

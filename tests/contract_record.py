@@ -41,8 +41,8 @@ class Recorder:
             entry["measured"] = dict(report.user_properties)
 
     def pytest_sessionfinish(self) -> None:
-        from rlheals.atomic import atomic_write
-        from rlheals.machine import this_machine
+        from rlheals.store.files import atomic_write
+        from rlheals.store.machine import this_machine
 
         versions = {"python": platform.python_version()}
         for package in PACKAGES:

@@ -14,8 +14,8 @@ from rlheals.profiles.edit_grid import SwapGrid
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import Ladder, Protection, Rotation
 from rlheals.rl import RLSettings
-from rlheals.runs import MANIFEST
 from rlheals.sft import SFTSettings
+from rlheals.store.runs import MANIFEST
 
 SMALL = Profile(
     name="small",

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rlheals import runs, store
-from rlheals.atomic import atomic_write
+from rlheals.store import runs, store
+from rlheals.store.files import atomic_write
 
 PARTS = 2
 SPEC = store.RunSpec(stage="stage", settings={"parts": PARTS}, seed=3)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlheals.atomic import atomic_write
-from rlheals.runs import Run, RunSpec
-from rlheals.store import Store, Workspace
+from rlheals.store.files import atomic_write
+from rlheals.store.runs import Run, RunSpec
+from rlheals.store.store import Store, Workspace
 
 SPEC = RunSpec(stage="sft", settings={"steps": 40, "lr": 3e-4}, seed=1)
 

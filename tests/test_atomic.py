@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rlheals.atomic import StoreError, atomic_write, make_folder, told
 from rlheals.errors import BadInput
+from rlheals.store.files import StoreError, atomic_write, make_folder, told
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00\xff" * 70_000, "ä\r\n24\n", ""])

@@ -23,7 +23,7 @@ from rlheals.planning.dry_run import Here
 from rlheals.profiles import PROFILES, load_profile, names
 from rlheals.profiles.hardware import GPUS
 from rlheals.profiles.profile import Profile
-from rlheals.store import Store
+from rlheals.store.store import Store
 
 LANGUAGE = [name for name in names() if load_profile(name).model is not None]
 SCALES = [name for name in names() if name.startswith("scale-")]

@@ -28,7 +28,7 @@ from rlheals.errors import BadInput
 from rlheals.planning.speed import COUNTED
 from rlheals.profiles import load_profile
 from rlheals.stats.intervals import t_interval
-from rlheals.store import Store
+from rlheals.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 

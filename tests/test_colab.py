@@ -25,7 +25,7 @@ from rlheals.book import colab as notebook_tops
 from rlheals.book import kernel
 from rlheals.book.notebooks import NotebookParameters, parameters
 from rlheals.errors import BadInput
-from rlheals.store import Store
+from rlheals.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = notebook_tops.address_of(ROOT / "_config.yml")

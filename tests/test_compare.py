@@ -19,7 +19,7 @@ from rlheals.chapters.rl.runs import RecoveryChapter
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.cli.main import main
 from rlheals.errors import BadInput
-from rlheals.store import Store
+from rlheals.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 PLANTED = Path(__file__).parent / "planted.json"

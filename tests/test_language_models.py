@@ -32,7 +32,7 @@ from rlheals.fetch import Source
 from rlheals.profiles import load_profile, to_yaml
 from rlheals.profiles.profile import Profile
 from rlheals.sft import SFTSettings, example, examples
-from rlheals.store import Store
+from rlheals.store.store import Store
 from rlheals.study import plan
 from rlheals.tasks.general_points import GeneralPoints
 

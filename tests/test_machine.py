@@ -9,7 +9,7 @@ import types
 
 import pytest
 
-from rlheals import machine
+from rlheals.store import machine
 
 
 def fake_torch(cuda: bool) -> types.SimpleNamespace:
@@ -48,7 +48,7 @@ def test_without_it_the_environment_and_the_processor_do(monkeypatch: pytest.Mon
 
 def test_it_agrees_with_the_tensor_library() -> None:
     torch = pytest.importorskip("torch")
-    program = "from rlheals.machine import this_machine; print(this_machine().isa)"
+    program = "from rlheals.store.machine import this_machine; print(this_machine().isa)"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2", "AVX512"):
         assert said.strip() == torch.backends.cpu.get_cpu_capability().lower()

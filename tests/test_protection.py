@@ -22,7 +22,7 @@ from rlheals.chapters.spectra import runs as rotation
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.profiles.sections import read_way
-from rlheals.store import Store
+from rlheals.store.store import Store
 
 LAB = load_profile("lab")
 FILE = claims.CLAIMS.read()

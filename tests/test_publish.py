@@ -32,7 +32,7 @@ from scipy import stats
 from small_study import SMALL, SPIN
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlheals import outputs, record
+from rlheals import record
 from rlheals import tables as chapter_one
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.spectra import runs as rotation
@@ -56,7 +56,8 @@ from rlheals.publish.folder import MANIFEST, Published, check, play_again
 from rlheals.publish.licence import licence
 from rlheals.publish.write import Asked
 from rlheals.sft import SFTSettings
-from rlheals.store import Store
+from rlheals.store import files as outputs
+from rlheals.store.store import Store
 from rlheals.study import plan
 
 SEED = 2

@@ -16,7 +16,7 @@ from small_study import SMALL
 from rlheals import record
 from rlheals.errors import BadInput
 from rlheals.record import MANIFEST, read
-from rlheals.store import Store
+from rlheals.store.store import Store
 from rlheals.study import plan
 from rlheals.tables import Tables, collect
 

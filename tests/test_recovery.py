@@ -23,7 +23,7 @@ from rlheals.profiles import load_profile
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import CONTROLS, LATE
 from rlheals.rl import RLSettings
-from rlheals.store import Store
+from rlheals.store.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,16 @@ import pandas as pd
 import pytest
 from small_study import CLIMB, EDIT, SHIELD, SMALL, SPIN
 
-from rlheals import record, sources
+from rlheals import record
 from rlheals.chapters import replay as replays
 from rlheals.chapters.edits import runs as swaps
 from rlheals.chapters.protected import runs as protection
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.spectra import runs as rotation
 from rlheals.errors import BadInput
-from rlheals.stages import module_of
-from rlheals.store import Store
+from rlheals.store import code_hash as sources
+from rlheals.store.stages import module_of
+from rlheals.store.store import Store
 
 SILENT = {"say": lambda line: None}
 

@@ -32,7 +32,7 @@ from rlheals.profiles import PROFILES, load_profile
 from rlheals.profiles.describe import profiles_table
 from rlheals.publish.base_card import model_card
 from rlheals.record import MANIFEST, Recorded, RecordedRun, _sha256
-from rlheals.sources import code_hash
+from rlheals.store.code_hash import code_hash
 from rlheals.tables import Tables, concat
 from rlheals.tasks.general_points import GeneralPoints
 from rlheals.tasks.verifier import REWARDS

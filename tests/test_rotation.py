@@ -24,7 +24,7 @@ from rlheals.errors import BadInput
 from rlheals.peaks import peak_of, recorded_peaks
 from rlheals.profiles import load_profile
 from rlheals.profiles.sections import BRANCHES
-from rlheals.store import Store
+from rlheals.store.store import Store
 from rlheals.study import plan as sft_plan
 from rlheals.units import run_unit
 

@@ -17,7 +17,7 @@ from small_study import results_of
 
 from rlheals.computing import compute
 from rlheals.profiles import load_profile
-from rlheals.store import Store
+from rlheals.store.store import Store
 from rlheals.study import plan
 
 pytestmark = [

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from rlheals import sources
 from rlheals.errors import BadInput
-from rlheals.stages import STAGES
+from rlheals.store import code_hash as sources
+from rlheals.store.stages import STAGES
 
 Files = dict[str, str]
 Make = Callable[[Files], str]
@@ -127,14 +127,12 @@ def test_python_itself_loads_nothing_that_is_not_counted(make: Make, tmp_path: P
 
 
 def test_the_own_package_is_covered() -> None:
-    program = (
-        "import json, sys, rlheals.store; print(json.dumps([m for m in sys.modules if m[:7] == 'rlheals']))"
-    )
+    program = "import json, sys, rlheals.store.store; print(json.dumps([m for m in sys.modules if m[:7] == 'rlheals']))"
     loaded = json.loads(
         subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout
     )
-    assert "rlheals.janitor" in loaded
-    assert set(loaded) <= set(sources.modules_of("rlheals.store"))
+    assert "rlheals.store.cleanup" in loaded
+    assert set(loaded) <= set(sources.modules_of("rlheals.store.store"))
 
 
 STAGE = '''

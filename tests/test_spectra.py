@@ -22,10 +22,10 @@ from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.linalg import decompose, principal_angles
 from rlheals.nulls import NULLS
-from rlheals.runs import RunSpec
 from rlheals.spectra import SpectraSettings, compare, summary
 from rlheals.spectrum import CHANGE, START, Spectra
-from rlheals.store import Store
+from rlheals.store.runs import RunSpec
+from rlheals.store.store import Store
 from rlheals.study import plan
 from rlheals.tensors import Checkpoint
 

@@ -20,13 +20,13 @@ from rlheals.engines import models
 from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.evaluate import EvaluateSettings, attempts_table, census_items
-from rlheals.machine import Machine
 from rlheals.planning import speed
 from rlheals.planning.budget import GB, SINGLE
 from rlheals.profiles.hardware import GPUS
-from rlheals.runs import Run
 from rlheals.sft import SFTSettings, examples
-from rlheals.store import Store
+from rlheals.store.machine import Machine
+from rlheals.store.runs import Run
+from rlheals.store.store import Store
 from rlheals.tasks.general_points import GeneralPoints
 
 H200 = Machine(kind="gpu", model="NVIDIA H200", isa="avx512", threads=8)

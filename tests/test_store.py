@@ -14,10 +14,10 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from store_lab import SPEC, Lab
 
-from rlheals import machine
 from rlheals.errors import BadInput
-from rlheals.runs import MANIFEST, Run, RunSpec
-from rlheals.store import Workspace, default_store
+from rlheals.store import machine
+from rlheals.store.runs import MANIFEST, Run, RunSpec
+from rlheals.store.store import Workspace, default_store
 
 
 @pytest.fixture

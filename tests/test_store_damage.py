@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_lab import SPEC, Lab
 
-from rlheals import machine
-from rlheals.atomic import StoreError
 from rlheals.errors import BadInput
-from rlheals.runs import MANIFEST, Manifest, canonical_json
+from rlheals.store import machine
+from rlheals.store.files import StoreError
+from rlheals.store.runs import MANIFEST, Manifest, canonical_json
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from store_lab import SPEC, Lab
 
-from rlheals import machine
-from rlheals.atomic import StoreError, atomic_write
-from rlheals.runs import RunSpec
-from rlheals.store import Workspace
+from rlheals.store import machine
+from rlheals.store.files import StoreError, atomic_write
+from rlheals.store.runs import RunSpec
+from rlheals.store.store import Workspace
 
 
 @pytest.fixture
@@ -89,9 +89,9 @@ def test_the_other_may_fail_for_want_of_its_scratch(lab: Lab) -> None:
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from rlheals.runs import RunSpec
-from rlheals.store import Store
-from rlheals.atomic import atomic_write
+from rlheals.store.runs import RunSpec
+from rlheals.store.store import Store
+from rlheals.store.files import atomic_write
 root, package, mode = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 def compute(work):
     atomic_write(work.scratch / "part", "p" * 1000)

@@ -21,10 +21,10 @@ from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.profiles import PROFILES, VARIANTS, load_profile, variant
 from rlheals.profiles.profile import Profile
-from rlheals.runs import RunSpec
 from rlheals.settings import validated
-from rlheals.stages import STAGES
-from rlheals.store import Store
+from rlheals.store.runs import RunSpec
+from rlheals.store.stages import STAGES
+from rlheals.store.store import Store
 from rlheals.study import base_spec, plan
 from rlheals.units import run_unit, settings_file
 

@@ -25,7 +25,7 @@ from tqdm.std import TqdmDefaultWriteLock
 
 from rlheals.computing import compute
 from rlheals.errors import BadInput
-from rlheals.store import Store
+from rlheals.store.store import Store
 from rlheals.study import plan
 
 DONE, REFUSED, OTHER = 0, 3, 4

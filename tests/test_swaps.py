@@ -21,7 +21,7 @@ from rlheals.chapters.rl import runs as recovery
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.profiles.edit_grid import read_entry
-from rlheals.store import Store
+from rlheals.store.store import Store
 
 LAB = load_profile("lab")
 

@@ -18,7 +18,7 @@ from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.evaluation.evaluate import OTHER_RULES
 from rlheals.profiles import load_profile
-from rlheals.store import Store
+from rlheals.store.store import Store
 from rlheals.study import base_spec, plan
 from rlheals.tables import Tables, collect, concat, read, write
 

@@ -23,8 +23,8 @@ from rlheals.chapters.spectra import runs as rotation
 from rlheals.computing import Bars, compute
 from rlheals.dask_workers import unit
 from rlheals.errors import BadInput
-from rlheals.runs import RunSpec
-from rlheals.store import Store
+from rlheals.store.runs import RunSpec
+from rlheals.store.store import Store
 from rlheals.study import plan
 from rlheals.workers import GONE, Workers
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.book import pages
 from rlheals.chapters.registry import CHAPTERS, CLAIMED, outcome
 from rlheals.chapters.spectra import predictors as rotation_rivals
@@ -19,7 +18,8 @@ from rlheals.planning import speed
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.stats.verdicts import VERDICTS
-from rlheals.store import Store, default_store
+from rlheals.store.files import atomic_write, make_folder, told
+from rlheals.store.store import Store, default_store
 
 SHOWN_MISSING = 5
 

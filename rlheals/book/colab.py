@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import yaml
 
 from rlheals import __version__, study
-from rlheals.atomic import atomic_write
 from rlheals.book.references import CHAPTERS, COPIES, SOURCES
 from rlheals.chapters.registry import CLAIMED
 from rlheals.display.markup import Block, Table
@@ -26,7 +25,8 @@ from rlheals.planning.budget import GB, budget
 from rlheals.planning.doctor import NEEDED_DISK_GB
 from rlheals.profiles import load_profile
 from rlheals.profiles.profile import Profile
-from rlheals.store import Store
+from rlheals.store.files import atomic_write
+from rlheals.store.store import Store
 
 BADGE, INSTALL = "colab", "install"
 """Ids of the two cells."""

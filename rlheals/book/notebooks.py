@@ -19,12 +19,12 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from rlheals.atomic import atomic_write, make_folder
 from rlheals.book.kernel import installed_from, mount_drive, show_bad_input_on_one_line
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.project import project_root
 from rlheals.settings import validated
+from rlheals.store.files import atomic_write, make_folder
 
 PARAMETERS = "parameters"
 INJECTED = "injected-parameters"

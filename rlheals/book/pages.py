@@ -17,9 +17,9 @@ from rlheals.chapters.replay import Replay
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.display.markup import Block, Table, spans
 from rlheals.errors import BadInput
-from rlheals.machine import Machine, this_machine
 from rlheals.record import Recorded
-from rlheals.runs import Run, library_versions
+from rlheals.store.machine import Machine, this_machine
+from rlheals.store.runs import Run, library_versions
 
 README_BEGIN, README_END = "<!-- claims:begin -->", "<!-- claims:end -->"
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlheals.atomic import atomic_write
 from rlheals.errors import BadInput
+from rlheals.store.files import atomic_write
 
 if TYPE_CHECKING:
     pass

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlheals.atomic import atomic_write, make_folder, told
 from rlheals.book import claims as claims_tables
 from rlheals.book import colab as notebook_tops
 from rlheals.book import models as models_page
@@ -22,7 +21,8 @@ from rlheals.gallery import Sample, gallery_html, gallery_markdown, samples
 from rlheals.profiles.describe import profiles_table
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
-from rlheals.store import Store
+from rlheals.store.files import atomic_write, make_folder, told
+from rlheals.store.store import Store
 
 FRONT = "front_picture"
 PAPER = "paper_curve"

@@ -19,8 +19,8 @@ from rlheals.profiles import load_profile
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.record import Recorded
-from rlheals.runs import Run
-from rlheals.store import Store, default_store
+from rlheals.store.runs import Run
+from rlheals.store.store import Store, default_store
 from rlheals.tables import Frames, Part, Planned
 
 PLUMBING = "smoke"

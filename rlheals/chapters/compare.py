@@ -26,7 +26,7 @@ from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
-from rlheals.store import Store
+from rlheals.store.store import Store
 from rlheals.tables import Tables
 
 LEVEL = 0.95

@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlheals.atomic import atomic_write
 from rlheals.chapters.compare import prediction_interval
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.machine import Machine, this_machine
 from rlheals.profiles import load_profile
 from rlheals.profiles.profile import Profile
-from rlheals.runs import library_versions
 from rlheals.settings import validated
 from rlheals.stage import no_tick
-from rlheals.store import Store
+from rlheals.store.files import atomic_write
+from rlheals.store.machine import Machine, this_machine
+from rlheals.store.runs import library_versions
+from rlheals.store.store import Store
 from rlheals.study import Plan, plan
 from rlheals.tables import Tables, collect
 from rlheals.units import run_unit

@@ -27,8 +27,8 @@ from rlheals.claims import ChapterClaims, Outcome, StudyPlan
 from rlheals.computing import compute
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
-from rlheals.runs import Run
-from rlheals.store import Store, default_store
+from rlheals.store.runs import Run
+from rlheals.store.store import Store, default_store
 from rlheals.tables import Part
 
 

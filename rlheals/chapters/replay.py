@@ -17,7 +17,6 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from rlheals import protected, record, tables
-from rlheals.atomic import atomic_write
 from rlheals.chapters.edits import runs as swaps
 from rlheals.chapters.edits.runs import SwapTables
 from rlheals.chapters.protected import runs as protection
@@ -28,14 +27,15 @@ from rlheals.chapters.spectra import runs as rotation
 from rlheals.chapters.spectra.runs import SFT, RotationTables
 from rlheals.computing import compute
 from rlheals.errors import BadInput
-from rlheals.machine import this_machine
 from rlheals.profiles.profile import Profile
 from rlheals.record import Recorded
-from rlheals.runs import RunSpec
 from rlheals.settings import validated
-from rlheals.sources import code_hash
-from rlheals.stages import module_of
-from rlheals.store import Store
+from rlheals.store.code_hash import code_hash
+from rlheals.store.files import atomic_write
+from rlheals.store.machine import this_machine
+from rlheals.store.runs import RunSpec
+from rlheals.store.stages import module_of
+from rlheals.store.store import Store
 from rlheals.study import Plan, plan
 from rlheals.tables import Tables
 

@@ -15,11 +15,11 @@ from rlheals import edits, shards, spectra, spectra_report
 from rlheals.decompositions import Bases
 from rlheals.edit_text import parse
 from rlheals.linalg import decompose, principal_angles
-from rlheals.outputs import refuse_used, whole
 from rlheals.pairs import Pair
 from rlheals.settings import validated
 from rlheals.spectra import SpectraSettings
 from rlheals.spectrum import CHANGE, START, part_of
+from rlheals.store.files import refuse_used, whole
 from rlheals.tensors import Checkpoint
 from rlheals.where import Where
 

@@ -22,15 +22,15 @@ from rlheals.computing import compute
 from rlheals.display.markup import Table
 from rlheals.errors import BadInput
 from rlheals.evaluation import evaluate
-from rlheals.outputs import refuse_used, whole
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.publish.base_card import model_card
-from rlheals.runs import Run, RunSpec, digest_of
 from rlheals.settings import validated
 from rlheals.stage import Work
-from rlheals.stages import module_of
-from rlheals.store import Store, default_store
+from rlheals.store.files import refuse_used, whole
+from rlheals.store.runs import Run, RunSpec, digest_of
+from rlheals.store.stages import module_of
+from rlheals.store.store import Store, default_store
 from rlheals.units import settings_file
 
 

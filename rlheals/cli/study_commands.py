@@ -18,7 +18,7 @@ from rlheals.profiles import VARIANTS, load_profile, variant
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.slurm_file import read_slurm_file
-from rlheals.store import default_store
+from rlheals.store.store import default_store
 from rlheals.workers import Workers
 
 VARIANT_SEEDS = 3

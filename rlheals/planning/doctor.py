@@ -87,7 +87,7 @@ def examine_machine() -> dict[str, Any]:
     try:
         import torch
 
-        from rlheals.machine import this_machine
+        from rlheals.store.machine import this_machine
 
         machine = this_machine()
         facts |= {"processor": machine.model, "vectors": machine.isa, "threads": machine.threads}
@@ -105,9 +105,9 @@ def examine_environment() -> dict[str, str | None]:
 
 def examine_store() -> tuple[dict[str, Any], list[str]]:
     """State of the store and of the disk it lies on; what would stop a run."""
-    from rlheals.atomic import StoreError
     from rlheals.project import project_root
-    from rlheals.store import default_store
+    from rlheals.store.files import StoreError
+    from rlheals.store.store import default_store
 
     store, problems = default_store(project_root()), []
     existing = next(path for path in (store.root, *store.root.parents) if path.exists())
@@ -129,7 +129,7 @@ def examine_store() -> tuple[dict[str, Any], list[str]]:
 def examine_runs(repair: bool) -> dict[str, Any]:
     """Every run of the store read and checked, runs and megabytes by stage; with `repair` after it was repaired."""
     from rlheals.project import project_root
-    from rlheals.store import default_store
+    from rlheals.store.store import default_store
 
     store = default_store(project_root())
     removed, state = store.repair() if repair else ([], store.check())
@@ -155,7 +155,7 @@ def examine_profiles(results: Path) -> list[dict[str, Any]]:
     from rlheals.book.pages import recorded_manifests
     from rlheals.profiles import PROFILES
     from rlheals.project import project_root
-    from rlheals.store import default_store
+    from rlheals.store.store import default_store
     from rlheals.study import plan
 
     root = project_root()

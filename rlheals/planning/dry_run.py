@@ -18,8 +18,8 @@ from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.planning.budget import GB, Budget, budget
 from rlheals.profiles.profile import Profile
-from rlheals.runs import RunSpec
-from rlheals.store import Store
+from rlheals.store.runs import RunSpec
+from rlheals.store.store import Store
 from rlheals.study import plan
 from rlheals.tasks.general_points import GeneralPoints
 

@@ -27,13 +27,13 @@ from rlheals.display.markup import Block, Table
 from rlheals.engines import models
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.evaluate import EvaluateSettings
-from rlheals.machine import Machine, this_machine
 from rlheals.planning.budget import GB, SINGLE
 from rlheals.profiles.hardware import GPUS, Gpu
 from rlheals.rl import RLSettings
-from rlheals.runs import Run
 from rlheals.sft import SFTSettings
-from rlheals.store import Store
+from rlheals.store.machine import Machine, this_machine
+from rlheals.store.runs import Run
+from rlheals.store.store import Store
 from rlheals.tasks.general_points import GeneralPoints
 
 WRITTEN, LEARNT = "written", "learnt from"

@@ -21,13 +21,13 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlheals.atomic import told
 from rlheals.errors import BadInput
-from rlheals.machine import Machine
 from rlheals.profiles import load_profile
 from rlheals.record import RecordedRun
-from rlheals.runs import FileEntry, Hash, canonical_json, digest_of
 from rlheals.settings import validated
+from rlheals.store.files import told
+from rlheals.store.machine import Machine
+from rlheals.store.runs import FileEntry, Hash, canonical_json, digest_of
 
 MANIFEST, CARD, SETTINGS = "manifest.json", "README.md", "settings.yaml"
 CHECKPOINTS, RESULTS, SPECTRA = "checkpoints", "results", "spectra"

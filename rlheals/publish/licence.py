@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from rlheals.profiles.profile import Profile
-from rlheals.runs import Run
+from rlheals.store.runs import Run
 
 OURS = "mit"
 UNKNOWN = "unknown"

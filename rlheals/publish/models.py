@@ -10,13 +10,13 @@ from typing import Any
 from tqdm import tqdm
 
 from rlheals import rl, sft, tables
-from rlheals.atomic import StoreError, make_folder
 from rlheals.chapters.rl.runs import MAIN, RecoveryPlan
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.publish.folder import CHECKPOINTS, RESULTS, Checkpoint, RecordedCensus
-from rlheals.runs import FileEntry, Run, RunSpec, digest_of
-from rlheals.store import Store
+from rlheals.store.files import StoreError, make_folder
+from rlheals.store.runs import FileEntry, Run, RunSpec, digest_of
+from rlheals.store.store import Store
 from rlheals.study import Plan
 
 

@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from rlheals import peaks, record, study, tables
-from rlheals.atomic import StoreError, atomic_write
 from rlheals.chapters.registry import CLAIMED
 from rlheals.chapters.rl.runs import RecoveryPlan
 from rlheals.chapters.spectra.runs import RotationPlan
 from rlheals.errors import BadInput
-from rlheals.machine import Machine
-from rlheals.outputs import whole
 from rlheals.profiles import to_yaml
 from rlheals.profiles.profile import Profile
 from rlheals.publish import folder as published
@@ -28,8 +25,10 @@ from rlheals.publish.folder import CARD, MANIFEST, RESULTS, SETTINGS, SPECTRA, P
 from rlheals.publish.licence import licence
 from rlheals.publish.models import ReadingStore, copy_files
 from rlheals.record import RecordedRun
-from rlheals.runs import Run, digest_of, regular_files
-from rlheals.store import Store
+from rlheals.store.files import StoreError, atomic_write, whole
+from rlheals.store.machine import Machine
+from rlheals.store.runs import Run, digest_of, regular_files
+from rlheals.store.store import Store
 from rlheals.study import Plan
 from rlheals.tables import Part, Planned
 

@@ -22,8 +22,8 @@ from rlheals.chapters.rl.runs import rl_spec
 from rlheals.edited import MODEL, EditedSettings
 from rlheals.profiles.edit_grid import read_entry
 from rlheals.profiles.profile import Profile
-from rlheals.runs import RunSpec
-from rlheals.store import Store
+from rlheals.store.runs import RunSpec
+from rlheals.store.store import Store
 from rlheals.study import Plan, census_spec
 from rlheals.study import plan as sft_plan
 from rlheals.tables import Part, Seeded

@@ -20,8 +20,8 @@ from rlheals.chapters.base import Chapter
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import CONTROLS, LATE
 from rlheals.rl import checkpoint_name as rl_checkpoint
-from rlheals.runs import RunSpec
-from rlheals.store import Store
+from rlheals.store.runs import RunSpec
+from rlheals.store.store import Store
 from rlheals.study import Plan, census_spec
 from rlheals.study import plan as sft_plan
 from rlheals.tables import Part, Seeded, Tables

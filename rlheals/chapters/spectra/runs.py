@@ -19,11 +19,11 @@ from rlheals.chapters.base import Chapter
 from rlheals.chapters.rl.runs import rl_spec
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import BRANCHES, CONTROLS
-from rlheals.runs import RunSpec
 from rlheals.spectra import SpectraSettings
 from rlheals.spectra import read as read_spectra
 from rlheals.spectrum import CHANGE, START
-from rlheals.store import Store
+from rlheals.store.runs import RunSpec
+from rlheals.store.store import Store
 from rlheals.study import Plan, census_spec
 from rlheals.study import plan as sft_plan
 from rlheals.tables import Part, Seeded

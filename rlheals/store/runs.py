@@ -14,9 +14,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
-from rlheals.atomic import atomic_write, fsync_file, fsync_folder
 from rlheals.errors import BadInput
-from rlheals.machine import Machine
+from rlheals.store.files import atomic_write, fsync_file, fsync_folder
+from rlheals.store.machine import Machine
 
 __all__ = [
     "MANIFEST",

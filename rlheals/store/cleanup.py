@@ -17,10 +17,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlheals.atomic import fsync_folder, make_folder
 from rlheals.errors import BadInput
-from rlheals.machine import is_alive, place, process_start
-from rlheals.runs import Run, open_run
+from rlheals.store.files import fsync_folder, make_folder
+from rlheals.store.machine import is_alive, place, process_start
+from rlheals.store.runs import Run, open_run
 
 __all__ = [
     "RUN_ID",

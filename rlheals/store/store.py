@@ -20,14 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlheals import janitor, sources
-from rlheals.atomic import StoreError, as_store_error, atomic_write, fsync_folder, make_folder, told
 from rlheals.errors import BadInput
-from rlheals.janitor import StoreReport
-from rlheals.machine import this_machine
 from rlheals.project import STORE_FOLDER
-from rlheals.runs import Manifest, Run, RunSpec, key_of, library_versions, open_run, seal
-from rlheals.stages import module_of
+from rlheals.store import cleanup as janitor
+from rlheals.store import code_hash as sources
+from rlheals.store.cleanup import StoreReport
+from rlheals.store.files import StoreError, as_store_error, atomic_write, fsync_folder, make_folder, told
+from rlheals.store.machine import this_machine
+from rlheals.store.runs import Manifest, Run, RunSpec, key_of, library_versions, open_run, seal
+from rlheals.store.stages import module_of
 
 __all__ = ["Run", "RunSpec", "Store", "StoreError", "Workspace", "atomic_write", "default_store"]
 
@@ -63,7 +64,7 @@ class Store:
     ``StoreError``, one line naming it.
 
     >>> import tempfile
-    >>> from rlheals.runs import RunSpec
+    >>> from rlheals.store.runs import RunSpec
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     store, spec = Store(Path(folder)), RunSpec(stage="errors", seed=1)
     ...     run = store.ensure(spec, lambda work: atomic_write(work.out / "a", "24"), lambda line: None)

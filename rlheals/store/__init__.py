@@ -1,0 +1,1 @@
+"""Runs by content hash: whole or absent, checked when read."""
