@@ -36,8 +36,8 @@ from rlheals.stage import no_tick
 from rlheals.store.machine import this_machine
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
+from rlheals.study.jobs import run_unit
 from rlheals.tasks.general_points import GeneralPoints
-from rlheals.units import run_unit
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import tiny_models

@@ -17,12 +17,12 @@ import sys
 import tempfile
 import time
 
-from rlheals import study
-from rlheals.computing import compute
 from rlheals.profiles import load_profile
 from rlheals.profiles.profile import Profile
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
+from rlheals.study import plan as study
+from rlheals.study.compute import compute
 
 LEAST_SPEEDUP = 1.8
 MOST_OVERHEAD = 0.03

@@ -24,7 +24,7 @@ from typing import Any
 
 import pandas as pd
 
-from rlheals import rl, session, tables
+from rlheals import rl, session
 from rlheals.cards import ID_RULE, OOD_RULE
 from rlheals.chapters import compare
 from rlheals.chapters.rl.runs import MAIN, RecoveryChapter, RecoveryTables
@@ -35,8 +35,9 @@ from rlheals.stage import Work
 from rlheals.store.files import atomic_write
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store, default_store
-from rlheals.study import plan
-from rlheals.tables import Tables
+from rlheals.study import tables
+from rlheals.study.plan import plan
+from rlheals.study.tables import Tables
 from rlheals.tasks.general_points import GeneralPoints
 
 

@@ -16,7 +16,7 @@ from rlheals.cards import Rule
 from rlheals.engines.hf import Generation, Past, Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import END, Compact
-from rlheals.tables import Tables
+from rlheals.study.tables import Tables
 
 Script = Callable[[str, int], list[int]]
 """(episode's key, attempt from 0) -> the tokens that the model is to say."""

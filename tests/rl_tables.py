@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from rlheals.chapters.rl.runs import MAIN, RecoveryTables
-from rlheals.claims import half_of
+from rlheals.study.claims import half_of
 
 HANDS = 200
 

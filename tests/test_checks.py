@@ -16,7 +16,7 @@ from rlheals.chapters import checks, references
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.profiles.profile import Profile
-from rlheals.tables import Tables, joined
+from rlheals.study.tables import Tables, joined
 from rlheals.tasks import load_task
 
 COPIES = Path(__file__).parent / "notebooks"

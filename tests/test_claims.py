@@ -16,11 +16,11 @@ from rlheals.cards import census
 from rlheals.chapters.registry import CLAIMED
 from rlheals.chapters.sft.claims import CLAIMS, ESTIMATORS, SFTFile, estimates
 from rlheals.chapters.sft.measures import Curves
-from rlheals.claims import FILE, half_of, judge
 from rlheals.errors import BadInput
 from rlheals.evaluation.evaluate import EvaluateSettings, census_items
 from rlheals.profiles import load_profile
-from rlheals.tables import Tables, concat
+from rlheals.study.claims import FILE, half_of, judge
+from rlheals.study.tables import Tables, concat
 from rlheals.tasks.general_points import GeneralPoints
 
 HANDS = 400

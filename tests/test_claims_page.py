@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from small_study import WHOLE
 
-from rlheals import record
 from rlheals.book import claims as claims_page
 from rlheals.chapters import registry as fresh_core
 from rlheals.chapters.registry import CLAIMED
@@ -29,6 +28,7 @@ from rlheals.planning.speed import COUNTED
 from rlheals.profiles import load_profile
 from rlheals.stats.intervals import t_interval
 from rlheals.store.store import Store
+from rlheals.study import record
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,7 +12,6 @@ import pytest
 from lab_helpers import one_line
 from scipy.stats import binom
 
-from rlheals import record
 from rlheals.chapters import compare
 from rlheals.chapters.compare import ABOUT, Compared, judged, numbers, prediction_interval
 from rlheals.chapters.rl.runs import RecoveryChapter
@@ -20,6 +19,7 @@ from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.cli.main import main
 from rlheals.errors import BadInput
 from rlheals.store.store import Store
+from rlheals.study import record
 
 ROOT = Path(__file__).resolve().parents[1]
 PLANTED = Path(__file__).parent / "planted.json"

@@ -22,7 +22,6 @@ from rlheals import expert_file
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import MAIN, Cell
 from rlheals.cli import main as cli
-from rlheals.computing import compute
 from rlheals.engines import models
 from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
@@ -33,7 +32,8 @@ from rlheals.profiles import load_profile, to_yaml
 from rlheals.profiles.profile import Profile
 from rlheals.sft import SFTSettings, example, examples
 from rlheals.store.store import Store
-from rlheals.study import plan
+from rlheals.study.compute import compute
+from rlheals.study.plan import plan
 from rlheals.tasks.general_points import GeneralPoints
 
 TASK = GeneralPoints()

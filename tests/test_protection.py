@@ -13,7 +13,6 @@ import pytest
 from lab_helpers import one_line
 from small_study import SHIELD, SMALL
 
-from rlheals import record
 from rlheals.chapters.protected import claims
 from rlheals.chapters.protected import measures as measured
 from rlheals.chapters.protected.figures import PROTECTION, ways_of
@@ -23,6 +22,7 @@ from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.profiles.sections import read_way
 from rlheals.store.store import Store
+from rlheals.study import record
 
 LAB = load_profile("lab")
 FILE = claims.CLAIMS.read()

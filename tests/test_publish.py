@@ -32,18 +32,14 @@ from scipy import stats
 from small_study import SMALL, SPIN
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlheals import record
-from rlheals import tables as chapter_one
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.spectra import runs as rotation
 from rlheals.cli.main import main
-from rlheals.computing import compute
 from rlheals.engines import models
 from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.fetch import Source
-from rlheals.peaks import peaks_of
 from rlheals.pretrain import PretrainSettings
 from rlheals.profiles import load_profile, to_yaml
 from rlheals.profiles.profile import Profile
@@ -58,7 +54,11 @@ from rlheals.publish.write import Asked
 from rlheals.sft import SFTSettings
 from rlheals.store import files as outputs
 from rlheals.store.store import Store
-from rlheals.study import plan
+from rlheals.study import record
+from rlheals.study import tables as chapter_one
+from rlheals.study.compute import compute
+from rlheals.study.peaks import peaks_of
+from rlheals.study.plan import plan
 
 SEED = 2
 ABLE = SMALL.model_copy(

@@ -13,12 +13,12 @@ import pytest
 from lab_helpers import files_of, one_line
 from small_study import SMALL
 
-from rlheals import record
 from rlheals.errors import BadInput
-from rlheals.record import MANIFEST, read
 from rlheals.store.store import Store
-from rlheals.study import plan
-from rlheals.tables import Tables, collect
+from rlheals.study import record
+from rlheals.study.plan import plan
+from rlheals.study.record import MANIFEST, read
+from rlheals.study.tables import Tables, collect
 
 
 @pytest.fixture(scope="module")

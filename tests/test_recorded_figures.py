@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from rlheals import record, tables
 from rlheals.chapters.edits import figures as swaps_figures
 from rlheals.chapters.edits import runs as swaps
 from rlheals.chapters.edits.runs import SwapChapter
@@ -29,7 +28,8 @@ from rlheals.chapters.spectra import runs as rotation
 from rlheals.chapters.spectra.runs import RotationChapter
 from rlheals.display.style import Drawn
 from rlheals.profiles import load_profile
-from rlheals.tables import Part
+from rlheals.study import record, tables
+from rlheals.study.tables import Part
 
 RESULTS = Path(__file__).parents[1] / "results"
 LAB = load_profile("lab")

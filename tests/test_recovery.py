@@ -11,12 +11,10 @@ import pytest
 from lab_helpers import files_of, one_line
 from small_study import CLIMB, SMALL
 
-from rlheals import record
 from rlheals.chapters.rl import figures as recovery_figures
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl import runs as recovery_chapter
 from rlheals.chapters.rl.runs import MAIN, Cell, RecoveryTables, collect, plan, units
-from rlheals.computing import compute
 from rlheals.display.style import Drawn
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
@@ -24,6 +22,8 @@ from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import CONTROLS, LATE
 from rlheals.rl import RLSettings
 from rlheals.store.store import Store
+from rlheals.study import record
+from rlheals.study.compute import compute
 
 
 @pytest.fixture(scope="module")

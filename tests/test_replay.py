@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from small_study import CLIMB, EDIT, SHIELD, SMALL, SPIN
 
-from rlheals import record
 from rlheals.chapters import replay as replays
 from rlheals.chapters.edits import runs as swaps
 from rlheals.chapters.protected import runs as protection
@@ -20,6 +19,7 @@ from rlheals.errors import BadInput
 from rlheals.store import code_hash as sources
 from rlheals.store.stages import module_of
 from rlheals.store.store import Store
+from rlheals.study import record
 
 SILENT = {"say": lambda line: None}
 

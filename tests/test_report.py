@@ -15,13 +15,11 @@ import pandas as pd
 import pytest
 from lab_helpers import TINY, study_of
 
-from rlheals import tables
 from rlheals.book import claims as claims_tables
 from rlheals.book import pages, report
 from rlheals.book.pages import README_BEGIN, README_END
 from rlheals.chapters.registry import CLAIMED, outcome
 from rlheals.chapters.sft.claims import estimates
-from rlheals.claims import FAMILIES, judge
 from rlheals.cli.main import main
 from rlheals.display.markup import Table, inline, to_html, to_markdown
 from rlheals.display.style import Drawn
@@ -31,9 +29,11 @@ from rlheals.gallery import gallery_html, gallery_markdown, samples
 from rlheals.profiles import PROFILES, load_profile
 from rlheals.profiles.describe import profiles_table
 from rlheals.publish.base_card import model_card
-from rlheals.record import MANIFEST, Recorded, RecordedRun, _sha256
 from rlheals.store.code_hash import code_hash
-from rlheals.tables import Tables, concat
+from rlheals.study import tables
+from rlheals.study.claims import FAMILIES, judge
+from rlheals.study.record import MANIFEST, Recorded, RecordedRun, _sha256
+from rlheals.study.tables import Tables, concat
 from rlheals.tasks.general_points import GeneralPoints
 from rlheals.tasks.verifier import REWARDS
 

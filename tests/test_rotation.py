@@ -12,21 +12,21 @@ import pytest
 from lab_helpers import files_of, one_line
 from small_study import CLIMB, SPIN
 
-from rlheals import record, tables
 from rlheals.chapters import checks as rotation_checks
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.spectra import figures as rotation_figures
 from rlheals.chapters.spectra import runs as rotation_chapter
 from rlheals.chapters.spectra.runs import RL, SFT, STUDY, Point, RotationTables, pairs, plan
-from rlheals.computing import compute
 from rlheals.display.style import Drawn
 from rlheals.errors import BadInput
-from rlheals.peaks import peak_of, recorded_peaks
 from rlheals.profiles import load_profile
 from rlheals.profiles.sections import BRANCHES
 from rlheals.store.store import Store
-from rlheals.study import plan as sft_plan
-from rlheals.units import run_unit
+from rlheals.study import record, tables
+from rlheals.study.compute import compute
+from rlheals.study.jobs import run_unit
+from rlheals.study.peaks import peak_of, recorded_peaks
+from rlheals.study.plan import plan as sft_plan
 
 PEAKS = {2: 3, 3: 3}
 LAB = load_profile("lab")

@@ -10,7 +10,6 @@ import pytest
 from lab_helpers import study_of
 from rl_tables import rows, solved, tables
 
-from rlheals import record
 from rlheals.chapters import scale
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import RecoveryTables
@@ -19,7 +18,8 @@ from rlheals.engines import models
 from rlheals.engines.models import ModelSettings
 from rlheals.evaluation.dialects import Compact
 from rlheals.profiles import load_profile
-from rlheals.tables import SFT, Tables, concat
+from rlheals.study import record
+from rlheals.study.tables import SFT, Tables, concat
 
 ROOT = Path(__file__).resolve().parents[1]
 

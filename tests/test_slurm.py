@@ -15,10 +15,10 @@ from lab_helpers import TINY
 from slurm_here import missing, slurm
 from small_study import results_of
 
-from rlheals.computing import compute
 from rlheals.profiles import load_profile
 from rlheals.store.store import Store
-from rlheals.study import plan
+from rlheals.study.compute import compute
+from rlheals.study.plan import plan
 
 pytestmark = [
     pytest.mark.slurm,

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from lab_helpers import one_line
 
-from rlheals import dask_workers
 from rlheals.cli.study_commands import crew
 from rlheals.errors import BadInput
-from rlheals.slurm_file import SlurmFile, read_slurm_file
+from rlheals.study import dask as dask_workers
+from rlheals.study.slurm import SlurmFile, read_slurm_file
 
 WHOLE = """
 partition: long

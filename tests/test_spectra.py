@@ -16,7 +16,6 @@ from small_study import SMALL
 
 from rlheals import decompositions, spectra, spectra_figures, spectrum
 from rlheals.cli import main as cli
-from rlheals.computing import compute
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
@@ -26,7 +25,8 @@ from rlheals.spectra import SpectraSettings, compare, summary
 from rlheals.spectrum import CHANGE, START, Spectra
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
-from rlheals.study import plan
+from rlheals.study.compute import compute
+from rlheals.study.plan import plan
 from rlheals.tensors import Checkpoint
 
 FEW = SpectraSettings(kinds=("q", "down"), ks=(2, 8), draws=3)

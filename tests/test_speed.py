@@ -15,7 +15,6 @@ from small_study import CLIMB
 from rlheals.chapters.rl import runs as recovery
 from rlheals.cli import main as cli
 from rlheals.cli.commands import speed as command
-from rlheals.computing import compute
 from rlheals.engines import models
 from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
@@ -27,6 +26,7 @@ from rlheals.sft import SFTSettings, examples
 from rlheals.store.machine import Machine
 from rlheals.store.runs import Run
 from rlheals.store.store import Store
+from rlheals.study.compute import compute
 from rlheals.tasks.general_points import GeneralPoints
 
 H200 = Machine(kind="gpu", model="NVIDIA H200", isa="avx512", threads=8)

@@ -15,8 +15,6 @@ from forks import ended, forked
 from lab_helpers import one_line
 from small_study import RUNS, SMALL, results_of
 
-from rlheals import study
-from rlheals.computing import compute
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.profiles import PROFILES, VARIANTS, load_profile, variant
@@ -25,8 +23,10 @@ from rlheals.settings import validated
 from rlheals.store.runs import RunSpec
 from rlheals.store.stages import STAGES
 from rlheals.store.store import Store
-from rlheals.study import base_spec, plan
-from rlheals.units import run_unit, settings_file
+from rlheals.study import plan as study
+from rlheals.study.compute import compute
+from rlheals.study.jobs import run_unit, settings_file
+from rlheals.study.plan import base_spec, plan
 
 
 def changed(**paths: Any) -> Profile:

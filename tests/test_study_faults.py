@@ -23,10 +23,10 @@ from store_faults import watched
 from tqdm.auto import tqdm
 from tqdm.std import TqdmDefaultWriteLock
 
-from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.store.store import Store
-from rlheals.study import plan
+from rlheals.study.compute import compute
+from rlheals.study.plan import plan
 
 DONE, REFUSED, OTHER = 0, 3, 4
 

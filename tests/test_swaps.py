@@ -10,7 +10,6 @@ import pytest
 from lab_helpers import one_line
 from small_study import EDIT, SPIN
 
-from rlheals import record
 from rlheals.chapters.edits import figures as swaps_figures
 from rlheals.chapters.edits import figures_controls as swaps_where
 from rlheals.chapters.edits import measures as measured
@@ -22,6 +21,7 @@ from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.profiles.edit_grid import read_entry
 from rlheals.store.store import Store
+from rlheals.study import record
 
 LAB = load_profile("lab")
 

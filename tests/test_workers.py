@@ -18,15 +18,16 @@ from distributed import Client, LocalCluster
 from lab_helpers import one_line
 from small_study import RUNS, SMALL, SPIN, results_of
 
-from rlheals import computing, dask_workers
 from rlheals.chapters.spectra import runs as rotation
-from rlheals.computing import Bars, compute
-from rlheals.dask_workers import unit
 from rlheals.errors import BadInput
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
-from rlheals.study import plan
-from rlheals.workers import GONE, Workers
+from rlheals.study import compute as computing
+from rlheals.study import dask as dask_workers
+from rlheals.study.compute import Bars, compute
+from rlheals.study.dask import unit
+from rlheals.study.jobs import GONE, Workers
+from rlheals.study.plan import plan
 
 TIMED = ["seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb"]
 

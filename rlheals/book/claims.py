@@ -12,7 +12,6 @@ import pandas as pd
 from rlheals.book import pages
 from rlheals.chapters.registry import CHAPTERS, CLAIMED, outcome
 from rlheals.chapters.spectra import predictors as rotation_rivals
-from rlheals.claims import FAMILIES, ChapterClaims, Claim, ClaimsFile, Judged, Outcome
 from rlheals.display.markup import Block, Table, spans, to_markdown
 from rlheals.planning import speed
 from rlheals.profiles.profile import Profile
@@ -20,6 +19,7 @@ from rlheals.project import project_root
 from rlheals.stats.verdicts import VERDICTS
 from rlheals.store.files import atomic_write, make_folder, told
 from rlheals.store.store import Store, default_store
+from rlheals.study.claims import FAMILIES, ChapterClaims, Claim, ClaimsFile, Judged, Outcome
 
 SHOWN_MISSING = 5
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from rlheals import __version__, study
+from rlheals import __version__
 from rlheals.book.references import CHAPTERS, COPIES, SOURCES
 from rlheals.chapters.registry import CLAIMED
 from rlheals.display.markup import Block, Table
@@ -27,6 +27,7 @@ from rlheals.profiles import load_profile
 from rlheals.profiles.profile import Profile
 from rlheals.store.files import atomic_write
 from rlheals.store.store import Store
+from rlheals.study import plan as study
 
 BADGE, INSTALL = "colab", "install"
 """Ids of the two cells."""

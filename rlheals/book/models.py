@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlheals import record, tables
 from rlheals.chapters.registry import CLAIMED
 from rlheals.chapters.scale import weights
 from rlheals.chapters.sft.claims import CLAIMS
@@ -14,6 +13,7 @@ from rlheals.display.markup import Block, Table
 from rlheals.planning.budget import GB, budget
 from rlheals.profiles import PROFILES, load_profile, names
 from rlheals.profiles.profile import Profile
+from rlheals.study import record, tables
 
 RUN, DRY = "run by us", "dry run only"
 

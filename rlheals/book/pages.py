@@ -11,15 +11,14 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from rlheals import record
 from rlheals.chapters import replay
 from rlheals.chapters.replay import Replay
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.display.markup import Block, Table, spans
 from rlheals.errors import BadInput
-from rlheals.record import Recorded
 from rlheals.store.machine import Machine, this_machine
 from rlheals.store.runs import Run, library_versions
+from rlheals.study.record import Recorded, recorded_manifests
 
 README_BEGIN, README_END = "<!-- claims:begin -->", "<!-- claims:end -->"
 
@@ -53,15 +52,6 @@ def time_table(runs: Collection[Run]) -> list[Block]:
     rows = [(f"`{stage}`", f"{count}", f"{minutes[stage]:.1f}") for stage, count in stages.items()]
     rows.append(("all", f"{len(runs)}", f"{sum(minutes.values()):.1f}"))
     return [Table(("stage", "fresh runs", "core-minutes"), tuple(rows))]
-
-
-def recorded_manifests(results: Path) -> dict[str, list[Recorded]]:
-    """The manifests of every recorded study below a folder, by the name of its profile."""
-    studies: dict[str, list[Recorded]] = {}
-    for place in sorted(results.glob("*/seed-*")) if results.is_dir() else []:
-        if place.is_dir():
-            studies.setdefault(place.parent.name, []).append(record.read_manifest(place))
-    return studies
 
 
 def recorded_page(results: Path) -> list[Block]:

@@ -9,19 +9,20 @@ from typing import Any, ClassVar, Generic, Self
 
 import pandas as pd
 
-from rlheals import record, study, tables
 from rlheals.chapters import captions
-from rlheals.computing import compute
 from rlheals.display.markup import Block, spans
 from rlheals.errors import BadInput
-from rlheals.peaks import peaks_of
 from rlheals.profiles import load_profile
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
-from rlheals.record import Recorded
 from rlheals.store.runs import Run
 from rlheals.store.store import Store, default_store
-from rlheals.tables import Frames, Part, Planned
+from rlheals.study import plan as study
+from rlheals.study import record, tables
+from rlheals.study.compute import compute
+from rlheals.study.peaks import peaks_of
+from rlheals.study.record import Recorded
+from rlheals.study.tables import Frames, Part, Planned
 
 PLUMBING = "smoke"
 MEANS_NOTHING = "Profile smoke is a plumbing test: its numbers mean nothing."

@@ -21,7 +21,7 @@ from rlheals.tasks import load_task
 if TYPE_CHECKING:
     from rlheals.chapters.rl.runs import RecoveryTables
     from rlheals.profiles.profile import Profile
-    from rlheals.tables import Tables
+    from rlheals.study.tables import Tables
 import math
 from typing import TYPE_CHECKING
 

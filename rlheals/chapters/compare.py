@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from rlheals import record, tables
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import MAIN, RecoveryChapter, RecoveryTables
 from rlheals.chapters.sft.runs import SFTChapter
@@ -27,7 +26,8 @@ from rlheals.profiles import load_profile
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.store.store import Store
-from rlheals.tables import Tables
+from rlheals.study import record, tables
+from rlheals.study.tables import Tables
 
 LEVEL = 0.95
 LAST_UPDATES = 10

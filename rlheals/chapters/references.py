@@ -27,9 +27,9 @@ from rlheals.store.files import atomic_write
 from rlheals.store.machine import Machine, this_machine
 from rlheals.store.runs import library_versions
 from rlheals.store.store import Store
-from rlheals.study import Plan, plan
-from rlheals.tables import Tables, collect
-from rlheals.units import run_unit
+from rlheals.study.jobs import run_unit
+from rlheals.study.plan import Plan, plan
+from rlheals.study.tables import Tables, collect
 
 FILE = Path(str(resources.files("rlheals"))) / "reference" / "smoke.json"
 SEEDS = (0, 1, 2, 3, 4, 5)

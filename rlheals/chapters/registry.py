@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlheals import record, tables
 from rlheals.chapters.base import Chapter, Peaks
 from rlheals.chapters.edits import claims as swaps_claims
 from rlheals.chapters.edits import runs as swaps
@@ -23,13 +22,14 @@ from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.chapters.spectra import claims as rotation_claims
 from rlheals.chapters.spectra import runs as rotation
 from rlheals.chapters.spectra.runs import RotationChapter
-from rlheals.claims import ChapterClaims, Outcome, StudyPlan
-from rlheals.computing import compute
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.store.runs import Run
 from rlheals.store.store import Store, default_store
-from rlheals.tables import Part
+from rlheals.study import record, tables
+from rlheals.study.claims import ChapterClaims, Outcome, StudyPlan
+from rlheals.study.compute import compute
+from rlheals.study.tables import Part
 
 
 @dataclass(frozen=True)

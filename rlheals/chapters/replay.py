@@ -16,7 +16,7 @@ from typing import Any, get_args
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from rlheals import protected, record, tables
+from rlheals import protected
 from rlheals.chapters.edits import runs as swaps
 from rlheals.chapters.edits.runs import SwapTables
 from rlheals.chapters.protected import runs as protection
@@ -25,10 +25,8 @@ from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import MAIN, Cell, RecoveryTables
 from rlheals.chapters.spectra import runs as rotation
 from rlheals.chapters.spectra.runs import SFT, RotationTables
-from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
-from rlheals.record import Recorded
 from rlheals.settings import validated
 from rlheals.store.code_hash import code_hash
 from rlheals.store.files import atomic_write
@@ -36,8 +34,11 @@ from rlheals.store.machine import this_machine
 from rlheals.store.runs import RunSpec
 from rlheals.store.stages import module_of
 from rlheals.store.store import Store
-from rlheals.study import Plan, plan
-from rlheals.tables import Tables
+from rlheals.study import record, tables
+from rlheals.study.compute import compute
+from rlheals.study.plan import Plan, plan
+from rlheals.study.record import Recorded
+from rlheals.study.tables import Tables
 
 PAIR = "peak-end"
 OF_THE_MACHINE = ("seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from rlheals import record, tables
 from rlheals.chapters.rl import measures as recovery_measures
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import RecoveryTables
@@ -22,7 +21,8 @@ from rlheals.engines import models
 from rlheals.engines.models import ModelSettings
 from rlheals.evaluation.dialects import Compact
 from rlheals.profiles import PROFILES, load_profile, names
-from rlheals.tables import Frames, Part, Tables
+from rlheals.study import record, tables
+from rlheals.study.tables import Frames, Part, Tables
 
 
 def _id_end(curves: Curves) -> float:

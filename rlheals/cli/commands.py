@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
-from rlheals import rl, sft, study
+from rlheals import rl, sft
 from rlheals.adopt import WEIGHTS, weights_hash
 from rlheals.chapters.registry import CLAIMED, outcome
 from rlheals.chapters.rl import runs as recovery
-from rlheals.claims import Outcome
-from rlheals.computing import compute
 from rlheals.display.markup import Table
 from rlheals.errors import BadInput
-from rlheals.evaluation import evaluate
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.publish.base_card import model_card
-from rlheals.settings import validated
-from rlheals.stage import Work
 from rlheals.store.files import refuse_used, whole
 from rlheals.store.runs import Run, RunSpec, digest_of
-from rlheals.store.stages import module_of
 from rlheals.store.store import Store, default_store
-from rlheals.units import settings_file
+from rlheals.study import plan as study
+from rlheals.study.claims import Outcome
+from rlheals.study.compute import compute
+from rlheals.study.evaluate_folder import _census_settings
+from rlheals.study.jobs import settings_file
 
 
 def the_store() -> Store:
@@ -117,37 +112,6 @@ def evaluate_step(
     return {**_described(run), "summary": json.loads(run.file("summary.json").read_text(encoding="utf-8"))}
 
 
-def evaluate_folder(
-    folder: Path, profile: Profile, seed: int, changes: dict[str, Any], out: Path | None
-) -> dict[str, Any]:
-    """The census of any local model folder; with `out` its tables are kept there."""
-    if not folder.is_dir():
-        raise BadInput(f"--folder {str(folder)!r}: no such folder")
-    if out is not None:
-        refuse_used(out)
-    place = folder.resolve()
-    settings = _census_settings(profile, place.name, changes).model_dump(mode="json")
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        tqdm(desc="evaluate", disable=None, leave=False, dynamic_ncols=True) as bar,
-    ):
-
-        def tick(done: int, total: int, unit: str) -> None:
-            bar.total, bar.unit = total, unit
-            bar.update(done - bar.n)
-
-        made, parts = Path(scratch, "out"), Path(scratch, "parts")
-        made.mkdir()
-        parts.mkdir()
-        stage = import_module(module_of(profile.stage("evaluate")))
-        stage.run(Work(made, parts, settings, seed, {"model": place.parent}, tick))
-        summary = json.loads((made / "summary.json").read_text(encoding="utf-8"))
-        if out is not None:
-            with whole(out) as target:
-                shutil.copytree(made, target, dirs_exist_ok=True)
-    return {"folder": str(folder), "out": None if out is None else str(out), "summary": summary}
-
-
 def run_unit(stage: str, file: Path) -> dict[str, Any]:
     """One unit of work from a settings file, as a scheduler calls it."""
     spec = settings_file(file)
@@ -209,18 +173,6 @@ def _refuse_unknown_step(option: str, step: int, profile: Profile) -> None:
     if step not in profile.sft.checkpoints:
         accepted = ", ".join(map(str, profile.sft.checkpoints))
         raise BadInput(f"{option} {step}: accepted are the checkpoints {accepted}")
-
-
-def _census_settings(profile: Profile, folder: str, changes: dict[str, Any]) -> evaluate.EvaluateSettings:
-    data = profile.evaluate.model_dump(mode="json") | {"folder": folder}
-    for name, value in changes.items():
-        if value is None:
-            continue
-        if name in evaluate.Sampling.model_fields:
-            data["sampling"][name] = value
-        else:
-            data[name] = value
-    return validated(evaluate.EvaluateSettings, data, "evaluate")
 
 
 def _described(run: Run) -> dict[str, Any]:

@@ -180,6 +180,7 @@ def evaluate(
 ) -> None:
     """A census of one checkpoint (--seed and --step), or of any model in a local folder (--folder)."""
     from rlheals.cli import commands
+    from rlheals.study.evaluate_folder import evaluate_folder
 
     changes = {
         "splits": split,
@@ -191,9 +192,7 @@ def evaluate(
     if (step is None) == (folder is None):
         raise typer.BadParameter("give either --step or --folder.")
     if folder is not None:
-        show_summary(
-            commands.evaluate_folder(folder, chosen_profile(profile, set_), seed, changes, out), json
-        )
+        show_summary(evaluate_folder(folder, chosen_profile(profile, set_), seed, changes, out), json)
     elif step is not None:
         show_summary(commands.evaluate_step(chosen_profile(profile, set_), seed, step, changes, out), json)
 

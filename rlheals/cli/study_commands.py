@@ -8,18 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlheals import record
 from rlheals.chapters.registry import CLAIMED
 from rlheals.chapters.sft.claims import CLAIMS
-from rlheals.computing import compute
 from rlheals.errors import BadInput
-from rlheals.peaks import recorded_peaks
 from rlheals.profiles import VARIANTS, load_profile, variant
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
-from rlheals.slurm_file import read_slurm_file
 from rlheals.store.store import default_store
-from rlheals.workers import Workers
+from rlheals.study import record
+from rlheals.study.compute import compute
+from rlheals.study.jobs import Workers
+from rlheals.study.peaks import recorded_peaks
+from rlheals.study.slurm import read_slurm_file
 
 VARIANT_SEEDS = 3
 

@@ -152,11 +152,11 @@ def examine_runs(repair: bool) -> dict[str, Any]:
 
 def examine_profiles(results: Path) -> list[dict[str, Any]]:
     """What each profile runs for one fresh seed, how much of it is in the store, and what it took when recorded."""
-    from rlheals.book.pages import recorded_manifests
     from rlheals.profiles import PROFILES
     from rlheals.project import project_root
     from rlheals.store.store import default_store
-    from rlheals.study import plan
+    from rlheals.study.plan import plan
+    from rlheals.study.record import recorded_manifests
 
     root = project_root()
     store, recorded = default_store(root), recorded_manifests(root / results)

@@ -20,7 +20,7 @@ from rlheals.planning.budget import GB, Budget, budget
 from rlheals.profiles.profile import Profile
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
-from rlheals.study import plan
+from rlheals.study.plan import plan
 from rlheals.tasks.general_points import GeneralPoints
 
 

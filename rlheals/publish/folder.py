@@ -23,11 +23,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
-from rlheals.record import RecordedRun
 from rlheals.settings import validated
 from rlheals.store.files import told
 from rlheals.store.machine import Machine
 from rlheals.store.runs import FileEntry, Hash, canonical_json, digest_of
+from rlheals.study.record import RecordedRun
 
 MANIFEST, CARD, SETTINGS = "manifest.json", "README.md", "settings.yaml"
 CHECKPOINTS, RESULTS, SPECTRA = "checkpoints", "results", "spectra"
@@ -163,8 +163,8 @@ def play_again(folder: Path, name: str) -> list[dict[str, Any]]:
 
     On a processor of another kind the last bits of a product may differ, and with them a few sampled answers.
     """
-    from rlheals import tables
-    from rlheals.cli import commands
+    from rlheals.study import tables
+    from rlheals.study.evaluate_folder import evaluate_folder
 
     manifest = check(folder)
     if name not in manifest.checkpoints:
@@ -185,7 +185,7 @@ def play_again(folder: Path, name: str) -> list[dict[str, Any]]:
             )
         with tempfile.TemporaryDirectory() as scratch:
             made = Path(scratch, "made")
-            commands.evaluate_folder(folder / CHECKPOINTS / name, profile, census.seed, {}, made)
+            evaluate_folder(folder / CHECKPOINTS / name, profile, census.seed, {}, made)
             fresh, _ = tables.census(made)
         theirs, mine = (frame[columns].astype(str).set_index("item") for frame in (recorded, fresh))
         items = theirs.index.union(mine.index)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rlheals import rl, sft, tables
+from rlheals import rl, sft
 from rlheals.chapters.rl.runs import MAIN, RecoveryPlan
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
@@ -17,7 +17,8 @@ from rlheals.publish.folder import CHECKPOINTS, RESULTS, Checkpoint, RecordedCen
 from rlheals.store.files import StoreError, make_folder
 from rlheals.store.runs import FileEntry, Run, RunSpec, digest_of
 from rlheals.store.store import Store
-from rlheals.study import Plan
+from rlheals.study import tables
+from rlheals.study.plan import Plan
 
 
 class ReadingStore(Store):

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rlheals import peaks, record, study, tables
 from rlheals.chapters.registry import CLAIMED
 from rlheals.chapters.rl.runs import RecoveryPlan
 from rlheals.chapters.spectra.runs import RotationPlan
@@ -24,13 +23,15 @@ from rlheals.publish.card import card
 from rlheals.publish.folder import CARD, MANIFEST, RESULTS, SETTINGS, SPECTRA, Published
 from rlheals.publish.licence import licence
 from rlheals.publish.models import ReadingStore, copy_files
-from rlheals.record import RecordedRun
 from rlheals.store.files import StoreError, atomic_write, whole
 from rlheals.store.machine import Machine
 from rlheals.store.runs import Run, digest_of, regular_files
 from rlheals.store.store import Store
-from rlheals.study import Plan
-from rlheals.tables import Part, Planned
+from rlheals.study import peaks, record, tables
+from rlheals.study import plan as study
+from rlheals.study.plan import Plan
+from rlheals.study.record import RecordedRun
+from rlheals.study.tables import Part, Planned
 
 OPTIONS = {
     "recovery": "--recovery",

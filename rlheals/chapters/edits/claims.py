@@ -9,8 +9,8 @@ import pandas as pd
 
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits.runs import SwapTables
-from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite, unrecorded
 from rlheals.profiles.edit_grid import entry_text, read_entry
+from rlheals.study.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite, unrecorded
 
 
 def _row(rows: pd.DataFrame, kind: str, edit: str, where: str) -> pd.Series:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from rlheals import rl, sft, tables
+from rlheals import rl, sft
 from rlheals.chapters.base import Chapter
 from rlheals.chapters.rl.runs import rl_spec
 from rlheals.edited import MODEL, EditedSettings
@@ -24,9 +24,10 @@ from rlheals.profiles.edit_grid import read_entry
 from rlheals.profiles.profile import Profile
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
-from rlheals.study import Plan, census_spec
-from rlheals.study import plan as sft_plan
-from rlheals.tables import Part, Seeded
+from rlheals.study import tables
+from rlheals.study.plan import Plan, census_spec
+from rlheals.study.plan import plan as sft_plan
+from rlheals.study.tables import Part, Seeded
 
 OTHER_SEED = 10_000
 """Added to the seed of the other SFT run, beyond all base seeds."""

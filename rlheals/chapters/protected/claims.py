@@ -8,7 +8,7 @@ import pandas as pd
 
 from rlheals.chapters.protected import measures as measured
 from rlheals.chapters.protected.runs import ProtectionTables
-from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite, unrecorded
+from rlheals.study.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite, unrecorded
 
 
 def _of(rows: pd.DataFrame, way: str) -> float:

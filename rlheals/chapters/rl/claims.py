@@ -14,7 +14,7 @@ from pydantic import Field
 
 from rlheals.chapters.rl.measures import Accuracies
 from rlheals.chapters.rl.runs import MAIN, RecoveryTables
-from rlheals.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite
+from rlheals.study.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite
 
 
 def gain(measured: Accuracies, starts: Sequence[int], measure: str = "within_five") -> float:

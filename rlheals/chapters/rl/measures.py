@@ -10,9 +10,9 @@ import pandas as pd
 
 from rlheals.chapters.rl.runs import MAIN, RecoveryTables
 from rlheals.chapters.sft.measures import PARTS, Solved, within_five
-from rlheals.claims import half_of
 from rlheals.stats.bootstrap import largest_bound
 from rlheals.stats.intervals import simultaneous_level, t_interval
+from rlheals.study.claims import half_of
 
 MEASURES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "within_five": lambda rows: rows["solved_at"] > 0,

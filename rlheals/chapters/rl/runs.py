@@ -15,16 +15,17 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from rlheals import record, sft, tables
+from rlheals import sft
 from rlheals.chapters.base import Chapter
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import CONTROLS, LATE
 from rlheals.rl import checkpoint_name as rl_checkpoint
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
-from rlheals.study import Plan, census_spec
-from rlheals.study import plan as sft_plan
-from rlheals.tables import Part, Seeded, Tables
+from rlheals.study import record, tables
+from rlheals.study.plan import Plan, census_spec
+from rlheals.study.plan import plan as sft_plan
+from rlheals.study.tables import Part, Seeded, Tables
 
 MAIN = "main"
 Unit = int | Literal["controls"]

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from rlheals.chapters.sft.measures import Curves, by_seed
-from rlheals.claims import FIRST, ChapterClaims, Claim, ClaimsFile, unrecorded
-from rlheals.tables import Tables
+from rlheals.study.claims import FIRST, ChapterClaims, Claim, ClaimsFile, unrecorded
+from rlheals.study.tables import Tables
 
 
 def rise(curves: Curves, layout: str) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from rlheals.cards import Rule, census
-from rlheals.claims import half_of
-from rlheals.tables import Tables
+from rlheals.study.claims import half_of
+from rlheals.study.tables import Tables
 
 LAYOUTS = {"target": "solved_at", "either": "solved_at_either"}
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlheals import record, tables
 from rlheals.chapters.base import Chapter
 from rlheals.chapters.sft.claims import CLAIMS
-from rlheals.claims import Judged
 from rlheals.profiles import VARIANTS
 from rlheals.profiles.profile import Profile
-from rlheals.tables import Tables
+from rlheals.study import record, tables
+from rlheals.study.claims import Judged
+from rlheals.study.tables import Tables
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.runs import RotationChapter, RotationTables
 from rlheals.display.markup import Block, Table
 from rlheals.stats.intervals import t_interval
-from rlheals.tables import Tables
+from rlheals.study.tables import Tables
 
 
 @dataclass(frozen=True)

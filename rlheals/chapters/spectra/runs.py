@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rlheals import rl, sft, tables
+from rlheals import rl, sft
 from rlheals.chapters.base import Chapter
 from rlheals.chapters.rl.runs import rl_spec
 from rlheals.profiles.profile import Profile
@@ -24,9 +24,10 @@ from rlheals.spectra import read as read_spectra
 from rlheals.spectrum import CHANGE, START
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
-from rlheals.study import Plan, census_spec
-from rlheals.study import plan as sft_plan
-from rlheals.tables import Part, Seeded
+from rlheals.study import tables
+from rlheals.study.plan import Plan, census_spec
+from rlheals.study.plan import plan as sft_plan
+from rlheals.study.tables import Part, Seeded
 from rlheals.trajectory import TrajectorySettings
 
 SFT, RL = "sft", "rl"

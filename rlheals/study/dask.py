@@ -23,11 +23,10 @@ from distributed.core import Status
 from distributed.deploy.cluster import Cluster
 
 from rlheals.errors import BadInput
-from rlheals.slurm_file import Job
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
-from rlheals.units import run_unit
-from rlheals.workers import GONE, Workers
+from rlheals.study.jobs import GONE, Workers, run_unit
+from rlheals.study.slurm import Job
 
 PROGRESS = "rlheals-progress"
 SECONDS_TO_CONNECT = 30

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from rlheals import record, tables
 from rlheals.errors import BadInput
-from rlheals.tables import Tables
+from rlheals.study import record, tables
+from rlheals.study.tables import Tables
 
 
 def peak_of(accuracy: pd.Series) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rlheals.stage import Tick, Work, no_tick
 from rlheals.store.runs import Run, RunSpec
 from rlheals.store.stages import STAGES, module_of
 from rlheals.store.store import Store, Workspace
+from rlheals.study.slurm import SlurmFile
 
 
 def run_unit(spec: RunSpec, store: Store, echo: Callable[[str], None], tick: Tick = no_tick) -> Run:
@@ -41,3 +43,23 @@ def settings_file(path: Path) -> RunSpec:
     except (ValueError, RecursionError) as error:
         raise BadInput(f"settings file {str(path)!r} is not JSON: {str(error).splitlines()[0]}") from None
     return validated(RunSpec, data, f"settings file {path.name}")
+
+
+GONE = "the study's workers have ended; the same command goes on"
+
+
+@dataclass(frozen=True)
+class Workers:
+    """count: workers on this machine; scheduler: address of a Dask scheduler; slurm: jobs to start.
+
+    Workers of a scheduler and of jobs have to see the same store, at the same path, and have the same packages.
+    """
+
+    count: int = 1
+    scheduler: str | None = None
+    slurm: SlurmFile | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether a cluster computes."""
+        return self.scheduler is not None or self.slurm is not None

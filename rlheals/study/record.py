@@ -16,15 +16,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlheals import tables
-from rlheals.computing import compute
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.settings import validated
 from rlheals.store.files import atomic_write
 from rlheals.store.store import Store
-from rlheals.tables import Frames, Part, Planned, Tables
-from rlheals.workers import Workers
+from rlheals.study import tables
+from rlheals.study.compute import compute
+from rlheals.study.jobs import Workers
+from rlheals.study.tables import Frames, Part, Planned, Tables
 
 FOLDER = Path("results")
 MANIFEST = "manifest.json"
@@ -183,3 +183,12 @@ def read_manifest(folder: Path) -> Recorded:
 
 def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def recorded_manifests(results: Path) -> dict[str, list[Recorded]]:
+    """The manifests of every recorded study below a folder, by the name of its profile."""
+    studies: dict[str, list[Recorded]] = {}
+    for place in sorted(results.glob("*/seed-*")) if results.is_dir() else []:
+        if place.is_dir():
+            studies.setdefault(place.parent.name, []).append(read_manifest(place))
+    return studies

@@ -17,11 +17,11 @@ from rlheals.errors import BadInput
 from rlheals.store import cleanup as janitor
 from rlheals.store.runs import Run, RunSpec
 from rlheals.store.store import Store
-from rlheals.units import run_unit
-from rlheals.workers import GONE, Workers
+from rlheals.study.jobs import GONE, Workers, run_unit
 
 if TYPE_CHECKING:
-    from rlheals.dask_workers import Pool
+    from rlheals.study.dask import Pool
+
 
 Finished = Callable[[str], object]
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -67,7 +67,7 @@ def _by_workers(
     echo: Callable[[str], None],
     finished: Finished,
 ) -> None:
-    from rlheals.dask_workers import PROGRESS, pools, unit
+    from rlheals.study.dask import PROGRESS, pools, unit
 
     ended: SimpleQueue[Any] = SimpleQueue()
     waiting, running = dict(missing), dict[str, Any]()

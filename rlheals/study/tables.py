@@ -23,10 +23,11 @@ from rlheals.profiles.profile import Profile
 from rlheals.store.files import atomic_write
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
-from rlheals.study import Plan, plan
+from rlheals.study.plan import Plan, plan
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
 
 Frames = TypeVar("Frames", bound="Seeded")
 Made = TypeVar("Made")
