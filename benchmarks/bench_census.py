@@ -31,7 +31,7 @@ from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.evaluation import evaluate
 from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 ROWS = 64
 SAMPLING = Sampling()

@@ -27,7 +27,7 @@ from rlheals.engines.hf import Engine, Sampling
 from rlheals.engines.models import ModelSettings
 from rlheals.evaluation.dialects import Compact
 from rlheals.store.machine import this_machine
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 SAMPLING = Sampling()
 SIZES = {

@@ -37,7 +37,7 @@ from rlheals.store.machine import this_machine
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study.jobs import run_unit
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import tiny_models

@@ -36,7 +36,7 @@ from rlheals.engines import models
 from rlheals.engines.hf import HFEngine
 from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 MOST_SECONDS = 10.0  # of an update
 LEAST_RATIO = 0.6  # to the peer, which keeps no log-probabilities and draws in float32

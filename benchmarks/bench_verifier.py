@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterator
 from itertools import combinations_with_replacement, permutations, product
 from typing import Any
 
-from rlheals import solver
-from rlheals.formula import MAX_LENGTH, FormulaError, parse
 from rlheals.tasks.base import Item
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points import solver
+from rlheals.tasks.general_points.formula import MAX_LENGTH, FormulaError, parse
+from rlheals.tasks.general_points.task import GeneralPoints
 
 ALL_VALUES = list(combinations_with_replacement(range(1, 14), 4))
 LAYOUTS = (
@@ -194,7 +194,7 @@ def fresh_seconds() -> float:
     """Reading, checking and looking up the whole table in a new process, import of the solver included."""
     code = (
         "import time; t = time.perf_counter();"
-        "from rlheals.solver import solvable, solved_table; n = len(solved_table());"
+        "from rlheals.tasks.general_points.solver import (solvable, solved_table); n = len(solved_table());"
         "print(time.perf_counter() - t)"
     )
     return float(

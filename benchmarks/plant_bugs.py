@@ -25,7 +25,6 @@ from typing import Any
 import pandas as pd
 
 from rlheals import rl, session
-from rlheals.cards import ID_RULE, OOD_RULE
 from rlheals.chapters import compare
 from rlheals.chapters.rl.runs import MAIN, RecoveryChapter, RecoveryTables
 from rlheals.chapters.sft.runs import SFTChapter
@@ -38,7 +37,8 @@ from rlheals.store.store import Store, default_store
 from rlheals.study import tables
 from rlheals.study.plan import plan
 from rlheals.study.tables import Tables
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE
+from rlheals.tasks.general_points.task import GeneralPoints
 
 
 def main() -> int:

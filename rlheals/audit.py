@@ -18,12 +18,12 @@ import pandas as pd
 from rlheals.audit_compared import MATRICES, UPDATES, comparison
 from rlheals.audit_loading import AUTO, MEMORY
 from rlheals.audit_spectra import Nulls, released
-from rlheals.cards import ID_RULE, OOD_RULE, Rule, census
 from rlheals.chapters.checks import Report
 from rlheals.chapters.drawing import paper_points
 from rlheals.errors import BadInput
-from rlheals.formula import evaluate, evaluate_float
-from rlheals.solver import TARGET, Values, solutions, solved_table
+from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, Rule, census
+from rlheals.tasks.general_points.formula import evaluate, evaluate_float
+from rlheals.tasks.general_points.solver import TARGET, Values, solutions, solved_table
 
 HANDS = 234
 CURVES = ("ood_accuracy_llama", "ood_accuracy_after_rl_llama")
@@ -155,7 +155,7 @@ def copies() -> pd.DataFrame:
 def rejected_by_float(values: Values) -> tuple[int, int]:
     """How many exact solutions of four values there are, and how many of them are not 24 in floating point.
 
-    Both computed from the formula's own tree (`rlheals.formula`), never by Python's `eval`.
+    Both computed from the formula's own tree (`rlheals.tasks.general_points.formula`), never by Python's `eval`.
 
     >>> rejected_by_float((3, 3, 8, 8))
     (1, 1)

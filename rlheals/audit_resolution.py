@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from rlheals.audit_spectra import released
-from rlheals.cards import census
 from rlheals.errors import BadInput
 from rlheals.stats.intervals import mcnemar, newcombe, normal_quantile
+from rlheals.tasks.general_points.cards import census
 
 WANTED = 0.8
 STEP = 0.0005

@@ -10,11 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-from rlheals.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule, split_of
 from rlheals.evaluation.dialects import Compact, Layout
-from rlheals.formula import FormulaError, evaluate
-from rlheals.solver import canonical_solution, solvable
 from rlheals.tasks.base import Item
+from rlheals.tasks.general_points.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule, split_of
+from rlheals.tasks.general_points.formula import FormulaError, evaluate
+from rlheals.tasks.general_points.solver import canonical_solution, solvable
 
 Variant = Literal["default", "strict"]
 

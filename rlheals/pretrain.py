@@ -17,7 +17,6 @@ import torch
 from pydantic import Field
 from transformers import PreTrainedModel
 
-from rlheals.cards import ID_RULE, OOD_RULE, Rule
 from rlheals.corpus import Corpus, Document, Variant
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
@@ -27,7 +26,8 @@ from rlheals.evaluation.rollout import rollout
 from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.tasks.base import Item
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, Rule
+from rlheals.tasks.general_points.task import GeneralPoints
 
 POOL = 2048
 

@@ -25,7 +25,7 @@ from rlheals.nulls import haar
 from rlheals.settings import Float, Rate
 from rlheals.sft import IGNORED, SFTSettings, checkpoint_name, train
 from rlheals.stage import Work
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 Kind = Literal["subspace", "random", "kl"]
 

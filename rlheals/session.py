@@ -31,7 +31,7 @@ from rlheals.rl import RLSettings, checkpoint_name
 from rlheals.sft import LOSS_SETS, expert_loss, loss_set
 from rlheals.stage import Work
 from rlheals.tasks.base import Item
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 LOGGED_KL_ROWS = 32
 

@@ -34,7 +34,7 @@ from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.store.files import atomic_write
 from rlheals.tasks.base import Item
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 IGNORED = -100
 LOSSES = "losses.json"

@@ -20,7 +20,7 @@ from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE, ModelSettings
 from rlheals.evaluation.dialects import Compact
 from rlheals.store.store import Store
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 TINY = ModelSettings(hidden=16, layers=2, heads=2, mlp=24)
 

@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from rlheals.cards import Rule
 from rlheals.engines.hf import Generation, Past, Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import END, Compact
 from rlheals.study.tables import Tables
+from rlheals.tasks.general_points.cards import Rule
 
 Script = Callable[[str, int], list[int]]
 """(episode's key, attempt from 0) -> the tokens that the model is to say."""

@@ -11,9 +11,9 @@ import pytest
 
 from rlheals import audit
 from rlheals import audit_resolution as resolved
-from rlheals.cards import ID_RULE, OOD_RULE, census
 from rlheals.errors import BadInput
-from rlheals.solver import Tree, solution_trees, solved_table
+from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, census
+from rlheals.tasks.general_points.solver import Tree, solution_trees, solved_table
 
 # --- counts
 

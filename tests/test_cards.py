@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from rlheals import solver
-from rlheals.cards import (
+from rlheals.errors import BadInput
+from rlheals.tasks.general_points import solver
+from rlheals.tasks.general_points.cards import (
     FACES,
     ID_RULE,
     LABELS,
@@ -30,9 +31,15 @@ from rlheals.cards import (
     parse_hand,
     split_of,
 )
-from rlheals.errors import BadInput
-from rlheals.formula import FormulaError, evaluate
-from rlheals.solver import Tree, Values, canonical_solution, solution_trees, solutions, solvable
+from rlheals.tasks.general_points.formula import FormulaError, evaluate
+from rlheals.tasks.general_points.solver import (
+    Tree,
+    Values,
+    canonical_solution,
+    solution_trees,
+    solutions,
+    solvable,
+)
 
 MULTISETS = list(combinations_with_replacement(range(1, 14), 4))
 
@@ -207,7 +214,7 @@ def test_a_damaged_table_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_importing_the_cards_does_no_work() -> None:
     code = (
-        "import sys, rlheals.cards, rlheals.solver as s;"
+        "import sys, rlheals.tasks.general_points.cards, rlheals.tasks.general_points.solver as s;"
         "heavy = {'numpy', 'torch', 'pandas', 'gymnasium', 'transformers'} & set(sys.modules);"
         "loaded = s.solved_table.cache_info().misses;"
         "sys.exit(f'{heavy} {loaded}' if heavy or loaded else 0)"

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 from rlheals.book.references import TRIMMED, main
-from rlheals.cards import ID_RULE, OOD_RULE
 from rlheals.chapters import checks, references
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.profiles.profile import Profile
 from rlheals.study.tables import Tables, joined
 from rlheals.tasks import load_task
+from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE
 
 COPIES = Path(__file__).parent / "notebooks"
 SPLITS = {"sft": "sft", "rl": "rl", "held-out": "held_out", "OOD": "ood"}
@@ -110,7 +110,7 @@ def test_two_hands_more_or_fewer_are_accepted_and_three_are_not(name):
 
 
 def test_reward_intervals_are_what_two_hands_can_change():
-    from rlheals.tasks.verifier import REWARDS
+    from rlheals.tasks.general_points.verifier import REWARDS
 
     once = max(REWARDS.values()) - min(REWARDS.values())
     episode = max(REWARDS.values()) - 5 * min(REWARDS.values())

@@ -12,7 +12,6 @@ import yaml
 from lab_helpers import one_line, study_of
 from scipy.stats import ttest_1samp
 
-from rlheals.cards import census
 from rlheals.chapters.registry import CLAIMED
 from rlheals.chapters.sft.claims import CLAIMS, ESTIMATORS, SFTFile, estimates
 from rlheals.chapters.sft.measures import Curves
@@ -21,7 +20,8 @@ from rlheals.evaluation.evaluate import EvaluateSettings, census_items
 from rlheals.profiles import load_profile
 from rlheals.study.claims import FILE, half_of, judge
 from rlheals.study.tables import Tables, concat
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.cards import census
+from rlheals.tasks.general_points.task import GeneralPoints
 
 HANDS = 400
 STEPS = (0, 10, 40, 160, 640)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from lab_helpers import Text, read_text
 
-from rlheals.cards import FACES, ID_RULE, OOD_RULE, split_of
 from rlheals.corpus import (
     ID_SHARE,
     MISREAD_SHARE,
@@ -28,9 +27,10 @@ from rlheals.engines.models import ModelSettings
 from rlheals.evaluation.dialects import FEEDBACK, Compact
 from rlheals.pretrain import PretrainSettings
 from rlheals.sft import IGNORED, LOSS_SETS, SFTSettings, examples, loss_set
-from rlheals.solver import solvable
 from rlheals.tasks.base import Item
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE, split_of
+from rlheals.tasks.general_points.solver import solvable
+from rlheals.tasks.general_points.task import GeneralPoints
 
 SIZE = 20_000
 

@@ -13,7 +13,6 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from rlheals.cards import OOD_RULE
 from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import (
@@ -27,10 +26,11 @@ from rlheals.evaluation.dialects import (
     dialect_for,
 )
 from rlheals.evaluation.evaluate import OTHER_RULES
-from rlheals.formula import FormulaError, evaluate
-from rlheals.solver import canonical_solution
 from rlheals.tasks.base import Item, Verdict
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.cards import OOD_RULE
+from rlheals.tasks.general_points.formula import FormulaError, evaluate
+from rlheals.tasks.general_points.solver import canonical_solution
+from rlheals.tasks.general_points.task import GeneralPoints
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

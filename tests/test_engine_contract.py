@@ -19,7 +19,6 @@ from conftest import TINY
 from lab_helpers import one_line
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from rlheals.cards import OOD_RULE
 from rlheals.engines import load_engine, models
 from rlheals.engines.hf import Engine, HFEngine, Sampling, refresh
 from rlheals.engines.models import SHIPPED_BASE
@@ -27,7 +26,8 @@ from rlheals.engines.vllm import VLLMEngine
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Compact
 from rlheals.evaluation.rollout import rollout
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.cards import OOD_RULE
+from rlheals.tasks.general_points.task import GeneralPoints
 
 VLLM = pytest.param(
     "vllm",

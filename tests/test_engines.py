@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from lab_helpers import one_line, same_weights, weights_of
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from rlheals.cards import OOD_RULE
 from rlheals.engines import load_engine, models
 from rlheals.engines.hf import Generation, HFEngine, Sampling, draw, uniforms
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Compact
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.cards import OOD_RULE
+from rlheals.tasks.general_points.task import GeneralPoints
 
 WARM = Sampling(temperature=0.7)
 GREEDY = Sampling(temperature=0)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from rlheals.cards import ID_RULE
 from rlheals.engines import models
 from rlheals.engines.hf import Generation, HFEngine, Sampling
 from rlheals.engines.models import SHIPPED_BASE
@@ -18,7 +17,8 @@ from rlheals.episodes import Row, advantage_statistics, rewards, row, statistics
 from rlheals.evaluation.dialects import Compact, Reply
 from rlheals.evaluation.rollout import Attempt, Episode, rollout
 from rlheals.tasks.base import Item, Verdict
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.cards import ID_RULE
+from rlheals.tasks.general_points.task import GeneralPoints
 
 LAST_BITS = 3e-5  # as in test_engines.py: float32 logits, added up in another order
 TEMPERATURES = [0.7, 1.0, 1.5]

@@ -13,7 +13,6 @@ from conftest import TINY
 from lab_helpers import FakeEngine, files_of
 from pydantic import ValidationError
 
-from rlheals.cards import FACES, ID_RULE, OOD_RULE
 from rlheals.engines import hf as hf_engine
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
@@ -29,9 +28,10 @@ from rlheals.evaluation.evaluate import (
     summary,
 )
 from rlheals.evaluation.rollout import rollout
-from rlheals.solver import canonical_solution
 from rlheals.stage import Work
-from rlheals.tasks.general_points import SPLITS, GeneralPoints
+from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE
+from rlheals.tasks.general_points.solver import canonical_solution
+from rlheals.tasks.general_points.task import SPLITS, GeneralPoints
 
 SOME = EvaluateSettings(splits=("sft", "held_out", "ood"), hands=14)
 

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlheals.formula import MAX_DEPTH, MAX_LENGTH, FormulaError, evaluate, evaluate_float, parse, tokenize
+from rlheals.tasks.general_points.formula import (
+    MAX_DEPTH,
+    MAX_LENGTH,
+    FormulaError,
+    evaluate,
+    evaluate_float,
+    parse,
+    tokenize,
+)
 
 ALPHABET = "0123456789+-*/() "
 

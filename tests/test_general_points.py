@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlheals.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule, census
 from rlheals.errors import BadInput
-from rlheals.formula import evaluate, tokenize
-from rlheals.solver import Tree, solution_trees, solutions
 from rlheals.tasks import load_task
 from rlheals.tasks.base import Item
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule, census
+from rlheals.tasks.general_points.formula import evaluate, tokenize
+from rlheals.tasks.general_points.solver import Tree, solution_trees, solutions
+from rlheals.tasks.general_points.task import GeneralPoints
 
 TASK = load_task("general_points")
 REFERENCE = load_task("general_points", compat="reference")

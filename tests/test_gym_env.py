@@ -11,7 +11,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from rlheals.errors import BadInput
-from rlheals.tasks.gym_env import ENV_ID, GeneralPointsEnv
+from rlheals.tasks.general_points.gym_env import ENV_ID, GeneralPointsEnv
 
 
 def hands(env: gymnasium.Env[Any, Any], count: int, seed: int | None = None) -> list[str]:
@@ -27,7 +27,7 @@ def test_passes_the_checker_without_a_warning(options: dict[str, Any]) -> None:
 
 
 def test_is_registered() -> None:
-    env = gymnasium.make(f"rlheals.tasks.gym_env:{ENV_ID}", split="held_out")
+    env = gymnasium.make(f"rlheals.tasks.general_points.gym_env:{ENV_ID}", split="held_out")
     observation, info = env.reset(seed=1)
     assert info["split"] == "held_out"
     assert env.observation_space.contains(observation)

@@ -34,7 +34,7 @@ from rlheals.sft import SFTSettings, example, examples
 from rlheals.store.store import Store
 from rlheals.study.compute import compute
 from rlheals.study.plan import plan
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 TASK = GeneralPoints()
 

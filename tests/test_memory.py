@@ -17,7 +17,7 @@ from rlheals.engines.models import once_smaller
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 
 @pytest.mark.parametrize(

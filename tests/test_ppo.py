@@ -31,7 +31,7 @@ from rlheals.rl import RLSettings
 from rlheals.session import Batch, Session
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.tasks.base import Item, Verdict
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 FEW = RLSettings(
     folder="base",

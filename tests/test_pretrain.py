@@ -17,12 +17,12 @@ from pydantic import ValidationError
 from transformers import PreTrainedModel
 
 from rlheals import pretrain
-from rlheals.cards import FACES, ID_RULE, OOD_RULE
 from rlheals.corpus import Corpus
 from rlheals.engines import models
 from rlheals.evaluation.dialects import Compact
 from rlheals.pretrain import PretrainSettings, ability, ability_panel, collate, iter_batches, weighted_loss
 from rlheals.stage import Work
+from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE
 
 FEW = PretrainSettings(
     model=TINY,

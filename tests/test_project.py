@@ -22,13 +22,13 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from rlheals.cards import ID_RULE, all_hands, census, split_of
 from rlheals.engines.hf import Generation
 from rlheals.evaluation import evaluate
 from rlheals.evaluation.dialects import Reply
 from rlheals.evaluation.rollout import Attempt, Episode
-from rlheals.tasks.general_points import GeneralPoints
-from rlheals.tasks.verifier import REWARDS
+from rlheals.tasks.general_points.cards import ID_RULE, all_hands, census, split_of
+from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.tasks.general_points.verifier import REWARDS
 
 ROOT = Path(__file__).resolve().parents[1]
 NINE = (

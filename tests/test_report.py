@@ -25,7 +25,6 @@ from rlheals.display.markup import Table, inline, to_html, to_markdown
 from rlheals.display.style import Drawn
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.gallery import gallery_html, gallery_markdown, samples
 from rlheals.profiles import PROFILES, load_profile
 from rlheals.profiles.describe import profiles_table
 from rlheals.publish.base_card import model_card
@@ -34,8 +33,9 @@ from rlheals.study import tables
 from rlheals.study.claims import FAMILIES, judge
 from rlheals.study.record import MANIFEST, Recorded, RecordedRun, _sha256
 from rlheals.study.tables import Tables, concat
-from rlheals.tasks.general_points import GeneralPoints
-from rlheals.tasks.verifier import REWARDS
+from rlheals.tasks.general_points.gallery import gallery_html, gallery_markdown, samples
+from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.tasks.general_points.verifier import REWARDS
 
 ROOT = Path(__file__).resolve().parents[1]
 CLAIMS = CLAIMED["sft"].claims.read()

@@ -22,7 +22,6 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from rlheals import grpo, resume, rl, session
-from rlheals.cards import ID_RULE
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine
 from rlheals.errors import BadInput
@@ -31,6 +30,7 @@ from rlheals.rl import RLSettings, checkpoint_name
 from rlheals.session import Batch, Session
 from rlheals.settings import validated
 from rlheals.stage import Tick, Work, no_tick
+from rlheals.tasks.general_points.cards import ID_RULE
 
 FEW: dict[str, Any] = {
     "folder": "step-00040",

@@ -11,9 +11,9 @@ from lab_helpers import FakeEngine
 from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.evaluation.dialects import FEEDBACK, Compact
 from rlheals.evaluation.rollout import Attempt, Episode, rollout
-from rlheals.solver import canonical_solution
 from rlheals.tasks.base import Item, Verdict
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.solver import canonical_solution
+from rlheals.tasks.general_points.task import GeneralPoints
 
 SAMPLING = Sampling()
 

@@ -27,7 +27,7 @@ from rlheals.store.machine import Machine
 from rlheals.store.runs import Run
 from rlheals.store.store import Store
 from rlheals.study.compute import compute
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 H200 = Machine(kind="gpu", model="NVIDIA H200", isa="avx512", threads=8)
 

@@ -22,7 +22,7 @@ from rlheals.evaluation import kl as divergence
 from rlheals.evaluation.dialects import END, PAD, Compact
 from rlheals.spectra import SpectraSettings, compare
 from rlheals.stage import Work
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.tensors import Checkpoint
 
 

@@ -17,12 +17,12 @@ from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.display.markup import Block, html_page, inline, to_html, to_markdown
 from rlheals.display.style import Drawn
 from rlheals.errors import BadInput
-from rlheals.gallery import Sample, gallery_html, gallery_markdown, samples
 from rlheals.profiles.describe import profiles_table
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.store.files import atomic_write, make_folder, told
 from rlheals.store.store import Store
+from rlheals.tasks.general_points.gallery import Sample, gallery_html, gallery_markdown, samples
 
 FRONT = "front_picture"
 PAPER = "paper_curve"

@@ -14,9 +14,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from rlheals.cards import ID_RULE, OOD_RULE, Hand, Rule, all_hands, census
-from rlheals.solver import canonical_solution
 from rlheals.tasks import load_task
+from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, Hand, Rule, all_hands, census
+from rlheals.tasks.general_points.solver import canonical_solution
 
 if TYPE_CHECKING:
     from rlheals.chapters.rl.runs import RecoveryTables

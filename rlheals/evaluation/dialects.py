@@ -17,10 +17,10 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from rlheals.cards import FACES, LABELS, Rule
 from rlheals.errors import BadInput
-from rlheals.solver import canonical_solution
 from rlheals.tasks.base import Item, Task, Verdict
+from rlheals.tasks.general_points.cards import FACES, LABELS, Rule
+from rlheals.tasks.general_points.solver import canonical_solution
 
 Layout = Literal["target", "plain", "none"]
 Protocol_ = Literal["target", "either"]

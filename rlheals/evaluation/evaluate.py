@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, field_validator
 
-from rlheals.cards import FACES, ID_RULE, Rule
 from rlheals.engines.hf import Engine, Opens, Sampling, open_engine
 from rlheals.evaluation.dialects import Dialect, Prompts, Protocol_, dialect_for
 from rlheals.evaluation.rollout import Attempt, Episode, Feedback, rollout
@@ -19,7 +18,8 @@ from rlheals.settings import Int, Settings
 from rlheals.stage import Work
 from rlheals.store.files import atomic_write
 from rlheals.tasks.base import Item, Task
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.cards import FACES, ID_RULE, Rule
+from rlheals.tasks.general_points.task import GeneralPoints
 
 Split = Literal["sft", "rl", "held_out", "ood", "rules"]
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from rlheals.engines import models
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 ROWS = 64
 

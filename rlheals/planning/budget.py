@@ -14,7 +14,7 @@ from rlheals.engines.models import LOGITS
 from rlheals.errors import BadInput
 from rlheals.profiles.hardware import Hardware, Shape
 from rlheals.profiles.profile import Profile
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 GB = 1e9
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -21,7 +21,7 @@ from rlheals.profiles.profile import Profile
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study.plan import plan
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 
 class Here(NamedTuple):

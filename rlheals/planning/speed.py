@@ -34,7 +34,7 @@ from rlheals.sft import SFTSettings
 from rlheals.store.machine import Machine, this_machine
 from rlheals.store.runs import Run
 from rlheals.store.store import Store
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 WRITTEN, LEARNT = "written", "learnt from"
 OPERATIONS = {WRITTEN: 2, LEARNT: 6}

@@ -15,7 +15,7 @@ from rlheals.profiles.profile import Profile
 from rlheals.publish.folder import CHECKPOINTS, RESULTS, SETTINGS, SPECTRA, Checkpoint, Published
 from rlheals.publish.licence import Licence
 from rlheals.stats.intervals import t_interval, wilson
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 SETS = {"sft": "seen ID", "rl": "RL-only ID", "held_out": "held-out ID", "ood": "OOD"}
 LARGEST_OPTION = 9_999

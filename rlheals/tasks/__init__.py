@@ -6,7 +6,7 @@ from typing import Any
 
 from rlheals.errors import BadInput
 from rlheals.tasks.base import Item, Task, Verdict
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 __all__ = ["TASKS", "GeneralPoints", "Item", "Task", "Verdict", "load_task"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from rlheals.cards import Rule
+from rlheals.tasks.general_points.cards import Rule
 
 
 @dataclass(frozen=True)

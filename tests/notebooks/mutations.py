@@ -8,7 +8,7 @@ import os
 
 def swapped_rule():
     """J and K change places under the OOD rule."""
-    from rlheals import cards
+    from rlheals.tasks.general_points import cards
 
     cards._NAMED["ood"] = (13, 12, 11)
     cards.OOD_RULE = cards.Rule(13, 12, 11)
@@ -23,7 +23,7 @@ def dropped_feedback():
 
 def negated_reward():
     """What was rewarded is punished."""
-    from rlheals.tasks import verifier
+    from rlheals.tasks.general_points import verifier
 
     verifier.REWARDS.update({category: -reward for category, reward in verifier.REWARDS.items()})
 

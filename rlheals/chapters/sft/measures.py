@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from rlheals.cards import Rule, census
 from rlheals.study.claims import half_of
 from rlheals.study.tables import Tables
+from rlheals.tasks.general_points.cards import Rule, census
 
 LAYOUTS = {"target": "solved_at", "either": "solved_at_either"}
 

@@ -1,6 +1,6 @@
 """GeneralPoints as a Gymnasium environment: an action is a reply, an episode one hand with several attempts.
 
-gymnasium.make("rlheals.tasks.gym_env:rlheals/GeneralPoints-v0", split="ood")
+gymnasium.make("rlheals.tasks.general_points.gym_env:rlheals/GeneralPoints-v0", split="ood")
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 import gymnasium
 from gymnasium import spaces
 
-from rlheals.cards import parse_hand
 from rlheals.errors import BadInput
 from rlheals.tasks.base import Item
-from rlheals.tasks.general_points import GeneralPoints
+from rlheals.tasks.general_points.cards import parse_hand
+from rlheals.tasks.general_points.task import GeneralPoints
 
 ENV_ID = "rlheals/GeneralPoints-v0"
 UNJUDGED_REWARD = -1.0
@@ -109,4 +109,4 @@ class GeneralPointsEnv(gymnasium.Env[Observation, str]):
 
 
 if ENV_ID not in gymnasium.registry:
-    gymnasium.register(ENV_ID, entry_point="rlheals.tasks.gym_env:GeneralPointsEnv")
+    gymnasium.register(ENV_ID, entry_point="rlheals.tasks.general_points.gym_env:GeneralPointsEnv")

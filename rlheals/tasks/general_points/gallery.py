@@ -9,12 +9,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rlheals.cards import ID_RULE, OOD_RULE, Rule
 from rlheals.display.markup import inline
-from rlheals.solver import solutions
 from rlheals.tasks.base import Item, Verdict
-from rlheals.tasks.general_points import GeneralPoints
-from rlheals.tasks.verifier import REWARDS
+from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, Rule
+from rlheals.tasks.general_points.solver import solutions
+from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.tasks.general_points.verifier import REWARDS
 
 SIZE = 20
 SEED = 24

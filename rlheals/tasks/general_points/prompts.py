@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
-from rlheals.cards import Rule
+from rlheals.tasks.general_points.cards import Rule
 
 
 class Wording(NamedTuple):

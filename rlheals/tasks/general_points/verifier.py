@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
-from rlheals.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule
-from rlheals.formula import FormulaError, Token, evaluate_float, parse, tokenize
-from rlheals.solver import LARGEST, TARGET, Values, solutions
 from rlheals.tasks.base import Verdict
+from rlheals.tasks.general_points.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule
+from rlheals.tasks.general_points.formula import FormulaError, Token, evaluate_float, parse, tokenize
+from rlheals.tasks.general_points.solver import LARGEST, TARGET, Values, solutions
 
 REWARDS = {
     "correct": 5.0,
@@ -72,7 +74,7 @@ def judge_as_reference(formula: str | None, hand: Sequence[str], rule: Rule) -> 
     """The verdict of the reference environment: penalties summed, spaces illegal, Python's floating point.
 
     A sum of several penalties, and 0, has the category `aggregated`: 0 is given for a listed solution whose
-    value in floating point is not 24. Text beyond the caps of `rlheals.formula` counts as having no value.
+    value in floating point is not 24. Text beyond the caps of `rlheals.tasks.general_points.formula` counts as having no value.
 
     >>> judge_as_reference("8/(3-8/3)=24", ("8", "3", "3", "8"), Rule(10, 10, 10)).reward
     0.0
@@ -243,3 +245,32 @@ def _listed(numbers: Sequence[int]) -> str:
 
 def _is(numbers: Sequence[int]) -> str:
     return "is" if len(numbers) == 1 else "are"
+
+
+_LENIENT = re.compile(r'"formula"\s*:\s*"([^"]*)"')
+_REFERENCE = re.compile(r'"formula": "([^"]*)"')
+
+
+def formula_of(reply: str, reference: bool = False) -> str | None:
+    """The formula field of a reply, None when it has none that is text.
+
+    First the whole reply as strict JSON; then the first `"formula": "..."` anywhere, so a trailing comma or
+    words around the object do no harm (`reference`: with exactly one space after the colon). A reply without
+    braces and double quotes is taken to be the formula itself. Never raises for text.
+    Source: the field extraction of the reference environment; the bare formula is our addition.
+
+    >>> formula_of('{"cards": ["A"], "formula": "8/(3-8/3)=24",}'), formula_of("8/(3-8/3)")
+    ('8/(3-8/3)=24', '8/(3-8/3)')
+    >>> formula_of('{"formula": 24}'), formula_of('{"number": [1]}')
+    (None, None)
+    """
+    try:
+        read = json.loads(reply)
+    except (ValueError, RecursionError):
+        read = None
+    if isinstance(read, dict) and "formula" in read:
+        return read["formula"] if isinstance(read["formula"], str) else None
+    match = (_REFERENCE if reference else _LENIENT).search(reply)
+    if match is not None:
+        return match.group(1)
+    return None if "{" in reply or '"' in reply else reply

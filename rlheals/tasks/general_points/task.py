@@ -7,13 +7,21 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import ClassVar
 
-from rlheals.cards import ID_RULE, OOD_RULE, Hand, Rule, as_hand, census, hands_solvable, split_of
 from rlheals.errors import BadInput
-from rlheals.solver import canonical_solution, solutions, solvable
 from rlheals.tasks.base import Item, Verdict
-from rlheals.tasks.replies import formula_of
-from rlheals.tasks.verifier import judge, judge_as_reference
-from rlheals.tasks.wordings import FORMS, answer, question
+from rlheals.tasks.general_points.cards import (
+    ID_RULE,
+    OOD_RULE,
+    Hand,
+    Rule,
+    as_hand,
+    census,
+    hands_solvable,
+    split_of,
+)
+from rlheals.tasks.general_points.prompts import FORMS, answer, question
+from rlheals.tasks.general_points.solver import canonical_solution, solutions, solvable
+from rlheals.tasks.general_points.verifier import formula_of, judge, judge_as_reference
 
 SPLITS = ("sft", "rl", "held_out", "id", "ood", "both_id", "both_ood")
 
@@ -37,7 +45,7 @@ class GeneralPoints:
         self.compat = compat
 
     def items(self, split: str) -> list[Item]:
-        """The items of a split, in the order of `rlheals.cards.all_hands`.
+        """The items of a split, in the order of `rlheals.tasks.general_points.cards.all_hands`.
 
         sft, rl, held_out: parts of the 1,236 ID hands (`split_of`); id: all of these; ood: the 796 OOD hands;
         both_id, both_ood: the 529 face-card hands solvable under both rules, under either of them;
@@ -96,7 +104,7 @@ class GeneralPoints:
     def grade(self, item: Item, reply: str) -> Verdict:
         """Judge one reply: its formula field, or the reply itself when it is a bare formula.
 
-        Rewards and categories: `rlheals.tasks.verifier.judge`, or `judge_as_reference` under compat.
+        Rewards and categories: `rlheals.tasks.general_points.verifier.judge`, or `judge_as_reference` under compat.
         Raises BadInput when the reply is not text, and nothing else.
 
         >>> task = GeneralPoints()

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlheals.errors import BadInput
-from rlheals.formula import fold
+from rlheals.tasks.general_points.formula import fold
 
 if TYPE_CHECKING:
     import numpy as np
 
     Pairs = tuple[np.ndarray, np.ndarray]
+
 
 TARGET = 24
 LARGEST = 13

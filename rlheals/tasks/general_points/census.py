@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from rlheals.cards import ID_RULE, OOD_RULE, SHARES, Rule, all_hands, census, parse_hand, split_of
-from rlheals.solver import canonical_solution, solvable
 from rlheals.tasks import load_task
 from rlheals.tasks.base import Item
+from rlheals.tasks.general_points.cards import (
+    ID_RULE,
+    OOD_RULE,
+    SHARES,
+    Rule,
+    all_hands,
+    census,
+    parse_hand,
+    split_of,
+)
+from rlheals.tasks.general_points.solver import canonical_solution, solvable
 
 
 def census_counts() -> dict[str, int]:

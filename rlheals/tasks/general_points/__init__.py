@@ -1,0 +1,1 @@
+"""GeneralPoints: make 24 from four cards."""
