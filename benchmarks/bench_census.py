@@ -25,13 +25,13 @@ import pandas as pd
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from rlheals import sft
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.evaluation import evaluate
 from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
 from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.training import sft
 
 ROWS = 64
 SAMPLING = Sampling()

@@ -31,12 +31,13 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 
-from rlheals import grpo, rl, session, sft
+from rlheals import grpo, rl, session
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine
 from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
 from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.training import sft
 
 MOST_SECONDS = 10.0  # of an update
 LEAST_RATIO = 0.6  # to the peer, which keeps no log-probabilities and draws in float32

@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 import pandas as pd
 from pydantic import Field, field_validator, model_validator
 
-from rlheals import resume
 from rlheals.credit import Credit, Scale
 from rlheals.engines import fsdp as sharded
 from rlheals.engines.fsdp import together
@@ -22,6 +21,7 @@ from rlheals.engines.models import once_smaller
 from rlheals.evaluation.dialects import Prompts
 from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Work
+from rlheals.training import resume
 
 Algorithm = Literal["grpo", "rloo", "rejection", "ppo"]
 Positive = Annotated[Float, Field(gt=0)]

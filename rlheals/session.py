@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlheals import resume
 from rlheals.credit import discounted, weights
 from rlheals.engines import fsdp as sharded
 from rlheals.engines import models
@@ -28,10 +27,11 @@ from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.rollout import Episode, rollout
 from rlheals.rl import RLSettings, checkpoint_name
-from rlheals.sft import LOSS_SETS, expert_loss, loss_set
 from rlheals.stage import Work
 from rlheals.tasks.base import Item
 from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.training import resume
+from rlheals.training.sft import LOSS_SETS, expert_loss, loss_set
 
 LOGGED_KL_ROWS = 32
 

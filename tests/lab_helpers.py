@@ -193,8 +193,10 @@ def study_of(
 
 def quick_start(folder: Path, steps: tuple[int, ...] = (10, 40)) -> dict[str, Path]:
     """Inputs of an RL run, in seconds: the shipped base, and what a few steps of SFT make of it (`step-00010`, ...)."""
-    from rlheals import sft  # TRL takes seconds to import, which tests of other things need not wait for
     from rlheals.engines import models
+    from rlheals.training import (
+        sft,  # TRL takes seconds to import, which tests of other things need not wait for
+    )
 
     model, dialect = models.load(models.SHIPPED_BASE), Compact()
     models.save(folder / "pretrain" / "base", model, dialect.tokenizer)

@@ -9,13 +9,13 @@ from lab_helpers import files_of
 
 from rlheals.engines.hf import Sampling
 from rlheals.evaluation.evaluate import EvaluateSettings
-from rlheals.pretrain import PretrainSettings
 from rlheals.profiles.edit_grid import SwapGrid
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import Ladder, Protection, Rotation
 from rlheals.rl import RLSettings
-from rlheals.sft import SFTSettings
 from rlheals.store.runs import MANIFEST
+from rlheals.training.pretrain import PretrainSettings
+from rlheals.training.sft import SFTSettings
 
 SMALL = Profile(
     name="small",

@@ -19,7 +19,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab_helpers import TINY
 
-from rlheals.adopt import weights_hash
 from rlheals.book.notebooks import NotebookFailed
 from rlheals.chapters.registry import CLAIMED
 from rlheals.cli.main import app, main
@@ -28,6 +27,7 @@ from rlheals.display.markup import spans
 from rlheals.errors import BadInput
 from rlheals.tasks.general_points import census as hands
 from rlheals.tasks.general_points.verifier import REWARDS
+from rlheals.training.adopt import weights_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -231,7 +231,7 @@ def test_traceback_on_request_only(
 
 
 SLOW = (
-    "import sys, time; from rlheals.tasks.general_points.task import census as hands; from rlheals.cli.main import main\n"
+    "import sys, time; from rlheals.tasks.general_points.cards import census as hands; from rlheals.cli.main import main\n"
     "def wait(*_):\n    print('ready', flush=True)\n    time.sleep(60)\n"
     "hands.graded = wait\nsys.exit(main(['grade', '3 3 8 8', '24']))"
 )

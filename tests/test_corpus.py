@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from lab_helpers import Text, read_text
 
-from rlheals.corpus import (
+from rlheals.engines.models import ModelSettings
+from rlheals.evaluation.dialects import FEEDBACK, Compact
+from rlheals.tasks.base import Item
+from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE, split_of
+from rlheals.tasks.general_points.solver import solvable
+from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.training.corpus import (
     ID_SHARE,
     MISREAD_SHARE,
     MOST_WRONG,
@@ -23,14 +29,8 @@ from rlheals.corpus import (
     expert_formula,
     held_out,
 )
-from rlheals.engines.models import ModelSettings
-from rlheals.evaluation.dialects import FEEDBACK, Compact
-from rlheals.pretrain import PretrainSettings
-from rlheals.sft import IGNORED, LOSS_SETS, SFTSettings, examples, loss_set
-from rlheals.tasks.base import Item
-from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE, split_of
-from rlheals.tasks.general_points.solver import solvable
-from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.training.pretrain import PretrainSettings
+from rlheals.training.sft import IGNORED, LOSS_SETS, SFTSettings, examples, loss_set
 
 SIZE = 20_000
 

@@ -18,7 +18,6 @@ from tiny_models import FAMILIES
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from rlheals import expert_file
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import MAIN, Cell
 from rlheals.cli import main as cli
@@ -27,14 +26,15 @@ from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Chat, Compact, dialect_for
 from rlheals.evaluation.rollout import form_of, rollout
-from rlheals.fetch import Source
 from rlheals.profiles import load_profile, to_yaml
 from rlheals.profiles.profile import Profile
-from rlheals.sft import SFTSettings, example, examples
 from rlheals.store.store import Store
 from rlheals.study.compute import compute
 from rlheals.study.plan import plan
 from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.training import sft_data as expert_file
+from rlheals.training.fetch import Source
+from rlheals.training.sft import SFTSettings, example, examples
 
 TASK = GeneralPoints()
 

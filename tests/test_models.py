@@ -15,11 +15,11 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from rlheals.adopt import weights_hash
 from rlheals.engines import models
 from rlheals.engines.models import ModelSettings
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Compact
+from rlheals.training.adopt import weights_hash
 
 WEIGHTS = "model.safetensors"
 

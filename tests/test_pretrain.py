@@ -16,13 +16,20 @@ from lab_helpers import files_of, same_weights, weights_of
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
-from rlheals import pretrain
-from rlheals.corpus import Corpus
 from rlheals.engines import models
 from rlheals.evaluation.dialects import Compact
-from rlheals.pretrain import PretrainSettings, ability, ability_panel, collate, iter_batches, weighted_loss
 from rlheals.stage import Work
 from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE
+from rlheals.training import pretrain
+from rlheals.training.corpus import Corpus
+from rlheals.training.pretrain import (
+    PretrainSettings,
+    ability,
+    ability_panel,
+    collate,
+    iter_batches,
+    weighted_loss,
+)
 
 FEW = PretrainSettings(
     model=TINY,

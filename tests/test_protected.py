@@ -11,15 +11,15 @@ from lab_helpers import one_line
 from safetensors.torch import load_file
 from trl import SFTTrainer
 
-from rlheals import protected, sft
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Compact
 from rlheals.linalg import decompose
-from rlheals.protected import ProtectedSettings
 from rlheals.settings import validated
 from rlheals.stage import Work
+from rlheals.training import protected, sft
+from rlheals.training.protected import ProtectedSettings
 
 BASE = models.load(SHIPPED_BASE).eval()
 DIALECT = Compact(models.load_tokenizer(SHIPPED_BASE))

@@ -39,8 +39,6 @@ from rlheals.engines import models
 from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.evaluate import EvaluateSettings
-from rlheals.fetch import Source
-from rlheals.pretrain import PretrainSettings
 from rlheals.profiles import load_profile, to_yaml
 from rlheals.profiles.profile import Profile
 from rlheals.publish import folder as published
@@ -51,7 +49,6 @@ from rlheals.publish import write as publish
 from rlheals.publish.folder import MANIFEST, Published, check, play_again
 from rlheals.publish.licence import licence
 from rlheals.publish.write import Asked
-from rlheals.sft import SFTSettings
 from rlheals.store import files as outputs
 from rlheals.store.store import Store
 from rlheals.study import record
@@ -59,6 +56,9 @@ from rlheals.study import tables as chapter_one
 from rlheals.study.compute import compute
 from rlheals.study.peaks import peaks_of
 from rlheals.study.plan import plan
+from rlheals.training.fetch import Source
+from rlheals.training.pretrain import PretrainSettings
+from rlheals.training.sft import SFTSettings
 
 SEED = 2
 ABLE = SMALL.model_copy(

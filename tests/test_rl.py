@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from rlheals import grpo, resume, rl, session
+from rlheals import grpo, rl, session
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine
 from rlheals.errors import BadInput
@@ -31,6 +31,7 @@ from rlheals.session import Batch, Session
 from rlheals.settings import validated
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.tasks.general_points.cards import ID_RULE
+from rlheals.training import resume
 
 FEW: dict[str, Any] = {
     "folder": "step-00040",

@@ -15,13 +15,21 @@ from lab_helpers import files_of, same_weights, weights_of
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
-from rlheals import sft
 from rlheals.engines import models
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Compact
-from rlheals.resumable import ResumableTrainer
-from rlheals.sft import IGNORED, LOSS_SETS, SFTSettings, checkpoint_name, examples, expert_loss, loss_set
 from rlheals.stage import Work
+from rlheals.training import sft
+from rlheals.training.resume import ResumableTrainer
+from rlheals.training.sft import (
+    IGNORED,
+    LOSS_SETS,
+    SFTSettings,
+    checkpoint_name,
+    examples,
+    expert_loss,
+    loss_set,
+)
 
 FEW = SFTSettings(checkpoints=(0, 2, 5), batch=8, loss_examples=16, warmup_steps=2, learning_rate=1e-2)
 

@@ -22,12 +22,12 @@ from rlheals.evaluation.evaluate import EvaluateSettings, attempts_table, census
 from rlheals.planning import speed
 from rlheals.planning.budget import GB, SINGLE
 from rlheals.profiles.hardware import GPUS
-from rlheals.sft import SFTSettings, examples
 from rlheals.store.machine import Machine
 from rlheals.store.runs import Run
 from rlheals.store.store import Store
 from rlheals.study.compute import compute
 from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.training.sft import SFTSettings, examples
 
 H200 = Machine(kind="gpu", model="NVIDIA H200", isa="avx512", threads=8)
 

@@ -16,7 +16,6 @@ from typing import Any, get_args
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from rlheals import protected
 from rlheals.chapters.edits import runs as swaps
 from rlheals.chapters.edits.runs import SwapTables
 from rlheals.chapters.protected import runs as protection
@@ -39,6 +38,7 @@ from rlheals.study.compute import compute
 from rlheals.study.plan import Plan, plan
 from rlheals.study.record import Recorded
 from rlheals.study.tables import Tables
+from rlheals.training import protected
 
 PAIR = "peak-end"
 OF_THE_MACHINE = ("seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb")

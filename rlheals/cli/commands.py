@@ -10,8 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from rlheals import rl, sft
-from rlheals.adopt import WEIGHTS, weights_hash
+from rlheals import rl
 from rlheals.chapters.registry import CLAIMED, outcome
 from rlheals.chapters.rl import runs as recovery
 from rlheals.display.markup import Table
@@ -27,6 +26,8 @@ from rlheals.study.claims import Outcome
 from rlheals.study.compute import compute
 from rlheals.study.evaluate_folder import _census_settings
 from rlheals.study.jobs import settings_file
+from rlheals.training import sft
+from rlheals.training.adopt import WEIGHTS, weights_hash
 
 
 def the_store() -> Store:

@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from rlheals import sft
 from rlheals.display.markup import Block, Table
 from rlheals.engines import models
 from rlheals.evaluation.dialects import dialect_for
@@ -30,11 +29,12 @@ from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.planning.budget import GB, SINGLE
 from rlheals.profiles.hardware import GPUS, Gpu
 from rlheals.rl import RLSettings
-from rlheals.sft import SFTSettings
 from rlheals.store.machine import Machine, this_machine
 from rlheals.store.runs import Run
 from rlheals.store.store import Store
 from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.training import sft
+from rlheals.training.sft import SFTSettings
 
 WRITTEN, LEARNT = "written", "learnt from"
 OPERATIONS = {WRITTEN: 2, LEARNT: 6}

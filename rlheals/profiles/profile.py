@@ -8,13 +8,13 @@ from pydantic import Field, model_validator
 
 from rlheals.engines.models import ModelSettings
 from rlheals.evaluation.evaluate import EvaluateSettings
-from rlheals.fetch import Source
-from rlheals.pretrain import PretrainSettings
 from rlheals.profiles.edit_grid import SwapGrid
 from rlheals.profiles.hardware import Hardware, Shape
 from rlheals.profiles.sections import Ladder, Protection, Rotation
 from rlheals.settings import Int, Settings
-from rlheals.sft import SFTSettings
+from rlheals.training.fetch import Source
+from rlheals.training.pretrain import PretrainSettings
+from rlheals.training.sft import SFTSettings
 
 PROMPT_TOKENS, FEEDBACK_TOKENS = 13, 3  # of the compact dialect
 PLAYING = ("evaluate", "rl")

@@ -6,11 +6,11 @@ import hashlib
 import json
 from pathlib import Path
 
-from rlheals.adopt import WEIGHTS
 from rlheals.display.markup import Table, to_markdown
 from rlheals.engines.models import ModelSettings
 from rlheals.errors import BadInput
-from rlheals.pretrain import PretrainSettings
+from rlheals.training.adopt import WEIGHTS
+from rlheals.training.pretrain import PretrainSettings
 
 FRONT = """---
 license: mit

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rlheals import rl, sft
+from rlheals import rl
 from rlheals.chapters.rl.runs import MAIN, RecoveryPlan
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
@@ -19,6 +19,7 @@ from rlheals.store.runs import FileEntry, Run, RunSpec, digest_of
 from rlheals.store.store import Store
 from rlheals.study import tables
 from rlheals.study.plan import Plan
+from rlheals.training import sft
 
 
 class ReadingStore(Store):

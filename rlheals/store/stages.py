@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 STAGES = {
-    "adopt": "rlheals.adopt",
-    "fetch": "rlheals.fetch",
-    "pretrain": "rlheals.pretrain",
-    "sft": "rlheals.sft",
+    "adopt": "rlheals.training.adopt",
+    "fetch": "rlheals.training.fetch",
+    "pretrain": "rlheals.training.pretrain",
+    "sft": "rlheals.training.sft",
     "evaluate": "rlheals.evaluation.evaluate",
     "rl": "rlheals.rl",
     "evaluate_vllm": "rlheals.evaluation.evaluate_vllm",
@@ -14,7 +14,7 @@ STAGES = {
     "spectra": "rlheals.spectra",
     "trajectory": "rlheals.trajectory",
     "edited": "rlheals.edited",
-    "protected": "rlheals.protected",
+    "protected": "rlheals.training.protected",
 }
 """A stage is a module with a function `run(work: Work)`. No stage imports this table: an addition makes nothing stale."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rlheals.adopt import weights_hash
-from rlheals.fetch import settings_of
 from rlheals.profiles.profile import Profile
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
+from rlheals.training.adopt import weights_hash
+from rlheals.training.fetch import settings_of
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from rlheals import rl, sft
+from rlheals import rl
 from rlheals.chapters.base import Chapter
 from rlheals.chapters.rl.runs import rl_spec
 from rlheals.edited import MODEL, EditedSettings
@@ -28,6 +28,7 @@ from rlheals.study import tables
 from rlheals.study.plan import Plan, census_spec
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded
+from rlheals.training import sft
 
 OTHER_SEED = 10_000
 """Added to the seed of the other SFT run, beyond all base seeds."""

@@ -14,17 +14,17 @@ from typing import get_args
 
 import pandas as pd
 
-from rlheals import protected, sft
 from rlheals.chapters.base import Chapter
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import read_way
-from rlheals.protected import ProtectedSettings
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study import tables
 from rlheals.study.plan import Plan, census_spec
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded
+from rlheals.training import protected, sft
+from rlheals.training.protected import ProtectedSettings
 
 SFT = "sft"
 

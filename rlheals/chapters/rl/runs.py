@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from rlheals import sft
 from rlheals.chapters.base import Chapter
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import CONTROLS, LATE
@@ -26,6 +25,7 @@ from rlheals.study import record, tables
 from rlheals.study.plan import Plan, census_spec
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded, Tables
+from rlheals.training import sft
 
 MAIN = "main"
 Unit = int | Literal["controls"]

@@ -17,7 +17,6 @@ import torch
 from pydantic import Field
 from transformers import PreTrainedModel
 
-from rlheals.corpus import Corpus, Document, Variant
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.engines.models import ModelSettings
@@ -28,6 +27,7 @@ from rlheals.stage import Tick, Work, no_tick
 from rlheals.tasks.base import Item
 from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, Rule
 from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.training.corpus import Corpus, Document, Variant
 
 POOL = 2048
 

@@ -22,19 +22,20 @@ from pydantic import Field, field_validator, model_validator
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import SFTConfig
 
-from rlheals import expert_file, resume
 from rlheals.engines import fsdp as sharded
 from rlheals.engines import models
 from rlheals.engines.fsdp import together
 from rlheals.engines.models import once_smaller
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Chat, Dialect, Prompts, dialect_for
-from rlheals.resumable import ResumableTrainer, States
 from rlheals.settings import Decay, Float, Int, Rate, Settings
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.store.files import atomic_write
 from rlheals.tasks.base import Item
 from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.training import resume
+from rlheals.training import sft_data as expert_file
+from rlheals.training.resume import ResumableTrainer, States
 
 IGNORED = -100
 LOSSES = "losses.json"
@@ -132,7 +133,7 @@ def run(work: Work) -> None:
     def trained(rows: int) -> None:
         fitting = dataclasses.replace(work, settings={**work.settings, "slice_rows": rows})
         if settings.processes > 1:
-            together("rlheals.sft", fitting, settings.processes)
+            together("rlheals.training.sft", fitting, settings.processes)
         else:
             part(fitting)
 

@@ -1,0 +1,1 @@
+"""Pretraining, SFT, protected SFT."""

@@ -1,0 +1,156 @@
+"""SFT that is kept from moving some ways: the stage. Training is that of `sft.py`; a penalty is added to its gradient.
+
+"subspace"  strength * sum over weight matrices of |U^T (W - W0) V|^2, U and V the base's leading singular directions:
+            the form of RPSFT (arXiv 2605.10973)
+"random"    the same with random subspaces (Haar) of equal dimension: the control
+"kl"        strength * forward KL from the base on the answers' tokens, nats per token
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, field_validator
+from transformers import PreTrainedModel
+
+from rlheals.engines import models
+from rlheals.evaluation.dialects import dialect_for
+from rlheals.linalg import decompose
+from rlheals.nulls import haar
+from rlheals.settings import Float, Rate
+from rlheals.stage import Work
+from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.training.sft import IGNORED, SFTSettings, checkpoint_name, train
+
+Kind = Literal["subspace", "random", "kl"]
+
+
+class ProtectedSettings(SFTSettings):
+    """SFT with a penalty."""
+
+    kind: Kind = Field("subspace", description="what is penalised, see `protected.py`")
+    strength: Float = Field(0.1, ge=0, description="of the penalty; 0: plain SFT")
+    share: Rate = Field(
+        0.25, le=1, description="dimension of the subspaces over the smaller side of a matrix"
+    )
+
+    @field_validator("processes")
+    @classmethod
+    def _alone(cls, processes: int) -> int:
+        if processes > 1:
+            raise ValueError(f"processes={processes}: SFT with a penalty is done by one process")
+        return processes
+
+
+def run(work: Work) -> None:
+    """The stage: as `sft.run`; `penalties.json` has the penalty, without its strength, at every checkpoint."""
+    settings = ProtectedSettings.model_validate(work.settings)
+    base = work.inputs["base"] / "base"
+    model = models.load(base)
+    dialect = dialect_for(models.load_tokenizer(base), GeneralPoints())
+    penalties: list[dict[str, float]] = []
+    with PENALTIES[settings.kind](model, settings, work.seed) as penalty:
+
+        def keep(step: int) -> None:
+            models.save(work.out / checkpoint_name(step), model, dialect.tokenizer)
+            penalties.append({"step": step, "penalty": penalty()})
+
+        losses = train(model, dialect, settings, work.seed, keep, work.tick)
+    (work.out / "losses.json").write_text(json.dumps(losses, indent=1) + "\n")
+    (work.out / "penalties.json").write_text(json.dumps(penalties, indent=1) + "\n")
+
+
+@contextmanager
+def subspaces(
+    model: PreTrainedModel, settings: ProtectedSettings, seed: int
+) -> Iterator[Callable[[], float]]:
+    """Inside, every gradient of a weight matrix has that of the penalty added; gives the penalty's present value.
+
+    The gradient of |U^T (W - W0) V|^2 is 2 U U^T (W - W0) V V^T. It is added where a loss would add it, before
+    gradients are clipped. Matrices that are shared (embedding and output head) count once.
+    """
+    anchored: list[tuple[torch.nn.Parameter, torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    hooks, slices = [], settings.batch // settings.rows  # every slice of a batch has a gradient of its own
+    for name, weight in model.named_parameters():
+        if weight.ndim != 2 or not weight.requires_grad:
+            continue
+        origin = weight.detach().clone()
+        u, v = _frames(origin, settings, f"{seed} {name}")
+        anchored.append((weight, origin, u, v))
+
+        def add(w: torch.Tensor, origin=origin, u=u, v=v) -> None:
+            inside = u.T @ (w.detach() - origin) @ v
+            assert w.grad is not None
+            w.grad.add_(u @ inside @ v.T, alpha=2 * settings.strength / slices)
+
+        if settings.strength:
+            hooks.append(weight.register_post_accumulate_grad_hook(add))
+    try:
+        yield lambda: float(sum((u.T @ (w.detach() - w0) @ v).square().sum() for w, w0, u, v in anchored))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _frames(w: torch.Tensor, settings: ProtectedSettings, key: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Left and right orthonormal frames of the subspaces of one matrix, in its type; of all dimensions: everything."""
+    k = max(1, round(settings.share * min(w.shape)))
+    if k == min(w.shape):
+        sides = [torch.eye(size) for size in w.shape]
+    elif settings.kind == "random":
+        named = zip(w.shape, ("left", "right"), strict=True)
+        sides = [haar(size, k, 1, f"protected {key} {name}")[0] for size, name in named]
+    else:
+        found = decompose(w.double())
+        sides = [found.u[:, :k], found.v[:, :k]]
+    left, right = (side.to(w.device, w.dtype) for side in sides)
+    return left, right
+
+
+@contextmanager
+def kl_from_base(
+    model: PreTrainedModel, settings: ProtectedSettings, seed: int
+) -> Iterator[Callable[[], float]]:
+    """Inside, the training loss has the KL from the base added, as a mean over the answers' tokens of a batch.
+
+    TRL's loss is minus the mean of the tokens' log-probabilities, which its forward gives without logits; these are
+    computed once more, and the divergence is taken off the log-probabilities. Gives the mean KL of the latest batch
+    (0 before the first).
+    """
+    base = type(model)(copy.deepcopy(model.config))
+    base.load_state_dict(model.state_dict())
+    torch.nn.Module.to(base, model.device, model.dtype).eval().requires_grad_(False)
+    latest = [0.0]
+
+    def add(module: torch.nn.Module, args: Any, kwargs: dict[str, Any], out: Any) -> Any:
+        if not module.training or kwargs.get("labels") is None:
+            return out
+        here = kwargs["labels"][:, 1:] != IGNORED
+        given = {
+            name: kwargs[name] for name in ("input_ids", "attention_mask", "position_ids") if name in kwargs
+        }
+
+        def answers(one: torch.nn.Module) -> torch.Tensor:
+            return one(**given, use_cache=False).logits[:, :-1][here].float().log_softmax(-1)
+
+        with torch.no_grad():
+            known = answers(base)
+        each = (known.exp() * (known - answers(module))).sum(-1)
+        latest[0] = float(each.detach().mean())
+        lowered = out.log_probs[out.label_mask] - settings.strength * each
+        out.log_probs = out.log_probs.masked_scatter(out.label_mask, lowered)
+        return out
+
+    hook = model.register_forward_hook(add, with_kwargs=True)
+    try:
+        yield lambda: latest[0]
+    finally:
+        hook.remove()
+
+
+PENALTIES = {"subspace": subspaces, "random": subspaces, "kl": kl_from_base}
