@@ -31,13 +31,15 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 
-from rlheals import grpo, rl, session
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine
 from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import sft
+from rlheals.training.rl import grpo, session
+from rlheals.training.rl import stage as rl
+from rlheals.training.rl.settings import RLSettings
 
 MOST_SECONDS = 10.0  # of an update
 LEAST_RATIO = 0.6  # to the peer, which keeps no log-probabilities and draws in float32
@@ -97,7 +99,7 @@ def begin(folder: Path, steps: int) -> None:
 def work_of(folder: Path, name: str, updates: int, tick: Callable[[int, int, str], object]) -> Work:
     for part in ("out", "scratch"):
         (folder / name / part).mkdir(parents=True)
-    settings = rl.RLSettings(folder="start", checkpoints=(updates,)).model_dump(mode="json")
+    settings = RLSettings(folder="start", checkpoints=(updates,)).model_dump(mode="json")
     inputs = {"model": folder / "sft", "base": folder / "pretrain"}
     return Work(folder / name / "out", folder / name / "scratch", settings, 1, inputs, tick)
 
@@ -152,7 +154,7 @@ def update(folder: Path, updates: int) -> dict[str, Any]:
     shares["rest"] = whole - sum(shares.values())
     log = pd.read_parquet(folder / "update" / "out" / "log.parquet").iloc[-1]
     return {
-        "episodes": rl.RLSettings().episodes,
+        "episodes": RLSettings().episodes,
         "attempts_per_episode": round(float(log["attempts"]), 2),
         "tokens_written": int(log["tokens"]),
         "process_seconds": round(whole, 2),
@@ -166,7 +168,7 @@ def update(folder: Path, updates: int) -> dict[str, Any]:
 def first_attempts(folder: Path, rounds: int) -> dict[str, Any]:
     """Tokens per second of the first attempts of an update: our engine, and TRL's own generation of one turn."""
     work = work_of(folder, "peer", 1, lambda *_: None)
-    settings = rl.RLSettings.model_validate(work.settings)
+    settings = RLSettings.model_validate(work.settings)
     ours = session.Session(work, settings)
     items = ours.items_of(1)
     prompts = [ours.dialect.prompt(item) for item in items]

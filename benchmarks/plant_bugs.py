@@ -24,11 +24,9 @@ from typing import Any
 
 import pandas as pd
 
-from rlheals import rl, session
 from rlheals.chapters import compare
 from rlheals.chapters.rl.runs import MAIN, RecoveryChapter, RecoveryTables
 from rlheals.chapters.sft.runs import SFTChapter
-from rlheals.episodes import rewards
 from rlheals.evaluation import evaluate
 from rlheals.stage import Work
 from rlheals.store.files import atomic_write
@@ -39,6 +37,9 @@ from rlheals.study.plan import plan
 from rlheals.study.tables import Tables
 from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE
 from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.training.rl import session
+from rlheals.training.rl import stage as rl
+from rlheals.training.rl.episodes import rewards
 
 
 def main() -> int:

@@ -12,9 +12,9 @@ from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.profiles.edit_grid import SwapGrid
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import Ladder, Protection, Rotation
-from rlheals.rl import RLSettings
 from rlheals.store.runs import MANIFEST
 from rlheals.training.pretrain import PretrainSettings
+from rlheals.training.rl.settings import RLSettings
 from rlheals.training.sft import SFTSettings
 
 SMALL = Profile(

@@ -15,8 +15,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from lab_helpers import one_line
 
-from rlheals.credit import Baseline, Credit, discounted, weights
 from rlheals.errors import BadInput
+from rlheals.training.rl.advantages import Baseline, Credit, discounted, weights
 
 DISCOUNT = 0.9
 FIRST = np.array([5.0, -1.0, -3.0])  # rewards of the first attempt; answer 0 solves

@@ -13,12 +13,12 @@ from transformers import PreTrainedModel
 from rlheals.engines import models
 from rlheals.engines.hf import Generation, HFEngine, Sampling
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
 from rlheals.evaluation.dialects import Compact, Reply
 from rlheals.evaluation.rollout import Attempt, Episode, rollout
 from rlheals.tasks.base import Item, Verdict
 from rlheals.tasks.general_points.cards import ID_RULE
 from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.training.rl.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
 
 LAST_BITS = 3e-5  # as in test_engines.py: float32 logits, added up in another order
 TEMPERATURES = [0.7, 1.0, 1.5]

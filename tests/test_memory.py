@@ -10,7 +10,6 @@ from lab_helpers import files_of, one_line, quick_start
 from safetensors.torch import load
 from small_study import RL, SMALL
 
-from rlheals import rl, session
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.engines.models import once_smaller
@@ -19,6 +18,8 @@ from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import sft
+from rlheals.training.rl import session
+from rlheals.training.rl import stage as rl
 
 
 @pytest.mark.parametrize(

@@ -19,19 +19,20 @@ from lab_helpers import one_line
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from rlheals import ppo, rl
-from rlheals import session as session_module
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.episodes import rewards
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Compact
-from rlheals.ppo import ValueHead, advantages, gae, policy_loss, value_loss
-from rlheals.rl import RLSettings
-from rlheals.session import Batch, Session
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.tasks.base import Item, Verdict
 from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.training.rl import ppo
+from rlheals.training.rl import session as session_module
+from rlheals.training.rl import stage as rl
+from rlheals.training.rl.episodes import rewards
+from rlheals.training.rl.ppo import ValueHead, advantages, gae, policy_loss, value_loss
+from rlheals.training.rl.session import Batch, Session
+from rlheals.training.rl.settings import RLSettings, checkpoint_name
 
 FEW = RLSettings(
     folder="base",
@@ -337,7 +338,7 @@ def whole(folder: Path) -> dict[str, object]:
     out = folder / "out"
     log = pd.read_parquet(out / "log.parquet").drop(columns=TIMED)
     return {
-        "weights": [digest((out / rl.checkpoint_name(u) / "model.safetensors").read_bytes()) for u in (1, 3)],
+        "weights": [digest((out / checkpoint_name(u) / "model.safetensors").read_bytes()) for u in (1, 3)],
         "log": log.to_dict("records"),
         "advantages": digest(pd.read_parquet(out / "advantages.parquet").to_csv().encode()),
         "losses": (out / "losses.json").read_text(),
@@ -447,7 +448,7 @@ def test_a_run_on_the_shipped_base(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     few = RLSettings(**{**FEW.model_dump(), "checkpoints": (0, 2), "learning_rate": 1e-4, "sampling": {}})
     rl.run(work_in(tmp_path, SHIPPED_BASE.parent, few))
     out = tmp_path / "out"
-    kept = [models.load(out / rl.checkpoint_name(update)).state_dict() for update in (0, 2)]
+    kept = [models.load(out / checkpoint_name(update)).state_dict() for update in (0, 2)]
     start = models.load(SHIPPED_BASE).state_dict()
     assert kept[0].keys() == start.keys()  # the value head is not part of a checkpoint
     assert all(torch.equal(kept[0][name], start[name]) for name in start)

@@ -20,10 +20,10 @@ from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import CONTROLS, LATE
-from rlheals.rl import RLSettings
 from rlheals.store.store import Store
 from rlheals.study import record
 from rlheals.study.compute import compute
+from rlheals.training.rl.settings import RLSettings
 
 
 @pytest.fixture(scope="module")

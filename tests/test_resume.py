@@ -13,10 +13,10 @@ import pytest
 from lab_helpers import files_of, quick_start
 from small_study import RL, SMALL
 
-from rlheals import rl
 from rlheals.engines.fsdp import together
 from rlheals.stage import Work
 from rlheals.training import resume, sft
+from rlheals.training.rl import stage as rl
 
 Files = dict[str, tuple[int, int, bytes]]
 

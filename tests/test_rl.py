@@ -21,17 +21,18 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from rlheals import grpo, rl, session
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import FEEDBACK, Compact
-from rlheals.rl import RLSettings, checkpoint_name
-from rlheals.session import Batch, Session
 from rlheals.settings import validated
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.tasks.general_points.cards import ID_RULE
 from rlheals.training import resume
+from rlheals.training.rl import grpo, session
+from rlheals.training.rl import stage as rl
+from rlheals.training.rl.session import Batch, Session
+from rlheals.training.rl.settings import RLSettings, checkpoint_name
 
 FEW: dict[str, Any] = {
     "folder": "step-00040",

@@ -22,16 +22,16 @@ from pydantic import ValidationError
 from safetensors.torch import load
 from small_study import RL, SMALL
 
-from rlheals import rl
 from rlheals.engines import fsdp as sharded
 from rlheals.engines import models
 from rlheals.engines.fsdp import together
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Compact
-from rlheals.rl import RLSettings
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.training import resume, sft
 from rlheals.training.protected import ProtectedSettings
+from rlheals.training.rl import stage as rl
+from rlheals.training.rl.settings import RLSettings
 from rlheals.training.sft import SFTSettings
 
 LONG = pytest.mark.long

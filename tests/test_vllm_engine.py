@@ -28,7 +28,6 @@ from packaging.utils import canonicalize_name
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from vllm_here import INSTALLED, PLAYED, needs_vllm, play
 
-from rlheals import rl_vllm
 from rlheals.engines import load_engine, models
 from rlheals.engines import vllm as vllm_asking
 from rlheals.engines import vllm as vllm_engine
@@ -39,7 +38,8 @@ from rlheals.errors import BadInput
 from rlheals.evaluation import evaluate_vllm
 from rlheals.evaluation.dialects import Compact
 from rlheals.evaluation.evaluate import EvaluateSettings
-from rlheals.rl import Algorithm
+from rlheals.training.rl import stage_vllm as rl_vllm
+from rlheals.training.rl.settings import Algorithm
 
 ROOT = Path(__file__).resolve().parents[1]
 GREEDY, WARM = Sampling(temperature=0), Sampling(temperature=0.7)

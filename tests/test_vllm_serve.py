@@ -19,7 +19,6 @@ import requests
 from lab_helpers import one_line
 from vllm_here import PLAYED, asked, greedy, needs_vllm, ours, play, turned
 
-from rlheals import rl_vllm
 from rlheals.cli.main import main
 from rlheals.engines import vllm_server as vllm_serve
 from rlheals.engines.hf import Sampling
@@ -28,6 +27,7 @@ from rlheals.engines.vllm import VLLMEngine
 from rlheals.engines.vllm_server import SERVER, ServedEngine
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Compact
+from rlheals.training.rl import stage_vllm as rl_vllm
 
 GREEDY, WARM = Sampling(temperature=0), Sampling(temperature=0.7)
 

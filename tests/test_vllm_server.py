@@ -16,7 +16,6 @@ import torch
 from lab_helpers import one_line
 from vllm_here import PLAYED, Stand, asked, greedy, ours, play, turned
 
-from rlheals import rl_vllm
 from rlheals.engines import models
 from rlheals.engines.hf import Sampling, refresh
 from rlheals.engines.models import SHIPPED_BASE
@@ -25,6 +24,7 @@ from rlheals.errors import BadInput
 from rlheals.evaluation import evaluate_vllm
 from rlheals.evaluation.dialects import Compact
 from rlheals.evaluation.evaluate import EvaluateSettings
+from rlheals.training.rl import stage_vllm as rl_vllm
 
 
 @pytest.fixture

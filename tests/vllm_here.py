@@ -20,8 +20,8 @@ from rlheals.engines import models
 from rlheals.engines.hf import Engine, Generation, HFEngine, Sampling
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.evaluation.dialects import Compact
-from rlheals.rl import RLSettings
 from rlheals.stage import Work
+from rlheals.training.rl.settings import RLSettings
 
 INSTALLED = importlib.util.find_spec("vllm") is not None
 PLAYED = RLSettings(folder="base", checkpoints=(2,), episodes=16, group=4, slice_rows=8, loss_examples=4)

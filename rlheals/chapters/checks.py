@@ -176,7 +176,7 @@ def trained(chapter: HasFreshRuns) -> Report:
 
 def credit() -> Report:
     """Weights of attempts in a worked example: four episodes of one hand, by every kind of credit and baseline."""
-    from rlheals.credit import weights
+    from rlheals.training.rl.advantages import weights
 
     rewards = [[5.0], [-2.0, 5.0], [-1.0, -2.0, -3.0], [-4.0, -1.0]]
     lines = []

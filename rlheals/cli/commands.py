@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from rlheals import rl
 from rlheals.chapters.registry import CLAIMED, outcome
 from rlheals.chapters.rl import runs as recovery
 from rlheals.display.markup import Table
@@ -28,6 +27,7 @@ from rlheals.study.evaluate_folder import _census_settings
 from rlheals.study.jobs import settings_file
 from rlheals.training import sft
 from rlheals.training.adopt import WEIGHTS, weights_hash
+from rlheals.training.rl.settings import checkpoint_name
 
 
 def the_store() -> Store:
@@ -81,7 +81,7 @@ def reinforce(profile: Profile, seed: int, start: int, number: int) -> dict[str,
     ends = {"first": log.iloc[0], "last": log.iloc[-1]}
     return {
         **_described(run),
-        "folder": str(run.path / rl.checkpoint_name(profile.ladder.updates)),
+        "folder": str(run.path / checkpoint_name(profile.ladder.updates)),
         "updates": len(log),
         **{
             f"{end}_update": {name: round(float(row[name]), 4) for name in shown} for end, row in ends.items()

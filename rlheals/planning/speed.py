@@ -28,12 +28,12 @@ from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.planning.budget import GB, SINGLE
 from rlheals.profiles.hardware import GPUS, Gpu
-from rlheals.rl import RLSettings
 from rlheals.store.machine import Machine, this_machine
 from rlheals.store.runs import Run
 from rlheals.store.store import Store
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import sft
+from rlheals.training.rl.settings import RLSettings
 from rlheals.training.sft import SFTSettings
 
 WRITTEN, LEARNT = "written", "learnt from"

@@ -13,9 +13,9 @@ from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.profiles.edit_grid import LEND, OTHER, RESTORE, SWAP, SwapGrid
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import Ladder, Protection, Rotation
-from rlheals.rl import RLSettings
 from rlheals.settings import validated
 from rlheals.training.pretrain import PretrainSettings
+from rlheals.training.rl.settings import RLSettings
 from rlheals.training.sft import SFTSettings
 
 __all__ = ["PROFILES", "VARIANTS", "Profile", "load_profile", "names", "to_yaml", "validated", "variant"]

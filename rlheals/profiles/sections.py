@@ -8,10 +8,10 @@ from typing import Any, get_args
 from pydantic import Field, field_validator
 
 from rlheals.errors import BadInput
-from rlheals.rl import RLSettings
 from rlheals.settings import Float, Int, Settings
 from rlheals.spectrum import NullName
 from rlheals.training.protected import Kind
+from rlheals.training.rl.settings import RLSettings
 
 CONTROLS: dict[str, dict[str, Any]] = {
     "rloo": {"algorithm": "rloo"},

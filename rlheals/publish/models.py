@@ -9,7 +9,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rlheals import rl
 from rlheals.chapters.rl.runs import MAIN, RecoveryPlan
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
@@ -20,6 +19,7 @@ from rlheals.store.store import Store
 from rlheals.study import tables
 from rlheals.study.plan import Plan
 from rlheals.training import sft
+from rlheals.training.rl.settings import checkpoint_name
 
 
 class ReadingStore(Store):
@@ -106,7 +106,7 @@ def write(
             updates = profile.ladder.updates
             trained = f"{updates:,} update{'s' if updates > 1 else ''}"
             about = f"after {trained} of RL from SFT step {cell.start:,}, RL seed {cell.run}"
-            add(f"rl-{cell.start:05d}-run-{cell.run}", spec, rl.checkpoint_name(updates), about, censuses)
+            add(f"rl-{cell.start:05d}-run-{cell.run}", spec, checkpoint_name(updates), about, censuses)
     for copy in tqdm(copies, desc="copy", unit="model", disable=None, leave=False):
         copy()
     return made

@@ -30,7 +30,7 @@ def negated_reward():
 
 def no_baseline():
     """Every attempt is paid for itself, compared with nothing."""
-    from rlheals import credit
+    from rlheals.training.rl import advantages as credit
 
     credit._baseline = lambda values, kind: 0 * values
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import pandas as pd
 
-from rlheals import rl
 from rlheals.chapters.base import Chapter
 from rlheals.chapters.rl.runs import rl_spec
 from rlheals.edited import MODEL, EditedSettings
@@ -29,6 +28,7 @@ from rlheals.study.plan import Plan, census_spec
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded
 from rlheals.training import sft
+from rlheals.training.rl.settings import checkpoint_name
 
 OTHER_SEED = 10_000
 """Added to the seed of the other SFT run, beyond all base seeds."""
@@ -97,7 +97,7 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
     trained = rl_spec(profile, before, store, grid.start, 0, {})
     another = before.sft.model_copy(update={"seed": OTHER_SEED + seed})
     made = SwapPlan(seed, peak, before, trained, another)
-    after = rl.checkpoint_name(profile.ladder.updates)
+    after = checkpoint_name(profile.ladder.updates)
     steps = {
         name: sft.checkpoint_name(at)
         for name, at in (("peak", peak), ("late", grid.late), ("start", grid.start))

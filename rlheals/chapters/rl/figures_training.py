@@ -14,7 +14,7 @@ from rlheals.chapters.rl import measures as measured
 from rlheals.chapters.rl.runs import MAIN, RecoveryChapter
 from rlheals.display import style as drawing
 from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Drawn
-from rlheals.episodes import advantage_statistics
+from rlheals.training.rl.episodes import advantage_statistics
 
 FIRST = "first five updates"
 START_COLORS = (SKY, BLUE, GREEN, ORANGE, RED, PURPLE, "#000000", GREY)

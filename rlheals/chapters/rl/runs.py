@@ -18,7 +18,6 @@ import pandas as pd
 from rlheals.chapters.base import Chapter
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import CONTROLS, LATE
-from rlheals.rl import checkpoint_name as rl_checkpoint
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study import record, tables
@@ -26,6 +25,7 @@ from rlheals.study.plan import Plan, census_spec
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded, Tables
 from rlheals.training import sft
+from rlheals.training.rl.settings import checkpoint_name as rl_checkpoint
 
 MAIN = "main"
 Unit = int | Literal["controls"]

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rlheals import rl
 from rlheals.chapters.base import Chapter
 from rlheals.chapters.rl.runs import rl_spec
 from rlheals.profiles.profile import Profile
@@ -29,6 +28,7 @@ from rlheals.study.plan import Plan, census_spec
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded
 from rlheals.training import sft
+from rlheals.training.rl import stage as rl
 from rlheals.trajectory import TrajectorySettings
 
 SFT, RL = "sft", "rl"

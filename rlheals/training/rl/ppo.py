@@ -45,8 +45,8 @@ import torch
 from transformers import PreTrainedModel
 
 from rlheals.engines import fsdp as sharded
-from rlheals.episodes import advantage_statistics, rewards
-from rlheals.session import Batch, Session
+from rlheals.training.rl.episodes import advantage_statistics, rewards
+from rlheals.training.rl.session import Batch, Session
 
 
 class ValueHead(torch.nn.Module):

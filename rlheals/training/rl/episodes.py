@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from rlheals.credit import discounted
 from rlheals.engines import models
 from rlheals.evaluation.rollout import Episode
+from rlheals.training.rl.advantages import discounted
 
 
 @dataclass(frozen=True)

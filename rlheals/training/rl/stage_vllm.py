@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from rlheals import rl
 from rlheals.engines.hf import Opens
 from rlheals.engines.vllm_server import Closing, open_vllm
 from rlheals.stage import Work
+from rlheals.training.rl import stage as rl
 
 CACHE_GB = 8.0  # for keys and values; the rest of the GPU's memory is the model's in training
 
@@ -22,7 +22,7 @@ CACHE_GB = 8.0  # for keys and values; the rest of the GPU's memory is the model
 def run(work: Work) -> None:
     """The stage, as `rl`."""
     with _opens() as opens:
-        rl.run(work, opens, "rlheals.rl_vllm")
+        rl.run(work, opens, "rlheals.training.rl.stage_vllm")
 
 
 def part(work: Work) -> None:

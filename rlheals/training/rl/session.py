@@ -18,19 +18,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlheals.credit import discounted, weights
 from rlheals.engines import fsdp as sharded
 from rlheals.engines import models
 from rlheals.engines.hf import Engine, HFEngine, Opens, refresh
-from rlheals.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.rollout import Episode, rollout
-from rlheals.rl import RLSettings, checkpoint_name
 from rlheals.stage import Work
 from rlheals.tasks.base import Item
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import resume
+from rlheals.training.rl.advantages import discounted, weights
+from rlheals.training.rl.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
+from rlheals.training.rl.settings import RLSettings, checkpoint_name
 from rlheals.training.sft import LOSS_SETS, expert_loss, loss_set
 
 LOGGED_KL_ROWS = 32

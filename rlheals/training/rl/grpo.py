@@ -17,13 +17,12 @@ from typing import Any, cast
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
 
-from rlheals.rl import RLSettings
-from rlheals.session import Batch, Session
+from rlheals.training.rl.session import Batch, Session
+from rlheals.training.rl.settings import RLSettings
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-
-from trl import GRPOConfig, GRPOTrainer
 
 SMALL_VOCABULARY = 4096
 

@@ -20,7 +20,7 @@ import torch
 from transformers import PreTrainedModel
 
 from rlheals.engines import fsdp as sharded
-from rlheals.session import Batch, Session
+from rlheals.training.rl.session import Batch, Session
 
 
 def train(session: Session) -> None:

@@ -1,0 +1,1 @@
+"""RL: settings, episodes, advantages, GRPO and PPO."""
