@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 
-from rlheals.linalg import SIDES, Overlap, decompose
-from rlheals.nulls import haar
-from rlheals.spectrum import Matrix, measure
-from rlheals.tensors import Place
+from rlheals.weights.checkpoint import Place
+from rlheals.weights.linalg import SIDES, Overlap, decompose
+from rlheals.weights.nulls import haar
+from rlheals.weights.spectra import Matrix, measure
 
 LAYER = {"q": (896, 896), "k": (128, 896), "v": (128, 896), "o": (896, 896), "gate": (4864, 896),
          "up": (4864, 896), "down": (896, 4864)}  # fmt: skip

@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from bench_spectra import made
 
-from rlheals.decompositions import Bases
 from rlheals.display import style as drawing
 from rlheals.display.style import BLUE, GREEN, RED
-from rlheals.spectrum import Matrix, measure
-from rlheals.tensors import Place
+from rlheals.weights.checkpoint import Place
+from rlheals.weights.linalg import Bases
+from rlheals.weights.spectra import Matrix, measure
 
 SIZES = (64, 128, 256, 512, 1024)
 KS = (1, 2, 4, 8, 16, 32)

@@ -22,8 +22,8 @@ import numpy.typing as npt
 import torch
 import yaml
 
-from rlheals import linalg, nulls
 from rlheals.errors import BadInput
+from rlheals.weights import linalg, nulls
 
 RELEASED_POINTS = Path(str(resources.files("rlheals"))) / "reference" / "released_points.yaml"
 SPREAD = 0.02

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rlheals import edited
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.settings import validated
 from rlheals.stage import Work
+from rlheals.weights import edit_stage as edited
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,21 @@ from lab_helpers import one_line
 from safetensors.torch import load_file, save_file
 
 from rlheals.cli import main as cli
-from rlheals.edit_controls import Noise, RandomSubspace, Released
-from rlheals.edit_text import NAMES, parse
-from rlheals.edits import (
+from rlheals.engines import models
+from rlheals.engines.models import SHIPPED_BASE
+from rlheals.errors import BadInput
+from rlheals.weights.alignment import Pair, matched
+from rlheals.weights.checkpoint import Checkpoint, write
+from rlheals.weights.edit_parser import parse
+from rlheals.weights.edits import (
+    NAMES,
     Directions,
     Interpolate,
     Left,
+    Noise,
     PartialRollback,
+    RandomSubspace,
+    Released,
     Right,
     Rollback,
     Subspace,
@@ -30,16 +38,8 @@ from rlheals.edits import (
     apply,
     edit_matrix,
 )
-from rlheals.engines import models
-from rlheals.engines.models import SHIPPED_BASE
-from rlheals.errors import BadInput
-from rlheals.linalg import decompose, principal_angles
-from rlheals.pairs import Pair
-from rlheals.parts import ALL, Part, bottom, top
-from rlheals.shards import write
-from rlheals.tensors import Checkpoint
-from rlheals.turning import matched
-from rlheals.where import GROUPS, Where
+from rlheals.weights.linalg import decompose, principal_angles
+from rlheals.weights.selection import ALL, GROUPS, Part, Where, bottom, top
 
 SHAPES = st.sampled_from([(8, 8), (6, 10), (10, 6), (5, 12), (1, 4), (3, 1)])
 SEEDS = st.integers(0, 10_000)

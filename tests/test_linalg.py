@@ -10,9 +10,9 @@ import pytest
 import scipy.linalg
 import torch
 
-from rlheals import linalg
 from rlheals.errors import BadInput
-from rlheals.linalg import (
+from rlheals.weights import linalg
+from rlheals.weights.linalg import (
     ENDS,
     SIDES,
     Overlap,

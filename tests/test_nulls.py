@@ -9,10 +9,10 @@ import pytest
 import scipy.stats
 import torch
 
-from rlheals import nulls
 from rlheals.errors import BadInput
-from rlheals.linalg import Overlap, decompose, principal_angles
-from rlheals.nulls import NULLS, haar, null
+from rlheals.weights import nulls
+from rlheals.weights.linalg import Overlap, decompose, principal_angles
+from rlheals.weights.nulls import NULLS, haar, null
 
 W = torch.randn((20, 30), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 DELTA = 0.1 * torch.randn((20, 30), generator=torch.Generator().manual_seed(2), dtype=torch.float64).exp()

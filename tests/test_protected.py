@@ -15,11 +15,11 @@ from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Compact
-from rlheals.linalg import decompose
 from rlheals.settings import validated
 from rlheals.stage import Work
 from rlheals.training import protected, sft
 from rlheals.training.protected import ProtectedSettings
+from rlheals.weights.linalg import decompose
 
 BASE = models.load(SHIPPED_BASE).eval()
 DIALECT = Compact(models.load_tokenizer(SHIPPED_BASE))

@@ -14,20 +14,23 @@ from lab_helpers import one_line
 from safetensors.torch import load_file, save_file
 from small_study import SMALL
 
-from rlheals import decompositions, spectra, spectra_figures, spectrum
 from rlheals.cli import main as cli
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.linalg import decompose, principal_angles
-from rlheals.nulls import NULLS
-from rlheals.spectra import SpectraSettings, compare, summary
-from rlheals.spectrum import CHANGE, START, Spectra
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study.compute import compute
 from rlheals.study.plan import plan
-from rlheals.tensors import Checkpoint
+from rlheals.weights import figures as spectra_figures
+from rlheals.weights import linalg as decompositions
+from rlheals.weights import spectra as spectrum
+from rlheals.weights import spectra_stage as spectra
+from rlheals.weights.checkpoint import Checkpoint
+from rlheals.weights.linalg import decompose, principal_angles
+from rlheals.weights.nulls import NULLS
+from rlheals.weights.spectra import CHANGE, START, Spectra
+from rlheals.weights.spectra_stage import SpectraSettings, compare, summary
 
 FEW = SpectraSettings(kinds=("q", "down"), ks=(2, 8), draws=3)
 Q = "model.layers.0.self_attn.q_proj.weight"

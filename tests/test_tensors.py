@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.tensors import INDEX, KINDS, Checkpoint, require_same_tensors
+from rlheals.weights.checkpoint import INDEX, KINDS, Checkpoint, require_same_tensors
 
 
 @pytest.fixture

@@ -14,16 +14,16 @@ from lab_helpers import one_line
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from rlheals import trajectory
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.evaluation import kl as divergence
 from rlheals.evaluation.dialects import END, PAD, Compact
-from rlheals.spectra import SpectraSettings, compare
 from rlheals.stage import Work
 from rlheals.tasks.general_points.task import GeneralPoints
-from rlheals.tensors import Checkpoint
+from rlheals.weights import trajectory
+from rlheals.weights.checkpoint import Checkpoint
+from rlheals.weights.spectra_stage import SpectraSettings, compare
 
 
 @pytest.fixture(scope="module")

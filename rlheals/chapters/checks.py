@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from rlheals.book.references import main
-from rlheals.linalg import decompose, principal_angles
-from rlheals.nulls import haar
+from rlheals.weights.linalg import decompose, principal_angles
+from rlheals.weights.nulls import haar
 
 if TYPE_CHECKING:
     from rlheals.chapters.spectra.runs import RotationTables
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 from typing import TYPE_CHECKING
 
-from rlheals.edit_text import parse
-from rlheals.edits import edit_matrix
+from rlheals.weights.edit_parser import parse
+from rlheals.weights.edits import edit_matrix
 
 if TYPE_CHECKING:
     from rlheals.chapters.edits.runs import SwapTables

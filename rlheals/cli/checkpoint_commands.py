@@ -11,17 +11,19 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from rlheals import edits, shards, spectra, spectra_report
-from rlheals.decompositions import Bases
-from rlheals.edit_text import parse
-from rlheals.linalg import decompose, principal_angles
-from rlheals.pairs import Pair
 from rlheals.settings import validated
-from rlheals.spectra import SpectraSettings
-from rlheals.spectrum import CHANGE, START, part_of
 from rlheals.store.files import refuse_used, whole
-from rlheals.tensors import Checkpoint
-from rlheals.where import Where
+from rlheals.weights import checkpoint as shards
+from rlheals.weights import edits
+from rlheals.weights import report as spectra_report
+from rlheals.weights import spectra_stage as spectra
+from rlheals.weights.alignment import Pair
+from rlheals.weights.checkpoint import Checkpoint
+from rlheals.weights.edit_parser import parse
+from rlheals.weights.linalg import Bases, decompose, principal_angles
+from rlheals.weights.selection import Where
+from rlheals.weights.spectra import CHANGE, START, part_of
+from rlheals.weights.spectra_stage import SpectraSettings
 
 
 def compare_checkpoints(

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from rlheals.edit_text import parse
 from rlheals.errors import BadInput
 from rlheals.settings import Int, Settings
-from rlheals.where import Where
+from rlheals.weights.edit_parser import parse
+from rlheals.weights.selection import Where
 
 
 class SwapGrid(Settings):

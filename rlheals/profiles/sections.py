@@ -9,9 +9,9 @@ from pydantic import Field, field_validator
 
 from rlheals.errors import BadInput
 from rlheals.settings import Float, Int, Settings
-from rlheals.spectrum import NullName
 from rlheals.training.protected import Kind
 from rlheals.training.rl.settings import RLSettings
+from rlheals.weights.spectra import NullName
 
 CONTROLS: dict[str, dict[str, Any]] = {
     "rloo": {"algorithm": "rloo"},

@@ -11,9 +11,9 @@ STAGES = {
     "rl": "rlheals.training.rl.stage",
     "evaluate_vllm": "rlheals.evaluation.evaluate_vllm",
     "rl_vllm": "rlheals.training.rl.stage_vllm",
-    "spectra": "rlheals.spectra",
-    "trajectory": "rlheals.trajectory",
-    "edited": "rlheals.edited",
+    "spectra": "rlheals.weights.spectra_stage",
+    "trajectory": "rlheals.weights.trajectory",
+    "edited": "rlheals.weights.edit_stage",
     "protected": "rlheals.training.protected",
 }
 """A stage is a module with a function `run(work: Work)`. No stage imports this table: an addition makes nothing stale."""

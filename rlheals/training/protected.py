@@ -20,12 +20,12 @@ from transformers import PreTrainedModel
 
 from rlheals.engines import models
 from rlheals.evaluation.dialects import dialect_for
-from rlheals.linalg import decompose
-from rlheals.nulls import haar
 from rlheals.settings import Float, Rate
 from rlheals.stage import Work
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training.sft import IGNORED, SFTSettings, checkpoint_name, train
+from rlheals.weights.linalg import decompose
+from rlheals.weights.nulls import haar
 
 Kind = Literal["subspace", "random", "kl"]
 

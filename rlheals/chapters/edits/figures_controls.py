@@ -14,7 +14,7 @@ from rlheals.chapters.edits.runs import SwapChapter
 from rlheals.chapters.edits.style import LABELS, checkpoint_lines, entries, mark, size_axis, where_label
 from rlheals.display import style as drawing
 from rlheals.display.style import GREY, Drawn
-from rlheals.where import Where
+from rlheals.weights.selection import Where
 
 OTHER_RUN = "other"
 LISTED: tuple[tuple[str, str], ...] = (

@@ -18,7 +18,6 @@ import pandas as pd
 
 from rlheals.chapters.base import Chapter
 from rlheals.chapters.rl.runs import rl_spec
-from rlheals.edited import MODEL, EditedSettings
 from rlheals.profiles.edit_grid import read_entry
 from rlheals.profiles.profile import Profile
 from rlheals.store.runs import RunSpec
@@ -29,6 +28,7 @@ from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded
 from rlheals.training import sft
 from rlheals.training.rl.settings import checkpoint_name
+from rlheals.weights.edit_stage import MODEL, EditedSettings
 
 OTHER_SEED = 10_000
 """Added to the seed of the other SFT run, beyond all base seeds."""

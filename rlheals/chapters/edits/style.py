@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits.runs import ANCHOR, SwapTables
 from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
-from rlheals.where import Where
+from rlheals.weights.selection import Where
 
 COLORS = {
     "values": GREEN, "left": SKY, "right": SKY, "directions": RED, "triples": ORANGE, "subspace": PURPLE,

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.runs import SFT, RotationTables
-from rlheals.spectrum import CHANGE, START
 from rlheals.study.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite
+from rlheals.weights.spectra import CHANGE, START
 
 GAUSSIAN = "gaussian"
 

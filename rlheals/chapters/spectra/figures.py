@@ -19,8 +19,8 @@ from rlheals.chapters.spectra.measures import BLOCKS
 from rlheals.chapters.spectra.runs import RotationChapter, RotationTables
 from rlheals.display import style as drawing
 from rlheals.display.style import GREY, RED, Drawn
-from rlheals.spectra_figures import NULL_LOOKS, SIDE_LOOKS
-from rlheals.spectrum import CHANGE
+from rlheals.weights.figures import NULL_LOOKS, SIDE_LOOKS
+from rlheals.weights.spectra import CHANGE
 
 SHOWN = ("q", "k", "v", "down")
 """The kinds that the paper's figures show."""

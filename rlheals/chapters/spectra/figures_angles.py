@@ -21,7 +21,7 @@ from rlheals.chapters.spectra.measures import BLOCKS, PART
 from rlheals.chapters.spectra.runs import RotationChapter, RotationTables
 from rlheals.display import style as drawing
 from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, RED, SKY, Drawn
-from rlheals.spectrum import CHANGE, PARTS, START, part_of
+from rlheals.weights.spectra import CHANGE, PARTS, START, part_of
 
 NAMES = {
     "base-peak": "base to peak",

@@ -13,7 +13,7 @@ import pandas as pd
 
 from rlheals.chapters.spectra.runs import SFT, RotationTables
 from rlheals.errors import BadInput
-from rlheals.spectrum import CHANGE, part_of
+from rlheals.weights.spectra import CHANGE, part_of
 
 BLOCKS = ("q", "k", "v", "o", "gate", "up", "down")
 PART = 4

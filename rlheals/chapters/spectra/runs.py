@@ -18,9 +18,6 @@ from rlheals.chapters.base import Chapter
 from rlheals.chapters.rl.runs import rl_spec
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import BRANCHES, CONTROLS
-from rlheals.spectra import SpectraSettings
-from rlheals.spectra import read as read_spectra
-from rlheals.spectrum import CHANGE, START
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study import tables
@@ -29,7 +26,10 @@ from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded
 from rlheals.training import sft
 from rlheals.training.rl import stage as rl
-from rlheals.trajectory import TrajectorySettings
+from rlheals.weights.spectra import CHANGE, START
+from rlheals.weights.spectra_stage import SpectraSettings
+from rlheals.weights.spectra_stage import read as read_spectra
+from rlheals.weights.trajectory import TrajectorySettings
 
 SFT, RL = "sft", "rl"
 DRAWN = ("base-peak", "peak-end", "end-rl")

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 import torch
 from pydantic import Field, field_validator
 
-from rlheals import edits, shards
-from rlheals.edit_text import parse
 from rlheals.evaluation.kl import Behaviour
 from rlheals.settings import Int, Settings
 from rlheals.stage import Work
-from rlheals.tensors import Checkpoint
-from rlheals.where import Where
+from rlheals.weights import checkpoint as shards
+from rlheals.weights import edits
+from rlheals.weights.checkpoint import Checkpoint
+from rlheals.weights.edit_parser import parse
+from rlheals.weights.selection import Where
 
 MODEL = "model"
 

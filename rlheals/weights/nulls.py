@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 
 from rlheals.errors import BadInput
-from rlheals.linalg import decompose
+from rlheals.weights.linalg import decompose
 
 
 def gaussian(w: torch.Tensor, delta: torch.Tensor, draws: int, key: str) -> torch.Tensor:

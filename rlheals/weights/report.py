@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from rlheals import spectra, spectra_figures
 from rlheals.display.markup import Block, Table, html_page, to_html
-from rlheals.spectra import SpectraSettings
-from rlheals.spectrum import CHANGE, START, Spectra
 from rlheals.store.files import atomic_write
+from rlheals.weights import figures as spectra_figures
+from rlheals.weights import spectra_stage as spectra
+from rlheals.weights.spectra import CHANGE, START, Spectra
+from rlheals.weights.spectra_stage import SpectraSettings
 
 PAGE = "index.html"
 

@@ -12,10 +12,10 @@ from pydantic import Field, field_validator
 
 from rlheals.evaluation.kl import Behaviour
 from rlheals.settings import Int, Settings
-from rlheals.spectra import SpectraSettings, compare
-from rlheals.spectrum import CHANGE, PARTS, part_of
 from rlheals.stage import Work
-from rlheals.tensors import KINDS, Checkpoint
+from rlheals.weights.checkpoint import KINDS, Checkpoint
+from rlheals.weights.spectra import CHANGE, PARTS, part_of
+from rlheals.weights.spectra_stage import SpectraSettings, compare
 
 LABELS = ["tensor", "kind", "layer"]
 

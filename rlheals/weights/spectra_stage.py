@@ -16,12 +16,12 @@ import pandas as pd
 import torch
 from pydantic import Field, field_validator
 
-from rlheals.decompositions import Bases
 from rlheals.errors import BadInput
 from rlheals.settings import Int, Settings
-from rlheals.spectrum import CHANGE, Matrix, NullName, Spectra, measure
 from rlheals.stage import Tick, Work, no_tick
-from rlheals.tensors import KINDS, Checkpoint, Place, require_same_tensors
+from rlheals.weights.checkpoint import KINDS, Checkpoint, Place, require_same_tensors
+from rlheals.weights.linalg import Bases
+from rlheals.weights.spectra import CHANGE, Matrix, NullName, Spectra, measure
 
 
 class SpectraSettings(Settings):

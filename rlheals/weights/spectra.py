@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from rlheals.decompositions import Bases
-from rlheals.linalg import (
+from rlheals.weights.checkpoint import Place
+from rlheals.weights.linalg import (
     ENDS,
     SIDES,
+    Bases,
     Decomposition,
     Overlap,
     concentration,
@@ -28,8 +29,7 @@ from rlheals.linalg import (
     swept,
     value_changes,
 )
-from rlheals.nulls import null
-from rlheals.tensors import Place
+from rlheals.weights.nulls import null
 
 CHANGE, START = "change", "start"
 NullName = Literal["gaussian", "permuted", "turned", "ulp", "independent"]

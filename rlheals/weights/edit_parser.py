@@ -6,27 +6,12 @@ import re
 from collections.abc import Callable
 from dataclasses import fields
 
-from rlheals import edit_controls, edits
-from rlheals.edits import Edit, Like, Then
 from rlheals.errors import BadInput
-from rlheals.parts import Part
+from rlheals.weights.edits import NAMES, Edit, Like, Then
+from rlheals.weights.selection import Part
 
 LONGEST = 1000
 _CALL = re.compile(r"([a-z]{1,20})\(([^()]*)\)")
-NAMES: dict[str, type[Edit]] = {
-    "values": edits.Values,
-    "left": edits.Left,
-    "right": edits.Right,
-    "directions": edits.Directions,
-    "triples": edits.Triples,
-    "subspace": edits.Subspace,
-    "random": edit_controls.RandomSubspace,
-    "rollback": edits.Rollback,
-    "partial": edits.PartialRollback,
-    "interpolate": edits.Interpolate,
-    "noise": edit_controls.Noise,
-    "released": edit_controls.Released,
-}
 
 
 def parse(text_: str) -> Edit:
@@ -125,20 +110,3 @@ READERS: dict[str, tuple[Callable[[str], object], str]] = {
     "along": (_one_of("straight", "rotation"), "straight or rotation"),
     "of": (_one_of("target", "base", "random"), "target, base or random"),
 }
-
-
-def text(edit: Edit) -> str:
-    """The text that `parse` reads back; arguments at their default are left out."""
-    if isinstance(edit, Then):
-        return f"{edit.first} then {edit.second}"
-    if isinstance(edit, Like):
-        return f"{edit.edit} like {edit.other}"
-    name = next(name for name, kind in NAMES.items() if type(edit) is kind)
-    said = []
-    for field in fields(edit):  # type: ignore[arg-type]
-        value = getattr(edit, field.name)
-        if isinstance(value, Part):
-            said.append(str(value))
-        elif value != field.default:
-            said.append(f"{value:g}" if field.name == "alpha" else f"{field.name}={value}")
-    return f"{name}({', '.join(said)})"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 
 from rlheals.errors import BadInput
-from rlheals.linalg import Decomposition
-from rlheals.nulls import haar
+from rlheals.weights.linalg import Decomposition, decompose
+from rlheals.weights.nulls import haar
 
 DEGENERATE = 1e-8
 """Values of b closer than this, relative to the largest, have no directions of their own, only a common subspace."""
@@ -82,3 +84,30 @@ def nearest_frame(basis: torch.Tensor) -> torch.Tensor:
             "edit: directions of the two checkpoints are at right angles; no way along the rotation"
         )
     return left @ right
+
+
+class Pair:
+    """One matrix of both checkpoints in float64, decomposed when that is needed."""
+
+    def __init__(self, b: torch.Tensor, t: torch.Tensor) -> None:
+        if b.shape != t.shape:
+            raise BadInput(f"edit: shapes {tuple(b.shape)} and {tuple(t.shape)} do not fit")
+        self.b, self.t = b.to(torch.float64), t.to(torch.float64)
+
+    @property
+    def rank(self) -> int:
+        return min(self.t.shape)
+
+    @cached_property
+    def target(self) -> Decomposition:
+        return decompose(self.t)
+
+    @cached_property
+    def other(self) -> Decomposition:
+        """b's decomposition, largest singular value first."""
+        return decompose(self.b)
+
+    @cached_property
+    def base(self) -> Decomposition:
+        """b's decomposition, in the order and with the signs of t's."""
+        return matched(self.other, self.target)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from rlheals.display import style as drawing
 from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Drawn
-from rlheals.spectrum import CHANGE, START, Spectra
+from rlheals.weights.spectra import CHANGE, START, Spectra
 
 NULL_LOOKS = {
     "gaussian": ("Gaussian of equal norm", GREY),

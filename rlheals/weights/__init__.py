@@ -1,0 +1,1 @@
+"""Checkpoints as lazy streams, linear algebra, nulls, spectra, edits."""
