@@ -9,8 +9,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from rlheals import audit
-from rlheals import audit_resolution as resolved
+from rlheals.chapters.audit import numbers as audit
+from rlheals.chapters.audit import resolution as resolved
 from rlheals.errors import BadInput
 from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, census
 from rlheals.tasks.general_points.solver import Tree, solution_trees, solved_table

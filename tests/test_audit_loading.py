@@ -9,8 +9,9 @@ import pytest
 import transformers
 from lab_helpers import one_line
 
-from rlheals import audit_loading, audit_tables
-from rlheals import audit_spectra as spectral
+from rlheals.chapters.audit import loading as audit_loading
+from rlheals.chapters.audit import spectra as spectral
+from rlheals.chapters.audit import tables as audit_tables
 from rlheals.display import markup
 from rlheals.errors import BadInput
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from rlheals import audit, audit_compared, audit_loading
-from rlheals import audit_spectra as spectral
+from rlheals.chapters.audit import loading as audit_loading
+from rlheals.chapters.audit import numbers as audit
+from rlheals.chapters.audit import spectra as audit_compared
+from rlheals.chapters.audit import spectra as spectral
 from rlheals.errors import BadInput
 
 # --- laws

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlheals import audit
-from rlheals import audit_resolution as resolved
-from rlheals.audit_spectra import (
+from rlheals.chapters.audit import numbers as audit
+from rlheals.chapters.audit import resolution as resolved
+from rlheals.chapters.audit.spectra import (
     KEY_SHAPE,
     OVERSAMPLED,
     QUARTER,

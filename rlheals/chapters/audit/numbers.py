@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from rlheals.audit_compared import MATRICES, UPDATES, comparison
-from rlheals.audit_loading import AUTO, MEMORY
-from rlheals.audit_spectra import Nulls, released
+from rlheals.chapters.audit.loading import AUTO, MEMORY
+from rlheals.chapters.audit.spectra import MATRICES, UPDATES, Nulls, comparison, released
 from rlheals.chapters.checks import Report
 from rlheals.chapters.drawing import paper_points
 from rlheals.errors import BadInput

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlheals.audit_spectra import released
+from rlheals.chapters.audit.spectra import released
 from rlheals.errors import BadInput
 from rlheals.stats.intervals import mcnemar, newcombe, normal_quantile
 from rlheals.tasks.general_points.cards import census

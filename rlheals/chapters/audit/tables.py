@@ -8,11 +8,10 @@ from pathlib import Path
 import pandas as pd
 import transformers
 
-from rlheals import audit
-from rlheals import audit_resolution as resolved
-from rlheals.audit_compared import LAW, MATRICES, UPDATES, comparison, movement
-from rlheals.audit_loading import AUTO, MEMORY, RECORDED, recorded
-from rlheals.audit_spectra import Nulls, released
+from rlheals.chapters.audit import numbers as audit
+from rlheals.chapters.audit import resolution as resolved
+from rlheals.chapters.audit.loading import AUTO, MEMORY, RECORDED, recorded
+from rlheals.chapters.audit.spectra import LAW, MATRICES, UPDATES, Nulls, comparison, movement, released
 from rlheals.display.markup import Block, Table
 from rlheals.project import project_root
 

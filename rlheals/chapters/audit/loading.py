@@ -1,7 +1,7 @@
 """What becomes of the text weights of a small Mllama model when its file is loaded in ways that do not fit its names.
 
 Mllama is the architecture of Llama-3.2-11B-Vision. Nothing is downloaded and nothing is unpickled: the model is made
-here, saved as safetensors, and loaded again, with the installed transformers. `python -m rlheals.audit_loading FILE`
+here, saved as safetensors, and loaded again, with the installed transformers. `python -m rlheals.chapters.audit.loading FILE`
 records the table: that is how another version of transformers is measured, see "Reproducing" in the book.
 """
 
@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from rlheals.audit_spectra import SPREAD
+from rlheals.chapters.audit.spectra import SPREAD
 from rlheals.errors import BadInput
 from rlheals.store.code_hash import code_hash
 from rlheals.store.files import atomic_write
@@ -155,7 +155,7 @@ def record(file: Path, seed: int = 0) -> None:
     origin = {
         "transformers": transformers.__version__,
         "torch": torch.__version__,
-        "code": code_hash("rlheals.audit_loading"),
+        "code": code_hash("rlheals.chapters.audit.loading"),
         "machine": this_machine().model_dump(mode="json"),
         "seed": seed,
     }
@@ -175,7 +175,9 @@ def recorded(file: Path) -> tuple[str, pd.DataFrame]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Record what each way of loading leaves of the text weights, with the installed transformers."""
-    parser = argparse.ArgumentParser(prog="python -m rlheals.audit_loading", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m rlheals.chapters.audit.loading", description=main.__doc__
+    )
     parser.add_argument("file", type=Path, help="JSON file to write")
     record(parser.parse_args(arguments).file)
     return 0

@@ -1,0 +1,1 @@
+"""What the authors released, read and held against their paper."""
