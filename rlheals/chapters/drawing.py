@@ -18,7 +18,7 @@ from rlheals.chapters.captions import BANDS, Marks
 from rlheals.display import style as drawing
 from rlheals.display.style import BLUE, GREEN, RED, Drawn
 
-PAPER_POINTS = Path(str(resources.files("rlheals"))) / "reference" / "paper_points.yaml"
+PAPER_POINTS = Path(str(resources.files("rlheals.chapters"))) / "paper_points.yaml"
 SPLITS = {"sft": ("seen ID (SFT hands)", BLUE), "held_out": ("held-out ID", GREEN), "ood": ("OOD", RED)}
 LOSSES = {"train": ("ID, SFT hands", BLUE), "test": ("ID, held-out hands", GREEN), "ood": ("OOD hands", RED)}
 

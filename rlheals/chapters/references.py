@@ -31,7 +31,7 @@ from rlheals.study.jobs import run_unit
 from rlheals.study.plan import Plan, plan
 from rlheals.study.tables import Tables, collect
 
-FILE = Path(str(resources.files("rlheals"))) / "reference" / "smoke.json"
+FILE = Path(str(resources.files("rlheals.chapters"))) / "smoke.json"
 SEEDS = (0, 1, 2, 3, 4, 5)
 SHIPPED_HANDS = 128
 HANDS_APART = 2

@@ -19,7 +19,7 @@ from rlheals.training.rl.settings import RLSettings
 from rlheals.training.sft import SFTSettings
 
 __all__ = ["PROFILES", "VARIANTS", "Profile", "load_profile", "names", "to_yaml", "validated", "variant"]
-FILES = Path(str(resources.files("rlheals"))) / "profiles"
+FILES = Path(str(resources.files("rlheals.profiles")))
 """Profiles for language models and larger lab models, as YAML."""
 
 

@@ -26,7 +26,7 @@ import yaml
 from rlheals.errors import BadInput
 from rlheals.weights import linalg, nulls
 
-RELEASED_POINTS = Path(str(resources.files("rlheals"))) / "reference" / "released_points.yaml"
+RELEASED_POINTS = Path(str(resources.files("rlheals.chapters.audit"))) / "released_points.yaml"
 SPREAD = 0.02
 """Standard deviation of the initialiser: `initializer_range` of Llama's configuration."""
 QUARTER = 4

@@ -23,7 +23,7 @@ from rlheals.display import style as drawing
 from rlheals.errors import BadInput
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-STATIC = Path(str(resources.files("rlheals"))) / "static"
+STATIC = Path(str(resources.files("rlheals.chapters.edits")))
 SPLITS = {"ood": "OOD hands", "sft": "ID hands of SFT"}
 COLORS = {"edited": drawing.RED, "control": drawing.GREY, "checkpoint": drawing.BLUE}
 PART = r"^(?P<kind>values|left|right|directions|triples|subspace|rollback)\((?:top=(?P<share>\d+)%|all)?\)$"

@@ -28,7 +28,7 @@ TARGET = 24
 LARGEST = 13
 OPERATORS = "+-*/"
 TABLE_FILE = "solved_hands.csv"
-CODE_DATA = ("reference/solved_hands.csv",)
+CODE_DATA = ("solved_hands.csv",)
 TABLE_SHA256 = "b5b2aae3c9f6d5741f6a6871f259939f526925c4af0e0dddefc54ba4f018bd40"
 
 # a, b, c, d are the numbers and 1, 2, 3 the operators
@@ -83,9 +83,9 @@ def solved_table() -> dict[Values, str]:
 
     Read once from the file in the package, whose SHA-256 is checked. Raises BadInput when it differs.
     """
-    data = resources.files("rlheals").joinpath("reference", TABLE_FILE).read_bytes()
+    data = resources.files("rlheals.tasks.general_points").joinpath(TABLE_FILE).read_bytes()
     if hashlib.sha256(data).hexdigest() != TABLE_SHA256:
-        raise BadInput(f"rlheals/reference/{TABLE_FILE} does not match its SHA-256: install rlheals again")
+        raise BadInput(f"{TABLE_FILE} does not match its SHA-256: install rlheals again")
     rows = (line.split(",") for line in data.decode("ascii").splitlines()[1:])
     return {tuple(map(int, row[:4])): row[4] for row in rows}
 
