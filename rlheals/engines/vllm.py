@@ -1,7 +1,7 @@
 """Generation with vLLM behind the same seam as `HFEngine`: meant for GPUs and models larger than the lab's.
 
 The same as with `HFEngine`: greedy tokens, log-probabilities and entropies of the distribution that is sampled from,
-the end token, cut answers, the refusal of bad requests (tests/test_engine_contract.py runs on both).
+the end token, cut answers, the refusal of bad requests (tests/engines/test_engine_contract.py runs on both).
 
 What differs:
 - A key becomes the seed of its request. Noise depends on nothing else, so the same key in the same batch gives the

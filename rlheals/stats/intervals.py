@@ -1,6 +1,6 @@
 """Intervals, tests and corrections for multiple tests; the resampling methods are in `resampling`.
 
-What covers what (95 % intervals, simulated in tests/test_resampling.py and, longer, benchmarks/bench_coverage.py):
+What covers what (95 % intervals, simulated in tests/stats/test_resampling.py and, longer, benchmarks/bench_coverage.py):
 
 | question | function | unit that varies |
 | --- | --- | --- |
@@ -152,7 +152,7 @@ def t_quantile(probability: float, df: float) -> float:
 
     Newton's method on the upper tail P(T > t) = I_{df/(df+t^2)}(df/2, 1/2) / 2.  The distribution function is
     concave for t > 0 and the start, the normal quantile, lies below the root: all steps go up, none too far.
-    Agrees with published tables to their last digit (tests/test_stats.py).
+    Agrees with published tables to their last digit (tests/stats/test_stats.py).
 
     >>> round(t_quantile(0.975, 2), 3), round(t_quantile(0.975, 8), 3), round(t_quantile(0.025, 8), 3)
     (4.303, 2.306, -2.306)

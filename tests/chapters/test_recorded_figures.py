@@ -31,7 +31,7 @@ from rlheals.profiles import load_profile
 from rlheals.study import record, tables
 from rlheals.study.tables import Part
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parents[2] / "results"
 LAB = load_profile("lab")
 RUN = SimpleNamespace(manifest=SimpleNamespace(stage="evaluate", seconds=60.0, code_hash="0" * 64))
 CHAPTERS: dict[str, tuple[Callable, ...]] = {

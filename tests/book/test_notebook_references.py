@@ -16,7 +16,7 @@ import pytest
 from rlheals.book.references import CHAPTERS, NEED_NO_RUNS, TRIMMED
 from rlheals.project import STORE_FOLDER
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COPIES = ROOT / "tests" / "notebooks"
 COMPARED = {
     "01_sft_forgets.ipynb": {"exact", "shipped", "trained"},

@@ -29,7 +29,7 @@ from rlheals.tasks.general_points import census as hands
 from rlheals.tasks.general_points.verifier import REWARDS
 from rlheals.training.adopt import weights_hash
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 

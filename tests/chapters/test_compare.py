@@ -21,8 +21,8 @@ from rlheals.errors import BadInput
 from rlheals.store.store import Store
 from rlheals.study import record
 
-ROOT = Path(__file__).resolve().parents[1]
-PLANTED = Path(__file__).parent / "planted.json"
+ROOT = Path(__file__).resolve().parents[2]
+PLANTED = Path(__file__).parents[1] / "planted.json"
 STEPS, STARTS = (0, 10, 20, 40, 80, 160, 320, 640, 1280), (10, 160, 1280)
 
 

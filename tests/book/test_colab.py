@@ -27,7 +27,7 @@ from rlheals.book.notebooks import NotebookParameters, parameters
 from rlheals.errors import BadInput
 from rlheals.store.store import Store
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = notebook_tops.address_of(ROOT / "_config.yml")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FIRST = ROOT / "notebooks/01_sft_forgets.ipynb"

@@ -14,7 +14,7 @@ import pytest
 
 from rlheals.book import colab as notebook_tops
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = "# Title\n\nA sum $1 + 1$ {cite}`wilson1927`.\n\n```{bibliography}\n```\n"
 BADGE = "[![Open in Colab](https://colab.research.google.com/x.svg)](https://colab.research.google.com/y)"
 LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "src"}

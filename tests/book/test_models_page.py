@@ -10,7 +10,7 @@ import pytest
 from rlheals.book import models as models_page
 from rlheals.display.markup import Table
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CELL = re.compile(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]")
 
 

@@ -41,7 +41,7 @@ from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.training.rl import stage_vllm as rl_vllm
 from rlheals.training.rl.settings import Algorithm
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GREEDY, WARM = Sampling(temperature=0), Sampling(temperature=0.7)
 
 

@@ -718,7 +718,7 @@ def test_without_a_plain_word_on_it_the_licence_is_unknown(from_hub: Callable, c
 def test_our_licence_is_that_of_the_project() -> None:
     import tomllib
 
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert project["license"].lower() == base_licence.OURS
 
 

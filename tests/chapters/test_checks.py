@@ -19,7 +19,7 @@ from rlheals.study.tables import Tables, joined
 from rlheals.tasks import load_task
 from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE
 
-COPIES = Path(__file__).parent / "notebooks"
+COPIES = Path(__file__).parents[1] / "notebooks"
 SPLITS = {"sft": "sft", "rl": "rl", "held-out": "held_out", "OOD": "ood"}
 
 

@@ -16,7 +16,7 @@ from rlheals.chapters.edits.panel import bars
 from rlheals.display.markup import Table, to_html
 from rlheals.display.style import Drawn
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 THEMES = (
     ("pydata_sphinx_theme", "theme/pydata_sphinx_theme/static/styles/pydata-sphinx-theme.css"),
     ("sphinx_book_theme", "theme/sphinx_book_theme/static/styles/sphinx-book-theme.css"),

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("store_faults.py")
+PROGRAM = Path(__file__).parents[1] / "store_faults.py"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from rlheals.chapters.audit import tables as audit_tables
 from rlheals.display import markup
 from rlheals.errors import BadInput
 
-RECORDED = Path(__file__).parents[1] / audit_loading.RECORDED
+RECORDED = Path(__file__).parents[2] / audit_loading.RECORDED
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from rlheals.profiles import load_profile
 from rlheals.study import record
 from rlheals.study.tables import SFT, Tables, concat
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def of_hundred(share: float) -> np.ndarray:

@@ -37,7 +37,7 @@ from rlheals.tasks.general_points.gallery import gallery_html, gallery_markdown,
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.tasks.general_points.verifier import REWARDS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CLAIMS = CLAIMED["sft"].claims.read()
 # --- a report from an empty folder
 

@@ -30,7 +30,7 @@ from rlheals.stats.intervals import t_interval
 from rlheals.store.store import Store
 from rlheals.study import record
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def headings(page: str) -> set[str]:

@@ -19,7 +19,7 @@ from rlheals.stats.intervals import t_interval, t_quantile
 
 def load_designs() -> ModuleType:
     """The simulated designs live with the benchmark, which runs them longer."""
-    path = Path(__file__).parents[1] / "benchmarks" / "bench_coverage.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "bench_coverage.py"
     spec = importlib.util.spec_from_file_location("bench_coverage", path)
     assert spec is not None
     assert spec.loader is not None
