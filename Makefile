@@ -98,7 +98,7 @@ study: $(READY)  ## the recorded study of claims.yaml, the variants, RL, spectra
 	$(BIN)/rlheals study --protection --record results --workers $(WORKERS)
 
 references: $(READY)  ## make the notebook references anew (the only way they change)
-	$(BIN)/python -m rlheals.chapters.checks
+	$(BIN)/python -m rlheals.book.references
 
 tops: $(READY)   ## badge, costs and installation at the top of every notebook, from _config.yml and what is recorded
 	$(BIN)/python -m rlheals.book.colab

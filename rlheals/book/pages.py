@@ -1,6 +1,6 @@
 """The generated parts of the book and of the report: run facts, profiles, recorded study.
 
-Each function returns blocks (paragraphs and tables); `rlheals.display.markup` renders them. They hold no headings and no link
+Each function returns blocks (paragraphs and tables); `display.markup` renders them. They hold no headings and no link
 targets, so that a snippet can be included on several pages.
 """
 

@@ -1,4 +1,4 @@
-"""TODO rlheals/book/references.py."""
+"""The executed copies of the notebooks that nbval compares, made anew: `python -m rlheals.book.references`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rlheals.errors import BadInput
 from rlheals.store.files import atomic_write
-
-if TYPE_CHECKING:
-    pass
-
 
 SOURCES = Path("notebooks")
 COPIES = Path("tests/notebooks")
@@ -32,7 +27,7 @@ NEED_NO_RUNS = ("exact", "shipped", "credit", "known-angles", "laws")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the references anew: `reference/smoke.json`, then the executed copies under `tests/notebooks`."""
-    parser = argparse.ArgumentParser(prog="python -m rlheals.chapters.checks", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m rlheals.book.references", description=main.__doc__)
     parser.add_argument("--notebooks-only", action="store_true", help="leave smoke.json as it is")
     chosen = parser.parse_args(arguments)
     from rlheals.chapters import references
@@ -82,7 +77,7 @@ def make_trimmed(chapters: Sequence[Path], copy: Path) -> Path:
     cells = [cell for one in (book, *others) for cell in one.cells]
     book.cells = [cell for cell in cells if cell.metadata.get("name") in NEED_NO_RUNS]
     setup = nbformat.v4.new_code_cell(
-        "from rlheals.chapters.base import checks; from rlheals.chapters.base import checks as rotation_checks; from rlheals.chapters.base import checks as swaps_checks",
+        "from rlheals.chapters import checks",
         id="setup",
         metadata={"name": "setup"},
     )
@@ -91,3 +86,7 @@ def make_trimmed(chapters: Sequence[Path], copy: Path) -> Path:
         source = Path(folder) / copy.name
         nbformat.write(book, source)
         return notebooks.execute(source, copy, cwd=copy.parent)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

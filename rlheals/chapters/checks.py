@@ -1,48 +1,34 @@
 """The checks at the end of a chapter: each returns text that is the same wherever nothing has changed.
 
 `exact` prints counts and verdicts themselves. `shipped` and `trained` compare what floating point decides with the
-recorded study or with `rlheals.chapters.references`, and print inside or outside. The executed reference notebooks hold these
-texts, and nbval compares them. `python -m rlheals.chapters.checks`, run in the repository, is the only way by which references
-change.
+recorded study or with `references.py`, and print inside or outside. The executed reference notebooks hold these texts,
+and nbval compares them. `make references` is the only way by which references change.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sys
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import torch
+
 from rlheals.tasks import load_task
 from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, Hand, Rule, all_hands, census
 from rlheals.tasks.general_points.solver import canonical_solution
-
-if TYPE_CHECKING:
-    from rlheals.chapters.rl.runs import RecoveryTables
-    from rlheals.profiles.profile import Profile
-    from rlheals.study.tables import Tables
-import math
-from typing import TYPE_CHECKING
-
-import torch
-
-from rlheals.book.references import main
+from rlheals.weights.edit_parser import parse
+from rlheals.weights.edits import edit_matrix
 from rlheals.weights.linalg import decompose, principal_angles
 from rlheals.weights.nulls import haar
 
 if TYPE_CHECKING:
-    from rlheals.chapters.spectra.runs import RotationTables
-
-
-from typing import TYPE_CHECKING
-
-from rlheals.weights.edit_parser import parse
-from rlheals.weights.edits import edit_matrix
-
-if TYPE_CHECKING:
     from rlheals.chapters.edits.runs import SwapTables
-
+    from rlheals.chapters.rl.runs import RecoveryTables
+    from rlheals.chapters.spectra.runs import RotationTables
+    from rlheals.profiles.profile import Profile
+    from rlheals.study.tables import Tables
 
 GRADED_HANDS = 25
 
@@ -350,7 +336,3 @@ def swaps(chapter: HasFreshEdits) -> Report:
     }
     report = compared("fresh run", found, accepted)
     return Report((f"edited checkpoints: {len(sizes)}", *report.lines), report.ok)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """One piece of a stage's work done by several processes of this machine that hold a model's weights together (FSDP).
 
-`together("rlheals.training.sft", work, 4)` starts four processes that each call `rlheals.training.sft.part(work)`; inside,
+`together("rlheals.training.sft", work, 4)` starts four processes that each call `part(work)` of it; inside,
 torch.distributed is set up (NCCL with GPUs, a GPU each; Gloo without). Processes end with the one that started them,
 however that ends. What goes wrong in one of them is raised here: bad input, too little memory, or a crash with the end
 of its log. The module is imported by the child's command line and not here: an import by a computed name would make

@@ -1,6 +1,6 @@
 """Intervals, tests and corrections for multiple tests; the resampling methods are in `resampling`.
 
-What covers what (95 % intervals, simulated in tests/stats/test_resampling.py and, longer, benchmarks/bench_coverage.py):
+What covers what (95 % intervals, simulated in tests/stats and, longer, benchmarks/bench_coverage.py):
 
 | question | function | unit that varies |
 | --- | --- | --- |

@@ -16,7 +16,7 @@ STAGES = {
     "edited": "rlheals.weights.edit_stage",
     "protected": "rlheals.training.protected",
 }
-"""A stage is a module with a function `run(work: Work)`. No stage imports this table: an addition makes nothing stale."""
+"""A stage is a module with a function `run(work: Work)`. No stage imports this table: additions make nothing stale."""
 
 
 def module_of(stage: str, package: str = "rlheals") -> str:

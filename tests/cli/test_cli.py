@@ -231,7 +231,7 @@ def test_traceback_on_request_only(
 
 
 SLOW = (
-    "import sys, time; from rlheals.tasks.general_points.cards import census as hands; from rlheals.cli.main import main\n"
+    "import sys, time; from rlheals.cards import census as hands; from rlheals.cli.main import main\n"
     "def wait(*_):\n    print('ready', flush=True)\n    time.sleep(60)\n"
     "hands.graded = wait\nsys.exit(main(['grade', '3 3 8 8', '24']))"
 )

@@ -1,7 +1,8 @@
 """What becomes of the text weights of a small Mllama model when its file is loaded in ways that do not fit its names.
 
 Mllama is the architecture of Llama-3.2-11B-Vision. Nothing is downloaded and nothing is unpickled: the model is made
-here, saved as safetensors, and loaded again, with the installed transformers. `python -m rlheals.chapters.audit.loading FILE`
+here, saved as safetensors, and loaded again, with the installed transformers. `python -m rlheals.chapters.audit.loading
+FILE`
 records the table: that is how another version of transformers is measured, see "Reproducing" in the book.
 """
 

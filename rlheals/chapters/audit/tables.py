@@ -1,4 +1,4 @@
-"""Tables of the page on released artefacts, as blocks of `rlheals.display.markup`; every number in them is computed or read."""
+"""Tables of the page on released artefacts, as blocks of `display.markup`; every number in them is computed or read."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def judge_as_reference(formula: str | None, hand: Sequence[str], rule: Rule) -> 
     """The verdict of the reference environment: penalties summed, spaces illegal, Python's floating point.
 
     A sum of several penalties, and 0, has the category `aggregated`: 0 is given for a listed solution whose
-    value in floating point is not 24. Text beyond the caps of `rlheals.tasks.general_points.formula` counts as having no value.
+    value in floating point is not 24. Text beyond the caps of `formula.py` counts as having no value.
 
     >>> judge_as_reference("8/(3-8/3)=24", ("8", "3", "3", "8"), Rule(10, 10, 10)).reward
     0.0
