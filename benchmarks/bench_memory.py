@@ -3,7 +3,8 @@
 A model of Qwen2's make with random weights goes through SFT, a census and RL, every stage in a process of its own, in
 several settings. Measured is the most that torch had allocated at once, on the GPU, or without one on the processor.
 Foreseen is the arithmetic of `rlheals.planning.budget` less its allowance for a GPU's context, with questions and
-answers as long as this tokenizer makes them. The score is foreseen / measured: below 1, a run that should fit would not; far above
+answers as long as this tokenizer makes them. The score is foreseen / measured: below 1, a run that should fit would
+not; far above
 1, one that would fit is refused. The arithmetic is that of GPUs; on a processor TRL's output head scores every position
 instead of those that are learnt from, so that SFT takes more there. JSON comes last; exit status 1 when a score on a
 GPU is below 0.9.
