@@ -28,8 +28,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.evaluation import evaluate
-from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import sft
 

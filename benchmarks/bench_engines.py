@@ -25,8 +25,8 @@ import torch
 from rlheals.engines import load_engine, models
 from rlheals.engines.hf import Engine, Sampling
 from rlheals.engines.models import ModelSettings
-from rlheals.evaluation.dialects import Compact
 from rlheals.store.machine import this_machine
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 
 SAMPLING = Sampling()

@@ -33,8 +33,8 @@ from transformers import PrinterCallback
 
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine
-from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import sft
 from rlheals.training.rl import grpo, session

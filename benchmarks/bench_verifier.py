@@ -221,16 +221,16 @@ def grading(seed: int) -> dict[str, Any]:
     items = draw.sample(task.items("id") + task.items("ood"), 400)
     work: list[tuple[Item, str]] = []
     for item in items:
-        values = item.rule.values(item.hand)
+        values = item.payload.values
         work += [(item, formula) for formula in draw.choices(solver.solutions(values), k=2)]
         work.append((item, "+".join(map(str, values))))
         work.append((item, "*".join(map(str, (*values[:3], 12)))))
     for item, _ in work:
-        solver.solutions(item.rule.values(item.hand))
+        solver.solutions(item.payload.values)
 
     def by_floats(item: Item, formula: str) -> bool:
         numbers = sorted(map(int, "".join(c if c.isdigit() else " " for c in formula).split()))
-        return numbers == sorted(item.rule.values(item.hand)) and eval(formula) == 24
+        return numbers == sorted(item.payload.values) and eval(formula) == 24
 
     ours, our_seconds = timed(lambda: [task.grade(item, formula).solved for item, formula in work])
     floats, float_seconds = timed(lambda: [by_floats(item, formula) for item, formula in work])

@@ -140,7 +140,8 @@ def swapped_rules() -> Iterator[None]:
     other = {ID_RULE: OOD_RULE, OOD_RULE: ID_RULE}
 
     def grade(self: GeneralPoints, item: Any, *more: Any, **options: Any) -> Any:
-        return honest(self, replace(item, rule=other.get(item.rule, item.rule)), *more, **options)
+        cards = replace(item.payload, rule=other.get(item.payload.rule, item.payload.rule))
+        return honest(self, replace(item, payload=cards), *more, **options)
 
     GeneralPoints.grade = grade  # type: ignore[method-assign]
     try:

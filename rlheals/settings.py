@@ -29,6 +29,9 @@ Rate = Annotated[Float, Field(gt=0, le=1)]
 Decay = Annotated[Float, Field(ge=0, lt=1)]
 """A decay rate of a running mean: 1 would divide by zero in AdamW's bias correction."""
 
+TaskName = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")]
+"""A folder of `rlheals/tasks/`, or `package.module:CLASS`."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 

@@ -32,3 +32,12 @@ class Work:
     seed: int = 0
     inputs: Mapping[str, Path] = field(default_factory=dict)
     tick: Tick = no_tick
+
+
+def task_module(task: str) -> str:
+    """The module that defines a task: that of the folder of its name, or of `package.module:CLASS`.
+
+    >>> task_module("general_points"), task_module("mine.tasks:Sums")
+    ('rlheals.tasks.general_points.task', 'mine.tasks')
+    """
+    return task.partition(":")[0] if ":" in task else f"rlheals.tasks.{task}.task"

@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE, ModelSettings
-from rlheals.evaluation.dialects import Compact
 from rlheals.store.store import Store
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 
 TINY = ModelSettings(hidden=16, layers=2, heads=2, mlp=24)

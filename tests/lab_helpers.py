@@ -14,9 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from rlheals.engines.hf import Generation, Past, Sampling
 from rlheals.errors import BadInput
-from rlheals.evaluation.dialects import END, Compact
 from rlheals.study.tables import Tables
+from rlheals.tasks.compact import END
 from rlheals.tasks.general_points.cards import Rule
+from rlheals.tasks.general_points.compact import Compact
 
 Script = Callable[[str, int], list[int]]
 """(episode's key, attempt from 0) -> the tokens that the model is to say."""

@@ -24,13 +24,14 @@ from rlheals.cli import main as cli
 from rlheals.engines import models
 from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
-from rlheals.evaluation.dialects import Chat, Compact, dialect_for
+from rlheals.evaluation.dialects import Chat, dialect_for
 from rlheals.evaluation.rollout import form_of, rollout
 from rlheals.profiles import load_profile, to_yaml
 from rlheals.profiles.profile import Profile
 from rlheals.store.store import Store
 from rlheals.study.compute import compute
 from rlheals.study.plan import plan
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import sft_data as expert_file
 from rlheals.training.fetch import Source
@@ -232,7 +233,7 @@ def test_a_question_that_is_played_is_one_that_sft_trains_on(prompts: str, lab: 
         tuple(tokens[:start])
         for item in items
         for form in range(dialect.forms if prompts == "diverse" else 1)
-        for tokens, start in [example(dialect, item, AsShown(form), prompts)]
+        for tokens, start in [example(dialect, TASK, item, AsShown(form), prompts)]
     }
     assert {tuple(question) for question in asked} <= trained
     forms = {form_of(dialect, prompts, key) for key in keys}
@@ -266,7 +267,7 @@ def test_forms_differ_in_wording_order_and_fields_and_ask_the_same(tmp_path: Pat
     texts = [TASK.prompt(item, form) for form in range(TASK.forms)]
     assert len(set(texts)) == TASK.forms == dialect.forms
     for form, text in enumerate(texts):
-        for part in (", ".join(item.hand), "11", "12", "13", "24", "formula"):
+        for part in (", ".join(item.payload.hand), "11", "12", "13", "24", "formula"):
             assert part in text, form
         answered = list(json.loads(TASK.expert(item, form)))
         assert answered == sorted(answered, key=lambda field, text=text: text.index(f'"{field}"'))
@@ -275,7 +276,7 @@ def test_forms_differ_in_wording_order_and_fields_and_ask_the_same(tmp_path: Pat
 def test_diverse_examples_use_every_form() -> None:
     dialect, item = chat(), TASK.items("sft")[3]
     random = np.random.default_rng(0)
-    seen = {tuple(example(dialect, item, random, "diverse")[0]) for _ in range(400)}
+    seen = {tuple(example(dialect, TASK, item, random, "diverse")[0]) for _ in range(400)}
     openings = {dialect.tokenizer.decode(list(row)).split("user\n")[1][:6] for row in seen}
     assert len(openings) > 4
 

@@ -24,8 +24,8 @@ from packaging.utils import canonicalize_name
 
 from rlheals.engines.hf import Generation
 from rlheals.evaluation import evaluate
-from rlheals.evaluation.dialects import Reply
 from rlheals.evaluation.rollout import Attempt, Episode
+from rlheals.tasks.base import Reply
 from rlheals.tasks.general_points.cards import ID_RULE, all_hands, census, split_of
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.tasks.general_points.verifier import REWARDS

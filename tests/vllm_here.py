@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from rlheals.engines import models
 from rlheals.engines.hf import Engine, Generation, HFEngine, Sampling
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.training.rl.settings import RLSettings
 
 INSTALLED = importlib.util.find_spec("vllm") is not None

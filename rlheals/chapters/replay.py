@@ -27,11 +27,10 @@ from rlheals.chapters.spectra.runs import SFT, RotationTables
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.settings import validated
-from rlheals.store.code_hash import code_hash
 from rlheals.store.files import atomic_write
 from rlheals.store.machine import this_machine
 from rlheals.store.runs import RunSpec
-from rlheals.store.stages import module_of
+from rlheals.store.stages import code_behind
 from rlheals.store.store import Store
 from rlheals.study import record, tables
 from rlheals.study.compute import compute
@@ -226,7 +225,7 @@ def replay(
         compared=compared,
         made_by=manifest.code(),
         replayed_by={
-            stage: code_hash(module_of(stage))
+            stage: code_behind(stage, manifest.profile).hash
             for stage in manifest.code()
             if stage in {spec.stage for spec in chosen.specs}
         },
@@ -280,7 +279,7 @@ def stale_stages(manifest: Recorded, replays: list[Replay]) -> list[str]:
         while len(alike) > size:
             size = len(alike)
             alike = alike.union(*(pair for pair in pairs if pair & alike))
-        return code_hash(module_of(stage)) in alike
+        return code_behind(stage, manifest.profile).hash in alike
 
     return sorted(stage for stage, made_by in manifest.code().items() if not same(stage, made_by))
 

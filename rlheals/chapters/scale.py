@@ -19,10 +19,10 @@ from rlheals.display.markup import Block, Table
 from rlheals.display.style import with_intervals
 from rlheals.engines import models
 from rlheals.engines.models import ModelSettings
-from rlheals.evaluation.dialects import Compact
 from rlheals.profiles import PROFILES, load_profile, names
 from rlheals.study import record, tables
 from rlheals.study.tables import Frames, Part, Tables
+from rlheals.tasks import load_task
 
 
 def _id_end(curves: Curves) -> float:
@@ -38,14 +38,14 @@ LEVELS: dict[str, Callable[[Curves], float]] = {
 
 
 @lru_cache(maxsize=64)
-def weights(model: ModelSettings) -> int:
+def weights(model: ModelSettings, task: str = "general_points") -> int:
     """How many weights a lab model has.
 
     >>> weights(ModelSettings())
     193984
     """
     with torch.device("meta"):
-        return models.create(model, Compact().tokenizer, 0).num_parameters()
+        return models.create(model, load_task(task).dialect().tokenizer, 0).num_parameters()
 
 
 def studies(part: Part[Frames], results: Path) -> dict[str, Frames]:

@@ -1,66 +1,55 @@
-"""The census: every hand of a split answered by one checkpoint, one row per attempt and one per episode."""
+"""The census: every item of a split answered by one checkpoint, one row per attempt and one per episode."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from rlheals.engines.hf import Engine, Opens, Sampling, open_engine
-from rlheals.evaluation.dialects import Dialect, Prompts, Protocol_, dialect_for
+from rlheals.evaluation.dialects import Dialect, Prompts, dialect_for
 from rlheals.evaluation.rollout import Attempt, Episode, Feedback, rollout
-from rlheals.settings import Int, Settings
+from rlheals.settings import Int, Settings, TaskName
 from rlheals.stage import Work
 from rlheals.store.files import atomic_write
-from rlheals.tasks.base import Item, Task
-from rlheals.tasks.general_points.cards import FACES, ID_RULE, Rule
-from rlheals.tasks.general_points.task import GeneralPoints
-
-Split = Literal["sft", "rl", "held_out", "ood", "rules"]
+from rlheals.tasks import checked_splits, load_task
+from rlheals.tasks.base import Item, Protocol_, Task
 
 PART = 1024
-OTHER_RULES = tuple(
-    Rule(*values)
-    for values in (
-        *((n, n, n) for n in (1, 3, 5, 7, 8, 9, 11, 12, 13)),
-        (10, 10, 11), (10, 11, 10), (11, 10, 10), (10, 10, 13), (10, 11, 12), (9, 10, 11),
-        (11, 13, 12), (12, 11, 13), (12, 13, 11), (13, 11, 12), (13, 12, 11), (2, 4, 6),
-    )
-)  # fmt: skip
 
 
 class EvaluateSettings(Settings):
-    """What is asked of a checkpoint; the run's seed names the decode (the stream of sampling noise)."""
+    """What is asked of a checkpoint; the run's seed is the sampling seed."""
 
+    task: TaskName = Field("general_points", description="the task's name")
     folder: str = Field("base", description="model folder inside the input run, e.g. base or step-00040")
-    splits: tuple[Split, ...] = ("sft", "rl", "held_out", "ood")
-    hands: Int | None = Field(None, ge=1, description="only the first so many hands of each split; None: all")
-    attempts: Int = Field(5, ge=1, le=20, description="attempts per hand, with verifier feedback in between")
+    splits: tuple[str, ...] = Field(
+        ("sft", "rl", "held_out", "ood"), description="the task's splits; rules: a trial of other rules"
+    )
+    hands: Int | None = Field(None, ge=1, description="only the first so many items of each split; None: all")
+    attempts: Int = Field(5, ge=1, le=20, description="attempts per item, with verifier feedback in between")
     sampling: Sampling = Sampling()
     feedback: Feedback = Field(
         "verifier", description="what a failed attempt is told; none: the question again, nothing else"
     )
     prompts: Prompts = Field("fixed", description="forms of the questions: always the same, or many")
-    rows: Int = Field(128, ge=1, description="hands that are answered at once, as far as memory goes")
+    rows: Int = Field(128, ge=1, description="items that are answered at once, as far as memory goes")
 
     @field_validator("splits")
     @classmethod
-    def _some_and_different(cls, splits: tuple[Split, ...]) -> tuple[Split, ...]:
-        if not splits or len(set(splits)) < len(splits):
-            raise ValueError("a list of one or more different splits is accepted")
-        return splits
+    def _known_and_different(cls, splits: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return checked_splits(splits, info.data.get("task"), "rules")
 
 
 def run(work: Work, opens: Opens = open_engine) -> None:
     """The stage: `attempts.parquet`, `episodes.parquet`, `summary.json`. Finished parts survive a kill."""
     settings = EvaluateSettings.model_validate(work.settings)
     folder = work.inputs["model"] / settings.folder
-    engine, task = opens(folder, settings.rows), GeneralPoints()
+    engine, task = opens(folder, settings.rows), load_task(settings.task)
     dialect = dialect_for(engine.tokenizer, task)
     items = census_items(task, settings)
     parts = []
@@ -71,23 +60,20 @@ def run(work: Work, opens: Opens = open_engine) -> None:
             frame = attempts_table(engine, dialect, task, chunk, settings, work.seed)
             atomic_write(part, frame.to_parquet(compression="zstd", index=False))
         parts.append(pd.read_parquet(part))
-        work.tick(min(start + PART, len(items)), len(items), "hand")
+        work.tick(min(start + PART, len(items)), len(items), "item")
     attempts = pd.concat(parts, ignore_index=True)
     episodes = episodes_table(attempts)
     attempts.to_parquet(work.out / "attempts.parquet", compression="zstd", index=False)
     episodes.to_parquet(work.out / "episodes.parquet", compression="zstd", index=False)
-    (work.out / "summary.json").write_text(json.dumps(summary(attempts, episodes), indent=1) + "\n")
+    (work.out / "summary.json").write_text(json.dumps(summary(task, attempts, episodes), indent=1) + "\n")
 
 
-def census_items(task: GeneralPoints, settings: EvaluateSettings) -> list[Item]:
-    """The items of the wanted splits, in order; "rules" stands for the face-card hands under about 20 other rules."""
+def census_items(task: Task, settings: EvaluateSettings) -> list[Item]:
+    """The items of the wanted splits, in order; "rules" stands for those of every rule but the ID and OOD rule."""
     items: list[Item] = []
     for split in settings.splits:
-        if split == "rules":
-            for rule in OTHER_RULES:
-                items += task.items_for_rule(rule)[: settings.hands]
-        else:
-            items += task.items(split)[: settings.hands]
+        for part in [f"rule:{rule}" for rule in task.rules[2:]] if split == "rules" else [split]:
+            items += task.items(part)[: settings.hands]
     return items
 
 
@@ -119,8 +105,8 @@ def attempts_table(
         begun=list(begun.values()),
         **told,
     )
-    rows = [row for episode in strict for row in _rows(episode, "target")]
-    rows += [row for episode in lenient for row in _rows(episode, "either")]
+    rows = [row for episode in strict for row in _rows(task, episode, "target")]
+    rows += [row for episode in lenient for row in _rows(task, episode, "either")]
     return pd.DataFrame(rows).astype({"attempt": "uint8", "tokens": "uint16", "reward": "float32"})
 
 
@@ -134,23 +120,22 @@ def _until_plain(episode: Episode, dialect: Dialect, task: Task) -> list[Attempt
     return None
 
 
-def _rows(episode: Episode, protocol: Protocol_) -> Iterable[dict[str, object]]:
+def _rows(task: Task, episode: Episode, protocol: Protocol_) -> Iterable[dict[str, object]]:
     item = episode.item
     for number, attempt in enumerate(episode.attempts, 1):
-        generation, values = attempt.generation, attempt.reply.values
+        generation = attempt.generation
         yield {
             "item": item.id,
             "split": item.split,
-            "rule": item.rule.name,
-            "face": any(label in FACES for label in item.hand),
+            "rule": item.rule,
+            **task.item_columns(item),
             "protocol": protocol,
             "attempt": number,
             "text": attempt.reply.text,
             "layout": attempt.reply.layout,
             "category": attempt.verdict.category,
             "read_as": attempt.verdict.read_as or "",
-            "values_right": sorted(values) == sorted(item.rule.values(item.hand)),
-            "values_as_id": sorted(values) == sorted(ID_RULE.values(item.hand)),
+            **task.reply_columns(item, attempt.reply),
             "reward": attempt.verdict.reward,
             "tokens": len(generation.tokens),
             "logprob": float(generation.logprobs.sum()),
@@ -159,37 +144,34 @@ def _rows(episode: Episode, protocol: Protocol_) -> Iterable[dict[str, object]]:
 
 
 def episodes_table(attempts: pd.DataFrame) -> pd.DataFrame:
-    """One row per hand: the attempt that solved it (0: none) under both protocols, and how the first try went."""
+    """One row per item: the attempt that solved it (0: none) under both protocols, and how the first attempt went.
+
+    The task's own columns stand between the others of the table of attempts: those of items between `rule` and
+    `protocol`, those of replies between `read_as` and `reward`.
+    """
     solved = attempts.assign(at=attempts["attempt"].where(attempts["category"] == "correct", 0))
     at = solved.pivot_table(index="item", columns="protocol", values="at", aggfunc="max", sort=False)
     first = attempts[(attempts["attempt"] == 1) & (attempts["protocol"] == "target")].set_index("item")
     target = at["target"].reindex(first.index).astype("uint8")
-    either = at["either"].reindex(first.index) if "either" in at else pd.Series(np.nan, index=first.index)
-    return pd.DataFrame(
-        {
-            "item": first.index,
-            "split": first["split"].to_numpy(),
-            "rule": first["rule"].to_numpy(),
-            "face": first["face"].to_numpy(),
-            "solved_at": target.to_numpy(),
-            "solved_at_either": either.fillna(target).astype("uint8").to_numpy(),
-            "first": first["category"].to_numpy(),
-            "first_layout": first["layout"].to_numpy(),
-            "first_values_right": first["values_right"].to_numpy(),
-            "first_values_as_id": first["values_as_id"].to_numpy(),
-        }
+    either = at["either"].reindex(first.index) if "either" in at else target
+    columns = list(first)
+    of_item = columns[columns.index("rule") + 1 : columns.index("protocol")]
+    of_reply = columns[columns.index("read_as") + 1 : columns.index("reward")]
+    episodes = first[["split", "rule", *of_item]].assign(
+        solved_at=target,
+        solved_at_either=either.fillna(target).astype("uint8"),
+        first=first["category"],
+        first_layout=first["layout"],
+        **{f"first_{name}": first[name] for name in of_reply},
     )
+    return episodes.reset_index()
 
 
-def summary(attempts: pd.DataFrame, episodes: pd.DataFrame) -> dict[str, dict[str, object]]:
-    """Accuracies and error shares per split.
-
-    Also of the hands that both rules can solve, under either rule (`both_id`, `both_ood`), as far as they were asked.
-    """
+def summary(task: Task, attempts: pd.DataFrame, episodes: pd.DataFrame) -> dict[str, dict[str, object]]:
+    """Accuracies and error shares per split, also of the task's `paired` splits as far as they were asked."""
     target = attempts[attempts["protocol"] == "target"]
     groups = {str(name): group for name, group in episodes.groupby("split", sort=False)}
-    task = GeneralPoints()
-    for name in ("both_id", "both_ood"):
+    for name in task.paired:
         common = episodes[episodes["item"].isin([item.id for item in task.items(name)])]
         groups |= {name: common} if len(common) else {}
     return {

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from rlheals.engines import models
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
-from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.tasks import load_task
 
 ROWS = 64
 
@@ -114,8 +114,8 @@ def forward_kl(base: PreTrainedModel, model: PreTrainedModel, answers: Answers) 
 class Behaviour:
     """Answers of one model to some questions of the SFT split, sampled once: all that are compared share them."""
 
-    def __init__(self, source: Path, questions: int, answer_tokens: int, seed: int) -> None:
-        task, tokenizer = GeneralPoints(), models.load_tokenizer(source)
+    def __init__(self, task_name: str, source: Path, questions: int, answer_tokens: int, seed: int) -> None:
+        task, tokenizer = load_task(task_name), models.load_tokenizer(source)
         dialect, items = dialect_for(tokenizer, task), task.items("sft")
         self.model = models.load(source, models.device())
         picks = np.random.default_rng([seed, 7]).permutation(len(items))[:questions]

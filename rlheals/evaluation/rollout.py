@@ -1,4 +1,4 @@
-"""The one multi-turn loop: attempt, grade, feedback, up to five attempts; evaluation and RL both use it."""
+"""The one multi-turn loop: attempt, grade, feedback, next attempt; evaluation and RL both use it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import numpy as np
-
 from rlheals.engines.hf import Engine, Generation, Past, Sampling, uniforms
-from rlheals.evaluation.dialects import FEEDBACK, Dialect, Prompts, Protocol_, Reply
-from rlheals.tasks.base import Item, Task, Verdict
+from rlheals.evaluation.dialects import Dialect, Prompts
+from rlheals.tasks.base import Item, Protocol_, Reply, Task, Verdict
 
 Feedback = Literal["verifier", "shuffled", "none"]
 
@@ -35,18 +33,13 @@ class Episode:
 
     @property
     def solved_at(self) -> int:
-        """1 for the first try, ..., 0 when no attempt solved the item."""
+        """1 for the first attempt, ..., 0 when no attempt solved the item."""
         return len(self.attempts) if self.attempts and self.attempts[-1].verdict.solved else 0
 
     def forgotten(self) -> Episode:
         """The same without what an engine remembers of it."""
         attempts = [replace(one, generation=replace(one.generation, past=None)) for one in self.attempts]
         return Episode(self.item, self.key, attempts)
-
-    def discounted_return(self, discount: float) -> float:
-        """sum_t discount^t reward_t over the attempts, t from 0."""
-        rewards = np.array([attempt.verdict.reward for attempt in self.attempts])
-        return float((rewards * discount ** np.arange(len(rewards))).sum())
 
 
 def rollout(
@@ -56,7 +49,7 @@ def rollout(
     items: Sequence[Item],
     keys: Sequence[str],
     sampling: Sampling,
-    attempts: int = 5,
+    attempts: int | None = None,
     protocol: Protocol_ = "target",
     tick: Callable[[int], object] = lambda finished: None,
     begun: Sequence[Sequence[Attempt]] | None = None,
@@ -67,11 +60,13 @@ def rollout(
 
     The key names the episode's stream of random numbers; two episodes of the same item need different keys.
     `tick(n)` is told whenever n further episodes have ended. Noise of attempt a is that of the key "key/a".
+    attempts: of an episode at most; None: the task's own number.
     begun: attempts that episodes begin with; they are played on from there.
     feedback: "shuffled" tells the model a complaint drawn at random instead of the verifier's; "none" asks the same
     question again, without the attempts before.
     prompts: the forms of the questions; "diverse": an episode's follows from its key.
     """
+    attempts = attempts or task.attempts
     begun = [()] * len(items) if begun is None else begun
     episodes = [Episode(*start) for start in zip(items, keys, map(list, begun), strict=True)]
     contexts: dict[int, list[int]] = {}
@@ -102,9 +97,9 @@ def rollout(
             else:
                 if feedback == "none":
                     continue
-                told = (
-                    verdict if feedback == "verifier" else _another(f"{episode.key}/{len(episode.attempts)}")
-                )
+                told = verdict
+                if feedback == "shuffled":
+                    told = _another(task, f"{episode.key}/{len(episode.attempts)}")
                 contexts[index] += dialect.retry(list(generation.tokens), told)
                 pasts[index] = generation.past
         tick(len(asked) - len(contexts))
@@ -124,8 +119,8 @@ def form_of(dialect: Dialect, prompts: Prompts, key: str) -> int:
     return 0 if prompts == "fixed" else int(uniforms(f"{key}/form", 1)[0] * dialect.forms)
 
 
-def _another(key: str) -> Verdict:
+def _another(task: Task, key: str) -> Verdict:
     """A verdict that has nothing to do with the answer; it depends on the attempt's key only."""
-    kinds = sorted(FEEDBACK)
+    kinds = sorted(task.feedback_words)
     kind = kinds[int(uniforms(f"{key}/feedback", 1)[0] * len(kinds))]
     return Verdict(False, 0.0, kind, kind.replace("_", " "))

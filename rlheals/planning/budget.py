@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from rlheals.engines.models import LOGITS
 from rlheals.errors import BadInput
+from rlheals.evaluation.evaluate import census_items
 from rlheals.profiles.hardware import Hardware, Shape
 from rlheals.profiles.profile import Profile
-from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.tasks import load_task
 
 GB = 1e9
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -100,7 +101,7 @@ class _Sums:
 
     def censuses(self) -> Need:
         settings, profile = self.profile.evaluate, self.profile
-        hands = _hands(settings.splits, settings.hands)
+        hands = len(census_items(load_task(profile.task), settings))
         ladder = profile.ladder
         runs = len(profile.census_steps) + len(ladder.starts) * (1 + ladder.runs) * ladder.decodes
         seconds = runs * self._playing(
@@ -163,8 +164,3 @@ class _Sums:
         chunks = -(-episodes // rows)
         read = self.weights / (READING * self.hardware.card.bandwidth * GB)
         return chunks * attempts * answer * max(read, self.shape.layers * SECONDS_PER_LAYER)
-
-
-def _hands(splits: tuple[str, ...], hands: int | None) -> int:
-    task = GeneralPoints()
-    return sum(len(task.items(split)[:hands]) for split in splits)

@@ -21,7 +21,7 @@ from rlheals.profiles.profile import Profile
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study.plan import plan
-from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.tasks import load_task
 
 
 class Here(NamedTuple):
@@ -119,7 +119,7 @@ def planned(profile: Profile, store: Store) -> dict[str, RunSpec]:
 
 def _question(profile: Profile) -> str:
     """The first OOD question, through the model's own template where its tokenizer is at hand."""
-    task = GeneralPoints()
+    task = load_task(profile.task)
     item = task.items("ood")[0]
     name = models.SHIPPED_BASE if profile.model is None else profile.model.name
     try:

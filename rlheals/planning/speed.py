@@ -31,7 +31,7 @@ from rlheals.profiles.hardware import GPUS, Gpu
 from rlheals.store.machine import Machine, this_machine
 from rlheals.store.runs import Run
 from rlheals.store.store import Store
-from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.tasks import load_task
 from rlheals.training import sft
 from rlheals.training.rl.settings import RLSettings
 from rlheals.training.sft import SFTSettings
@@ -201,7 +201,7 @@ def _pretrained(run: Run, store: Store) -> _Counted:
 def _fine_tuned(run: Run, store: Store) -> _Counted:
     settings = SFTSettings.model_validate(run.manifest.settings)
     folder = run.path / sft.checkpoint_name(settings.checkpoints[-1])
-    dialect = dialect_for(models.load_tokenizer(folder), GeneralPoints())
+    dialect = dialect_for(models.load_tokenizer(folder), load_task(settings.task))
     few = settings.model_copy(update={"checkpoints": (-(-SAMPLE // settings.batch),)})
     length = np.mean([len(tokens) for tokens in sft.examples(dialect, few, run.manifest.seed)["input_ids"]])
     count, size, width = _size(folder)

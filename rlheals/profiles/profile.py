@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from rlheals.engines.models import ModelSettings
 from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.profiles.edit_grid import SwapGrid
 from rlheals.profiles.hardware import Hardware, Shape
 from rlheals.profiles.sections import Ladder, Protection, Rotation
-from rlheals.settings import Int, Settings
+from rlheals.settings import Int, Settings, TaskName
+from rlheals.tasks import load_task
 from rlheals.training.fetch import Source
 from rlheals.training.pretrain import PretrainSettings
 from rlheals.training.sft import SFTSettings
 
-PROMPT_TOKENS, FEEDBACK_TOKENS = 13, 3  # of the compact dialect
+FEEDBACK_TOKENS = 3  # "wrong numbers answer", see `rlheals.tasks.compact`
+OF_A_TASK = ("pretrain", "sft", "evaluate", "ladder.rl")
+"""Groups of settings that name a task."""
 PLAYING = ("evaluate", "rl")
 """Stages that play, with an engine."""
 
@@ -30,6 +34,7 @@ class Profile(Settings):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")
     about: str = Field("", description="one sentence on what the profile is for")
+    task: TaskName = Field("general_points", description="the task of all stages")
     model: Source | None = Field(
         None, description="the language model to begin with; none: a lab model, trained from scratch"
     )
@@ -62,6 +67,36 @@ class Profile(Settings):
         "hf",
         description="what plays episodes in censuses and in RL: transformers, or vLLM where it is installed",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_task(cls, data: Any) -> Any:
+        """Groups that are not validated yet get the profile's task."""
+        if not isinstance(data, Mapping) or "task" not in data:
+            return data
+        given = dict(data)
+        for path in OF_A_TASK:
+            inside, *names = given, *path.split(".")
+            for name in names:
+                inner = inside.get(name, {})
+                if not isinstance(inner, Mapping):
+                    break
+                inside[name] = dict(inner)
+                inside = inside[name]
+            else:
+                inside.setdefault("task", data["task"])
+        return given
+
+    @model_serializer(mode="wrap")
+    def _task_once(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The profile's task is that of its groups, so it is written once."""
+        data: dict[str, Any] = dump(self)
+        for path in OF_A_TASK:
+            inside = data
+            for name in path.split("."):
+                inside = inside.get(name, {})
+            inside.pop("task", None)
+        return data
 
     def stage(self, name: str) -> str:
         """A stage, or that which does the same with this profile's engine."""
@@ -118,13 +153,19 @@ class Profile(Settings):
         for field, steps in groups.items():
             if unknown := sorted(set(steps) - set(self.sft.checkpoints)):
                 raise ValueError(f"{field} has {unknown[0]}, which is not one of sft.checkpoints")
+        for path in OF_A_TASK:
+            group: Any = self
+            for name in path.split("."):
+                group = getattr(group, name)
+            if group.task != self.task:
+                raise ValueError(f"{path}.task={group.task}, but the profile's task is {self.task}")
         if self.model is not None:
             return self  # its own configuration says what fits
         if self.shipped_base and self.pretrain.model != ModelSettings():
             raise ValueError(
                 "shipped_base: pretrain.model has another shape than the shipped base; set it to false"
             )
-        needed = PROMPT_TOKENS + self.evaluate.attempts * (
+        needed = load_task(self.task).prompt_tokens + self.evaluate.attempts * (
             self.evaluate.sampling.max_new_tokens + FEEDBACK_TOKENS
         )
         if needed > self.pretrain.model.max_tokens:

@@ -15,7 +15,7 @@ from rlheals.profiles.profile import Profile
 from rlheals.publish.folder import CHECKPOINTS, RESULTS, SETTINGS, SPECTRA, Checkpoint, Published
 from rlheals.publish.licence import Licence
 from rlheals.stats.intervals import t_interval, wilson
-from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.tasks import load_task
 
 SETS = {"sft": "seen ID", "rl": "RL-only ID", "held_out": "held-out ID", "ood": "OOD"}
 LARGEST_OPTION = 9_999
@@ -101,7 +101,7 @@ def _accuracies(profile: Profile, played: dict[str, pd.DataFrame]) -> Iterator[B
         for name in SETS
         if any((rows["split"] == name).any() for rows in played.values())
     }
-    there = {name: len(GeneralPoints().items(name)) for name in asked}
+    there = {name: len(load_task(profile.task).items(name)) for name in asked}
     yield "The *ID* rule counts J, Q and K as 10, the *OOD* rule as 11, 12 and 13, on hands that hold one of them."
     by_rl = profile.ladder.rl.splits if any(name.startswith("rl-") for name in played) else ()
     rows = [

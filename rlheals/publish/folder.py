@@ -187,7 +187,8 @@ def play_again(folder: Path, name: str) -> list[dict[str, Any]]:
             made = Path(scratch, "made")
             evaluate_folder(folder / CHECKPOINTS / name, profile, census.seed, {}, made)
             fresh, _ = tables.census(made)
-        theirs, mine = (frame[columns].astype(str).set_index("item") for frame in (recorded, fresh))
+        theirs, mine = (frame.reindex(columns=list(fresh)).astype(str) for frame in (recorded, fresh))
+        theirs, mine = theirs.set_index("item"), mine.set_index("item")
         items = theirs.index.union(mine.index)
         same = (theirs.reindex(items) == mine.reindex(items)).all(axis=1)  # a missing one equals nothing
         done.append({"decode": census.decode, "episodes": len(items), "different": int((~same).sum())})

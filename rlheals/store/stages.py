@@ -1,6 +1,12 @@
-"""The stages by name, and the module of each; manifests and recorded studies keep the names."""
+"""The stages by name, and the code behind each; manifests and recorded studies keep the names."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rlheals.stage import task_module
+from rlheals.store.code_hash import Code, snapshot
 
 STAGES = {
     "adopt": "rlheals.training.adopt",
@@ -19,6 +25,20 @@ STAGES = {
 """A stage is a module with a function `run(work: Work)`. No stage imports this table: additions make nothing stale."""
 
 
+OF_A_TASK = {
+    "pretrain",
+    "sft",
+    "evaluate",
+    "rl",
+    "evaluate_vllm",
+    "rl_vllm",
+    "trajectory",
+    "edited",
+    "protected",
+}
+"""Stages whose settings name a task."""
+
+
 def module_of(stage: str, package: str = "rlheals") -> str:
     """The module of a stage; a name that is not in the table is a module of the package itself.
 
@@ -26,3 +46,21 @@ def module_of(stage: str, package: str = "rlheals") -> str:
     'rlheals.no_stage'
     """
     return STAGES.get(stage, f"{package}.{stage}")
+
+
+def modules_behind(stage: str, settings: Mapping[str, Any], package: str = "rlheals") -> tuple[str, ...]:
+    """The modules that a run of these settings begins with: that of the stage, and that of the task it names.
+
+    >>> modules_behind("sft", {"task": "general_points"})
+    ('rlheals.training.sft', 'rlheals.tasks.general_points.task')
+    """
+    task = (task_module(settings.get("task", "general_points")),) if stage in OF_A_TASK else ()
+    return (module_of(stage, package), *task)
+
+
+def code_behind(stage: str, settings: Mapping[str, Any], package: str = "rlheals") -> Code:
+    """The source that a run of these settings runs. A task of another package counts with that package's modules."""
+    found: dict[str, Any] = {}
+    for module in modules_behind(stage, settings, package):
+        found |= snapshot(module, module.partition(".")[0]).sources
+    return Code(found, package)

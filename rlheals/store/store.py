@@ -28,7 +28,7 @@ from rlheals.store.cleanup import StoreReport
 from rlheals.store.files import StoreError, as_store_error, atomic_write, fsync_folder, make_folder, told
 from rlheals.store.machine import this_machine
 from rlheals.store.runs import Manifest, Run, RunSpec, key_of, library_versions, open_run, seal
-from rlheals.store.stages import module_of
+from rlheals.store.stages import code_behind
 
 __all__ = ["Run", "RunSpec", "Store", "StoreError", "Workspace", "atomic_write", "default_store"]
 
@@ -184,7 +184,7 @@ class Store:
             return janitor.repair(self.root, older_than_seconds)
 
     def _identity(self, spec: RunSpec) -> tuple[str, dict[str, str], sources.Code]:
-        code = sources.snapshot(module_of(spec.stage, self.package), self.package)
+        code = code_behind(spec.stage, spec.settings, self.package)
         versions = library_versions()
         return key_of(spec, versions, code.hash), versions, code
 

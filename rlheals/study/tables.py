@@ -33,9 +33,10 @@ Frames = TypeVar("Frames", bound="Seeded")
 Made = TypeVar("Made")
 
 EPISODE_COLUMNS = {
-    "item": "category", "split": "category", "face": "bool", "solved_at": "uint8", "solved_at_either": "uint8",
-    "first": "category", "first_layout": "category", "first_values_right": "bool", "first_values_as_id": "bool",
+    "item": "category", "split": "category", "solved_at": "uint8", "solved_at_either": "uint8",
+    "first": "category", "first_layout": "category",
 }  # fmt: skip
+"""Types of the columns that every task has."""
 LIMIT_BYTES = 50_000_000
 
 
@@ -202,7 +203,7 @@ def _of_plan(chosen: Plan, store: Store) -> Tables:
 
 def census(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Of one census: its episodes, and its attempts counted."""
-    episodes = pd.read_parquet(path / "episodes.parquet")[list(EPISODE_COLUMNS)]
+    episodes = pd.read_parquet(path / "episodes.parquet").drop(columns="rule")
     attempts = pd.read_parquet(path / "attempts.parquet")
     counted = attempts.groupby(["protocol", "split", "attempt", "category", "read_as"], observed=True)
     counts = counted.agg(

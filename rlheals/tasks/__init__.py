@@ -1,31 +1,55 @@
-"""Tasks by name."""
+"""Tasks by name, found without a list: a list that stages import would make recorded runs stale with every addition."""
 
 from __future__ import annotations
 
+import pkgutil
+from pathlib import Path
 from typing import Any
 
 from rlheals.errors import BadInput
+from rlheals.stage import task_module
 from rlheals.tasks.base import Item, Task, Verdict
-from rlheals.tasks.general_points.task import GeneralPoints
 
-__all__ = ["TASKS", "GeneralPoints", "Item", "Task", "Verdict", "load_task"]
-
-TASKS = {GeneralPoints.name: GeneralPoints}
+__all__ = ["Item", "Task", "Verdict", "checked_splits", "load_task"]
 
 
-def load_task(name: str, **options: Any) -> GeneralPoints:
-    """A task by its name, with its options (`general_points`: compat=None or "reference").
+def load_task(name: str, **options: Any) -> Any:
+    """The task in the folder of that name, or the class `package.module:CLASS`, with its options.
 
-    Raises BadInput for an unknown name or option.
+    `general_points` has the option compat=None or "reference". Raises BadInput for an unknown name or option.
 
     >>> load_task("general_points").name
     'general_points'
     """
-    if name not in TASKS:
-        raise BadInput(f"task {name!r:.40} is not known; accepted: {', '.join(sorted(TASKS))}")
-    unknown = sorted(set(options) - set(TASKS[name].options))
-    if unknown:
+    kind = _class(name)
+    if unknown := sorted(set(options) - set(kind.options)):
+        accepted = ", ".join(kind.options) or "none"
+        raise BadInput(f"task {name}: option {unknown[0]!r:.40} is not known; accepted: {accepted}")
+    return kind(**options)
+
+
+def _class(name: str) -> type[Task]:
+    """The class of a task; BadInput with one line when there is none."""
+    here = sorted(file.parent.name for file in Path(__file__).parent.glob("*/task.py"))
+    if not isinstance(name, str) or (":" not in name and name not in here):
         raise BadInput(
-            f"task {name}: option {unknown[0]!r:.40} is not known; accepted: {', '.join(TASKS[name].options)}"
+            f"task {name!r:.60} is not known; accepted: {', '.join(here)}, or package.module:CLASS of your own"
         )
-    return TASKS[name](**options)
+    place = f"{task_module(name)}:{name.partition(':')[2] or 'TASK'}"
+    try:
+        found = pkgutil.resolve_name(place)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadInput(f"task {name!r:.60}: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(found, type) or not issubclass(found, Task):
+        raise BadInput(f"task {name!r:.60} is no subclass of rlheals.tasks.Task")
+    return found
+
+
+def checked_splits(splits: tuple[str, ...], task: str | None, *more: str) -> tuple[str, ...]:
+    """Different splits of a task, or `more`; ValueError for anything else. None: a task that is not known."""
+    if not splits or len(set(splits)) < len(splits):
+        raise ValueError("a list of one or more different splits is accepted")
+    known = splits if task is None else (*load_task(task).splits, *more)
+    if unknown := [split for split in splits if split not in known]:
+        raise ValueError(f"{unknown[0]!r:.40} is no split of {task}; accepted: {', '.join(known)}")
+    return splits

@@ -1,35 +1,57 @@
-"""What a task is: items with prompts and expert answers, and a verifier that grades replies."""
+"""What a task is: items with prompts and expert answers, a verifier that grades replies, and a lab side."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from rlheals.tasks.general_points.cards import Rule
+from rlheals.errors import BadInput
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rlheals.tasks.compact import Document, WordDialect
+
+Layout = Literal["target", "plain", "none"]
+"""target: the answer format that SFT teaches; plain: that of a base's pretraining; none: neither."""
+Protocol_ = Literal["target", "either"]
+"""Which layouts count as an answer."""
+Variant = Literal["default", "strict"]
+"""strict: what only held-out items need never occurs in pretraining."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One question: a hand under a rule.
+    """One question under a rule.
 
-    id: rule and sorted hand, such as `id/A-5-J-K`; hand: the labels in the order in which they are shown;
-    split: `sft`, `rl` or `held_out` under the ID rule, `ood` under the OOD rule, else `rule:` and its name.
+    split: a split that has the item (`Task.splits`, or `rule:` and a rule's name); rule: the rule's name; group: what
+    is resampled together, such as a hand or a route; payload: what the question is made of, read by the task only.
     """
 
     id: str
-    hand: tuple[str, ...]
-    rule: Rule
     split: str
+    rule: str
+    group: str
+    payload: Any
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model said: text for the verifier, the layout it came in, and what it states before its answer."""
+
+    text: str
+    layout: Layout
+    stated: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What the verifier says about one reply.
 
-    reward: in the units of the reference environment (+5 is solved); category: one word for the outcome;
-    feedback: one sentence for the next attempt; read_as: the rule under which a formula that uses other
-    numbers would be right, else None.
+    category: one of `Task.rewards`; feedback: one sentence for the next attempt; read_as: the rule under which the
+    reply would be right, if it is another one, else None.
     """
 
     solved: bool
@@ -39,29 +61,87 @@ class Verdict:
     read_as: str | None = None
 
 
-class Task(Protocol):
-    """Items, prompts, expert replies and a verifier; everything else is written against these."""
+class Task(ABC):
+    """Everything else is written against this class; a task is a folder `rlheals/tasks/NAME/` with a `task.py` whose
+    `TASK` is a subclass, or any `package.module:CLASS`.
+
+    The lab side (`words`, `prompt_tokens`, `dialect`, `documents`, `panel`) is for models of the lab, trained from
+    scratch; a task without `words` is for language models only.
+    """
 
     name: ClassVar[str]
-    forms: ClassVar[int]
-    """In how many ways a question can be put; 0 is the usual one."""
+    options: ClassVar[tuple[str, ...]] = ()
+    """Names of the keyword arguments that `load_task` passes on."""
+    rules: ClassVar[tuple[str, ...]]
+    """Names of the ID rule, of the OOD rule, and of the others that the split `rules` of an evaluation asks."""
+    splits: ClassVar[tuple[str, ...]] = ("sft", "rl", "held_out", "ood")
+    """Disjoint; every task has these four: SFT trains on the first, RL on the first two, nothing on the others."""
+    paired: ClassVar[tuple[str, ...]] = ()
+    """Splits of the same questions under the ID rule and under the OOD rule, in the same order."""
+    rewards: ClassVar[Mapping[str, float]]
+    """Reward of every category of verdicts; `correct` is the one that solves."""
+    feedback_words: ClassVar[Mapping[str, str]]
+    """What a lab model is told about a failed attempt, by category: one word."""
+    attempts: ClassVar[int] = 5
+    """At an item, with feedback in between."""
+    forms: ClassVar[int] = 1
+    """In how many ways `prompt` can put a question; 0 is the usual one."""
+    unjudged: float | None = None
+    """Reward of one more reply after the last attempt, which the Gymnasium environment takes and does not judge."""
 
+    @abstractmethod
     def items(self, split: str) -> Sequence[Item]:
-        """The items of a split, in a fixed order. Raises BadInput for an unknown split."""
-        ...
+        """The items of a split, of `paired`, or of `rule:NAME`, in a fixed order. BadInput for other splits."""
 
+    @abstractmethod
     def prompt(self, item: Item, form: int = 0) -> str:
         """The question as text."""
-        ...
+
+    @abstractmethod
+    def answers(self, item: Item) -> tuple[str, ...]:
+        """Expert replies, the simplest first."""
+
+    @abstractmethod
+    def grade(self, item: Item, reply: str) -> Verdict:
+        """Judge one reply. Raises BadInput when it is not text, and nothing else for any text."""
 
     def expert(self, item: Item, form: int = 0) -> str:
         """The reply to imitate, as the question in that form asks for it."""
-        ...
+        return self.answers(item)[0]
 
-    def answers(self, item: Item) -> tuple[str, ...]:
-        """Expert replies, the simplest first."""
-        ...
+    def shown(self, item: Item, random: np.random.Generator) -> Item:
+        """The item as SFT shows it this time: the same question in an equivalent way (augmentation)."""
+        return item
 
-    def grade(self, item: Item, reply: str) -> Verdict:
-        """Judge one reply. Raises BadInput when it is not text, and nothing else for any text."""
-        ...
+    def item_columns(self, item: Item) -> dict[str, Any]:
+        """The task's own columns of an evaluation's tables that follow from the item."""
+        return {}
+
+    def reply_columns(self, item: Item, reply: Reply) -> dict[str, Any]:
+        """The task's own columns that follow from a reply; tables of episodes have them as `first_NAME`."""
+        return {}
+
+    def facts(self) -> tuple[str, ...]:
+        """Lines that come out the same on every machine."""
+        return tuple(f"{split}: {len(self.items(split))} items" for split in self.splits)
+
+    def rule_distance(self, rule: str) -> float:
+        """How far a rule is from the ID rule."""
+        return float(rule != self.rules[0])
+
+    words: ClassVar[tuple[str, ...]] = ()
+    """Of the lab's dialect; those of `compact.FRAME` may be left out."""
+    prompt_tokens: ClassVar[int] = 0
+    """Length of the longest question in that dialect."""
+
+    def dialect(self, tokenizer: Any = None) -> WordDialect:
+        """How lab models read and write; with the tokenizer of a model, or a new one."""
+        raise BadInput(f"task {self.name} has no words for a model that is trained from scratch")
+
+    def documents(self, dialect: Any, seed: int, variant: Variant = "default") -> Iterator[Document]:
+        """An endless stream of pretraining documents that depends on the seed only and never shows the OOD rule."""
+        raise BadInput(f"task {self.name} has no pretraining documents")
+
+    def panel(self, size: int) -> list[Item]:
+        """Items that say when a base is able enough, under rules that are neither the ID nor the OOD rule."""
+        raise BadInput(f"task {self.name} has no ability panel")

@@ -1,8 +1,8 @@
 """Pretraining of a lab base: a Llama of about 0.2 M parameters that can do the task under many rules, half of the time.
 
-The base is stopped by a rule that is the same for every seed: every `check_every` steps a fixed panel of face-card
-hands under rules that are neither the ID nor the OOD rule is answered; training stops when the share solved within
-five attempts, in either layout, has reached `ability`. The OOD rule itself never occurs in the corpus or the panel.
+The base is stopped by a rule that is the same for every seed: every `check_every` steps a fixed panel of items under
+rules that are neither the ID nor the OOD rule is answered; training stops when its format-agnostic success rate within
+the task's attempts (success@5 with feedback) has reached `ability`. Neither corpus nor panel has the OOD rule.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from transformers import PreTrainedModel
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.engines.models import ModelSettings
-from rlheals.evaluation.dialects import Compact
 from rlheals.evaluation.rollout import rollout
-from rlheals.settings import Decay, Float, Int, Rate, Settings
+from rlheals.settings import Decay, Float, Int, Rate, Settings, TaskName
 from rlheals.stage import Tick, Work, no_tick
-from rlheals.tasks.base import Item
-from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, Rule
-from rlheals.tasks.general_points.task import GeneralPoints
-from rlheals.training.corpus import Corpus, Document, Variant
+from rlheals.tasks import load_task
+from rlheals.tasks.base import Item, Task, Variant
+from rlheals.tasks.compact import Document, WordDialect
 
 POOL = 2048
 
@@ -35,6 +33,7 @@ POOL = 2048
 class PretrainSettings(Settings):
     """How a base is made."""
 
+    task: TaskName = Field("general_points", description="the task's name")
     model: ModelSettings = ModelSettings()
     variant: Variant = Field("default", description="strict: held-out multisets never occur in pretraining")
     ability: Float | None = Field(
@@ -43,7 +42,7 @@ class PretrainSettings(Settings):
     min_steps: Int = Field(300, ge=0, description="no ability check before this step")
     max_steps: Int = Field(1500, ge=1, description="stop here in any case")
     check_every: Int = Field(50, ge=1, description="steps between ability checks")
-    panel_hands: Int = Field(256, ge=16, description="hands in the ability panel")
+    panel_hands: Int = Field(256, ge=16, description="items in the ability panel")
     batch_tokens: Int = Field(8000, ge=256, description="padded tokens per step")
     schedule_tokens: Int = Field(9_000_000, ge=1, description="tokens over which the cosine would reach zero")
     learning_rate: Rate = Field(3e-3, description="AdamW peak learning rate")
@@ -56,7 +55,7 @@ class PretrainSettings(Settings):
 def run(work: Work) -> None:
     """The stage: writes `base/` (config, weights, tokenizer) and `ability.json` (panel accuracy against steps)."""
     settings = PretrainSettings.model_validate(work.settings)
-    dialect = Compact()
+    dialect = load_task(settings.task).dialect()
     model = models.create(settings.model, dialect.tokenizer, work.seed)
     history = train(model, dialect, settings, work.seed, work.tick)
     models.save(work.out / "base", model, dialect.tokenizer)
@@ -65,7 +64,7 @@ def run(work: Work) -> None:
 
 def train(
     model: PreTrainedModel,
-    dialect: Compact,
+    dialect: WordDialect,
     settings: PretrainSettings,
     seed: int,
     tick: Tick = no_tick,
@@ -77,7 +76,8 @@ def train(
         betas=settings.betas,
         weight_decay=settings.weight_decay,
     )
-    panel = ability_panel(settings.panel_hands)
+    task = load_task(settings.task)
+    panel = task.panel(settings.panel_hands)
     history, seen, losses = [], 0, []
     batches = iter_batches(dialect, seed, settings)
     for step in range(1, settings.max_steps + 1):
@@ -95,7 +95,7 @@ def train(
         losses.append(float(loss.detach()))
         tick(step, settings.max_steps, "step")
         if (step >= settings.min_steps and step % settings.check_every == 0) or step == settings.max_steps:
-            reached = ability(model, dialect, panel)
+            reached = ability(model, dialect, task, panel)
             history.append(
                 {"step": step, "tokens": seen, "loss": float(np.mean(losses[-50:])), "within_five": reached}
             )
@@ -113,10 +113,10 @@ def weighted_loss(model: PreTrainedModel, ids: torch.Tensor, weights: torch.Tens
 
 
 def iter_batches(
-    dialect: Compact, seed: int, settings: PretrainSettings
+    dialect: WordDialect, seed: int, settings: PretrainSettings
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of documents of similar length, at most `batch_tokens` padded tokens each, in random order."""
-    stream = iter(Corpus(dialect, seed, settings.variant))
+    stream = load_task(settings.task).documents(dialect, seed, settings.variant)
     random = np.random.default_rng([seed, 2])
     while True:
         pool = sorted(islice(stream, POOL), key=lambda document: len(document.tokens))
@@ -140,29 +140,9 @@ def collate(documents: list[Document], pad: int) -> tuple[torch.Tensor, torch.Te
     return ids, weights
 
 
-def ability_panel(hands: int) -> list[Item]:
-    """Face-card hands under random rules (not ID, not OOD), the same for every base seed."""
-    random, task = np.random.default_rng(24), GeneralPoints()
-    panel: list[Item] = []
-    while len(panel) < hands:
-        rule = Rule(*(int(v) for v in random.integers(1, 14, 3)))
-        if rule in (ID_RULE, OOD_RULE):
-            continue
-        items = task.items_for_rule(rule)
-        panel += [items[index] for index in random.choice(len(items), size=min(8, len(items)), replace=False)]
-    return panel[:hands]
-
-
-def ability(model: PreTrainedModel, dialect: Compact, panel: list[Item]) -> float:
-    """Share of the panel solved within five attempts, answers in either layout, temperature 0.7."""
+def ability(model: PreTrainedModel, dialect: WordDialect, task: Task, panel: list[Item]) -> float:
+    """Share of the panel solved within the task's attempts, answers in either layout, temperature 0.7."""
     keys = [f"ability/{item.id}" for item in panel]
-    episodes = rollout(
-        HFEngine(model, dialect.tokenizer),
-        dialect,
-        GeneralPoints(),
-        panel,
-        keys,
-        Sampling(),
-        protocol="either",
-    )
+    engine = HFEngine(model, dialect.tokenizer)
+    episodes = rollout(engine, dialect, task, panel, keys, Sampling(), protocol="either")
     return float(np.mean([episode.solved_at > 0 for episode in episodes]))

@@ -22,7 +22,7 @@ from rlheals.engines import models
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.settings import Float, Rate
 from rlheals.stage import Work
-from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.tasks import load_task
 from rlheals.training.sft import IGNORED, SFTSettings, checkpoint_name, train
 from rlheals.weights.linalg import decompose
 from rlheals.weights.nulls import haar
@@ -52,7 +52,7 @@ def run(work: Work) -> None:
     settings = ProtectedSettings.model_validate(work.settings)
     base = work.inputs["base"] / "base"
     model = models.load(base)
-    dialect = dialect_for(models.load_tokenizer(base), GeneralPoints())
+    dialect = dialect_for(models.load_tokenizer(base), load_task(settings.task))
     penalties: list[dict[str, float]] = []
     with PENALTIES[settings.kind](model, settings, work.seed) as penalty:
 

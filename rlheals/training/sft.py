@@ -28,11 +28,11 @@ from rlheals.engines.fsdp import together
 from rlheals.engines.models import once_smaller
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Chat, Dialect, Prompts, dialect_for
-from rlheals.settings import Decay, Float, Int, Rate, Settings
+from rlheals.settings import Decay, Float, Int, Rate, Settings, TaskName
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.store.files import atomic_write
-from rlheals.tasks.base import Item
-from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.tasks import load_task
+from rlheals.tasks.base import Item, Task
 from rlheals.training import resume
 from rlheals.training import sft_data as expert_file
 from rlheals.training.resume import ResumableTrainer, States
@@ -51,6 +51,7 @@ LOSS_SETS = {"train": "sft", "test": "held_out", "ood": "ood"}
 class SFTSettings(Settings):
     """How a base is fine-tuned."""
 
+    task: TaskName = Field("general_points", description="the task's name")
     checkpoints: tuple[Int, ...] = Field(
         (0, 5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960, 1280),
         description="steps at which the weights are kept; the last one ends the training",
@@ -147,7 +148,7 @@ def part(work: Work) -> None:
     """What one process does of the stage, in the scratch folder; the first one writes what the others have too."""
     settings = SFTSettings.model_validate(work.settings)
     base = work.inputs["base"] / "base"
-    dialect = dialect_for(models.load_tokenizer(base), GeneralPoints())
+    dialect = dialect_for(models.load_tokenizer(base), load_task(settings.task))
     model = models.load(base)
 
     def keep(step: int) -> None:
@@ -177,7 +178,7 @@ def train(
     """
     if settings.recompute:
         models.recompute(model)
-    sets = {name: loss_set(dialect, split, settings.loss_examples) for name, split in LOSS_SETS.items()}
+    sets = loss_sets(dialect, load_task(settings.task), settings.loss_examples)
     losses: list[dict[str, float]] = []
 
     def at_checkpoint(step: int) -> None:
@@ -246,14 +247,15 @@ def trainer_settings(settings: SFTSettings, seed: int, scratch: Path) -> SFTConf
 
 
 def examples(dialect: Dialect, settings: SFTSettings, seed: int) -> Dataset:
-    """The training stream: one row per example, hands drawn uniformly from the SFT split, cards in random order."""
+    """The training stream: one row per example, items drawn uniformly from the SFT split."""
     random, count = np.random.default_rng([seed, 3]), settings.checkpoints[-1] * settings.batch
     if settings.expert_file is not None:
         rows = _from_file(dialect, settings, random, count)
     else:
-        items = GeneralPoints().items("sft")
+        task = load_task(settings.task)
+        items = task.items("sft")
         picks = random.integers(len(items), size=count)
-        rows = [example(dialect, items[pick], random, settings.prompts) for pick in picks]
+        rows = [example(dialect, task, items[pick], random, settings.prompts) for pick in picks]
     return Dataset.from_dict(
         {
             "input_ids": [tokens for tokens, _ in rows],
@@ -263,10 +265,10 @@ def examples(dialect: Dialect, settings: SFTSettings, seed: int) -> Dataset:
 
 
 def example(
-    dialect: Dialect, item: Item, random: np.random.Generator, prompts: Prompts = "fixed"
+    dialect: Dialect, task: Task, item: Item, random: np.random.Generator, prompts: Prompts = "fixed"
 ) -> tuple[list[int], int]:
-    """One expert answer, the cards shown in random order: (tokens, length of the prompt)."""
-    shown = dataclasses.replace(item, hand=tuple(item.hand[place] for place in random.permutation(4)))
+    """One expert answer to an item as the task shows it this time: (tokens, length of the prompt)."""
+    shown = task.shown(item, random)
     form = int(random.integers(dialect.forms)) if prompts == "diverse" else 0
     prompt = dialect.prompt(shown, form)
     return prompt + dialect.expert(shown, form), len(prompt)
@@ -285,12 +287,17 @@ def _from_file(
     return rows
 
 
-def loss_set(dialect: Dialect, split: str, size: int) -> list[tuple[list[int], int]]:
+def loss_sets(dialect: Dialect, task: Task, size: int) -> dict[str, list[tuple[list[int], int]]]:
+    """The sets whose loss is measured, by name."""
+    return {name: loss_set(dialect, task, split, size) for name, split in LOSS_SETS.items()}
+
+
+def loss_set(dialect: Dialect, task: Task, split: str, size: int) -> list[tuple[list[int], int]]:
     """Fixed expert answers of a split, the same for every seed: (tokens, length of the prompt)."""
     random = np.random.default_rng(24)
-    items = GeneralPoints().items(split)
+    items = task.items(split)
     picks = random.permutation(len(items))[:size]
-    return [example(dialect, items[pick], random) for pick in picks]
+    return [example(dialect, task, items[pick], random) for pick in picks]
 
 
 @torch.no_grad()

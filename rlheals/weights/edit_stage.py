@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, field_validator
 
 from rlheals.evaluation.kl import Behaviour
-from rlheals.settings import Int, Settings
+from rlheals.settings import Int, Settings, TaskName
 from rlheals.stage import Work
 from rlheals.weights import checkpoint as shards
 from rlheals.weights import edits
@@ -27,6 +27,7 @@ MODEL = "model"
 class EditedSettings(Settings):
     """What is put back into what, and where."""
 
+    task: TaskName = Field("general_points", description="the task whose questions the divergences are about")
     base: str = Field(description="folder of the checkpoint that is put back, inside its run")
     target: str = Field(description="folder of the checkpoint that is edited, inside its run")
     origin: str = Field("base", description="folder of the pretrained base inside its run")
@@ -71,6 +72,7 @@ def run(work: Work) -> None:
     origin, now = work.inputs["origin"] / settings.origin, work.inputs["target"] / settings.target
     shards.copy_beside(now, place)
     sizes = {name: math.sqrt(value) for name, value in squares.items()}
+    asked = (settings.questions, settings.answer_tokens, work.seed)
     for name, source in (("kl_origin", origin), ("kl_target", now)):
-        sizes[name] = Behaviour(source, settings.questions, settings.answer_tokens, work.seed).of(place)["kl"]
+        sizes[name] = Behaviour(settings.task, source, *asked).of(place)["kl"]
     (work.out / "sizes.json").write_text(json.dumps(sizes, indent=1) + "\n")

@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import Field, field_validator
 
 from rlheals.evaluation.kl import Behaviour
-from rlheals.settings import Int, Settings
+from rlheals.settings import Int, Settings, TaskName
 from rlheals.stage import Work
 from rlheals.weights.checkpoint import KINDS, Checkpoint
 from rlheals.weights.spectra import CHANGE, PARTS, part_of
@@ -23,6 +23,7 @@ LABELS = ["tensor", "kind", "layer"]
 class TrajectorySettings(Settings):
     """Which checkpoints of a run, and what is measured of each."""
 
+    task: TaskName = Field("general_points", description="the task whose questions the base is asked")
     base: str = Field("base", description="folder of the base inside its run")
     folders: tuple[str, ...] = Field(min_length=1, description="checkpoints inside the run")
     kinds: tuple[str, ...] = tuple(KINDS)
@@ -42,7 +43,7 @@ def run(work: Work) -> None:
     """The stage: `path.parquet` (folder, matrix, part, ...) and `divergence.parquet` (folder, mean, standard error)."""
     settings = TrajectorySettings.model_validate(work.settings)
     base = work.inputs["base"] / settings.base
-    behaviour = Behaviour(base, settings.questions, settings.answer_tokens, work.seed)
+    behaviour = Behaviour(settings.task, base, settings.questions, settings.answer_tokens, work.seed)
     before, rows, kls = Checkpoint(base), [], []
     for done, folder in enumerate(settings.folders, start=1):
         place = work.inputs["model"] / folder

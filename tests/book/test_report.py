@@ -352,12 +352,12 @@ def test_gallery_is_what_the_verifier_says() -> None:
     assert len(drawn) == 20
     assert len({sample.item.id for sample in drawn}) == 20
     wanted = {(category, rule) for category in REWARDS for rule in ("id", "ood")}
-    assert {(sample.verdict.category, sample.item.rule.name) for sample in drawn} == wanted
+    assert {(sample.verdict.category, sample.item.rule) for sample in drawn} == wanted
     for sample in drawn:
         assert sample.verdict == task.grade(sample.item, sample.reply)
         assert sample.verdict.reward == REWARDS[sample.verdict.category]
         assert sample.prompt == task.prompt(sample.item)
-        assert json.loads(sample.reply)["cards"] == list(sample.item.hand)
+        assert json.loads(sample.reply)["cards"] == list(sample.item.payload.hand)
     assert samples() == drawn
     assert samples(seed=1) != drawn
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,8 +18,7 @@ from rlheals.chapters.protected import runs as protection
 from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.spectra import runs as rotation
 from rlheals.errors import BadInput
-from rlheals.store import code_hash as sources
-from rlheals.store.stages import module_of
+from rlheals.store.stages import code_behind
 from rlheals.store.store import Store
 from rlheals.study import record
 
@@ -37,10 +38,10 @@ def copy(recorded: Path, tmp_path: Path) -> Path:
 
 
 def change_code(monkeypatch: pytest.MonkeyPatch, stage: str, code: str = "0" * 64) -> None:
-    def changed(module: str) -> str:
-        return code if module == module_of(stage) else sources.code_hash(module)
+    def changed(asked: str, settings: dict[str, Any]) -> SimpleNamespace:
+        return SimpleNamespace(hash=code) if asked == stage else code_behind(asked, settings)
 
-    monkeypatch.setattr(replays, "code_hash", changed)
+    monkeypatch.setattr(replays, "code_behind", changed)
 
 
 def stale(results: Path) -> list[list[str]]:

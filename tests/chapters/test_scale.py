@@ -16,10 +16,10 @@ from rlheals.chapters.rl.runs import RecoveryTables
 from rlheals.display.markup import Table
 from rlheals.engines import models
 from rlheals.engines.models import ModelSettings
-from rlheals.evaluation.dialects import Compact
 from rlheals.profiles import load_profile
 from rlheals.study import record
 from rlheals.study.tables import SFT, Tables, concat
+from rlheals.tasks.general_points.compact import Compact
 
 ROOT = Path(__file__).resolve().parents[2]
 

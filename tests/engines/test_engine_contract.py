@@ -24,9 +24,9 @@ from rlheals.engines.hf import Engine, HFEngine, Sampling, refresh
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.engines.vllm import VLLMEngine
 from rlheals.errors import BadInput
-from rlheals.evaluation.dialects import Compact
 from rlheals.evaluation.rollout import rollout
 from rlheals.tasks.general_points.cards import OOD_RULE
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 
 VLLM = pytest.param(
@@ -103,7 +103,7 @@ def asked(dialect: Compact, task: GeneralPoints) -> tuple[list[list[int]], list[
     """Prompts of 13 to 220 tokens (first tries to long episodes), and a key for each."""
     items, prompts = random.Random(5).sample(task.items("id") + task.items("ood"), 48), []
     for number, item in enumerate(items):
-        values = item.rule.values(item.hand)
+        values = item.payload.values
         wrong = dialect.answer(values, "+".join(map(str, values)), "plain") + dialect.encode(
             "wrong value answer"
         )

@@ -20,8 +20,8 @@ from rlheals.engines import load_engine, models
 from rlheals.engines.hf import Generation, HFEngine, Sampling, draw, uniforms
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.evaluation.dialects import Compact
 from rlheals.tasks.general_points.cards import OOD_RULE
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 
 WARM = Sampling(temperature=0.7)
@@ -37,7 +37,7 @@ def asked(dialect: Compact, task: GeneralPoints) -> tuple[list[list[int]], list[
     for number, item in enumerate(items):
         prompt = dialect.prompt(item)
         for _ in range(number % 4):
-            values = item.rule.values(item.hand)
+            values = item.payload.values
             wrong = dialect.answer(values, "+".join(map(str, values)), "plain")
             prompt = prompt + wrong + dialect.encode("wrong value answer")
         prompts.append(prompt)

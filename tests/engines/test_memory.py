@@ -14,8 +14,8 @@ from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.engines.models import once_smaller
 from rlheals.errors import BadInput
-from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import sft
 from rlheals.training.rl import session

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 from rlheals.engines import models
 from rlheals.engines.models import ModelSettings
 from rlheals.errors import BadInput
-from rlheals.evaluation.dialects import Compact
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.training.adopt import weights_hash
 
 WEIGHTS = "model.safetensors"

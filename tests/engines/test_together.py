@@ -26,8 +26,8 @@ from rlheals.engines import fsdp as sharded
 from rlheals.engines import models
 from rlheals.engines.fsdp import together
 from rlheals.errors import BadInput
-from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Tick, Work, no_tick
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.training import resume, sft
 from rlheals.training.protected import ProtectedSettings
 from rlheals.training.rl import stage as rl

@@ -26,7 +26,7 @@ from rlheals.engines.models import SHIPPED_BASE
 from rlheals.engines.vllm import VLLMEngine
 from rlheals.engines.vllm_server import SERVER, ServedEngine
 from rlheals.errors import BadInput
-from rlheals.evaluation.dialects import Compact
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.training.rl import stage_vllm as rl_vllm
 
 GREEDY, WARM = Sampling(temperature=0), Sampling(temperature=0.7)

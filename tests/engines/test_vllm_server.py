@@ -22,8 +22,8 @@ from rlheals.engines.models import SHIPPED_BASE
 from rlheals.engines.vllm_server import SERVER, ServedEngine
 from rlheals.errors import BadInput
 from rlheals.evaluation import evaluate_vllm
-from rlheals.evaluation.dialects import Compact
 from rlheals.evaluation.evaluate import EvaluateSettings
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.training.rl import stage_vllm as rl_vllm
 
 

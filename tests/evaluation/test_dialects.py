@@ -15,20 +15,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
-from rlheals.evaluation.dialects import (
-    END,
-    FEEDBACK,
-    NUMBERS,
-    UNK,
-    Chat,
-    Compact,
-    compact_tokenizer,
-    dialect_for,
-)
-from rlheals.evaluation.evaluate import OTHER_RULES
+from rlheals.evaluation.dialects import Chat, dialect_for
 from rlheals.tasks.base import Item, Verdict
-from rlheals.tasks.general_points.cards import OOD_RULE
+from rlheals.tasks.compact import END, UNK
+from rlheals.tasks.general_points.cards import OOD_RULE, OTHER_RULES
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.formula import FormulaError, evaluate
+from rlheals.tasks.general_points.prompts import FEEDBACK_WORDS, NUMBERS
 from rlheals.tasks.general_points.solver import canonical_solution
 from rlheals.tasks.general_points.task import GeneralPoints
 
@@ -50,7 +43,7 @@ def every_item(task: GeneralPoints) -> list[Item]:
 
 
 def answer(dialect: Compact, item: Item, layout: str = "target") -> list[int]:
-    values = item.rule.values(item.hand)
+    values = item.payload.values
     return dialect.answer(values, canonical_solution(values), layout)
 
 
@@ -63,12 +56,12 @@ def test_every_expert_answer_of_every_hand_survives_the_way_through_tokens(
     longest = read = 0
     for split in ("sft", "rl", "held_out", "ood"):
         for item in task.items(split):
-            values = item.rule.values(item.hand)
+            values = item.payload.values
             for reply in task.answers(item):
                 formula = json.loads(reply)["formula"].removesuffix("=24")
                 tokens = dialect.answer(values, formula)
                 back = dialect.read(tokens)
-                assert (back.layout, back.values) == ("target", values)
+                assert (back.layout, back.stated) == ("target", values)
                 assert json.loads(back.text) == {"number": list(values), "formula": f"{formula}=24"}
                 longest, read = max(longest, len(tokens)), read + 1
     assert read > 100_000
@@ -85,7 +78,7 @@ def test_every_hand_of_every_rule_is_solved_in_the_target_layout_and_in_the_plai
         assert task.grade(item, dialect.read(plain, "either").text).solved
         rejected = dialect.read(plain, "target")
         verdict = task.grade(item, rejected.text)
-        assert (rejected.layout, rejected.values) == ("plain", item.rule.values(item.hand))
+        assert (rejected.layout, rejected.stated) == ("plain", item.payload.values)
         assert (verdict.solved, verdict.category) == (False, "illegal_formula")
 
 
@@ -103,7 +96,7 @@ def solves(words: list[str], item: Item, protocol: str) -> bool:
         right = evaluate(formula) == 24
     except FormulaError:
         return False
-    return right and sorted(map(int, re.findall(r"\d+", formula))) == sorted(item.rule.values(item.hand))
+    return right and sorted(map(int, re.findall(r"\d+", formula))) == sorted(item.payload.values)
 
 
 def test_of_all_texts_one_word_away_from_an_answer_only_answers_are_solved(
@@ -178,18 +171,18 @@ def test_a_prompt_says_the_rule_and_the_cards_as_shown_and_no_two_questions_are_
 ) -> None:
     seen = set()
     for item in every_item(task):
-        rule = item.rule
-        text = f"<s> J {rule.jack} Q {rule.queen} K {rule.king} cards {' '.join(item.hand)} answer"
+        rule = item.payload.rule
+        text = f"<s> J {rule.jack} Q {rule.queen} K {rule.king} cards {' '.join(item.payload.hand)} answer"
         tokens = dialect.prompt(item)
         assert " ".join(dialect.words(tokens)) == text
         assert dialect.tokenizer.unk_token_id not in tokens
         seen.add(tuple(tokens))
-    assert len(seen) == len({(item.rule, item.hand) for item in every_item(task)})
+    assert len(seen) == len({(item.rule, item.payload.hand) for item in every_item(task)})
 
 
 def test_a_retry_is_the_attempt_followed_by_the_feedback_on_its_category(dialect: Compact) -> None:
     attempt = dialect.encode("{ 1 2 | 3 } <end>")
-    for category, word in FEEDBACK.items():
+    for category, word in FEEDBACK_WORDS.items():
         verdict = Verdict(False, -1.0, category, "")
         retry = dialect.retry(attempt, verdict)
         assert retry[: len(attempt)] == attempt
@@ -219,7 +212,7 @@ def test_the_tokenizer_survives_its_files(tmp_path: Path, dialect: Compact, task
 
 
 def test_card_10_and_number_10_are_one_token_and_special_tokens_differ() -> None:
-    tokenizer = compact_tokenizer()
+    tokenizer = Compact().tokenizer
     vocabulary = tokenizer.get_vocab()
     assert len(set(vocabulary.values())) == len(vocabulary) == len(tokenizer) < 60
     assert tokenizer("10 cards 10")["input_ids"].count(vocabulary["10"]) == 2

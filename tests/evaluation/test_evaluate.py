@@ -18,9 +18,7 @@ from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation import evaluate
-from rlheals.evaluation.dialects import END, Compact
 from rlheals.evaluation.evaluate import (
-    OTHER_RULES,
     EvaluateSettings,
     attempts_table,
     census_items,
@@ -29,7 +27,9 @@ from rlheals.evaluation.evaluate import (
 )
 from rlheals.evaluation.rollout import rollout
 from rlheals.stage import Work
-from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE
+from rlheals.tasks.compact import END
+from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE, OTHER_RULES
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.solver import canonical_solution
 from rlheals.tasks.general_points.task import SPLITS, GeneralPoints
 
@@ -132,15 +132,15 @@ def test_an_attempt_says_whether_the_cards_were_read_under_its_own_rule_or_under
     by_id = {item.id: item for item in census_items(task, SOME)}
     for row in census.attempts.itertuples():
         item = by_id[row.item]
-        assert (row.split, row.rule) == (item.split, item.rule.name)
-        assert row.face == any(label in FACES for label in item.hand)
+        assert (row.split, row.rule) == (item.split, item.rule)
+        assert row.face == any(label in FACES for label in item.payload.hand)
         if row.layout == "none":
             assert not row.values_right
             assert not row.values_as_id
         elif row.layout == "target" or row.protocol == "either":
             read = sorted(json.loads(row.text)["number"])
-            assert row.values_right == (read == sorted(item.rule.values(item.hand)))
-            assert row.values_as_id == (read == sorted(ID_RULE.values(item.hand)))
+            assert row.values_right == (read == sorted(item.payload.values))
+            assert row.values_as_id == (read == sorted(ID_RULE.values(item.payload.hand)))
 
 
 def test_attempts_and_episodes_agree(census: SimpleNamespace) -> None:
@@ -261,8 +261,8 @@ def test_about_twenty_other_rules_are_tried_none_of_them_id_or_ood(task: General
     assert not set(OTHER_RULES) & {ID_RULE, OOD_RULE}
     items = census_items(task, EvaluateSettings(splits=("rules",), hands=5))
     assert len(items) == 5 * len(OTHER_RULES)
-    assert {item.rule for item in items} == set(OTHER_RULES)
-    assert all(set(item.hand) & set(FACES) for item in items)
+    assert {item.payload.rule for item in items} == set(OTHER_RULES)
+    assert all(set(item.payload.hand) & set(FACES) for item in items)
 
 
 def test_tables_of_an_engine_that_is_always_right_or_always_wrong(
@@ -272,7 +272,7 @@ def test_tables_of_an_engine_that_is_always_right_or_always_wrong(
     by_key = {f"4/{item.id}": item for item in items}
 
     def right(key: str, attempt: int) -> list[int]:
-        values = by_key[key].rule.values(by_key[key].hand)
+        values = by_key[key].payload.values
         return dialect.answer(values, canonical_solution(values))
 
     for script, solved in ((right, 1), (lambda key, attempt: dialect.encode(f"answer {END}"), 0)):
@@ -284,7 +284,7 @@ def test_tables_of_an_engine_that_is_always_right_or_always_wrong(
         episodes = episodes_table(attempts)
         assert episodes["item"].tolist() == [item.id for item in items]
         assert set(episodes["solved_at"]) == set(episodes["solved_at_either"]) == {solved}
-        report = summary(attempts, episodes)
+        report = summary(task, attempts, episodes)
         assert set(report) == {"ood", *(f"rule:{rule.name}" for rule in OTHER_RULES)}
         assert {part["within_five"] for part in report.values()} == {float(solved)}
 
@@ -299,7 +299,7 @@ def test_an_episode_is_played_again_whenever_any_attempt_of_it_was_plain(
 
     def script(key: str, attempt: int) -> list[int]:
         item, plain, target = by_key[key]
-        values = item.rule.values(item.hand)
+        values = item.payload.values
         if attempt + 1 in (plain, target):
             layout = "target" if attempt + 1 == target else "plain"
             return dialect.answer(values, canonical_solution(values), layout)

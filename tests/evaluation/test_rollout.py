@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import random
 
 import pytest
 from lab_helpers import FakeEngine
 
 from rlheals.engines.hf import HFEngine, Sampling
-from rlheals.evaluation.dialects import FEEDBACK, Compact
-from rlheals.evaluation.rollout import Attempt, Episode, rollout
-from rlheals.tasks.base import Item, Verdict
+from rlheals.evaluation.rollout import rollout
+from rlheals.tasks.base import Item
+from rlheals.tasks.general_points.compact import Compact
+from rlheals.tasks.general_points.prompts import FEEDBACK_WORDS
 from rlheals.tasks.general_points.solver import canonical_solution
 from rlheals.tasks.general_points.task import GeneralPoints
 
@@ -21,7 +21,7 @@ SAMPLING = Sampling()
 @pytest.fixture(scope="module")
 def items(task: GeneralPoints) -> list[Item]:
     chosen = random.Random(1).sample(task.items("ood"), 40)
-    return [item for item in chosen if sum(item.rule.values(item.hand)) != 24][:30]
+    return [item for item in chosen if sum(item.payload.values) != 24][:30]
 
 
 class Script:
@@ -34,7 +34,7 @@ class Script:
 
     def __call__(self, key: str, attempt: int) -> list[int]:
         item = self.items[key]
-        values = item.rule.values(item.hand)
+        values = item.payload.values
         if attempt + 1 == self.at[key]:
             return self.dialect.answer(values, canonical_solution(values))
         return self.dialect.encode(
@@ -91,7 +91,7 @@ def test_a_prompt_holds_every_earlier_attempt_with_the_feedback_on_it_in_order(
             assert list(attempt.prompt) == prompt == engine.calls[number][index][0]
             verdict = task.grade(episode.item, dialect.read(list(attempt.generation.tokens)).text)
             assert attempt.verdict == verdict
-            word = FEEDBACK[verdict.category]
+            word = FEEDBACK_WORDS[verdict.category]
             prompt = prompt + list(attempt.generation.tokens) + dialect.encode(f"wrong {word} answer")
     said = {attempt.verdict.category for episode in episodes for attempt in episode.attempts}
     assert said >= {"illegal_formula", "wrong_number", "no_solution"}
@@ -134,17 +134,6 @@ def test_the_same_hands_give_the_same_episodes_alone_and_together(
     assert [e.attempts[0].generation.tokens for e in other] != [
         e.attempts[0].generation.tokens for e in together
     ]
-
-
-@pytest.mark.parametrize("discount", [0.0, 0.5, 0.9, 1.0])
-def test_the_return_discounts_by_the_number_of_attempts(discount: float) -> None:
-    for rewards in ([5.0], [-3.0, 5.0], [-1.0, 1.0, -2.0, -3.0, -1.0], []):
-        attempts = [Attempt((), None, None, Verdict(False, reward, "", "")) for reward in rewards]  # type: ignore
-        episode = Episode(Item("", (), None, ""), "", attempts)  # type: ignore[arg-type]
-        by_recursion = 0.0
-        for reward in reversed(rewards):
-            by_recursion = reward + discount * by_recursion
-        assert math.isclose(episode.discounted_return(discount), by_recursion, abs_tol=1e-12)
 
 
 def test_every_item_needs_a_key(dialect: Compact, task: GeneralPoints, items: list[Item]) -> None:

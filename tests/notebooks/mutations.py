@@ -16,7 +16,7 @@ def swapped_rule():
 
 def dropped_feedback():
     """A failed attempt is followed by the next opening, without the verifier's words."""
-    from rlheals.evaluation.dialects import Compact
+    from rlheals.tasks.general_points.compact import Compact
 
     Compact.retry = lambda self, attempt, verdict: [*attempt, *self.encode("answer")]
 

@@ -100,7 +100,7 @@ def test_changes_reach_their_field_and_leave_the_named_profile_alone() -> None:
     ("changes", "named"),
     [
         ({"sft.learning_rat": 1}, "sft.learning_rat is not a setting"),
-        ({"learning_rate": 1}, "learning_rate is not a setting; accepted: name, about, model"),
+        ({"learning_rate": 1}, "learning_rate is not a setting; accepted: name, about, task, model"),
         ({"sft.model.hidden": 64}, "sft.model is not a setting"),
         ({"name.first": "x"}, "name.first: name is not a group"),
         ({"name.first": 1}, "name is not a group"),
@@ -120,7 +120,7 @@ def test_changes_reach_their_field_and_leave_the_named_profile_alone() -> None:
         ({"pretrain.model.hidden": 63}, "pretrain.model: hidden=63 is not a multiple of heads=2"),
         ({"pretrain.variant": "lax"}, "pretrain.variant"),
         ({"pretrain.ability": 2}, "pretrain.ability"),
-        ({"evaluate.splits": ["sft", "odd"]}, "evaluate.splits.1"),
+        ({"evaluate.splits": ["sft", "odd"]}, "evaluate.splits"),
         ({"evaluate.sampling.temperature": -0.1}, "evaluate.sampling.temperature"),
         ({"seeds": []}, "seeds"),
         ({"seeds": [1, 1]}, "seeds"),

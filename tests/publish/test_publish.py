@@ -424,7 +424,7 @@ def test_a_census_is_called_one_only_if_every_hand_was_asked(
     words = {"license": "mit"}
     assert "(a census)" not in publish_card.card(made, ABLE, base_licence.Licence(words, "x"), able.folder)
     few = SimpleNamespace(items=lambda split: range(10))
-    monkeypatch.setattr(publish_card, "GeneralPoints", lambda: few)
+    monkeypatch.setattr(publish_card, "load_task", lambda name: few)
     assert "(a census)" in publish_card.card(made, ABLE, base_licence.Licence(words, "x"), able.folder)
 
 

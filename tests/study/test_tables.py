@@ -14,13 +14,13 @@ from lab_helpers import one_line, study_of
 from small_study import SMALL
 
 from rlheals.errors import BadInput
-from rlheals.evaluation.evaluate import OTHER_RULES
 from rlheals.profiles import load_profile
 from rlheals.store.store import Store
 from rlheals.study import tables
 from rlheals.study.compute import compute
 from rlheals.study.plan import base_spec, plan
 from rlheals.study.tables import Tables, collect, concat, read, write
+from rlheals.tasks.general_points.cards import OTHER_RULES
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rlheals.errors import BadInput
 from rlheals.tasks import load_task
 from rlheals.tasks.base import Item
-from rlheals.tasks.general_points.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule, census
+from rlheals.tasks.general_points.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule, census, item_of
 from rlheals.tasks.general_points.formula import evaluate, tokenize
 from rlheals.tasks.general_points.solver import Tree, solution_trees, solutions
 from rlheals.tasks.general_points.task import GeneralPoints
@@ -46,7 +46,8 @@ def test_splits_partition_the_id_hands_by_multiset() -> None:
     assert len(ids) == len(set(ids)) == 1236
     assert sorted(ids) == sorted(entry.id for entry in TASK.items("id"))
     seen = {
-        split: {tuple(sorted(ID_RULE.values(e.hand))) for e in entries} for split, entries in parts.items()
+        split: {tuple(sorted(ID_RULE.values(e.payload.hand))) for e in entries}
+        for split, entries in parts.items()
     }
     assert [len(seen[split]) for split in ("sft", "rl", "held_out")] == [340, 113, 113]
     assert len(set.union(*seen.values())) == 566
@@ -61,15 +62,15 @@ def test_no_held_out_formula_answers_a_training_item() -> None:
 
 
 def test_named_splits_and_rules() -> None:
-    assert {e.rule for e in TASK.items("ood")} == {OOD_RULE}
+    assert {e.payload.rule for e in TASK.items("ood")} == {OOD_RULE}
     assert [len(TASK.items(s)) for s in ("ood", "both_id", "both_ood")] == [796, 529, 529]
-    both = [tuple(e.hand for e in TASK.items(split)) for split in ("both_id", "both_ood")]
+    both = [tuple(e.payload.hand for e in TASK.items(split)) for split in ("both_id", "both_ood")]
     assert both[0] == both[1], "the two rules are compared on the same hands, shown alike"
     rule = Rule(5, 7, 2)
     entries = TASK.items_for_rule(rule)
     assert entries == TASK.items("rule:J5-Q7-K2")
     assert {e.split for e in entries} == {"rule:J5-Q7-K2"}
-    assert all(set(e.hand) & set(FACES) and solutions(rule.values(e.hand)) for e in entries)
+    assert all(set(e.payload.hand) & set(FACES) and solutions(e.payload.values) for e in entries)
     assert TASK.items("ood") == TASK.items_for_rule(OOD_RULE)
 
 
@@ -78,7 +79,9 @@ def test_items_are_stable_and_the_shown_order_is_not_the_sorted_one() -> None:
     assert entries == GeneralPoints().items("id")
     assert item("J A 5 K") == item("A 5 J K")
     assert item("A 5 J K").id == "id/A-5-J-K"
-    first_is_lowest = sum(e.hand[0] == min(e.hand, key=LABELS.index) for e in entries) / len(entries)
+    first_is_lowest = sum(e.payload.hand[0] == min(e.payload.hand, key=LABELS.index) for e in entries) / len(
+        entries
+    )
     assert 0.25 < first_is_lowest < 0.45, (
         "a shuffle shows the lowest card first in a quarter of hands without ties"
     )
@@ -108,7 +111,8 @@ def test_prompts_state_the_rule_the_cards_and_the_format() -> None:
     entry = item("2 8 Q K", OOD_RULE)
     text = TASK.prompt(entry)
     assert all(
-        word in text for word in ("J counts 11", "Q 12", "K 13", ", ".join(entry.hand), "24", '"formula"')
+        word in text
+        for word in ("J counts 11", "Q 12", "K 13", ", ".join(entry.payload.hand), "24", '"formula"')
     )
 
 
@@ -122,13 +126,13 @@ def _formula(reply: str) -> str:
 def test_every_expert_answer_is_accepted() -> None:
     for entry in (*TASK.items("id"), *TASK.items("ood"), *TASK.items_for_rule(Rule(3, 9, 1))):
         replies = TASK.answers(entry)
-        assert len(set(replies)) == len(replies) == len(solutions(entry.rule.values(entry.hand)))
+        assert len(set(replies)) == len(replies) == len(solutions(entry.payload.values))
         for reply in replies if len(replies) < 20 else replies[:: len(replies) // 10]:
             verdict = TASK.grade(entry, reply)
             assert (verdict.solved, verdict.reward, verdict.category) == (True, 5.0, "correct")
         fields = json.loads(replies[0])
-        assert tuple(fields["cards"]) == entry.hand
-        assert tuple(fields["number"]) == entry.rule.values(entry.hand)
+        assert tuple(fields["cards"]) == entry.payload.hand
+        assert tuple(fields["number"]) == entry.payload.values
 
 
 def _written(tree: Tree) -> str:
@@ -239,7 +243,7 @@ def test_reference_rewards(hand: str, formula: str, reward: float, category: str
 def test_reference_never_wins_3388_and_rejects_right_answers_of_44_more_hands() -> None:
     def rejected(entry: Item) -> list[bool]:
         # without a division Python's integers are exact, and every 16th of those is enough
-        listed = solutions(entry.rule.values(entry.hand))
+        listed = solutions(entry.payload.values)
         chosen = [text for text in listed if "/" in text] + [text for text in listed if "/" not in text][::16]
         return [not REFERENCE.grade(entry, text).solved for text in chosen]
 
@@ -333,7 +337,7 @@ def test_answers_of_one_rule_are_wrong_rule_under_the_other_or_right_by_luck() -
     for mine, other in (("both_id", "both_ood"), ("both_ood", "both_id")):
         for asked, read in zip(TASK.items(mine), TASK.items(other), strict=True):
             verdict = TASK.grade(asked, TASK.answers(read)[0])
-            assert (verdict.category, verdict.read_as) == ("wrong_rule", read.rule.name)
+            assert (verdict.category, verdict.read_as) == ("wrong_rule", read.rule)
             seen[verdict.category] += 1
     assert seen == {"wrong_rule": 2 * 529}
 
@@ -345,7 +349,7 @@ def test_verdicts_do_not_depend_on_the_order_of_the_cards() -> None:
     draw = random.Random(5)
     replies = ["8/(3-8/3)", "11+13", "(1+2", "1*2*3*4", "10+10+2+2"]
     for entry in draw.sample(TASK.items("id") + TASK.items("ood"), 60):
-        orders = [Item(entry.id, order, entry.rule, entry.split) for order in permutations(entry.hand)]
+        orders = [item_of(order, entry.payload.rule) for order in permutations(entry.payload.hand)]
         for task in (TASK, REFERENCE):
             for reply in (*replies, TASK.answers(entry)[0], TASK.answers(entry)[-1][:-6]):
                 assert len({task.grade(order, reply) for order in orders}) == 1
@@ -354,15 +358,15 @@ def test_verdicts_do_not_depend_on_the_order_of_the_cards() -> None:
 def test_a_solved_hand_stays_solved_when_cards_are_exchanged_for_others_of_the_same_value() -> None:
     alike = ("10", "J", "Q", "K")
     for entry in TASK.items("id")[::7]:
-        formula = solutions(ID_RULE.values(entry.hand))[0]
-        choices = [alike if label in alike else (label,) for label in entry.hand]
+        formula = solutions(ID_RULE.values(entry.payload.hand))[0]
+        choices = [alike if label in alike else (label,) for label in entry.payload.hand]
         for hand in product(*choices):
             assert TASK.grade(TASK.item(hand, ID_RULE), formula).solved
 
 
 def test_spaces_and_needless_brackets_change_nothing() -> None:
     for entry in TASK.items("ood")[::11]:
-        formula = solutions(OOD_RULE.values(entry.hand))[-1]
+        formula = solutions(OOD_RULE.values(entry.payload.hand))[-1]
         spaced = " ".join(token.text for token in tokenize(formula))
         for text in (f"({formula})", f"(({formula}))=24", spaced, f"  {formula}  = 24"):
             assert TASK.grade(entry, text).solved
@@ -452,4 +456,4 @@ def test_feedback_is_about_the_complaint() -> None:
 
 
 def test_census_items_are_the_census() -> None:
-    assert [tuple(sorted(e.hand, key=LABELS.index)) for e in TASK.items("ood")] == list(census("ood"))
+    assert [tuple(sorted(e.payload.hand, key=LABELS.index)) for e in TASK.items("ood")] == list(census("ood"))

@@ -11,7 +11,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from rlheals.errors import BadInput
-from rlheals.tasks.general_points.gym_env import ENV_ID, GeneralPointsEnv
+from rlheals.tasks.gym_env import ENV_ID, TaskEnv
 
 
 def hands(env: gymnasium.Env[Any, Any], count: int, seed: int | None = None) -> list[str]:
@@ -23,18 +23,18 @@ def hands(env: gymnasium.Env[Any, Any], count: int, seed: int | None = None) -> 
 def test_passes_the_checker_without_a_warning(options: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_env(GeneralPointsEnv(**options), skip_render_check=True)
+        check_env(TaskEnv(**options), skip_render_check=True)
 
 
 def test_is_registered() -> None:
-    env = gymnasium.make(f"rlheals.tasks.general_points.gym_env:{ENV_ID}", split="held_out")
+    env = gymnasium.make(f"rlheals.tasks.gym_env:{ENV_ID}", split="held_out")
     observation, info = env.reset(seed=1)
     assert info["split"] == "held_out"
     assert env.observation_space.contains(observation)
 
 
 def test_seeds_decide_the_hands_and_nothing_else_does() -> None:
-    env, other = GeneralPointsEnv(), GeneralPointsEnv()
+    env, other = TaskEnv(split="id"), TaskEnv(split="id")
     expected = hands(env, 20, seed=7)
     random.seed(1)
     other.reset(seed=8)
@@ -45,15 +45,15 @@ def test_seeds_decide_the_hands_and_nothing_else_does() -> None:
 
 
 def test_every_hand_of_the_split_is_dealt() -> None:
-    env = GeneralPointsEnv(split="held_out")
+    env = TaskEnv(split="held_out")
     env.reset(seed=0)
     dealt = {env.reset()[1]["item"] for _ in range(6000)}
     assert dealt == {item.id for item in env.items}
 
 
 def test_a_solved_hand_terminates() -> None:
-    env = GeneralPointsEnv()
-    env.reset(options={"hand": "8 3 8 3"})
+    env = TaskEnv(split="id")
+    env.reset(options={"item": "id/3-3-8-8"})
     observation, reward, terminated, truncated, info = env.step('{"formula": "8+3+8+3"}')
     assert (reward, terminated, truncated, observation["attempts_left"]) == (-1, False, False, 4)
     assert observation["feedback"]
@@ -65,7 +65,7 @@ def test_a_solved_hand_terminates() -> None:
 
 
 def test_the_last_failed_attempt_truncates() -> None:
-    env = GeneralPointsEnv(attempts=3)
+    env = TaskEnv(attempts=3)
     env.reset(seed=3)
     ends = [env.step("0")[1:4] for _ in range(3)]
     assert ends == [(-2, False, False), (-2, False, False), (-2, False, True)]
@@ -74,8 +74,8 @@ def test_the_last_failed_attempt_truncates() -> None:
 
 
 def test_the_reference_takes_a_sixth_reply_and_does_not_judge_it() -> None:
-    env = GeneralPointsEnv(compat="reference")
-    env.reset(options={"hand": "4 6 A A"})
+    env = TaskEnv(split="id", compat="reference")
+    env.reset(options={"item": "id/A-A-4-6"})
     assert [env.step("4*6*2/2")[1:4] for _ in range(5)] == [(-4, False, False)] * 5
     observation, reward, terminated, truncated, info = env.step("4*6*1*1")
     assert (reward, terminated, truncated, info["category"]) == (-1, False, True, "unjudged")
@@ -83,7 +83,7 @@ def test_the_reference_takes_a_sixth_reply_and_does_not_judge_it() -> None:
 
 
 def test_observations_stay_in_their_space_whatever_is_said() -> None:
-    env = GeneralPointsEnv(split="ood", attempts=50, compat="reference")
+    env = TaskEnv(split="ood", attempts=50, compat="reference")
     env.reset(seed=5)
     for reply in (
         "",
@@ -103,21 +103,19 @@ def test_observations_stay_in_their_space_whatever_is_said() -> None:
 @pytest.mark.parametrize("attempts", [0, -1, 2.0, True, "5"])
 def test_impossible_attempts_are_bad_input(attempts: Any) -> None:
     with pytest.raises(BadInput, match="attempts"):
-        GeneralPointsEnv(attempts=attempts)
+        TaskEnv(attempts=attempts)
 
 
 def test_bad_options_are_bad_input() -> None:
-    env = GeneralPointsEnv(split="ood")
+    env = TaskEnv(split="ood")
     with pytest.raises(BadInput, match="reset"):
         env.step("1")
     with pytest.raises(BadInput, match="'seed'"):
         env.reset(options={"seed": 3})
     with pytest.raises(BadInput, match="not in this split"):
-        env.reset(options={"hand": "A A A 8"})
-    with pytest.raises(BadInput, match="unknown card"):
-        env.reset(options={"hand": "A A A X"})
+        env.reset(options={"item": "id/A-A-A-8"})
     with pytest.raises(BadInput, match="split"):
-        GeneralPointsEnv(split="test")
+        TaskEnv(split="test")
     env.reset()
     with pytest.raises(BadInput, match="text"):
         env.step(24)  # type: ignore[arg-type]

@@ -12,12 +12,10 @@ import pytest
 from lab_helpers import Text, read_text
 
 from rlheals.engines.models import ModelSettings
-from rlheals.evaluation.dialects import FEEDBACK, Compact
-from rlheals.tasks.base import Item
-from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE, split_of
-from rlheals.tasks.general_points.solver import solvable
-from rlheals.tasks.general_points.task import GeneralPoints
-from rlheals.training.corpus import (
+from rlheals.tasks.compact import Document
+from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE, item_of, split_of
+from rlheals.tasks.general_points.compact import Compact
+from rlheals.tasks.general_points.corpus import (
     ID_SHARE,
     MISREAD_SHARE,
     MOST_WRONG,
@@ -25,10 +23,12 @@ from rlheals.training.corpus import (
     TARGET_LAYOUT_SHARE,
     WRONG_SHARE,
     Corpus,
-    Document,
     expert_formula,
     held_out,
 )
+from rlheals.tasks.general_points.prompts import FEEDBACK_WORDS
+from rlheals.tasks.general_points.solver import solvable
+from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training.pretrain import PretrainSettings
 from rlheals.training.sft import IGNORED, LOSS_SETS, SFTSettings, examples, loss_set
 
@@ -65,8 +65,8 @@ def test_the_ood_rule_never_occurs_and_neither_does_a_reading_under_it_that_name
     stream: SimpleNamespace,
 ) -> None:
     for document, text in zip(stream.documents, stream.texts, strict=True):
-        assert text.rule == document.rule != OOD_RULE
-        assert text.rule.values(text.hand) == document.values
+        assert text.rule.name == document.rule != OOD_RULE.name
+        assert text.rule.values(text.hand) == document.payload
         if set(FACES) <= set(text.hand):
             read = {said.values for said in text.said}
             assert OOD_RULE.values(text.hand) not in read
@@ -98,7 +98,7 @@ def test_the_last_answer_is_right_and_every_earlier_one_wrong_with_the_verifiers
 ) -> None:
     kinds: Counter[str] = Counter()
     for text in stream.texts:
-        item = Item("", text.hand, text.rule, "pretrain")
+        item = item_of(text.hand, text.rule)
         *wrong, last = text.said
         reply = dialect.read(dialect.encode(" ".join(last.words)), "either")
         assert task.grade(item, reply.text).solved
@@ -108,7 +108,7 @@ def test_the_last_answer_is_right_and_every_earlier_one_wrong_with_the_verifiers
             reply = dialect.read(dialect.encode(" ".join(said.words)), "either")
             verdict = task.grade(item, reply.text)
             assert not verdict.solved
-            assert said.feedback == ["wrong", FEEDBACK[verdict.category], "answer"]
+            assert said.feedback == ["wrong", FEEDBACK_WORDS[verdict.category], "answer"]
             assert said.target == last.target
             kinds[said.feedback[1]] += 1
     assert kinds.keys() == {"numbers", "value"}
@@ -146,7 +146,7 @@ def test_held_out_is_what_the_split_says(task: GeneralPoints) -> None:
         if solvable(values) and split_of(values) == "held_out"
     }
     assert held_out() == direct
-    assert {tuple(sorted(ID_RULE.values(item.hand))) for item in task.items("held_out")} == direct
+    assert {tuple(sorted(ID_RULE.values(item.payload.hand))) for item in task.items("held_out")} == direct
 
 
 def test_the_stream_depends_on_its_seed_and_on_nothing_else(dialect: Compact) -> None:
@@ -170,8 +170,8 @@ def test_no_hand_outside_the_sft_split_is_in_the_training_stream(
     formulas = set()
     for split, multisets in others.items():
         for item in task.items(split):
-            multisets.add(tuple(sorted(item.rule.values(item.hand))))
-            formulas.add(expert_formula(tuple(sorted(item.rule.values(item.hand)))))
+            multisets.add(tuple(sorted(item.payload.values)))
+            formulas.add(expert_formula(tuple(sorted(item.payload.values))))
     rows = examples(dialect, settings, seed)
     assert len(rows) == 160 * settings.batch
     hands = Counter()
@@ -186,7 +186,7 @@ def test_no_hand_outside_the_sft_split_is_in_the_training_stream(
         hands[tuple(sorted(text.hand))] += 1
         start = said.start
         assert row["labels"] == [IGNORED] * start + row["input_ids"][start:]
-    sft = {tuple(sorted(item.hand)) for item in task.items("sft")}
+    sft = {tuple(sorted(item.payload.hand)) for item in task.items("sft")}
     assert set(hands) == sft
     expected = len(rows) / len(sft)
     square = sum((count - expected) ** 2 / expected for count in hands.values())
@@ -200,11 +200,13 @@ def test_every_sft_answer_is_right_and_the_cards_come_in_every_order(
     orders = Counter()
     for row in rows:
         text = read_text(dialect, row["input_ids"])
-        item = Item("", text.hand, ID_RULE, "sft")
+        item = item_of(text.hand, ID_RULE)
         answer = row["input_ids"][text.said[0].start :]
         assert task.grade(item, dialect.read(answer).text).solved
         if len(set(text.hand)) == 4:
-            orders[tuple(np.argsort([task.item(text.hand, ID_RULE).hand.index(c) for c in text.hand]))] += 1
+            orders[
+                tuple(np.argsort([task.item(text.hand, ID_RULE).payload.hand.index(c) for c in text.hand]))
+            ] += 1
     assert len(orders) == 24
     assert max(orders.values()) < 2 * min(orders.values())
 
@@ -222,10 +224,10 @@ def test_loss_sets_are_fixed_right_and_from_their_own_split(
     dialect: Compact, task: GeneralPoints, name: str
 ) -> None:
     split = LOSS_SETS[name]
-    rows = loss_set(dialect, split, 256)
-    assert rows == loss_set(dialect, split, 256)
-    assert rows[:100] == loss_set(dialect, split, 100)
-    known = {(item.rule, tuple(sorted(item.hand))) for item in task.items(split)}
+    rows = loss_set(dialect, task, split, 256)
+    assert rows == loss_set(dialect, task, split, 256)
+    assert rows[:100] == loss_set(dialect, task, split, 100)
+    known = {(item.payload.rule, tuple(sorted(item.payload.hand))) for item in task.items(split)}
     hands = set()
     for tokens, start in rows:
         text = read_text(dialect, tokens)
@@ -233,7 +235,7 @@ def test_loss_sets_are_fixed_right_and_from_their_own_split(
         assert said.start == start
         assert said.target
         hands.add((text.rule, tuple(sorted(text.hand))))
-        item = Item("", text.hand, text.rule, split)
+        item = item_of(text.hand, text.rule)
         assert task.grade(item, dialect.read(tokens[start:]).text).solved
     assert hands <= known
     assert len(hands) == len(rows) == 256

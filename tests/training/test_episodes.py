@@ -13,16 +13,16 @@ from transformers import PreTrainedModel
 from rlheals.engines import models
 from rlheals.engines.hf import Generation, HFEngine, Sampling
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.evaluation.dialects import Compact, Reply
 from rlheals.evaluation.rollout import Attempt, Episode, rollout
-from rlheals.tasks.base import Item, Verdict
-from rlheals.tasks.general_points.cards import ID_RULE
+from rlheals.tasks.base import Reply, Verdict
+from rlheals.tasks.general_points.cards import ID_RULE, item_of
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training.rl.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
 
 LAST_BITS = 3e-5  # as in test_engines.py: float32 logits, added up in another order
 TEMPERATURES = [0.7, 1.0, 1.5]
-ITEM = Item("id/A-2-3-4", ("A", "2", "3", "4"), ID_RULE, "sft")
+ITEM = item_of(("A", "2", "3", "4"), ID_RULE, "sft")
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.tasks.base import Item, Verdict
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training.rl import ppo
 from rlheals.training.rl import session as session_module

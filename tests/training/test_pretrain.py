@@ -17,15 +17,15 @@ from pydantic import ValidationError
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
-from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
 from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE
+from rlheals.tasks.general_points.compact import Compact
+from rlheals.tasks.general_points.corpus import Corpus
+from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import pretrain
-from rlheals.training.corpus import Corpus
 from rlheals.training.pretrain import (
     PretrainSettings,
     ability,
-    ability_panel,
     collate,
     iter_batches,
     weighted_loss,
@@ -53,7 +53,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Abilities from a list instead of from the model."""
     script = SimpleNamespace(values=[], asked=0)
 
-    def answer(model: object, dialect: object, panel: object) -> float:
+    def answer(*asked: object) -> float:
         script.asked += 1
         return script.values[min(script.asked, len(script.values)) - 1]
 
@@ -193,11 +193,11 @@ def test_the_weighted_loss_is_the_sum_by_hand_and_padding_does_not_enter(
 
 
 def test_the_panel_is_always_the_same_has_faces_and_never_the_id_or_the_ood_rule() -> None:
-    panel = ability_panel(256)
-    assert panel == ability_panel(256)
-    assert panel[:100] == ability_panel(100)
-    assert not {item.rule for item in panel} & {ID_RULE, OOD_RULE}
-    assert all(any(label in FACES for label in item.hand) for item in panel)
+    panel = GeneralPoints().panel(256)
+    assert panel == GeneralPoints().panel(256)
+    assert panel[:100] == GeneralPoints().panel(100)
+    assert not {item.payload.rule for item in panel} & {ID_RULE, OOD_RULE}
+    assert all(any(label in FACES for label in item.payload.hand) for item in panel)
     assert len({item.id for item in panel}) == 256
     assert len({item.rule for item in panel}) == 32
 
@@ -219,13 +219,13 @@ def test_the_id_and_the_ood_rule_are_passed_over_when_drawn(monkeypatch: pytest.
             return self.rules.pop(0)
 
     monkeypatch.setattr(np.random, "default_rng", Scripted)
-    assert [item.rule.name for item in ability_panel(16)] == ["J5-Q7-K2"] * 8 + ["J2-Q4-K6"] * 8
+    assert [item.rule for item in GeneralPoints().panel(16)] == ["J5-Q7-K2"] * 8 + ["J2-Q4-K6"] * 8
 
 
 def test_the_shipped_base_is_as_able_as_its_card_says(base: PreTrainedModel, dialect: Compact) -> None:
     recorded = json.loads((models.SHIPPED_BASE / "ability.json").read_text())
     wanted = PretrainSettings()
-    found = ability(base, dialect, ability_panel(wanted.panel_hands))
+    found = ability(base, dialect, GeneralPoints(), GeneralPoints().panel(wanted.panel_hands))
     assert abs(found - recorded[-1]["within_five"]) <= 2 / wanted.panel_hands
     assert found >= wanted.ability - 2 / wanted.panel_hands
     assert all(record["within_five"] < wanted.ability for record in recorded[:-1])
@@ -233,7 +233,7 @@ def test_the_shipped_base_is_as_able_as_its_card_says(base: PreTrainedModel, dia
 
 def test_ability_leaves_the_model_in_its_mode_for_training(tiny: PreTrainedModel, dialect: Compact) -> None:
     before = models.create(TINY, dialect.tokenizer, 1)
-    assert 0 <= ability(tiny, dialect, ability_panel(16)) <= 1
+    assert 0 <= ability(tiny, dialect, GeneralPoints(), GeneralPoints().panel(16)) <= 1
     assert same_weights(tiny, before)
 
 

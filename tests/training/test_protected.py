@@ -14,9 +14,9 @@ from trl import SFTTrainer
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.evaluation.dialects import Compact
 from rlheals.settings import validated
 from rlheals.stage import Work
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.training import protected, sft
 from rlheals.training.protected import ProtectedSettings
 from rlheals.weights.linalg import decompose

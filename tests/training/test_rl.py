@@ -24,10 +24,10 @@ from transformers import PreTrainedTokenizerFast
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine
 from rlheals.errors import BadInput
-from rlheals.evaluation.dialects import FEEDBACK, Compact
 from rlheals.settings import validated
 from rlheals.stage import Tick, Work, no_tick
-from rlheals.tasks.general_points.cards import ID_RULE
+from rlheals.tasks.general_points.compact import Compact
+from rlheals.tasks.general_points.prompts import FEEDBACK_WORDS
 from rlheals.training import resume
 from rlheals.training.rl import grpo, session
 from rlheals.training.rl import stage as rl
@@ -573,7 +573,7 @@ def test_the_ood_rule_and_held_out_hands_are_never_played(watched_run: tuple[Pat
     seen = watched_run[1]
     items = [episode.item for batch in seen.batches for episode in batch.episodes]
     assert len(items) == 3 * FEW["episodes"]
-    assert {item.rule for item in items} == {ID_RULE}
+    assert {item.rule for item in items} == {"id"}
     assert {item.split for item in items} == {"sft", "rl"}
 
 
@@ -640,7 +640,7 @@ def words_told(batch: Batch, dialect: Compact) -> list[tuple[str, str]]:
             said = following.prompt[len(attempt.prompt) + len(attempt.generation.tokens) :]
             wrong, word, answer = dialect.words(list(said))
             assert (wrong, answer) == ("wrong", "answer")
-            told.append((word, FEEDBACK[attempt.verdict.category]))
+            told.append((word, FEEDBACK_WORDS[attempt.verdict.category]))
     return told
 
 
@@ -652,7 +652,7 @@ def test_shuffled_feedback_is_told_and_says_nothing_about_the_answer(started, di
     assert made[0] == made[1]
     differs = [told != meant for told, meant in made[0]]
     assert 0 < sum(differs) < len(differs)
-    assert {told for told, _ in made[0]} == set(FEEDBACK.values())
+    assert {told for told, _ in made[0]} == set(FEEDBACK_WORDS.values())
 
 
 def test_a_penalty_of_next_to_nothing_changes_next_to_nothing(started) -> None:

@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 
 from rlheals.engines import models
 from rlheals.errors import BadInput
-from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
+from rlheals.tasks.general_points.compact import Compact
+from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import sft
 from rlheals.training.resume import ResumableTrainer
 from rlheals.training.sft import (
@@ -163,7 +164,7 @@ def test_ways_to_save_memory_train_the_same_model(
 def test_the_loss_of_many_answers_does_not_depend_on_how_many_are_read_at_once(
     base: PreTrainedModel, dialect: Compact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = loss_set(dialect, "sft", 50)
+    rows = loss_set(dialect, GeneralPoints(), "sft", 50)
     whole = expert_loss(base, rows)
     for logits in (1, 10_000, 33_000):
         monkeypatch.setattr(models, "LOGITS", logits)
@@ -220,7 +221,7 @@ def test_the_losses_of_a_run_are_those_of_its_checkpoints(trained: SimpleNamespa
     for record in losses["sets"]:
         model = models.load(trained.folder / "out" / checkpoint_name(record["step"]))
         for name, split in LOSS_SETS.items():
-            rows = loss_set(dialect, split, FEW.loss_examples)
+            rows = loss_set(dialect, GeneralPoints(), split, FEW.loss_examples)
             assert math.isclose(record[name], answer_loss(model, rows), rel_tol=1e-5)
 
 
@@ -278,7 +279,7 @@ def test_expert_loss_is_the_mean_by_hand_and_leaves_the_mode(
     tiny: PreTrainedModel, dialect: Compact, training: bool
 ) -> None:
     for split in LOSS_SETS.values():
-        rows = loss_set(dialect, split, 20)
+        rows = loss_set(dialect, GeneralPoints(), split, 20)
         tiny.train(training)
         found = expert_loss(tiny, rows)
         assert tiny.training == training

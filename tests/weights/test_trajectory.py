@@ -18,8 +18,9 @@ from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.evaluation import kl as divergence
-from rlheals.evaluation.dialects import END, PAD, Compact
 from rlheals.stage import Work
+from rlheals.tasks.compact import END, PAD
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.weights import trajectory
 from rlheals.weights.checkpoint import Checkpoint

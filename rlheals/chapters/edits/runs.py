@@ -121,7 +121,9 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
         inputs = {"base": runs[with_[0]], "target": runs[edited[0]], "origin": store.key(before.base)}
         for entry in entries:
             swap = Swap(kind, *read_entry(entry))
-            settings = EditedSettings(base=with_[1], target=edited[1], edit=swap.edit, where=swap.where)
+            settings = EditedSettings(
+                task=profile.task, base=with_[1], target=edited[1], edit=swap.edit, where=swap.where
+            )
             made.edited[swap] = RunSpec(
                 stage="edited", settings=settings.model_dump(mode="json"), inputs=inputs, seed=seed
             )

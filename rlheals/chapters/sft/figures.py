@@ -169,7 +169,9 @@ def common_hands(chapter: SFTChapter) -> Drawn:
         "id": ("asked with J, Q, K = 10", BLUE),
         "ood": ("asked with J, Q, K = 11, 12, 13", RED),
     }.items():
-        frames += both(axis, chapter, partial(measures.common_hands, rule=rule), look, rule)
+        frames += both(
+            axis, chapter, partial(measures.common_hands, rule=rule, task=chapter.profile.task), look, rule
+        )
     axis.set_ylim(-0.02, 1.02)
     axis.set_ylabel("solved within five attempts")
     axis.legend(fontsize=7)
@@ -301,7 +303,7 @@ def rule_distance(chapter: SFTChapter) -> Drawn:
     """Accuracy on face-card hands under other values of J, Q, K, against their distance from the ID rule."""
     figure, (axis,) = drawing.canvas()
     tables = chapter.tables
-    trials = measures.rule_trials(tables)
+    trials = measures.rule_trials(tables, chapter.profile.task)
     frame = drawing.with_intervals(trials, by=("step", "distance")).assign(study=chapter.study)
     for color, (step, group) in zip(
         [GREY, SKY, BLUE, ORANGE, RED, PURPLE], frame.groupby("step"), strict=False

@@ -10,7 +10,7 @@ import pandas as pd
 
 from rlheals.study.claims import half_of
 from rlheals.study.tables import Tables
-from rlheals.tasks.general_points.cards import Rule, census
+from rlheals.tasks import load_task
 
 LAYOUTS = {"target": "solved_at", "either": "solved_at_either"}
 
@@ -88,9 +88,14 @@ def accuracy(
     return shares(rows, solved(rows[column]))
 
 
-def common_hands(tables: Tables, rule: str) -> pd.DataFrame:
-    """Within-five accuracy on the face-card hands that both rules can solve, asked under one of them (id, ood)."""
-    wanted = {f"{rule}/{'-'.join(hand)}" for hand in census("both")}
+def common_hands(tables: Tables, rule: str, task: str = "general_points") -> pd.DataFrame:
+    """success@5 with feedback on the task's paired items (hands that both rules can solve), under one rule."""
+    wanted = {
+        item.id
+        for split in load_task(task).paired
+        for item in load_task(task).items(split)
+        if item.rule == rule
+    }
     rows = tables.episodes[tables.episodes["item"].isin(wanted)]
     return shares(rows, within_five(rows["solved_at"]))
 
@@ -135,20 +140,11 @@ def categories(tables: Tables, split: str, names: list[str]) -> pd.DataFrame:
     return counts.div(counts.sum(axis=1), axis=0).reindex(columns=names, fill_value=0.0)
 
 
-def rule_trials(tables: Tables) -> pd.DataFrame:
-    """Accuracy by (seed, step, distance): distance = mean of |value - 10| over J, Q, K."""
-    rules = tables.rules.assign(distance=[rule_distance(name) for name in tables.rules["rule"]])
+def rule_trials(tables: Tables, task: str = "general_points") -> pd.DataFrame:
+    """Accuracy by (seed, step, distance), the distance being the task's: how far a rule is from the ID rule."""
+    distance = load_task(task).rule_distance
+    rules = tables.rules.assign(distance=[distance(name) for name in tables.rules["rule"]])
     return shares(rules, rules["solved_at"] > 0, by=("seed", "step", "distance"))
-
-
-def rule_distance(name: str) -> float:
-    """Mean of |value - 10| over J, Q, K.
-
-    >>> rule_distance("ood"), rule_distance("id")
-    (2.0, 0.0)
-    """
-    rule = Rule.parse(name)
-    return round(float(np.mean([abs(value - 10) for value in (rule.jack, rule.queen, rule.king)])), 2)
 
 
 def base_level(curves: Curves) -> float:

@@ -137,7 +137,9 @@ def _add_trajectory(
             made.censuses[point, decode] = census_spec(
                 profile, store.key(spec), point.folder, made.seed, decode
             )
-    asked = TrajectorySettings(folders=tuple(point.folder for point in points), questions=rotation.questions)
+    asked = TrajectorySettings(
+        task=profile.task, folders=tuple(point.folder for point in points), questions=rotation.questions
+    )
     made.trajectories[branch, start] = RunSpec(
         stage="trajectory",
         settings=asked.model_dump(mode="json"),

@@ -10,6 +10,7 @@ from functools import cache
 from itertools import combinations_with_replacement
 
 from rlheals.errors import BadInput
+from rlheals.tasks.base import Item
 from rlheals.tasks.general_points.solver import (
     LARGEST,
     TARGET,
@@ -27,6 +28,7 @@ __all__ = [
     "LABELS",
     "OOD_RULE",
     "TARGET",
+    "Cards",
     "Hand",
     "Rule",
     "all_hands",
@@ -107,6 +109,15 @@ class Rule:
 
 ID_RULE = Rule(*_NAMED["id"])
 OOD_RULE = Rule(*_NAMED["ood"])
+OTHER_RULES = tuple(
+    Rule(*values)
+    for values in (
+        *((n, n, n) for n in (1, 3, 5, 7, 8, 9, 11, 12, 13)),
+        (10, 10, 11), (10, 11, 10), (11, 10, 10), (10, 10, 13), (10, 11, 12), (9, 10, 11),
+        (11, 13, 12), (12, 11, 13), (12, 13, 11), (13, 11, 12), (13, 12, 11), (2, 4, 6),
+    )
+)  # fmt: skip
+"""What an evaluation asks beside the ID and the OOD rule."""
 
 
 def _rank(label: str) -> int:
@@ -142,6 +153,29 @@ def parse_hand(text: str) -> Hand:
 def has_face(hand: Sequence[str]) -> bool:
     """Whether a J, Q or K is among the cards."""
     return any(label in FACES for label in hand)
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Four labels in the order in which they are shown, and the rule: the payload of an item."""
+
+    hand: tuple[str, ...]
+    rule: Rule
+
+    @property
+    def values(self) -> Values:
+        """What the cards count, in the order shown."""
+        return self.rule.values(self.hand)
+
+
+def item_of(hand: Sequence[str], rule: Rule, split: str = "") -> Item:
+    """The question about cards as they are shown, solvable or not.
+
+    >>> item_of(("K", "A", "J", "5"), OOD_RULE).id
+    'ood/A-5-J-K'
+    """
+    group = "-".join(as_hand(hand))
+    return Item(f"{rule.name}/{group}", split, rule.name, group, Cards(tuple(hand), rule))
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import random
 import re
 from collections.abc import Callable
@@ -11,10 +10,13 @@ from dataclasses import dataclass
 
 from rlheals.display.markup import inline
 from rlheals.tasks.base import Item, Verdict
-from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, Rule
+from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, Cards, Rule
+from rlheals.tasks.general_points.prompts import FORMS, answer
 from rlheals.tasks.general_points.solver import solutions
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.tasks.general_points.verifier import REWARDS
+
+Breaker = Callable[[Cards, random.Random], str | None]
 
 SIZE = 20
 SEED = 24
@@ -52,68 +54,52 @@ def _sample(task: GeneralPoints, category: str, rule: Rule, chance: random.Rando
     items = [item for item in task.items("both_id" if rule == ID_RULE else "both_ood") if item.id not in used]
     for _ in range(10_000):
         item = chance.choice(items)
-        formula = BREAKERS[category](item, chance)
+        formula = BREAKERS[category](item.payload, chance)
         if formula is None:
             continue
-        reply = _reply(item, formula, category)
+        # who reads the cards under the other rule states their values under it
+        values = _other(item.payload).values if category == "wrong_rule" else item.payload.values
+        reply = answer(FORMS[0], item.payload.hand, values, formula)
+        if category == "partial":
+            reply = reply.replace("=24", "")
         verdict = task.grade(item, reply)
         if verdict.category == category:
             return Sample(item, task.prompt(item), reply, verdict)
     raise RuntimeError(f"no reply found whose verdict is {category}")
 
 
-def _reply(item: Item, formula: str, category: str) -> str:
-    """A JSON object like an expert's; who reads the cards under the other rule states their values under it."""
-    rule = _other(item.rule) if category == "wrong_rule" else item.rule
-    ending = "" if category == "partial" else "=24"
-    return json.dumps(
-        {"cards": list(item.hand), "number": list(rule.values(item.hand)), "formula": formula + ending}
-    )
+def _other(cards: Cards) -> Cards:
+    """Both rules make 24 from the hands drawn here."""
+    return Cards(cards.hand, OOD_RULE if cards.rule == ID_RULE else ID_RULE)
 
 
-def _other(rule: Rule) -> Rule:
-    return OOD_RULE if rule == ID_RULE else ID_RULE
+def _solution(cards: Cards, chance: random.Random) -> str:
+    return chance.choice(solutions(cards.values))
 
 
-def _solution(item: Item, chance: random.Random) -> str:
-    return chance.choice(solutions(item.rule.values(item.hand)))
-
-
-def _unclosed(item: Item, chance: random.Random) -> str | None:
-    ending = [text for text in solutions(item.rule.values(item.hand)) if text.endswith(")")]
+def _unclosed(cards: Cards, chance: random.Random) -> str | None:
+    ending = [text for text in solutions(cards.values) if text.endswith(")")]
     return chance.choice(ending)[:-1] if ending else None
 
 
-def _other_operator(item: Item, chance: random.Random) -> str:
-    text = _solution(item, chance)
-    at = chance.choice([place for place, sign in enumerate(text) if sign in "+-*/"])
-    return text[:at] + chance.choice("+-*/") + text[at + 1 :]
+def _replaced(pattern: str, draw: Callable[[random.Random], str]) -> Breaker:
+    """One match of the pattern in a solution replaced by what is drawn."""
+
+    def broken(cards: Cards, chance: random.Random) -> str:
+        text = _solution(cards, chance)
+        match = chance.choice(list(re.finditer(pattern, text)))
+        return text[: match.start()] + draw(chance) + text[match.end() :]
+
+    return broken
 
 
-def _other_number(item: Item, chance: random.Random) -> str:
-    text = _solution(item, chance)
-    match = chance.choice(list(re.finditer(r"\d+", text)))
-    return text[: match.start()] + str(chance.randint(1, 13)) + text[match.end() :]
-
-
-def _other_rule(item: Item, chance: random.Random) -> str:
-    """Both rules make 24 from the hands drawn here, so the other rule has a solution too."""
-    return chance.choice(solutions(_other(item.rule).values(item.hand)))
-
-
-def _unreadable(item: Item, chance: random.Random) -> str:
-    text = _solution(item, chance)
-    at = chance.choice([place for place, sign in enumerate(text) if sign in "+-*/"])
-    return text[:at] + chance.choice(["**", "//", "x", "+*", "^"]) + text[at + 1 :]
-
-
-BREAKERS: dict[str, Callable[[Item, random.Random], str | None]] = {
+BREAKERS: dict[str, Breaker] = {
     "correct": _solution,
     "partial": _unclosed,
-    "no_solution": _other_operator,
-    "wrong_number": _other_number,
-    "wrong_rule": _other_rule,
-    "illegal_formula": _unreadable,
+    "no_solution": _replaced(r"[-+*/]", lambda chance: chance.choice("+-*/")),
+    "wrong_number": _replaced(r"\d+", lambda chance: str(chance.randint(1, 13))),
+    "wrong_rule": lambda cards, chance: _solution(_other(cards), chance),
+    "illegal_formula": _replaced(r"[-+*/]", lambda chance: chance.choice(["**", "//", "x", "+*", "^"])),
 }
 
 ABOUT = (
@@ -145,8 +131,8 @@ def gallery_html(drawn: list[Sample]) -> str:
 
 
 def _headline(number: int, sample: Sample) -> str:
-    rule = "ID" if sample.item.rule == ID_RULE else "OOD"
-    return f"{number}. {rule} rule, {' '.join(sample.item.hand)}: {sample.verdict.category}, {sample.verdict.reward:+g}"
+    rule, hand = sample.item.rule.upper(), " ".join(sample.item.payload.hand)
+    return f"{number}. {rule} rule, {hand}: {sample.verdict.category}, {sample.verdict.reward:+g}"
 
 
 def _verdict(sample: Sample, escape: Callable[[str], str]) -> str:

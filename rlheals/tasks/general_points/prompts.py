@@ -1,7 +1,7 @@
-"""Ways to put the question of GeneralPoints to a language model: wording, place of the rule, order of the fields.
+"""How GeneralPoints is put into words: 16 forms of the question for language models, and the words of the lab.
 
-The task, its numbers and its verdicts are the same in all of them. Form 0 is the one that everybody uses; with all of
-them a model cannot learn the question by heart.
+The task, its numbers and its verdicts are the same in all forms: wording, place of the rule, order of the fields. Form
+0 is the usual one; with all of them a model cannot learn the question by heart.
 """
 
 from __future__ import annotations
@@ -11,11 +11,27 @@ from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
-from rlheals.tasks.general_points.cards import Rule
+from rlheals.tasks.general_points.cards import LABELS, Rule
+
+NUMBERS = tuple(str(n) for n in (*range(1, 14), 24))
+OPERATORS = ("+", "-", "*", "/", "(", ")", "=")
+WORDS = (
+    *(*LABELS, *NUMBERS, *OPERATORS),
+    *("cards", "answer", "so", "{", "|", "}", "wrong", "format", "numbers", "value"),
+)
+"""The lab's words; their order is that of the tokens of every lab model."""
+FEEDBACK_WORDS = {
+    "illegal_formula": "format",
+    "wrong_number": "numbers",
+    "wrong_rule": "numbers",
+    "aggregated": "numbers",
+    "no_solution": "value",
+    "partial": "value",
+}
 
 
 class Wording(NamedTuple):
-    """Sentences with {cards}; {jack}, {queen}, {king}; and, in `answer`, nothing to fill in."""
+    """Sentences with {cards} and {jack}, {queen}, {king} to fill in."""
 
     cards: str
     rule: str

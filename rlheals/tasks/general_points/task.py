@@ -1,32 +1,43 @@
-"""GeneralPoints, the card game of 24: items per split, prompt, expert replies, grading."""
+"""GeneralPoints, the card game of 24: items per split, prompt, expert replies, grading, and its lab side."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache, lru_cache
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlheals.errors import BadInput
-from rlheals.tasks.base import Item, Verdict
+from rlheals.tasks.base import Item, Reply, Task, Variant, Verdict
 from rlheals.tasks.general_points.cards import (
     ID_RULE,
     OOD_RULE,
+    OTHER_RULES,
+    Cards,
     Hand,
     Rule,
     as_hand,
     census,
     hands_solvable,
+    has_face,
+    item_of,
     split_of,
 )
-from rlheals.tasks.general_points.prompts import FORMS, answer, question
+from rlheals.tasks.general_points.prompts import FEEDBACK_WORDS, FORMS, WORDS, answer, question
 from rlheals.tasks.general_points.solver import canonical_solution, solutions, solvable
-from rlheals.tasks.general_points.verifier import formula_of, judge, judge_as_reference
+from rlheals.tasks.general_points.verifier import REWARDS, formula_of, judge, judge_as_reference
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rlheals.tasks.compact import Document
+    from rlheals.tasks.general_points.compact import Compact
 
 SPLITS = ("sft", "rl", "held_out", "id", "ood", "both_id", "both_ood")
 
 
-class GeneralPoints:
+class GeneralPoints(Task):
     """The task of the paper; `compat="reference"` sums penalties and compares floats as the original does.
 
     >>> task = GeneralPoints()
@@ -35,14 +46,21 @@ class GeneralPoints:
     True
     """
 
-    name: ClassVar[str] = "general_points"
+    name = "general_points"
+    options = ("compat",)
+    rules = (ID_RULE.name, OOD_RULE.name, *(rule.name for rule in OTHER_RULES))
+    paired = ("both_id", "both_ood")
+    rewards = REWARDS
+    feedback_words = FEEDBACK_WORDS
     forms: ClassVar[int] = len(FORMS)
-    options: ClassVar[tuple[str, ...]] = ("compat",)
+    words = WORDS
+    prompt_tokens = 13
 
     def __init__(self, compat: str | None = None) -> None:
         if compat not in (None, "reference"):
             raise BadInput(f"task {self.name}: compat = {compat!r:.40}; accepted: None, 'reference'")
         self.compat = compat
+        self.unjudged = -1.0 if compat else None
 
     def items(self, split: str) -> list[Item]:
         """The items of a split, in the order of `rlheals.tasks.general_points.cards.all_hands`.
@@ -77,7 +95,7 @@ class GeneralPoints:
 
     def prompt(self, item: Item, form: int = 0) -> str:
         """The question: rule, cards, goal and the form of the answer."""
-        return question(FORMS[form], item.hand, item.rule)
+        return question(FORMS[form], item.payload.hand, item.payload.rule)
 
     def expert(self, item: Item, form: int = 0) -> str:
         """The canonical solution as a reply to the question in that form.
@@ -86,26 +104,20 @@ class GeneralPoints:
         >>> task.expert(task.item(("8", "3", "8", "3"), ID_RULE))
         '{"cards": ["8", "8", "3", "3"], "number": [8, 8, 3, 3], "formula": "8/(3-8/3)=24"}'
         """
-        values = item.rule.values(item.hand)
-        return answer(FORMS[form], item.hand, values, canonical_solution(values))
+        values = item.payload.values
+        return answer(FORMS[form], item.payload.hand, values, canonical_solution(values))
 
     def answers(self, item: Item) -> tuple[str, ...]:
-        """Expert replies, one per listed solution, the canonical one first.
-
-        >>> task = GeneralPoints()
-        >>> task.answers(task.item(("8", "3", "8", "3"), ID_RULE))
-        ('{"cards": ["8", "8", "3", "3"], "number": [8, 8, 3, 3], "formula": "8/(3-8/3)=24"}',)
-        """
-        values = item.rule.values(item.hand)
+        """Expert replies, one per listed solution, the canonical one first."""
+        hand, values = item.payload.hand, item.payload.values
         first = canonical_solution(values)
         formulas = (first, *(formula for formula in solutions(values) if formula != first))
-        return tuple(answer(FORMS[0], item.hand, values, formula) for formula in formulas)
+        return tuple(answer(FORMS[0], hand, values, formula) for formula in formulas)
 
     def grade(self, item: Item, reply: str) -> Verdict:
         """Judge one reply: its formula field, or the reply itself when it is a bare formula.
 
-        Rewards and categories: `rlheals.tasks.general_points.verifier.judge`, or `judge_as_reference` under compat.
-        Raises BadInput when the reply is not text, and nothing else.
+        Rewards and categories: `verifier.judge`, or `verifier.judge_as_reference` under compat.
 
         >>> task = GeneralPoints()
         >>> task.grade(task.item(("8", "3", "8", "3"), ID_RULE), "8*3+8-3").feedback
@@ -115,7 +127,64 @@ class GeneralPoints:
             raise BadInput(f"item {item.id}: the reply is {type(reply).__name__}; text is accepted")
         reference = self.compat == "reference"
         formula = formula_of(reply, reference)
-        return (judge_as_reference if reference else judge)(formula, item.hand, item.rule)
+        return (judge_as_reference if reference else judge)(formula, item.payload.hand, item.payload.rule)
+
+    def shown(self, item: Item, random: np.random.Generator) -> Item:
+        """The same cards in random order."""
+        hand, rule = item.payload.hand, item.payload.rule
+        return replace(item, payload=Cards(tuple(hand[place] for place in random.permutation(4)), rule))
+
+    def item_columns(self, item: Item) -> dict[str, Any]:
+        """face: whether a face card is among the hand's."""
+        return {"face": has_face(item.payload.hand)}
+
+    def reply_columns(self, item: Item, reply: Reply) -> dict[str, Any]:
+        """Whether the values that a reply states are those of the item's rule, and those of the ID rule."""
+        stated = sorted(reply.stated)
+        return {
+            "values_right": stated == sorted(item.payload.values),
+            "values_as_id": stated == sorted(ID_RULE.values(item.payload.hand)),
+        }
+
+    def rule_distance(self, rule: str) -> float:
+        """Mean of |value - 10| over J, Q, K.
+
+        >>> GeneralPoints().rule_distance("ood"), GeneralPoints().rule_distance("J10-Q10-K11")
+        (2.0, 0.33)
+        """
+        read = Rule.parse(rule)
+        return round(sum(abs(value - 10) for value in (read.jack, read.queen, read.king)) / 3, 2)
+
+    def facts(self) -> tuple[str, ...]:
+        from rlheals.tasks.general_points.census import facts
+
+        return facts(self)
+
+    def dialect(self, tokenizer: Any = None) -> Compact:
+        from rlheals.tasks.general_points.compact import Compact
+
+        return Compact(tokenizer)
+
+    def documents(self, dialect: Compact, seed: int, variant: Variant = "default") -> Iterator[Document]:
+        from rlheals.tasks.general_points.corpus import Corpus
+
+        return iter(Corpus(dialect, seed, variant))
+
+    def panel(self, size: int) -> list[Item]:
+        """Face-card hands under random rules (not ID, not OOD), eight of a rule, always the same."""
+        import numpy as np
+
+        random, panel = np.random.default_rng(24), list[Item]()
+        while len(panel) < size:
+            rule = Rule(*(int(v) for v in random.integers(1, 14, 3)))
+            if rule in (ID_RULE, OOD_RULE):
+                continue
+            items = self.items_for_rule(rule)
+            panel += [items[i] for i in random.choice(len(items), size=min(8, len(items)), replace=False)]
+        return panel[:size]
+
+
+TASK = GeneralPoints
 
 
 @cache
@@ -137,4 +206,4 @@ def _item(hand: Hand, rule: Rule) -> Item:
     split = "ood" if rule == OOD_RULE else f"rule:{rule.name}"
     if rule == ID_RULE:
         split = split_of(rule.values(hand))
-    return Item(f"{rule.name}/{name}", tuple(hand[place] for place in shown), rule, split)
+    return item_of([hand[place] for place in shown], rule, split)

@@ -25,13 +25,13 @@ from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.rollout import Episode, rollout
 from rlheals.stage import Work
+from rlheals.tasks import load_task
 from rlheals.tasks.base import Item
-from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import resume
 from rlheals.training.rl.advantages import discounted, weights
 from rlheals.training.rl.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
 from rlheals.training.rl.settings import RLSettings, checkpoint_name
-from rlheals.training.sft import LOSS_SETS, expert_loss, loss_set
+from rlheals.training.sft import expert_loss, loss_sets
 
 LOGGED_KL_ROWS = 32
 
@@ -78,7 +78,7 @@ class Session:
         _same_shape(start, base, settings.folder)
         compared = {"start": start, "base": base} if settings.log_kl else {}
         self.references = {name: models.load(folder, device) for name, folder in compared.items()}
-        self.task = GeneralPoints()
+        self.task = load_task(settings.task)
         self.dialect = dialect_for(self.tokenizer, self.task)
         self.engine: Engine
         if opens is None:
@@ -98,9 +98,7 @@ class Session:
         self.losses: list[dict[str, float]] = []
         self.advantages: dict[str, list[float]] = {}
         self.done = 0
-        self._sets = {
-            name: loss_set(self.dialect, split, settings.loss_examples) for name, split in LOSS_SETS.items()
-        }
+        self._sets = loss_sets(self.dialect, self.task, settings.loss_examples)
         self._restore()
 
     # --- one update

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rlheals.engines.hf import Sampling
 from rlheals.evaluation.dialects import Prompts
-from rlheals.settings import Decay, Float, Int, Rate, Settings
+from rlheals.settings import Decay, Float, Int, Rate, Settings, TaskName
+from rlheals.tasks import checked_splits
 from rlheals.training.rl.advantages import Credit, Scale
 
 Algorithm = Literal["grpo", "rloo", "rejection", "ppo"]
@@ -20,13 +21,14 @@ OWN_CREDIT = ("reward", "credit", "scale", "kl_start", "kl_base")
 class RLSettings(Settings):
     """How a checkpoint is trained by RL."""
 
+    task: TaskName = Field("general_points", description="the task's name")
     folder: str = Field("step-00160", description="start: model folder inside the input run")
     algorithm: Algorithm = Field(
         "grpo",
         description="grpo: group mean as baseline; rloo: leave-one-out; rejection: imitate what solved (a control); "
         "ppo: one action per answer with a value head, as in the paper",
     )
-    splits: tuple[Literal["sft", "rl", "held_out", "ood"], ...] = ("sft", "rl")
+    splits: tuple[str, ...] = Field(("sft", "rl"), description="the task's splits that it plays")
     checkpoints: tuple[Int, ...] = Field(
         (80,), description="updates at which the weights are kept; the last one ends the run"
     )
@@ -88,10 +90,8 @@ class RLSettings(Settings):
 
     @field_validator("splits")
     @classmethod
-    def _some_and_different(cls, splits: tuple[str, ...]) -> tuple[str, ...]:
-        if not splits or len(set(splits)) < len(splits):
-            raise ValueError("a list of one or more different splits is accepted")
-        return splits
+    def _known_and_different(cls, splits: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return checked_splits(splits, info.data.get("task"))
 
     @model_validator(mode="after")
     def _fits_together(self) -> RLSettings:

@@ -1,22 +1,26 @@
-"""The lab's synthetic texts: the pretraining stream (many rules, never the OOD rule) and the SFT examples."""
+"""The lab's pretraining documents: many rules for the face cards, never the OOD rule."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations_with_replacement
-from typing import Literal
 
 import numpy as np
 
-from rlheals.evaluation.dialects import Compact, Layout
-from rlheals.tasks.base import Item
-from rlheals.tasks.general_points.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule, split_of
+from rlheals.tasks.base import Layout, Variant
+from rlheals.tasks.compact import Document
+from rlheals.tasks.general_points.cards import (
+    ID_RULE,
+    LABELS,
+    OOD_RULE,
+    Rule,
+    has_face,
+    split_of,
+)
+from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.formula import FormulaError, evaluate
 from rlheals.tasks.general_points.solver import canonical_solution, solvable
-
-Variant = Literal["default", "strict"]
 
 ID_SHARE = 0.25
 WRONG_SHARE = 0.45
@@ -24,16 +28,6 @@ MOST_WRONG = 4
 MISREAD_SHARE = 0.6
 TARGET_LAYOUT_SHARE = 0.08
 SIDE_WEIGHT = 0.02
-
-
-@dataclass(frozen=True)
-class Document:
-    """Tokens of one pretraining document and the loss weight of each (1 on the correct answer, little elsewhere)."""
-
-    tokens: list[int]
-    weights: list[float]
-    rule: Rule
-    values: tuple[int, ...]
 
 
 @lru_cache(maxsize=4096)
@@ -50,7 +44,7 @@ def held_out() -> frozenset[tuple[int, ...]]:
 
 
 class Corpus:
-    """An endless stream of pretraining documents; document order depends on the seed only."""
+    """An endless stream of documents, which depends on the seed only; their payload is the values of the hand."""
 
     def __init__(self, dialect: Compact, seed: int, variant: Variant = "default") -> None:
         self.dialect = dialect
@@ -71,7 +65,7 @@ class Corpus:
         formula = expert_formula(tuple(sorted(values)))
         assert formula is not None
         layout: Layout = "target" if random.random() < TARGET_LAYOUT_SHARE else "plain"
-        tokens = self.dialect.prompt(Item("", hand, rule, "pretrain"))
+        tokens = self.dialect.question(hand, rule)
         weights = [SIDE_WEIGHT] * len(tokens)
         for _ in range(MOST_WRONG):
             if random.random() >= WRONG_SHARE:
@@ -80,7 +74,7 @@ class Corpus:
             tokens += attempt
             weights += [SIDE_WEIGHT] * len(attempt)
         answer = self.dialect.answer(values, formula, layout)
-        return Document(tokens + answer, weights + [1.0] * len(answer), rule, values)
+        return Document(tokens + answer, weights + [1.0] * len(answer), rule.name, values)
 
     def _rule(self) -> Rule:
         """The ID rule in one document of four, else random values; the OOD rule is drawn again."""
@@ -120,7 +114,7 @@ class Corpus:
                 return self.dialect.answer(values, made, layout) + self._feedback["value"]
 
     def _misread(self, hand: tuple[str, ...], values: tuple[int, ...]) -> tuple[int, ...]:
-        if any(label in FACES for label in hand) and self.random.random() < 0.5:
+        if has_face(hand) and self.random.random() < 0.5:
             return self._rule().values(hand)
         place, value = self.random.integers(4), int(self.random.integers(1, 14))
         return tuple(value if index == place else v for index, v in enumerate(values))
