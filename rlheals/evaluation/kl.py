@@ -1,4 +1,4 @@
-"""Forward KL from a base to what was made of it: how much less likely the base's own answers have become.
+"""Forward KL from a base to a model made of it: how much less likely the base's own answers have become.
 
 KL(base || model) = E over questions, over answers of the base, of the sum over their tokens of the exact divergence
 between the two next-token distributions (nats per answer). Answers are sampled once, so that all models share them.
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
@@ -47,22 +48,20 @@ def sample(
         raise BadInput(
             "divergence: at least one prompt of at least one token is needed, and room for an answer"
         )
-    rows = []
+    rows: list[tuple[list[int], list[int]]] = []
     was_training = base.training
     base.eval()
     generate: Any = base.generate
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(seed)
         for first in range(0, len(prompts), ROWS):
-            part = prompts[first : first + ROWS]
-            width = max(map(len, part))
-            ids = torch.full((len(part), width), pad)
-            for row, prompt in enumerate(part):
-                ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask = (torch.arange(width)[None] >= torch.tensor([width - len(p) for p in part])[:, None]).long()
+            part = [torch.tensor(prompt) for prompt in prompts[first : first + ROWS]]
+            ids = pad_sequence(part, True, pad, "left")
             made = generate(
                 input_ids=ids.to(base.device),
-                attention_mask=mask.to(base.device),
+                attention_mask=pad_sequence([torch.ones_like(one) for one in part], True, 0, "left").to(
+                    base.device
+                ),
                 do_sample=True,
                 temperature=1.0,
                 top_k=0,
@@ -71,16 +70,12 @@ def sample(
                 pad_token_id=pad,
                 eos_token_id=end,
             ).cpu()
-            for prompt, row in zip(part, made[:, width:].tolist(), strict=True):
-                rows.append((list(prompt), row[: row.index(end) + 1] if end in row else row))
+            for prompt, row in zip(part, made[:, ids.shape[1] :].tolist(), strict=True):
+                rows.append((prompt.tolist(), row[: row.index(end) + 1] if end in row else row))
     base.train(was_training)
-    length = max(len(prompt) + len(answer) for prompt, answer in rows)
-    tokens, own = torch.full((len(rows), length), pad), torch.zeros((len(rows), length), dtype=torch.bool)
-    for number, (prompt, answer) in enumerate(rows):
-        whole = len(prompt) + len(answer)
-        tokens[number, :whole] = torch.tensor(prompt + answer)
-        own[number, len(prompt) : whole] = True
-    return Answers(tokens, own)
+    tokens = [torch.tensor(prompt + answer) for prompt, answer in rows]
+    own = [torch.tensor([False] * len(prompt) + [True] * len(answer)) for prompt, answer in rows]
+    return Answers(pad_sequence(tokens, True, pad), pad_sequence(own, True, False))
 
 
 @torch.inference_mode()

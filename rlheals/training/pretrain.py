@@ -141,7 +141,7 @@ def collate(documents: list[Document], pad: int) -> tuple[torch.Tensor, torch.Te
 
 
 def ability(model: PreTrainedModel, dialect: WordDialect, task: Task, panel: list[Item]) -> float:
-    """Share of the panel solved within the task's attempts, answers in either layout, temperature 0.7."""
+    """Share of the panel solved within the task's attempts, format-agnostic, temperature 0.7."""
     keys = [f"ability/{item.id}" for item in panel]
     engine = HFEngine(model, dialect.tokenizer)
     episodes = rollout(engine, dialect, task, panel, keys, Sampling(), protocol="either")

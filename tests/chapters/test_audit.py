@@ -8,12 +8,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from solution_trees import Tree, solution_trees
 
 from rlheals.chapters.audit import numbers as audit
 from rlheals.chapters.audit import resolution as resolved
 from rlheals.errors import BadInput
 from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, census
-from rlheals.tasks.general_points.solver import Tree, solution_trees, solved_table
+from rlheals.tasks.general_points.solver import solved_table
 
 # --- counts
 

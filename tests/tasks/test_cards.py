@@ -7,15 +7,13 @@ import random
 import statistics
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
 from itertools import combinations_with_replacement, permutations, product
 from pathlib import Path
-from typing import Any
 
 import pytest
+from solution_trees import Tree, solution_trees, value, written
 
 from rlheals.errors import BadInput
 from rlheals.tasks.general_points import solver
@@ -33,10 +31,8 @@ from rlheals.tasks.general_points.cards import (
 )
 from rlheals.tasks.general_points.formula import FormulaError, evaluate
 from rlheals.tasks.general_points.solver import (
-    Tree,
     Values,
     canonical_solution,
-    solution_trees,
     solutions,
     solvable,
 )
@@ -82,16 +78,6 @@ def test_solutions_per_hand_as_published(largest: int, mean: int, median: int, m
 # ---- trees, and what floating point does to them
 
 
-def _value(tree: Tree, number: Callable[[int], Any]) -> Any:
-    if isinstance(tree, int):
-        return number(tree)
-    operator, left, right = tree
-    a, b = _value(left, number), _value(right, number)
-    if operator == "/":
-        return a / b
-    return a + b if operator == "+" else a - b if operator == "-" else a * b
-
-
 def _leaves(tree: Tree) -> list[int]:
     return [tree] if isinstance(tree, int) else _leaves(tree[1]) + _leaves(tree[2])
 
@@ -103,7 +89,7 @@ def trees() -> dict[Values, tuple[Tree, ...]]:
 
 def test_31152_trees_of_which_floats_reject_85_in_45_hands(trees: dict[Values, tuple[Tree, ...]]) -> None:
     rejected = {
-        values: [tree for tree in found if _value(tree, float) != 24] for values, found in trees.items()
+        values: [tree for tree in found if value(tree, float) != 24] for values, found in trees.items()
     }
     assert sum(map(len, trees.values())) == 31152
     assert sum(map(len, rejected.values())) == 85
@@ -118,7 +104,7 @@ def test_every_tree_is_24_with_the_hands_numbers_and_no_hand_is_missed(
     for values, found in trees.items():
         assert bool(found) == solvable(values)
         for tree in found:
-            assert _value(tree, Fraction) == 24
+            assert value(tree, Fraction) == evaluate(written(tree)) == 24
             assert sorted(_leaves(tree)) == list(values)
 
 
@@ -323,19 +309,6 @@ def test_census_of_a_rule_and_of_nonsense() -> None:
 
 
 # ---- splits
-
-
-def test_splits_cut_the_multisets_60_20_20() -> None:
-    parts = Counter(split_of(values) for values in MULTISETS if max(values) <= 10 and solvable(values))
-    assert parts == {"sft": 340, "rl": 113, "held_out": 113}
-
-
-def test_hands_that_read_alike_under_the_id_rule_share_a_split() -> None:
-    alike: dict[Values, set[str]] = {}
-    for hand in census("id"):
-        alike.setdefault(tuple(sorted(ID_RULE.values(hand))), set()).add(split_of(ID_RULE.values(hand)))
-    assert len(alike) == 566
-    assert all(len(parts) == 1 for parts in alike.values())
 
 
 def test_a_split_does_not_depend_on_the_order_and_never_changes() -> None:

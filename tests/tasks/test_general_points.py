@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from solution_trees import Tree, solution_trees, value, written
 
 from rlheals.errors import BadInput
 from rlheals.tasks import load_task
 from rlheals.tasks.base import Item
 from rlheals.tasks.general_points.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule, census, item_of
-from rlheals.tasks.general_points.formula import evaluate, tokenize
-from rlheals.tasks.general_points.solver import Tree, solution_trees, solutions
+from rlheals.tasks.general_points.formula import tokenize
+from rlheals.tasks.general_points.solver import solutions
 from rlheals.tasks.general_points.task import GeneralPoints
 
 TASK = load_task("general_points")
@@ -72,6 +73,7 @@ def test_named_splits_and_rules() -> None:
     assert {e.split for e in entries} == {"rule:J5-Q7-K2"}
     assert all(set(e.payload.hand) & set(FACES) and solutions(e.payload.values) for e in entries)
     assert TASK.items("ood") == TASK.items_for_rule(OOD_RULE)
+    assert [tuple(e.group.split("-")) for e in TASK.items("ood")] == list(census("ood"))
 
 
 def test_items_are_stable_and_the_shown_order_is_not_the_sorted_one() -> None:
@@ -135,19 +137,6 @@ def test_every_expert_answer_is_accepted() -> None:
         assert tuple(fields["number"]) == entry.payload.values
 
 
-def _written(tree: Tree) -> str:
-    return str(tree) if isinstance(tree, int) else f"({_written(tree[1])}{tree[0]}{_written(tree[2])})"
-
-
-def _rational(tree: Tree) -> Fraction | None:
-    if isinstance(tree, int):
-        return Fraction(tree)
-    a, b = _rational(tree[1]), _rational(tree[2])
-    if a is None or b is None or (tree[0] == "/" and b == 0):
-        return None
-    return {"+": a + b, "-": a - b, "*": a * b, "/": a / (b or 1)}[tree[0]]
-
-
 def _mutated(tree: Tree, draw: random.Random) -> Tree:
     """One operator replaced, or two operands exchanged, somewhere in the tree."""
     operator, left, right = tree
@@ -169,19 +158,13 @@ def test_every_solution_tree_is_accepted_and_every_mutation_judged_as_by_rationa
             continue
         entry = TASK.item(hand, OOD_RULE)
         for tree in solution_trees(OOD_RULE.values(hand)):
-            assert TASK.grade(entry, _written(tree)).solved
+            assert TASK.grade(entry, written(tree)).solved
             mutant = _mutated(tree, draw)
-            verdict = TASK.grade(entry, _written(mutant)[1:-1])
-            expected = "correct" if _rational(mutant) == 24 else "no_solution"
+            verdict = TASK.grade(entry, written(mutant)[1:-1])
+            expected = "correct" if value(mutant, Fraction) == 24 else "no_solution"
             assert (verdict.category, verdict.reward) == (expected, REWARD[expected])
             outcomes[verdict.category] += 1
     assert min(outcomes["correct"], outcomes["no_solution"]) > 100
-
-
-def test_all_31152_trees_are_exactly_24_as_text() -> None:
-    texts = [_written(tree) for hand in census_all_values() for tree in solution_trees(hand)]
-    assert len(texts) == 31152
-    assert all(evaluate(text) == 24 for text in set(texts))
 
 
 def census_all_values() -> list[tuple[int, ...]]:
@@ -453,7 +436,3 @@ def test_feedback_is_about_the_complaint() -> None:
     assert "can begin with 4*6" in TASK.grade(entry, "4*6+1*1").feedback
     assert "closing bracket" in TASK.grade(entry, "4*6*(1*1").feedback
     assert "character 3" in TASK.grade(entry, "4**6").feedback
-
-
-def test_census_items_are_the_census() -> None:
-    assert [tuple(sorted(e.payload.hand, key=LABELS.index)) for e in TASK.items("ood")] == list(census("ood"))

@@ -8,9 +8,7 @@ for all orders and operators at once, and then writes each solving tree in every
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from functools import cache, lru_cache
-from importlib import resources
 from itertools import combinations_with_replacement, permutations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,17 +35,10 @@ _NUMBERED = str.maketrans("abcd", "1234")
 _SLOTS = str.maketrans({letter: f"{{{slot}}}" for slot, letter in enumerate("abcd")})
 
 Values = tuple[int, ...]
-Tree = Any  # an int, or (operator, left Tree, right Tree)
 
 
 def check_values(values: Values) -> Values:
-    """The four values in ascending order.
-
-    Raises BadInput unless there are four integers from 1 to 13.
-
-    >>> check_values((8, 3, 8, 3))
-    (3, 3, 8, 8)
-    """
+    """The four values in ascending order. Raises BadInput unless there are four integers from 1 to 13."""
     if len(values) != 4 or not all(type(v) is int and 1 <= v <= LARGEST for v in values):
         raise BadInput(f"values {tuple(values)!r}: four integers from 1 to {LARGEST} are accepted")
     return tuple(sorted(values))
@@ -83,7 +74,7 @@ def solved_table() -> dict[Values, str]:
 
     Read once from the file in the package, whose SHA-256 is checked. Raises BadInput when it differs.
     """
-    data = resources.files("rlheals.tasks.general_points").joinpath(TABLE_FILE).read_bytes()
+    data = Path(__file__).with_name(TABLE_FILE).read_bytes()
     if hashlib.sha256(data).hexdigest() != TABLE_SHA256:
         raise BadInput(f"{TABLE_FILE} does not match its SHA-256: install rlheals again")
     rows = (line.split(",") for line in data.decode("ascii").splitlines()[1:])
@@ -173,49 +164,3 @@ def _layouts_by_tree() -> dict[tuple[Any, ...], tuple[str, ...]]:
         template = text.translate(_SLOTS)
         readings.setdefault((shape, *operators), []).append(template)
     return {key: tuple(templates) for key, templates in readings.items()}
-
-
-def solution_trees(values: Values) -> tuple[Tree, ...]:
-    """Every sequence of three merges of two numbers that ends in exactly 24, as the tree it builds.
-
-    A merge replaces two entries by their sum, product, either difference or either quotient; the order of
-    the operands of + and * counts once, equal cards and independent merges count separately. Over the
-    1,820 hands from 1 to 13 there are 31,152 such sequences.
-
-    >>> solution_trees((3, 3, 8, 8))[0]
-    ('/', 8, ('-', 3, ('/', 8, 3)))
-    """
-    return _trees(check_values(values))
-
-
-@lru_cache(maxsize=2048)
-def _trees(values: Values) -> tuple[Tree, ...]:
-    return tuple(_merge([(value, 1, value) for value in values]))
-
-
-def _merge(entries: list[tuple[int, int, Tree]]) -> Iterator[Tree]:
-    for i in range(1, len(entries)):
-        for j in range(i):
-            merged = _merged(entries[j], entries[i])
-            if len(entries) == 2:
-                yield from (tree for a, b, tree in merged if a == TARGET * b)
-            else:
-                rest = entries[:j] + entries[j + 1 : i] + entries[i + 1 :]
-                for entry in merged:
-                    yield from _merge([*rest, entry])
-
-
-def _merged(left: tuple[int, int, Tree], right: tuple[int, int, Tree]) -> list[tuple[int, int, Tree]]:
-    (a, b, x), (c, d, y) = left, right
-    ad, cb, bd = a * d, c * b, b * d
-    merged = [
-        (ad + cb, bd, ("+", x, y)),
-        (a * c, bd, ("*", x, y)),
-        (ad - cb, bd, ("-", x, y)),
-        (cb - ad, bd, ("-", y, x)),
-    ]
-    if c:
-        merged.append((ad, cb, ("/", x, y)))
-    if a:
-        merged.append((cb, ad, ("/", y, x)))
-    return merged

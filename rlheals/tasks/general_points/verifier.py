@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import product
+from itertools import product, takewhile
 from typing import NamedTuple
 
 from rlheals.tasks.base import Verdict
@@ -26,6 +26,7 @@ REWARDS = {
 TOO_LARGE = 10**6
 MOST_CLAUSES = 8
 NO_FORMULA = "the answer has no formula"
+UNFINISHED = "the formula begins a solution but a closing bracket is missing"
 
 
 class Complaint(NamedTuple):
@@ -55,10 +56,7 @@ def judge(formula: str | None, hand: Sequence[str], rule: Rule) -> Verdict:
     try:
         parsed = parse(text)
     except FormulaError as error:
-        if _is_unfinished_solution(text, values):
-            return _verdict("partial", ["the formula begins a solution but a closing bracket is missing"])
-        where = f"at character {error.position + 1}, {error.reason}"
-        return _verdict("illegal_formula", [f"the formula cannot be read: {where}"])
+        return _verdict("partial", [UNFINISHED]) if _is_unfinished(text, values) else _unreadable(error)
     if sorted(parsed.numbers) != sorted(values):
         complaints = [complaint.clause for complaint in number_complaints(parsed.numbers, values)]
         read_as = read_under(hand, parsed.numbers) if parsed.value == TARGET else None
@@ -90,12 +88,13 @@ def judge_as_reference(formula: str | None, hand: Sequence[str], rule: Rule) -> 
             raise FormulaError("illegal character ' '", text.index(" "))
         tokens = tokenize(text)
     except FormulaError as error:
-        where = f"at character {error.position + 1}, {error.reason}"
-        return _verdict("illegal_formula", [f"the formula cannot be read: {where}"])
+        return _unreadable(error)
     numbers = [_small_number(token.text) for token in tokens if token.is_number]
     complaints = sequence_complaints(tokens) + number_complaints(numbers, values)
     if complaints:
-        return _summed(complaints)
+        total = sum(REWARDS[complaint.category] for complaint in complaints)
+        category = complaints[0].category if len(complaints) == 1 else "aggregated"
+        return Verdict(False, total, category, _sentence([complaint.clause for complaint in complaints]))
     try:
         value: float | None = evaluate_float(text)
     except FormulaError:
@@ -104,7 +103,7 @@ def judge_as_reference(formula: str | None, hand: Sequence[str], rule: Rule) -> 
         return _verdict("correct", ["the formula is right"])
     if len(tokens) == longest_beginning(tokens, values):
         if value is None:
-            return _verdict("partial", ["the formula begins a solution but a closing bracket is missing"])
+            return _verdict("partial", [UNFINISHED])
         return Verdict(False, 0.0, "aggregated", ".")
     return _verdict("no_solution", [_no_solution(tokens, values)])
 
@@ -144,15 +143,14 @@ def number_complaints(numbers: Sequence[int], values: Values) -> list[Complaint]
     ['3 is used too often', '10 is not used']
     """
     used, owned = Counter(numbers), Counter(values)
-    complaints = []
-    if foreign := sorted(used.keys() - owned.keys()):
-        verb = "is" if len(foreign) == 1 else "are"
-        complaints.append(Complaint("wrong_number", f"{_listed(foreign)} {verb} not among the hand's values"))
-    elif excess := sorted((used - owned).keys()):
-        complaints.append(Complaint("wrong_number", f"{_listed(excess)} {_is(excess)} used too often"))
-    if unused := sorted((owned - used).keys()):
-        complaints.append(Complaint("wrong_number", f"{_listed(unused)} {_is(unused)} not used"))
-    return complaints
+    clauses = []
+    if foreign := used.keys() - owned.keys():
+        clauses.append(f"{_are(foreign)} not among the hand's values")
+    elif excess := used - owned:
+        clauses.append(f"{_are(excess)} used too often")
+    if unused := owned - used:
+        clauses.append(f"{_are(unused)} not used")
+    return [Complaint("wrong_number", clause) for clause in clauses]
 
 
 def read_under(hand: Sequence[str], numbers: Sequence[int]) -> str | None:
@@ -184,12 +182,8 @@ def longest_beginning(tokens: Sequence[Token], values: Values) -> int:
     """
     best = 0
     for solution in _solution_tokens(tuple(sorted(values))):
-        count = 0
-        for token, expected in zip(tokens, solution, strict=False):
-            if token.text != expected:
-                break
-            count += 1
-        best = max(best, count)
+        pairs = zip(tokens, solution, strict=False)
+        best = max(best, sum(1 for _ in takewhile(lambda pair: pair[0].text == pair[1], pairs)))
     return best
 
 
@@ -198,7 +192,12 @@ def _solution_tokens(values: Values) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(token.text for token in tokenize(text)) for text in solutions(values))
 
 
-def _is_unfinished_solution(text: str, values: Values) -> bool:
+def _unreadable(error: FormulaError) -> Verdict:
+    where = f"at character {error.position + 1}, {error.reason}"
+    return _verdict("illegal_formula", [f"the formula cannot be read: {where}"])
+
+
+def _is_unfinished(text: str, values: Values) -> bool:
     """Whether closing brackets at the end are all that a listed solution has more than this text."""
     if text.count("(") <= text.count(")"):
         return False
@@ -218,12 +217,6 @@ def _no_solution(tokens: Sequence[Token], values: Values) -> str:
     return f"the formula is not {TARGET}, but a solution can begin with {beginning}"
 
 
-def _summed(complaints: Sequence[Complaint]) -> Verdict:
-    total = sum(REWARDS[complaint.category] for complaint in complaints)
-    category = complaints[0].category if len(complaints) == 1 else "aggregated"
-    return Verdict(False, total, category, _sentence([complaint.clause for complaint in complaints]))
-
-
 def _verdict(category: str, clauses: Sequence[str], read_as: str | None = None) -> Verdict:
     return Verdict(category == "correct", REWARDS[category], category, _sentence(clauses), read_as)
 
@@ -239,12 +232,11 @@ def _small_number(text: str) -> int:
     return int(digits or "0") if len(digits) <= 6 else TOO_LARGE
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(str(number) if number < TOO_LARGE else "a large number" for number in numbers[:8])
-
-
-def _is(numbers: Sequence[int]) -> str:
-    return "is" if len(numbers) == 1 else "are"
+def _are(numbers: Iterable[int]) -> str:
+    """At most eight numbers in ascending order, and the verb."""
+    ordered = sorted(numbers)
+    listed = ", ".join(str(number) if number < TOO_LARGE else "a large number" for number in ordered[:8])
+    return f"{listed} {'is' if len(ordered) == 1 else 'are'}"
 
 
 _LENIENT = re.compile(r'"formula"\s*:\s*"([^"]*)"')
