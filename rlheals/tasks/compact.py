@@ -1,8 +1,8 @@
 """How word-level models of the lab read and write, whatever the task: one word, one token.
 
 A question ends in `answer`. An answer states something and then gives its result, in one of two layouts:
-target (SFT) `{ STATED | RESULT } <end>`, plain (pretraining) `STATED so RESULT <end>`. A failed attempt is followed by
-`wrong WORD answer` and the next attempt.
+target (SFT) `{ STATED | RESULT } <end>`, plain (pretraining) `STATED so RESULT <end>`; what is stated may have several
+fields, with `|` between them. A failed attempt is followed by `wrong WORD answer` and the next attempt.
 """
 
 from __future__ import annotations
@@ -120,9 +120,9 @@ class WordDialect(ABC):
         if body[:1] == ["{"] and body[-1:] == ["}"]:
             layout, body = "target", body[1:-1]
         mark = "|" if layout == "target" else "so"
-        if body.count(mark) != 1 or "{" in body or "}" in body:
+        if mark not in body or "{" in body or "}" in body:
             return Reply(unread, "none")
-        at = body.index(mark)
+        at = len(body) - 1 - body[::-1].index(mark)
         stated = self.stated(body[:at])
         if stated is None:
             return Reply(unread, "none")

@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from rlheals.errors import BadInput
 from rlheals.tasks import load_task
-from rlheals.tasks.base import Item
+from rlheals.tasks.base import Item, Verdict
 
 ENV_ID = "rlheals/Task-v0"
 CHARSET = frozenset(string.ascii_letters + string.digits + string.punctuation + " \n")
@@ -81,13 +81,12 @@ class TaskEnv(gymnasium.Env[Observation, str]):
         item, unjudged = self._item, self.task.unjudged
         if item is None:
             raise BadInput("the episode has not begun or is over; call reset")
-        if self._left == 0:
-            self._item = None
-            told = self._observation(item, "No attempt is left.")
-            return told, unjudged, False, True, {**_info(item), "category": "unjudged", "solved": False}
-        verdict = self.task.grade(item, action)
-        self._left -= 1
-        truncated = not verdict.solved and self._left == 0 and unjudged is None
+        if self._left:
+            verdict = self.task.grade(item, action)
+            self._left -= 1
+            truncated = not verdict.solved and self._left == 0 and unjudged is None
+        else:
+            verdict, truncated = Verdict(False, unjudged, "unjudged", "No attempt is left."), True
         if verdict.solved or truncated:
             self._item = None
         info = {**_info(item), "category": verdict.category, "solved": verdict.solved}

@@ -75,7 +75,7 @@ class Sums(Task):
             a, b = PAIRS[random.integers(len(PAIRS))]
             rule = ("carry", "twice", "thrice")[random.integers(3)]
             asked = dialect.prompt(self.item(a, b, rule))
-            answer = dialect.laid_out("1", " ".join(total(a, b, rule)), "plain")
+            answer = dialect.laid_out(f"1 | {(a + b) % 10}", " ".join(total(a, b, rule)), "plain")
             yield Document(asked + answer, [0.02] * len(asked) + [1.0] * len(answer), rule)
 
     def panel(self, size: int) -> list[Item]:
@@ -83,17 +83,17 @@ class Sums(Task):
 
 
 class Words(WordDialect):
-    """`<s> 1 2 7 plus 1 5 answer`: the carry counts 1; the answer states the carry, `{ 1 | 4 2 } <end>`."""
+    """`<s> 1 2 7 plus 1 5 answer`: the carry counts 1; the answer states carry and ones, `{ 1 | 2 | 4 2 } <end>`."""
 
     def prompt(self, item: Item, form: int = 0) -> list[int]:
         a, b = item.payload
         return self.encode(f"{BOS} {CARRIES[item.rule]} {' '.join(str(a))} plus {' '.join(str(b))} answer")
 
     def expert(self, item: Item, form: int = 0) -> list[int]:
-        return self.laid_out("1", " ".join(total(*item.payload, item.rule)))
+        return self.laid_out(f"1 | {sum(item.payload) % 10}", " ".join(total(*item.payload, item.rule)))
 
-    def stated(self, words: list[str]) -> tuple[str, ...]:
-        return tuple(words)
+    def stated(self, words: list[str]) -> tuple[str, ...] | None:
+        return (words[0], words[2]) if len(words) == 3 and words[1] == "|" else None
 
     def reply(self, stated: tuple[str, ...], result: list[str]) -> str:
         return json.dumps({"sum": "".join(result)})

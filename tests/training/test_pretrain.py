@@ -247,13 +247,9 @@ def test_ability_leaves_the_model_in_its_mode_for_training(tiny: PreTrainedModel
         ({"steps": 3}, "steps"),
         ({"model": {"hidden": 65}}, "hidden"),
         ({"max_steps": 0}, "max_steps"),
+        ({"betas": (2.0, 0.98)}, "betas"),
     ],
 )
 def test_impossible_settings_name_the_field(settings: dict, named: str) -> None:
     with pytest.raises(ValidationError, match=named):
         PretrainSettings(**settings)
-
-
-def test_impossible_betas_name_the_field() -> None:
-    with pytest.raises(ValidationError, match="betas"):
-        PretrainSettings(betas=(2.0, 0.98))

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import add, mul, sub, truediv
 from typing import Any, NamedTuple
 
 MAX_LENGTH = 128
@@ -154,13 +155,7 @@ def _exact(operator: str, left: tuple[int, int], right: tuple[int, int]) -> tupl
 
 def _inexact(operator: str, left: float, right: float) -> float:
     """Integers stay integers until a division, as in Python."""
-    if operator == "+":
-        return left + right
-    if operator == "-":
-        return left - right
-    if operator == "*":
-        return left * right
-    return left / right
+    return {"+": add, "-": sub, "*": mul, "/": truediv}[operator](left, right)
 
 
 def _seen(token: Token) -> str:
@@ -199,19 +194,18 @@ class _Descent:
         return self.tokens[self.next] if self.next < len(self.tokens) else self.end
 
     def _expression(self) -> Any:
-        self.steps += 1
-        value = self._term()
-        while (token := self._peek()).text in ("+", "-"):
-            self.next += 1
-            value = self._combine(token, value, self._term())
-        return value
+        return self._chain("+-", self._term)
 
     def _term(self) -> Any:
+        return self._chain("*/", self._factor)
+
+    def _chain(self, operators: str, operand: Callable[[], Any]) -> Any:
+        """Operands with one of the operators between each two, from left to right."""
         self.steps += 1
-        value = self._factor()
-        while (token := self._peek()).text in ("*", "/"):
+        value = operand()
+        while (token := self._peek()).text and token.text in operators:
             self.next += 1
-            value = self._combine(token, value, self._factor())
+            value = self._combine(token, value, operand())
         return value
 
     def _factor(self) -> Any:
