@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rlheals.stage import task_module
@@ -60,7 +61,7 @@ def modules_behind(stage: str, settings: Mapping[str, Any], package: str = "rlhe
 
 def code_behind(stage: str, settings: Mapping[str, Any], package: str = "rlheals") -> Code:
     """The source that a run of these settings runs. A task of another package counts with that package's modules."""
-    found: dict[str, Any] = {}
-    for module in modules_behind(stage, settings, package):
-        found |= snapshot(module, module.partition(".")[0]).sources
-    return Code(found, package)
+    behind = modules_behind(stage, settings, package)
+    parts = [snapshot(module, module.partition(".")[0]) for module in behind]
+    found = {name: source for part in parts for name, source in part.sources.items()}
+    return replace(parts[0], sources=dict(sorted(found.items())))

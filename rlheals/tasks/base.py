@@ -12,8 +12,6 @@ from rlheals.errors import BadInput
 if TYPE_CHECKING:
     import numpy as np
 
-    from rlheals.tasks.compact import Document, WordDialect
-
 Layout = Literal["target", "plain", "none"]
 """target: the answer format that SFT teaches; plain: that of a base's pretraining; none: neither."""
 Protocol_ = Literal["target", "either"]
@@ -44,6 +42,16 @@ class Reply:
     text: str
     layout: Layout
     stated: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Document:
+    """One pretraining document: tokens, the loss weight of each, the rule that it states, and what it was made of."""
+
+    tokens: list[int]
+    weights: list[float]
+    rule: str
+    payload: Any = None
 
 
 @dataclass(frozen=True)
@@ -134,8 +142,8 @@ class Task(ABC):
     prompt_tokens: ClassVar[int] = 0
     """Length of the longest question in that dialect."""
 
-    def dialect(self, tokenizer: Any = None) -> WordDialect:
-        """How lab models read and write; with the tokenizer of a model, or a new one."""
+    def dialect(self, tokenizer: Any = None) -> Any:
+        """How lab models read and write, a `compact.WordDialect`; with the tokenizer of a model, or a new one."""
         raise BadInput(f"task {self.name} has no words for a model that is trained from scratch")
 
     def documents(self, dialect: Any, seed: int, variant: Variant = "default") -> Iterator[Document]:

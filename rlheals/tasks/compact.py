@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tokenizers import Tokenizer
@@ -23,16 +22,6 @@ from rlheals.tasks.base import Item, Layout, Protocol_, Reply, Verdict
 
 PAD, BOS, END, UNK = SPECIAL = "<pad>", "<s>", "<end>", "<unk>"
 FRAME = ("answer", "so", "{", "|", "}", "wrong")
-
-
-@dataclass(frozen=True)
-class Document:
-    """One pretraining document: tokens, the loss weight of each, the rule that it states, and what it was made of."""
-
-    tokens: list[int]
-    weights: list[float]
-    rule: str
-    payload: Any = None
 
 
 def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:

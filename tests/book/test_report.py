@@ -28,7 +28,7 @@ from rlheals.errors import BadInput
 from rlheals.profiles import PROFILES, load_profile
 from rlheals.profiles.describe import profiles_table
 from rlheals.publish.base_card import model_card
-from rlheals.store.code_hash import code_hash
+from rlheals.store.stages import code_behind
 from rlheals.study import tables
 from rlheals.study.claims import FAMILIES, judge
 from rlheals.study.record import MANIFEST, Recorded, RecordedRun, _sha256
@@ -223,7 +223,7 @@ def write_study(
                     stage="evaluate",
                     id="0" * 64,
                     seed=seed,
-                    code_hash=code or code_hash("rlheals.evaluation.evaluate"),
+                    code_hash=code or code_behind("evaluate", {}).hash,
                     seconds=90.0,
                 ),
             ),

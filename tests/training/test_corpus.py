@@ -12,7 +12,7 @@ import pytest
 from lab_helpers import Text, read_text
 
 from rlheals.engines.models import ModelSettings
-from rlheals.tasks.compact import Document
+from rlheals.tasks.base import Document
 from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE, item_of
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.corpus import (

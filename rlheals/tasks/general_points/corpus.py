@@ -8,8 +8,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from rlheals.tasks.base import Layout, Variant
-from rlheals.tasks.compact import Document
+from rlheals.tasks.base import Document, Layout, Variant
 from rlheals.tasks.general_points.cards import (
     ID_RULE,
     LABELS,

@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlheals.errors import BadInput
-from rlheals.tasks.base import Item, Reply, Task, Variant, Verdict
+from rlheals.tasks.base import Document, Item, Reply, Task, Variant, Verdict
 from rlheals.tasks.general_points.cards import (
     ID_RULE,
     OOD_RULE,
@@ -31,7 +31,6 @@ from rlheals.tasks.general_points.verifier import REWARDS, formula_of, judge, ju
 if TYPE_CHECKING:
     import numpy as np
 
-    from rlheals.tasks.compact import Document
     from rlheals.tasks.general_points.compact import Compact
 
 SPLITS = ("sft", "rl", "held_out", "id", "ood", "both_id", "both_ood")
