@@ -60,14 +60,14 @@ class SFTSettings(Settings):
     warmup_steps: Int = Field(20, ge=0)
     weight_decay: Float = Field(0.0, ge=0)
     betas: tuple[Decay, Decay] = (0.9, 0.98)
-    clip: Float = Field(1.0, gt=0, description="gradient norm")
+    max_grad_norm: Float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     loss_examples: Int = Field(256, ge=1, description="expert answers in each loss set")
     prompts: Prompts = Field("fixed", description="forms of the questions: always the same, or many")
     expert_file: str | None = Field(
         None, description="JSON with answers to imitate in place of the task's own, see `expert_file.py`"
     )
     expert_sha256: str | None = Field(None, description="of that file")
-    slice_rows: Int | None = Field(
+    micro_batch_size: Int | None = Field(
         None,
         ge=1,
         description="examples per forward pass, a divisor of a process's part of batch; unset: all of it",
@@ -79,7 +79,7 @@ class SFTSettings(Settings):
         "own",
         description="number format of products: the weights' own, or a shorter one beside float32 weights",
     )
-    recompute: bool = Field(
+    gradient_checkpointing: bool = Field(
         False, description="gradient checkpointing: less memory, a third more time to learn"
     )
     save_every: Int | None = Field(
@@ -96,7 +96,7 @@ class SFTSettings(Settings):
     @property
     def rows(self) -> int:
         """Examples per forward pass."""
-        return self.slice_rows or self.per_process
+        return self.micro_batch_size or self.per_process
 
     @property
     def per_process(self) -> int:
@@ -109,7 +109,7 @@ class SFTSettings(Settings):
             raise ValueError(f"processes={self.processes} does not divide batch={self.batch}")
         if self.per_process % self.rows:
             raise ValueError(
-                f"slice_rows={self.slice_rows} does not divide batch={self.batch}/{self.processes}"
+                f"micro_batch_size={self.micro_batch_size} does not divide batch={self.batch}/{self.processes}"
             )
         return self
 
@@ -131,13 +131,13 @@ def run(work: Work) -> None:
     settings = SFTSettings.model_validate(work.settings)
 
     def trained(rows: int) -> None:
-        fitting = dataclasses.replace(work, settings={**work.settings, "slice_rows": rows})
+        fitting = dataclasses.replace(work, settings={**work.settings, "micro_batch_size": rows})
         if settings.processes > 1:
             together("rlheals.training.sft", fitting, settings.processes)
         else:
             part(fitting)
 
-    once_smaller(trained, settings.rows, settings.per_process, "sft.slice_rows")
+    once_smaller(trained, settings.rows, settings.per_process, "sft.micro_batch_size")
     for step in settings.checkpoints:
         resume.same_files(work.scratch / checkpoint_name(step), work.out / checkpoint_name(step))
     shutil.copy2(work.scratch / LOSSES, work.out / LOSSES)
@@ -175,8 +175,8 @@ def train(
 
     files: what the training goes on from if it is there, and what is written at checkpoints.
     """
-    if settings.recompute:
-        models.recompute(model)
+    if settings.gradient_checkpointing:
+        models.checkpoint_gradients(model)
     sets = {name: loss_set(dialect, split, settings.loss_examples) for name, split in LOSS_SETS.items()}
     losses: list[dict[str, float]] = []
 
@@ -222,14 +222,14 @@ def trainer_settings(settings: SFTSettings, seed: int, scratch: Path) -> SFTConf
         weight_decay=settings.weight_decay,
         adam_beta1=settings.betas[0],
         adam_beta2=settings.betas[1],
-        max_grad_norm=settings.clip,
+        max_grad_norm=settings.max_grad_norm,
         loss_type="nll",
         completion_only_loss=True,
         packing=False,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
-        gradient_checkpointing=False,  # `models.recompute` is for every algorithm alike
+        gradient_checkpointing=False,  # `models.checkpoint_gradients` is for every algorithm alike
         use_cpu=not cuda,
         bf16=settings.precision == "bf16",
         fp16=settings.precision == "fp16",

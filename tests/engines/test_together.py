@@ -37,7 +37,7 @@ from rlheals.training.sft import SFTSettings
 LONG = pytest.mark.long
 TIMED = ["seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb"]
 SETTINGS = SMALL.sft.model_copy(
-    update={"batch": 8, "slice_rows": 2, "warmup_steps": 2, "learning_rate": 1e-2}
+    update={"batch": 8, "micro_batch_size": 2, "warmup_steps": 2, "learning_rate": 1e-2}
 )
 
 
@@ -116,9 +116,9 @@ def test_two_processes_train_as_one_does(lab: Path, undisturbed: dict[str, bytes
 @pytest.mark.parametrize(
     "changes",
     [
-        {"slice_rows": None, "prompts": "diverse"},
+        {"micro_batch_size": None, "prompts": "diverse"},
         pytest.param({}, marks=LONG),
-        pytest.param({"recompute": True}, marks=LONG),
+        pytest.param({"gradient_checkpointing": True}, marks=LONG),
     ],
     ids=str,
 )
@@ -182,7 +182,9 @@ def same_updates(one: Path, other: Path) -> None:
             assert torch.allclose(mine[name], theirs[name], rtol=0, atol=2e-4), f"{file.name}: {name}"
 
 
-@pytest.mark.parametrize("changes", [{}, pytest.param({"recompute": True, "epochs": 1}, marks=LONG)], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, pytest.param({"gradient_checkpointing": True, "epochs": 1}, marks=LONG)], ids=str
+)
 def test_two_processes_play_and_learn_as_one_does(
     start: dict[str, Path], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
@@ -195,10 +197,12 @@ def test_two_processes_play_and_learn_as_one_does(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"algorithm": "grpo", "epochs": 2, "ratio_clip": 0.01},
-        pytest.param({"algorithm": "grpo", "recompute": True, "slice_rows": 4}, marks=LONG),
-        pytest.param({"algorithm": "rloo", "credit": "attempt"}, marks=LONG),
-        pytest.param({"algorithm": "rejection"}, marks=LONG),
+        {"algorithm": "grpo", "epochs": 2, "clip_range": 0.01},
+        pytest.param(
+            {"algorithm": "grpo", "gradient_checkpointing": True, "micro_batch_size": 4}, marks=LONG
+        ),
+        pytest.param({"algorithm": "rloo", "advantage_estimator": "attempt"}, marks=LONG),
+        pytest.param({"algorithm": "expert_iteration"}, marks=LONG),
     ],
     ids=str,
 )
@@ -208,7 +212,7 @@ def test_without_a_value_head_two_processes_learn_as_one_does_with_trl(
     """From the shipped base, which solves some of the hands: groups of equal returns teach nothing."""
     able = {"model": models.SHIPPED_BASE.parent, "base": models.SHIPPED_BASE.parent}
     more = {"folder": "base", "sampling": {"temperature": 0.7}, "checkpoints": (1, 2), "episodes": 64}
-    changes = {**more, "slice_rows": 8, **changes}
+    changes = {**more, "micro_batch_size": 8, **changes}
     played(tmp_path / "two", able, processes=2, **changes)
     played(tmp_path / "one", able, **changes)
     same_updates(tmp_path / "two", tmp_path / "one")
@@ -247,7 +251,7 @@ def test_what_shared_rl_cannot_do_is_refused() -> None:
     for changes, said in [
         ({"log_kl": True, "processes": 2}, "processes=2 needs log_kl=false"),
         ({"processes": 3}, "processes=3 does not divide episodes=16"),
-        ({"processes": 2, "slice_rows": 16}, "slice_rows=16 does not divide episodes=16/2"),
+        ({"processes": 2, "micro_batch_size": 16}, "micro_batch_size=16 does not divide episodes=16/2"),
     ]:
         with pytest.raises(ValidationError, match=said):
             RLSettings.model_validate({**PLAY, **changes})
@@ -257,8 +261,8 @@ def test_the_batch_is_divided_among_processes_and_slices() -> None:
     assert SFTSettings(batch=8, processes=4).rows == 2
     with pytest.raises(ValidationError, match="processes=3 does not divide batch=8"):
         SFTSettings(batch=8, processes=3)
-    with pytest.raises(ValidationError, match="slice_rows=4 does not divide batch=8/4"):
-        SFTSettings(batch=8, processes=4, slice_rows=4)
+    with pytest.raises(ValidationError, match="micro_batch_size=4 does not divide batch=8/4"):
+        SFTSettings(batch=8, processes=4, micro_batch_size=4)
     with pytest.raises(ValidationError, match="by one process"):
         ProtectedSettings(processes=2)
 
@@ -351,7 +355,7 @@ def test_too_little_memory_in_one_process_is_tried_with_less(
     asked: list[int] = []
 
     def full(module: str, work: Work, processes: int) -> None:
-        asked.append(work.settings["slice_rows"])
+        asked.append(work.settings["micro_batch_size"])
         if asked[-1] > 1:
             raise torch.OutOfMemoryError
         together(module, work, processes)

@@ -39,7 +39,7 @@ FEW: dict[str, Any] = {
     "checkpoints": (0, 1, 3),
     "episodes": 16,
     "group": 4,
-    "slice_rows": 8,
+    "micro_batch_size": 8,
     "attempts": 2,
     "loss_every": 2,
     "loss_examples": 8,
@@ -51,7 +51,7 @@ LEARNING: dict[str, Any] = {  # enough to learn something in seconds, from a sta
     "checkpoints": (12,),
     "episodes": 64,
     "group": 8,
-    "slice_rows": 32,
+    "micro_batch_size": 32,
     "attempts": 1,
     "learning_rate": 3e-4,
 }
@@ -177,16 +177,16 @@ def by_hand(
             with torch.no_grad():
                 old = logps(before, *asked) if step else new.detach()
             ratio = (new - old).exp()
-            edge = chosen.ratio_clip or 0.2
+            edge = chosen.clip_range or 0.2
             clipped = ratio.clamp(1 - edge, 1 + edge)
             (-torch.minimum(ratio * weight, clipped * weight).sum() * scale).backward()
     return {name: p.grad.detach() for name, p in model.named_parameters()}
 
 
-def returns_less_mean(batch: Batch, group: int, discount: float = 0.9) -> list[list[float]]:
+def returns_less_mean(batch: Batch, group: int, gamma: float = 0.9) -> list[list[float]]:
     """Every attempt of an episode: its discounted return less its group's mean."""
     returns = [
-        sum(discount**t * attempt.verdict.reward for t, attempt in enumerate(episode.attempts))
+        sum(gamma**t * attempt.verdict.reward for t, attempt in enumerate(episode.attempts))
         for episode in batch.episodes
     ]
     made = []
@@ -201,11 +201,11 @@ def returns_less_mean(batch: Batch, group: int, discount: float = 0.9) -> list[l
     "options",
     [
         {},
-        {"slice_rows": 32},
+        {"micro_batch_size": 32},
         {"sampling": {"temperature": 0.7}},
-        {"discount": 0.5, "group": 8},
+        {"gamma": 0.5, "group": 8},
     ],
-    ids=["slices", "whole", "cooler", "discount"],
+    ids=["slices", "whole", "cooler", "gamma"],
 )
 def test_the_gradient_is_that_of_a_plain_sum_over_episodes(
     inputs: Inputs, tmp_path: Path, seen: Seen, options: dict[str, Any]
@@ -213,7 +213,7 @@ def test_the_gradient_is_that_of_a_plain_sum_over_episodes(
     settings = {**ONE, **options}
     play(inputs, tmp_path, settings)
     (batch,) = seen.batches
-    weights = returns_less_mean(batch, settings["group"], settings.get("discount", 0.9))
+    weights = returns_less_mean(batch, settings["group"], settings.get("gamma", 0.9))
     assert {len(episode.attempts) for episode in batch.episodes} == {1, 2, 3}
     wanted = by_hand(inputs, settings, seen, weights)
     assert distance(seen.gradients[0], wanted) < 1e-5
@@ -223,8 +223,8 @@ def test_the_gradient_is_that_of_a_plain_sum_over_episodes(
 
 
 def test_slices_do_not_change_the_gradient(inputs: Inputs, tmp_path: Path, seen: Seen) -> None:
-    for slice_rows in (1, 32):
-        play(inputs, tmp_path / str(slice_rows), {**ONE, "slice_rows": slice_rows})
+    for micro_batch_size in (1, 32):
+        play(inputs, tmp_path / str(micro_batch_size), {**ONE, "micro_batch_size": micro_batch_size})
     assert distance(seen.gradients[0], seen.gradients[1]) < 1e-5
 
 
@@ -236,7 +236,7 @@ def test_any_weights_reach_their_tokens_also_when_answers_are_as_long_as_prompts
         session, "weights", lambda paid, *_: [np.array([i % 5 - 2.0]) for i in range(len(paid))]
     )
     sampling = {"temperature": 3.0, "max_new_tokens": 13}
-    settings = {**ONE, "attempts": 1, "slice_rows": 4, "sampling": sampling}
+    settings = {**ONE, "attempts": 1, "micro_batch_size": 4, "sampling": sampling}
     play(inputs, tmp_path, settings)
     (batch,) = seen.batches
     assert {len(row.prompt) for row in batch.rows} == {13}
@@ -251,7 +251,7 @@ def test_episodes_that_weigh_nothing_are_not_read_and_change_nothing(
     inputs: Inputs, tmp_path: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch, weigh: int
 ) -> None:
     """Whether fewer than the eight slices or nearly all weigh something."""
-    settings = {**ONE, "attempts": 1, "slice_rows": 4}
+    settings = {**ONE, "attempts": 1, "micro_batch_size": 4}
     weights = [[i % 5 - 2.5 if i < weigh else 0.0] for i in range(settings["episodes"])]
     monkeypatch.setattr(session, "weights", lambda *_: [np.array(one) for one in weights])
     read = []
@@ -296,7 +296,7 @@ def test_rloo_is_grpo_scaled_up_by_the_groups_size(inputs: Inputs, tmp_path: Pat
 def test_credit_for_attempts_reaches_the_tokens_of_those_attempts(
     inputs: Inputs, tmp_path: Path, seen: Seen
 ) -> None:
-    settings = {**ONE, "credit": "attempt", "algorithm": "rloo"}
+    settings = {**ONE, "advantage_estimator": "attempt", "algorithm": "rloo"}
     play(inputs, tmp_path, settings)
     (batch,) = seen.batches
     weights = []
@@ -317,7 +317,7 @@ def test_credit_for_attempts_reaches_the_tokens_of_those_attempts(
 
 
 def test_rejection_imitates_what_solved_and_nothing_else(inputs: Inputs, tmp_path: Path, seen: Seen) -> None:
-    settings = {**ONE, "algorithm": "rejection"}
+    settings = {**ONE, "algorithm": "expert_iteration"}
     play(inputs, tmp_path, settings)
     (batch,) = seen.batches
     assert {episode.solved_at for episode in batch.episodes} >= {0, 1, 2}
@@ -331,7 +331,7 @@ def test_rejection_imitates_what_solved_and_nothing_else(inputs: Inputs, tmp_pat
 def test_a_second_epoch_learns_from_the_same_episodes_with_a_clipped_ratio(
     inputs: Inputs, tmp_path: Path, seen: Seen
 ) -> None:
-    settings = {**ONE, "epochs": 2, "checkpoints": (2,), "learning_rate": 1e-3, "ratio_clip": 0.05}
+    settings = {**ONE, "epochs": 2, "checkpoints": (2,), "learning_rate": 1e-3, "clip_range": 0.05}
     out = play(inputs, tmp_path, settings)
     assert [batch.update for batch in seen.batches] == [1, 1, 2, 2]
     assert seen.batches[0] is seen.batches[1]
@@ -352,7 +352,7 @@ def test_the_optimiser_sees_the_clipped_gradient(
         return adamw_step(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    out = play(inputs, tmp_path, {**ONE, "clip": 0.25})
+    out = play(inputs, tmp_path, {**ONE, "max_grad_norm": 0.25})
     assert norms == pytest.approx([0.25], rel=1e-3)
     assert pd.read_parquet(out / "log.parquet")["gradient_norm"][0] > 1
 
@@ -373,7 +373,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int) -
     monkeypatch.setattr(owner, name, failing)
 
 
-SLICES = FEW["episodes"] // FEW["slice_rows"]
+SLICES = FEW["episodes"] // FEW["micro_batch_size"]
 MOMENTS = {
     "while the first update is played": (session, "row", 5, 0),
     "while the second update is played": (session, "row", FEW["episodes"] + 5, 1),
@@ -579,7 +579,7 @@ def test_the_ood_rule_and_held_out_hands_are_never_played(watched_run: tuple[Pat
 
 @pytest.mark.parametrize("splits", [("rl",), ("held_out", "ood"), ("sft", "rl")])
 def test_the_hands_are_those_of_the_splits_and_differ_within_an_update(started, splits) -> None:
-    one = started(splits=splits, episodes=512, group=8, slice_rows=64)
+    one = started(splits=splits, episodes=512, group=8, micro_batch_size=64)
     for update in (1, 2, 3):
         items = one.items_of(update)
         assert len(items) == 512
@@ -601,7 +601,7 @@ def test_the_seed_and_the_update_decide_the_hands(started) -> None:
 
 def test_a_hand_that_comes_again_in_an_update_is_played_with_other_noise(started) -> None:
     """263 hands and 270 groups: seven hands come twice, and an update of copies would teach nothing new."""
-    one = started(splits=("rl",), episodes=540, group=2, slice_rows=60, attempts=1)
+    one = started(splits=("rl",), episodes=540, group=2, micro_batch_size=60, attempts=1)
     items = one.items_of(1)
     count = pd.Series([item.id for item in items]).value_counts()
     assert sorted(set(count)) == [2, 4]
@@ -715,7 +715,7 @@ def test_a_large_penalty_keeps_the_policy_near_its_start(
     [
         ({"algorithm": "dpo"}, "algorithm"),
         ({"episodes": 18}, "group=4 does not divide episodes=18"),
-        ({"slice_rows": 12}, "slice_rows=12 does not divide episodes=16"),
+        ({"micro_batch_size": 12}, "micro_batch_size=12 does not divide episodes=16"),
         ({"sampling": {"temperature": 0}}, "temperature=0"),
         ({"sampling": {"temperature": float("nan")}}, "sampling.temperature"),
         ({"group": 1}, "group"),
@@ -727,11 +727,11 @@ def test_a_large_penalty_keeps_the_policy_near_its_start(
         ({"splits": ()}, "splits"),
         ({"splits": ("sft", "sft")}, "splits"),
         ({"splits": ("rule:5-7-2",)}, "splits"),
-        ({"reward": "shuffled", "credit": "attempt"}, "credit=episode"),
-        ({"discount": 1.1}, "discount"),
+        ({"reward": "shuffled", "advantage_estimator": "attempt"}, "advantage_estimator=episode"),
+        ({"gamma": 1.1}, "gamma"),
         ({"kl_start": -0.1}, "kl_start"),
         ({"learning_rate": 0}, "learning_rate"),
-        ({"clip": 0}, "clip"),
+        ({"max_grad_norm": 0}, "max_grad_norm"),
         ({"epochs": 0}, "epochs"),
         ({"epochs": True}, "epochs"),
         ({"lr": 1e-4}, "lr"),
@@ -798,9 +798,9 @@ def test_a_damaged_state_is_refused_on_one_line_and_left_alone(
     assert state.read_bytes() == kept
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "rejection"])
+@pytest.mark.parametrize("algorithm", ["ppo", "expert_iteration"])
 @pytest.mark.parametrize(
-    "setting", [{"kl_start": 0.1}, {"kl_base": 0.1}, {"credit": "attempt"}, {"scale": "group"}]
+    "setting", [{"kl_start": 0.1}, {"kl_base": 0.1}, {"advantage_estimator": "attempt"}, {"scale": "group"}]
 )
 def test_settings_that_an_algorithm_would_ignore_are_refused(algorithm: str, setting: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(setting))):

@@ -30,7 +30,7 @@ SMALL_VOCABULARY = 4096
 def train(session: Session) -> None:
     """Play and learn until the session's last update; `session.finish` is called at the end of each."""
     settings = session.settings
-    left = settings.updates - session.done
+    left = settings.iterations - session.done
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing", FutureWarning)
         arguments = trainer_settings(settings, left, Path(scratch))
@@ -42,11 +42,11 @@ def train(session: Session) -> None:
 def trainer_settings(settings: RLSettings, updates: int, scratch: Path) -> GRPOConfig:
     """TRL's settings, every one that matters named with its reason: nothing is taken from a default unread."""
     cuda = torch.cuda.is_available()
-    slices = settings.episodes // settings.slice_rows
+    slices = settings.episodes // settings.micro_batch_size
     return GRPOConfig(
         output_dir=str(scratch),
         max_steps=updates * settings.used_epochs,
-        per_device_train_batch_size=settings.slice_rows,
+        per_device_train_batch_size=settings.micro_batch_size,
         gradient_accumulation_steps=slices,  # one optimiser step sees all episodes of the update
         steps_per_generation=slices,  # and they are played once per update
         num_generations=settings.group,
@@ -56,9 +56,9 @@ def trainer_settings(settings: RLSettings, updates: int, scratch: Path) -> GRPOC
         max_grad_norm=0.0,  # clipped, logged and checked in `Session.clip_gradient`, for every algorithm alike
         loss_type="dr_grpo",  # a constant normaliser: dividing by lengths would weigh short episodes more
         max_completion_length=settings.sampling.max_new_tokens,  # that constant; Adam does not feel its size
-        scale_rewards="none",  # TRL's own advantages are replaced by those of `credit.py`
+        scale_rewards="none",  # TRL's own advantages are replaced by those of `advantages.py`
         importance_sampling_level="token",
-        epsilon=settings.used_ratio_clip,
+        epsilon=settings.used_clip_range,
         beta=0.0,  # KL penalties are part of the return, see `Session`
         temperature=settings.sampling.temperature,
         top_p=1.0,
@@ -113,7 +113,7 @@ class EpisodeTrainer(GRPOTrainer):
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         """TRL's method, with the weights of attempts put in and the episodes chosen and sorted instead of shuffled."""
-        steps = self.session.settings.episodes // self.session.settings.slice_rows
+        steps = self.session.settings.episodes // self.session.settings.micro_batch_size
         if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
             inputs = self._generate_and_score_completions(generation_batch)
             self._buffered_inputs: Any = self._slices(inputs, steps)

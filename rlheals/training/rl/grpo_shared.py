@@ -2,7 +2,7 @@
 
 TRL's trainer deals out episodes before they are played and gathers them in its own way; here they are a session's,
 as with one process. With w the weight of the attempt that wrote a token, ratio = p / p_old of the token, c =
-`ratio_clip`, and E episodes of an update:
+`clip_range`, and E episodes of an update:
 
     loss = -sum over written tokens of min(ratio w, clip(ratio, 1 - c, 1 + c) w) / (E max_new_tokens)
 
@@ -25,7 +25,7 @@ from rlheals.training.rl.session import Batch, Session
 
 def train(session: Session) -> None:
     """Play and learn until the session's last update; `session.finish` is called at the end of each."""
-    while session.done < session.settings.updates:
+    while session.done < session.settings.iterations:
         batch = session.play(session.done + 1)
         began = time.perf_counter()
         norm = learn(session, batch)
@@ -35,8 +35,8 @@ def train(session: Session) -> None:
 def learn(session: Session, batch: Batch) -> float:
     """One update's epochs; returns the last gradient norm, which is what TRL's trainer logs."""
     settings, model = session.settings, session.model
-    clip, temperature = settings.used_ratio_clip, settings.sampling.temperature
-    parts = slices(batch, settings.episodes // settings.slice_rows, session.tokenizer.pad_token_id)
+    clip, temperature = settings.used_clip_range, settings.sampling.temperature
+    parts = slices(batch, settings.episodes // settings.micro_batch_size, session.tokenizer.pad_token_id)
     parts = [part.on(model.device) for part in parts[sharded.rank() :: sharded.processes()]]
     share = sharded.processes() / (settings.episodes * settings.sampling.max_new_tokens)
 

@@ -2,7 +2,7 @@
 
 An action is a whole attempt. log pi is the sum of its tokens' log-probabilities at the sampling temperature, V is read
 off the model's last hidden state where the attempt is asked for. With ratio = pi / pi_old, A the advantage normalised
-over the update, R = advantage + V_old, c = `ratio_clip`, and means over all attempts of the update:
+over the update, R = advantage + V_old, c = `clip_range`, and means over all attempts of the update:
 
     loss = -mean min(ratio A, clip(ratio, 1 - c, 1 + c) A)
            + value_weight mean 1/2 max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2)
@@ -22,7 +22,7 @@ The released code differs, in part by accident:
 - it samples at temperature 0.2, with the checkpoint's own top-p and penalties that log pi does not know of; here one
   distribution does both. pi_old comes from the forward pass that pi comes from: engines differ in the last bits;
 - the learning rate is a cosine that its libraries turn into a cycle, and the wanted gradient norm of 0.01 is not used;
-  here both are constant, `learning_rate` and `clip`;
+  here both are constant, `learning_rate` and `max_grad_norm`;
 - mini-batches of one attempt in random order, a step per 128; above a ratio of 10 only the clipped term counts;
 - attempts with NaN are left out in silence, here they end the run; an entropy coefficient is read and never used.
 
@@ -74,7 +74,7 @@ def train(session: Session) -> None:
     hidden = session.model.config.get_text_config().hidden_size
     head = ValueHead(hidden, session.work.seed).to(session.model.device)
     session.add(value_head=head)
-    while session.done < session.settings.updates:
+    while session.done < session.settings.iterations:
         batch = session.play(session.done + 1)
         began = time.perf_counter()
         norm = learn(session, head, batch)
@@ -83,9 +83,9 @@ def train(session: Session) -> None:
 
 def learn(session: Session, head: ValueHead, batch: Batch) -> float:
     """One update's epochs; fills in the batch's log and the session's advantages, returns the first gradient norm."""
-    settings, clip = session.settings, session.settings.used_ratio_clip
+    settings, clip = session.settings, session.settings.used_clip_range
     temperature, device = settings.sampling.temperature, session.model.device
-    parts = slices(batch, settings.slice_rows, session.tokenizer.pad_token_id, device)
+    parts = slices(batch, settings.micro_batch_size, session.tokenizer.pad_token_id, device)
     count = sum(len(part.actions) for part in parts)
     parts = parts[sharded.rank() :: sharded.processes()]
 
@@ -95,7 +95,7 @@ def learn(session: Session, head: ValueHead, batch: Batch) -> float:
             old[part.actions], values[part.actions] = judged(session.model, head, part, temperature)
     old, values = sharded.summed(old), sharded.summed(values)
     paid = [rewards(episode) for episode in batch.episodes]
-    found = advantages(paid, values.double().cpu().numpy(), settings.discount, settings.gae_lambda)
+    found = advantages(paid, values.double().cpu().numpy(), settings.gamma, settings.gae_lambda)
     returns = torch.from_numpy(found).to(values) + values
     normalised = torch.from_numpy((found - found.mean()) / (found.std() + 1e-5)).to(values)
 
@@ -196,28 +196,24 @@ def judged(
 # --- credit and losses, one number per attempt
 
 
-def advantages(
-    paid: Sequence[Sequence[float]], values: np.ndarray, discount: float, lam: float
-) -> np.ndarray:
+def advantages(paid: Sequence[Sequence[float]], values: np.ndarray, gamma: float, lam: float) -> np.ndarray:
     """`gae` of every episode on its own; `values` has one number per attempt, episode after episode."""
     ends = np.cumsum([len(one) for one in paid])
     parts = np.split(values, ends[:-1])
-    return np.concatenate([gae(one, value, discount, lam) for one, value in zip(paid, parts, strict=True)])
+    return np.concatenate([gae(one, value, gamma, lam) for one, value in zip(paid, parts, strict=True)])
 
 
-def gae(
-    paid: Sequence[float], values: Sequence[float] | np.ndarray, discount: float, lam: float
-) -> np.ndarray:
+def gae(paid: Sequence[float], values: Sequence[float] | np.ndarray, gamma: float, lam: float) -> np.ndarray:
     """Generalised advantage estimates of an episode's attempts (Schulman et al. 2016); V after the last one is 0.
 
-    A_t = sum_{s >= t} (discount lam)^(s - t) (r_s + discount V_{s+1} - V_s)
+    A_t = sum_{s >= t} (gamma lam)^(s - t) (r_s + gamma V_{s+1} - V_s)
 
     >>> gae([-2.0, 5.0], [1.0, 3.0], 0.5, 1.0).tolist()
     [-0.5, 2.0]
     """
     made, later, after = np.zeros(len(paid)), 0.0, 0.0
     for t in reversed(range(len(paid))):
-        later = paid[t] + discount * after - values[t] + discount * lam * later
+        later = paid[t] + gamma * after - values[t] + gamma * lam * later
         made[t], after = later, values[t]
     return made
 

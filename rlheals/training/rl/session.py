@@ -70,8 +70,8 @@ class Session:
         device = models.device()
         self.model = models.load(start, "cpu" if settings.processes > 1 else device)
         self.tokenizer = models.load_tokenizer(start)
-        if settings.recompute:
-            models.recompute(self.model)
+        if settings.gradient_checkpointing:
+            models.checkpoint_gradients(self.model)
         if settings.processes > 1:
             sharded.share(self.model)
             opens = opens or _another_engine
@@ -138,7 +138,7 @@ class Session:
             episodes = sharded.gathered([episode.forgotten() for episode in episodes])
         self.model.train(was_training)
         rows = [row(episode) for episode in episodes]
-        log = {"update": update, **statistics(episodes, settings.group, settings.discount)}
+        log = {"update": update, **statistics(episodes, settings.group, settings.gamma)}
         log["seconds_rollout"] = time.perf_counter() - began
         weighted, penalties = self._weights(episodes, rows, update)
         batch = Batch(update, episodes, rows, weighted, log)
@@ -163,19 +163,19 @@ class Session:
             measured[f"kl_{name}"] = float(sum(nats) / max(1, tokens))
             if penalty:
                 costs += penalty * np.array(nats)
-        if settings.algorithm == "rejection":
+        if settings.algorithm == "expert_iteration":
             made = [_imitated(episode) for episode in episodes]
         else:
             paid = [rewards(episode) for episode in episodes]
             if settings.reward == "shuffled":
                 paid = self._shuffled(paid, update)
-            # a penalty counts for the whole episode: it is the first attempt's, whatever the credit
+            # a penalty counts for the whole episode: it is the first attempt's, whatever the estimator
             paid = [[first - cost, *others] for (first, *others), cost in zip(paid, costs, strict=True)]
             made = weights(
                 paid,
                 settings.group,
-                settings.discount,
-                settings.credit,
+                settings.gamma,
+                settings.advantage_estimator,
                 "leave_one_out" if settings.algorithm == "rloo" else "mean",
                 settings.scale,
             )
@@ -194,14 +194,14 @@ class Session:
     def _shuffled(self, paid: list[list[float]], update: int) -> list[list[float]]:
         """Every episode gets the discounted return of another one of its group, as one reward on its first attempt."""
         random, group = np.random.default_rng([self.work.seed, update, 8]), self.settings.group
-        returns = np.array([discounted(one, self.settings.discount) for one in paid]).reshape(-1, group)
+        returns = np.array([discounted(one, self.settings.gamma) for one in paid]).reshape(-1, group)
         shuffled = random.permuted(returns, axis=1).ravel()
         return [[float(value)] + [0.0] * (len(one) - 1) for value, one in zip(shuffled, paid, strict=True)]
 
     def clip_gradient(self, batch: Batch) -> float:
         """Clip the gradient and return its norm before; BadInput, with the last good state kept, if it is none."""
         parameters = [p for module in (self.model, *self.extra.values()) for p in module.parameters()]
-        norm = sharded.clip_gradients(parameters, self.settings.clip)
+        norm = sharded.clip_gradients(parameters, self.settings.max_grad_norm)
         if not math.isfinite(norm):
             raise BadInput(
                 f"rl: update {batch.update}: the gradient is not finite; hands {batch.hands} "
@@ -225,14 +225,14 @@ class Session:
             }
         )
         self.done = update
-        if update % self.settings.loss_every == 0 or update == self.settings.updates:
+        if update % self.settings.loss_every == 0 or update == self.settings.iterations:
             self._measure(update)
         kept = update in self.settings.checkpoints
         if kept:
             self._keep(update)
         if kept or update % self.settings.save_every == 0:
             self._save()
-        self.work.tick(update, self.settings.updates, "update")
+        self.work.tick(update, self.settings.iterations, "update")
 
     def _measure(self, update: int) -> None:
         losses = {name: expert_loss(self.model, rows) for name, rows in self._sets.items()}

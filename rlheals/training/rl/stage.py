@@ -31,13 +31,13 @@ def run(work: Work, opens: Opens | None = None, module: str = "rlheals.training.
     settings = RLSettings.model_validate(work.settings)
 
     def trained(rows: int) -> None:
-        fitting = replace(work, settings={**work.settings, "slice_rows": rows})
+        fitting = replace(work, settings={**work.settings, "micro_batch_size": rows})
         if settings.processes > 1:
             together(module, fitting, settings.processes)
         else:
             part(fitting, opens)
 
-    once_smaller(trained, settings.slice_rows, settings.per_process, "rl.slice_rows")
+    once_smaller(trained, settings.micro_batch_size, settings.per_process, "rl.micro_batch_size")
     for update in settings.checkpoints:
         resume.same_files(work.scratch / checkpoint_name(update), work.out / checkpoint_name(update))
     for name in TABLES:
@@ -51,7 +51,7 @@ def part(work: Work, opens: Opens | None = None) -> None:
 
     settings = RLSettings.model_validate(work.settings)
     session = Session(work, settings, opens)
-    if session.done < settings.updates:
+    if session.done < settings.iterations:
         of_groups = grpo_shared if settings.processes > 1 else grpo
         (ppo if settings.algorithm == "ppo" else of_groups).train(session)
     if sharded.rank() == 0:
