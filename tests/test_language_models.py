@@ -33,8 +33,9 @@ from rlheals.study.compute import compute
 from rlheals.study.plan import plan
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import sft_data as expert_file
+from rlheals.training.expert import example
 from rlheals.training.fetch import Source
-from rlheals.training.sft import SFTSettings, example, examples
+from rlheals.training.sft import SFTSettings, examples
 
 TASK = GeneralPoints()
 

@@ -22,8 +22,7 @@ from pydantic import ValidationError
 from safetensors.torch import load
 from small_study import RL, SMALL
 
-from rlheals.engines import fsdp as sharded
-from rlheals.engines import models
+from rlheals.engines import fsdp, models
 from rlheals.engines.fsdp import together
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Compact
@@ -206,7 +205,7 @@ def test_two_processes_play_and_learn_as_one_does(
     ],
     ids=str,
 )
-def test_without_a_value_head_two_processes_learn_as_one_does_with_trl(
+def test_without_a_value_head_two_processes_learn_as_one_does(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     """From the shipped base, which solves some of the hands: groups of equal returns teach nothing."""
@@ -293,8 +292,8 @@ def test_processes_that_were_killed_go_on_to_the_same_bytes(
 def test_a_state_counts_when_every_process_has_written_its_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharded, "processes", lambda: 2)
-    monkeypatch.setattr(sharded, "rank", lambda: 1)
+    monkeypatch.setattr(fsdp, "processes", lambda: 2)
+    monkeypatch.setattr(fsdp, "rank", lambda: 1)
     files = resume.Files(tmp_path / "state.safetensors")
     assert files.newest() is None
     for step, rank in [(3, 0), (3, 1), (5, 1), (12, 0)]:
@@ -302,7 +301,7 @@ def test_a_state_counts_when_every_process_has_written_its_part(
     assert files.newest() == files.at(3)
     (tmp_path / "state-0000005-0-of-2.safetensors").touch()
     assert files.newest() == files.at(5)
-    monkeypatch.setattr(sharded, "processes", lambda: 3)
+    monkeypatch.setattr(fsdp, "processes", lambda: 3)
     assert resume.Files(tmp_path / "state.safetensors").newest() is None, "of another number of processes"
 
 
@@ -312,7 +311,7 @@ def test_parts_of_another_model_are_refused(tmp_path: Path, lab: Path) -> None:
     resume.save(file, {"model": model}, optimizer, {})
     other = models.create(models.ModelSettings(hidden=16, mlp=16), Compact().tokenizer, 1)
     with pytest.raises(BadInput, match="of another model or number of processes; delete it"):
-        resume.load(file, {"model": other}, "sft")
+        resume.load(file, {"model": other}, torch.optim.AdamW(other.parameters()), "sft")
 
 
 # What goes wrong ------------------------------------------------------------------------------------------------------

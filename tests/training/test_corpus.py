@@ -29,8 +29,9 @@ from rlheals.training.corpus import (
     expert_formula,
     held_out,
 )
+from rlheals.training.expert import IGNORED, LOSS_SETS, loss_set
 from rlheals.training.pretrain import PretrainSettings
-from rlheals.training.sft import IGNORED, LOSS_SETS, SFTSettings, examples, loss_set
+from rlheals.training.sft import SFTSettings, examples
 
 SIZE = 20_000
 

@@ -85,7 +85,7 @@ def begun(folder: Path, lab: Path, **changed: object) -> tuple[Session, ValueHea
     few = RLSettings(**{**FEW.model_dump(), **changed})
     session = Session(work_in(folder, lab, few), few)
     head = ValueHead(session.model.config.hidden_size, seed=4)
-    session.add(value_head=head)
+    session.begin(value_head=head)
     return session, head
 
 
@@ -414,7 +414,7 @@ def test_a_number_that_is_none_ends_the_run_and_the_last_good_state_stays(
     broken: str,
 ) -> None:
     def poisoned(session: Session, head: ValueHead, batch: Batch) -> float:
-        if batch.update == 2:
+        if batch.iteration == 2:
             good.append((tmp_path / "state.safetensors").read_bytes())
             hands.extend(episode.item.id for episode in batch.episodes)
             module = session.model if broken == "model" else head
@@ -431,7 +431,7 @@ def test_a_number_that_is_none_ends_the_run_and_the_last_good_state_stays(
         with pytest.raises(BadInput) as error:
             rl.run(work_in(tmp_path, lab))
     said = one_line(error.value)
-    assert "update 2" in said
+    assert "iteration 2" in said
     assert hands[0] in said
     assert [(tmp_path / "state.safetensors").read_bytes()] == good
     assert list((tmp_path / "out").iterdir()) == []

@@ -20,16 +20,9 @@ from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Compact
 from rlheals.stage import Work
 from rlheals.training import sft
-from rlheals.training.resume import ResumableTrainer
-from rlheals.training.sft import (
-    IGNORED,
-    LOSS_SETS,
-    SFTSettings,
-    checkpoint_name,
-    examples,
-    expert_loss,
-    loss_set,
-)
+from rlheals.training.expert import IGNORED, LOSS_SETS, expert_loss, loss_set
+from rlheals.training.sft import SFTSettings, checkpoint_name, examples
+from rlheals.training.sft_trainer import ResumableTrainer
 
 FEW = SFTSettings(checkpoints=(0, 2, 5), batch=8, loss_examples=16, warmup_steps=2, learning_rate=1e-2)
 

@@ -134,7 +134,7 @@ class RLSettings(Settings):
 
     @property
     def per_process(self) -> int:
-        """Episodes of an update that one process plays and learns from."""
+        """Episodes of an iteration that one process plays and learns from."""
         return self.episodes // self.processes
 
     @property
