@@ -53,11 +53,13 @@ SIZES = {
 LOWEST = 0.9
 CASES: dict[str, dict[str, dict[str, Any]]] = {
     "float32": {"model": {"dtype": "float32"}},
-    "float32, recomputed": {"model": {"dtype": "float32"}, "sft": {"recompute": True}, "rl": {"recompute": True}},
+    "float32, recomputed": {
+        "model": {"dtype": "float32"}, "sft": {"gradient_checkpointing": True}, "rl": {"gradient_checkpointing": True},
+    },
     "bfloat16": {"model": {"dtype": "bfloat16"}},
     "float32, more rows": {
-        "model": {"dtype": "float32"}, "sft": {"slice_rows": 16}, "evaluate": {"rows": 16},
-        "rl": {"slice_rows": 4, "play_rows": 16},
+        "model": {"dtype": "float32"}, "sft": {"micro_batch_size": 16}, "evaluate": {"rows": 16},
+        "rl": {"micro_batch_size": 4, "play_rows": 16},
     },
     "float32, KL logged": {"model": {"dtype": "float32"}, "rl": {"log_kl": True}},
 }  # fmt: skip
@@ -111,10 +113,10 @@ def profile_of(folder: Path, changes: dict[str, dict[str, Any]]) -> Profile:
     sampling = {"max_new_tokens": 64}
     groups: dict[str, Any] = {
         "model": {"name": str(folder)},
-        "sft": {"checkpoints": (0, 2), "batch": 16, "slice_rows": 8, "loss_examples": 4},
+        "sft": {"checkpoints": (0, 2), "batch": 16, "micro_batch_size": 8, "loss_examples": 4},
         "evaluate": {"splits": ("ood",), "hands": 16, "rows": 8, "attempts": 2, "sampling": sampling},
         "rl": {
-            "checkpoints": (2,), "episodes": 16, "group": 4, "slice_rows": 2, "play_rows": 8, "attempts": 2,
+            "checkpoints": (2,), "episodes": 16, "group": 4, "micro_batch_size": 2, "play_rows": 8, "attempts": 2,
             "sampling": {"temperature": 1.0, **sampling}, "log_kl": False, "loss_examples": 4,
         },
     }  # fmt: skip
@@ -124,7 +126,7 @@ def profile_of(folder: Path, changes: dict[str, dict[str, Any]]) -> Profile:
         "hardware": Hardware(
             gpu="L4", hours=1, prompt_tokens=prompt, answer_tokens=answer, feedback_tokens=feedback
         ),
-        "ladder": {"starts": (2,), "runs": 1, "decodes": 1, "rl": groups.pop("rl")},
+        "rl_starts": {"starts": (2,), "runs": 1, "decodes": 1, "rl": groups.pop("rl")},
         **groups,
     })  # fmt: skip
 

@@ -30,6 +30,7 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback
+from trl import GRPOConfig, GRPOTrainer
 
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine
@@ -141,16 +142,13 @@ def update(folder: Path, updates: int) -> dict[str, Any]:
         generating=(HFEngine, "generate"),
         grading=(GeneralPoints, "grade"),
         playing=(session.Session, "play"),
-        learning=(grpo.EpisodeTrainer, "training_step"),
-        stepping=(torch.optim.AdamW, "step"),
+        learning=(grpo, "learn"),
     ):
         rl.run(work_of(folder, "update", updates, tick))
     (start, before), (end, after) = marks[-2:]
     spent = {name: after[name] - before[name] for name in after}
     whole = end - start
-    # TRL plays inside its first training step of an update
-    learning = spent["learning"] - spent["playing"] + spent["stepping"]
-    shares = {"generating": spent["generating"], "grading": spent["grading"], "learning": learning}
+    shares = {name: spent[name] for name in ("generating", "grading", "learning")}
     shares["rest"] = whole - sum(shares.values())
     log = pd.read_parquet(folder / "update" / "out" / "log.parquet").iloc[-1]
     return {
@@ -173,10 +171,19 @@ def first_attempts(folder: Path, rounds: int) -> dict[str, Any]:
     items = ours.items_of(1)
     prompts = [ours.dialect.prompt(item) for item in items]
     keys = [f"bench/{i}" for i in range(len(prompts))]
-    trainer = grpo.GRPOTrainer(
+    trainer = GRPOTrainer(
         model=models.load(folder / "sft" / "start"),
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
-        args=grpo.trainer_settings(settings, 1, folder / "peer" / "scratch"),
+        args=GRPOConfig(
+            output_dir=str(folder / "peer" / "scratch"),
+            per_device_train_batch_size=settings.episodes,
+            num_generations=settings.group,
+            max_completion_length=settings.sampling.max_new_tokens,
+            temperature=settings.sampling.temperature,
+            use_cpu=not torch.cuda.is_available(),
+            bf16=False,
+            report_to="none",
+        ),
         train_dataset=Dataset.from_dict({"prompt": [""]}),
         processing_class=models.load_tokenizer(folder / "sft" / "start"),
     )
@@ -211,7 +218,7 @@ def first_attempts(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def walls(folder: Path, updates: int) -> list[float]:
-    """Wall seconds of every update of a run but the first, which also sets up the trainer."""
+    """Wall seconds of every update of a run but the first, which also warms up."""
     ends: list[float] = []
     name = f"child-{os.getpid()}"
     rl.run(work_of(folder, name, updates, lambda *_: ends.append(time.perf_counter())))

@@ -9,13 +9,13 @@ import time
 import torch
 import torch.distributed as dist
 
-from rlheals.engines import fsdp as sharded
+from rlheals.engines import fsdp
 from rlheals.errors import BadInput
 from rlheals.stage import Work
 
 
 def part(work: Work) -> None:
-    rank, settings = sharded.rank(), work.settings
+    rank, settings = fsdp.rank(), work.settings
     print("what a library prints")  # must not be taken for a message
     named = work.scratch / f"named-{os.getpid()}"
     named.write_text(str(os.getpid()))
@@ -35,4 +35,4 @@ def part(work: Work) -> None:
     total = torch.tensor([float(rank + 1)])
     dist.all_reduce(total)
     work.tick(rank + 1, 3, "part")
-    (work.out / f"sum-{rank}").write_text(f"{total.item()} of {sharded.processes()}, {work.seed}")
+    (work.out / f"sum-{rank}").write_text(f"{total.item()} of {fsdp.processes()}, {work.seed}")

@@ -11,7 +11,7 @@ from rlheals.engines.hf import Sampling
 from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.profiles.edit_grid import SwapGrid
 from rlheals.profiles.profile import Profile
-from rlheals.profiles.sections import Ladder, Protection, Rotation
+from rlheals.profiles.sections import Protection, RLStarts, Rotation
 from rlheals.store.runs import MANIFEST
 from rlheals.training.pretrain import PretrainSettings
 from rlheals.training.rl.settings import RLSettings
@@ -35,13 +35,13 @@ SMALL = Profile(
 RUNS = 2 + 2 + 1
 
 RL = RLSettings(
-    checkpoints=(1,), episodes=8, group=4, slice_rows=4, attempts=2, loss_examples=4,
+    checkpoints=(1,), episodes=8, group=4, micro_batch_size=4, attempts=2, loss_examples=4,
     sampling=Sampling(temperature=1.0, max_new_tokens=6),
 )  # fmt: skip
 CLIMB = SMALL.model_copy(
     update={
         "name": "climb",
-        "ladder": Ladder(
+        "rl_starts": RLStarts(
             starts=(3, 5), runs=2, decodes=2, control_start=3, controls=("rejection", "shuffled-reward"),
             late_starts=(5,), temperatures=(0.3,), rl=RL,
         ),
@@ -76,7 +76,8 @@ SHIELD = SPIN.model_copy(
     update={
         "name": "shield",
         "protection": Protection(
-            ways=("subspace=1", "random=1", "kl=1", "weight_decay=0.3"), steps=(3, 5), reader_ways=("subspace=1",),
+            regularisers=("subspace=1", "random=1", "kl=1", "weight_decay=0.3"), steps=(3, 5),
+            reader_regularisers=("subspace=1",),
             decodes=2,
         ),
     }

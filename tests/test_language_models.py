@@ -34,8 +34,9 @@ from rlheals.study.plan import plan
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import sft_data as expert_file
+from rlheals.training.expert import example
 from rlheals.training.fetch import Source
-from rlheals.training.sft import SFTSettings, example, examples
+from rlheals.training.sft import SFTSettings, examples
 
 TASK = GeneralPoints()
 
@@ -46,24 +47,28 @@ def chat(family: str = "qwen2") -> Chat:
 
 def profile_of(folder: Path, **changes: Any) -> Profile:
     """The small study with a language model in place of the lab's."""
-    ladder = CLIMB.ladder.model_copy(
+    rl_starts = CLIMB.rl_starts.model_copy(
         update={
             "starts": (3,),
             "runs": 1,
             "decodes": 1,
             "control_start": None,
             "rl": RL.model_copy(
-                update={"recompute": True, "kl_base": 0.1, "sampling": Sampling(max_new_tokens=8)}
+                update={
+                    "gradient_checkpointing": True,
+                    "kl_base": 0.1,
+                    "sampling": Sampling(max_new_tokens=8),
+                }
             ),
         }
     )
-    settings = CLIMB.sft.model_copy(update={"slice_rows": 2, "recompute": True})
+    settings = CLIMB.sft.model_copy(update={"micro_batch_size": 2, "gradient_checkpointing": True})
     return CLIMB.model_copy(
         update={
             "name": "chat",
             "model": Source(name=str(folder)),
             "sft": settings,
-            "ladder": ladder,
+            "rl_starts": rl_starts,
             **changes,
         }
     )
@@ -362,14 +367,14 @@ def test_a_notebook_runs_with_a_language_model_by_its_profile_alone(
     chapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny_models.folder(tmp_path / "model", "qwen2")
-    ladder = profile_of(folder).ladder
-    unlogged = ladder.rl.model_copy(
+    rl_starts = profile_of(folder).rl_starts
+    unlogged = rl_starts.rl.model_copy(
         update={"log_kl": False, "kl_base": 0.0}
     )  # as every shipped profile of one has it
     profile = profile_of(
         folder,
         name="tiny-qwen",
-        ladder=ladder.model_copy(update={"rl": unlogged}),
+        rl_starts=rl_starts.model_copy(update={"rl": unlogged}),
         evaluate=CLIMB.evaluate.model_copy(update={"splits": ("sft", "held_out", "ood")}),
         evaluated=(0, 3, 5),
         rotation=WHOLE.rotation,

@@ -24,7 +24,9 @@ from rlheals.tasks.general_points.compact import Compact
 from rlheals.training.rl.settings import RLSettings
 
 INSTALLED = importlib.util.find_spec("vllm") is not None
-PLAYED = RLSettings(folder="base", checkpoints=(2,), episodes=16, group=4, slice_rows=8, loss_examples=4)
+PLAYED = RLSettings(
+    folder="base", checkpoints=(2,), episodes=16, group=4, micro_batch_size=8, loss_examples=4
+)
 INPUTS = {"model": SHIPPED_BASE.parent, "base": SHIPPED_BASE.parent}
 
 

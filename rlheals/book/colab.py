@@ -80,7 +80,9 @@ def _on_gpu(profile: Profile, parts: tuple[str, ...]) -> Takes | str:
         if reason := CLAIMED[part].part.lacking(profile):
             return reason
     if parts == ("sft",):
-        profile = profile.model_copy(update={"ladder": profile.ladder.model_copy(update={"starts": ()})})
+        profile = profile.model_copy(
+            update={"rl_starts": profile.rl_starts.model_copy(update={"starts": ()})}
+        )
     assert profile.hardware is not None
     needed = budget(profile)
     return Takes(

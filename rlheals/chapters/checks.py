@@ -139,17 +139,17 @@ def recovery(chapter: HasFreshRL) -> Report:
     log, advantages = chapter.fresh.log, chapter.fresh.advantages
     first = log[log["update"] == log["update"].min()]
     sizes = advantages.groupby(["seed", "control", "start", "run", "update"])["advantage"]
-    ladder = chapter.profile.ladder
-    mean = "mean advantage of an update" if ladder.rl.algorithm in ("grpo", "rloo") else "advantages"
+    rl_starts = chapter.profile.rl_starts
+    mean = "mean advantage of an update" if rl_starts.rl.algorithm in ("grpo", "rloo") else "advantages"
     kl = "KL to the start before the first step"
-    found = {kl: float(first["kl_start"].abs().max())} if ladder.rl.log_kl else {}
+    found = {kl: float(first["kl_start"].abs().max())} if rl_starts.rl.log_kl else {}
     found |= {
         mean: float(sizes.mean().abs().max()),
         "shares that are no shares": float(
             sum((~log[name].between(0, 1)).sum() for name in ("solved", "first_try", "zero_variance"))
         ),
         "first tries solved more often than episodes": float((log["first_try"] > log["solved"]).sum()),
-        "attempts beyond the limit": float((~log["attempts"].between(1, ladder.rl.attempts)).sum()),
+        "attempts beyond the limit": float((~log["attempts"].between(1, rl_starts.rl.attempts)).sum()),
         "gradients that are not finite": float((~log["gradient_norm"].between(0, 1e6)).sum()),
     }
     accepted = dict.fromkeys(found, (0.0, 0.0)) | {name: (0.0, 1e-4) for name in (kl, mean) if name in found}

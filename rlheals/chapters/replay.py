@@ -1,8 +1,9 @@
 """What a replay computes anew of a recorded base seed, by study: enough runs that every stage it is about is there.
 
-Of SFT: base, SFT and two censuses. Of RL: these and the first RL run from the start in the middle of its ladder, with a
-census before and after. Of spectra: base, SFT, the trajectory of SFT and the pair from its peak to its end. Of edits:
-base, SFT, one edit of the late checkpoint, and a census of it. Of protected SFT: base, one protected run, and a census.
+Of SFT: base, SFT and two censuses. Of RL: these and the first RL run from the middle one of its start checkpoints,
+with a census before and after. Of spectra: base, SFT, the trajectory of SFT and the pair from its peak to its end. Of
+edits: base, SFT, one edit of the late checkpoint, and a census of it. Of protected SFT: base, one protected run, and a
+census.
 """
 
 from __future__ import annotations

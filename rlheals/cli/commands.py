@@ -76,12 +76,12 @@ def reinforce(profile: Profile, seed: int, start: int, number: int) -> dict[str,
     spec = recovery.rl_spec(profile, before, store, start, number, {})
     *_, run = compute([before.base, before.sft, spec], store)
     log = pd.read_parquet(run.file("log.parquet"))
-    kl = ("kl_start",) if profile.ladder.rl.log_kl else ()
+    kl = ("kl_start",) if profile.rl_starts.rl.log_kl else ()
     shown = ("return", "solved", "first_try", "attempts", "zero_variance", *kl)
     ends = {"first": log.iloc[0], "last": log.iloc[-1]}
     return {
         **_described(run),
-        "folder": str(run.path / checkpoint_name(profile.ladder.updates)),
+        "folder": str(run.path / checkpoint_name(profile.rl_starts.iterations)),
         "updates": len(log),
         **{
             f"{end}_update": {name: round(float(row[name]), 4) for name in shown} for end, row in ends.items()

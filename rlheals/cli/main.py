@@ -144,7 +144,7 @@ def sft(seed: Seed, profile: ProfileName = "lab", set_: Set = None, json: Json =
     show_facts(commands.fine_tune(chosen_profile(profile, set_), seed), json)
 
 
-@app.command(epilog="Example: rlheals rl --seed 0 --start 160 --set ladder.rl.algorithm=ppo")
+@app.command(epilog="Example: rlheals rl --seed 0 --start 160 --set rl_starts.rl.algorithm=ppo")
 def rl(
     seed: Seed,
     start: Annotated[int, typer.Option("--start", min=0, help="SFT step from which RL starts.")],

@@ -50,7 +50,7 @@ def study(
         bool, typer.Option("--missing", help="Only what the folder of --record does not have yet.")
     ] = False,
     recovery: Annotated[
-        bool, typer.Option("--recovery", help="RL from the ladder of starts, and its controls (chapter 02).")
+        bool, typer.Option("--recovery", help="RL from the start checkpoints, and its controls (chapter 02).")
     ] = False,
     rotation: Annotated[
         bool, typer.Option("--rotation", help="Spectra and trajectories (chapter 03).")

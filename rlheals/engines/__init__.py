@@ -1,40 +1,22 @@
 """The engines that continue token sequences, and how one is chosen.
 
-The stages import `hf_engine` itself: what other engines do must not make stored results stale.
+The stages import `engines.hf` itself, and vLLM's engine is found by name: what it does must not make stored results of
+other engines stale.
 """
 
 from __future__ import annotations
 
+import pkgutil
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from transformers import PreTrainedModel
 
-from rlheals.engines.hf import (
-    Engine,
-    Generation,
-    HFEngine,
-    Past,
-    Sampling,
-    draw,
-    open_engine,
-    refresh,
-    uniforms,
-)
+from rlheals.engines.hf import Engine, Generation, HFEngine, Past, Sampling, open_engine
 from rlheals.errors import BadInput
 
-__all__ = [
-    "Engine",
-    "Generation",
-    "HFEngine",
-    "Past",
-    "Sampling",
-    "draw",
-    "load_engine",
-    "refresh",
-    "uniforms",
-]
+__all__ = ["Engine", "Generation", "HFEngine", "Past", "Sampling", "load_engine"]
 
 
 def load_engine(
@@ -48,9 +30,7 @@ def load_engine(
             "load_engine takes a folder or hub id; for a model in memory use HFEngine(model, tokenizer)"
         )
     if backend == "vllm":
-        from rlheals.engines.vllm import VLLMEngine  # optional
-
-        return VLLMEngine(model_or_folder)
+        return cast(Engine, pkgutil.resolve_name("rlheals.engines.vllm:VLLMEngine")(model_or_folder))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return open_engine(model_or_folder)

@@ -21,8 +21,7 @@ from pydantic import Field
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast, StaticCache
 from transformers.cache_utils import StaticLayer
 
-from rlheals.engines import fsdp as sharded
-from rlheals.engines import models
+from rlheals.engines import fsdp, models
 from rlheals.engines.models import once_smaller
 from rlheals.errors import BadInput
 from rlheals.settings import Float, Int, Settings
@@ -209,14 +208,14 @@ def refresh(engine: Engine, model: PreTrainedModel) -> None:
 
     Processes that hold the model together call this together: one file for all of them.
     """
-    weights = sharded.whole(model) if sharded.processes() > 1 else None
+    weights = fsdp.whole(model) if fsdp.processes() > 1 else None
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(sharded.of_first(scratch))
-        if sharded.rank() == 0:
+        folder = Path(fsdp.of_first(scratch))
+        if fsdp.rank() == 0:
             models.save(folder, model, weights=weights)
-        sharded.wait()
+        fsdp.wait()
         engine.load_weights(folder / "model.safetensors")
-        sharded.wait()
+        fsdp.wait()
 
 
 class _Chunk:

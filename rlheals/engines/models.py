@@ -197,7 +197,7 @@ def rows_at_once(model: PreTrainedModel, length: int) -> int:
     return max(1, LOGITS // (length * model.config.get_text_config().vocab_size))
 
 
-def recompute(model: PreTrainedModel) -> None:
+def checkpoint_gradients(model: PreTrainedModel) -> None:
     """Keep no activations for the backward pass but compute them again: less memory, a third more time."""
     with warnings.catch_warnings():  # transformers 5 has two names for it
         warnings.filterwarnings("ignore", "`gradient_checkpointing", FutureWarning)
@@ -290,7 +290,7 @@ Made = TypeVar("Made")
 def once_smaller(do: Callable[[int], Made], rows: int, whole: int, where: str) -> Made:
     """`do(rows)`, or if that is too much, `do` with half of it at most; BadInput when that is too much as well.
 
-    whole: what the rows are a part of; only its divisors are tried. where: what takes `rows`, as "sft.slice_rows".
+    whole: what the rows are a part of; only its divisors are tried. where: what takes `rows`.
     """
     size = rows
     for size in (rows, *_smaller(rows, whole)):
@@ -301,7 +301,8 @@ def once_smaller(do: Callable[[int], Made], rows: int, whole: int, where: str) -
         gc.collect()
         torch.cuda.empty_cache()
     raise BadInput(
-        f"out of GPU memory with {where}={size}; make it smaller, set recompute to true, or take a smaller model"
+        f"out of GPU memory with {where}={size}; make it smaller, set gradient_checkpointing to true, "
+        "or take a smaller model"
     )
 
 

@@ -69,10 +69,10 @@ def budget(profile: Profile) -> Budget:
     dtype = BYTES.get(profile.model.dtype, 2)
     sums = _Sums(profile, shape, hardware, dtype)
     stages = {"sft": sums.sft(), "census": sums.censuses()}
-    if profile.ladder.starts:
+    if profile.rl_starts.starts:
         stages["rl"] = sums.rl()
     size = dtype * shape.parameters
-    kept = 1 + len(profile.sft.checkpoints) + len(profile.ladder.starts) * profile.ladder.runs
+    kept = 1 + len(profile.sft.checkpoints) + len(profile.rl_starts.starts) * profile.rl_starts.runs
     state = 3 * size  # weights and AdamW's means of the run in progress
     return Budget(shape.parameters, stages, kept * size + state)
 
@@ -94,16 +94,18 @@ class _Sums:
         tokens = self.hardware.prompt_tokens + self.hardware.answer_tokens
         width = self.dtype if settings.precision == "own" else 2
         memory = (
-            4 * self.weights + beside + self._activations(settings.rows, tokens, settings.recompute, width)
+            4 * self.weights
+            + beside
+            + self._activations(settings.rows, tokens, settings.gradient_checkpointing, width)
         )
         seen = settings.checkpoints[-1] * settings.batch * tokens
-        return Need(EMPTY + memory, self._learning(seen, settings.recompute, width))
+        return Need(EMPTY + memory, self._learning(seen, settings.gradient_checkpointing, width))
 
     def censuses(self) -> Need:
         settings, profile = self.profile.evaluate, self.profile
         hands = len(census_items(load_task(profile.task), settings))
-        ladder = profile.ladder
-        runs = len(profile.census_steps) + len(ladder.starts) * (1 + ladder.runs) * ladder.decodes
+        rl_starts = profile.rl_starts
+        runs = len(profile.census_steps) + len(rl_starts.starts) * (1 + rl_starts.runs) * rl_starts.decodes
         seconds = runs * self._playing(
             settings.rows, hands, settings.attempts, settings.sampling.max_new_tokens
         )
@@ -111,27 +113,30 @@ class _Sums:
         return Need(EMPTY + self.weights + cache, seconds)
 
     def rl(self) -> Need:
-        settings = self.profile.ladder.rl
+        settings = self.profile.rl_starts.rl
         longest = self._longest(settings.attempts, settings.sampling.max_new_tokens)
         copies = 4 + (2 if settings.log_kl else 0)
-        learning = self._activations(settings.slice_rows, longest, settings.recompute, self.dtype)
+        learning = self._activations(
+            settings.micro_batch_size, longest, settings.gradient_checkpointing, self.dtype
+        )
         answer = settings.sampling.max_new_tokens
         playing = self._cache(settings.play_rows, settings.attempts, answer)
         reading = self._reading(longest) if settings.log_kl else 0.0
         usual = self._longest(SOLVED_AFTER, settings.sampling.max_new_tokens)
         update = self._playing(settings.play_rows, settings.episodes, SOLVED_AFTER, answer)
         update += settings.used_epochs * self._learning(
-            settings.episodes * usual, settings.recompute, self.dtype
+            settings.episodes * usual, settings.gradient_checkpointing, self.dtype
         )
-        runs = len(self.profile.ladder.starts) * self.profile.ladder.runs
+        runs = len(self.profile.rl_starts.starts) * self.profile.rl_starts.runs
         return Need(
-            EMPTY + copies * self.weights + max(learning, playing, reading), runs * settings.updates * update
+            EMPTY + copies * self.weights + max(learning, playing, reading),
+            runs * settings.iterations * update,
         )
 
     def _longest(self, attempts: float, answer: int) -> float:
         return self.hardware.prompt_tokens + attempts * (answer + self.hardware.feedback_tokens)
 
-    def _activations(self, rows: int, tokens: float, recompute: bool, width: int) -> float:
+    def _activations(self, rows: int, tokens: float, gradient_checkpointing: bool, width: int) -> float:
         """What the backward pass needs of the forward pass, and the logits: read, in float32, and their gradient.
 
         Of a layer, per token: 8 vectors of the hidden width, keys, values, and 4 of the feed-forward block's width, in
@@ -139,7 +144,9 @@ class _Sums:
         """
         shape = self.shape
         layer = (8 * shape.hidden + 2 * shape.kv_width + 4 * shape.mlp) * width
-        kept = (shape.layers * shape.hidden * width + layer) if recompute else shape.layers * layer
+        kept = (
+            (shape.layers * shape.hidden * width + layer) if gradient_checkpointing else shape.layers * layer
+        )
         return rows * tokens * (kept + shape.vocabulary * (width + 8))
 
     def _reading(self, tokens: float) -> float:
@@ -154,9 +161,9 @@ class _Sums:
         drawing = rows * self.shape.vocabulary * 24
         return rows * self._longest(attempts, answer) * per_token + drawing
 
-    def _learning(self, tokens: float, recompute: bool, width: int) -> float:
+    def _learning(self, tokens: float, gradient_checkpointing: bool, width: int) -> float:
         """Two operations per weight and token forward, four backward, two more to compute the forward pass again."""
-        work = (8 if recompute else 6) * self.shape.parameters * tokens
+        work = (8 if gradient_checkpointing else 6) * self.shape.parameters * tokens
         return work / (LEARNING * (1.0 if width == 2 else SINGLE) * self.hardware.card.peak * 1e12)
 
     def _playing(self, rows: int, episodes: float, attempts: float, answer: int) -> float:

@@ -110,8 +110,8 @@ def planned(profile: Profile, store: Store) -> dict[str, RunSpec]:
     specs: dict[str, RunSpec] = {}
     for seed in profile.seeds:
         listed = plan(profile, seed, store).specs()
-        if profile.ladder.starts:
-            for run in range(profile.ladder.runs):
+        if profile.rl_starts.starts:
+            for run in range(profile.rl_starts.runs):
                 listed += recovery.plan(profile, seed, store, run).specs()
         specs |= {store.key(spec): spec for spec in listed}
     return specs
@@ -180,21 +180,28 @@ def _smaller(profile: Profile, memory: float) -> list[str]:
 
 def _changes(profile: Profile, stage: str) -> Iterator[tuple[str, Profile]]:
     """Ways to make a stage smaller, the mildest first."""
-    sft, rl, census = profile.sft, profile.ladder.rl, profile.evaluate
+    sft, rl, census = profile.sft, profile.rl_starts.rl, profile.evaluate
     if stage == "sft":
         for rows in [size for size in range(sft.rows - 1, 0, -1) if sft.batch % size == 0]:
-            smaller = sft.model_copy(update={"slice_rows": rows, "recompute": True})
+            smaller = sft.model_copy(update={"micro_batch_size": rows, "gradient_checkpointing": True})
             yield (
-                f"--set sft.slice_rows={rows} --set sft.recompute=true",
+                f"--set sft.micro_batch_size={rows} --set sft.gradient_checkpointing=true",
                 profile.model_copy(update={"sft": smaller}),
             )
     elif stage == "rl":
         for at_once in [size for size in (128, 64, 32, 16, 8, 4) if size < rl.play_rows]:
-            rows = min(rl.slice_rows, max(1, at_once // 16))
-            change = {"play_rows": at_once, "slice_rows": rows, "recompute": True, "log_kl": False}
-            ladder = profile.ladder.model_copy(update={"rl": rl.model_copy(update=change)})
-            told = " ".join(f"--set ladder.rl.{name}={str(value).lower()}" for name, value in change.items())
-            yield told, profile.model_copy(update={"ladder": ladder})
+            rows = min(rl.micro_batch_size, max(1, at_once // 16))
+            change = {
+                "play_rows": at_once,
+                "micro_batch_size": rows,
+                "gradient_checkpointing": True,
+                "log_kl": False,
+            }
+            rl_starts = profile.rl_starts.model_copy(update={"rl": rl.model_copy(update=change)})
+            told = " ".join(
+                f"--set rl_starts.rl.{name}={str(value).lower()}" for name, value in change.items()
+            )
+            yield told, profile.model_copy(update={"rl_starts": rl_starts})
     else:
         for at_once in [size for size in (64, 32, 16, 8, 4) if size < census.rows]:
             update = {"evaluate": census.model_copy(update={"rows": at_once})}

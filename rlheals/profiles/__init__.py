@@ -12,7 +12,7 @@ from rlheals.errors import BadInput
 from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.profiles.edit_grid import LEND, OTHER, RESTORE, SWAP, SwapGrid
 from rlheals.profiles.profile import Profile
-from rlheals.profiles.sections import Ladder, Protection, Rotation
+from rlheals.profiles.sections import Protection, RLStarts, Rotation
 from rlheals.settings import validated
 from rlheals.training.pretrain import PretrainSettings
 from rlheals.training.rl.settings import RLSettings
@@ -28,7 +28,7 @@ _LAB = Profile(
     about="The whole study with a model of 0.2 M parameters, from scratch, on two CPU cores, in minutes.",
     rule_steps=(0, 20, 40, 160, 1280),
     reader_steps=(0, 10, 20, 40, 80, 160, 320, 640, 1280),
-    ladder=Ladder(
+    rl_starts=RLStarts(
         starts=(10, 20, 40, 80, 160, 320, 640, 1280),
         reader_starts=(10, 160, 1280),
         control_start=160,
@@ -60,7 +60,7 @@ _LAB = Profile(
         decodes=2,
     ),
     protection=Protection(
-        ways=(
+        regularisers=(
             *(f"{kind}={strength}" for kind in ("subspace", "random") for strength in (0.01, 0.1, 1)),
             *(f"kl={strength}" for strength in (0.03, 0.1, 0.3)),
             "learning_rate=0.0001",
@@ -79,11 +79,13 @@ _SMOKE = Profile(
     pretrain=PretrainSettings(min_steps=10, max_steps=20, check_every=10, panel_hands=16),
     sft=SFTSettings(checkpoints=(0, 10, 30, 60), batch=32, loss_examples=32),
     evaluate=EvaluateSettings(hands=32),
-    ladder=Ladder(
+    rl_starts=RLStarts(
         starts=(10, 60),
         runs=1,
         decodes=1,
-        rl=RLSettings(checkpoints=(2,), episodes=32, group=4, slice_rows=16, loss_every=1, loss_examples=16),
+        rl=RLSettings(
+            checkpoints=(2,), episodes=32, group=4, micro_batch_size=16, loss_every=1, loss_examples=16
+        ),
     ),
     rotation=Rotation(steps=(0, 10, 30, 60), draws=2, questions=16),
     swaps=SwapGrid(
@@ -92,7 +94,9 @@ _SMOKE = Profile(
         reader_restore=("directions(all) @ blocks", "noise() like directions(all) @ blocks"),
         reader_swap=("directions(all) @ blocks",),
     ),
-    protection=Protection(ways=("subspace=0.1",), steps=(10, 30, 60), reader_ways=("subspace=0.1",)),
+    protection=Protection(
+        regularisers=("subspace=0.1",), steps=(10, 30, 60), reader_regularisers=("subspace=0.1",)
+    ),
 )
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ from rlheals.engines.models import ModelSettings
 from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.profiles.edit_grid import SwapGrid
 from rlheals.profiles.hardware import Hardware, Shape
-from rlheals.profiles.sections import Ladder, Protection, Rotation
+from rlheals.profiles.sections import Protection, RLStarts, Rotation
 from rlheals.settings import Int, Settings, TaskName
 from rlheals.tasks import load_task
 from rlheals.training.fetch import Source
@@ -59,7 +59,7 @@ class Profile(Settings):
     pretrain: PretrainSettings = PretrainSettings()
     sft: SFTSettings = SFTSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
-    ladder: Ladder = Ladder()
+    rl_starts: RLStarts = RLStarts()
     rotation: Rotation = Rotation()
     swaps: SwapGrid = SwapGrid()
     protection: Protection = Protection()
@@ -112,9 +112,9 @@ class Profile(Settings):
         changes: dict[str, Any] = {"rule_steps": ()} if recorded else {}
         if self.reader_steps is not None and self.evaluated is None:
             changes["evaluated"] = self.reader_steps
-        if self.ladder.reader_starts:
-            mine = {"starts": self.ladder.reader_starts, "runs": 1, "decodes": 1, "control_start": None}
-            changes["ladder"] = self.ladder.model_copy(update=mine)
+        if self.rl_starts.reader_starts:
+            mine = {"starts": self.rl_starts.reader_starts, "runs": 1, "decodes": 1, "control_start": None}
+            changes["rl_starts"] = self.rl_starts.model_copy(update=mine)
         alone = {"branches": (), "controls": (), "decodes": 1}
         changes["rotation"] = self.rotation.model_copy(update=alone)
         few = {
@@ -125,8 +125,8 @@ class Profile(Settings):
             "decodes": 1,
         }
         changes["swaps"] = self.swaps.model_copy(update=few)
-        ways = {"ways": self.protection.reader_ways, "decodes": 1}
-        changes["protection"] = self.protection.model_copy(update=ways)
+        kept = {"regularisers": self.protection.reader_regularisers, "decodes": 1}
+        changes["protection"] = self.protection.model_copy(update=kept)
         return self.model_copy(update=changes)
 
     @model_validator(mode="after")
@@ -138,16 +138,16 @@ class Profile(Settings):
             "evaluated": self.census_steps,
             "rule_steps": self.rule_steps,
             "reader_steps": self.reader_steps or (),
-            "ladder.starts": self.ladder.starts,
-            "ladder.reader_starts": self.ladder.reader_starts,
-            "ladder.late_starts": self.ladder.late_starts,
+            "rl_starts.starts": self.rl_starts.starts,
+            "rl_starts.reader_starts": self.rl_starts.reader_starts,
+            "rl_starts.late_starts": self.rl_starts.late_starts,
             "rotation.steps": self.rotation.steps,
             "rotation.branch_steps": self.rotation.branch_steps,
             "protection.steps": self.protection.steps,
             "swaps.late": () if self.swaps.late is None else (self.swaps.late,),
             "swaps.start": () if self.swaps.start is None else (self.swaps.start,),
-            "ladder.control_start": (
-                () if self.ladder.control_start is None else (self.ladder.control_start,)
+            "rl_starts.control_start": (
+                () if self.rl_starts.control_start is None else (self.rl_starts.control_start,)
             ),
         }
         for field, steps in groups.items():

@@ -1,4 +1,4 @@
-"""The ladder: from which SFT checkpoints RL is started, how often, and with which controls. Part of a profile."""
+"""From which SFT checkpoints RL starts, how often, and with which controls. Part of a profile."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rlheals.weights.spectra import NullName
 CONTROLS: dict[str, dict[str, Any]] = {
     "rloo": {"algorithm": "rloo"},
     "ppo": {"algorithm": "ppo"},
-    "rejection": {"algorithm": "rejection"},
-    "per-attempt": {"credit": "attempt"},
+    "rejection": {"algorithm": "expert_iteration"},
+    "per-attempt": {"advantage_estimator": "attempt"},
     "one-attempt": {"attempts": 1},
     "shuffled-feedback": {"feedback": "shuffled"},
     "shuffled-reward": {"reward": "shuffled"},
@@ -29,10 +29,10 @@ LATE = "rl-hands"
 """Late starts again on RL-only hands alone: SFT has not memorised them, so rewards still differ."""
 
 
-class Ladder(Settings):
+class RLStarts(Settings):
     """Where RL starts, and what is compared with it.
 
-    >>> Ladder().updates
+    >>> RLStarts().iterations
     80
     """
 
@@ -56,8 +56,8 @@ class Ladder(Settings):
     rl: RLSettings = RLSettings()
 
     @property
-    def updates(self) -> int:
-        return self.rl.updates
+    def iterations(self) -> int:
+        return self.rl.iterations
 
     @field_validator("controls")
     @classmethod
@@ -121,28 +121,28 @@ NAMES = (*get_args(Kind), "learning_rate", "weight_decay")
 class Protection(Settings):
     """Training runs from the same base, and how finely they are measured.
 
-    >>> Protection(ways=("subspace=0.10",)).ways
+    >>> Protection(regularisers=("subspace=0.10",)).regularisers
     ('subspace=0.1',)
     """
 
-    ways: tuple[str, ...] = Field((), description="NAME=VALUE, see `protection.py`")
+    regularisers: tuple[str, ...] = Field((), description="NAME=VALUE, see `protection.py`")
     steps: tuple[Int, ...] = Field((), description="SFT steps that get a census")
-    reader_ways: tuple[str, ...] = Field((), description="those of a reader's fresh run")
+    reader_regularisers: tuple[str, ...] = Field((), description="those of a reader's fresh run")
     decodes: Int = Field(1, ge=1, description="censuses of every checkpoint")
 
-    @field_validator("ways", "reader_ways")
+    @field_validator("regularisers", "reader_regularisers")
     @classmethod
-    def _readable(cls, ways: tuple[str, ...]) -> tuple[str, ...]:
-        spelled = tuple(way_text(*read_way(way)) for way in ways)
+    def _readable(cls, regularisers: tuple[str, ...]) -> tuple[str, ...]:
+        spelled = tuple(regulariser_text(*read_regulariser(one)) for one in regularisers)
         if len(set(spelled)) < len(spelled):
-            raise ValueError("a way is there twice")
+            raise ValueError("a regulariser is there twice")
         return spelled
 
 
-def read_way(text: str) -> tuple[str, float]:
-    """Name and value of a way; BadInput when it cannot be read.
+def read_regulariser(text: str) -> tuple[str, float]:
+    """Name and value of a regulariser; BadInput when it cannot be read.
 
-    >>> read_way("kl=0.3")
+    >>> read_regulariser("kl=0.3")
     ('kl', 0.3)
     """
     name, _, value = text.partition("=")
@@ -151,14 +151,14 @@ def read_way(text: str) -> tuple[str, float]:
     except ValueError:
         number = math.nan
     if name.strip() not in NAMES or not math.isfinite(number) or number < 0:
-        raise BadInput(f"way {text!r:.60}: accepted is NAME=VALUE, NAME one of {', '.join(NAMES)}")
+        raise BadInput(f"regulariser {text!r:.60}: accepted is NAME=VALUE, NAME one of {', '.join(NAMES)}")
     return name.strip(), number
 
 
-def way_text(name: str, value: float) -> str:
-    """What `read_way` reads back.
+def regulariser_text(name: str, value: float) -> str:
+    """What `read_regulariser` reads back.
 
-    >>> way_text("learning_rate", 1e-4)
+    >>> regulariser_text("learning_rate", 1e-4)
     'learning_rate=0.0001'
     """
     return f"{name}={value:g}"

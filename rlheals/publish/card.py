@@ -103,7 +103,7 @@ def _accuracies(profile: Profile, played: dict[str, pd.DataFrame]) -> Iterator[B
     }
     there = {name: len(load_task(profile.task).items(name)) for name in asked}
     yield "The *ID* rule counts J, Q and K as 10, the *OOD* rule as 11, 12 and 13, on hands that hold one of them."
-    by_rl = profile.ladder.rl.splits if any(name.startswith("rl-") for name in played) else ()
+    by_rl = profile.rl_starts.rl.splits if any(name.startswith("rl-") for name in played) else ()
     rows = [
         (SETS[name], f"{asked[name]:,}", f"{there[name]:,}", _by_sft(profile, name), _yes(name in by_rl))
         for name in asked
@@ -195,7 +195,10 @@ def _over_rl_seeds(profile: Profile, made: Published, played: dict[str, pd.DataF
 def _settings(profile: Profile, made: Published) -> Iterator[tuple[str, str]]:
     groups = {"sft": (profile.sft, {"checkpoints"}), "evaluate": (profile.evaluate, {"folder", "rows"})}
     if any(name.startswith("rl-") for name in made.checkpoints):
-        groups["ladder.rl"] = (profile.ladder.rl, {"folder", "slice_rows", "play_rows", "save_every"})
+        groups["rl_starts.rl"] = (
+            profile.rl_starts.rl,
+            {"folder", "micro_batch_size", "play_rows", "save_every"},
+        )
     if profile.model is not None:
         for name, value in profile.model.model_dump(mode="json", exclude_none=True).items():
             yield f"`model.{name}`", str(value)

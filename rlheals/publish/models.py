@@ -63,7 +63,7 @@ def write(
     store: ReadingStore,
     folder: Path,
 ) -> dict[str, Checkpoint]:
-    """Copy the models: the base, steps of SFT, and what RL on the ladder ends with.
+    """Copy the models: the base, steps of SFT, and what RL from its start checkpoints ends with.
 
     first, later: the runs of SFT and of RL; steps: of SFT, with the RL that starts there; None: all with a census.
     """
@@ -103,7 +103,7 @@ def write(
                 for (of, decode), one in plan.censuses.items()
                 if of == cell
             )
-            updates = profile.ladder.updates
+            updates = profile.rl_starts.iterations
             trained = f"{updates:,} update{'s' if updates > 1 else ''}"
             about = f"after {trained} of RL from SFT step {cell.start:,}, RL seed {cell.run}"
             add(f"rl-{cell.start:05d}-run-{cell.run}", spec, checkpoint_name(updates), about, censuses)

@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
@@ -28,6 +28,19 @@ from rlheals.study.tables import Frames, Part, Planned, Tables
 
 FOLDER = Path("results")
 MANIFEST = "manifest.json"
+RENAMED = {
+    "ladder": "rl_starts",
+    "slice_rows": "micro_batch_size",
+    "recompute": "gradient_checkpointing",
+    "clip": "max_grad_norm",
+    "ratio_clip": "clip_range",
+    "discount": "gamma",
+    "credit": "advantage_estimator",
+    "ways": "regularisers",
+    "reader_ways": "reader_regularisers",
+    "rejection": "expert_iteration",  # a value of `algorithm`
+}
+"""Settings of the recorded study under the names they had then. To go when the study is recorded anew."""
 
 
 class RecordedRun(BaseModel):
@@ -54,6 +67,11 @@ class Recorded(BaseModel):
     versions: dict[str, str]
     runs: tuple[RecordedRun, ...]
     files: dict[str, str]
+
+    @field_validator("profile", mode="before")
+    @classmethod
+    def _names_of_today(cls, profile: Any) -> Any:
+        return _renamed(profile)
 
     @property
     def minutes(self) -> float:
@@ -179,6 +197,16 @@ def read_manifest(folder: Path) -> Recorded:
     except (OSError, ValueError) as error:
         raise BadInput(f"results {folder.name}: {MANIFEST} cannot be read ({str(error)[:80]})") from None
     return validated(Recorded, data, f"results {folder.name}: {MANIFEST}")
+
+
+def _renamed(settings: Any) -> Any:
+    """Recorded settings under the names of today."""
+    if not isinstance(settings, dict):
+        return settings
+    made = {RENAMED.get(name, name): _renamed(value) for name, value in settings.items()}
+    if made.get("algorithm") in RENAMED:
+        made["algorithm"] = RENAMED[made["algorithm"]]
+    return made
 
 
 def _sha256(file: Path) -> str:

@@ -49,7 +49,7 @@ class PretrainSettings(Settings):
     warmup_steps: Int = Field(100, ge=0)
     weight_decay: Float = Field(0.01, ge=0)
     betas: tuple[Decay, Decay] = (0.9, 0.98)
-    clip: Float = Field(1.0, gt=0, description="gradient norm")
+    max_grad_norm: Float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
 
 
 def run(work: Work) -> None:
@@ -89,7 +89,7 @@ def train(
         loss = weighted_loss(model, ids, weights)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimizer.step()
         seen += ids.numel()
         losses.append(float(loss.detach()))

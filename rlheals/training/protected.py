@@ -23,7 +23,8 @@ from rlheals.evaluation.dialects import dialect_for
 from rlheals.settings import Float, Rate
 from rlheals.stage import Work
 from rlheals.tasks import load_task
-from rlheals.training.sft import IGNORED, SFTSettings, checkpoint_name, train
+from rlheals.training.expert import IGNORED
+from rlheals.training.sft import SFTSettings, checkpoint_name, train
 from rlheals.weights.linalg import decompose
 from rlheals.weights.nulls import haar
 

@@ -19,11 +19,10 @@ import numpy as np
 import torch
 from datasets import Dataset
 from pydantic import Field, field_validator, model_validator
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback
 from trl import SFTConfig
 
-from rlheals.engines import fsdp as sharded
-from rlheals.engines import models
+from rlheals.engines import fsdp, models
 from rlheals.engines.fsdp import together
 from rlheals.engines.models import once_smaller
 from rlheals.errors import BadInput
@@ -32,12 +31,10 @@ from rlheals.settings import Decay, Float, Int, Rate, Settings, TaskName
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.store.files import atomic_write
 from rlheals.tasks import load_task
-from rlheals.tasks.base import Item, Task
-from rlheals.training import resume
-from rlheals.training import sft_data as expert_file
-from rlheals.training.resume import ResumableTrainer, States
+from rlheals.training import resume, sft_data
+from rlheals.training.expert import IGNORED, example, expert_loss, loss_sets
+from rlheals.training.sft_trainer import AtSteps, ResumableTrainer
 
-IGNORED = -100
 LOSSES = "losses.json"
 SHARED: dict[str, Any] = {
     "fsdp": True,
@@ -45,7 +42,6 @@ SHARED: dict[str, Any] = {
     # the gradients of a slice are added up where they belong, not kept whole in every process until the step
     "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}},
 }
-LOSS_SETS = {"train": "sft", "test": "held_out", "ood": "ood"}
 
 
 class SFTSettings(Settings):
@@ -61,14 +57,14 @@ class SFTSettings(Settings):
     warmup_steps: Int = Field(20, ge=0)
     weight_decay: Float = Field(0.0, ge=0)
     betas: tuple[Decay, Decay] = (0.9, 0.98)
-    clip: Float = Field(1.0, gt=0, description="gradient norm")
+    max_grad_norm: Float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     loss_examples: Int = Field(256, ge=1, description="expert answers in each loss set")
     prompts: Prompts = Field("fixed", description="forms of the questions: always the same, or many")
     expert_file: str | None = Field(
-        None, description="JSON with answers to imitate in place of the task's own, see `expert_file.py`"
+        None, description="JSON with answers to imitate in place of the task's own, see `sft_data.py`"
     )
     expert_sha256: str | None = Field(None, description="of that file")
-    slice_rows: Int | None = Field(
+    micro_batch_size: Int | None = Field(
         None,
         ge=1,
         description="examples per forward pass, a divisor of a process's part of batch; unset: all of it",
@@ -80,7 +76,7 @@ class SFTSettings(Settings):
         "own",
         description="number format of products: the weights' own, or a shorter one beside float32 weights",
     )
-    recompute: bool = Field(
+    gradient_checkpointing: bool = Field(
         False, description="gradient checkpointing: less memory, a third more time to learn"
     )
     save_every: Int | None = Field(
@@ -97,7 +93,7 @@ class SFTSettings(Settings):
     @property
     def rows(self) -> int:
         """Examples per forward pass."""
-        return self.slice_rows or self.per_process
+        return self.micro_batch_size or self.per_process
 
     @property
     def per_process(self) -> int:
@@ -110,7 +106,7 @@ class SFTSettings(Settings):
             raise ValueError(f"processes={self.processes} does not divide batch={self.batch}")
         if self.per_process % self.rows:
             raise ValueError(
-                f"slice_rows={self.slice_rows} does not divide batch={self.batch}/{self.processes}"
+                f"micro_batch_size={self.micro_batch_size} does not divide batch={self.batch}/{self.processes}"
             )
         return self
 
@@ -132,13 +128,13 @@ def run(work: Work) -> None:
     settings = SFTSettings.model_validate(work.settings)
 
     def trained(rows: int) -> None:
-        fitting = dataclasses.replace(work, settings={**work.settings, "slice_rows": rows})
+        fitting = dataclasses.replace(work, settings={**work.settings, "micro_batch_size": rows})
         if settings.processes > 1:
             together("rlheals.training.sft", fitting, settings.processes)
         else:
             part(fitting)
 
-    once_smaller(trained, settings.rows, settings.per_process, "sft.slice_rows")
+    once_smaller(trained, settings.rows, settings.per_process, "sft.micro_batch_size")
     for step in settings.checkpoints:
         resume.same_files(work.scratch / checkpoint_name(step), work.out / checkpoint_name(step))
     shutil.copy2(work.scratch / LOSSES, work.out / LOSSES)
@@ -152,14 +148,14 @@ def part(work: Work) -> None:
     model = models.load(base)
 
     def keep(step: int) -> None:
-        weights = sharded.whole(model) if settings.processes > 1 else None
-        if sharded.rank() == 0:
+        weights = fsdp.whole(model) if settings.processes > 1 else None
+        if fsdp.rank() == 0:
             with resume.kept(work.scratch / checkpoint_name(step)) as folder:
                 models.save(folder, model, dialect.tokenizer, weights)
 
     files = resume.Files(work.scratch / "state.safetensors")
     losses = train(model, dialect, settings, work.seed, keep, work.tick, files)
-    if sharded.rank() == 0:
+    if fsdp.rank() == 0:
         atomic_write(work.scratch / LOSSES, json.dumps(losses, indent=1) + "\n")
 
 
@@ -176,8 +172,8 @@ def train(
 
     files: what the training goes on from if it is there, and what is written at checkpoints.
     """
-    if settings.recompute:
-        models.recompute(model)
+    if settings.gradient_checkpointing:
+        models.checkpoint_gradients(model)
     sets = loss_sets(dialect, load_task(settings.task), settings.loss_examples)
     losses: list[dict[str, float]] = []
 
@@ -194,12 +190,13 @@ def train(
             args=arguments,
             train_dataset=examples(dialect, settings, seed),
             processing_class=dialect.tokenizer,
-            callbacks=[_Checkpoints(settings.checkpoints, at_checkpoint, tick)],
         )
+        trainer.losses = losses
         trainer.remove_callback(PrinterCallback)
-        if files is not None:
-            trainer.add_callback(States(trainer, files, losses, settings.checkpoints, settings.save_every))
-        trainer.go_on(files, Path(scratch), losses)
+        trainer.add_callback(
+            AtSteps(trainer, settings.checkpoints, at_checkpoint, tick, files, settings.save_every)
+        )
+        trainer.go_on(files)
         log = [
             {"step": record["step"], "loss": record["loss"]}
             for record in trainer.state.log_history
@@ -223,14 +220,14 @@ def trainer_settings(settings: SFTSettings, seed: int, scratch: Path) -> SFTConf
         weight_decay=settings.weight_decay,
         adam_beta1=settings.betas[0],
         adam_beta2=settings.betas[1],
-        max_grad_norm=settings.clip,
+        max_grad_norm=settings.max_grad_norm,
         loss_type="nll",
         completion_only_loss=True,
         packing=False,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
-        gradient_checkpointing=False,  # `models.recompute` is for every algorithm alike
+        gradient_checkpointing=False,  # `models.checkpoint_gradients` is for every algorithm alike
         use_cpu=not cuda,
         bf16=settings.precision == "bf16",
         fp16=settings.precision == "fp16",
@@ -264,20 +261,10 @@ def examples(dialect: Dialect, settings: SFTSettings, seed: int) -> Dataset:
     )
 
 
-def example(
-    dialect: Dialect, task: Task, item: Item, random: np.random.Generator, prompts: Prompts = "fixed"
-) -> tuple[list[int], int]:
-    """One expert answer to an item as the task shows it this time: (tokens, length of the prompt)."""
-    shown = task.shown(item, random)
-    form = int(random.integers(dialect.forms)) if prompts == "diverse" else 0
-    prompt = dialect.prompt(shown, form)
-    return prompt + dialect.expert(shown, form), len(prompt)
-
-
 def _from_file(
     dialect: Dialect, settings: SFTSettings, random: np.random.Generator, count: int
 ) -> list[tuple[list[int], int]]:
-    pairs = expert_file.read(Path(settings.expert_file or ""), settings.expert_sha256)
+    pairs = sft_data.read(Path(settings.expert_file or ""), settings.expert_sha256)
     if not isinstance(dialect, Chat):
         raise BadInput("expert_file has questions in words; a lab model knows only its own")
     rows = []
@@ -285,55 +272,3 @@ def _from_file(
         question = dialect.question(pairs[pick].question)
         rows.append((question + dialect.reply(pairs[pick].reply), len(question)))
     return rows
-
-
-def loss_sets(dialect: Dialect, task: Task, size: int) -> dict[str, list[tuple[list[int], int]]]:
-    """The sets whose loss is measured, by name."""
-    return {name: loss_set(dialect, task, split, size) for name, split in LOSS_SETS.items()}
-
-
-def loss_set(dialect: Dialect, task: Task, split: str, size: int) -> list[tuple[list[int], int]]:
-    """Fixed expert answers of a split, the same for every seed: (tokens, length of the prompt)."""
-    random = np.random.default_rng(24)
-    items = task.items(split)
-    picks = random.permutation(len(items))[:size]
-    return [example(dialect, task, items[pick], random) for pick in picks]
-
-
-@torch.no_grad()
-def expert_loss(model: PreTrainedModel, rows: list[tuple[list[int], int]]) -> float:
-    """Mean cross-entropy (nats per token) of the answers' tokens."""
-    was_training = model.training
-    model.eval()
-    length = max(len(tokens) for tokens, _ in rows)
-    ids = torch.zeros((len(rows), length), dtype=torch.long)
-    labels = torch.full((len(rows), length), IGNORED)
-    for row, (tokens, start) in enumerate(rows):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        labels[row, start : len(tokens)] = torch.tensor(tokens[start:])
-    at_once = models.rows_at_once(model, length)
-    total = 0.0
-    for part, wanted in zip(ids.split(at_once), labels[:, 1:].split(at_once), strict=True):
-        logits = model(input_ids=part.to(model.device), use_cache=False).logits[:, :-1].float()
-        loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), wanted.flatten().to(model.device), ignore_index=IGNORED
-        )
-        total += float(loss) * int((wanted != IGNORED).sum())
-    model.train(was_training)
-    return total / int((labels[:, 1:] != IGNORED).sum())
-
-
-class _Checkpoints(TrainerCallback):
-    """Calls `at_checkpoint(step)` at the wanted steps, step 0 included, and reports progress."""
-
-    def __init__(self, steps: tuple[int, ...], at_checkpoint: Callable[[int], None], tick: Callable) -> None:
-        self.steps, self.at_checkpoint, self.tick = set(steps), at_checkpoint, tick
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if 0 in self.steps and state.global_step == 0:
-            self.at_checkpoint(0)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step in self.steps:
-            self.at_checkpoint(state.global_step)
-        self.tick(state.global_step, state.max_steps, "step")

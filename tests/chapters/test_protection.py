@@ -20,7 +20,7 @@ from rlheals.chapters.protected.runs import SFT, STUDY, ProtectionTables, plan, 
 from rlheals.chapters.spectra import runs as rotation
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
-from rlheals.profiles.sections import read_way
+from rlheals.profiles.sections import read_regulariser
 from rlheals.store.store import Store
 from rlheals.study import record
 
@@ -40,7 +40,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> SimpleN
 def test_every_way_starts_from_the_same_base_on_the_same_examples(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made = plan(LAB, 1, store)
-    assert list(made.trained) == [SFT, *LAB.protection.ways]
+    assert list(made.trained) == [SFT, *LAB.protection.regularisers]
     assert {(tuple(spec.inputs.items()), spec.seed) for spec in made.trained.values()} == {
         (tuple(made.before.sft.inputs.items()), made.before.sft.seed)
     }
@@ -58,7 +58,7 @@ def test_a_recorded_study_holds_every_way_and_the_penalties_of_the_protected(
 ) -> None:
     tables, manifests = record.read(recorded.folder, ProtectionTables)
     assert tables.seeds == [2, 3]
-    assert set(tables.accuracy["way"]) == {SFT, *SHIELD.protection.ways}
+    assert set(tables.accuracy["way"]) == {SFT, *SHIELD.protection.regularisers}
     assert set(tables.penalties["way"]) == {"subspace=1", "random=1", "kl=1"}
     first = tables.penalties[tables.penalties["step"] == 0]
     assert (first["penalty"] == 0).all()
@@ -132,7 +132,7 @@ def complete(seeds: tuple[int, ...], gain: float = 0.0) -> ProtectionTables:
 def test_verdicts_follow_the_effect_and_wait_for_every_seed() -> None:
     seeds = FILE.study.seeds
     ways = {claim.options[key] for claim in FILE.claims for key in ("way", "other") if key in claim.options}
-    assert ways <= set(LAB.protection.ways)
+    assert ways <= set(LAB.protection.regularisers)
     better = {one.claim.id: one.verdict for one in claims.CLAIMS.outcome(complete(seeds, 0.1)).judged}
     assert better["protected-keeps-ood"] == "holds"
     same = {one.claim.id: one.verdict for one in claims.CLAIMS.outcome(complete(seeds)).judged}
@@ -149,20 +149,22 @@ def test_verdicts_follow_the_effect_and_wait_for_every_seed() -> None:
 @pytest.mark.parametrize("text", ["", "kl", "kl=", "kl=-1", "kl=nan", "shield=1", "kl=0.1=2", "KL=1"])
 def test_ways_that_cannot_be_read_say_what_is_accepted(text: str) -> None:
     with pytest.raises(BadInput, match="accepted is NAME=VALUE") as refused:
-        read_way(text)
+        read_regulariser(text)
     one_line(refused.value)
     with pytest.raises(BadInput) as refused:
-        load_profile("lab", {"protection.ways": [text]})
+        load_profile("lab", {"protection.regularisers": [text]})
     one_line(refused.value)
 
 
 def test_ways_have_one_spelling_and_profiles_without_any_say_so() -> None:
-    assert load_profile("lab", {"protection.ways": ["kl=0.10"]}).protection.ways == ("kl=0.1",)
+    assert load_profile("lab", {"protection.regularisers": ["kl=0.10"]}).protection.regularisers == (
+        "kl=0.1",
+    )
     with pytest.raises(BadInput, match="there twice"):
-        load_profile("lab", {"protection.ways": ["kl=0.1", "kl=0.10"]})
+        load_profile("lab", {"protection.regularisers": ["kl=0.1", "kl=0.10"]})
     with pytest.raises(BadInput, match=r"not one of sft\.checkpoints"):
         load_profile("lab", {"protection.steps": [7]})
-    with pytest.raises(BadInput, match=r"protection\.ways is empty"):
+    with pytest.raises(BadInput, match=r"protection\.regularisers is empty"):
         STUDY.check(SMALL)
 
 
@@ -184,4 +186,4 @@ def test_figures_are_drawn(recorded: SimpleNamespace, tmp_path: Path, with_recor
             warnings.simplefilter("error")
             assert figure(plain).svg != figure(chapter).svg
     assert shown[0] == SFT
-    assert shown == ([SFT, *SHIELD.protection.ways] if with_recorded else [SFT, "subspace=1"])
+    assert shown == ([SFT, *SHIELD.protection.regularisers] if with_recorded else [SFT, "subspace=1"])

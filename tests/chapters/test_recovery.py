@@ -42,7 +42,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> SimpleN
 
 def test_every_start_is_measured_once_and_every_run_as_often_as_its_decodes(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    ladder = load_profile("lab").ladder
+    rl_starts = load_profile("lab").rl_starts
     seen: dict[tuple[Cell, int], int] = {}
     for unit in units(load_profile("lab")):
         made = plan(load_profile("lab"), 1, store, unit)
@@ -50,10 +50,10 @@ def test_every_start_is_measured_once_and_every_run_as_often_as_its_decodes(tmp_
             seen[key] = seen.get(key, 0) + 1
         if unit != "controls":
             assert {cell.run for cell in made.runs} == {unit}
-            assert [cell.start for cell in made.runs] == list(ladder.starts)
+            assert [cell.start for cell in made.runs] == list(rl_starts.starts)
     assert set(seen.values()) == {1}
     main = [cell for cell, _ in seen if cell.control == MAIN]
-    assert len(main) == len(ladder.starts) * (1 + ladder.runs) * ladder.decodes
+    assert len(main) == len(rl_starts.starts) * (1 + rl_starts.runs) * rl_starts.decodes
     asked = {cell.control for cell, _ in seen}
     assert set(CONTROLS) <= asked
     assert {LATE, "no-feedback", "temperature-0.3"} <= asked
@@ -91,7 +91,7 @@ def test_controls_change_what_their_name_says_and_nothing_else(tmp_path: Path) -
 
 
 def test_a_reader_runs_early_middle_and_late_once() -> None:
-    mine = load_profile("lab").for_reader(recorded=True).ladder
+    mine = load_profile("lab").for_reader(recorded=True).rl_starts
     assert mine.starts == (10, 160, 1280)
     assert (mine.runs, mine.decodes, mine.control_start) == (1, 1, None)
     assert units(load_profile("lab").for_reader(recorded=True)) == [0]
@@ -100,7 +100,7 @@ def test_a_reader_runs_early_middle_and_late_once() -> None:
 @pytest.mark.parametrize("field", ["starts", "reader_starts", "late_starts", "control_start"])
 def test_a_start_that_is_no_checkpoint_is_refused_by_name(field: str) -> None:
     with pytest.raises(BadInput, match=field):
-        load_profile("lab", {f"ladder.{field}": 77 if field == "control_start" else [77]})
+        load_profile("lab", {f"rl_starts.{field}": 77 if field == "control_start" else [77]})
 
 
 # Recorded ----------------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_a_seed_that_is_recorded_cannot_be_the_fresh_one(recorded: SimpleNamespa
 
 
 def test_a_profile_without_starts_has_no_chapter(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"ladder\.starts is empty"):
+    with pytest.raises(BadInput, match=r"rl_starts\.starts is empty"):
         recovery_chapter.rl(SMALL, [1], 1, tmp_path, Store(tmp_path), quiet=True)
 
 

@@ -217,12 +217,12 @@ def test_claims_use_no_development_seed_and_start_only_where_rl_starts() -> None
 
     claims, profile = CLAIMS.read(), load_profile("lab")
     assert min(claims.study.seeds) >= 1
-    assert claims.study.runs == profile.ladder.runs
-    assert claims.study.decodes == profile.ladder.decodes
+    assert claims.study.runs == profile.rl_starts.runs
+    assert claims.study.decodes == profile.rl_starts.decodes
     for claim in claims.claims:
-        assert set(claim.options.get("starts", ())) <= set(profile.ladder.starts)
-        assert claim.options.get("start", profile.ladder.control_start) == profile.ladder.control_start
-        assert claim.options.get("control", "ppo") in profile.ladder.controls
+        assert set(claim.options.get("starts", ())) <= set(profile.rl_starts.starts)
+        assert claim.options.get("start", profile.rl_starts.control_start) == profile.rl_starts.control_start
+        assert claim.options.get("control", "ppo") in profile.rl_starts.controls
 
 
 def test_the_window_needs_intervals_that_hold_for_all_starts_together() -> None:

@@ -49,7 +49,7 @@ def test_runs_are_those_of_the_other_chapters_wherever_they_can_be(tmp_path: Pat
     store = Store(tmp_path)
     made, other = plan(LAB, 1, store, {1: 20}), recovery.plan(LAB, 1, store, 0)
     known = {store.key(spec) for spec in other.specs()}
-    assert {store.key(made.trained[RL, start]) for start in LAB.ladder.starts} <= known
+    assert {store.key(made.trained[RL, start]) for start in LAB.rl_starts.starts} <= known
     controls = {store.key(spec) for spec in recovery.plan(LAB, 1, store, "controls").specs()}
     for name in LAB.rotation.controls:
         assert store.key(made.trained[name, 160]) in controls
@@ -219,7 +219,7 @@ def test_a_recorded_seed_is_no_fresh_one(recorded: SimpleNamespace) -> None:
 
 
 def test_a_profile_without_steps_says_so() -> None:
-    with pytest.raises(BadInput, match=r"rotation\.steps or ladder\.starts is empty"):
+    with pytest.raises(BadInput, match=r"rotation\.steps or rl_starts\.starts is empty"):
         rotation_chapter.spectra(CLIMB, [1])
 
 

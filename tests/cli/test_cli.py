@@ -145,8 +145,8 @@ def test_help_imports_nothing_heavy() -> None:
         ("pretrain --seed 1 --out full", "full"),
         ("rl --seed 0", "--start"),
         ("rl --seed 0 --start 77", "--start 77"),
-        ("rl --seed 0 --start 160 --set ladder.rl.group=7", "group=7"),
-        ("rl --seed 0 --start 160 --set ladder.rl.algorithm=dpo", "algorithm"),
+        ("rl --seed 0 --start 160 --set rl_starts.rl.group=7", "group=7"),
+        ("rl --seed 0 --start 160 --set rl_starts.rl.algorithm=dpo", "algorithm"),
         ("study --recovery --variant strict", "--recovery"),
         ("run sft missing.json", "missing.json"),
         ("run sft words.json", "words.json"),
@@ -519,13 +519,13 @@ def test_setting_values_are_yaml(pair: str, value: object) -> None:
 
 # --- RL from one checkpoint
 
-QUICK_RL = "{checkpoints: [1], episodes: 8, group: 4, slice_rows: 4, attempts: 2, loss_examples: 4}"
+QUICK_RL = "{checkpoints: [1], episodes: 8, group: 4, micro_batch_size: 4, attempts: 2, loss_examples: 4}"
 
 
 def test_rl_from_one_checkpoint_says_where_its_weights_are_and_is_loaded_the_second_time(
     empty_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (empty_folder / "tiny.yaml").write_text(f"{TINY}ladder: {{starts: [2], rl: {QUICK_RL}}}\n")
+    (empty_folder / "tiny.yaml").write_text(f"{TINY}rl_starts: {{starts: [2], rl: {QUICK_RL}}}\n")
     line = ["rl", "--seed", "0", "--start", "2", "--profile", "tiny.yaml", "--json"]
     assert main(line) == 0
     told = json.loads(capfd.readouterr().out)

@@ -94,7 +94,7 @@ def test_sft_goes_on_with_fewer_examples_at_once(
         return files_of(out)
 
     (tmp_path / "fits/scratch").mkdir(parents=True)
-    fits = trained("fits", slice_rows=2)
+    fits = trained("fits", micro_batch_size=2)
     with_room(monkeypatch, Full(2, after), sft)
     (tmp_path / "full/scratch").mkdir(parents=True)
     full = trained("full")
@@ -109,7 +109,7 @@ def test_sft_goes_on_with_fewer_examples_at_once(
     (tmp_path / "none/scratch").mkdir(parents=True)
     with pytest.raises(BadInput) as caught:
         trained("none")
-    assert "sft.slice_rows=2" in one_line(caught.value)
+    assert "sft.micro_batch_size=2" in one_line(caught.value)
 
 
 def test_rl_goes_on_with_fewer_episodes_at_once(

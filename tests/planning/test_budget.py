@@ -96,12 +96,12 @@ def test_memory_grows_with_what_fills_it(name: str) -> None:
         return budget(changed(profile, **groups)).stages[stage].memory
 
     def rl(**change: Any) -> dict[str, Any]:
-        return {"ladder": {"rl": profile.ladder.rl.model_copy(update=change)}}
+        return {"rl_starts": {"rl": profile.rl_starts.rl.model_copy(update=change)}}
 
-    assert of("sft", sft={"slice_rows": 1}) < of("sft") < of("sft", sft={"slice_rows": 64})
-    assert of("sft") < of("sft", sft={"recompute": False})
+    assert of("sft", sft={"micro_batch_size": 1}) < of("sft") < of("sft", sft={"micro_batch_size": 64})
+    assert of("sft") < of("sft", sft={"gradient_checkpointing": False})
     assert of("census", evaluate={"rows": 1}) < of("census") < of("census", evaluate={"rows": 512})
-    assert of("rl", **rl(play_rows=1, slice_rows=1)) <= of("rl") < of("rl", **rl(play_rows=1024))
+    assert of("rl", **rl(play_rows=1, micro_batch_size=1)) <= of("rl") < of("rl", **rl(play_rows=1024))
     assert of("rl") < of("rl", **rl(log_kl=True))
     assert of("sft", model={"dtype": "bfloat16"}) <= of("sft") <= of("sft", model={"dtype": "float32"})
     weights = budget(profile).parameters * (4 if profile.model.dtype == "float32" else 2)
@@ -114,7 +114,7 @@ def test_hours_grow_with_the_work() -> None:
         profile,
         sft={"checkpoints": (0, 10, 20, 40, 80, 160, 320, 640, 1280)},
         evaluate={"attempts": 10},
-        ladder={"starts": (20, 40, 80, 640)},
+        rl_starts={"starts": (20, 40, 80, 640)},
     )
     for stage, need in budget(profile).stages.items():
         assert budget(more).stages[stage].seconds > 1.2 * need.seconds, stage

@@ -147,7 +147,7 @@ def test_the_command_reads_the_store_and_computes_nothing(
     with pytest.raises(BadInput) as caught:
         command(CLIMB)
     assert "rlheals study --profile climb" in one_line(caught.value)
-    profile = CLIMB.model_copy(update={"ladder": CLIMB.ladder.model_copy(update={"starts": ()})})
+    profile = CLIMB.model_copy(update={"rl_starts": CLIMB.rl_starts.model_copy(update={"starts": ()})})
     store = Store(tmp_path / "store")
     compute(recovery.plan(CLIMB, 1, store, 0).specs(), store, quiet=True)
     before = store.ids()

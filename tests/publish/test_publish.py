@@ -75,7 +75,7 @@ ABLE = SMALL.model_copy(
 )
 """From the base in the package, which solves half of the hands: another model gives other episodes."""
 
-LADDER = SPIN.ladder.model_copy(update={"starts": (10, 80), "control_start": 10, "late_starts": ()})
+LADDER = SPIN.rl_starts.model_copy(update={"starts": (10, 80), "control_start": 10, "late_starts": ()})
 LATER = SPIN.rotation.model_copy(update={"steps": (0, 10, 80), "branch_steps": (10, 80)})
 
 
@@ -280,7 +280,9 @@ def test_a_table_of_another_form_is_one_line(copy: Path) -> None:
 def test_again_wants_a_model_that_is_there_and_was_evaluated(full: SimpleNamespace, tmp_path: Path) -> None:
     assert "accepted: base, step-00003" in refused(lambda: play_again(full.folder, "step-3"))
     assert "accepted" in refused(lambda: play_again(full.folder, "../base"))
-    few = SPIN.model_copy(update={"evaluated": (3,), "ladder": SMALL.ladder, "rotation": SMALL.rotation})
+    few = SPIN.model_copy(
+        update={"evaluated": (3,), "rl_starts": SMALL.rl_starts, "rotation": SMALL.rotation}
+    )
     compute(plan(few, SEED, full.store).specs(), full.store, quiet=True)
     made = written(asked(few, steps=(5,)), full.store, tmp_path / "few")
     assert "not evaluated" in refused(lambda: play_again(tmp_path / "few", "step-00005"))
@@ -478,7 +480,7 @@ def test_an_empty_store_is_left_as_it_is_and_the_command_named(tmp_path: Path) -
 def test_what_is_asked_for_and_missing_is_named_and_nothing_is_computed(
     shared: Store, able: SimpleNamespace, tmp_path: Path
 ) -> None:
-    climbing = ABLE.model_copy(update={"ladder": LADDER, "rotation": LATER})
+    climbing = ABLE.model_copy(update={"rl_starts": LADDER, "rotation": LATER})
     before = shared.ids()
     made = written(asked(climbing, 0), shared, tmp_path / "some")
     assert sum("not computed" in words for words in made.absent) == 4, "two RL seeds, controls, spectra"
@@ -487,7 +489,7 @@ def test_what_is_asked_for_and_missing_is_named_and_nothing_is_computed(
             lambda part=part: written(asked(climbing, 0, needed=(part,)), shared, tmp_path / "all")
         )  # type: ignore[misc]
         assert option in answer
-    assert "ladder.starts is empty" in refused(
+    assert "rl_starts.starts is empty" in refused(
         lambda: written(asked(ABLE, 0, needed=("recovery",)), shared, tmp_path / "all")
     )
     assert shared.ids() == before
@@ -735,7 +737,7 @@ def test_the_command_publishes_and_says_what_is_not_in_it(
     assert code == 0
     assert json.loads(out)["checkpoints"] == list(able.made.checkpoints)
     assert files_of(tmp_path / "folder") == files_of(able.folder)
-    climbing = ABLE.model_copy(update={"ladder": LADDER})
+    climbing = ABLE.model_copy(update={"rl_starts": LADDER})
     (tmp_path / "able.yaml").write_text(to_yaml(climbing))
     code, out, _ = said(capfd, "publish", "--profile", "able.yaml", "--seed", 0, "--out", "other")
     assert code == 0

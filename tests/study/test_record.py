@@ -14,6 +14,8 @@ from lab_helpers import files_of, one_line
 from small_study import SMALL
 
 from rlheals.errors import BadInput
+from rlheals.profiles import PROFILES
+from rlheals.profiles.profile import Profile
 from rlheals.store.store import Store
 from rlheals.study import record
 from rlheals.study.plan import plan
@@ -177,3 +179,13 @@ def test_the_seed_of_the_tables_has_to_be_that_of_the_manifest(copy: Path) -> No
     file = copy / "seed-10" / MANIFEST
     file.write_text(json.dumps(json.loads(file.read_text()) | {"seed": 11}))
     assert "seed" in refused(copy)
+
+
+def test_settings_recorded_under_other_names_are_read_under_the_names_of_today() -> None:
+    recorded = record.recorded_manifests(Path(__file__).parents[2] / "results")
+    for manifest in (manifest for manifests in recorded.values() for manifest in manifests):
+        Profile.model_validate(manifest.profile)
+    rl = Profile.model_validate(recorded["lab-recovery"][0].profile).rl_starts
+    assert rl.model_dump() == PROFILES["lab"].rl_starts.model_dump()
+    protection = Profile.model_validate(recorded["lab-protection"][0].profile).protection
+    assert protection.regularisers == PROFILES["lab"].protection.regularisers

@@ -28,8 +28,9 @@ from rlheals.tasks.general_points.corpus import (
 )
 from rlheals.tasks.general_points.prompts import FEEDBACK_WORDS
 from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.training.expert import IGNORED, LOSS_SETS, loss_set
 from rlheals.training.pretrain import PretrainSettings
-from rlheals.training.sft import IGNORED, LOSS_SETS, SFTSettings, examples, loss_set
+from rlheals.training.sft import SFTSettings, examples
 
 SIZE = 20_000
 

@@ -1,4 +1,4 @@
-"""Credit: the estimators against the exact gradient of a game that can be written out in full, and laws of weights."""
+"""Advantages: the estimators against the exact gradient of a game written out in full, and laws of weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lab_helpers import one_line
 
 from rlheals.errors import BadInput
-from rlheals.training.rl.advantages import Baseline, Credit, discounted, weights
+from rlheals.training.rl.advantages import AdvantageEstimator, Baseline, discounted, weights
 
 DISCOUNT = 0.9
 FIRST = np.array([5.0, -1.0, -3.0])  # rewards of the first attempt; answer 0 solves
@@ -71,9 +71,9 @@ def estimates(groups: np.ndarray, made: list[np.ndarray]) -> np.ndarray:
     return np.einsum("git,gitsa->gsa", wide, SCORES[groups]) / groups.shape[1]
 
 
-def of_library(groups: np.ndarray, credit: Credit, baseline: Baseline) -> np.ndarray:
+def of_library(groups: np.ndarray, estimator: AdvantageEstimator, baseline: Baseline) -> np.ndarray:
     paid = [REWARDS[episode] for episode in groups.ravel()]
-    return estimates(groups, weights(paid, groups.shape[1], DISCOUNT, credit, baseline))
+    return estimates(groups, weights(paid, groups.shape[1], DISCOUNT, estimator, baseline))
 
 
 def mixing_attempts(groups: np.ndarray, left_out: Literal["attempt", "episode"] = "attempt") -> np.ndarray:
@@ -113,9 +113,9 @@ def test_the_game_has_failures_of_both_kinds_and_episodes_of_both_lengths() -> N
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
-@pytest.mark.parametrize("credit", ["episode", "attempt"])
-def test_leave_one_out_is_unbiased(size: int, credit: Credit) -> None:
-    made = expected(size, lambda groups: of_library(groups, credit, "leave_one_out"))
+@pytest.mark.parametrize("estimator", ["episode", "attempt"])
+def test_leave_one_out_is_unbiased(size: int, estimator: AdvantageEstimator) -> None:
+    made = expected(size, lambda groups: of_library(groups, estimator, "leave_one_out"))
     np.testing.assert_allclose(made, GRADIENT, atol=1e-12)
 
 
@@ -169,11 +169,14 @@ LIMIT = NormalDist().inv_cdf(1 - FALSE_ALARM / (2 * LOGITS.size))
 
 @pytest.mark.parametrize("size", [2, 4, 8])
 @pytest.mark.parametrize(
-    ("credit", "baseline"), [("episode", "leave_one_out"), ("episode", "mean"), ("attempt", "leave_one_out")]
+    ("estimator", "baseline"),
+    [("episode", "leave_one_out"), ("episode", "mean"), ("attempt", "leave_one_out")],
 )
-def test_sampled_groups_agree_with_the_exact_gradient(size: int, credit: Credit, baseline: Baseline) -> None:
+def test_sampled_groups_agree_with_the_exact_gradient(
+    size: int, estimator: AdvantageEstimator, baseline: Baseline
+) -> None:
     shrunk = (size - 1) / size if baseline == "mean" else 1.0
-    assert furthest(size, lambda groups: of_library(groups, credit, baseline), shrunk * GRADIENT) < LIMIT
+    assert furthest(size, lambda groups: of_library(groups, estimator, baseline), shrunk * GRADIENT) < LIMIT
 
 
 @pytest.mark.parametrize("size", [2, 4, 8])
@@ -187,7 +190,7 @@ reward = st.integers(-6, 6).map(lambda half: half / 2)
 GROUP = 4
 paid = st.lists(st.lists(reward, min_size=1, max_size=4), min_size=2 * GROUP, max_size=2 * GROUP)
 every_kind = pytest.mark.parametrize(
-    ("credit", "baseline", "scale"),
+    ("estimator", "baseline", "scale"),
     list(product(("episode", "attempt"), ("mean", "leave_one_out"), ("none", "group"))),
 )
 
@@ -205,8 +208,8 @@ def spread_of(rewards: list[list[float]]) -> float:
 @every_kind
 @settings(max_examples=40, deadline=None)
 @given(rewards=paid)
-def test_there_is_a_finite_weight_for_every_attempt(rewards, credit, baseline, scale) -> None:
-    made = weights(rewards, GROUP, DISCOUNT, credit, baseline, scale)
+def test_there_is_a_finite_weight_for_every_attempt(rewards, estimator, baseline, scale) -> None:
+    made = weights(rewards, GROUP, DISCOUNT, estimator, baseline, scale)
     assert [len(one) for one in made] == [len(one) for one in rewards]
     assert np.isfinite(flat(made)).all()
 
@@ -243,11 +246,11 @@ def test_leave_one_out_is_the_mean_of_the_others(rewards) -> None:
 @settings(max_examples=30, deadline=None)
 @given(rewards=paid, order=st.permutations(range(GROUP)))
 def test_the_order_within_a_group_and_of_groups_does_not_matter(
-    rewards, order, credit, baseline, scale
+    rewards, order, estimator, baseline, scale
 ) -> None:
-    made = weights(rewards, GROUP, DISCOUNT, credit, baseline, scale)
+    made = weights(rewards, GROUP, DISCOUNT, estimator, baseline, scale)
     places = [GROUP + i for i in order] + list(range(GROUP))
-    moved = weights([rewards[i] for i in places], GROUP, DISCOUNT, credit, baseline, scale)
+    moved = weights([rewards[i] for i in places], GROUP, DISCOUNT, estimator, baseline, scale)
     assert flat(moved) == pytest.approx(flat([made[i] for i in places]), abs=1e-9)
 
 
@@ -261,17 +264,17 @@ def test_a_constant_on_all_returns_changes_no_weight_of_an_episode(rewards, cons
     )
 
 
-@pytest.mark.parametrize("credit", ["episode", "attempt"])
+@pytest.mark.parametrize("estimator", ["episode", "attempt"])
 @settings(max_examples=40, deadline=None)
 @given(rewards=paid, factor=st.sampled_from([0.25, 3.0, 40.0]))
-def test_scaling_by_the_spread_makes_the_unit_of_rewards_irrelevant(rewards, factor, credit) -> None:
+def test_scaling_by_the_spread_makes_the_unit_of_rewards_irrelevant(rewards, factor, estimator) -> None:
     """Up to the 1e-4 that keeps the division finite, a share 1e-4 / spread: 4e-3 for the smallest one here."""
     assume(spread_of(rewards) > 0.1)
     scaled = [[factor * r for r in one] for one in rewards]
-    one = flat(weights(rewards, GROUP, DISCOUNT, credit, scale="group"))
-    other = flat(weights(scaled, GROUP, DISCOUNT, credit, scale="group"))
+    one = flat(weights(rewards, GROUP, DISCOUNT, estimator, scale="group"))
+    other = flat(weights(scaled, GROUP, DISCOUNT, estimator, scale="group"))
     assert other == pytest.approx(one, rel=5e-3, abs=1e-9)
-    if credit == "episode":
+    if estimator == "episode":
         whole = np.array([w[0] for w in weights(rewards, GROUP, DISCOUNT, scale="group")]).reshape(-1, GROUP)
         assert whole.std(axis=1, ddof=1) == pytest.approx(1, rel=5e-3)
 
@@ -279,17 +282,17 @@ def test_scaling_by_the_spread_makes_the_unit_of_rewards_irrelevant(rewards, fac
 @every_kind
 @settings(max_examples=30, deadline=None)
 @given(one=st.lists(reward, min_size=1, max_size=4), other=st.lists(reward, min_size=1, max_size=4))
-def test_a_group_whose_episodes_are_alike_teaches_nothing(one, other, credit, baseline, scale) -> None:
-    made = weights([one] * GROUP + [other] * GROUP, GROUP, DISCOUNT, credit, baseline, scale)
+def test_a_group_whose_episodes_are_alike_teaches_nothing(one, other, estimator, baseline, scale) -> None:
+    made = weights([one] * GROUP + [other] * GROUP, GROUP, DISCOUNT, estimator, baseline, scale)
     assert np.abs(flat(made)).max() < 1e-9  # rounding of the mean, divided by 1e-4 under scale="group"
 
 
 @every_kind
-def test_a_group_alone_has_the_weights_it_has_among_others(credit, baseline, scale) -> None:
+def test_a_group_alone_has_the_weights_it_has_among_others(estimator, baseline, scale) -> None:
     rewards = [[5.0], [-1.0, 5.0], [-3.0, -3.0], [1.0], [-2.0, 5.0], [5.0], [5.0], [-2.0, -1.0, 5.0]]
-    made = weights(rewards, GROUP, DISCOUNT, credit, baseline, scale)
+    made = weights(rewards, GROUP, DISCOUNT, estimator, baseline, scale)
     for at in (0, GROUP):
-        alone = weights(rewards[at : at + GROUP], GROUP, DISCOUNT, credit, baseline, scale)
+        alone = weights(rewards[at : at + GROUP], GROUP, DISCOUNT, estimator, baseline, scale)
         assert flat(alone).tolist() == flat(made[at : at + GROUP]).tolist()
 
 
@@ -300,13 +303,13 @@ def test_attempts_that_are_alone_in_reaching_their_turn() -> None:
     assert weights(rewards, 2, 0.5, "attempt", "mean")[1].tolist() == [-2.25, 0.0]
 
 
-@pytest.mark.parametrize("discount", [0.0, 0.5, 1.0])
-def test_discounted_by_recursion(discount: float) -> None:
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_discounted_by_recursion(gamma: float) -> None:
     for rewards in ([5.0], [-3.0, 5.0], [-1.0, 1.0, -2.0, -3.0, -1.0], []):
         by_recursion = 0.0
         for r in reversed(rewards):
-            by_recursion = r + discount * by_recursion
-        assert discounted(rewards, discount) == pytest.approx(by_recursion, abs=1e-12)
+            by_recursion = r + gamma * by_recursion
+        assert discounted(rewards, gamma) == pytest.approx(by_recursion, abs=1e-12)
 
 
 @pytest.mark.parametrize(("count", "group"), [(4, 1), (4, 0), (4, -2), (5, 2), (3, 4)])

@@ -123,19 +123,19 @@ def test_the_end_that_a_chat_template_writes_itself_is_not_the_models() -> None:
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-@pytest.mark.parametrize("slice_rows", [1, 7, 64])
+@pytest.mark.parametrize("micro_batch_size", [1, 7, 64])
 def test_log_probabilities_are_those_of_sampling_whatever_the_slices_and_the_order(
     base: PreTrainedModel,
     played: dict[float, list[Episode]],
     dialect: Compact,
     temperature: float,
-    slice_rows: int,
+    micro_batch_size: int,
 ) -> None:
     rows = [row(one) for one in played[temperature]]
-    if slice_rows == 1:
+    if micro_batch_size == 1:
         rows = rows[:10]
-    random.Random(slice_rows).shuffle(rows)
-    made = token_logprobs(base, rows, dialect.tokenizer.pad_token_id, temperature, slice_rows)
+    random.Random(micro_batch_size).shuffle(rows)
+    made = token_logprobs(base, rows, dialect.tokenizer.pad_token_id, temperature, micro_batch_size)
     assert len(made) == len(rows)
     for one, ours in zip(rows, made, strict=True):
         assert len(ours) == len(one.completion)
@@ -184,7 +184,7 @@ def test_statistics_by_hand() -> None:
         [solving(-2.0, -2.0, 5.0), solving(5.0)],
         [solving(-1.0, -1.0, -1.0), solving(-1.0, -1.0, -1.0)],  # none: no variance
     ]
-    made = statistics([one for group in groups for one in group], group=2, discount=0.5)
+    made = statistics([one for group in groups for one in group], group=2, gamma=0.5)
     returns = [5, 5, -1 + 2.5, -3 - 1.5 - 0.75, -2 - 1 + 1.25, 5, -1.75, -1.75]
     assert made["return"] == pytest.approx(sum(returns) / 8)
     assert made["solved"] == 5 / 8
@@ -198,7 +198,7 @@ def test_statistics_by_hand() -> None:
 
 
 def test_solved_in_between_is_neither_all_nor_none() -> None:
-    made = statistics([solving(5.0), solving(-1.0, 5.0)] * 2, group=2, discount=1.0)
+    made = statistics([solving(5.0), solving(-1.0, 5.0)] * 2, group=2, gamma=1.0)
     assert (made["all_solved"], made["none_solved"], made["solved"]) == (0.0, 0.0, 1.0)
     assert made["zero_variance"] == 0.0
 

@@ -40,7 +40,7 @@ FEW = RLSettings(
     checkpoints=(1, 3),
     episodes=16,
     group=4,
-    slice_rows=8,
+    micro_batch_size=8,
     attempts=3,
     learning_rate=1e-2,
     loss_every=2,
@@ -85,7 +85,7 @@ def begun(folder: Path, lab: Path, **changed: object) -> tuple[Session, ValueHea
     few = RLSettings(**{**FEW.model_dump(), **changed})
     session = Session(work_in(folder, lab, few), few)
     head = ValueHead(session.model.config.hidden_size, seed=4)
-    session.add(value_head=head)
+    session.begin(value_head=head)
     return session, head
 
 
@@ -103,13 +103,11 @@ def by_hand(session: Session, head: ValueHead, batch: Batch) -> tuple[list[torch
     return logps, values
 
 
-def naive(paid: Sequence[float], values: Sequence[float], discount: float, lam: float) -> list[float]:
+def naive(paid: Sequence[float], values: Sequence[float], gamma: float, lam: float) -> list[float]:
     """The definition: a double sum over TD errors, with nothing after the last attempt."""
     after = [*values, 0.0]
-    errors = [r + discount * after[t + 1] - after[t] for t, r in enumerate(paid)]
-    return [
-        sum((discount * lam) ** (s - t) * errors[s] for s in range(t, len(paid))) for t in range(len(paid))
-    ]
+    errors = [r + gamma * after[t + 1] - after[t] for t, r in enumerate(paid)]
+    return [sum((gamma * lam) ** (s - t) * errors[s] for s in range(t, len(paid))) for t in range(len(paid))]
 
 
 # Advantages -----------------------------------------------------------------------------------------------------------
@@ -119,40 +117,38 @@ SHARES = st.floats(0, 1, allow_subnormal=False)
 EPISODE = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=6)
 
 
-def flat(episodes: Sequence[list[tuple[float, float]]], discount: float, lam: float) -> list[np.ndarray]:
+def flat(episodes: Sequence[list[tuple[float, float]]], gamma: float, lam: float) -> list[np.ndarray]:
     """Advantages of episodes of (reward, value), found together and handed back one episode at a time."""
     values = np.array([value for episode in episodes for _, value in episode])
-    found = advantages([[paid for paid, _ in episode] for episode in episodes], values, discount, lam)
+    found = advantages([[paid for paid, _ in episode] for episode in episodes], values, gamma, lam)
     return np.split(found, np.cumsum([len(episode) for episode in episodes])[:-1])
 
 
 @given(EPISODE, SHARES, SHARES)
-def test_gae_is_the_double_sum_of_its_definition(episode, discount: float, lam: float) -> None:
+def test_gae_is_the_double_sum_of_its_definition(episode, gamma: float, lam: float) -> None:
     paid, values = zip(*episode, strict=True)
-    assert gae(paid, values, discount, lam) == pytest.approx(naive(paid, values, discount, lam), abs=1e-9)
+    assert gae(paid, values, gamma, lam) == pytest.approx(naive(paid, values, gamma, lam), abs=1e-9)
 
 
 @given(EPISODE, SHARES)
-def test_lambda_1_is_return_less_value_and_lambda_0_the_td_error(episode, discount: float) -> None:
+def test_lambda_1_is_return_less_value_and_lambda_0_the_td_error(episode, gamma: float) -> None:
     paid, values = zip(*episode, strict=True)
-    to_go = [sum(discount**i * r for i, r in enumerate(paid[t:])) for t in range(len(paid))]
-    assert gae(paid, values, discount, 1.0) == pytest.approx(np.subtract(to_go, values), abs=1e-9)
-    errors = np.add(paid, discount * np.array([*values[1:], 0.0])) - values
-    assert gae(paid, values, discount, 0.0) == pytest.approx(errors, abs=1e-9)
+    to_go = [sum(gamma**i * r for i, r in enumerate(paid[t:])) for t in range(len(paid))]
+    assert gae(paid, values, gamma, 1.0) == pytest.approx(np.subtract(to_go, values), abs=1e-9)
+    errors = np.add(paid, gamma * np.array([*values[1:], 0.0])) - values
+    assert gae(paid, values, gamma, 0.0) == pytest.approx(errors, abs=1e-9)
 
 
 @given(st.lists(EPISODE, min_size=1, max_size=5), SHARES, SHARES, st.data())
-def test_an_episode_has_its_own_advantages_in_any_company(
-    episodes, discount: float, lam: float, data
-) -> None:
-    together = flat(episodes, discount, lam)
+def test_an_episode_has_its_own_advantages_in_any_company(episodes, gamma: float, lam: float, data) -> None:
+    together = flat(episodes, gamma, lam)
     order = data.draw(st.permutations(range(len(episodes))))
-    permuted = flat([episodes[i] for i in order], discount, lam)
+    permuted = flat([episodes[i] for i in order], gamma, lam)
     for place, i in enumerate(order):
         assert permuted[place].tolist() == together[i].tolist()
     changed = data.draw(st.integers(0, len(episodes) - 1))
     others = [*episodes[:changed], data.draw(EPISODE), *episodes[changed + 1 :]]
-    for i, found in enumerate(flat(others, discount, lam)):
+    for i, found in enumerate(flat(others, gamma, lam)):
         assert i == changed or found.tolist() == together[i].tolist()
 
 
@@ -197,7 +193,7 @@ def test_a_value_has_no_gradient_once_it_has_moved_by_the_clip_towards_the_retur
 @pytest.mark.parametrize("size", [1, 4, 16])
 @torch.no_grad()
 def test_log_pi_and_values_are_those_of_every_attempt_by_itself(tmp_path: Path, lab: Path, size: int) -> None:
-    session, head = begun(tmp_path, lab, slice_rows=size)
+    session, head = begun(tmp_path, lab, micro_batch_size=size)
     batch = session.play(1)
     assert len({len(episode.attempts) for episode in batch.episodes}) == 3  # 1, 2 and 3 attempts
     parts = ppo.slices(batch, size, session.tokenizer.pad_token_id, session.model.device)
@@ -219,7 +215,7 @@ def test_log_pi_and_values_are_those_of_every_attempt_by_itself(tmp_path: Path, 
 def test_the_gradient_of_the_first_epoch_is_the_vanilla_policy_gradient(
     tmp_path: Path, lab: Path, size: int
 ) -> None:
-    session, head = begun(tmp_path, lab, slice_rows=size, epochs=1, value_weight=0.7, clip=1e9)
+    session, head = begun(tmp_path, lab, micro_batch_size=size, epochs=1, value_weight=0.7, max_grad_norm=1e9)
     batch = session.play(1)
     logps, values = by_hand(session, head, batch)
     was = [float(value.detach()) for value in values]
@@ -296,7 +292,7 @@ def test_the_expected_return_rises(tmp_path: Path, lab: Path, dialect: Compact) 
         lab,
         checkpoints=(12,),
         episodes=64,
-        slice_rows=64,
+        micro_batch_size=64,
         attempts=2,
         sampling={"temperature": 1.0, "max_new_tokens": 1},
     )
@@ -418,7 +414,7 @@ def test_a_number_that_is_none_ends_the_run_and_the_last_good_state_stays(
     broken: str,
 ) -> None:
     def poisoned(session: Session, head: ValueHead, batch: Batch) -> float:
-        if batch.update == 2:
+        if batch.iteration == 2:
             good.append((tmp_path / "state.safetensors").read_bytes())
             hands.extend(episode.item.id for episode in batch.episodes)
             module = session.model if broken == "model" else head
@@ -435,7 +431,7 @@ def test_a_number_that_is_none_ends_the_run_and_the_last_good_state_stays(
         with pytest.raises(BadInput) as error:
             rl.run(work_in(tmp_path, lab))
     said = one_line(error.value)
-    assert "update 2" in said
+    assert "iteration 2" in said
     assert hands[0] in said
     assert [(tmp_path / "state.safetensors").read_bytes()] == good
     assert list((tmp_path / "out").iterdir()) == []
@@ -470,14 +466,14 @@ def test_a_run_on_the_shipped_base(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_epochs_and_clip_are_the_algorithms_own_unless_set() -> None:
     used = {
-        name: (RLSettings(algorithm=name).used_epochs, RLSettings(algorithm=name).used_ratio_clip)
-        for name in ("grpo", "rloo", "rejection", "ppo")
+        name: (RLSettings(algorithm=name).used_epochs, RLSettings(algorithm=name).used_clip_range)
+        for name in ("grpo", "rloo", "expert_iteration", "ppo")
     }
-    assert used == {"grpo": (1, 0.2), "rloo": (1, 0.2), "rejection": (1, 0.2), "ppo": (4, 0.1)}
+    assert used == {"grpo": (1, 0.2), "rloo": (1, 0.2), "expert_iteration": (1, 0.2), "ppo": (4, 0.1)}
     changed = RLSettings(**{**RLSettings().model_dump(), "algorithm": "ppo"})
-    assert (changed.used_epochs, changed.used_ratio_clip) == (4, 0.1)
-    asked = RLSettings(algorithm="ppo", epochs=2, ratio_clip=0.3)
-    assert (asked.used_epochs, asked.used_ratio_clip) == (2, 0.3)
+    assert (changed.used_epochs, changed.used_clip_range) == (4, 0.1)
+    asked = RLSettings(algorithm="ppo", epochs=2, clip_range=0.3)
+    assert (asked.used_epochs, asked.used_clip_range) == (2, 0.3)
 
 
 @pytest.mark.parametrize(
@@ -486,12 +482,12 @@ def test_epochs_and_clip_are_the_algorithms_own_unless_set() -> None:
         ({"kl_start": 0.1}, "kl_start"),
         ({"kl_base": 0.1}, "kl_base"),
         ({"reward": "shuffled"}, "reward"),
-        ({"credit": "attempt"}, "credit"),
+        ({"advantage_estimator": "attempt"}, "advantage_estimator"),
         ({"scale": "group"}, "scale"),
         ({"epochs": 0}, "epochs"),
         ({"epochs": True}, "epochs"),
-        ({"ratio_clip": 0.0}, "ratio_clip"),
-        ({"ratio_clip": math.nan}, "ratio_clip"),
+        ({"clip_range": 0.0}, "clip_range"),
+        ({"clip_range": math.nan}, "clip_range"),
         ({"gae_lambda": 1.1}, "gae_lambda"),
         ({"value_weight": -1.0}, "value_weight"),
     ],

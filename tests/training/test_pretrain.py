@@ -125,7 +125,7 @@ def test_the_optimizer_gets_the_settings_and_the_schedule(
     """lr_t = peak * min(1, t / warm-up) * (1 + cos(pi * tokens before t / schedule tokens)) / 2."""
     scripted.values = [0.0]
     settings = FEW.model_copy(
-        update={"max_steps": 6, "warmup_steps": 3, "schedule_tokens": 4000, "clip": 0.01}
+        update={"max_steps": 6, "warmup_steps": 3, "schedule_tokens": 4000, "max_grad_norm": 0.01}
     )
     rates: list[float] = []
     norms: list[float] = []

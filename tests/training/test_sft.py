@@ -21,16 +21,9 @@ from rlheals.stage import Work
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import sft
-from rlheals.training.resume import ResumableTrainer
-from rlheals.training.sft import (
-    IGNORED,
-    LOSS_SETS,
-    SFTSettings,
-    checkpoint_name,
-    examples,
-    expert_loss,
-    loss_set,
-)
+from rlheals.training.expert import IGNORED, LOSS_SETS, expert_loss, loss_set
+from rlheals.training.sft import SFTSettings, checkpoint_name, examples
+from rlheals.training.sft_trainer import ResumableTrainer
 
 FEW = SFTSettings(checkpoints=(0, 2, 5), batch=8, loss_examples=16, warmup_steps=2, learning_rate=1e-2)
 
@@ -146,7 +139,12 @@ def test_a_damaged_state_is_named_and_used_for_nothing(trained: SimpleNamespace,
 
 
 @pytest.mark.parametrize(
-    "memory", [{"slice_rows": 2}, {"recompute": True}, {"slice_rows": 4, "recompute": True}]
+    "memory",
+    [
+        {"micro_batch_size": 2},
+        {"gradient_checkpointing": True},
+        {"micro_batch_size": 4, "gradient_checkpointing": True},
+    ],
 )
 def test_ways_to_save_memory_train_the_same_model(
     trained: SimpleNamespace, dialect: Compact, memory: dict
@@ -298,7 +296,7 @@ def test_rate_warm_up_betas_decay_and_clipping_arrive(
             "warmup_steps": 4,
             "betas": (0.8, 0.95),
             "weight_decay": 0.03,
-            "clip": 0.05,
+            "max_grad_norm": 0.05,
         }
     ).model_copy(update={"checkpoints": (7,)})
     seen = watched(tiny, dialect, settings, monkeypatch)
@@ -320,7 +318,7 @@ def test_one_step_is_adamw_by_hand(
 ) -> None:
     """AdamW's first step is -lr * g / (|g| + eps) for every weight, with a gradient of our own loss."""
     settings = FEW.model_copy(
-        update={"checkpoints": (0, 1), "warmup_steps": 0, "clip": 1e6, "learning_rate": 1e-3}
+        update={"checkpoints": (0, 1), "warmup_steps": 0, "max_grad_norm": 1e6, "learning_rate": 1e-3}
     )
     seen = watched(tiny, dialect, settings, monkeypatch)
     tiny.load_state_dict(seen.kept[0])
@@ -349,11 +347,11 @@ def test_one_step_is_adamw_by_hand(
         ({"checkpoints": (5, 2)}, "checkpoints"),
         ({"checkpoints": (0, 2, 2)}, "checkpoints"),
         ({"checkpoints": (-1, 2)}, "checkpoints"),
-        ({"slice_rows": 3}, "slice_rows=3 does not divide batch=64"),
+        ({"micro_batch_size": 3}, "micro_batch_size=3 does not divide batch=64"),
         ({"batch": 0}, "batch"),
         ({"learning_rate": 0}, "learning_rate"),
         ({"learning_rate": math.nan}, "learning_rate"),
-        ({"clip": 0}, "clip"),
+        ({"max_grad_norm": 0}, "max_grad_norm"),
         ({"lr": 1e-3}, "lr"),
     ],
 )

@@ -97,7 +97,7 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
     trained = rl_spec(profile, before, store, grid.start, 0, {})
     another = before.sft.model_copy(update={"seed": OTHER_SEED + seed})
     made = SwapPlan(seed, peak, before, trained, another)
-    after = checkpoint_name(profile.ladder.updates)
+    after = checkpoint_name(profile.rl_starts.iterations)
     steps = {
         name: sft.checkpoint_name(at)
         for name, at in (("peak", peak), ("late", grid.late), ("start", grid.start))

@@ -14,7 +14,7 @@ from rlheals.chapters.protected import measures as measured
 from rlheals.chapters.protected.runs import SFT, ProtectionChapter
 from rlheals.display import style as drawing
 from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Drawn
-from rlheals.profiles.sections import read_way
+from rlheals.profiles.sections import read_regulariser
 
 NAMES = {
     "subspace": "leading subspaces", "random": "random subspaces", "kl": "KL to the base",
@@ -33,7 +33,7 @@ GAINS = Marks("dots and triangles", "crosses and plus signs")
 
 def name_of(way: str) -> str:
     """Which kind a way is of; "sft" for plain SFT."""
-    return way if way == SFT else read_way(way)[0]
+    return way if way == SFT else read_regulariser(way)[0]
 
 
 def label_of(way: str) -> str:
@@ -42,11 +42,11 @@ def label_of(way: str) -> str:
     >>> label_of("kl=0.3"), label_of("sft")
     ('KL to the base 0.3', 'plain SFT')
     """
-    return "plain SFT" if way == SFT else f"{NAMES[name_of(way)]} {read_way(way)[1]:g}"
+    return "plain SFT" if way == SFT else f"{NAMES[name_of(way)]} {read_regulariser(way)[1]:g}"
 
 
 def _order(way: str) -> tuple[int, float]:
-    return (-1, 0.0) if way == SFT else (list(NAMES).index(name_of(way)), read_way(way)[1])
+    return (-1, 0.0) if way == SFT else (list(NAMES).index(name_of(way)), read_regulariser(way)[1])
 
 
 def ways_of(chapter: ProtectionChapter) -> list[str]:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from rlheals.chapters.base import Chapter
 from rlheals.profiles.profile import Profile
-from rlheals.profiles.sections import read_way
+from rlheals.profiles.sections import read_regulariser
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study import tables
@@ -70,8 +70,8 @@ def plan(profile: Profile, seed: int, store: Store) -> ProtectionPlan:
     group = profile.protection
     made = ProtectionPlan(seed, sft_plan(profile, seed, store))
     made.trained[SFT] = made.before.sft
-    for way in group.ways:
-        name, value = read_way(way)
+    for way in group.regularisers:
+        name, value = read_regulariser(way)
         changes = {"kind": name, "strength": value} if name in get_args(protected.Kind) else {name: value}
         kind = ProtectedSettings if "kind" in changes else sft.SFTSettings
         settings = kind.model_validate(profile.sft.model_dump() | changes).model_dump(mode="json")
@@ -111,7 +111,9 @@ def _of_plan(made: ProtectionPlan, store: Store) -> ProtectionTables:
 
 
 def _lacking(profile: Profile) -> str:
-    return "" if profile.protection.ways else "protection.ways is empty, so nothing is protected"
+    return (
+        "" if profile.protection.regularisers else "protection.regularisers is empty, so nothing is protected"
+    )
 
 
 STUDY = Part("-protection", plan, collect, ProtectionTables, "protected", _lacking)

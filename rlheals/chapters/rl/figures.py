@@ -194,7 +194,7 @@ def parts(chapter: RecoveryChapter) -> Drawn:
 
 def controls(chapter: RecoveryChapter) -> Drawn:
     """OOD accuracy of the start, of RL from it, and of every control from the same start."""
-    start = chapter.profile.ladder.control_start
+    start = chapter.profile.rl_starts.control_start
     levels = (
         measured.control_levels(chapter.recorded, start) if chapter.recorded is not None and start else {}
     )
@@ -237,7 +237,7 @@ def controls(chapter: RecoveryChapter) -> Drawn:
 
 def entropy(chapter: RecoveryChapter) -> Drawn:
     """Accuracy against entropy: is RL more than decoding its start at another temperature?"""
-    start = chapter.profile.ladder.control_start
+    start = chapter.profile.rl_starts.control_start
     frame = (
         measured.entropies(chapter.recorded, start)
         if chapter.recorded is not None and start
@@ -294,7 +294,7 @@ def _stage_rows(chapter: RecoveryChapter, split: str) -> dict[str, list[dict[str
     splits = set(tables.episodes["split"])
     asked = "ood" if split == "ood" else "sft" if "sft" in splits else "held_out"
     hands = int(tables.episodes.loc[tables.episodes["split"] == asked, "item"].nunique())
-    middle = chapter.profile.ladder.control_start or tables.starts[len(tables.starts) // 2]
+    middle = chapter.profile.rl_starts.control_start or tables.starts[len(tables.starts) // 2]
     wanted: list[tuple[str, str, int | None]] = [("peak", "peak", None)]
     for start in dict.fromkeys((middle, tables.starts[-1])):
         wanted += [("start", f"step {start:,}", start), ("rl", f"RL from {start:,}", start)]

@@ -235,7 +235,7 @@ def at_matched_entropy(tables: RecoveryTables, start: int) -> dict[int, float]:
 
 
 def control_levels(tables: RecoveryTables, control_start: int) -> dict[str, dict[int, float]]:
-    """OOD accuracy within five by control and base seed, all of the same start; "start" and "RL" are the ladder's."""
+    """OOD accuracy within five by control and base seed, all of the same start; "start", "RL": no control."""
     rows = tables.episodes
     rows = rows[(rows["split"] == "ood") & (rows["start"] == control_start)]
     solved = within_five(rows["solved_at"])

@@ -1,4 +1,4 @@
-"""The runs of chapter 02, and their tables: RL from a ladder of SFT checkpoints, censuses before and after, controls.
+"""The runs of chapter 02, and their tables: RL from several SFT checkpoints, censuses before and after, controls.
 
 The study is computed and recorded in units: one RL seed of one base seed (`run-0`, `run-1`, ...), and the controls of
 one base seed. Censuses of a start and of what RL makes of it share their sampling noise, hand by hand.
@@ -33,7 +33,7 @@ Unit = int | Literal["controls"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One RL run or one start of the ladder: `run` is -1 for the start itself; `control` is "main" on the ladder."""
+    """One RL run or one RL start checkpoint: `run` is -1 for the checkpoint itself; `control` is "main" without one."""
 
     control: str
     start: int
@@ -85,18 +85,18 @@ class RecoveryTables(Seeded):
 
     @property
     def starts(self) -> list[int]:
-        """Starts of the ladder."""
+        """RL start checkpoints."""
         return sorted(int(start) for start in self.log.loc[self.log["control"] == MAIN, "start"].unique())
 
 
 def plan(profile: Profile, seed: int, store: Store, unit: Unit = 0) -> RecoveryPlan:
     """The runs of one unit of a base seed; the censuses of the starts themselves belong to the first unit."""
-    ladder, before = profile.ladder, sft_plan(profile, seed, store)
+    rl_starts, before = profile.rl_starts, sft_plan(profile, seed, store)
     made = RecoveryPlan(seed, unit, before)
     if unit == "controls":
         _add_controls(made, profile, store)
         return made
-    for start in ladder.starts:
+    for start in rl_starts.starts:
         if unit == 0:
             _add_start(made, profile, store, Cell(MAIN, start, -1), {})
         _add_run(made, profile, store, Cell(MAIN, start, unit), {})
@@ -110,19 +110,19 @@ def units(profile: Profile) -> list[Unit]:
     >>> units(load_profile("lab"))
     [0, 1, 2, 'controls']
     """
-    ladder = profile.ladder
-    return [*range(ladder.runs), *(["controls"] if ladder.control_start is not None else [])]
+    rl_starts = profile.rl_starts
+    return [*range(rl_starts.runs), *(["controls"] if rl_starts.control_start is not None else [])]
 
 
 def _add_controls(made: RecoveryPlan, profile: Profile, store: Store) -> None:
-    ladder, start = profile.ladder, profile.ladder.control_start
+    rl_starts, start = profile.rl_starts, profile.rl_starts.control_start
     assert start is not None
-    for name in ladder.controls:
+    for name in rl_starts.controls:
         _add_run(made, profile, store, Cell(name, start, 0), CONTROLS[name])
-    for late in ladder.late_starts:
+    for late in rl_starts.late_starts:
         _add_run(made, profile, store, Cell(LATE, late, 0), {"splits": ["rl"]})
     _add_start(made, profile, store, Cell("no-feedback", start, -1), {"feedback": "none"})
-    for temperature in ladder.temperatures:
+    for temperature in rl_starts.temperatures:
         sampling = profile.evaluate.sampling.model_copy(update={"temperature": temperature})
         cell = Cell(f"temperature-{temperature:g}", start, -1)
         _add_start(made, profile, store, cell, {"sampling": sampling})
@@ -148,7 +148,7 @@ def rl_spec(
     profile: Profile, before: Plan, store: Store, start: int, run: int, changes: dict[str, Any]
 ) -> RunSpec:
     """RL from one SFT step, with some of the profile's settings changed."""
-    settings = profile.ladder.rl.model_copy(update={"folder": sft.checkpoint_name(start)})
+    settings = profile.rl_starts.rl.model_copy(update={"folder": sft.checkpoint_name(start)})
     return RunSpec(
         stage=profile.stage("rl"),
         settings=settings.model_dump(mode="json") | changes,
@@ -165,9 +165,9 @@ def _add_censuses(
     of: RunSpec,
     changes: dict[str, Any],
 ) -> None:
-    ladder = profile.ladder
-    folder = rl_checkpoint(ladder.updates)
-    for decode in range(ladder.decodes if cell.control == MAIN else min(2, ladder.decodes)):
+    rl_starts = profile.rl_starts
+    folder = rl_checkpoint(rl_starts.iterations)
+    for decode in range(rl_starts.decodes if cell.control == MAIN else min(2, rl_starts.decodes)):
         made.censuses[cell, decode] = census_spec(
             profile, store.key(of), folder, made.seed, decode, {"folder": folder, **changes}
         )
@@ -192,7 +192,7 @@ def _of_plan(made: RecoveryPlan, store: Store) -> RecoveryTables:
         categories.append(counts.assign(**place(cell), decode=decode))
     log, advantages, losses = [], [], []
     for cell, spec in made.runs.items():
-        if cell.control == "no-feedback":  # the same run as on the ladder, decoded otherwise
+        if cell.control == "no-feedback":  # the same run as the main one, decoded otherwise
             continue
         path = folder(spec)
         log.append(pd.read_parquet(path / "log.parquet").assign(**place(cell)))
@@ -211,7 +211,7 @@ def _losses(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _lacking(profile: Profile) -> str:
-    return "" if profile.ladder.starts else "ladder.starts is empty, so there is no RL in it"
+    return "" if profile.rl_starts.starts else "rl_starts.starts is empty, so there is no RL in it"
 
 
 STUDY = Part("-recovery", plan, collect, RecoveryTables, "rl", _lacking)
@@ -240,10 +240,10 @@ class RecoveryChapter(Chapter[RecoveryTables]):
         return sorted({start for rows, _ in self.layers for start in rows.starts})
 
     def how_fresh(self) -> list[str]:
-        rl = self.profile.ladder.rl
+        rl = self.profile.rl_starts.rl
         return [
             f"starts {', '.join(f'{start:,}' for start in self.fresh.starts)}",
-            f"{rl.algorithm}, {rl.updates} updates of {rl.episodes} episodes, learning rate {rl.learning_rate:g}",
+            f"{rl.algorithm}, {rl.iterations} iterations of {rl.episodes} episodes, learning rate {rl.learning_rate:g}",
         ]
 
     def how_recorded(self, recorded: RecoveryTables) -> list[str]:

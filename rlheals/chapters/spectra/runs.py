@@ -104,18 +104,18 @@ class RotationTables(Seeded):
 def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) -> RotationPlan:
     """The runs of one base seed; peaks: its peak, known from the study of chapter 01."""
     made = RotationPlan(seed, peaks[seed], sft_plan(profile, seed, store))
-    ladder, rotation = profile.ladder, profile.rotation
+    rl_starts, rotation = profile.rl_starts, profile.rotation
     made.trained[SFT, -1] = made.before.sft
     for name in rotation.branches:
         settings = profile.sft.model_copy(update=BRANCHES[name])
         made.trained[name, -1] = made.before.sft.model_copy(
             update={"settings": settings.model_dump(mode="json")}
         )
-    for start in ladder.starts:
+    for start in rl_starts.starts:
         made.trained[RL, start] = rl_spec(profile, made.before, store, start, 0, {})
-    if ladder.control_start is not None:
+    if rl_starts.control_start is not None:
         for name in rotation.controls:
-            start = ladder.control_start
+            start = rl_starts.control_start
             made.trained[name, start] = rl_spec(profile, made.before, store, start, 0, CONTROLS[name])
     for (branch, start), spec in made.trained.items():
         _add_trajectory(made, profile, store, branch, start, spec)
@@ -129,7 +129,11 @@ def _add_trajectory(
 ) -> None:
     rotation = profile.rotation
     steps = (
-        rotation.steps if branch == SFT else rotation.branch_steps if start < 0 else (profile.ladder.updates,)
+        rotation.steps
+        if branch == SFT
+        else rotation.branch_steps
+        if start < 0
+        else (profile.rl_starts.iterations,)
     )
     points = [Point(branch, start, step) for step in steps]
     for point in points:
@@ -164,16 +168,16 @@ def pairs(profile: Profile, peak: int) -> dict[str, Pair]:
     >>> " ".join(pairs(load_profile("lab"), 640))
     'base-peak peak-end base-end early-rl middle-rl end-rl back-1280'
     """
-    ladder, steps = profile.ladder, profile.rotation.steps
-    end, starts = Point(SFT, -1, steps[-1]), ladder.starts
-    middle = ladder.control_start or starts[len(starts) // 2]
+    rl_starts, steps = profile.rl_starts, profile.rotation.steps
+    end, starts = Point(SFT, -1, steps[-1]), rl_starts.starts
+    middle = rl_starts.control_start or starts[len(starts) // 2]
     base, top = Point(SFT, -1, steps[0]), Point(SFT, -1, peak)
     made = {"base-peak": Pair(base, top), "peak-end": Pair(top, end), "base-end": Pair(base, end)}
     if peak < middle < end.step:
         made["peak-middle"] = Pair(top, Point(SFT, -1, middle))
 
     def by_rl(start: int, reference: Point | None = None) -> Pair:
-        return Pair(Point(SFT, -1, start), Point(RL, start, ladder.updates), reference)
+        return Pair(Point(SFT, -1, start), Point(RL, start, rl_starts.iterations), reference)
 
     named = {"early-rl": starts[0], "middle-rl": middle, "end-rl": starts[-1]}
     made |= {name: by_rl(start) for name, start in named.items()}
@@ -274,8 +278,8 @@ def _compact(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _lacking(profile: Profile) -> str:
-    nothing = not profile.rotation.steps or not profile.ladder.starts
-    return "rotation.steps or ladder.starts is empty, nothing to compare" if nothing else ""
+    nothing = not profile.rotation.steps or not profile.rl_starts.starts
+    return "rotation.steps or rl_starts.starts is empty, nothing to compare" if nothing else ""
 
 
 STUDY = Part("-rotation", plan, collect, RotationTables, "spectra", _lacking, from_peaks=True)

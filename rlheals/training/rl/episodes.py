@@ -52,9 +52,9 @@ def row(episode: Episode) -> Row:
     return Row(list(prompt), whole[start:], attempt, logprobs)
 
 
-def statistics(episodes: Sequence[Episode], group: int, discount: float) -> dict[str, Any]:
-    """What an update's log says about its episodes."""
-    returns = np.array([discounted(rewards(episode), discount) for episode in episodes])
+def statistics(episodes: Sequence[Episode], group: int, gamma: float) -> dict[str, Any]:
+    """What an iteration's log says about its episodes."""
+    returns = np.array([discounted(rewards(episode), gamma) for episode in episodes])
     solved = np.array([episode.solved_at for episode in episodes])
     groups = returns.reshape(-1, group)
     tokens = sum(len(attempt.generation.tokens) for episode in episodes for attempt in episode.attempts)
@@ -94,9 +94,21 @@ def advantage_statistics(advantages: np.ndarray, bins: int = 41, reach: float = 
     }
 
 
+def padded(rows: Sequence[Row], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask of some episodes, (rows, tokens), padded on the right."""
+    tokens = [torch.tensor([*row.prompt, *row.completion]) for row in rows]
+    ids = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=pad)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(one) for one in tokens], batch_first=True)
+    return ids.to(device), mask.to(device)
+
+
 @torch.inference_mode()
 def token_logprobs(
-    model: PreTrainedModel, rows: Sequence[Row], pad: int, temperature: float = 1.0, slice_rows: int = 64
+    model: PreTrainedModel,
+    rows: Sequence[Row],
+    pad: int,
+    temperature: float = 1.0,
+    micro_batch_size: int = 64,
 ) -> list[np.ndarray]:
     """Log-probability of every completion token under a model, in slices of rows of similar length."""
     was_training = model.training
@@ -104,14 +116,10 @@ def token_logprobs(
     results: list[np.ndarray] = [np.empty(0)] * len(rows)
     lengths = [len(row.prompt) + len(row.completion) for row in rows]
     order = sorted(range(len(rows)), key=lambda i: lengths[i])
-    at_once = min(slice_rows, models.rows_at_once(model, max(lengths, default=1)))
+    at_once = min(micro_batch_size, models.rows_at_once(model, max(lengths, default=1)))
     for at in range(0, len(order), at_once):
         chosen = order[at : at + at_once]
-        sequences = [torch.tensor([*rows[i].prompt, *rows[i].completion]) for i in chosen]
-        ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=pad).to(model.device)
-        mask = torch.zeros_like(ids)
-        for place, sequence in enumerate(sequences):
-            mask[place, : len(sequence)] = 1
+        ids, mask = padded([rows[i] for i in chosen], pad, model.device)
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
         logp = torch.log_softmax(logits.float() / temperature, dim=-1)
         picked = logp.gather(-1, ids[:, 1:, None])[:, :, 0].cpu().numpy()

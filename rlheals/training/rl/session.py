@@ -1,8 +1,8 @@
-"""An RL run between kills: what is played at every update, what is logged, what is kept.
+"""An RL run between kills: what is played at every iteration, what is logged, what is kept.
 
-An update plays `episodes` episodes and takes `epochs` optimiser steps. At its end everything that the rest depends on
-is in one file (weights, optimiser, log), so that a run goes on after a kill as if nothing had happened: all randomness
-is keyed by seed, update, hand and episode.
+An iteration plays `episodes` episodes and takes `epochs` optimiser steps. At its end everything that the rest depends
+on is in one file (weights, optimiser, log), so that a run goes on after a kill as if nothing had happened: all
+randomness is keyed by seed, iteration, hand and episode.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlheals.engines import fsdp as sharded
-from rlheals.engines import models
+from rlheals.engines import fsdp, models
 from rlheals.engines.hf import Engine, HFEngine, Opens, refresh
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
@@ -28,19 +27,19 @@ from rlheals.stage import Work
 from rlheals.tasks import load_task
 from rlheals.tasks.base import Item
 from rlheals.training import resume
+from rlheals.training.expert import expert_loss, loss_sets
 from rlheals.training.rl.advantages import discounted, weights
 from rlheals.training.rl.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
 from rlheals.training.rl.settings import RLSettings, checkpoint_name
-from rlheals.training.sft import expert_loss, loss_sets
 
 LOGGED_KL_ROWS = 32
 
 
 @dataclass
 class Batch:
-    """The episodes of one update, ready to learn from: `weights[i]` has a weight per attempt of episode i."""
+    """The episodes of one iteration, ready to learn from: `weights[i]` has a weight per attempt of episode i."""
 
-    update: int
+    iteration: int
     episodes: list[Episode]
     rows: list[Row]
     weights: list[np.ndarray]
@@ -53,14 +52,14 @@ class Batch:
 
     @property
     def hands(self) -> str:
-        """The hands of the update, to name it in an error."""
+        """The hands of the iteration, to name it in an error."""
         return ", ".join(dict.fromkeys(episode.item.id for episode in self.episodes[:24])) + ", ..."
 
 
 class Session:
-    """An RL run between kills: the model, what it is compared with, the hands of every update, the log so far.
+    """An RL run between kills: the model, what it is compared with, the hands of every iteration, the log so far.
 
-    opens: makes the engine that plays, of the start's folder; it gets the new weights before every update. By
+    opens: makes the engine that plays, of the start's folder; it gets the new weights before every iteration. By
     default the model that is trained plays itself.
     """
 
@@ -70,10 +69,10 @@ class Session:
         device = models.device()
         self.model = models.load(start, "cpu" if settings.processes > 1 else device)
         self.tokenizer = models.load_tokenizer(start)
-        if settings.recompute:
-            models.recompute(self.model)
+        if settings.gradient_checkpointing:
+            models.checkpoint_gradients(self.model)
         if settings.processes > 1:
-            sharded.share(self.model)
+            fsdp.share(self.model)
             opens = opens or _another_engine
         _same_shape(start, base, settings.folder)
         compared = {"start": start, "base": base} if settings.log_kl else {}
@@ -99,28 +98,54 @@ class Session:
         self.advantages: dict[str, list[float]] = {}
         self.done = 0
         self._sets = loss_sets(self.dialect, self.task, settings.loss_examples)
-        self._restore()
 
-    # --- one update
+    def begin(self, **modules: torch.nn.Module) -> None:
+        """Go on from the state file, or measure the start, and keep it if iteration 0 is wanted.
 
-    def items_of(self, update: int) -> list[Item]:
-        """The hands of an update, each `group` times: drawn without replacement within an update as far as they go."""
-        random = np.random.default_rng([self.work.seed, update, 7])
+        modules: what is trained and kept beside the model (a value head).
+        """
+        for name, module in modules.items():
+            self.extra[name] = module
+            self.optimizer.add_param_group({"params": list(module.parameters())})
+        newest = self._files.newest()
+        if newest is None:
+            self._measure(0)
+            if 0 in self.settings.checkpoints:
+                self._keep(0)
+            return
+        said = resume.load(newest, {"model": self.model, **self.extra}, self.optimizer, "rl")
+        self.done, self.log, self.losses = said["done"], said["log"], said["losses"]
+        self.advantages = said["advantages"]
+
+    def train(self, learn: Callable[[Batch], float]) -> None:
+        """Play and learn until the last iteration; `learn` takes the steps and returns the norm of the gradient."""
+        while self.done < self.settings.iterations:
+            batch = self.play(self.done + 1)
+            # layers are computed again in training mode only; without that there is no dropout in any mode
+            self.model.train(self.settings.gradient_checkpointing)
+            began = time.perf_counter()
+            norm = learn(batch)
+            self.finish(batch, norm, time.perf_counter() - began)
+
+    # --- one iteration
+
+    def items_of(self, iteration: int) -> list[Item]:
+        """The hands of an iteration, each `group` times: drawn without replacement as far as they go."""
+        random = np.random.default_rng([self.work.seed, iteration, 7])
         count = self.settings.episodes // self.settings.group
         rounds = [random.permutation(len(self.items)) for _ in range(-(-count // len(self.items)))]
         return [self.items[i] for i in np.repeat(np.concatenate(rounds)[:count], self.settings.group)]
 
-    def play(self, update: int) -> Batch:
-        """The episodes of an update (from 1) under the weights as they are, with their weights for the gradient."""
+    def play(self, iteration: int) -> Batch:
+        """The episodes of an iteration (from 1) under the model as it is, with their weights for the gradient."""
         settings, began = self.settings, time.perf_counter()
-        items = self.items_of(update)
-        # the place in the update is in the key: a hand that comes twice, when hands are few, gets other noise
-        keys = [f"{self.work.seed}/{update}/{item.id}/{i}" for i, item in enumerate(items)]
-        was_training = self.model.training
+        items = self.items_of(iteration)
+        # the place in the iteration is in the key: a hand that comes twice, when hands are few, gets other noise
+        keys = [f"{self.work.seed}/{iteration}/{item.id}/{i}" for i, item in enumerate(items)]
         self.model.eval()
         if self._has_own_weights:
             refresh(self.engine, self.model)
-        mine = slice(sharded.rank(), None, sharded.processes())
+        mine = slice(fsdp.rank(), None, fsdp.processes())
         episodes = rollout(
             self.engine,
             self.dialect,
@@ -133,21 +158,20 @@ class Session:
             prompts=settings.prompts,
         )
         if settings.processes > 1:
-            episodes = sharded.gathered([episode.forgotten() for episode in episodes])
-        self.model.train(was_training)
+            episodes = fsdp.gathered([episode.forgotten() for episode in episodes])
         rows = [row(episode) for episode in episodes]
-        log = {"update": update, **statistics(episodes, settings.group, settings.discount)}
+        log = {"update": iteration, **statistics(episodes, settings.group, settings.gamma)}
         log["seconds_rollout"] = time.perf_counter() - began
-        weighted, penalties = self._weights(episodes, rows, update)
-        batch = Batch(update, episodes, rows, weighted, log)
+        weighted, penalties = self._weights(episodes, rows, iteration)
+        batch = Batch(iteration, episodes, rows, weighted, log)
         baselined = np.array([weight[0] if len(weight) else 0.0 for weight in weighted])
         log |= advantage_statistics(baselined) | penalties
-        if update == 1 or update % settings.loss_every == 0:
-            self.advantages[str(update)] = [float(value) for value in np.round(baselined, 6)]
+        if iteration == 1 or iteration % settings.loss_every == 0:
+            self.advantages[str(iteration)] = [float(value) for value in np.round(baselined, 6)]
         return batch
 
     def _weights(
-        self, episodes: list[Episode], rows: list[Row], update: int
+        self, episodes: list[Episode], rows: list[Row], iteration: int
     ) -> tuple[list[np.ndarray], dict[str, float]]:
         settings = self.settings
         penalties = {"start": settings.kl_start, "base": settings.kl_base}
@@ -161,19 +185,19 @@ class Session:
             measured[f"kl_{name}"] = float(sum(nats) / max(1, tokens))
             if penalty:
                 costs += penalty * np.array(nats)
-        if settings.algorithm == "rejection":
+        if settings.algorithm == "expert_iteration":
             made = [_imitated(episode) for episode in episodes]
         else:
             paid = [rewards(episode) for episode in episodes]
             if settings.reward == "shuffled":
-                paid = self._shuffled(paid, update)
-            # a penalty counts for the whole episode: it is the first attempt's, whatever the credit
+                paid = self._shuffled(paid, iteration)
+            # a penalty counts for the whole episode: it is the first attempt's, whatever the estimator
             paid = [[first - cost, *others] for (first, *others), cost in zip(paid, costs, strict=True)]
             made = weights(
                 paid,
                 settings.group,
-                settings.discount,
-                settings.credit,
+                settings.gamma,
+                settings.advantage_estimator,
                 "leave_one_out" if settings.algorithm == "rloo" else "mean",
                 settings.scale,
             )
@@ -189,29 +213,29 @@ class Session:
             for one, their in zip(rows, theirs, strict=True)
         ]
 
-    def _shuffled(self, paid: list[list[float]], update: int) -> list[list[float]]:
+    def _shuffled(self, paid: list[list[float]], iteration: int) -> list[list[float]]:
         """Every episode gets the discounted return of another one of its group, as one reward on its first attempt."""
-        random, group = np.random.default_rng([self.work.seed, update, 8]), self.settings.group
-        returns = np.array([discounted(one, self.settings.discount) for one in paid]).reshape(-1, group)
+        random, group = np.random.default_rng([self.work.seed, iteration, 8]), self.settings.group
+        returns = np.array([discounted(one, self.settings.gamma) for one in paid]).reshape(-1, group)
         shuffled = random.permuted(returns, axis=1).ravel()
         return [[float(value)] + [0.0] * (len(one) - 1) for value, one in zip(shuffled, paid, strict=True)]
 
     def clip_gradient(self, batch: Batch) -> float:
         """Clip the gradient and return its norm before; BadInput, with the last good state kept, if it is none."""
         parameters = [p for module in (self.model, *self.extra.values()) for p in module.parameters()]
-        norm = sharded.clip_gradients(parameters, self.settings.clip)
+        norm = fsdp.clip_gradients(parameters, self.settings.max_grad_norm)
         if not math.isfinite(norm):
             raise BadInput(
-                f"rl: update {batch.update}: the gradient is not finite; hands {batch.hands} "
-                f"The state after update {self.done} is kept in {self.work.scratch}"
+                f"rl: iteration {batch.iteration}: the gradient is not finite; hands {batch.hands} "
+                f"The state after iteration {self.done} is kept in {self.work.scratch}"
             )
         return norm
 
-    # --- between updates
+    # --- between iterations
 
     def finish(self, batch: Batch, norm: float, seconds: float) -> None:
-        """The end of an update: log it, measure, keep what has to be kept, make the state durable."""
-        update = batch.update
+        """The end of an iteration: log it, measure, keep what has to be kept, make the state durable."""
+        iteration = batch.iteration
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         self.log.append(
             {
@@ -222,24 +246,24 @@ class Session:
                 "peak_mb": float(memory),
             }
         )
-        self.done = update
-        if update % self.settings.loss_every == 0 or update == self.settings.updates:
-            self._measure(update)
-        kept = update in self.settings.checkpoints
+        self.done = iteration
+        if iteration % self.settings.loss_every == 0 or iteration == self.settings.iterations:
+            self._measure(iteration)
+        kept = iteration in self.settings.checkpoints
         if kept:
-            self._keep(update)
-        if kept or update % self.settings.save_every == 0:
+            self._keep(iteration)
+        if kept or iteration % self.settings.save_every == 0:
             self._save()
-        self.work.tick(update, self.settings.updates, "update")
+        self.work.tick(iteration, self.settings.iterations, "iteration")
 
-    def _measure(self, update: int) -> None:
+    def _measure(self, iteration: int) -> None:
         losses = {name: expert_loss(self.model, rows) for name, rows in self._sets.items()}
-        self.losses.append({"update": update, **losses})
+        self.losses.append({"update": iteration, **losses})
 
-    def _keep(self, update: int) -> None:
-        weights = sharded.whole(self.model) if self.settings.processes > 1 else None
-        if sharded.rank() == 0:
-            with resume.kept(self.work.scratch / checkpoint_name(update)) as folder:
+    def _keep(self, iteration: int) -> None:
+        weights = fsdp.whole(self.model) if self.settings.processes > 1 else None
+        if fsdp.rank() == 0:
+            with resume.kept(self.work.scratch / checkpoint_name(iteration)) as folder:
                 models.save(folder, self.model, self.tokenizer, weights)
 
     @property
@@ -251,27 +275,6 @@ class Session:
         files = self._files
         resume.save(files.at(self.done), {"model": self.model, **self.extra}, self.optimizer, said)
         files.written(self.done)
-
-    def add(self, **modules: torch.nn.Module) -> None:
-        """More to train and to keep beside the model (a value head); before the first update."""
-        for name, module in modules.items():
-            self.extra[name] = module
-            self.optimizer.add_param_group({"params": list(module.parameters())})
-        self._restore()
-
-    def _restore(self) -> None:
-        """Go on from the state file, or begin: measure the start, keep it if update 0 is wanted."""
-        newest = self._files.newest()
-        if newest is None:
-            if not self.losses:
-                self._measure(0)
-            if 0 in self.settings.checkpoints:
-                self._keep(0)
-            return
-        said, saved = resume.load(newest, {"model": self.model, **self.extra}, "rl")
-        self.done, self.log, self.losses = said["done"], said["log"], said["losses"]
-        self.advantages = said["advantages"]
-        resume.restore_optimizer(self.optimizer, saved)
 
 
 def _another_engine(folder: Path, rows: int) -> HFEngine:

@@ -10,12 +10,12 @@ from rlheals.engines.hf import Sampling
 from rlheals.evaluation.dialects import Prompts
 from rlheals.settings import Decay, Float, Int, Rate, Settings, TaskName
 from rlheals.tasks import checked_splits
-from rlheals.training.rl.advantages import Credit, Scale
+from rlheals.training.rl.advantages import AdvantageEstimator, Scale
 
-Algorithm = Literal["grpo", "rloo", "rejection", "ppo"]
+Algorithm = Literal["grpo", "rloo", "expert_iteration", "ppo"]
 Positive = Annotated[Float, Field(gt=0)]
 Count = Annotated[Int, Field(ge=1)]
-OWN_CREDIT = ("reward", "credit", "scale", "kl_start", "kl_base")
+OWN_ADVANTAGES = ("reward", "advantage_estimator", "scale", "kl_start", "kl_base")
 
 
 class RLSettings(Settings):
@@ -25,37 +25,39 @@ class RLSettings(Settings):
     folder: str = Field("step-00160", description="start: model folder inside the input run")
     algorithm: Algorithm = Field(
         "grpo",
-        description="grpo: group mean as baseline; rloo: leave-one-out; rejection: imitate what solved (a control); "
-        "ppo: one action per answer with a value head, as in the paper",
+        description="grpo: group mean as baseline; rloo: leave-one-out; expert_iteration: imitate what "
+        "solved (a control); ppo: one action per answer with a value head, as in the paper",
     )
     splits: tuple[str, ...] = Field(("sft", "rl"), description="the task's splits that it plays")
     checkpoints: tuple[Int, ...] = Field(
-        (80,), description="updates at which the weights are kept; the last one ends the run"
+        (80,), description="iterations at which the weights are kept; the last one ends the run"
     )
-    episodes: Int = Field(512, ge=2, description="per update")
-    group: Int = Field(8, ge=2, description="episodes of the same hand in an update")
+    episodes: Int = Field(512, ge=2, description="per iteration")
+    group: Int = Field(8, ge=2, description="episodes of the same hand in an iteration")
     attempts: Int = Field(5, ge=1, le=20, description="per episode")
     sampling: Sampling = Sampling(temperature=1.0)
     feedback: Literal["verifier", "shuffled"] = "verifier"
     reward: Literal["task", "shuffled"] = Field(
         "task", description="shuffled: returns are permuted among the episodes of a hand (a control)"
     )
-    discount: Float = Field(0.9, ge=0, le=1, description="per attempt, as in the paper")
-    credit: Credit = Field("episode", description="what an attempt's weight is made of, see `credit.py`")
+    gamma: Float = Field(0.9, ge=0, le=1, description="per attempt, as in the paper")
+    advantage_estimator: AdvantageEstimator = Field(
+        "episode", description="what an attempt's weight is made of, see `advantages.py`"
+    )
     scale: Scale = Field(
         "none", description="group: divide by the group's spread; it favours hands that vary least"
     )
     learning_rate: Rate = Field(1e-4, description="AdamW, constant: a resumed run needs no schedule")
     weight_decay: Float = Field(0.0, ge=0)
     betas: tuple[Decay, Decay] = (0.9, 0.98)
-    clip: Float = Field(1.0, gt=0, description="gradient norm")
-    ratio_clip: Positive | None = Field(
+    max_grad_norm: Float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+    clip_range: Positive | None = Field(
         None,
         description="clip of the probability ratio, in ppo also of the value's change; without effect at one epoch; "
         "unset: 0.2, for ppo 0.1 as in the paper",
     )
     epochs: Count | None = Field(
-        None, description="optimiser steps per update; unset: 1, for ppo 4 as in the paper"
+        None, description="optimiser steps per iteration; unset: 1, for ppo 4 as in the paper"
     )
     gae_lambda: Float = Field(0.95, ge=0, le=1, description="ppo: 1 trusts returns only, 0 the value head")
     value_weight: Float = Field(
@@ -63,18 +65,20 @@ class RLSettings(Settings):
     )
     kl_start: Float = Field(0.0, ge=0, description="penalty per nat of KL to the start, taken off the return")
     kl_base: Float = Field(0.0, ge=0, description="the same to the base")
-    slice_rows: Int = Field(64, ge=1, description="episodes per forward pass; similar lengths share one")
-    loss_every: Int = Field(10, ge=1, description="updates between measurements of the expert losses")
+    micro_batch_size: Int = Field(
+        64, ge=1, description="episodes per forward pass; similar lengths share one"
+    )
+    loss_every: Int = Field(10, ge=1, description="iterations between measurements of the expert losses")
     loss_examples: Int = Field(256, ge=1, description="expert answers in each loss set")
     prompts: Prompts = Field("fixed", description="forms of the questions: always the same, or many")
     play_rows: Int = Field(256, ge=1, description="episodes that are played at once, as far as memory goes")
     log_kl: bool = Field(
-        True, description="measure the KL to start and base at every update; both stay in memory"
+        True, description="measure the KL to start and base at every iteration; both stay in memory"
     )
-    recompute: bool = Field(
+    gradient_checkpointing: bool = Field(
         False, description="gradient checkpointing: less memory, a third more time to learn"
     )
-    save_every: Int = Field(1, ge=1, description="updates between states that a killed run goes on from")
+    save_every: Int = Field(1, ge=1, description="iterations between states that a killed run goes on from")
     processes: Int = Field(
         1,
         ge=1,
@@ -85,7 +89,7 @@ class RLSettings(Settings):
     @classmethod
     def _increasing(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
         if not steps or list(steps) != sorted(set(steps)) or steps[0] < 0 or steps[-1] < 1:
-            raise ValueError(f"{steps} is not an increasing list of updates that ends above 0")
+            raise ValueError(f"{steps} is not an increasing list of iterations that ends above 0")
         return steps
 
     @field_validator("splits")
@@ -99,33 +103,38 @@ class RLSettings(Settings):
             raise ValueError(f"group={self.group} does not divide episodes={self.episodes}")
         if self.episodes % self.processes:
             raise ValueError(f"processes={self.processes} does not divide episodes={self.episodes}")
-        if self.per_process % self.slice_rows:
+        if self.per_process % self.micro_batch_size:
             parts = f"/{self.processes}" if self.processes > 1 else ""
-            raise ValueError(f"slice_rows={self.slice_rows} does not divide episodes={self.episodes}{parts}")
+            raise ValueError(
+                f"micro_batch_size={self.micro_batch_size} does not divide episodes={self.episodes}{parts}"
+            )
         if self.processes > 1 and self.log_kl:
             raise ValueError(f"processes={self.processes} needs log_kl=false")
-        if self.reward == "shuffled" and self.credit != "episode":
-            raise ValueError("reward=shuffled permutes returns of episodes; it needs credit=episode")
+        if self.reward == "shuffled" and self.advantage_estimator != "episode":
+            raise ValueError(
+                "reward=shuffled permutes returns of episodes; it needs advantage_estimator=episode"
+            )
         if not self.log_kl and (self.kl_start or self.kl_base):
             raise ValueError("log_kl=false measures no KL; kl_start and kl_base need it")
         if self.sampling.temperature == 0:
             raise ValueError("sampling.temperature=0 explores nothing")
-        if self.algorithm in ("ppo", "rejection"):
+        if self.algorithm in ("ppo", "expert_iteration"):
             defaults = {name: field.default for name, field in type(self).model_fields.items()}
-            refused = [name for name in OWN_CREDIT if getattr(self, name) != defaults[name]]
+            refused = [name for name in OWN_ADVANTAGES if getattr(self, name) != defaults[name]]
             if refused:
                 raise ValueError(
-                    f"algorithm={self.algorithm} has its own credit and no KL term; it takes no {', '.join(refused)}"
+                    f"algorithm={self.algorithm} has its own advantages and no KL term; "
+                    f"it takes no {', '.join(refused)}"
                 )
         return self
 
     @property
-    def updates(self) -> int:
+    def iterations(self) -> int:
         return self.checkpoints[-1]
 
     @property
     def per_process(self) -> int:
-        """Episodes of an update that one process plays and learns from."""
+        """Episodes of an iteration that one process plays and learns from."""
         return self.episodes // self.processes
 
     @property
@@ -134,9 +143,9 @@ class RLSettings(Settings):
         return self.epochs or (4 if self.algorithm == "ppo" else 1)
 
     @property
-    def used_ratio_clip(self) -> float:
-        """`ratio_clip`, or the algorithm's own."""
-        return self.ratio_clip or (0.1 if self.algorithm == "ppo" else 0.2)
+    def used_clip_range(self) -> float:
+        """`clip_range`, or the algorithm's own."""
+        return self.clip_range or (0.1 if self.algorithm == "ppo" else 0.2)
 
 
 def checkpoint_name(update: int) -> str:

@@ -1,6 +1,6 @@
 """RL from a checkpoint: multi-turn episodes with verifier feedback, on ID hands only unless told otherwise.
 
-The settings and the stage. A run is a sequence of updates, see `session.py`; `grpo.py` and `ppo.py` learn from them.
+The stage. A run is a sequence of iterations, see `session.py`; `grpo.py` and `ppo.py` learn from their episodes.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from dataclasses import replace
 
 import pandas as pd
 
-from rlheals.engines import fsdp as sharded
-from rlheals.engines.fsdp import together
+from rlheals.engines import fsdp
 from rlheals.engines.hf import Opens
 from rlheals.engines.models import once_smaller
 from rlheals.stage import Work
 from rlheals.training import resume
+from rlheals.training.rl import grpo, ppo
+from rlheals.training.rl.session import Session
 from rlheals.training.rl.settings import RLSettings, checkpoint_name
 
 LOGS = "logs"
@@ -24,20 +25,20 @@ TABLES = ("log.parquet", "advantages.parquet", "losses.json")
 
 
 def run(work: Work, opens: Opens | None = None, module: str = "rlheals.training.rl.stage") -> None:
-    """The stage: `update-*/` model folders, `log.parquet` (a row per update), `advantages.parquet`, `losses.json`.
+    """The stage: `update-*/` model folders, `log.parquet` (a row per iteration), `advantages.parquet`, `losses.json`.
 
     opens: the engine that plays, see `Session`; module: with several processes each calls `part(work)` of it.
     """
     settings = RLSettings.model_validate(work.settings)
 
     def trained(rows: int) -> None:
-        fitting = replace(work, settings={**work.settings, "slice_rows": rows})
+        fitting = replace(work, settings={**work.settings, "micro_batch_size": rows})
         if settings.processes > 1:
-            together(module, fitting, settings.processes)
+            fsdp.together(module, fitting, settings.processes)
         else:
             part(fitting, opens)
 
-    once_smaller(trained, settings.slice_rows, settings.per_process, "rl.slice_rows")
+    once_smaller(trained, settings.micro_batch_size, settings.per_process, "rl.micro_batch_size")
     for update in settings.checkpoints:
         resume.same_files(work.scratch / checkpoint_name(update), work.out / checkpoint_name(update))
     for name in TABLES:
@@ -46,15 +47,10 @@ def run(work: Work, opens: Opens | None = None, module: str = "rlheals.training.
 
 def part(work: Work, opens: Opens | None = None) -> None:
     """What one process does of the stage, in the scratch folder; the first one writes what the others have too."""
-    from rlheals.training.rl import grpo, grpo_shared, ppo
-    from rlheals.training.rl.session import Session
-
     settings = RLSettings.model_validate(work.settings)
     session = Session(work, settings, opens)
-    if session.done < settings.updates:
-        of_groups = grpo_shared if settings.processes > 1 else grpo
-        (ppo if settings.algorithm == "ppo" else of_groups).train(session)
-    if sharded.rank() == 0:
+    (ppo if settings.algorithm == "ppo" else grpo).train(session)
+    if fsdp.rank() == 0:
         frames = [
             pd.DataFrame({"update": int(update), "advantage": values})
             for update, values in session.advantages.items()
