@@ -19,7 +19,7 @@ from rlheals.training.pretrain import PretrainSettings
 from rlheals.training.sft import SFTSettings
 
 FEEDBACK_TOKENS = 3  # "wrong numbers answer", see `rlheals.tasks.compact`
-OF_A_TASK = ("pretrain", "sft", "evaluate", "ladder.rl")
+OF_A_TASK = ("pretrain", "sft", "evaluate", "rl_starts.rl")
 """Groups of settings that name a task."""
 PLAYING = ("evaluate", "rl")
 """Stages that play, with an engine."""
