@@ -120,7 +120,7 @@ def test_the_profile_names_the_task_once_for_all_stages(tmp_path: Path) -> None:
     assert to_yaml(PROFILE).count("task: ") == 1
     again = load_profile(tmp_path / "sums.yaml")
     assert again == PROFILE
-    tasks = {again.pretrain.task, again.sft.task, again.evaluate.task, again.ladder.rl.task}
+    tasks = {again.pretrain.task, again.sft.task, again.evaluate.task, again.rl_starts.rl.task}
     assert tasks == {TOY}
     asked = planned(PROFILE, Store(tmp_path)).values()
     assert {spec.settings.get("task") for spec in asked if spec.stage in OF_A_TASK} == {TOY}
