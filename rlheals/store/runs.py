@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 from rlheals.errors import BadInput
-from rlheals.store.files import atomic_write, fsync_file, fsync_folder
+from rlheals.store.files import atomic_write, fsync_tree
 from rlheals.store.machine import Machine
 
 __all__ = [
@@ -288,12 +288,8 @@ def seal(out: Path, facts: dict[str, Any]) -> Manifest:
             raise BadInput(
                 f"stage {stage} wrote {name!r:.80}; a name has letters, digits and _@+=,.- and space only"
             )
-    entries = {}
-    for name, path in sorted(found.items()):
-        fsync_file(path)
-        entries[name] = digest_of(path)
-    for folder, _, _ in os.walk(out, topdown=False):
-        fsync_folder(Path(folder))
+    fsync_tree(out)
+    entries = {name: digest_of(path) for name, path in sorted(found.items())}
     manifest = Manifest(**facts, files=entries).sealed()
     text = json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n"
     if len(text) > MAX_MANIFEST_BYTES:
