@@ -8,18 +8,18 @@ from rlheals.store.files import atomic_write
 from rlheals.store.runs import Run, RunSpec
 from rlheals.store.store import Store, Workspace
 
-SPEC = RunSpec(stage="sft", settings={"steps": 40, "lr": 3e-4}, seed=1)
+SPEC = RunSpec(stage="train", settings={"steps": 40, "lr": 3e-4}, seed=1)
 
 
 class Lab:
-    """A store, a package of three modules (sft imports models, models imports tensors), and what was said."""
+    """A store, a package of three modules (train imports models, models imports tensors), and what was said."""
 
     def __init__(self, folder: Path, package: str) -> None:
         self.package = folder / package
         self.package.mkdir()
         for name, text in {
             "__init__": "",
-            "sft": "from .models import create\n",
+            "train": "from .models import create\n",
             "models": "from . import tensors\ndef create():\n    return tensors.size\n",
             "tensors": "size = 1\n",
             "aside": "y = 1\n",

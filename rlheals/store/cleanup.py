@@ -8,12 +8,13 @@ by age.
 from __future__ import annotations
 
 import contextlib
-import errno
+import math
 import os
 import re
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,20 +22,6 @@ from rlheals.errors import BadInput
 from rlheals.store.files import fsync_folder, make_folder
 from rlheals.store.machine import is_alive, place, process_start
 from rlheals.store.runs import Run, open_run
-
-__all__ = [
-    "RUN_ID",
-    "WEEK_SECONDS",
-    "StoreReport",
-    "check",
-    "clean",
-    "discard",
-    "entries",
-    "move_aside",
-    "owner_name",
-    "repair",
-    "sweep",
-]
 
 WEEK_SECONDS = 7 * 24 * 3600.0
 RUN_ID = re.compile(r"[0-9a-f]{64}")
@@ -107,24 +94,31 @@ def _idle_seconds(*folders: Path) -> float:
     return time.time() - newest
 
 
-def clean(root: Path, older_than_seconds: float) -> list[str]:
-    """Sweep, and remove what is older than that or whose run is finished; returns relative names, sorted."""
-    gone = sweep(root)
+def _leftovers(root: Path) -> Iterator[tuple[str, float, str]]:
+    """What no living process of this machine owns: relative name, seconds without use, and why it is there."""
     scratch = entries(root, "scratch")
     for name in entries(root, "tmp"):
-        if _owner_lives(name) is None:
+        lives = _owner_lives(name)
+        if lives is False:
+            yield f"tmp/{name}", math.inf, "its process is dead"
+        elif lives is None:  # somebody is at work as long as the parts of the same run are being written
             parts = [
                 root / "scratch" / run_id for run_id in scratch if run_id.startswith(name.partition(".")[0])
             ]
-            if _idle_seconds(root / "tmp" / name, *parts) > older_than_seconds:
-                gone.append(f"tmp/{name}")
-                shutil.rmtree(root / "tmp" / name, ignore_errors=True)
+            yield f"tmp/{name}", _idle_seconds(root / "tmp" / name, *parts), "from another machine or boot"
     for name in scratch:
-        folder = root / "scratch" / name
-        if (root / "runs" / name).is_dir() or _idle_seconds(folder) > older_than_seconds:
-            gone.append(f"scratch/{name}")
-            discard(root, folder)
-    return sorted(gone)
+        if (root / "runs" / name).is_dir():
+            yield f"scratch/{name}", math.inf, "its run is finished"
+        else:
+            yield f"scratch/{name}", _idle_seconds(root / "scratch" / name), "parts of an unfinished run"
+
+
+def clean(root: Path, older_than_seconds: float) -> list[str]:
+    """Remove what nobody needs, and what was not used for longer than that; returns relative names, sorted."""
+    gone = sorted(name for name, idle, _ in _leftovers(root) if idle > older_than_seconds)
+    for name in gone:
+        discard(root, root / name)
+    return gone
 
 
 def repair(root: Path, older_than_seconds: float) -> tuple[list[str], StoreReport]:
@@ -139,8 +133,7 @@ def repair(root: Path, older_than_seconds: float) -> tuple[list[str], StoreRepor
     for name in gone:
         discard(root, root / name)
     gone += clean(root, older_than_seconds)
-    left = {name: error for name, error in bad.items() if name not in ours}
-    return sorted(gone), _report(root, intact, left)
+    return sorted(gone), _report(root, intact, {name: bad[name] for name in bad if name not in ours})
 
 
 def check(root: Path) -> StoreReport:
@@ -160,22 +153,12 @@ def _opened(root: Path) -> tuple[list[Run], dict[str, Exception]]:
 
 
 def _report(root: Path, intact: list[Run], bad: dict[str, Exception]) -> StoreReport:
-    damaged, leftovers = [f"runs/{name[:12]}: {error}" for name, error in bad.items()], list[str]()
-    for name in entries(root, "damaged"):
-        damaged.append(f"damaged/{name}: moved aside, may be deleted")
-    for name in entries(root, "tmp"):
-        lives = _owner_lives(name)
-        if lives is False:
-            leftovers.append(f"tmp/{name}: its process is dead")
-        elif lives is None:
-            hours = _idle_seconds(root / "tmp" / name) / 3600
-            leftovers.append(f"tmp/{name}: from another machine or boot, untouched for {hours:.1f} h")
-    for name in entries(root, "scratch"):
-        if (root / "runs" / name).is_dir():
-            leftovers.append(f"scratch/{name}: its run is finished")
-        else:
-            hours = _idle_seconds(root / "scratch" / name) / 3600
-            leftovers.append(f"scratch/{name}: parts of an unfinished run, untouched for {hours:.1f} h")
+    damaged = [f"runs/{name[:12]}: {error}" for name, error in bad.items()]
+    damaged += [f"damaged/{name}: moved aside, may be deleted" for name in entries(root, "damaged")]
+    leftovers = [
+        f"{name}: {why}" + (f", untouched for {idle / 3600:.1f} h" if math.isfinite(idle) else "")
+        for name, idle, why in _leftovers(root)
+    ]
     return StoreReport(tuple(intact), tuple(damaged), tuple(leftovers))
 
 
@@ -198,10 +181,8 @@ def move_aside(root: Path, run_id: str) -> Path | None:
     make_folder(target.parent)
     try:
         os.rename(root / "runs" / run_id, target)
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            return None
-        raise
+    except FileNotFoundError:
+        return None
     fsync_folder(target.parent)
     fsync_folder(root / "runs")
     return target

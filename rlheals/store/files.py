@@ -9,21 +9,9 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rlheals.errors import BadInput
-
-__all__ = [
-    "StoreError",
-    "as_store_error",
-    "atomic_write",
-    "fsync_file",
-    "fsync_folder",
-    "make_folder",
-    "told",
-    "whole_file",
-]
 
 _REASONS = {
     errno.ENOSPC: "disk full",
@@ -90,13 +78,19 @@ def fsync_file(path: Path) -> None:
 
 def fsync_folder(path: Path) -> None:
     """Force the names in a folder to the disk; without effect where the filesystem has no such call."""
-    if os.name == "nt":  # folders cannot be opened there
-        return
     try:
         fsync_file(path)
     except OSError as error:
         if error.errno not in _NO_FOLDER_FSYNC:
             raise
+
+
+def fsync_tree(folder: Path) -> None:
+    """Force a folder with all that is in it to the disk: every file, then the names, the innermost first."""
+    for here, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            fsync_file(Path(here, name))
+        fsync_folder(Path(here))
 
 
 def make_folder(path: Path) -> None:
@@ -166,7 +160,7 @@ def refuse_used(out: Path) -> None:
         raise BadInput(f"--out {str(out)!r}: is there already; accepted: a new or an empty folder")
 
 
-@contextmanager
+@contextlib.contextmanager
 def whole(out: Path, replace: bool = False) -> Iterator[Path]:
     """A folder beside `out` that takes its place when the block has ended well; else nothing is left.
 
@@ -179,7 +173,7 @@ def whole(out: Path, replace: bool = False) -> Iterator[Path]:
         try:
             yield aside
             aside.chmod(0o755)
-            _sync(aside)
+            fsync_tree(aside)
             _take_place(aside, target, replace)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -197,9 +191,3 @@ def _take_place(new: Path, target: Path, replace: bool) -> None:
         os.rename(old, target)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    for file in folder.rglob("*"):
-        (fsync_folder if file.is_dir() else fsync_file)(file)
-    fsync_folder(folder)

@@ -12,23 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError, field_validator
 
 from rlheals.errors import BadInput
-from rlheals.store.files import atomic_write, fsync_file, fsync_folder
+from rlheals.store.files import atomic_write, fsync_tree
 from rlheals.store.machine import Machine
-
-__all__ = [
-    "MANIFEST",
-    "FileEntry",
-    "Manifest",
-    "Run",
-    "RunSpec",
-    "canonical_json",
-    "key_of",
-    "open_run",
-    "seal",
-]
 
 MANIFEST = "manifest.json"
 LIBRARIES = ("torch", "transformers", "trl", "numpy")  # the ones that compute
@@ -45,37 +33,15 @@ ShortText = Annotated[str, Field(min_length=1, max_length=200)]
 def canonical_json(value: Any) -> bytes:
     """The one spelling of a JSON value: sorted keys, no spaces, ASCII.
 
-    Errors: ``BadInput`` for anything that is not plain JSON (NaN, sets, keys that are not text).
+    Errors: ``BadInput`` for what is not JSON (NaN, sets).
 
     >>> canonical_json({"b": 1, "a": [1.5, None]})
     b'{"a":[1.5,null],"b":1}'
     """
-    return json.dumps(_plain(value, "value"), sort_keys=True, separators=(",", ":")).encode("ascii")
-
-
-def _plain(value: Any, where: str, depth: int = 0) -> Any:
-    if depth > 50:
-        raise BadInput(f"{where}: nested more than 50 deep")
-    if value is None or type(value) in (bool, int):
-        return value
-    if type(value) is str:
-        return _text(value, where)
-    if type(value) is float and value - value == 0:  # finite
-        return value
-    if isinstance(value, list | tuple):
-        return [_plain(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
-    if isinstance(value, dict):
-        for key in value:
-            if type(key) is not str:
-                raise BadInput(f"{where}: the key {key!r} is not text")
-        return {_text(key, where): _plain(item, f"{where}.{key}", depth + 1) for key, item in value.items()}
-    raise BadInput(f"{where}: {value!r:.60} is not JSON (text, finite number, true, false, null, list, dict)")
-
-
-def _text(value: str, where: str) -> str:
-    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise BadInput(f"{where}: {value!r:.60} is not valid Unicode")
-    return value
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadInput(f"not JSON: {error}") from error
 
 
 def _good_name(name: str) -> bool:
@@ -89,19 +55,25 @@ def _good_name(name: str) -> bool:
 
 
 class _Asked(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     stage: Annotated[str, Field(pattern=_STAGE, max_length=100)]
-    settings: dict[str, Any] = {}
+    settings: dict[str, JsonValue] = {}
     inputs: dict[ShortText, Hash] = {}
     seed: int = 0
 
     @field_validator("settings", mode="before")
     @classmethod
-    def _settings_plain(cls, value: Any) -> Any:
-        if isinstance(value, BaseModel):
-            value = value.model_dump(mode="json")
-        return _plain(value, "settings")
+    def _settings_of_a_model(cls, value: Any) -> Any:
+        return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+    @field_validator("settings")
+    @classmethod
+    def _settings_are_text(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        json.dumps(
+            value, ensure_ascii=False
+        ).encode()  # a lone surrogate would be written, and never read again
+        return value
 
 
 class RunSpec(_Asked):
@@ -288,12 +260,8 @@ def seal(out: Path, facts: dict[str, Any]) -> Manifest:
             raise BadInput(
                 f"stage {stage} wrote {name!r:.80}; a name has letters, digits and _@+=,.- and space only"
             )
-    entries = {}
-    for name, path in sorted(found.items()):
-        fsync_file(path)
-        entries[name] = digest_of(path)
-    for folder, _, _ in os.walk(out, topdown=False):
-        fsync_folder(Path(folder))
+    fsync_tree(out)
+    entries = {name: digest_of(path) for name, path in sorted(found.items())}
     manifest = Manifest(**facts, files=entries).sealed()
     text = json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n"
     if len(text) > MAX_MANIFEST_BYTES:

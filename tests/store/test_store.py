@@ -31,7 +31,7 @@ def test_the_second_call_loads_and_both_say_so(lab: Lab) -> None:
     again = lab.ensure()
     assert again == run
     assert lab.computed == 1
-    name = f"sft {run.id[:12]}"
+    name = f"train {run.id[:12]}"
     assert [line.partition(" (")[0] for line in lab.lines] == [f"{name}: computing", f"{name}: loaded"]
     assert run.path == lab.store.root / "runs" / run.id
     assert lab.store.find(SPEC) == lab.store.load(run.id) == run
@@ -45,9 +45,9 @@ def test_the_manifest_says_what_made_the_run_and_nothing_about_whose_machine(lab
     run = lab.ensure()
     text = (run.path / MANIFEST).read_text()
     found = run.manifest
-    assert (found.stage, found.settings, found.seed, found.inputs) == ("sft", SPEC.settings, 1, {})
+    assert (found.stage, found.settings, found.seed, found.inputs) == ("train", SPEC.settings, 1, {})
     assert found.versions["numpy"] == importlib.metadata.version("numpy")
-    assert [name.rpartition(".")[2] for name in found.modules[1:]] == ["models", "sft", "tensors"]
+    assert [name.rpartition(".")[2] for name in found.modules[1:]] == ["models", "tensors", "train"]
     data = (run.path / "weights.bin").read_bytes()
     assert found.files["weights.bin"].sha256 == hashlib.sha256(data).hexdigest()
     assert found.files["weights.bin"].bytes == 2560
@@ -90,22 +90,22 @@ def test_a_changed_library_version_misses(lab: Lab, library: str, monkeypatch: p
 
 def test_everything_asked_for_is_in_the_key(lab: Lab) -> None:
     one, two = "1" * 64, "2" * 64
-    (lab.package / "evaluate.py").write_text("from .models import create\n")
+    (lab.package / "measure.py").write_text("from .models import create\n")
     specs = [
         SPEC,
-        RunSpec(stage="evaluate", settings=SPEC.settings, seed=1),
-        RunSpec(stage="sft", settings=SPEC.settings, seed=2),
-        RunSpec(stage="sft", settings={"steps": 41, "lr": 3e-4}, seed=1),
-        RunSpec(stage="sft", settings={"steps": 40.0, "lr": 3e-4}, seed=1),
-        RunSpec(stage="sft", settings={"steps": "40", "lr": 3e-4}, seed=1),
-        RunSpec(stage="sft", settings={"steps": 40, "lr": 3e-4, "x": None}, seed=1),
-        RunSpec(stage="sft", settings=SPEC.settings, seed=1, inputs={"base": one}),
-        RunSpec(stage="sft", settings=SPEC.settings, seed=1, inputs={"base": two}),
-        RunSpec(stage="sft", settings=SPEC.settings, seed=1, inputs={"model": one}),
+        RunSpec(stage="measure", settings=SPEC.settings, seed=1),
+        RunSpec(stage="train", settings=SPEC.settings, seed=2),
+        RunSpec(stage="train", settings={"steps": 41, "lr": 3e-4}, seed=1),
+        RunSpec(stage="train", settings={"steps": 40.0, "lr": 3e-4}, seed=1),
+        RunSpec(stage="train", settings={"steps": "40", "lr": 3e-4}, seed=1),
+        RunSpec(stage="train", settings={"steps": 40, "lr": 3e-4, "x": None}, seed=1),
+        RunSpec(stage="train", settings=SPEC.settings, seed=1, inputs={"base": one}),
+        RunSpec(stage="train", settings=SPEC.settings, seed=1, inputs={"base": two}),
+        RunSpec(stage="train", settings=SPEC.settings, seed=1, inputs={"model": one}),
     ]
     keys = [lab.store.key(spec) for spec in specs]
     assert len(set(keys)) == len(keys)
-    turned = RunSpec(stage="sft", settings={"lr": 3e-4, "steps": 40}, seed=1)
+    turned = RunSpec(stage="train", settings={"lr": 3e-4, "steps": 40}, seed=1)
     assert lab.store.key(turned) == keys[0]
     assert all(len(key) == 64 and set(key) <= set("0123456789abcdef") for key in keys)
 
@@ -113,8 +113,8 @@ def test_everything_asked_for_is_in_the_key(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("stage", "../sft"),
-        ("stage", "Sft"),
+        ("stage", "../train"),
+        ("stage", "Train"),
         ("stage", ""),
         ("seed", "1"),
         ("seed", 1.0),
@@ -132,7 +132,7 @@ def test_everything_asked_for_is_in_the_key(lab: Lab) -> None:
 )
 def test_a_bad_spec_names_its_field(field: str, value: Any) -> None:
     with pytest.raises(ValidationError) as caught:
-        RunSpec(**{"stage": "sft", "settings": {}, "seed": 0, field: value})
+        RunSpec(**{"stage": "train", "settings": {}, "seed": 0, field: value})
     assert caught.value.errors()[0]["loc"][0] == field
 
 
@@ -141,7 +141,7 @@ def test_settings_may_be_a_model_and_are_not_shared(lab: Lab) -> None:
         steps: int = 40
         lr: float = 3e-4
 
-    spec = RunSpec(stage="sft", settings=Settings(), seed=1)  # type: ignore[arg-type]
+    spec = RunSpec(stage="train", settings=Settings(), seed=1)  # type: ignore[arg-type]
     assert lab.store.key(spec) == lab.store.key(SPEC)
 
     def meddle(work: Workspace) -> None:
@@ -161,10 +161,10 @@ def test_inputs_are_handed_over_and_must_be_there(lab: Lab) -> None:
         seen.update(work.inputs)
         lab.compute(work)
 
-    lab.store.ensure(RunSpec(stage="sft", inputs={"base": base.id}), compute, lab.lines.append)
+    lab.store.ensure(RunSpec(stage="train", inputs={"base": base.id}), compute, lab.lines.append)
     assert seen == {"base": base}
     with pytest.raises(BadInput, match="run 999999999999 is not in"):
-        lab.ensure(RunSpec(stage="sft", inputs={"base": "9" * 64}))
+        lab.ensure(RunSpec(stage="train", inputs={"base": "9" * 64}))
     for bad in ("", "abc", "../" + base.id, base.id.upper() + "/", "G" * 64):
         with pytest.raises(BadInput, match="not a run's id"):
             lab.store.load(bad)
@@ -201,4 +201,4 @@ def test_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_said_on_stderr_by_default(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     run = lab.store.ensure(SPEC, lab.compute)
     captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", f"sft {run.id[:12]}: computing\n")
+    assert (captured.out, captured.err) == ("", f"train {run.id[:12]}: computing\n")

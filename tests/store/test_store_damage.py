@@ -105,7 +105,7 @@ def test_a_damaged_run_is_moved_aside_said_and_computed_again(lab: Lab, harm: st
     assert {name: again.file(name).read_bytes() for name in again.manifest.files} == before
     assert lab.lines[0].startswith(f"run {run.id[:12]}: damaged, not used (")
     assert SAID.get(harm, "") in lab.lines[0]
-    assert lab.lines[1] == f"sft {run.id[:12]}: computing"
+    assert lab.lines[1] == f"train {run.id[:12]}: computing"
     assert [name.partition(".")[0] for name in lab.left()] == [f"damaged/{run.id}"]
     assert f"{lab.store.root}/{lab.left()[0]}" in lab.lines[0]
 
@@ -113,7 +113,7 @@ def test_a_damaged_run_is_moved_aside_said_and_computed_again(lab: Lab, harm: st
 def a_manifest(**changes: Any) -> Manifest:
     facts: dict[str, Any] = {
         "id": "0" * 64,
-        "stage": "sft",
+        "stage": "train",
         "versions": {"numpy": "2.0"},
         "code_hash": "1" * 64,
         "modules": ("toy",),

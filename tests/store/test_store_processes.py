@@ -72,7 +72,7 @@ def test_the_first_of_two_wins_and_the_other_is_harmless(lab: Lab) -> None:
 
     run = lab.store.ensure(SPEC, slower, lab.lines.append)
     assert run.file("weights.bin").stat().st_size == 2560
-    assert lab.lines[-1] == f"sft {run.id[:12]}: finished by another process meanwhile, loaded"
+    assert lab.lines[-1] == f"train {run.id[:12]}: finished by another process meanwhile, loaded"
     assert lab.left() == []
 
 
@@ -102,7 +102,7 @@ def compute(work):
         time.sleep(60)
     (work.out / "a.txt").write_text("same " * 1000)
 store = Store(root, package=package)
-print(store.ensure(RunSpec(stage="sft", seed=5), compute).id)
+print(store.ensure(RunSpec(stage="train", seed=5), compute).id)
 """
 
 
@@ -142,7 +142,7 @@ def test_a_stopped_process_leaves_no_run_and_its_scratch_is_used(lab: Lab, numbe
     assert lab.store.ids() == []
     kinds = [name.partition("/")[0] for name in lab.left()]
     assert kinds == (["scratch"] if number == signal.SIGINT else ["scratch", "tmp"])
-    spec, seen = RunSpec(stage="sft", seed=5), []
+    spec, seen = RunSpec(stage="train", seed=5), []
     if number == signal.SIGKILL:
         assert any("its process is dead" in line for line in lab.store.check().leftovers)
         assert [name.partition("/")[0] for name in lab.store.clean()] == ["tmp"]
@@ -193,7 +193,7 @@ def test_source_edited_during_the_computation_is_not_filed(lab: Lab) -> None:
 
 
 def test_code_older_than_its_source_computes_nothing(lab: Lab) -> None:
-    __import__(f"{lab.package.name}.sft")
+    __import__(f"{lab.package.name}.train")
     first = lab.ensure()
     source = (lab.package / "tensors.py").read_text()
     (lab.package / "tensors.py").write_text("size = 1000\n")
