@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from rlheals.book import colab as notebook_tops
+from rlheals.book import colab
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = "# Title\n\nA sum $1 + 1$ {cite}`wilson1927`.\n\n```{bibliography}\n```\n"
@@ -53,7 +53,7 @@ def build(folder: Path, address: str | None = None) -> Path:
     )
     (folder / "book/page.md").write_text(PAGE)
     badge = nbformat.v4.new_markdown_cell(BADGE, metadata={"tags": ["remove-cell"]})
-    set_up = nbformat.v4.new_code_cell(notebook_tops.install(address or "https://github.com/OWNER/rlheals"))
+    set_up = nbformat.v4.new_code_cell(colab.install(address or "https://github.com/OWNER/rlheals"))
     cells = [badge, nbformat.v4.new_markdown_cell("# Chapter"), set_up, nbformat.v4.new_code_cell("1 + 1")]
     metadata = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
