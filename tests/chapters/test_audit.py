@@ -139,26 +139,20 @@ def test_counts_of_rejected_solutions_by_set() -> None:
 
 
 def test_rejected_hands_are_those_of_the_solution_trees() -> None:
-    """An independent enumeration: merges of pairs instead of written layouts, the tree walked in floats."""
+    """An independent enumeration: merges of pairs instead of written layouts, the tree walked in either arithmetic."""
 
-    def in_floats(tree: Tree) -> float:
+    def value(tree: Tree, number: type) -> float | Fraction:
         if isinstance(tree, int):
-            return tree
-        operator, left, right = tree
-        a, b = in_floats(left), in_floats(right)
-        return {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else math.nan}[operator]
-
-    def exactly(tree: Tree) -> Fraction:
-        if isinstance(tree, int):
-            return Fraction(tree)
-        operator, left, right = tree
-        a, b = exactly(left), exactly(right)
-        return a + b if operator == "+" else a - b if operator == "-" else a * b if operator == "*" else a / b
+            return number(tree)
+        operator, a, b = tree[0], value(tree[1], number), value(tree[2], number)
+        if operator == "/":
+            return a / b if b else math.nan
+        return {"+": a + b, "-": a - b, "*": a * b}[operator]
 
     for values in [*list(solved_table())[::40], (3, 3, 8, 8)]:
         trees = solution_trees(values)
-        assert all(exactly(tree) == 24 for tree in trees)
-        rejected = any(in_floats(tree) != 24 for tree in trees)
+        assert all(value(tree, Fraction) == 24 for tree in trees)
+        rejected = any(value(tree, float) != 24 for tree in trees)
         found, lost = numbers.rejected_by_float(values)
         assert found > 0
         assert rejected or lost == 0
