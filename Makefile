@@ -100,7 +100,7 @@ study: $(READY)  ## the recorded study of claims.yaml, the variants, RL, spectra
 references: $(READY)  ## make the notebook references anew (the only way they change)
 	$(BIN)/python -m rlheals.book.references
 
-tops: $(READY)   ## badge, costs and installation at the top of every notebook, from _config.yml and what is recorded
+tops: $(READY)   ## badge and set-up cell at the top of every notebook, from the address in _config.yml
 	$(BIN)/python -m rlheals.book.colab
 
 bench: $(READY)  ## the benchmarks; each prints JSON last

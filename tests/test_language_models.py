@@ -18,7 +18,7 @@ from tiny_models import FAMILIES
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from rlheals.chapters.rl import runs as recovery
+from rlheals.chapters.rl import runs as rl_runs
 from rlheals.chapters.rl.runs import MAIN, Cell
 from rlheals.cli import main as cli
 from rlheals.engines import models
@@ -39,6 +39,7 @@ from rlheals.training.fetch import Source
 from rlheals.training.sft import SFTSettings, examples
 
 TASK = GeneralPoints()
+LATER_CHAPTERS = ("02_rl_heals", "03_what_moves", "04_swapping_directions")
 
 
 def chat(family: str = "qwen2") -> Chat:
@@ -81,7 +82,7 @@ def profile_of(folder: Path, **changes: Any) -> Profile:
 def test_every_stage_up_to_rl_runs_with_a_model_of_the_family(family: str, tmp_path: Path) -> None:
     folder, store = tiny_models.folder(tmp_path / "model", family), Store(tmp_path / "store")
     profile = profile_of(folder)
-    chosen = recovery.plan(profile, 1, store, 0)
+    chosen = rl_runs.plan(profile, 1, store, 0)
     compute(chosen.specs(), store, quiet=True)
     base = store.load(store.key(chosen.before.base))
     assert same_weights(models.load(base.path / "base"), models.load(folder))
@@ -114,7 +115,7 @@ def test_vllm_plays_the_study_of_a_language_model(family: str, tmp_path: Path) -
     profile = profile.model_copy(
         update={"evaluate": profile.evaluate.model_copy(update={"sampling": greedy})}
     )
-    chosen = recovery.plan(profile, 1, store, 0)
+    chosen = rl_runs.plan(profile, 1, store, 0)
     compute(chosen.specs(), store, quiet=True)
     stages = {spec.stage for spec in chosen.specs()}
     assert {"evaluate_vllm", "rl_vllm"} <= stages
@@ -356,12 +357,7 @@ def test_a_file_is_known_by_its_hash(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "chapter",
-    [
-        "01_sft_forgets",
-        pytest.param("02_rl_heals", marks=pytest.mark.long),
-        pytest.param("03_what_moves", marks=pytest.mark.long),
-        pytest.param("04_swapping_directions", marks=pytest.mark.long),
-    ],
+    ["01_sft_forgets", *(pytest.param(name, marks=pytest.mark.long) for name in LATER_CHAPTERS)],
 )
 def test_a_notebook_runs_with_a_language_model_by_its_profile_alone(
     chapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

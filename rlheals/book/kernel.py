@@ -37,33 +37,25 @@ def ready() -> None:
 def replaced() -> list[str]:
     """Packages that ours needs and that are loaded in another version than the installed one."""
     found = []
-    for name in _needed():
+    for name in needed():
         loaded = getattr(sys.modules.get(name.replace("-", "_")), "__version__", None)
         try:
             installed = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # loaded from elsewhere, such as PYTHONPATH
             continue
-        if loaded is not None and _public(str(loaded)) != _public(installed):
+        # a local part, as in 2.11.0+cu128, stands in only one of the two
+        if loaded is not None and str(loaded).partition("+")[0] != installed.partition("+")[0]:
             found.append(f"{name} {loaded} is loaded, {installed} is installed")
     return found
 
 
-def _needed() -> list[str]:
+def needed() -> list[str]:
     """The packages that ours always needs, by name; none where ours is not installed as a package."""
     try:
         lines = importlib.metadata.requires("rlheals") or []
     except importlib.metadata.PackageNotFoundError:
         return []
     return [match[0] for line in lines if "extra ==" not in line and (match := re.match(r"[\w.-]+", line))]
-
-
-def _public(version: str) -> str:
-    """A version without its local part, which a build may leave out in one of two places.
-
-    >>> _public("2.11.0+cu128")
-    '2.11.0'
-    """
-    return version.partition("+")[0]
 
 
 def show_bad_input_on_one_line() -> None:
@@ -86,7 +78,7 @@ def show_bad_input_on_one_line() -> None:
 def mount_drive(folder: Path) -> None:
     """On Colab, mount Google Drive when a folder lies in it; BadInput when that is refused or fails.
 
-    Without this, the folder would be made on the session's own disk, which is lost with the session.
+    Otherwise the folder would be made on the session's own disk, and lost with it.
     """
     if not Path(os.path.abspath(folder)).is_relative_to(DRIVE) or os.path.ismount(DRIVE):
         return

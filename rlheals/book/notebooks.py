@@ -7,7 +7,6 @@ calls `parameters(globals())`, so a value is checked the same way under papermil
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from rlheals.book.kernel import installed_from, mount_drive, show_bad_input_on_one_line
 from rlheals.errors import BadInput
@@ -26,9 +25,7 @@ from rlheals.project import project_root
 from rlheals.settings import validated
 from rlheals.store.files import atomic_write, make_folder
 
-PARAMETERS = "parameters"
 INJECTED = "injected-parameters"
-LONGEST_TEXT = 200
 CHECKED = "_rlheals_parameters"
 INTERACTIVE = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 KERNEL = {
@@ -66,22 +63,15 @@ class NotebookParameters(BaseModel):
             raise ValueError("a folder is accepted, or None")
         return store
 
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return [value] if isinstance(value, int) else value  # pydantic calls the validator below first
-
     @field_validator("seeds", "workers", mode="before")
     @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if len(value) > LONGEST_TEXT:
-            raise ValueError(f"text of {len(value)} characters; at most {LONGEST_TEXT} are read")
-        try:
-            return yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ValueError("the text is not YAML") from None
+    def _from_text(cls, value: Any, field: ValidationInfo) -> Any:
+        if isinstance(value, str):
+            try:
+                value = yaml.safe_load(value)
+            except (yaml.YAMLError, RecursionError):
+                raise ValueError("the text is not YAML") from None
+        return [value] if field.field_name == "seeds" and isinstance(value, int) else value
 
     @field_validator("seeds")
     @classmethod
@@ -100,11 +90,11 @@ class NotebookParameters(BaseModel):
 def parameters(names: MutableMapping[str, object]) -> NotebookParameters:
     """The parameters among a notebook's variables, checked; to be called with `globals()` after the parameters cell.
 
-    Every variable that holds plain data has to be a parameter, so that a misspelt one fails. When the cell is run
-    again in the same kernel, variables of later cells are let be, unless they look like a misspelt parameter.
-    Text is read as YAML where no text is meant (papermill's `-p seeds [7]` passes text). A store in Google Drive is
-    mounted on Colab, and the recorded study of a package that was installed from a folder is found there.
-    Raises BadInput with one line that names the parameter; inside IPython that line is shown without a traceback.
+    Every variable that holds plain data must be a parameter, so a misspelt one fails; when the cell is run again, later
+    cells' variables pass unless they look like a misspelt parameter. Text is read as YAML where no text is meant
+    (papermill's `-p seeds [7]` passes text). Google Drive is mounted if the store lies there. Where the current project
+    has no recorded study, that of the folder the package was installed from is used, as on Colab.
+    Raises BadInput with one line that names the parameter; IPython shows that line without a traceback.
 
     >>> parameters({"profile": "smoke", "seeds": "[7]", "In": ["..."]}).seeds
     (7,)
@@ -112,7 +102,8 @@ def parameters(names: MutableMapping[str, object]) -> NotebookParameters:
     show_bad_input_on_one_line()
     known = list(NotebookParameters.model_fields)
     for name, value in names.items():
-        if name in known or name in INTERACTIVE or name.startswith("_") or not _is_data(value):
+        data = value is None or isinstance(value, str | bytes | int | float | list | tuple | dict | set)
+        if name in known or name in INTERACTIVE or name.startswith("_") or not data:
             continue
         if CHECKED not in names or get_close_matches(name, known):
             raise BadInput(f"{name} is not a parameter of this notebook; accepted: {', '.join(known)}")
@@ -120,28 +111,15 @@ def parameters(names: MutableMapping[str, object]) -> NotebookParameters:
     checked = validated(NotebookParameters, given, "notebook parameters")
     if checked.store is not None:
         mount_drive(checked.store)
-    checked = checked.model_copy(update={"results": _recorded(checked.results)})
+    source = installed_from()
+    if source and not (project_root() / checked.results).is_dir() and (source / checked.results).is_dir():
+        checked = checked.model_copy(update={"results": source / checked.results})
     names[CHECKED] = checked
     return checked
 
 
-def _recorded(results: Path) -> Path:
-    """Where the recorded study lies: here, else in the folder that the package was installed from, as on Colab."""
-    source = installed_from()
-    if source is None or (project_root() / results).is_dir() or not (source / results).is_dir():
-        return results
-    return source / results
-
-
-def _is_data(value: object) -> bool:
-    return value is None or isinstance(value, str | bytes | int | float | list | tuple | dict | set)
-
-
 class NotebookFailed(BadInput):
-    """A cell of a notebook raised; the message says which cell, what, and where the executed copy is kept.
-
-    `error_name` is the exception's type: "BadInput" when the notebook itself refused its input.
-    """
+    """A cell raised; the message says which cell, what, and where the executed copy is. error_name: its exception."""
 
     def __init__(self, message: str, error_name: str) -> None:
         super().__init__(message)
@@ -157,9 +135,9 @@ def execute(
 ) -> Path:
     """Execute a notebook with papermill and write the executed copy to `out`, as a whole or not at all.
 
-    The parameters are checked first, before a kernel starts. Without `cwd` the kernel runs in the folder above the
-    notebook that holds `results/`, else in the current one. Times, paths and random ids are taken out, so two
-    executions of the same state give the same bytes.
+    The parameters are checked before a kernel starts. Without `cwd` the kernel runs in the project that the notebook
+    lies in, else in the current folder. Times, paths and random ids are taken out, so two executions of the same state
+    give the same bytes.
     Raises BadInput for an unknown parameter or an unreadable notebook, and NotebookFailed when a cell raises; the
     copy with the error is then kept beside `out` as NAME.failed.ipynb.
     """
@@ -178,27 +156,27 @@ def execute(
         try:
             executed = papermill.execute_notebook(
                 source,
-                str(copy),
+                copy,
                 given,
                 kernel_name="python3",
                 progress_bar=not quiet,
-                cwd=str(root),
+                cwd=root,
                 extra_arguments=["--IPKernelApp.log_level=ERROR"],
+                coalesce_streams=True,  # how printed text is cut into pieces depends on time
             )
-        except PapermillExecutionError as error:
+        except (PapermillExecutionError, DeadKernelError) as error:
             executed = _read(copy)
-            where = next(_name(cell) for cell in executed.cells if cell.metadata.papermill.get("exception"))
-            atomic_write(failed, _clean(executed))
-            what = f"{error.ename}: {(str(error.evalue).splitlines() or [''])[0][:400]}"
+            begun = [cell for cell in executed.cells if cell.metadata.papermill.get("status") != "pending"]
+            raised = [cell for cell in begun if cell.metadata.papermill.get("exception")]
+            cell, kept = (raised or begun[-1:])[0], ""
+            if isinstance(error, DeadKernelError):
+                name, what = "DeadKernelError", "the kernel died (killed, or out of memory)"
+            else:
+                name, kept = error.ename, f" (executed copy: {failed})"
+                what = f"{name}: {(str(error.evalue).splitlines() or [''])[0][:400]}"
+                atomic_write(failed, _clean(executed))
             raise NotebookFailed(
-                f"notebook {notebook.name}, cell {where}: {what} (executed copy: {failed})", error.ename
-            ) from None
-        except DeadKernelError:
-            begun = [cell for cell in _read(copy).cells if cell.metadata.papermill.get("status") != "pending"]
-            running = _name(begun[-1])
-            raise NotebookFailed(
-                f"notebook {notebook.name}, cell {running}: the kernel died (killed, or out of memory)",
-                "DeadKernelError",
+                f"notebook {notebook.name}, cell {_name(cell)}: {what}{kept}", name
             ) from None
         atomic_write(out, _clean(executed))
     failed.unlink(missing_ok=True)
@@ -206,20 +184,18 @@ def execute(
 
 
 def _read(notebook: Path) -> Any:
+    """The notebook with papermill's metadata; papermill is not given the path, as it would fill in its braces."""
     import nbformat
+    from papermill.iorw import load_notebook_node
 
     try:
-        source = nbformat.read(notebook, as_version=4)
+        source = load_notebook_node(str(notebook))
         nbformat.validate(source)
     except OSError as error:
         raise BadInput(f"notebook {str(notebook)!r}: {error.strerror or 'cannot be read'}") from None
     except (nbformat.ValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = (str(error).splitlines() or [""])[0][:120]
         raise BadInput(f"notebook {str(notebook)!r} is not a notebook file: {reason}") from None
-    for cell in source.cells:
-        cell.metadata.setdefault("tags", [])
-        cell.metadata.setdefault("papermill", {})
-    source.metadata.setdefault("papermill", {})
     source.metadata.setdefault(
         "kernelspec", {"name": "python3", "language": "python", "display_name": "Python 3"}
     )
@@ -250,16 +226,14 @@ def _name(cell: Any) -> str:
 
 @contextlib.contextmanager
 def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in changes}
+    before = dict(os.environ)
     os.environ.update(changes)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in changes:
+            os.environ.pop(name)
+        os.environ.update(before)
 
 
 def _clean(executed: Any) -> str:
@@ -274,27 +248,8 @@ def _clean(executed: Any) -> str:
             cell.id = INJECTED
         if not cell.metadata.tags:
             del cell.metadata["tags"]
-        if cell.cell_type == "code":
-            cell.outputs = _merged_streams(cell.outputs)
     text = json.dumps(executed)
     widgets = executed.metadata.get("widgets", {}).values()
     for number, model in enumerate(model for group in widgets for model in group.get("state", {})):
         text = text.replace(model, f"{number:032x}")  # in the order in which the notebook made them
     return nbformat.writes(nbformat.from_dict(json.loads(text))) + "\n"
-
-
-def _merged_streams(outputs: list[Any]) -> list[Any]:
-    """Neighbouring pieces of printed text as one output per stream: how text is cut into pieces depends on time."""
-    merged: list[Any] = []
-    for is_text, group in itertools.groupby(outputs, lambda output: output.output_type == "stream"):
-        if not is_text:
-            merged += group
-            continue
-        streams: dict[str, Any] = {}
-        for output in group:
-            if output.name in streams:
-                streams[output.name].text += output.text
-            else:
-                streams[output.name] = output
-        merged += [streams[name] for name in sorted(streams, reverse=True)]
-    return merged

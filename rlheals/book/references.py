@@ -9,37 +9,40 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import nbformat
+
+from rlheals.book import notebooks
 from rlheals.errors import BadInput
 from rlheals.store.files import atomic_write
 
 SOURCES = Path("notebooks")
 COPIES = Path("tests/notebooks")
-CHAPTERS = (
-    "01_sft_forgets.ipynb",
-    "02_rl_heals.ipynb",
-    "03_what_moves.ipynb",
-    "04_swapping_directions.ipynb",
-    "audit.ipynb",
-)
 TRIMMED = "checks_only.ipynb"
 NEED_NO_RUNS = ("exact", "shipped", "credit", "known-angles", "laws")
 
 
+def chapters() -> list[str]:
+    """The notebooks' file names, in order; BadInput outside of the repository."""
+    found = sorted(file.name for file in SOURCES.glob("*.ipynb"))
+    if not found or not COPIES.is_dir():
+        raise BadInput(f"this is done in the repository: {SOURCES} and {COPIES} have to be here")
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the references anew: `reference/smoke.json`, then the executed copies under `tests/notebooks`."""
+    """Make the references anew: `chapters/smoke.json`, then the executed copies under `tests/notebooks`."""
     parser = argparse.ArgumentParser(prog="python -m rlheals.book.references", description=main.__doc__)
     parser.add_argument("--notebooks-only", action="store_true", help="leave smoke.json as it is")
     chosen = parser.parse_args(arguments)
-    from rlheals.chapters import references
-
     try:
-        if not (SOURCES / CHAPTERS[0]).is_file() or not COPIES.is_dir():
-            raise BadInput(f"references are made in the repository: {SOURCES} and {COPIES} have to be here")
+        names = chapters()
         if not chosen.notebooks_only:
+            from rlheals.chapters import references
+
             references.make()
-        for name in CHAPTERS:
+        for name in names:
             make_copy(SOURCES / name, COPIES / name)
-        make_trimmed([SOURCES / name for name in CHAPTERS], COPIES / TRIMMED)
+        make_trimmed([SOURCES / name for name in names], COPIES / TRIMMED)
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
@@ -51,10 +54,6 @@ def make_copy(source: Path, copy: Path) -> Path:
 
     Outputs that nbval ignores are left out: the copy holds what is compared, and figures would only make it large.
     """
-    import nbformat
-
-    from rlheals.book import notebooks
-
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["RLHEALS_STORE"] = str(Path(scratch) / "store")
         made = notebooks.execute(source, Path(scratch) / copy.name, {"profile": "smoke"}, cwd=copy.parent)
@@ -67,21 +66,14 @@ def make_copy(source: Path, copy: Path) -> Path:
     return copy
 
 
-def make_trimmed(chapters: Sequence[Path], copy: Path) -> Path:
+def make_trimmed(sources: Sequence[Path], copy: Path) -> Path:
     """Execute the cells of the chapters that need no runs: seconds instead of a minute."""
-    import nbformat
-
-    from rlheals.book import notebooks
-
-    book, *others = (nbformat.read(chapter, as_version=4) for chapter in chapters)
-    cells = [cell for one in (book, *others) for cell in one.cells]
-    book.cells = [cell for cell in cells if cell.metadata.get("name") in NEED_NO_RUNS]
+    book, *others = (nbformat.read(source, as_version=4) for source in sources)
     setup = nbformat.v4.new_code_cell(
-        "from rlheals.chapters import checks",
-        id="setup",
-        metadata={"name": "setup"},
+        "from rlheals.chapters import checks", id="setup", metadata={"name": "setup"}
     )
-    book.cells.insert(0, setup)
+    cells = [cell for one in (book, *others) for cell in one.cells]
+    book.cells = [setup, *(cell for cell in cells if cell.metadata.get("name") in NEED_NO_RUNS)]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / copy.name
         nbformat.write(book, source)

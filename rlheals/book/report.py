@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlheals.book import claims as claims_tables
-from rlheals.book import colab as notebook_tops
 from rlheals.book import models as models_page
 from rlheals.book import pages
 from rlheals.chapters import scale
@@ -120,7 +119,6 @@ def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
         "models": models_page.models_table(results),
         "prompts": models_page.prompts(results),
         "scale": scale.scale_table(results),
-        "colab": notebook_tops.costs_table(results),
     }
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from rlheals.book import colab as notebook_tops
+from rlheals.book import colab
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = "# Title\n\nA sum $1 + 1$ {cite}`wilson1927`.\n\n```{bibliography}\n```\n"
 BADGE = "[![Open in Colab](https://colab.research.google.com/x.svg)](https://colab.research.google.com/y)"
+FETCHED = ("stylesheet", "preload", "icon", "shortcut icon", "preconnect")
 LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "src"}
 
 
@@ -29,13 +30,7 @@ class Loads(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        if tag == "link" and given.get("rel") in (
-            "stylesheet",
-            "preload",
-            "icon",
-            "shortcut icon",
-            "preconnect",
-        ):
+        if tag == "link" and given.get("rel") in FETCHED:
             self.addresses.append(given.get("href") or "")
         if address := given.get(LOADING.get(tag, "")):
             self.addresses.append(address)
@@ -53,7 +48,7 @@ def build(folder: Path, address: str | None = None) -> Path:
     )
     (folder / "book/page.md").write_text(PAGE)
     badge = nbformat.v4.new_markdown_cell(BADGE, metadata={"tags": ["remove-cell"]})
-    set_up = nbformat.v4.new_code_cell(notebook_tops.install(address or "https://github.com/OWNER/rlheals"))
+    set_up = nbformat.v4.new_code_cell(colab.install(address or "https://github.com/OWNER/rlheals"))
     cells = [badge, nbformat.v4.new_markdown_cell("# Chapter"), set_up, nbformat.v4.new_code_cell("1 + 1")]
     metadata = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
@@ -61,15 +56,8 @@ def build(folder: Path, address: str | None = None) -> Path:
     shutil.copy(ROOT / "book/references.bib", folder / "book")
     for name in ("_static", "_ext"):
         shutil.copytree(ROOT / "book" / name, folder / "book" / name)
-    command = [
-        str(Path(sys.executable).with_name("jupyter-book")),
-        "build",
-        ".",
-        "-W",
-        "-n",
-        "--keep-going",
-        "-q",
-    ]
+    options = ["-W", "-n", "--keep-going", "-q"]
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", *options]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "_build/html"

@@ -21,27 +21,18 @@ import pytest
 from kernels import Session, code_cells
 
 from rlheals import __version__
-from rlheals.book import colab as notebook_tops
-from rlheals.book import kernel
-from rlheals.book.notebooks import NotebookParameters, parameters
+from rlheals.book import colab, kernel
+from rlheals.book.notebooks import parameters
 from rlheals.errors import BadInput
 from rlheals.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
-ADDRESS = notebook_tops.address_of(ROOT / "_config.yml")
+ADDRESS = colab.address_of(ROOT / "_config.yml")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FIRST = ROOT / "notebooks/01_sft_forgets.ipynb"
-KEPT = (
-    "torch",
-    "numpy",
-    "pandas",
-    "transformers",
-    "accelerate",
-    "matplotlib",
-    "ipywidgets",
-    "ipykernel",
-    "ipython",
-)
+KEPT = {
+    "torch", "numpy", "pandas", "transformers", "accelerate", "matplotlib", "ipywidgets", "ipykernel", "ipython",
+}  # fmt: skip
 
 
 def pins(file: str) -> dict[str, str]:
@@ -52,63 +43,49 @@ def pins(file: str) -> dict[str, str]:
 # --- what stands at the top
 
 
-def test_every_notebook_has_a_list_of_what_it_computes():
-    assert {path.stem for path in NOTEBOOKS} == set(notebook_tops.PARTS)
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_the_badge_comes_first_and_the_setup_before_anything_of_ours(path):
-    cells = nbformat.read(path, as_version=4).cells
-    assert cells[0].id == notebook_tops.BADGE
-    assert cells[0].metadata.tags == ["remove-cell"], (
-        "the book has links of its own and loads nothing from elsewhere"
-    )
-    code = list(code_cells(path))
-    assert code[:3] == ["parameters", "install", "setup"]
+def test_the_top_of_a_notebook_is_of_todays_address_and_version(path):
+    """Else run `make tops`. The badge comes first, and the set-up before anything of ours is imported."""
+    first, code = nbformat.read(path, as_version=4).cells[0], code_cells(path)
+    assert (first.id, first.source) == (colab.BADGE, colab.badge(path.stem, ADDRESS))
+    assert first.metadata.tags == ["remove-cell"], "the book loads nothing from elsewhere"
+    assert list(code)[:3] == ["parameters", colab.INSTALL, "setup"]
+    assert code[colab.INSTALL] == colab.install(ADDRESS)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_the_top_is_that_of_todays_address_version_and_arithmetic(path):
-    """Else run `make tops`. Recorded minutes may have moved a little since."""
-    book = nbformat.read(path, as_version=4)
-    assert code_cells(path)["install"] == notebook_tops.install(ADDRESS)
-    found = notebook_tops.costs(path.stem, ROOT / "results")
-    shown, made = book.cells[0].source, notebook_tops.badge(path.stem, ADDRESS, found)
-    recorded = r"about (\d+) core-minutes"
-    assert re.sub(recorded, "", shown) == re.sub(recorded, "", made)
-    for then, now in zip(re.findall(recorded, shown), re.findall(recorded, made), strict=True):
-        assert 0.5 < int(then) / int(now) < 2
+def test_another_address_reaches_every_notebook(tmp_path, monkeypatch):
+    for folder in (colab.SOURCES, colab.COPIES):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(FIRST, tmp_path / folder)
+    (tmp_path / "_config.yml").write_text("repository: {url: https://github.com/ada/lovelace}")
+    monkeypatch.chdir(tmp_path)
+    assert colab.main() == 0
+    for folder in (colab.SOURCES, colab.COPIES):
+        text = (folder / FIRST.name).read_text()
+        assert f"github.com/ada/lovelace/blob/v{__version__}/book/colab.md" in text
+        assert f"research.google.com/github/ada/lovelace/blob/v{__version__}/notebooks/{FIRST.name}" in text
+        assert f"--branch v{__version__} https://github.com/ada/lovelace" in text
+        assert text.count(f"lovelace-v{__version__}") == 3
+        assert "OWNER" not in text
 
 
-def test_a_stage_that_nobody_has_recorded_gives_no_minutes(tmp_path):
-    found = notebook_tops.costs("02_rl_heals", tmp_path)
-    assert found.core_minutes is None
-    assert "not recorded" in notebook_tops.badge("02_rl_heals", ADDRESS, found)
-
-
-def test_chapters_cost_more_the_more_they_compute():
-    results = ROOT / "results"
-    sft, rl = (notebook_tops.costs(name, results) for name in ("01_sft_forgets", "02_rl_heals"))
-    assert sft.core_minutes < rl.core_minutes
-    assert sft.gpu.minutes < rl.gpu.minutes
-    assert sft.gpu.memory < sft.gpu.available
-    assert isinstance(notebook_tops.costs("04_swapping_directions", results).gpu, str)
-
-
-def test_another_address_reaches_badge_and_installation():
-    address = "https://github.com/ada/lovelace"
-    made = notebook_tops.install(address)
-    assert f'"--branch v{__version__} {address}"' in made
-    assert made.count(f"lovelace-v{__version__}") == 3
-    top = notebook_tops.badge("audit", address, notebook_tops.costs("audit", ROOT / "results"))
-    assert f"colab.research.google.com/github/ada/lovelace/blob/v{__version__}/notebooks/audit.ipynb" in top
+def test_tops_are_written_in_the_repository_only_and_into_cells_that_are_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "_config.yml").write_text("repository: {url: https://github.com/ada/lovelace}")
+    assert colab.main() == 2
+    assert "in the repository" in capsys.readouterr().err
+    for folder in (colab.SOURCES, colab.COPIES):
+        (tmp_path / folder).mkdir(parents=True)
+        nbformat.write(nbformat.v4.new_notebook(), folder / "a.ipynb")
+    assert colab.main() == 2
+    assert "has no cell with id colab or install" in capsys.readouterr().err
 
 
 def test_a_configuration_without_an_address_is_refused(tmp_path):
     for text in ("", "repository: 3", "repository: {branch: main}", "a: [", "- 1"):
         (tmp_path / "_config.yml").write_text(text)
         with pytest.raises(BadInput, match=r"repository\.url"):
-            notebook_tops.address_of(tmp_path / "_config.yml")
+            colab.address_of(tmp_path / "_config.yml")
 
 
 def test_colab_gets_the_versions_that_are_tested_and_no_torch():
@@ -116,17 +93,17 @@ def test_colab_gets_the_versions_that_are_tested_and_no_torch():
     chosen = pins("colab.txt")
     assert chosen
     assert all(tested[name] == version for name, version in chosen.items())
-    assert not set(chosen) & {name.lower() for name in KEPT}
+    assert not set(chosen) & KEPT
 
 
 # --- a package that was replaced while it was loaded
 
 
 def test_nothing_is_to_be_restarted_where_nothing_was_replaced():
-    for name in kernel._needed():
+    for name in kernel.needed():
         if name != "pyyaml":
             importlib.import_module(name.replace("-", "_"))
-    assert len(kernel._needed()) > 15
+    assert len(kernel.needed()) > 15
     assert kernel.replaced() == []
     kernel.ready()
 
@@ -146,17 +123,6 @@ def test_a_replaced_package_is_named_with_both_versions(monkeypatch):
 # --- the recorded study of a package that was installed from a folder, and the store
 
 
-class Noted:
-    """What pip has noted beside the package."""
-
-    def __init__(self, text: str | None) -> None:
-        self.text = text
-
-    def read_text(self, name: str) -> str | None:
-        assert name == "direct_url.json"
-        return self.text
-
-
 @pytest.fixture
 def noted(monkeypatch, tmp_path):
     """Called with what pip has noted; the test runs in an empty folder."""
@@ -164,7 +130,8 @@ def noted(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path / "content")
 
     def note(text: str | None) -> None:
-        monkeypatch.setattr(kernel.importlib.metadata, "distribution", lambda name: Noted(text))
+        beside = types.SimpleNamespace(read_text={"direct_url.json": text}.__getitem__)
+        monkeypatch.setattr(kernel.importlib.metadata, "distribution", lambda name: beside)
 
     return note
 
@@ -221,16 +188,6 @@ def test_drive_that_is_refused_ends_with_one_line(monkeypatch):
     with pytest.raises(BadInput, match="Google Drive was not mounted") as caught:
         parameters({"store": "/content/drive/MyDrive/rlheals"})
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("store", ["", "  ", 3, ["a"]])
-def test_a_store_that_is_no_folder_is_refused(store):
-    with pytest.raises(BadInput, match="store"):
-        parameters({"store": store})
-
-
-def test_the_store_of_the_parameters_is_none_unless_named():
-    assert NotebookParameters().store is None
 
 
 # --- in kernels

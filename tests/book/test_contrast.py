@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgba
 
 from rlheals.chapters.edits.panel import bars
 from rlheals.display.markup import Table, to_html
@@ -22,8 +23,7 @@ THEMES = (
     ("sphinx_book_theme", "theme/sphinx_book_theme/static/styles/sphinx-book-theme.css"),
     ("myst_nb", "static/mystnb.css"),
 )
-OWN = (ROOT / "book/_static/book.css", ROOT / "rlheals/static/panel.css")
-NAMED = {"black": "#000000", "white": "#ffffff"}
+OWN = (ROOT / "book/_static/book.css", ROOT / "rlheals/chapters/edits/panel.css")
 PROPERTIES = ("color", "background-color", "background")
 LEAST = 4.5
 """WCAG 2, level AA, for text of normal size."""
@@ -58,29 +58,15 @@ def weight(selector: str) -> tuple[int, int, int]:
 def rules(css: str) -> list[Rule]:
     """Rules outside of media queries that set a colour or a custom property, each selector on its own."""
     css = re.sub(r"/\*.*?\*/", "", css, flags=re.S)
+    css = re.sub(r"@[^{;]+(;|\{([^{}]*\{[^{}]*\})*[^{}]*\})", "", css)
     found: list[Rule] = []
-    depth, start, place = 0, 0, 0
-    blocks = []
-    for place, sign in enumerate(css):
-        if sign == "{":
-            depth += 1
-            if depth == 1:
-                head, start = css[start:place], place + 1
-        elif sign == "}":
-            depth -= 1
-            if depth == 0:
-                blocks.append((head.split(";")[-1].strip(), css[start:place]))
-                start = place + 1
-    for order, (head, body) in enumerate(blocks):
-        if head.startswith("@"):
-            continue
-        pairs = [line.split(":", 1) for line in body.split(";") if ":" in line]
+    for order, (head, body) in enumerate(re.findall(r"([^{}]+)\{([^{}]*)\}", css)):
+        pairs = (line.split(":", 1) for line in body.split(";") if ":" in line)
         said = {name.strip(): value.strip() for name, value in pairs}
         said = {name: value for name, value in said.items() if name in PROPERTIES or name.startswith("--")}
-        if not said:
-            continue
-        for selector in re.split(r",(?![^(]*\))", head):
-            found.append((selector.strip(), (0, *weight(selector), order), said))
+        if said:
+            selectors = (one.strip() for one in re.split(r",(?![^(]*\))", head))
+            found += [(one, (0, *weight(one), order), said) for one in selectors]
     return found
 
 
@@ -152,17 +138,13 @@ def over(top: tuple[float, ...], bottom: tuple[float, ...]) -> tuple[float, ...]
 
 def rgb(value: str) -> tuple[float, ...]:
     """Red, green, blue and opacity, each from 0 to 1; transparent for what is no colour."""
-    value = NAMED.get(value.split()[0].lower(), value.split()[0].lower()) if " " not in value else value
-    if found := re.fullmatch(r"#([0-9a-f]{3,8})", value):
-        digits = found[1]
-        if len(digits) <= 4:
-            digits = "".join(2 * digit for digit in digits)
-        numbers = [int(digits[place : place + 2], 16) / 255 for place in range(0, len(digits), 2)]
-        return (*numbers, 1.0)[:4] if len(numbers) == 3 else tuple(numbers)
     if found := re.match(r"rgba?\(([^)]*)\)", value):
-        parts = re.split(r"[,\s/]+", found[1].strip())
-        return (*(float(part) / 255 for part in parts[:3]), float(parts[3]) if len(parts) > 3 else 1.0)
-    return (0.0, 0.0, 0.0, 0.0)
+        parts = [float(part) for part in re.split(r"[,\s/]+", found[1].strip())]
+        return (*(part / 255 for part in parts[:3]), *(parts[3:] or [1.0]))
+    try:
+        return to_rgba(value.split()[0].lower())
+    except ValueError:
+        return (0.0, 0.0, 0.0, 0.0)
 
 
 def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:

@@ -9,45 +9,43 @@ import pytest
 import transformers
 from lab_helpers import one_line
 
-from rlheals.chapters.audit import loading as audit_loading
-from rlheals.chapters.audit import spectra as spectral
-from rlheals.chapters.audit import tables as audit_tables
+from rlheals.chapters.audit import loading, spectra, tables
 from rlheals.display import markup
 from rlheals.errors import BadInput
 
-RECORDED = Path(__file__).parents[2] / audit_loading.RECORDED
+RECORDED = Path(__file__).parents[2] / loading.RECORDED
 
 
 @pytest.fixture(scope="module")
 def routes() -> pd.DataFrame:
-    return audit_loading.routes()
+    return loading.routes()
 
 
 def test_names_that_do_not_fit_leave_the_text_weights_at_random(routes: pd.DataFrame) -> None:
     by_route = routes.set_index("route")
-    right, wrong = by_route.loc[audit_loading.OWN], by_route.loc[audit_loading.STRICT_FALSE]
+    right, wrong = by_route.loc[loading.OWN], by_route.loc[loading.STRICT_FALSE]
     assert (right["kept"], right["left_at_random"]) == (25, 0)
     assert (wrong["kept"], wrong["left_at_random"]) == (0, 25)
     assert wrong["redrawn"] == 16, "the matrices; norms and gates start from constants"
-    assert wrong["spread"] == pytest.approx(spectral.SPREAD, rel=0.05)
+    assert wrong["spread"] == pytest.approx(spectra.SPREAD, rel=0.05)
     assert (routes["kept"] + routes["left_at_random"] == routes["tensors"]).all()
 
 
 def test_a_recorded_table_is_that_which_was_measured(routes: pd.DataFrame, tmp_path: Path) -> None:
-    audit_loading.record(tmp_path / "now.json")
-    version, again = audit_loading.recorded(tmp_path / "now.json")
+    loading.record(tmp_path / "now.json")
+    version, again = loading.recorded(tmp_path / "now.json")
     assert version == transformers.__version__
     pd.testing.assert_frame_equal(again, routes)
 
 
 def test_the_pinned_version_is_recorded_and_the_table_keeps_both_apart(routes: pd.DataFrame) -> None:
-    pinned = spectral.released()["requirements"]["transformers"]
-    version, old = audit_loading.recorded(RECORDED)
+    pinned = spectra.released()["requirements"]["transformers"]
+    version, old = loading.recorded(RECORDED)
     assert version == pinned
     assert list(old["route"]) == list(routes["route"])
     assert (old["kept"] + old["left_at_random"] == old["tensors"]).all()
-    assert old.set_index("route").loc[audit_loading.AUTO, "kept"] == 0
-    text = markup.to_markdown(audit_tables.loading(routes, RECORDED))
+    assert old.set_index("route").loc[loading.AUTO, "kept"] == 0
+    text = markup.to_markdown(tables.loading(routes, RECORDED))
     assert text.count(f"{pinned} (recorded)") == len(old)
     assert "which the released `requirements.txt` pins" in text
 
@@ -55,7 +53,7 @@ def test_the_pinned_version_is_recorded_and_the_table_keeps_both_apart(routes: p
 def test_without_a_recording_only_the_installed_version_is_shown(
     routes: pd.DataFrame, tmp_path: Path
 ) -> None:
-    text = markup.to_markdown(audit_tables.loading(routes, tmp_path / "none.json"))
+    text = markup.to_markdown(tables.loading(routes, tmp_path / "none.json"))
     assert "No other version of transformers is recorded here" in text
     assert "(recorded)" not in text
 
@@ -65,5 +63,5 @@ def test_a_damaged_recording_is_one_line(text: str, tmp_path: Path) -> None:
     file = tmp_path / "loading.json"
     file.write_text(text)
     with pytest.raises(BadInput, match=r"loading\.json: cannot be read") as refused:
-        audit_loading.recorded(file)
+        loading.recorded(file)
     one_line(refused.value)

@@ -1,9 +1,8 @@
 """What becomes of the text weights of a small Mllama model when its file is loaded in ways that do not fit its names.
 
-Mllama is the architecture of Llama-3.2-11B-Vision. Nothing is downloaded and nothing is unpickled: the model is made
-here, saved as safetensors, and loaded again, with the installed transformers. `python -m rlheals.chapters.audit.loading
-FILE`
-records the table: that is how another version of transformers is measured, see "Reproducing" in the book.
+Mllama is the architecture of Llama-3.2-11B-Vision. Nothing is downloaded or unpickled: the model is made here, saved as
+safetensors, and loaded again with the installed transformers. `python -m rlheals.chapters.audit.loading FILE` records
+the table, so that another version of transformers can be measured (book, "Reproducing").
 """
 
 from __future__ import annotations
@@ -11,9 +10,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,24 +74,21 @@ def routes(seed: int = 0) -> pd.DataFrame:
         saved, renamed = Path(scratch) / "saved", Path(scratch) / "renamed"
         model.save_pretrained(saved)
         model.config.save_pretrained(renamed)
-        save_file(
-            {name: one.contiguous() for name, one in model.state_dict().items()},
-            renamed / "model.safetensors",
-            {"format": "pt"},
-        )
-
-        def whole() -> Any:
-            return MllamaForConditionalGeneration.from_pretrained(saved, local_files_only=True)
+        in_memory = {name: one.contiguous() for name, one in model.state_dict().items()}
+        save_file(in_memory, renamed / "model.safetensors", {"format": "pt"})
 
         def by_names() -> Any:
             alone = MllamaForCausalLM(MllamaTextConfig(**text))
             alone.load_state_dict(load_file(saved / "model.safetensors"), strict=False)
             return alone
 
+        def by_class(kind: Any, folder: Path) -> Any:
+            return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
         ways: dict[str, Callable[[], Any]] = {
-            OWN: whole,
-            AUTO: lambda: AutoModelForCausalLM.from_pretrained(saved, local_files_only=True),
-            MEMORY: lambda: AutoModelForCausalLM.from_pretrained(renamed, local_files_only=True),
+            OWN: lambda: by_class(MllamaForConditionalGeneration, saved),
+            AUTO: lambda: by_class(AutoModelForCausalLM, saved),
+            MEMORY: lambda: by_class(AutoModelForCausalLM, renamed),
             STRICT_FALSE: by_names,
         }
         right = _text_weights(model.state_dict())
@@ -113,12 +108,11 @@ def _positions(version: str) -> dict[str, Any]:
 
 def _text_weights(weights: Tensors) -> dict[str, torch.Tensor]:
     """The text model's tensors by their names in a plain text model, whatever the prefix they are under."""
-    found = {}
-    for name, tensor in weights.items():
-        if "vision" in name or "projector" in name:
-            continue
-        found[name.replace("language_model.", "").removeprefix("model.")] = tensor.detach()
-    return found
+    return {
+        name.replace("language_model.", "").removeprefix("model."): tensor.detach()
+        for name, tensor in weights.items()
+        if "vision" not in name and "projector" not in name
+    }
 
 
 def _compared(right: Tensors, first: Tensors, second: Tensors) -> dict[str, Any]:
@@ -174,15 +168,7 @@ def recorded(file: Path) -> tuple[str, pd.DataFrame]:
         raise BadInput(f"{file.name}: cannot be read ({str(error).splitlines()[0][:80]})") from None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Record what each way of loading leaves of the text weights, with the installed transformers."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rlheals.chapters.audit.loading", description=main.__doc__
-    )
-    parser.add_argument("file", type=Path, help="JSON file to write")
-    record(parser.parse_args(arguments).file)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser("python -m rlheals.chapters.audit.loading", description=record.__doc__)
+    parser.add_argument("file", type=Path, help="JSON file to write")
+    record(parser.parse_args().file)

@@ -1,13 +1,8 @@
-"""Checks of the released accuracies that need nothing but the published numbers, and the counts they come down to.
-
-Spectra: `audit_spectra.py` (nulls), `audit_compared.py`. Loading of Llama: `audit_loading.py`. What a sample of hands
-can tell apart: `audit_resolution.py`.
-"""
+"""Checks of the released accuracies that need nothing but the published numbers, and the checks of the whole page."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 
@@ -20,7 +15,7 @@ from rlheals.chapters.audit.spectra import MATRICES, UPDATES, Nulls, comparison,
 from rlheals.chapters.checks import Report
 from rlheals.chapters.drawing import paper_points
 from rlheals.errors import BadInput
-from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, Rule, census
+from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, census
 from rlheals.tasks.general_points.formula import evaluate, evaluate_float
 from rlheals.tasks.general_points.solver import TARGET, Values, solutions, solved_table
 
@@ -34,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 def nearest_count(percent: str, n: int) -> tuple[int, bool]:
     """The k for which 100 k / n is nearest to a printed percentage, and whether it rounds to it.
 
-    Rounded half up or down at the last printed digit; in fractions, so nothing hangs on floating point.
+    Rounded half up or down at the last printed digit; in fractions, so nothing depends on floating point.
 
     >>> nearest_count("17.52", 234), nearest_count("6.92", 234)
     ((41, True), (16, False))
@@ -50,16 +45,18 @@ def accuracies() -> pd.DataFrame:
     Columns: file, point, n, printed (text, per cent), k (nearest), whole (100 k / n rounds to it), off (points).
     """
     facts = released()
-    rows = []
-    for one in facts["accuracies"]:
-        rows += [(one["file"], point, one["n"], value) for point, value in one["points"].items()]
+    rows = [
+        (one["file"], point, one["n"], value)
+        for one in facts["accuracies"]
+        for point, value in one["points"].items()
+    ]
     for key in CURVES:
         curve = paper_points()[key]
         file, _, series = curve["source"].partition(",")
-        what = series.partition(";")[0].strip()
-        points = curve["points"].items()
+        point = f"{series.partition(';')[0].strip()}, checkpoint "
         rows += [
-            (file, f"{what}, checkpoint {step}", curve["hands"], f"{value:.2f}") for step, value in points
+            (file, f"{point}{step}", curve["hands"], f"{value:.2f}")
+            for step, value in curve["points"].items()
         ]
     put_back = facts["restored_values"]
     for model in MODELS:
@@ -68,41 +65,30 @@ def accuracies() -> pd.DataFrame:
             rows += [(file, f"{model} {split.upper()}, k = {k}", put_back["n"], value) for k, value in values]
     frame = pd.DataFrame(rows, columns=["file", "point", "n", "printed"])
     found = [nearest_count(printed, n) for printed, n in zip(frame["printed"], frame["n"], strict=True)]
-    nearest = np.array([100 * k / n for (k, _), n in zip(found, frame["n"], strict=True)])
-    return frame.assign(
-        k=[k for k, _ in found],
-        whole=[whole for _, whole in found],
-        off=frame["printed"].astype(float) - nearest,
-    )
+    frame["k"], frame["whole"] = zip(*found, strict=True)
+    return frame.assign(off=frame["printed"].astype(float) - 100 * frame["k"] / frame["n"])
 
 
-@dataclass(frozen=True)
-class Line:
-    """A straight line through the points of two curves: slope, intercept (points), root mean squared residual."""
+def line(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """Least squares of y on x along the last axis, in points: slope, intercept, root mean squared residual.
 
-    slope: float
-    intercept: float
-    residual: float
-
-
-def line(x: npt.ArrayLike, y: npt.ArrayLike) -> Line:
-    """Least squares of y on x.
-
-    >>> line([1, 2, 3], [3, 5, 7.0]).slope.__round__(6)
-    2.0
+    >>> slope, intercept, residual = line([1, 2, 3], [3, 5, 7])
+    >>> float(slope), float(intercept), float(residual)
+    (2.0, 1.0, 0.0)
     """
     xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if xs.shape != ys.shape or xs.ndim != 1 or len(xs) < 3 or np.ptp(xs) == 0:
+    if xs.shape != ys.shape or xs.shape[-1] < 3 or (np.ptp(xs, axis=-1) == 0).any():
         raise BadInput(
-            f"line: {xs.shape} and {ys.shape}; accepted are two curves of 3 or more points, the first not flat"
+            f"line: {xs.shape} and {ys.shape}; accepted are curves of 3 or more points, the first not flat"
         )
-    slope = float(((xs - xs.mean()) * (ys - ys.mean())).sum() / ((xs - xs.mean()) ** 2).sum())
-    intercept = float(ys.mean() - slope * xs.mean())
-    return Line(slope, intercept, float(np.sqrt(((ys - intercept - slope * xs) ** 2).mean())))
+    dx, dy = xs - xs.mean(-1, keepdims=True), ys - ys.mean(-1, keepdims=True)
+    slope = (dx * dy).sum(-1) / (dx**2).sum(-1)
+    residual = np.sqrt(((dy - slope[..., None] * dx) ** 2).mean(-1))
+    return slope, ys.mean(-1) - slope * xs.mean(-1), residual
 
 
 def restored(model: str) -> tuple[Floats, Floats]:
-    """OOD and ID accuracy (per cent) after singular values were put back, by k."""
+    """OOD and ID accuracy (per cent) after singular values were restored, by k."""
     curves = released()["restored_values"][model]
     return np.array(curves["ood"], dtype=float), np.array(curves["id"], dtype=float)
 
@@ -118,14 +104,8 @@ def sampled_lines(model: str, draws: int = 4000, seed: int = 0) -> pd.DataFrame:
         100 * generator.binomial(HANDS, curve.mean() / 100, (draws, len(curve))) / HANDS
         for curve in restored(model)
     )
-    flat = np.ptp(x, axis=1) == 0
-    x, y = x[~flat], y[~flat]
-    return pd.DataFrame(
-        {
-            "residual": [line(a, b).residual for a, b in zip(x, y, strict=True)],
-            "spread_ood": x.std(axis=1),
-        }
-    )
+    varied = np.ptp(x, axis=1) > 0
+    return pd.DataFrame({"residual": line(x[varied], y[varied])[2], "spread_ood": x[varied].std(axis=1)})
 
 
 def copies() -> pd.DataFrame:
@@ -137,14 +117,14 @@ def copies() -> pd.DataFrame:
     rows = []
     for model in MODELS:
         x, y = restored(model)
-        fit, sampled = line(x, y), sampled_lines(model)
+        (slope, intercept, residual), sampled = line(x, y), sampled_lines(model)
         step = 2 * released()["restored_values"]["error"]
         rows.append(
             {
-                "model": model, "points": len(x), "slope": fit.slope, "intercept": fit.intercept,
-                "residual": fit.residual, "by_rounding": step / math.sqrt(12) * math.hypot(1, fit.slope),
+                "model": model, "points": len(x), "slope": slope, "intercept": intercept, "residual": residual,
+                "by_rounding": step / math.sqrt(12) * np.hypot(1, slope),
                 "sampled_low": sampled["residual"].quantile(0.025),
-                "spread_ood": float(x.std()), "spread_low": sampled["spread_ood"].quantile(0.025),
+                "spread_ood": x.std(), "spread_low": sampled["spread_ood"].quantile(0.025),
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -166,65 +146,53 @@ def rejected_by_float(values: Values) -> tuple[int, int]:
 def float_against_exact() -> pd.DataFrame:
     """Hands and solutions that a comparison in floating point rejects, by set of hands."""
     sets = {
-        "ID census": [_sorted(ID_RULE, hand) for hand in census("id")],
-        "OOD census": [_sorted(OOD_RULE, hand) for hand in census("ood")],
+        "ID census": [tuple(sorted(ID_RULE.values(hand))) for hand in census("id")],
+        "OOD census": [tuple(sorted(OOD_RULE.values(hand))) for hand in census("ood")],
         "all values, 1 to 10": [values for values in solved_table() if max(values) <= 10],
         "all values, 1 to 13": list(solved_table()),
     }
     rows = []
     for name, hands in sets.items():
-        counts = np.array([rejected_by_float(values) for values in hands])
+        found, rejected = np.array([rejected_by_float(values) for values in hands]).T
         rows.append(
-            {
-                "hands_of": name, "hands": len(hands), "solutions": int(counts[:, 0].sum()),
-                "rejected": int(counts[:, 1].sum()), "hands_with_some": int((counts[:, 1] > 0).sum()),
-                "hands_with_all": int((counts[:, 0] == counts[:, 1]).sum()),
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
+            (name, len(hands), found.sum(), rejected.sum(), (rejected > 0).sum(), (found == rejected).sum())
+        )
+    columns = ["hands_of", "hands", "solutions", "rejected", "hands_with_some", "hands_with_all"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def unwinnable() -> list[tuple[str, str]]:
     """Formulas of hands none of whose solutions is accepted in floating point, with the value that it gets."""
     lost = [values for values in solved_table() if len(set(rejected_by_float(values))) == 1]
-    return [
-        (text, repr(evaluate_float(text)))
-        for values in lost
-        for text in solutions(values)
-        if evaluate(text) == TARGET
-    ]
-
-
-def _sorted(rule: Rule, hand: tuple[str, ...]) -> Values:
-    return tuple(sorted(rule.values(hand)))
+    found = [text for values in lost for text in solutions(values)]
+    return [(text, repr(evaluate_float(text))) for text in found if evaluate(text) == TARGET]
 
 
 def checks(nulls: Nulls, loading: pd.DataFrame) -> Report:
     """Counts that are the same on every machine, and whether released points lie inside of the nulls."""
-    frame, exact, table = accuracies(), float_against_exact(), comparison(nulls)
-    per_file = frame.groupby("file", sort=False)["whole"].agg(["size", "sum"])
+    frame, table = accuracies(), comparison(nulls)
     lines = [
-        f"{file}: {int(whole)} of {int(size)} are whole counts" for file, size, whole in per_file.itertuples()
+        f"{file}: {whole.sum()} of {len(whole)} are whole counts"
+        for file, whole in frame.groupby("file", sort=False)["whole"]
     ]
     lines += [
         f"{row.hands_of}: {row.hands} hands, {row.solutions} solutions, {row.rejected} rejected in floating point, of "
         f"{row.hands_with_some} hands; {row.hands_with_all} hands lose all"
-        for row in exact.itertuples()
+        for row in float_against_exact().itertuples()
     ]
-    spectral = table[table["unit"] == ""]
-    forced = spectral[spectral["quantity"].str.contains("that are 0")]
-    spectral = spectral.drop(forced.index)
-    angles = table[table["unit"] != ""].groupby(["quantity", "file", "null"])["inside"].all().unstack("null")
+    spectral, angular = table[table["unit"] == ""], table[table["unit"] != ""]
+    forced = spectral["quantity"].str.contains("that are 0")
+    inside = angular.groupby(["quantity", "file", "null"])["inside"].all().unstack("null")
     lines += [
-        f"spectra: {_told(spectral['inside'])}; zeros forced by the shape: {_told(forced['inside'])}",
-        f"angles that fit two {MATRICES}: {int(angles[MATRICES].sum())}, two {UPDATES}: {int(angles[UPDATES].sum())}, "
-        f"neither: {int((~angles.any(axis=1)).sum())} of {len(angles)}",
+        f"spectra: {_told(spectral[~forced]['inside'])}; "
+        f"zeros forced by the shape: {_told(spectral[forced]['inside'])}",
+        f"angles that fit two {MATRICES}: {inside[MATRICES].sum()}, two {UPDATES}: {inside[UPDATES].sum()}, "
+        f"neither: {(~inside.any(axis=1)).sum()} of {len(inside)}",
     ]
-    straight = copies()
     lines += [
-        f"{row.model}: ID is a straight line of OOD within rounding: {_inside(row.residual <= row.by_rounding)}; "
-        f"sampling would leave more: {_inside(row.residual < row.sampled_low)}"
-        for row in straight.itertuples()
+        f"{row.model}: ID is a straight line of OOD within rounding: {_yes(row.residual <= row.by_rounding)}; "
+        f"sampling would leave more: {_yes(row.residual < row.sampled_low)}"
+        for row in copies().itertuples()
     ]
     by_names = loading[~loading["route"].isin([AUTO, MEMORY])]
     lines += [
@@ -235,8 +203,8 @@ def checks(nulls: Nulls, loading: pd.DataFrame) -> Report:
 
 
 def _told(inside: pd.Series) -> str:
-    return f"{int(inside.sum())} of {len(inside)} inside"
+    return f"{inside.sum()} of {len(inside)} inside"
 
 
-def _inside(fine: bool) -> str:
+def _yes(fine: object) -> str:
     return "yes" if fine else "no"

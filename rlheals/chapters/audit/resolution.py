@@ -1,7 +1,8 @@
-"""What one decode of 234 sampled hands can tell apart, and what a census of all hands can.
+"""Which differences 234 sampled hands with one sampling seed can resolve, and which a census of all hands can.
 
-Three sources of noise are kept apart: which hands are drawn (a census has none of it), which answer is sampled at a
-hand (decode noise, which a census has as well), and training (which neither sees; only several seeds do).
+Three sources of noise are kept apart: which hands are drawn (a census has none of it), which answer is sampled for a
+hand (a census has this noise, too), and training (which only several training seeds show). `decodes` is the number of
+sampling seeds.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from rlheals.chapters.audit.spectra import released
 from rlheals.errors import BadInput
-from rlheals.stats.intervals import mcnemar, newcombe, normal_quantile
+from rlheals.stats.intervals import mcnemar, newcombe
 from rlheals.tasks.general_points.cards import census
 
 WANTED = 0.8
@@ -27,26 +29,22 @@ def differences() -> pd.DataFrame:
     Columns: model, file, what, hands (by which the counts differ), value, low, high (points of accuracy). As if the
     hands of the two were drawn apart; they are the same, but which of them were solved is not released.
     """
-    facts = released()["stages"]
-    rows = []
-    for name, one in facts.items():
+    stages = dict(released()["stages"])
+    n, rows = stages["n"], []
+    for model, one in stages.items():
         if not isinstance(one, dict):
             continue
         for what, after, before in (("end of SFT - peak", "end", "peak"), ("RL - end of SFT", "rl", "end")):
-            found = newcombe(one[after], facts["n"], one[before], facts["n"])
-            rows.append(
-                {
-                    "model": name, "file": one["file"], "what": what, "hands": one[after] - one[before],
-                    "value": 100 * found.estimate, "low": 100 * found.low, "high": 100 * found.high,
-                }
-            )  # fmt: skip
-    return pd.DataFrame(rows)
+            found = newcombe(one[after], n, one[before], n)
+            points = (100 * found.estimate, 100 * found.low, 100 * found.high)
+            rows.append((model, one["file"], what, one[after] - one[before], *points))
+    return pd.DataFrame(rows, columns=["model", "file", "what", "hands", "value", "low", "high"])
 
 
 def most_other_changes(net: int, level: float = 0.05) -> int:
-    """How many hands may change sides the other way before McNemar's paired test no longer sees a net change of hands.
+    """How many hands may change the other way before McNemar's paired test no longer sees a net change of hands.
 
-    -1 where it never sees it.
+    -1 where it never sees one.
 
     >>> most_other_changes(6), most_other_changes(5)
     (0, -1)
@@ -62,50 +60,44 @@ def most_other_changes(net: int, level: float = 0.05) -> int:
 def standard_error(p: float, hands: int, decodes: int, sampled: bool, between: float = 0.0) -> float:
     """Standard error of one accuracy p, as a share.
 
-    decoding: (1 - between) p (1 - p) / (hands decodes); drawing hands: between p (1 - p) / hands, 0 in a census;
-    the root of their sum. `between` is the share of the variance p (1 - p) that lies between hands: 0 when all are
-    equally hard, 1 when each is always or never solved.
+    sampling answers: (1 - between) p (1 - p) / (hands decodes); drawing hands: between p (1 - p) / hands, 0 in a
+    census; the root of their sum. `between` is the share of the variance p (1 - p) that lies between hands: 0 when all
+    are equally hard, 1 when each is always or never solved.
 
     >>> round(standard_error(0.175, 234, 1, sampled=True), 3)
     0.025
     """
-    decoding = (1 - between) * p * (1 - p) / (hands * decodes)
+    answers = (1 - between) * p * (1 - p) / (hands * decodes)
     drawing = between * p * (1 - p) / hands if sampled else 0.0
-    return math.sqrt(decoding + drawing)
+    return math.sqrt(answers + drawing)
 
 
 def power(before: float, drop: float, hands: int, decodes: int, between: float = 0.0) -> float:
     """Chance that two checkpoints on the same hands, truly `drop` apart, are told apart (two-sided, 5 %).
 
-    Normal approximation; the noise is that of decoding, (1 - between) (p q + p' q') / (hands decodes). For drawn
+    Normal approximation; the noise is that of sampling, (1 - between) (p q + p' q') / (hands decodes). For drawn
     hands this speaks about those hands only.
     """
     after = before - drop
     spread = before * (1 - before) + after * (1 - after)
-    error = math.sqrt((1 - between) * spread / (hands * decodes))
-    z = normal_quantile(0.975)
-    return _normal(drop / error - z) + _normal(-drop / error - z)
+    shift = drop / math.sqrt((1 - between) * spread / (hands * decodes))
+    z = norm.ppf(0.975)
+    return float(norm.cdf(shift - z) + norm.cdf(-shift - z))
 
 
 def smallest_drop(before: float, hands: int, decodes: int, between: float = 0.0) -> float:
     """The smallest drop that is seen with a chance of 0.8, to 0.05 points, as a share; nan where none is."""
-    for drop in np.arange(STEP, before, STEP):
-        if power(before, float(drop), hands, decodes, between) >= WANTED:
-            return float(drop)
-    return math.nan
-
-
-def _normal(z: float) -> float:
-    return 0.5 * math.erfc(-z / math.sqrt(2))
+    drops = (float(drop) for drop in np.arange(STEP, before, STEP))
+    return next((drop for drop in drops if power(before, drop, hands, decodes, between) >= WANTED), math.nan)
 
 
 def designs() -> dict[str, dict[str, Any]]:
-    """Ways of measuring OOD accuracy: hands, decodes of each, whether the hands are drawn."""
+    """Ways of measuring OOD accuracy: hands, sampling seeds for each, whether the hands are drawn."""
     hands, whole = released()["stages"]["n"], len(census("ood"))
     return {
-        f"{hands} hands, one decode": {"hands": hands, "decodes": 1, "sampled": True},
-        f"census of {whole} hands, one decode": {"hands": whole, "decodes": 1, "sampled": False},
-        f"census of {whole} hands, four decodes": {"hands": whole, "decodes": 4, "sampled": False},
+        f"{hands} hands, one sampling seed": {"hands": hands, "decodes": 1, "sampled": True},
+        f"census of {whole} hands, one sampling seed": {"hands": whole, "decodes": 1, "sampled": False},
+        f"census of {whole} hands, four sampling seeds": {"hands": whole, "decodes": 4, "sampled": False},
     }
 
 
@@ -114,18 +106,11 @@ def resolution(between: tuple[float, ...] = (0.0, 0.5)) -> pd.DataFrame:
 
     At the height of Qwen's OOD accuracy at its peak.
     """
-    one = released()["stages"]
-    p = one["Qwen"]["peak"] / one["n"]
-    rows = []
+    stages = released()["stages"]
+    p, rows = stages["Qwen"]["peak"] / stages["n"], []
     for name, design in designs().items():
+        noise = {"hands": design["hands"], "decodes": design["decodes"]}
         for share in between:
-            noise = {"hands": design["hands"], "decodes": design["decodes"], "between": share}
-            rows.append(
-                {
-                    "design": name,
-                    "between": share,
-                    "standard_error": 100 * standard_error(p, sampled=design["sampled"], **noise),
-                    "smallest_drop": 100 * smallest_drop(p, **noise),
-                }
-            )
-    return pd.DataFrame(rows)
+            error = standard_error(p, **design, between=share)
+            rows.append((name, share, 100 * error, 100 * smallest_drop(p, **noise, between=share)))
+    return pd.DataFrame(rows, columns=["design", "between", "standard_error", "smallest_drop"])

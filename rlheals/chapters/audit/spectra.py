@@ -1,15 +1,15 @@
-"""Spectra and angles that matrices give which have nothing to do with each other, for the page on released artefacts.
+"""Spectra and angles of unrelated matrices, and the released ones beside them.
 
 Three kinds of null. Laws: exact in the limit of large matrices (Marchenko and Pastur 1967 for singular values, Wachter
 1980 for angles), or exact at any size (`chordal_law`). Simulations at full size. Simulations at a quarter of the size,
-where the full one would take minutes; angles depend on shapes through ratios only, up to an error of finite size.
+where the full one would take minutes: angles depend on shapes through ratios only, up to an error of finite size.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -123,10 +123,8 @@ def matrix_angles(m: int, ks: Sequence[int], draws: int, key: str) -> dict[int, 
     """The same for two independent matrices, whose leading subspaces are two Haar draws: k -> (draws, k)."""
     found = {}
     for k in ks:
-        pairs = zip(
-            nulls.haar(m, k, draws, f"{key}/{k}/a"), nulls.haar(m, k, draws, f"{key}/{k}/b"), strict=True
-        )
-        found[k] = np.stack([_angles(a, b) for a, b in pairs])
+        first, second = (nulls.haar(m, k, draws, f"{key}/{k}/{one}") for one in "ab")
+        found[k] = np.stack([_angles(a, b) for a, b in zip(first, second, strict=True)])
     return found
 
 
@@ -216,71 +214,60 @@ def comparison(found: Nulls) -> pd.DataFrame:
     Columns: quantity, file, how, unit, value, error, null, by, low, high (of the draws; equal for a law), inside: the
     reading, with its error, reaches into the null.
     """
-    rows = [*_value_rows(found), *_angle_rows(found)]
-    frame = pd.DataFrame(rows)
-    reach = (frame["value"] + frame["error"] >= frame["low"]) & (
-        frame["value"] - frame["error"] <= frame["high"]
+    frame = pd.DataFrame(
+        [
+            (what, one["file"], one["how"], unit, value, one["error"], null, by, draws.min(), draws.max())
+            for one, what, value, unit, draws, null, by in (*_value_rows(found), *_angle_rows(found))
+        ],
+        columns=["quantity", "file", "how", "unit", "value", "error", "null", "by", "low", "high"],
     )
-    return frame.assign(inside=reach)
+    value, error = frame["value"], frame["error"]
+    return frame.assign(inside=(value + error >= frame["low"]) & (value - error <= frame["high"]))
 
 
-def _value_rows(found: Nulls) -> list[dict[str, Any]]:
+Row = tuple[dict[str, Any], str, float, str, Floats, str, str]
+"""The facts that a reading belongs to, quantity, value, unit, draws of the null, its kind, and how it was made."""
+
+
+def _value_rows(found: Nulls) -> Iterator[Row]:
     facts = released()
-    rows = []
     for one in facts["singular_values"]:
-        law, square = singular_law(*one["shape"]), tuple(one["shape"]) != KEY_SHAPE
+        law, is_key = singular_law(*one["shape"]), tuple(one["shape"]) == KEY_SHAPE
         for index, value in one["points"].items():
-            null = law[index : index + 1] if square else found.values[:, index]
-            rows.append(
-                _row(one, f"{one['what']}: {index}", value, "", null, MATRICES, LAW if square else FULL)
-            )
+            null, by = (found.values[:, index], FULL) if is_key else (law[index : index + 1], LAW)
+            yield one, f"{one['what']}: {index}", value, "", null, MATRICES, by
     for one in facts["singular_value_changes"]:
         for value in one["points"].values():
-            rows.append(_row(one, one["what"], value, "", found.changes.std(1), MATRICES, FULL))
+            yield one, one["what"], value, "", found.changes.std(1), MATRICES, FULL
     for one in facts["diagonal"]:
         for index, value in one["points"].items():
-            null = found.diagonal[:, index]
-            rows.append(_row(one, f"{one['what']}: {index}", value, "", null, MATRICES, FULL))
+            yield one, f"{one['what']}: {index}", value, "", found.diagonal[:, index], MATRICES, FULL
     for one in facts["largest_two"]:
         for kind, table in one["matrices"].items():
             for place, values in enumerate((table["first"], [table["second"]])):
                 for value in sorted(set(values)):
                     what = f"singular value {place + 1} of {kind}_proj, randomised PCA"
-                    rows.append(_row(one, what, value, "", found.largest[kind][:, place], MATRICES, FULL))
+                    yield one, what, value, "", found.largest[kind][:, place], MATRICES, FULL
     for one in facts["chordal"]:
         law = np.array([chordal_law(one["n"], one["k"])])
-        rows.append(_row(one, f"chordal distance, {one['what']}", one["value"], "", law, MATRICES, LAW))
-    return rows
+        yield one, f"chordal distance, {one['what']}", one["value"], "", law, MATRICES, LAW
 
 
-def _angle_rows(found: Nulls) -> list[dict[str, Any]]:
-    rows = []
+def _angle_rows(found: Nulls) -> Iterator[Row]:
     for one in released()["angles"]:
         in_unit = np.rad2deg if one["unit"] == "degrees" else np.asarray
         kind, k = one["matrix"], one["k"]
-        n, part = (QUERY_SIZE, QUARTER) if kind == "q" else (KEY_SHAPE[0], 1)
+        n, part, by = (QUERY_SIZE, QUARTER, PART) if kind == "q" else (KEY_SHAPE[0], 1, FULL)
         if "forced" in one:
-            what = f"angles of {kind}_proj that are 0, k = {k}"
-            forced = np.array([2 * k - n])
-            exact = {**one, "error": 0}
-            rows += [_row(exact, what, one["forced"], "", forced, null, LAW) for null in (MATRICES, UPDATES)]
+            what, forced = f"angles of {kind}_proj that are 0, k = {k}", np.array([2 * k - n], dtype=float)
+            for null in (MATRICES, UPDATES):
+                yield {**one, "error": 0}, what, one["forced"], "", forced, null, LAW
         for index, value in one["points"].items():
             what = f"angle {index} of {kind}_proj, k = {k}"
             law = in_unit(angle_law(n, k)[index : index + 1])
             drawn = in_unit(found.updates[kind][k // part][:, index // part])
-            by = FULL if part == 1 else PART
-            rows.append(_row(one, what, value, one["unit"], law, MATRICES, LAW))
-            rows.append(_row(one, what, value, one["unit"], drawn, UPDATES, by))
-    return rows
-
-
-def _row(
-    one: dict[str, Any], what: str, value: float, unit: str, draws: Floats, null: str, by: str
-) -> dict[str, Any]:
-    return {
-        "quantity": what, "file": one["file"], "how": one["how"], "unit": unit, "value": value, "error": one["error"],
-        "null": null, "by": by, "low": float(draws.min()), "high": float(draws.max()),
-    }  # fmt: skip
+            yield one, what, value, one["unit"], law, MATRICES, LAW
+            yield one, what, value, one["unit"], drawn, UPDATES, by
 
 
 def movement() -> pd.DataFrame:
@@ -288,12 +275,8 @@ def movement() -> pd.DataFrame:
     facts = released()["training"]
     first, last = facts["steps"]
     most = (last - first) * largest_adam_step(facts["learning_rate"], facts["betas"])
-    return pd.DataFrame(
-        {
-            "what": [f"Adam, steps {first} to {last}, at most", "two independent matrices"],
-            "relative_change": [most / SPREAD, math.sqrt(2)],
-        }
-    )
+    what = [f"Adam, steps {first} to {last}, at most", "two independent matrices"]
+    return pd.DataFrame({"what": what, "relative_change": [most / SPREAD, math.sqrt(2)]})
 
 
 def largest_adam_step(learning_rate: float, betas: Sequence[float]) -> float:
