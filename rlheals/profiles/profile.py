@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -19,6 +20,11 @@ from rlheals.training.sft import SFTSettings
 PROMPT_TOKENS, FEEDBACK_TOKENS = 13, 3  # of the compact dialect
 PLAYING = ("evaluate", "rl")
 """Stages that play, with an engine."""
+STEPS = (
+    "evaluated", "rule_steps", "reader_steps", "ladder.starts", "ladder.reader_starts", "ladder.late_starts",
+    "rotation.steps", "rotation.branch_steps", "protection.steps", "swaps.late", "swaps.start", "ladder.control_start",
+)  # fmt: skip
+"""Settings that name SFT steps, all of which have to be checkpoints."""
 
 
 class Profile(Settings):
@@ -34,7 +40,7 @@ class Profile(Settings):
         None, description="the language model to begin with; none: a lab model, trained from scratch"
     )
     shape: Shape | None = Field(
-        None, description="its size, for the arithmetic before it is at hand, see `needs.py`"
+        None, description="its size, for the arithmetic before it is at hand, see `hardware.py`"
     )
     hardware: Hardware | None = Field(None, description="what the profile is made for; none: any processor")
     seeds: tuple[Int, ...] = Field((0,), description="base seeds of the fresh run; 0 is the shipped base")
@@ -82,14 +88,8 @@ class Profile(Settings):
             changes["ladder"] = self.ladder.model_copy(update=mine)
         alone = {"branches": (), "controls": (), "decodes": 1}
         changes["rotation"] = self.rotation.model_copy(update=alone)
-        few = {
-            "restore": self.swaps.reader_restore,
-            "swap": self.swaps.reader_swap,
-            "other": (),
-            "lend": (),
-            "decodes": 1,
-        }
-        changes["swaps"] = self.swaps.model_copy(update=few)
+        few = {"restore": self.swaps.reader_restore, "swap": self.swaps.reader_swap, "other": (), "lend": ()}
+        changes["swaps"] = self.swaps.model_copy(update={**few, "decodes": 1})
         ways = {"ways": self.protection.reader_ways, "decodes": 1}
         changes["protection"] = self.protection.model_copy(update=ways)
         return self.model_copy(update=changes)
@@ -99,23 +99,9 @@ class Profile(Settings):
         different = len(set(self.seeds)) == len(self.seeds) > 0
         if not different or min(self.seeds) < 0 or max(self.seeds) > 999_999:
             raise ValueError(f"seeds={list(self.seeds)}: different numbers from 0 to 999,999 are accepted")
-        groups = {
-            "evaluated": self.census_steps,
-            "rule_steps": self.rule_steps,
-            "reader_steps": self.reader_steps or (),
-            "ladder.starts": self.ladder.starts,
-            "ladder.reader_starts": self.ladder.reader_starts,
-            "ladder.late_starts": self.ladder.late_starts,
-            "rotation.steps": self.rotation.steps,
-            "rotation.branch_steps": self.rotation.branch_steps,
-            "protection.steps": self.protection.steps,
-            "swaps.late": () if self.swaps.late is None else (self.swaps.late,),
-            "swaps.start": () if self.swaps.start is None else (self.swaps.start,),
-            "ladder.control_start": (
-                () if self.ladder.control_start is None else (self.ladder.control_start,)
-            ),
-        }
-        for field, steps in groups.items():
+        for field in STEPS:
+            found = attrgetter(field)(self)
+            steps = found if isinstance(found, tuple) else () if found is None else (found,)
             if unknown := sorted(set(steps) - set(self.sft.checkpoints)):
                 raise ValueError(f"{field} has {unknown[0]}, which is not one of sft.checkpoints")
         if self.model is not None:
@@ -124,12 +110,11 @@ class Profile(Settings):
             raise ValueError(
                 "shipped_base: pretrain.model has another shape than the shipped base; set it to false"
             )
-        needed = PROMPT_TOKENS + self.evaluate.attempts * (
-            self.evaluate.sampling.max_new_tokens + FEEDBACK_TOKENS
-        )
-        if needed > self.pretrain.model.max_tokens:
+        turn = self.evaluate.sampling.max_new_tokens + FEEDBACK_TOKENS
+        needed, most = PROMPT_TOKENS + self.evaluate.attempts * turn, self.pretrain.model.max_tokens
+        if needed > most:
             raise ValueError(
                 f"evaluate.attempts and evaluate.sampling.max_new_tokens make episodes of up to {needed} tokens, more "
-                f"than pretrain.model.max_tokens={self.pretrain.model.max_tokens}"
+                f"than pretrain.model.max_tokens={most}"
             )
         return self
