@@ -1,6 +1,6 @@
 """The engines that continue token sequences, and how one is chosen.
 
-The stages import `hf_engine` itself: what other engines do must not make stored results stale.
+The stages import `hf` itself: what other engines do must not make stored results stale.
 """
 
 from __future__ import annotations
