@@ -101,6 +101,7 @@ class Stand:
     def listening(self) -> Iterator[str]:
         """Its address, as long as it listens."""
         server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"stand": self}))
+        server.handle_error = lambda *request: None  # type: ignore[method-assign] # who asked has gone away
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
@@ -144,7 +145,9 @@ class Stand:
         (made,) = self.engine.generate([body["prompt"]], [str(body["seed"])], sampling)
         own, entropies = made.logprobs.tolist(), made.entropies
         rows = [self._row(entropy, body["logprobs"]) for entropy in entropies]
-        return {"token_ids": list(made.tokens), "logprobs": {"token_logprobs": own, "top_logprobs": rows}}
+        reason = "stop" if made.tokens[-1] == self.engine.tokenizer.eos_token_id else "length"
+        logprobs = {"token_logprobs": own, "top_logprobs": rows}
+        return {"token_ids": list(made.tokens), "finish_reason": reason, "logprobs": logprobs}
 
     @staticmethod
     def _row(entropy: float, words: int) -> dict[str, float]:
@@ -177,11 +180,19 @@ class _Handler(BaseHTTPRequestHandler):
         except ConnectionError:  # the line goes dead
             self.close_connection = True
             return
-        content = said if isinstance(said, bytes) else json.dumps(said).encode()
         self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
+        if isinstance(said, Iterator):  # piece by piece, until the connection is closed
+            pieces, self.close_connection = said, True
+        else:
+            content = said if isinstance(said, bytes) else json.dumps(said).encode()
+            self.send_header("Content-Length", str(len(content)))
+            pieces = iter([content])
         self.end_headers()
-        self.wfile.write(content)
+        try:
+            for piece in pieces:
+                self.wfile.write(piece)
+        except ConnectionError:
+            self.close_connection = True
 
     def log_message(self, *args: object) -> None:
         pass

@@ -34,11 +34,10 @@ def serve(
     more: Annotated[list[str] | None, typer.Argument(help="After --: options of vLLM's own.")] = None,
 ) -> None:
     """A vLLM server, until Ctrl-C. Runs with `engine: vllm` use it where RLHEALS_VLLM_SERVER is its address."""
-    from rlheals.engines import vllm_server as vllm_serve
-    from rlheals.engines.vllm_server import SERVER
+    from rlheals.engines import vllm_server
 
-    started = vllm_serve.command(model, host, port, rows, positions, cache_gb, gpus, more or ())
-    vllm_serve.check(host, port)
+    started = vllm_server.command(model, host, port, rows, positions, cache_gb, gpus, more or ())
+    vllm_server.check(host, port)
     address = f"http://{host}:{port}"
-    show({"address": address, "command": started}, lambda: [f"export {SERVER}={address}"], json)
-    vllm_serve.become(started)
+    show({"address": address, "command": started}, lambda: [f"export {vllm_server.SERVER}={address}"], json)
+    vllm_server.become(started)

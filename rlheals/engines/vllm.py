@@ -5,19 +5,18 @@ the end token, cut answers, the refusal of bad requests (tests/engines/test_engi
 
 What differs:
 - A key becomes the seed of its request. Noise depends on nothing else, so the same key in the same batch gives the
-  same tokens. It is another stream than `HFEngine`'s, hence other (equally likely) answers. In other company the last
+  same tokens. It is another stream than `HFEngine`'s, hence other (equally likely) answers. In another batch the last
   bits of the logits may change, and with them a token now and then. On a processor torch uses 32 bits of the seed: two
   of n keys coincide with a probability of about n^2 / 2^33.
-- vLLM finds the beginnings of prompts by itself (prefix caching), so `pasts` are not needed and `Generation.past` is
-  None.
-- Entropies need the whole distribution. Up to `vllm_asking.WHOLE` words it is fetched; with more they are NaN.
+- vLLM finds shared beginnings of prompts itself (prefix caching): `pasts` are not needed, `Generation.past` is None.
+- Entropies need the whole distribution. Up to `WHOLE` words it is fetched; with more they are NaN.
 - Temperatures above 0 and below 0.01 are refused, since vLLM would silently take 0.01.
 - One engine per process at a time: vLLM keeps global state, which the end of one engine takes from all others.
-- In a process that trains together with others (`together.py`) an engine is this process's own, on its own GPU.
+- In a process that trains together with others (`fsdp.py`) an engine is this process's own, on its own GPU.
 
-Stages that use it are `evaluate_vllm` and `rl_vllm`. In RL its log-probabilities are those of the policy that played;
-the trainer's differ in the last bits (many more of them in bfloat16), so the ratios of a clipped loss do not begin at
-exactly 1.
+Stages that use it are `evaluate_vllm` and `training.rl.stage_vllm`. In RL its log-probabilities are those of the policy
+that played; the trainer's differ in the last bits (many more of them in bfloat16), so the ratios of a clipped loss do
+not begin at exactly 1.
 """
 
 from __future__ import annotations
@@ -47,6 +46,7 @@ from rlheals.errors import BadInput
 if TYPE_CHECKING:
     from vllm import LLM
 
+__all__ = ["VLLMEngine"]
 
 WHOLE = 512  # words; every generated token brings the whole distribution through lists of Python numbers
 COOLEST = 0.01
@@ -99,14 +99,14 @@ def read_config(folder: Path) -> Any:
         raise BadInput(f"model {str(folder)!r}: {last_line(error)}") from error
 
 
-def longest(config: Any) -> int | None:
-    """How many positions a model has, where it says so."""
-    return getattr(config, "max_position_embeddings", None)
+def vocabulary(config: Any) -> int:
+    """Words of a model."""
+    return int(config.get_text_config().vocab_size)
 
 
 def words(config: Any) -> int:
     """Log-probabilities asked for beside that of the token itself: all, or none."""
-    size = int(config.get_text_config().vocab_size)
+    size = vocabulary(config)
     return size if size <= WHOLE else 0
 
 
@@ -133,10 +133,9 @@ class Asking(ABC):
     ) -> list[Generation]:
         """Continue every prompt until its end token or `max_new_tokens`; the order of the results is that asked for."""
         check_request(prompts, keys, sampling, self.positions)
-        size = self.config.get_text_config().vocab_size
-        strange = next((token for prompt in prompts for token in prompt if not 0 <= token < size), None)
-        if strange is not None:
-            raise BadInput(f"token {strange} is not one of the model's {size}")
+        size = vocabulary(self.config)
+        if strange := [token for prompt in prompts for token in prompt if not 0 <= token < size]:
+            raise BadInput(f"token {strange[0]} is not one of the model's {size}")
         if 0 < sampling.temperature < COOLEST:
             raise BadInput(
                 f"temperature {sampling.temperature}: vLLM samples at {COOLEST} and above; 0 is greedy"
@@ -192,8 +191,6 @@ def last_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
 
 
-__all__ = ["VLLMEngine"]
-
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process: seconds to start, and weights can be exchanged
     **QUIET,
@@ -210,11 +207,7 @@ class VLLMEngine(Asking):
     """
 
     def __init__(
-        self,
-        folder: str | Path,
-        rows: int = 256,
-        positions: int | None = None,
-        cache_gb: float | None = None,
+        self, folder: str | Path, rows: int = 256, positions: int | None = None, cache_gb: float | None = None
     ) -> None:
         self._llm: LLM | None = None
         self._end: Callable[[], object] = lambda: None
@@ -226,7 +219,7 @@ class VLLMEngine(Asking):
         self._folder = local(folder)
         self.config = read_config(self._folder)
         self.rows = rows
-        self.positions = positions or longest(self.config)
+        self.positions = positions or getattr(self.config, "max_position_embeddings", None)
         self._cache_gb = cache_gb
         refuse_unfit(self.config, self._folder, self.name)
         self._build(self._folder)
@@ -281,20 +274,13 @@ class VLLMEngine(Asking):
             chosen["distributed_executor_backend"] = "external_launcher"  # the GPU of this process's rank
         try:
             with _undisturbed():
-                llm = LLM(
-                    model=str(folder),
-                    skip_tokenizer_init=True,
-                    use_tqdm_on_load=False,
-                    **chosen,
-                )
+                llm = LLM(model=str(folder), skip_tokenizer_init=True, use_tqdm_on_load=False, **chosen)
                 end = llm.llm_engine.engine_core.shutdown
                 self._llm, self._end = llm, weakref.finalize(self, _ended, end, together)
                 _engines.add(self)
-                llm.generate(  # what its attention cannot do, vLLM says at the first token only
-                    [{"prompt_token_ids": [0]}],
-                    _parameters(self._asked("", Sampling(max_new_tokens=1))),
-                    use_tqdm=False,
-                )
+                # what its attention cannot do, vLLM says at the first token only
+                once = _parameters(self._asked("", Sampling(max_new_tokens=1)))
+                llm.generate([{"prompt_token_ids": [0]}], once, use_tqdm=False)
         except (ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
             self.close()
             raise BadInput(f"vLLM cannot serve {self.name!r}: {last_line(error)}") from error

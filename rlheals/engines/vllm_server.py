@@ -1,44 +1,66 @@
-"""What a vLLM server is asked over HTTP, and what of its answers is believed: only data of the expected form."""
+"""vLLM's own OpenAI-compatible server (`rlheals serve`), asked over HTTP as an engine.
+
+Token ids in and out, a seed per request, weights exchanged from a folder that the server sees. What it answers is
+believed only where it has the expected form; its label of the weights is checked before and after every batch.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import sys
+import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, Protocol, TypeVar
 
 import numpy as np
 import requests
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from urllib3 import Retry
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import from_json
+from urllib3.exceptions import HTTPError, ProtocolError
 
-from rlheals.engines import fsdp as sharded
-from rlheals.engines import models
-from rlheals.engines import vllm as vllm_asking
+from rlheals.engines import fsdp, models, vllm
 from rlheals.engines.hf import Engine, Generation
-from rlheals.engines.vllm import VLLMEngine
 from rlheals.errors import BadInput
 
-TIMEOUT = (10.0, 1200.0)  # seconds to connect, and for an answer, which may wait for others
-AGAIN = Retry(2, backoff_factor=0.2, allowed_methods=None, status=0)
-"""A server closes connections that were idle while a model learnt. Whatever is asked may be asked twice."""
+SERVER = "RLHEALS_VLLM_SERVER"
+"""The environment variable with the server's address: where episodes are played is no part of a run's settings."""
+MODULE = "vllm.entrypoints.openai.api_server"
+"""`vllm serve` does not start where the package has another name, as the build for processors has."""
+AT_ONCE = 256  # requests in flight, each of them one sequence
+CONNECT = 10.0  # seconds to reach the server
+DEADLINE = 1200.0  # seconds for an answer with all tries, which may wait for others
+LARGEST = 64_000_000  # bytes of an answer
+PAUSES = (0.2, 0.4)
+"""Seconds before it is asked again: a server closes connections that were idle while a model learnt. Whatever is asked
+may be asked twice."""
 
-SHOWN = 200  # characters of what a server says, in an error
+LogProbability = Annotated[float, Field(le=1e-3)]  # rounding may leave a certain token a little above 0
 
 
-class _Said(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True, protected_namespaces=())
+class _Logprobs(BaseModel, strict=True):
+    token_logprobs: list[LogProbability]
+    top_logprobs: list[dict[str, LogProbability]]
 
 
-class ModelInfo(_Said):
-    """How the server was started: its model."""
+class Choice(BaseModel, strict=True):
+    """One continuation."""
 
+    token_ids: list[int]
+    finish_reason: Literal["stop", "length"]
+    logprobs: _Logprobs
+
+
+class _Answer(BaseModel, strict=True):
+    choices: list[Choice] = Field(min_length=1, max_length=1)
+
+
+class _Model(BaseModel, strict=True):
     logprobs_mode: str
     generation_config: str
     dtype: str
@@ -46,154 +68,187 @@ class ModelInfo(_Said):
     max_model_len: int
 
 
-class _Load(_Said):
-    load_format: str
+class _Config(BaseModel, strict=True):
+    model: _Model = Field(alias="model_config")
+    load_config: dict[str, Any]
+    device_config: dict[str, Any]
 
 
-class _Device(_Said):
-    device: str | None
-
-
-class _Config(_Said):
-    model: ModelInfo = Field(alias="model_config")
-    load_config: _Load
-    device_config: _Device
-
-
-class Info(_Said):
-    """How the server was started."""
-
+class _Info(BaseModel, strict=True):
     vllm_config: _Config
 
 
-class _Logprobs(_Said):
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
-
-
-class Choice(_Said):
-    """One continuation."""
-
-    token_ids: list[int]
-    logprobs: _Logprobs
-
-
-class Answer(_Said):
-    """What a prompt is answered with."""
-
-    choices: list[Choice] = Field(min_length=1, max_length=1)
-
-
-class Done(_Said):
-    """Whether something was done."""
-
+class _Done(BaseModel, strict=True):
     success: bool
 
 
-class Version(_Said):
-    """The label of the server's weights."""
-
+class _Version(BaseModel, strict=True):
     weight_version: str
 
 
-class _Nothing(_Said):
+class _Anything(BaseModel):
     """What only has to have worked."""
 
 
-Kind = TypeVar("Kind", bound=_Said)
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
-class Server:
-    """The server at an address; `at_once` requests may be in flight."""
+class Closing(Engine, Protocol):
+    """An engine that is closed when it is not needed any more."""
 
-    def __init__(self, address: str, at_once: int) -> None:
+    def close(self) -> None: ...
+
+
+def open_vllm(folder: Path, rows: int, cache_gb: float | None = None) -> Closing:
+    """vLLM for a model's folder: the server that the environment names, or an engine in this process."""
+    if address := os.environ.get(SERVER):
+        return ServedEngine(address, folder, rows)
+    return vllm.VLLMEngine(folder, rows, cache_gb=cache_gb)
+
+
+class ServedEngine(vllm.Asking):
+    """The weights in a folder, played by the vLLM server at an address.
+
+    Processes that train together open theirs together: one of them brings the weights, all of them ask.
+    """
+
+    def __init__(self, address: str, folder: Path, rows: int = AT_ONCE) -> None:
         self.address = address.rstrip("/")
+        self.tokenizer = models.load_tokenizer(folder)
+        self.config = vllm.read_config(folder)
+        self._at_once = min(rows, AT_ONCE)
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy between the machines of a cluster
         for scheme in ("http://", "https://"):
-            self._session.mount(
-                scheme, requests.adapters.HTTPAdapter(pool_maxsize=at_once, max_retries=AGAIN)
-            )
+            self._session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=self._at_once))
+        self.positions = self._checked()
+        vllm.refuse_unfit(self.config, folder, str(folder))
+        self._exchange(folder)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; the server goes on, with the weights that it got last."""
         self._session.close()
 
-    def info(self) -> Info:
-        """How it was started."""
-        return self._asked("GET", "/server_info", Info, parameters={"config_format": "json"})
+    def load_weights(self, file: Path) -> None:
+        """Replace the weights by those of a safetensors file with the same names and shapes."""
+        with self._alone(file) as folder:
+            self._exchange(folder)
 
-    def label(self) -> str:
-        """The label of its weights."""
-        return self._asked("GET", "/weight_info", Version).weight_version
+    def _continued(self, asked: Sequence[tuple[Sequence[int], dict[str, Any]]]) -> list[Generation]:
+        self._check_label()
+        with ThreadPoolExecutor(self._at_once) as threads:
+            made = list(threads.map(lambda one: self._completed(*one), asked))
+        self._check_label()
+        return made
 
-    def read_weights(self, folder: str, label: str) -> None:
-        """Have it read the weights in a folder that it sees, and label them.
+    def _completed(self, prompt: Sequence[int], wanted: dict[str, Any]) -> Generation:
+        """One prompt, continued as is wanted; words that look alike stay apart."""
+        tokens = {"prompt": list(prompt), "return_token_ids": True, "return_tokens_as_token_ids": True}
+        choice = self._call("POST", "/v1/completions", _Answer, {**tokens, **wanted}).choices[0]
+        words, count, size = vllm.words(self.config), len(choice.token_ids), vllm.vocabulary(self.config)
+        own, others = choice.logprobs.token_logprobs, choice.logprobs.top_logprobs
+        if not len(own) == len(others) == count or not all(len(row) >= words for row in others):
+            raise self._error(f"{count} tokens came without the log-probabilities that were asked for")
+        if count > wanted["max_tokens"] or not all(0 <= token < size for token in choice.token_ids):
+            raise self._error(f"{count} tokens came that nobody asked for, or that the model does not have")
+        rows = [[value, *(row.values() if words else ())] for value, row in zip(own, others, strict=True)]
+        return vllm.generation(choice.token_ids, np.array(rows).reshape(count, -1))
+
+    def _exchange(self, folder: Path) -> None:
+        """Give the server the weights in a folder, labelled.
 
         Before, so that who plays meanwhile notices; and after, should somebody else have done the same meanwhile.
         """
-        self._labelled(label)
-        read = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
-        self._asked(
-            "POST", "/collective_rpc", _Nothing, read, hint="it has to see that folder as this machine does"
-        )
-        if not self._asked("POST", "/reset_prefix_cache", Done).success:
-            raise self.error("it kept keys and values of the weights before")
-        self._labelled(label)
+        self._label = fsdp.of_first(uuid.uuid4().hex)
+        if fsdp.rank() == 0:
+            label = {"new_version": self._label}
+            read = {"method": "reload_weights", "kwargs": {"weights_path": str(folder.resolve())}}
+            hint = " (it has to see that folder as this machine does)"
+            self._call("POST", "/update_weight_version", _Anything, label)
+            self._call("POST", "/collective_rpc", _Anything, read, hint)
+            if not self._call("POST", "/reset_prefix_cache", _Done).success:
+                raise self._error("it kept keys and values of the weights before")
+            self._call("POST", "/update_weight_version", _Anything, label)
+        fsdp.wait()
 
-    def continued(self, prompt: Sequence[int], wanted: dict[str, Any]) -> Choice:
-        """One prompt, continued as is wanted; words that look alike stay apart."""
-        tokens = {"prompt": list(prompt), "return_token_ids": True, "return_tokens_as_token_ids": True}
-        return self._asked("POST", "/v1/completions", Answer, {**tokens, **wanted}).choices[0]
+    def _check_label(self) -> None:
+        if self._call("GET", "/weight_info", _Version).weight_version != self._label:
+            raise self._error("its weights are another run's by now; a server plays for one at a time")
 
-    def _labelled(self, label: str) -> None:
-        self._asked("POST", "/update_weight_version", _Nothing, {"new_version": label})
+    def _checked(self) -> int:
+        """The server's longest episode; BadInput when it would say something else than `VLLMEngine` does."""
+        said = self._call("GET", "/server_info?config_format=json", _Info).vllm_config
+        wanted = vllm.started_with(self.config, False, self._at_once, None, None)
+        found = {**said.model.model_dump(), **said.load_config}
+        found["dtype"] = found["dtype"].removeprefix("torch.")
+        as_it_has_to_be = "`rlheals serve` starts it as it has to be"
+        for name in ("logprobs_mode", "generation_config", "load_format", "dtype"):
+            if found.get(name) != wanted[name]:
+                raise self._error(
+                    f"{name} is {found.get(name)!r:.60}, not {wanted[name]!r}; {as_it_has_to_be}"
+                )
+        if 0 <= said.model.max_logprobs < wanted["max_logprobs"]:
+            few = f"it gives {said.model.max_logprobs} log-probabilities per token"
+            raise self._error(f"{few}, not {wanted['max_logprobs']}; {as_it_has_to_be}")
+        if said.device_config.get("device") == "cpu" and getattr(self.config, "tie_word_embeddings", False):
+            raise self._error(
+                "on a processor the output head of this model, which is tied to its embedding, would keep its old "
+                f"weights; without {SERVER} vLLM plays in this process"
+            )
+        return said.model.max_model_len
 
-    def error(self, text: str) -> BadInput:
-        """An error that says which server it is about."""
+    def _error(self, text: str) -> BadInput:
         return BadInput(f"vLLM server {self.address:.100}: {' '.join(text.split())}")
 
-    def _asked(
-        self,
-        verb: str,
-        path: str,
-        kind: type[Kind],
-        body: Any = None,
-        parameters: dict[str, str] | None = None,
-        hint: str = "",
-    ) -> Kind:
+    def _call(self, verb: str, path: str, kind: type[Kind], body: Any = None, hint: str = "") -> Kind:
+        end = time.monotonic() + DEADLINE
         try:
-            said = self._session.request(
-                verb,
-                self.address + path,
-                json=body,
-                params=parameters,
-                timeout=TIMEOUT,
-                allow_redirects=False,
-            )
-        except (requests.RequestException, ValueError) as error:
-            raise self.error(f"no answer ({type(error).__name__}); `rlheals serve` starts one") from None
-        if said.status_code == requests.codes.not_found:
-            raise self.error(f"it has no {path}; `rlheals serve` starts one that has, of vLLM 0.30 for one")
-        if not said.ok:
-            raise self.error(f"{path}: {_message(said)}{hint and f' ({hint})'}")
+            status, content = self._content(verb, path, body, end)
+        except BadInput:
+            raise
+        except (requests.RequestException, HTTPError, ValueError) as error:
+            raise self._error(f"no answer ({type(error).__name__}); `rlheals serve` starts one") from None
+        path = path.partition("?")[0]
+        if status == requests.codes.not_found:
+            raise self._error(f"it has no {path}; `rlheals serve` starts one that has, of vLLM 0.30 for one")
+        if status != requests.codes.ok:
+            raise self._error(f"{path}: {_message(status, content)}{hint}")
         try:
-            return kind.model_validate_json(said.content)
+            return kind.model_validate_json(content)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the answer"
-            raise self.error(f"{path}: {where} is not what vLLM says: {first['msg']}") from None
+            raise self._error(f"{path}: {where} is not what vLLM says: {first['msg']}") from None
+
+    def _content(self, verb: str, path: str, body: Any, end: float) -> tuple[int, bytes]:
+        """Status and body of an answer, asked for again where a connection is cut."""
+        for pause in PAUSES:
+            try:
+                return self._once(verb, path, body, end)
+            except (requests.ConnectionError, ProtocolError):
+                time.sleep(pause)
+        return self._once(verb, path, body, end)
+
+    def _once(self, verb: str, path: str, body: Any, end: float) -> tuple[int, bytes]:
+        limits = (CONNECT, max(0.01, end - time.monotonic()))
+        content = bytearray()
+        with self._session.request(
+            verb, self.address + path, json=body, timeout=limits, allow_redirects=False, stream=True
+        ) as said:
+            while piece := said.raw.read1(65_536, decode_content=True):
+                content += piece
+                if len(content) > LARGEST:
+                    raise self._error(f"{path}: an answer of over {LARGEST:,} bytes")
+                if time.monotonic() > end:
+                    raise self._error(f"{path}: no whole answer within {DEADLINE:g} seconds")
+            return said.status_code, bytes(content)
 
 
-def _message(said: requests.Response) -> str:
+def _message(status: int, content: bytes) -> str:
     try:
-        return str(said.json()["error"]["message"])[:SHOWN]
+        return str(from_json(content)["error"]["message"])[:200]
     except (ValueError, KeyError, TypeError):
-        return f"status {said.status_code}"
-
-
-MODULE = "vllm.entrypoints.openai.api_server"
-"""`vllm serve` does not start where the package has another name, as the build for processors has."""
+        return f"status {status}"
 
 
 def command(
@@ -207,12 +262,18 @@ def command(
     more: Sequence[str] = (),
 ) -> list[str]:
     """The command line of the server; more: options of vLLM's own, which come last and win."""
-    folder = vllm_asking.local(model)
-    config = vllm_asking.read_config(folder)
-    vllm_asking.refuse_unfit(config, folder, str(model))
-    chosen = vllm_asking.started_with(config, not torch.cuda.is_available(), rows, positions, cache_gb)
-    listening = {"host": host, "port": port, "uvicorn_log_level": "warning"}
-    options = {"model": folder.resolve(), **listening, "tensor_parallel_size": gpus, **chosen}
+    folder = vllm.local(model)
+    config = vllm.read_config(folder)
+    vllm.refuse_unfit(config, folder, str(model))
+    options = {
+        "model": folder.resolve(),
+        "host": host,
+        "port": port,
+        "allowed_origins": "[]",  # no page in a browser is meant to ask it
+        "uvicorn_log_level": "warning",
+        "tensor_parallel_size": gpus,
+        **vllm.started_with(config, not torch.cuda.is_available(), rows, positions, cache_gb),
+    }
     return [sys.executable, "-m", MODULE, *_flags(options), *more]
 
 
@@ -229,8 +290,7 @@ def check(host: str, port: int) -> None:
 def become(command: Sequence[str]) -> NoReturn:
     """Become the server: signals and exit code are its own from here on."""
     sys.stdout.flush()
-    environment = {**vllm_asking.QUIET, "VLLM_SERVER_DEV_MODE": "1", **os.environ}
-    os.execve(command[0], list(command), environment)
+    os.execve(command[0], list(command), {**vllm.QUIET, "VLLM_SERVER_DEV_MODE": "1", **os.environ})
 
 
 def _flags(options: dict[str, object]) -> list[str]:
@@ -239,105 +299,8 @@ def _flags(options: dict[str, object]) -> list[str]:
     >>> _flags({"max_num_seqs": 8, "enforce_eager": True, "enable_chunked_prefill": False, "max_model_len": None})
     ['--max-num-seqs=8', '--enforce-eager', '--no-enable-chunked-prefill']
     """
-    flags = []
-    for name, value in options.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            flags.append(f"--{flag}" if value else f"--no-{flag}")
-        elif value is not None:
-            flags.append(f"--{flag}={value}")
-    return flags
-
-
-SERVER = "RLHEALS_VLLM_SERVER"
-"""The environment variable with the server's address: where episodes are played is no part of a run's settings."""
-
-AT_ONCE = 256  # requests in flight, each of them one sequence
-
-
-class Closing(Engine, Protocol):
-    """An engine that is closed when it is not needed any more."""
-
-    def close(self) -> None: ...
-
-
-def open_vllm(folder: Path, rows: int, cache_gb: float | None = None) -> Closing:
-    """vLLM for a model's folder: the server that the environment names, or an engine in this process."""
-    if address := os.environ.get(SERVER):
-        return ServedEngine(address, folder, rows)
-    return VLLMEngine(folder, rows, cache_gb=cache_gb)
-
-
-class ServedEngine(vllm_asking.Asking):
-    """The weights in a folder, played by the vLLM server at an address.
-
-    Processes that train `together` open theirs together: one of them brings the weights, all of them ask.
-    """
-
-    def __init__(self, address: str, folder: Path, rows: int = AT_ONCE) -> None:
-        self.tokenizer = models.load_tokenizer(folder)
-        self.config = vllm_asking.read_config(folder)
-        self._at_once = min(rows, AT_ONCE)
-        self._server = Server(address, self._at_once)
-        self.positions = self._checked()
-        vllm_asking.refuse_unfit(self.config, folder, str(folder))
-        self._exchange(folder)
-
-    def close(self) -> None:
-        """Close the connections; the server goes on, with the weights that it got last."""
-        self._server.close()
-
-    def load_weights(self, file: Path) -> None:
-        """Replace the weights by those of a safetensors file with the same names and shapes."""
-        with self._alone(file) as folder:
-            self._exchange(folder)
-
-    def _continued(self, asked: Sequence[tuple[Sequence[int], dict[str, Any]]]) -> list[Generation]:
-        self._check_label()
-        with ThreadPoolExecutor(self._at_once) as threads:
-            made = list(threads.map(lambda one: self._server.continued(*one), asked))
-        self._check_label()
-        return [self._generation(choice) for choice in made]
-
-    def _generation(self, choice: Choice) -> Generation:
-        words, count = vllm_asking.words(self.config), len(choice.token_ids)
-        own, others = choice.logprobs.token_logprobs, choice.logprobs.top_logprobs
-        if not len(own) == len(others) == count or not all(len(row) >= words for row in others):
-            raise self._server.error(f"{count} tokens came without the log-probabilities that were asked for")
-        rows = [list(row.values()) if words else [] for row in others]
-        table = np.array([[value, *row] for value, row in zip(own, rows, strict=True)])
-        return vllm_asking.generation(choice.token_ids, table.reshape(count, -1))
-
-    def _exchange(self, folder: Path) -> None:
-        """Give the server the weights in a folder."""
-        self._label = sharded.of_first(uuid.uuid4().hex)
-        if sharded.rank() == 0:
-            self._server.read_weights(str(folder.resolve()), self._label)
-        sharded.wait()
-
-    def _check_label(self) -> None:
-        if self._server.label() != self._label:
-            raise self._server.error("its weights are another run's by now; a server plays for one at a time")
-
-    def _checked(self) -> int:
-        """The server's longest episode; BadInput when it would say something else than `VLLMEngine` does."""
-        said = self._server.info().vllm_config
-        wanted = vllm_asking.started_with(self.config, False, self._at_once, None, None)
-        found = {**said.model.model_dump(), **said.load_config.model_dump()}
-        found["dtype"] = found["dtype"].removeprefix("torch.")
-        for name in ("logprobs_mode", "generation_config", "load_format", "dtype"):
-            if found[name] != wanted[name]:
-                raise self._server.error(
-                    f"{name} is {found[name]!r:.60}, not {wanted[name]!r}; `rlheals serve` starts it as it has to be"
-                )
-        if 0 <= said.model.max_logprobs < wanted["max_logprobs"]:
-            raise self._server.error(
-                f"it gives {said.model.max_logprobs} log-probabilities per token, not {wanted['max_logprobs']}; "
-                "`rlheals serve` starts it as it has to be"
-            )
-        if said.device_config.device == "cpu" and getattr(self.config, "tie_word_embeddings", False):
-            raise self._server.error(
-                "on a processor the output head of this model, which is tied to its embedding, would keep its old "
-                f"weights; without {SERVER} vLLM plays in this process"
-            )
-        return said.model.max_model_len
+    given = {name.replace("_", "-"): value for name, value in options.items() if value is not None}
+    return [
+        f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag}={value}"
+        for flag, value in given.items()
+    ]

@@ -1,4 +1,4 @@
-"""TODO rlheals/profiles/describe.py."""
+"""The profiles as tables: every setting with its meaning, and its value in each of them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ INTERNAL = {"name", "about", "evaluate.folder"}
 
 def profiles_table() -> list[Block]:
     """Every setting with its meaning and its value in each profile, then the variants of the lab."""
-    dumped = {name: dict(_settings(profile)) for name, profile in PROFILES.items()}
-    meaning = {name: text for profile in PROFILES.values() for name, text in _meanings(profile)}
+    each = [list(_settings(profile)) for profile in PROFILES.values()]
     rows = tuple(
-        (f"`{name}`", text, *(_value(dumped[profile][name]) for profile in PROFILES))
-        for name, text in meaning.items()
+        (f"`{same[0][0]}`", same[0][1], *(_value(value) for _, _, value in same))
+        for same in zip(*each, strict=True)
     )
     about = tuple((f"`{name}`", profile.about) for name, profile in PROFILES.items())
     variants = tuple(
@@ -33,23 +32,14 @@ def profiles_table() -> list[Block]:
     ]
 
 
-def _settings(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of every setting."""
-    for name in type(model).model_fields:
+def _settings(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
+    """(dotted name, meaning, value) of every setting."""
+    for name, field in type(model).model_fields.items():
         value, path = getattr(model, name), f"{prefix}{name}"
         if isinstance(value, BaseModel):
             yield from _settings(value, f"{path}.")
         elif path not in INTERNAL:
-            yield path, value
-
-
-def _meanings(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, field in type(model).model_fields.items():
-        value, path = getattr(model, name), f"{prefix}{name}"
-        if isinstance(value, BaseModel):
-            yield from _meanings(value, f"{path}.")
-        elif path not in INTERNAL:
-            yield path, field.description or ""
+            yield path, field.description or "", value
 
 
 def _value(value: Any) -> str:

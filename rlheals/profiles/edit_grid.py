@@ -1,4 +1,4 @@
-"""Which edits chapter 04 makes: of which checkpoint, with which, where. Part of a profile, as text that can be changed.
+"""Which edits chapter 04 makes: of which checkpoint, with which, where. Part of a profile.
 
 An entry is `EDIT @ WHERE`, such as `directions(top=20%) @ blocks layers=0`.
 """
@@ -16,8 +16,8 @@ from rlheals.weights.selection import Where
 class SwapGrid(Settings):
     """Edits of a late SFT checkpoint with the peak ("restore"), and of an RL result with that checkpoint ("swap").
 
-    "lend" is the other way round: the checkpoint from which RL started, with RL's result. "other" is a control: the
-    late checkpoint with another SFT run's checkpoint, of the same base at the peak's step.
+    "lend" is the reverse: the checkpoint from which RL started, with RL's result. "other" is a control: the late
+    checkpoint with another SFT run's checkpoint, of the same base at the peak's step.
 
     >>> SwapGrid().late is None
     True
@@ -65,61 +65,3 @@ def read_entry(entry: str) -> tuple[str, str]:
 def entry_text(edit: str, where: str) -> str:
     """What `read_entry` reads back."""
     return f"{edit} @ {where}"
-
-
-_SHARES = ("10%", "20%", "40%")
-_LAYERS = ("0", "0-1", "0-2", "1", "2", "3")
-RESTORE: tuple[str, ...] = (
-    *(f"{kind}(all) @ blocks" for kind in ("values", "left", "right", "directions")),
-    *(
-        f"{kind}(top={share}) @ blocks"
-        for kind in ("values", "directions", "triples", "subspace")
-        for share in _SHARES
-    ),
-    *(f"directions(bottom={share}) @ blocks" for share in ("20%", "40%")),
-    "rollback() @ blocks",
-    *(f"interpolate({alpha}) @ blocks" for alpha in (0.25, 0.5, 0.75)),
-    "values(all) like directions(all) @ blocks",
-    *(f"noise(seed={seed}) like directions(all) @ blocks" for seed in (0, 1)),
-    *(
-        f"{kind}(top={share}) like directions(top={share}) @ blocks"
-        for kind in ("partial", "random")
-        for share in _SHARES
-    ),
-    *(f"noise(seed={seed}) like directions(top=20%) @ blocks" for seed in (0, 1)),
-    "rollback() like directions(top=20%) @ blocks",
-    *(f"{edit} @ blocks layers={layers}" for layers in _LAYERS for edit in ("directions(all)", "rollback()")),
-    *(
-        f"{edit} @ {where}"
-        for where in ("matrices", "ends")
-        for edit in ("values(all)", "directions(all)", "rollback()")
-    ),
-    "released(top=32) @ blocks",
-)
-"""The lab's grid: kinds and shares, controls of equal size, layers, embeddings and head."""
-SWAP: tuple[str, ...] = (
-    "values(all) @ blocks",
-    "directions(all) @ blocks",
-    "directions(top=20%) @ blocks",
-    "triples(top=20%) @ blocks",
-    "subspace(top=20%) @ blocks",
-    "rollback() @ blocks",
-    "rollback() @ matrices",
-    "noise() like directions(all) @ blocks",
-    "noise() like directions(top=20%) @ blocks",
-    "values(all) like directions(all) @ blocks",
-)
-OTHER: tuple[str, ...] = (
-    "directions(all) @ blocks",
-    "directions(top=20%) @ blocks",
-    "rollback() @ blocks",
-    "rollback() @ matrices",
-)
-LEND: tuple[str, ...] = (
-    "values(all) @ blocks",
-    "directions(all) @ blocks",
-    "directions(top=20%) @ blocks",
-    "rollback() @ blocks",
-    "noise() like directions(all) @ blocks",
-    "noise() like directions(top=20%) @ blocks",
-)

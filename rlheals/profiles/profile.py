@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -23,6 +24,12 @@ OF_A_TASK = ("pretrain", "sft", "evaluate", "rl_starts.rl")
 """Groups of settings that name a task."""
 PLAYING = ("evaluate", "rl")
 """Stages that play, with an engine."""
+STEPS = (
+    "evaluated", "rule_steps", "reader_steps", "rl_starts.starts", "rl_starts.reader_starts", "rl_starts.late_starts",
+    "rotation.steps", "rotation.branch_steps", "protection.steps", "swaps.late", "swaps.start",
+    "rl_starts.control_start",
+)  # fmt: skip
+"""Settings that name SFT steps, all of which have to be checkpoints."""
 
 
 class Profile(Settings):
@@ -39,7 +46,7 @@ class Profile(Settings):
         None, description="the language model to begin with; none: a lab model, trained from scratch"
     )
     shape: Shape | None = Field(
-        None, description="its size, for the arithmetic before it is at hand, see `needs.py`"
+        None, description="its size, for the arithmetic before it is at hand, see `hardware.py`"
     )
     hardware: Hardware | None = Field(None, description="what the profile is made for; none: any processor")
     seeds: tuple[Int, ...] = Field((0,), description="base seeds of the fresh run; 0 is the shipped base")
@@ -117,14 +124,8 @@ class Profile(Settings):
             changes["rl_starts"] = self.rl_starts.model_copy(update=mine)
         alone = {"branches": (), "controls": (), "decodes": 1}
         changes["rotation"] = self.rotation.model_copy(update=alone)
-        few = {
-            "restore": self.swaps.reader_restore,
-            "swap": self.swaps.reader_swap,
-            "other": (),
-            "lend": (),
-            "decodes": 1,
-        }
-        changes["swaps"] = self.swaps.model_copy(update=few)
+        few = {"restore": self.swaps.reader_restore, "swap": self.swaps.reader_swap, "other": (), "lend": ()}
+        changes["swaps"] = self.swaps.model_copy(update={**few, "decodes": 1})
         kept = {"regularisers": self.protection.reader_regularisers, "decodes": 1}
         changes["protection"] = self.protection.model_copy(update=kept)
         return self.model_copy(update=changes)
@@ -134,23 +135,9 @@ class Profile(Settings):
         different = len(set(self.seeds)) == len(self.seeds) > 0
         if not different or min(self.seeds) < 0 or max(self.seeds) > 999_999:
             raise ValueError(f"seeds={list(self.seeds)}: different numbers from 0 to 999,999 are accepted")
-        groups = {
-            "evaluated": self.census_steps,
-            "rule_steps": self.rule_steps,
-            "reader_steps": self.reader_steps or (),
-            "rl_starts.starts": self.rl_starts.starts,
-            "rl_starts.reader_starts": self.rl_starts.reader_starts,
-            "rl_starts.late_starts": self.rl_starts.late_starts,
-            "rotation.steps": self.rotation.steps,
-            "rotation.branch_steps": self.rotation.branch_steps,
-            "protection.steps": self.protection.steps,
-            "swaps.late": () if self.swaps.late is None else (self.swaps.late,),
-            "swaps.start": () if self.swaps.start is None else (self.swaps.start,),
-            "rl_starts.control_start": (
-                () if self.rl_starts.control_start is None else (self.rl_starts.control_start,)
-            ),
-        }
-        for field, steps in groups.items():
+        for field in STEPS:
+            found = attrgetter(field)(self)
+            steps = found if isinstance(found, tuple) else () if found is None else (found,)
             if unknown := sorted(set(steps) - set(self.sft.checkpoints)):
                 raise ValueError(f"{field} has {unknown[0]}, which is not one of sft.checkpoints")
         for path in OF_A_TASK:
@@ -165,12 +152,12 @@ class Profile(Settings):
             raise ValueError(
                 "shipped_base: pretrain.model has another shape than the shipped base; set it to false"
             )
-        needed = load_task(self.task).prompt_tokens + self.evaluate.attempts * (
-            self.evaluate.sampling.max_new_tokens + FEEDBACK_TOKENS
-        )
-        if needed > self.pretrain.model.max_tokens:
+        turn = self.evaluate.sampling.max_new_tokens + FEEDBACK_TOKENS
+        needed = load_task(self.task).prompt_tokens + self.evaluate.attempts * turn
+        most = self.pretrain.model.max_tokens
+        if needed > most:
             raise ValueError(
                 f"evaluate.attempts and evaluate.sampling.max_new_tokens make episodes of up to {needed} tokens, more "
-                f"than pretrain.model.max_tokens={self.pretrain.model.max_tokens}"
+                f"than pretrain.model.max_tokens={most}"
             )
         return self

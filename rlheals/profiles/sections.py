@@ -1,4 +1,4 @@
-"""From which SFT checkpoints RL starts, how often, and with which controls. Part of a profile."""
+"""Parts of a profile: RL start checkpoints and controls, SFT variants compared in chapter 03, regularised SFT."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rlheals.errors import BadInput
 from rlheals.settings import Float, Int, Settings
 from rlheals.training.protected import Kind
 from rlheals.training.rl.settings import RLSettings
+from rlheals.weights.selection import number_text
 from rlheals.weights.spectra import NullName
 
 CONTROLS: dict[str, dict[str, Any]] = {
@@ -23,7 +24,7 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "shuffled-reward": {"reward": "shuffled"},
     "ood-rule": {"splits": ["ood"]},
 }
-"""RL from the control start with one thing changed: what does the effect hang on?"""
+"""RL from the control start with one thing changed: what does the effect depend on?"""
 
 LATE = "rl-hands"
 """Late starts again on RL-only hands alone: SFT has not memorised them, so rewards still differ."""
@@ -61,10 +62,16 @@ class RLStarts(Settings):
 
     @field_validator("controls")
     @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [name for name in names if name not in CONTROLS]:
-            raise ValueError(f"{unknown[0]!r} is not one of {', '.join(CONTROLS)}")
-        return names
+    def _known_controls(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _known(names, CONTROLS)
+
+
+def _known(names: tuple[str, ...], accepted: dict[str, Any]) -> tuple[str, ...]:
+    if unknown := [name for name in names if name not in accepted]:
+        raise ValueError(f"{unknown[0]!r} is not one of {', '.join(accepted)}")
+    if len(set(names)) < len(names):
+        raise ValueError("a list of different names is accepted")
+    return names
 
 
 BRANCHES: dict[str, dict[str, Any]] = {
@@ -73,7 +80,7 @@ BRANCHES: dict[str, dict[str, Any]] = {
     "decay-0.3": {"weight_decay": 0.3},
     "batch-16": {"batch": 16},
 }
-"""SFT of the same base with one setting changed."""
+"""SFT variants compared in chapter 03: the same base, one setting changed."""
 
 
 class Rotation(Settings):
@@ -84,7 +91,7 @@ class Rotation(Settings):
     """
 
     steps: tuple[Int, ...] = Field((), description="SFT steps whose weights and accuracies are compared")
-    branches: tuple[str, ...] = Field((), description="SFT with one setting changed, see `branches.py`")
+    branches: tuple[str, ...] = Field((), description="SFT with one setting changed")
     branch_steps: tuple[Int, ...] = Field((), description="SFT steps of a branch that get a census")
     controls: tuple[str, ...] = Field(
         (), description="controls of chapter 02 that are branches too, from the control start"
@@ -107,25 +114,17 @@ class Rotation(Settings):
         return _known(names, CONTROLS)
 
 
-def _known(names: tuple[str, ...], accepted: dict[str, Any]) -> tuple[str, ...]:
-    if unknown := [name for name in names if name not in accepted]:
-        raise ValueError(f"{unknown[0]!r} is not one of {', '.join(accepted)}")
-    if len(set(names)) < len(names):
-        raise ValueError("a list of different names is accepted")
-    return names
-
-
 NAMES = (*get_args(Kind), "learning_rate", "weight_decay")
 
 
 class Protection(Settings):
-    """Training runs from the same base, and how finely they are measured.
+    """SFT from the same base with a regulariser, or another rate or decay, and how finely it is measured.
 
     >>> Protection(regularisers=("subspace=0.10",)).regularisers
     ('subspace=0.1',)
     """
 
-    regularisers: tuple[str, ...] = Field((), description="NAME=VALUE, see `protection.py`")
+    regularisers: tuple[str, ...] = Field((), description="NAME=VALUE, NAME a regulariser or a setting of SFT")
     steps: tuple[Int, ...] = Field((), description="SFT steps that get a census")
     reader_regularisers: tuple[str, ...] = Field((), description="those of a reader's fresh run")
     decodes: Int = Field(1, ge=1, description="censuses of every checkpoint")
@@ -161,4 +160,4 @@ def regulariser_text(name: str, value: float) -> str:
     >>> regulariser_text("learning_rate", 1e-4)
     'learning_rate=0.0001'
     """
-    return f"{name}={value:g}"
+    return f"{name}={number_text(value)}"

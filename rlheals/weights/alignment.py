@@ -1,4 +1,4 @@
-"""Rotations between singular subspaces, and matching of two decompositions: what edits of directions are made of."""
+"""Rotations between singular subspaces, and matching of two decompositions: what edits are made of."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import torch
 from rlheals.errors import BadInput
 from rlheals.weights.linalg import Decomposition, decompose
 from rlheals.weights.nulls import haar
+from rlheals.weights.selection import Part
 
 DEGENERATE = 1e-8
-"""Values of b closer than this, relative to the largest, have no directions of their own, only a common subspace."""
+"""Singular values of b closer than this, relative to the largest, have no vectors of their own, only a subspace."""
 
 
 def matched(base: Decomposition, target: Decomposition) -> Decomposition:
     """The triples of `base`, each at the place of the one of `target` that it overlaps most, with its sign.
 
-    The assignment with the largest sum of |u . u'| |v . v'|. Equal values have no directions of their own: within such
-    a block the basis nearest to the target's is taken (orthogonal Procrustes), which leaves the matrix as it is.
+    The assignment with the largest sum of |u . u'| |v . v'|. Equal singular values have no vectors of their own: within
+    such a block the basis nearest to the target's is taken (orthogonal Procrustes), which leaves the matrix as it is.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -71,7 +72,7 @@ def outside(own: torch.Tensor, count: int, key: str) -> torch.Tensor:
     """`count` random orthonormal vectors (n, count), orthogonal to all columns of own (n, k); count <= n - k."""
     n, k = own.shape
     if count > n - k:
-        raise BadInput(f"edit: {count} directions outside of {k} in {n} dimensions do not exist")
+        raise BadInput(f"edit: {count} vectors outside of {k} in {n} dimensions do not exist")
     drawn = haar(n, count, 1, key)[0].to(own.device) if count else own[:, :0]
     return torch.linalg.qr(drawn - own @ (own.mT @ drawn))[0] if count else drawn
 
@@ -81,7 +82,7 @@ def nearest_frame(basis: torch.Tensor) -> torch.Tensor:
     left, s, right = torch.linalg.svd(basis, full_matrices=False)
     if s[-1] < 1e-9:
         raise BadInput(
-            "edit: directions of the two checkpoints are at right angles; no way along the rotation"
+            "edit: singular vectors of the two checkpoints are at right angles; no rotation between"
         )
     return left @ right
 
@@ -96,7 +97,16 @@ class Pair:
 
     @property
     def rank(self) -> int:
+        if self.t.ndim != 2:
+            raise BadInput(
+                f"edit: it needs matrices; a tensor of shape {tuple(self.t.shape)} has no singular vectors"
+            )
         return min(self.t.shape)
+
+    def triples(self, part: Part) -> tuple[Decomposition, Decomposition]:
+        """The singular triples of b and of t that are meant."""
+        at = part.indices(self.rank)
+        return self.base.triples(at), self.target.triples(at)
 
     @cached_property
     def target(self) -> Decomposition:

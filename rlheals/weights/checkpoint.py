@@ -6,7 +6,6 @@ matrices however large the model is.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -36,6 +35,9 @@ KINDS: dict[str, str] = {
 }
 """Kinds of weight matrices, by what their names contain (Llama, Qwen and their relatives)."""
 
+HEADED = ("q", "k", "v", "o")
+"""Kinds that consist of attention heads."""
+
 _KINDS = {kind: re.compile(rf"(^|\.){pattern}\.weight$") for kind, pattern in KINDS.items()}
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
@@ -60,6 +62,17 @@ class Place:
         found = _LAYER.search(self.name)
         return int(found[1]) if found else None
 
+    @property
+    def head_axis(self) -> int:
+        """Attention heads are rows of q, k, v (0) and columns of o (1)."""
+        return 1 if self.kind == "o" else 0
+
+    def heads(self, tensor: torch.Tensor, count: int) -> tuple[torch.Tensor, ...]:
+        """The part of every attention head; BadInput where they do not divide the tensor."""
+        if tensor.shape[self.head_axis] % count:
+            raise BadInput(f"{self.name}: {tensor.shape[self.head_axis]} does not divide into {count} heads")
+        return tensor.chunk(count, self.head_axis)
+
 
 class Checkpoint:
     """The tensors of a .safetensors file, of a folder with one or several, or of a hub id ("owner/name").
@@ -75,55 +88,39 @@ class Checkpoint:
 
     def tensor(self, name: str) -> torch.Tensor:
         """One tensor, read now; BadInput when it is not there or its file is damaged."""
-        place = self._place(name)
+        if name not in self.places:
+            raise BadInput(f"checkpoint {self.source!r}: no tensor {name!r}")
+        file = self.places[name].file
         try:
-            with safe_open(place.file, framework="pt") as handle:
+            with safe_open(file, framework="pt") as handle:
                 return handle.get_tensor(name)
         except (OSError, SafetensorError) as error:
-            raise BadInput(
-                f"checkpoint {self.source!r}: {place.file.name} is damaged ({_line(error)})"
-            ) from None
-
-    def digest(self, name: str) -> str:
-        """sha256 of a tensor's type, shape and bytes."""
-        place, tensor = self._place(name), self.tensor(name).contiguous()
-        said = f"{place.dtype} {place.shape} ".encode()
-        return hashlib.sha256(said + tensor.view(torch.uint8).numpy().tobytes()).hexdigest()
+            raise BadInput(f"checkpoint {self.source!r}: {file.name} is damaged ({_line(error)})") from None
 
     def matrices(self, kinds: Sequence[str] | None = None) -> list[Place]:
         """Weight matrices of the wanted kinds (all by default), in the order of layers; BadInput if there are none."""
+        order = list(KINDS)
         if unknown := [kind for kind in kinds or () if kind not in KINDS]:
-            raise BadInput(f"matrices: {unknown[0]!r} is not one of {', '.join(KINDS)}")
-        wanted = [
-            place
-            for place in self.places.values()
-            if place.kind in (kinds or KINDS) and len(place.shape) == 2
-        ]
+            raise BadInput(f"matrices: {unknown[0]!r} is not one of {', '.join(order)}")
+        kinds = kinds or order
+        wanted = [place for place in self.places.values() if place.kind in kinds and len(place.shape) == 2]
         if not wanted:
-            some = ", ".join(list(self.places)[:3])
-            raise BadInput(
-                f"checkpoint {self.source!r}: no matrix of the kinds {', '.join(kinds or KINDS)}; it holds {some}, ..."
-            )
-        order = {kind: number for number, kind in enumerate(KINDS)}
+            said, some = ", ".join(kinds), ", ".join(list(self.places)[:3])
+            raise BadInput(f"checkpoint {self.source!r}: no matrix of the kinds {said}; it holds {some}, ...")
         return sorted(
-            wanted,
-            key=lambda at: (at.layer is None, at.layer or 0, order[str(at.kind)], at.name),
+            wanted, key=lambda at: (at.layer is None, at.layer or 0, order.index(str(at.kind)), at.name)
         )
-
-    def _place(self, name: str) -> Place:
-        if name not in self.places:
-            raise BadInput(f"checkpoint {self.source!r}: no tensor {name!r}")
-        return self.places[name]
 
 
 def require_same_tensors(one: Checkpoint, other: Checkpoint) -> None:
     """BadInput unless both hold the same names with the same shapes; it names what differs."""
-    problems = [f"{name} is only in the first" for name in one.places if name not in other.places]
-    problems += [f"{name} is only in the second" for name in other.places if name not in one.places]
+    first, second = ({name: at.shape for name, at in source.places.items()} for source in (one, other))
+    problems = [f"{name} is only in the first" for name in first if name not in second]
+    problems += [f"{name} is only in the second" for name in second if name not in first]
     problems += [
-        f"{name} is {place.shape} in the first and {other.places[name].shape} in the second"
-        for name, place in one.places.items()
-        if name in other.places and other.places[name].shape != place.shape
+        f"{name} is {shape} in the first and {second[name]} in the second"
+        for name, shape in first.items()
+        if second.get(name, shape) != shape
     ]
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
@@ -150,24 +147,23 @@ def _files(source: str | Path) -> list[Path]:
 
 def _shards(folder: Path, index: Path) -> list[Path]:
     """The files that an index names, all of which have to hold what it says."""
+    said = f"checkpoint {str(folder)!r}"
     try:
         if index.stat().st_size > MAX_INDEX:
-            raise BadInput(f"checkpoint {str(folder)!r}: {index.name} has over {MAX_INDEX} bytes")
+            raise BadInput(f"{said}: {index.name} has over {MAX_INDEX} bytes")
         where = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         named = {str(name): str(file) for name, file in where.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise BadInput(f"checkpoint {str(folder)!r}: {index.name} is no index of safetensors files") from None
+        raise BadInput(f"{said}: {index.name} is no index of safetensors files") from None
     if outside := [file for file in named.values() if Path(file).name != file]:
-        raise BadInput(
-            f"checkpoint {str(folder)!r}: {index.name} names {outside[0]!r}, outside of the folder"
-        )
+        raise BadInput(f"{said}: {index.name} names {outside[0]!r}, outside of the folder")
     files = [folder / file for file in sorted(set(named.values()))]
     if absent := [file.name for file in files if not file.is_file()]:
-        raise BadInput(f"checkpoint {str(folder)!r}: {absent[0]} is missing")
+        raise BadInput(f"{said}: {absent[0]} is missing")
     held = {place.name: file.name for file in files for place in _headers(file)}
     for name, file in named.items():
         if held.get(name) != file:
-            raise BadInput(f"checkpoint {str(folder)!r}: {name} is not in {file}, where the index says it is")
+            raise BadInput(f"{said}: {name} is not in {file}, where the index says it is")
     return files
 
 
@@ -209,7 +205,7 @@ def write(
     """Write them below `folder`, never more than a shard (or one tensor) in memory; the names of the files."""
     shards: list[list[str]] = []
     held: dict[str, torch.Tensor] = {}
-    size = total = 0
+    total = 0
 
     def flush() -> None:
         save_file(held, folder / f"part-{len(shards)}.safetensors", {"format": "pt"})
@@ -217,19 +213,19 @@ def write(
         held.clear()
 
     for name, tensor in tensors:
-        bytes_ = tensor.numel() * tensor.element_size()
-        if held and size + bytes_ > shard_bytes:
+        if held and sum(one.nbytes for one in held.values()) + tensor.nbytes > shard_bytes:
             flush()
-            size = 0
         held[name] = tensor.contiguous().clone()
-        size, total = size + bytes_, total + bytes_
+        total += tensor.nbytes
     flush()
-    if len(shards) == 1:
-        (folder / "part-0.safetensors").rename(folder / "model.safetensors")
-        return ["model.safetensors"]
-    files = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
+    count = len(shards)
+    files = [f"model-{number + 1:05d}-of-{count:05d}.safetensors" for number in range(count)]
+    if count == 1:
+        files = ["model.safetensors"]
     for number, file in enumerate(files):
         (folder / f"part-{number}.safetensors").rename(folder / file)
+    if count == 1:
+        return files
     places = {name: file for file, names in zip(files, shards, strict=True) for name in names}
     index = {"metadata": {"total_size": total}, "weight_map": places}
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")

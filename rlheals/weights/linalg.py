@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -74,8 +73,9 @@ class Decomposition:
         above, below = self.s[..., edge - 1], self.s[..., edge]
         return torch.where(above > 0, (above - below) / above.clamp(min=1e-300), torch.zeros_like(above))
 
-    def __getitem__(self, index: int | slice) -> Decomposition:
-        return Decomposition(self.u[index], self.s[index], self.v[index])
+    def triples(self, at: torch.Tensor) -> Decomposition:
+        """Some of the singular triples, by their places; of one matrix."""
+        return Decomposition(self.u[:, at], self.s[at], self.v[:, at])
 
 
 def decompose(w: torch.Tensor, method: Literal["auto", "gram", "svd"] = "auto") -> Decomposition:
@@ -274,11 +274,6 @@ def value_changes(before: Decomposition, after: Decomposition) -> torch.Tensor:
     """(s_i after - s_i before) / s_i before, (..., r); nan for the values beyond the rank of the first."""
     known = torch.arange(before.s.shape[-1], device=before.s.device) < before.rank[..., None]
     return torch.where(known, (after.s - before.s) / before.s.clamp(min=1e-300), math.nan)
-
-
-def swept(r: int, ks: Sequence[int]) -> list[int]:
-    """Those of the wanted k that a matrix of rank r can have with a gap behind them (k < r)."""
-    return [k for k in ks if 1 <= k < r]
 
 
 class Bases:

@@ -1,4 +1,4 @@
-"""Where an edit is made: kinds of tensors, layers, attention heads."""
+"""Where an edit is made: which singular triples of a matrix; which kinds of tensors, layers, attention heads."""
 
 from __future__ import annotations
 
@@ -10,19 +10,31 @@ from typing import Literal
 import torch
 
 from rlheals.errors import BadInput
-from rlheals.weights.checkpoint import KINDS, Checkpoint, Place
+from rlheals.weights.checkpoint import HEADED, KINDS, Checkpoint, Place
 
+LONGEST = 10_000
+"""Characters of a text that is read: more than every layer and every head named one by one."""
 NORMS = "norms"
 GROUPS: dict[str, tuple[str, ...]] = {
-    "blocks": ("q", "k", "v", "o", "gate", "up", "down"),
-    "attention": ("q", "k", "v", "o"),
+    "blocks": (*HEADED, "gate", "up", "down"),
+    "attention": HEADED,
     "mlp": ("gate", "up", "down"),
     "paper": ("q", "k", "v", "gate", "up", "down"),
     "ends": ("embed", "head"),
     "matrices": tuple(KINDS),
     "everything": (*KINDS, NORMS),
 }
-"""Names for the usual choices; "paper" is what the paper's text names, "everything" includes norms and biases."""
+"""Names for the usual choices; "paper" is what the paper's text names, "ends" embeddings and output head,
+"everything" includes norms and biases."""
+
+
+def number_text(value: float) -> str:
+    """The shortest text that is read back as this number.
+
+    >>> number_text(1.0), number_text(0.1234567), number_text(1e-7)
+    ('1', '0.1234567', '1e-07')
+    """
+    return repr(value).removesuffix(".0")
 
 
 @dataclass(frozen=True)
@@ -41,10 +53,11 @@ class Where:
     @classmethod
     def parse(cls, text: str) -> Where:
         """Words in any order: a group's name, `kinds=q,k`, `layers=0-3,7`, `heads=0,2/8`; BadInput otherwise."""
-        kinds = GROUPS["blocks"]
+        if len(text) > LONGEST:
+            raise BadInput(f"where: text of {len(text)} characters, at most {LONGEST} are read")
+        kinds, of = GROUPS["blocks"], 0
         layers: tuple[int, ...] | None = None
         heads: tuple[int, ...] = ()
-        of = 0
         for word in text.split():
             key, _, value = word.partition("=")
             if word in GROUPS:
@@ -53,19 +66,16 @@ class Where:
                 kinds = tuple(value.split(","))
             elif key == "layers":
                 layers = _numbers(value)
-            elif key == "heads" and (found := re.fullmatch(r"([\d,-]+)/(\d{1,4})", value)):
+            elif key == "heads" and (found := re.fullmatch(r"([\d,-]+)/(\d{1,3})", value)):
                 heads, of = _numbers(found[1]), int(found[2])
             else:
-                groups = ", ".join(GROUPS)
-                raise BadInput(
-                    f"where {word!r:.60}: accepted are {groups}, kinds=q,k, layers=0-3,7, heads=0,2/8"
-                )
-        if unknown := [kind for kind in kinds if kind not in (*KINDS, NORMS)]:
-            raise BadInput(f"where: kind {unknown[0]!r:.40} is not one of {', '.join((*KINDS, NORMS))}")
-        if heads and (max(heads) >= of or not set(kinds) & set(GROUPS["attention"])):
-            raise BadInput(
-                f"where: heads {', '.join(map(str, heads))} of {of} of kinds {', '.join(kinds)}: no such heads"
-            )
+                accepted = f"{', '.join(GROUPS)}, kinds=q,k, layers=0-3,7, heads=0,2/8"
+                raise BadInput(f"where {word!r:.60}: accepted are {accepted}")
+        if unknown := [kind for kind in kinds if kind not in GROUPS["everything"]]:
+            accepted = ", ".join(GROUPS["everything"])
+            raise BadInput(f"where: kind {unknown[0]!r:.40} is not one of {accepted}")
+        if heads and (max(heads) >= of or not set(kinds) & set(HEADED)):
+            raise BadInput(f"where: {text!r:.60}: no such heads")
         return cls(kinds, layers, heads, of)
 
     def __str__(self) -> str:
@@ -85,7 +95,7 @@ class Where:
 
     def _means(self, place: Place) -> bool:
         kind = NORMS if len(place.shape) < 2 else place.kind
-        if kind not in self.kinds or (self.heads and kind not in GROUPS["attention"]):
+        if kind not in self.kinds or (self.heads and kind not in HEADED):
             return False
         return self.layers is None or place.layer in self.layers
 
@@ -97,20 +107,17 @@ class Where:
         edit: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
         """The tensor with the wanted heads edited, each on its own (rows of q, k, v; columns of o)."""
-        along = 1 if place.kind == "o" else 0
-        if t.shape[along] % self.of:
-            raise BadInput(f"{place.name}: {t.shape[along]} does not divide into {self.of} heads")
-        pieces = zip(b.chunk(self.of, along), t.chunk(self.of, along), strict=True)
+        pieces = zip(place.heads(b, self.of), place.heads(t, self.of), strict=True)
         made = [edit(one, other) if head in self.heads else other for head, (one, other) in enumerate(pieces)]
-        return torch.cat(made, along)
+        return torch.cat(made, place.head_axis)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     found: set[int] = set()
     for piece in text.split(","):
-        bounds = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", piece)
+        bounds = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", piece)
         if bounds is None:
-            raise BadInput(f"where: {piece!r:.40} is not a number or a range such as 0-3")
+            raise BadInput(f"where: {piece!r:.40} is not a number below 1,000 or a range such as 0-3")
         found |= set(range(int(bounds[1]), int(bounds[2] or bounds[1]) + 1))
     if not found:
         raise BadInput(f"where: {text!r:.40} names nothing")
@@ -119,13 +126,12 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 BLOCKS = Where()
 
-Kind = Literal["top", "bottom", "range", "all"]
-_AMOUNT = re.compile(r"(\d{1,9})|(\d{1,3}(?:\.\d{1,6})?)%")
+_AMOUNT = re.compile(r"(\d{1,9})|([0-9.e+-]{1,24})%")
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the directions of a matrix, the largest singular value first.
+    """Some of the singular triples of a matrix, the largest singular value first.
 
     kind "top" and "bottom": `amount` of them, or of every 100 where `share` is true; "range": from `amount` to `last`,
     counted from 1; "all". More than there are is all of them.
@@ -134,7 +140,7 @@ class Part:
     ('top=20%', [0, 1])
     """
 
-    kind: Kind = "all"
+    kind: Literal["top", "bottom", "range", "all"] = "all"
     amount: float = 0
     last: int = 0
     share: bool = False
@@ -151,20 +157,22 @@ class Part:
                 return cls("range", first, last)
         elif kind in ("top", "bottom") and (found := _AMOUNT.fullmatch(amount)):
             share = found[2] is not None
-            value = float(found[2]) if share else int(found[1])
-            if not share or value <= 100:
+            try:
+                value = float(found[2]) if share else int(found[1])
+            except ValueError:
+                value = -1
+            if 0 <= value <= (100 if share else value):
                 return cls("top" if kind == "top" else "bottom", value, 0, share)
         raise BadInput(f"part {text.strip()!r:.60}: accepted are all, top=8, top=20%, bottom=8, range=5-10")
 
     def __str__(self) -> str:
         if self.kind == "all":
             return "all"
-        if self.kind == "range":
-            return f"range={self.amount:g}-{self.last}"
-        return f"{self.kind}={self.amount:g}{'%' if self.share else ''}"
+        last = f"-{self.last}" if self.kind == "range" else "%" if self.share else ""
+        return f"{self.kind}={number_text(self.amount)}{last}"
 
     def indices(self, rank: int) -> torch.Tensor:
-        """Places, from 0, of a matrix with that many directions."""
+        """Places, from 0, of a matrix with that many singular values."""
         if self.kind == "all":
             return torch.arange(rank)
         if self.kind == "range":
@@ -175,13 +183,3 @@ class Part:
 
 
 ALL = Part()
-
-
-def top(amount: float, share: bool = False) -> Part:
-    """The first ones."""
-    return Part("top", amount, 0, share)
-
-
-def bottom(amount: float, share: bool = False) -> Part:
-    """The last ones."""
-    return Part("bottom", amount, 0, share)

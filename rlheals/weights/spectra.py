@@ -1,4 +1,4 @@
-"""One weight matrix before and after: what its singular values and directions did, beside changes that mean nothing.
+"""One weight matrix before and after: what its singular values and vectors did, beside changes that mean nothing.
 
 The same measurement is made of the change that is there and of the draws of every null model (`nulls.py`).
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +27,6 @@ from rlheals.weights.linalg import (
     effective_rank,
     energies,
     projector_distance,
-    swept,
     value_changes,
 )
 from rlheals.weights.nulls import null
@@ -36,7 +36,7 @@ NullName = Literal["gaussian", "permuted", "turned", "ulp", "independent"]
 PARTS = (16, 8, 4, 2)
 """Subspaces of 1/16, 1/8, ... of a matrix's smaller side are measured unless others are asked for."""
 BATCH_BYTES = 64_000_000
-ANGLE_COLUMNS = ("mean", "largest", "projector_distance", "alignment", "gap")
+CURVE_COLUMNS = ("side", "k", "index", "angle", "null", "null_low", "null_high")
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Spectra:
                (mean, 2.5 % and 97.5 % over draws)
 
     what is "change" or a null's name; draw is 0 for the change. Where a third checkpoint is the reference, angles,
-    values and gaps are against it, and "start" is the first checkpoint as seen from there: what lies between "start"
-    and "change" came from the change.
+    values and gaps are against it, and "start" is the first checkpoint as seen from there: the difference from "start"
+    to "change" is due to dW.
     """
 
     matrices: pd.DataFrame
@@ -83,15 +83,10 @@ class Matrix:
 
     @property
     def labels(self) -> dict[str, str | int]:
-        layer = -1 if self.place.layer is None else self.place.layer
-        return {
-            "tensor": self.place.name,
-            "kind": str(self.place.kind),
-            "layer": layer,
-            "head": self.head,
-            "rows": self.before.shape[0],
-            "columns": self.before.shape[1],
-        }
+        at, (rows, columns) = self.place, self.before.shape
+        layer = -1 if at.layer is None else at.layer
+        where = {"layer": layer, "head": self.head, "rows": rows, "columns": columns}
+        return {"tensor": at.name, "kind": str(at.kind), **where}
 
 
 def measure(
@@ -106,73 +101,54 @@ def measure(
 
     ks: sizes of subspaces (none: PARTS of the smaller side); draws: of every null; key: of their random numbers.
     """
-    delta = matrix.after - matrix.before
-    origin = matrix.before if matrix.reference is None else matrix.reference
+    before, delta = matrix.before, matrix.after - matrix.before
+    origin = before if matrix.reference is None else matrix.reference
     base = decompose(origin) if bases is None else bases.of(origin)
     r = base.s.shape[-1]
-    ks = swept(r, tuple(ks) or sorted({int(part_of(r, part)) for part in PARTS}))
-    rows: dict[str, list[pd.DataFrame]] = {"matrices": [], "angles": []}
-    change = _Measured(base, matrix.before, matrix.after[None], ks)
-    gaussian: list[np.ndarray] = []
-    drawn: list[np.ndarray] = []
-    for what, first, measured in _all(matrix, delta, base, ks, change, nulls, draws, key):
-        numbers = np.arange(first, first + measured.count)
-        rows["matrices"].append(measured.scalars().assign(what=what, draw=numbers))
-        rows["angles"].append(
-            measured.angles().assign(what=what, draw=lambda frame, at=first: frame["draw"] + at)
-        )
-        if what == "gaussian":
-            drawn.append(measured.after.s.cpu().numpy())
-            if ks:
-                gaussian.append(measured.curve(ks[-1]))
-    labels = matrix.labels
-    under = np.concatenate(drawn) if drawn else np.full((1, r), np.nan)
-    low, high = np.quantile(under, [0.025, 0.975], axis=0)
-    values = pd.DataFrame(
-        {
-            "index": np.arange(1, r + 1),
-            "before": base.s.cpu().numpy(),
-            "after": change.after.s[0].cpu().numpy(),
-            "null": under.mean(0),
-            "null_low": low,
-            "null_high": high,
-        }
-    )
-    return Spectra(
-        pd.concat(rows["matrices"], ignore_index=True).assign(**labels),
-        pd.concat(rows["angles"], ignore_index=True).assign(**labels),
-        values.assign(**labels),
-        _heat(base, delta).assign(**labels),
-        _curves(change, ks, gaussian).assign(**labels),
-    )
+    ks = [
+        k for k in ks or sorted({int(part_of(r, part)) for part in PARTS}) if 1 <= k < r
+    ]  # a gap lies behind
 
+    def under_nulls() -> Iterator[tuple[str, int, _Measured]]:
+        size = max(1, BATCH_BYTES // (8 * before.numel()))
+        for name in nulls:
+            for first in range(0, draws, size):
+                count, of = min(size, draws - first), f"{key}/{matrix.place.name}/{matrix.head}/{first}"
+                drawn = null(name, before.cpu(), delta.cpu(), count, of)
+                yield name, first, _Measured(base, before, drawn.to(before.device), ks)
 
-def _all(
-    matrix: Matrix,
-    delta: torch.Tensor,
-    base: Decomposition,
-    ks: Sequence[int],
-    change: _Measured,
-    nulls: Sequence[NullName],
-    draws: int,
-    key: str,
-) -> Iterator[tuple[str, int, _Measured]]:
-    """The change itself, then the draws of every null in batches that fit into memory."""
-    yield CHANGE, 0, change
+    change = _Measured(base, before, matrix.after[None], ks)
+    versions = [(CHANGE, 0, change)]
     if matrix.reference is not None:
-        yield START, 0, _Measured(base, matrix.before, matrix.before[None], ks)
-    size = max(1, BATCH_BYTES // (8 * matrix.before.numel()))
-    for name in nulls:
-        for first in range(0, draws, size):
-            count = min(size, draws - first)
-            drawn = null(
-                name,
-                matrix.before.cpu(),
-                delta.cpu(),
-                count,
-                f"{key}/{matrix.place.name}/{matrix.head}/{first}",
+        versions.append((START, 0, _Measured(base, before, before[None], ks)))
+    matrices, angles, values, curves = [], [], [], []
+    for what, first, version in chain(versions, under_nulls()):
+        matrices.append(version.scalars().assign(what=what, draw=np.arange(first, first + version.count)))
+        angles.append(version.angles().assign(what=what, draw=lambda frame, at=first: frame["draw"] + at))
+        if what == "gaussian":
+            values.append(version.after.s.cpu().numpy())
+            curves.append(version.curve(ks[-1]) if ks else np.empty((version.count, len(SIDES), 0)))
+    index, after = np.arange(1, r + 1), change.after.s[0].cpu().numpy()
+    by_value = {"index": index, "before": base.s.cpu().numpy(), "after": after, **_band(values, after)}
+    return Spectra(
+        *(
+            frame.assign(**matrix.labels)
+            for frame in (
+                pd.concat(matrices, ignore_index=True),
+                pd.concat(angles, ignore_index=True),
+                pd.DataFrame(by_value),
+                _heat(base, delta),
+                _curves(change, ks[-1], curves) if ks else pd.DataFrame(columns=CURVE_COLUMNS),
             )
-            yield name, first, _Measured(base, matrix.before, drawn.to(matrix.before.device), ks)
+        )
+    )
+
+
+def _band(drawn: Sequence[np.ndarray], like: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean, 2.5 % and 97.5 % over draws, each of the shape of `like`; nan without draws."""
+    draws = np.concatenate(drawn) if drawn else np.full((1, *like.shape), np.nan)
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    return {"null": draws.mean(0), "null_low": low, "null_high": high}
 
 
 class _Measured:
@@ -214,21 +190,21 @@ class _Measured:
         keys = [(side, end, k) for side in SIDES for end in ENDS for k in self.ks]
         if not keys:
             return pd.DataFrame(columns=["draw"])
-        columns: dict[str, list[torch.Tensor]] = {name: [] for name in ANGLE_COLUMNS}
+        frames = []
         for side, end, k in keys:
             found = self.overlaps[side].angles(k, end)
             found = torch.where((enough >= k if end == "top" else whole)[:, None], found, math.nan)
-            columns["mean"].append(found.mean(-1))
-            columns["largest"].append(found.amax(-1))
-            columns["projector_distance"].append(projector_distance(found))
-            columns["alignment"].append(self.overlaps[side].alignment(k, end))
-            columns["gap"].append(self.base.gap(k, end).expand(self.count))
-        table = {name: torch.cat(values).cpu().numpy() for name, values in columns.items()}
-        labels = pd.DataFrame(keys, columns=["side", "end", "k"]).loc[
-            np.repeat(np.arange(len(keys)), self.count)
-        ]
-        draws = np.tile(np.arange(self.count), len(keys))
-        return pd.concat([labels.reset_index(drop=True), pd.DataFrame({**table, "draw": draws})], axis=1)
+            table = {
+                "mean": found.mean(-1),
+                "largest": found.amax(-1),
+                "projector_distance": projector_distance(found),
+                "alignment": self.overlaps[side].alignment(k, end),
+                "gap": self.base.gap(k, end).expand(self.count),
+            }
+            numbers = {name: values.cpu().numpy() for name, values in table.items()}
+            labels = {"side": side, "end": end, "k": k}
+            frames.append(pd.DataFrame({**labels, **numbers, "draw": np.arange(self.count)}))
+        return pd.concat(frames, ignore_index=True)
 
     def curve(self, k: int) -> np.ndarray:
         """Angles of the top k, ascending: (draws, sides, k)."""
@@ -241,15 +217,11 @@ def _heat(base: Decomposition, delta: torch.Tensor) -> pd.DataFrame:
     return pd.DataFrame({"left": left.ravel(), "right": right.ravel(), "energy": cells.ravel()})
 
 
-def _curves(change: _Measured, ks: Sequence[int], gaussian: Sequence[np.ndarray]) -> pd.DataFrame:
-    if not ks:
-        return pd.DataFrame(columns=["side", "k", "index", "angle", "null", "null_low", "null_high"])
-    k = ks[-1]
+def _curves(change: _Measured, k: int, gaussian: Sequence[np.ndarray]) -> pd.DataFrame:
     mine = change.curve(k)[0]
-    drawn = np.concatenate(gaussian) if gaussian else np.full((1, *mine.shape), np.nan)
+    lines = {"angle": mine, **_band(gaussian, mine)}
     frames = []
     for number, side in enumerate(SIDES):
-        low, high = np.quantile(drawn[:, number], [0.025, 0.975], axis=0)
-        table = {"index": np.arange(1, k + 1), "angle": mine[number], "null": drawn[:, number].mean(0)}
-        frames.append(pd.DataFrame({**table, "null_low": low, "null_high": high}).assign(side=side, k=k))
+        table = {"index": np.arange(1, k + 1), **{name: line[number] for name, line in lines.items()}}
+        frames.append(pd.DataFrame(table).assign(side=side, k=k))
     return pd.concat(frames, ignore_index=True)

@@ -1,7 +1,7 @@
-"""How singular values and directions of weight matrices differ between two checkpoints, with null models beside them.
+"""How singular values and vectors of weight matrices differ between two checkpoints, with null models beside them.
 
 For every matrix the same measurement is made of the change that is there and of changes of the same size that mean
-nothing (`nulls.py`). What a null turns as much, training has not turned.
+nothing (`nulls.py`). Rotation no larger than under a null is not evidence of training.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from pydantic import Field, field_validator
 from rlheals.errors import BadInput
 from rlheals.settings import Int, Settings
 from rlheals.stage import Tick, Work, no_tick
-from rlheals.weights.checkpoint import KINDS, Checkpoint, Place, require_same_tensors
+from rlheals.weights.checkpoint import HEADED, KINDS, Checkpoint, Place, require_same_tensors
 from rlheals.weights.linalg import Bases
 from rlheals.weights.spectra import CHANGE, Matrix, NullName, Spectra, measure
+
+TABLES = tuple(table.name for table in fields(Spectra))
 
 
 class SpectraSettings(Settings):
@@ -101,10 +103,7 @@ def compare(
             parts.append(measure(matrix, settings.ks, settings.nulls, settings.draws, key, bases))
         tick(done, len(places), "matrix")
     return Spectra(
-        **{
-            table.name: pd.concat([getattr(part, table.name) for part in parts], ignore_index=True)
-            for table in fields(Spectra)
-        }
+        *(pd.concat([getattr(part, name) for part in parts], ignore_index=True) for name in TABLES)
     )
 
 
@@ -119,11 +118,8 @@ def _matrices(place: Place, checkpoints: Sequence[Checkpoint], settings: Spectra
             _refuse_unrelated(place, found[0], other)
     yield Matrix(place, -1, *found)
     count = settings.key_value_heads or settings.heads if place.kind in ("k", "v") else settings.heads
-    if count and place.kind in ("q", "k", "v", "o"):
-        along = 1 if place.kind == "o" else 0
-        if place.shape[along] % count:
-            raise BadInput(f"{place.name}: {place.shape[along]} does not divide into {count} heads")
-        for head, parts in enumerate(zip(*(one.chunk(count, along) for one in found), strict=True)):
+    if count and place.kind in HEADED:
+        for head, parts in enumerate(zip(*(place.heads(one, count) for one in found), strict=True)):
             yield Matrix(place, head, *parts)
 
 
@@ -141,7 +137,7 @@ def _refuse_unrelated(place: Place, before: torch.Tensor, after: torch.Tensor) -
 
 
 def summary(found: Spectra, nulls: Sequence[str] = ("gaussian",)) -> pd.DataFrame:
-    """One row per (kind, side, k) of the top directions: mean angles of the change and of nulls in degrees.
+    """One row per (kind, side, k) of the leading subspaces: mean angles of the change and of nulls in degrees.
 
     The excess is the mean over matrices of the change's mean angle less that of Gaussian changes of equal norm.
     """
@@ -158,22 +154,18 @@ def summary(found: Spectra, nulls: Sequence[str] = ("gaussian",)) -> pd.DataFram
 
 def write(found: Spectra, folder: Path) -> list[str]:
     """A parquet file per table; their names."""
-    names = []
-    for table in fields(found):
-        names.append(f"{table.name}.parquet")
-        getattr(found, table.name).to_parquet(folder / names[-1], index=False, compression="zstd")
-    return names
+    for name in TABLES:
+        getattr(found, name).to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
+    return [f"{name}.parquet" for name in TABLES]
 
 
 def read(folder: Path) -> Spectra:
     """The tables that `write` wrote; BadInput when one is missing or not parquet."""
-    frames = {}
-    for table in fields(Spectra):
+    frames = []
+    for name in TABLES:
         try:
-            frames[table.name] = pd.read_parquet(folder / f"{table.name}.parquet")
+            frames.append(pd.read_parquet(folder / f"{name}.parquet"))
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0][:80]
-            raise BadInput(
-                f"spectra in {folder.name!r}: {table.name}.parquet cannot be read ({reason})"
-            ) from None
-    return Spectra(**frames)
+            raise BadInput(f"spectra in {folder.name!r}: {name}.parquet cannot be read ({reason})") from None
+    return Spectra(*frames)

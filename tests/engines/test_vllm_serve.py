@@ -56,6 +56,7 @@ def test_the_server_is_started_with_what_is_checked_later() -> None:
         "--max-logprobs=39",
         "--max-num-seqs=64",
         "--tensor-parallel-size=2",
+        "--allowed-origins=[]",
     ):
         assert flag in started
     assert started[-1] == "--gpu-memory-utilization=0.8"

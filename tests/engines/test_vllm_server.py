@@ -5,6 +5,7 @@ A stand-in that speaks as the server does, over HTTP, is asked; test_vllm_serve.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from lab_helpers import one_line
 from vllm_here import PLAYED, Stand, asked, greedy, ours, play, turned
 
-from rlheals.engines import models
+from rlheals.engines import models, vllm_server
 from rlheals.engines.hf import Sampling, refresh
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.engines.vllm_server import SERVER, ServedEngine
@@ -148,8 +149,14 @@ def answers(path: str, status: int, said: object) -> Callable[[Stand], None]:
 
 
 NO_WEIGHTS = {"error": {"message": "Worker failed with error 'nothing at\nthat place'"}}
-SHORT = {"token_ids": [5, 6], "logprobs": {"token_logprobs": [-1.0], "top_logprobs": [{"token_id:5": -1.0}]}}
-UNSURE = {"token_ids": [5], "logprobs": {"token_logprobs": [-1.0], "top_logprobs": [{"token_id:5": -1.0}]}}
+
+
+def choice(tokens: list[int], logprob: float = -1.0, words: int = 39, reason: str = "stop") -> Any:
+    """One token's log-probabilities, whatever the tokens."""
+    row = {f"token_id:{word}": logprob for word in range(words)}
+    logprobs = {"token_logprobs": [logprob], "top_logprobs": [row]}
+    said = {"token_ids": tokens, "finish_reason": reason, "logprobs": logprobs}
+    return answers("/v1/completions", 200, {"choices": [said]})
 
 
 @pytest.mark.parametrize(
@@ -171,20 +178,48 @@ UNSURE = {"token_ids": [5], "logprobs": {"token_logprobs": [-1.0], "top_logprobs
         (answers("/collective_rpc", 502, b"bad gateway"), "status 502"),
         (answers("/reset_prefix_cache", 200, {"success": False}), "kept keys and values"),
         (answers("/v1/completions", 200, {"choices": []}), "choices is not what vLLM says"),
-        (answers("/v1/completions", 200, {"choices": [SHORT]}), "without the log-probabilities"),
-        (answers("/v1/completions", 200, {"choices": [UNSURE]}), "without the log-probabilities"),
+        (choice([5, 6]), "without the log-probabilities"),
+        (choice([5], words=1), "without the log-probabilities"),
+        (choice([5], logprob=0.01), "less than or equal to 0.001"),
+        (choice([5], logprob=float("nan")), "is not what vLLM says"),
+        (choice([5], reason="abort"), "finish_reason is not what vLLM says"),
+        (choice([39]), "that the model does not have"),
+        (answers("/v1/completions", 200, b"[" * 100_000), "is not what vLLM says"),
+        (answers("/v1/completions", 500, b"[" * 100_000), "status 500"),
+        (answers("/v1/completions", 200, b" " * 300_000), "an answer of over 200,000 bytes"),
         (answers("/v1/completions", 302, {}), "/v1/completions"),
         (answers("/v1/completions", 400, {"error": {"message": "no\x1b[31m"}}), "/v1/completions: no"),
     ],
 )
 def test_what_a_server_cannot_do_is_one_line(
-    stand: Stand, address: str, prompts: list[list[int]], spoil: Callable[[Stand], None], said: str
+    stand: Stand,
+    address: str,
+    prompts: list[list[int]],
+    spoil: Callable[[Stand], None],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(vllm_server, "LARGEST", 200_000)
     spoil(stand)
     with pytest.raises(BadInput) as caught:
         greedy(ServedEngine(address, SHIPPED_BASE), prompts)
     assert said in one_line(caught.value)
     assert address in str(caught.value) or "positions" in said
+
+
+def test_an_answer_that_never_ends_is_given_up(
+    stand: Stand, address: str, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte now and then keeps a connection alive; the deadline is that of the whole answer."""
+
+    engine = ServedEngine(address, SHIPPED_BASE)
+    stand.spoil["/weight_info"] = lambda body: (200, (time.sleep(0.05) or b" " for _ in range(100)))
+    monkeypatch.setattr(vllm_server, "DEADLINE", 0.3)
+    started = time.monotonic()
+    with pytest.raises(BadInput, match=r"no whole answer within 0\.3 seconds") as caught:
+        greedy(engine, prompts[:1])
+    assert time.monotonic() - started < 2
+    one_line(caught.value)
 
 
 @pytest.mark.parametrize(

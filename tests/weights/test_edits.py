@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,7 +23,7 @@ from rlheals.weights.alignment import Pair, matched
 from rlheals.weights.checkpoint import Checkpoint, write
 from rlheals.weights.edit_parser import parse
 from rlheals.weights.edits import (
-    NAMES,
+    EDITS,
     Directions,
     Interpolate,
     Left,
@@ -39,15 +40,21 @@ from rlheals.weights.edits import (
     edit_matrix,
 )
 from rlheals.weights.linalg import decompose, principal_angles
-from rlheals.weights.selection import ALL, GROUPS, Part, Where, bottom, top
+from rlheals.weights.selection import ALL, GROUPS, Part, Where
 
+
+def top(amount: float, share: bool = False) -> Part:
+    return Part("top", amount, 0, share)
+
+
+RECORDED = Path(__file__).resolve().parents[2] / "results" / "lab-swaps"
 SHAPES = st.sampled_from([(8, 8), (6, 10), (10, 6), (5, 12), (1, 4), (3, 1)])
 SEEDS = st.integers(0, 10_000)
 PARTS = st.one_of(
     st.just(ALL),
     st.builds(top, st.integers(0, 12)),
-    st.builds(bottom, st.integers(0, 12)),
-    st.builds(top, st.sampled_from([10.0, 25.0, 50.0, 100.0]), st.just(True)),
+    st.builds(Part, st.just("bottom"), st.integers(0, 12)),
+    st.builds(top, st.one_of(st.sampled_from([10.0, 25.0, 100.0]), st.floats(0, 100)), st.just(True)),
     st.builds(lambda first, more: Part("range", first, first + more), st.integers(1, 6), st.integers(0, 4)),
 )
 
@@ -268,9 +275,9 @@ def test_a_matrix_without_a_change_is_left_as_it_is() -> None:
 
 ONES = st.one_of(
     st.builds(Values, PARTS), st.builds(Left, PARTS), st.builds(Right, PARTS), st.builds(Directions, PARTS),
-    st.builds(Triples, PARTS), st.builds(Subspace, PARTS, st.sampled_from([1.0, 0.5, 0.25])), st.just(Rollback()),
+    st.builds(Triples, PARTS), st.builds(Subspace, PARTS, st.floats(0, 1)), st.just(Rollback()),
     st.builds(PartialRollback, PARTS, st.sampled_from(["target", "base", "random"]), st.integers(0, 9)),
-    st.builds(Interpolate, st.sampled_from([0.0, 0.25, 1.0]), st.sampled_from(["straight", "rotation"])),
+    st.builds(Interpolate, st.floats(0, 1), st.sampled_from(["straight", "rotation"])),
     st.builds(Noise, st.integers(0, 9)), st.builds(RandomSubspace, PARTS, st.integers(0, 9)),
     st.builds(Released, st.integers(0, 99), st.integers(0, 99)),
 )  # fmt: skip
@@ -305,10 +312,10 @@ def test_any_text_is_an_edit_or_one_line(text: str) -> None:
         ("values(range=5-2)", "range=5-10"),
         ("values(seed=1)", "not one of its arguments"),
         ("values(top=1, bottom=2)", "given twice"),
-        ("interpolate(2)", "a number from 0 to 1"),
-        ("interpolate(nan)", "a number from 0 to 1"),
+        ("interpolate(2)", "less than or equal to 1"),
+        ("interpolate(nan)", "alpha='nan'"),
         ("interpolate()", "something is missing"),
-        ("partial(of=sky)", "target, base or random"),
+        ("partial(of=sky)", "'target', 'base' or 'random'"),
         ("rollback(top=3)", "it takes none"),
         ("x" * 2000, "at most 1000"),
         ("__import__(os)", "accepted are values(...)"),
@@ -320,10 +327,34 @@ def test_what_cannot_be_read_says_what_can(text: str, said: str) -> None:
     assert said in one_line(refused.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["interpolate(0.1234567)", "directions(top=12.345678%)", "values(top=1234567)", "left(bottom=1e-07%)"],
+)
+def test_no_digit_is_lost(text: str) -> None:
+    assert str(parse(text)) == text
+
+
+def test_recorded_edits_and_places_are_spelled_as_they_print() -> None:
+    rows = pd.concat(pd.read_parquet(file) for file in RECORDED.rglob("sizes.parquet"))
+    assert rows["edit"].nunique() > 30
+    assert all(str(parse(text)) == text for text in rows["edit"].unique())
+    assert all(str(Where.parse(text)) == text for text in rows["where"].unique())
+
+
+@pytest.mark.parametrize("where", ["x" * 20_000, "layers=" + "0-999," * 2000 + "1"])
+def test_a_text_that_is_too_long_is_not_read(where: str) -> None:
+    with pytest.raises(BadInput, match="at most 10000 are read") as refused:
+        Where.parse(where)
+    one_line(refused.value)
+    most = Where.parse("layers=0-999 heads=0-998/999 blocks")
+    assert Where.parse(str(most)) == most
+
+
 def test_every_name_has_an_example_that_works() -> None:
     needed = {"interpolate": "0.5", "random": "top=2", "released": "top=2"}
     b, t = pair_of((6, 5), 0)
-    for name in NAMES:
+    for name in EDITS:
         assert edit_matrix(b, t, parse(f"{name}({needed.get(name, '')})")).shape == (6, 5)
 
 
