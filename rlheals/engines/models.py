@@ -120,15 +120,17 @@ def load(
     name, path = str(folder), Path(folder)
     where: dict[str, Any] = {}
     if not (name and path.is_dir()):
-        _refuse_missing_path(name)
+        refuse_missing_path(name)
         where = {"revision": revision or "main"}
+    config = PreTrainedConfig()
     try:
-        config = AutoConfig.from_pretrained(name, **where)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **where)
         if not where:
             tensor_shapes(path)
         with _quiet():
             model, found = _class_of(config, name).from_pretrained(
                 name,
+                trust_remote_code=False,
                 dtype=dtype,
                 use_safetensors=True,
                 output_loading_info=True,
@@ -137,7 +139,11 @@ def load(
             )
     except BadInput:
         raise
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except KeyError as error:  # transformers looks words of config.json up in tables of its own
+        fields = [key for key, value in config.to_dict().items() if value == error.args[0]]
+        known = f"config.json: {', '.join(fields) or 'a field'} = {error} is not known to transformers"
+        raise BadInput(f"model {name!r}: {known}") from error
+    except (OSError, ValueError, SafetensorError) as error:
         raise BadInput(f"model {name!r}: {_first_line(error)}") from error
     _check_loaded(name, found)
     return _placed(model, device)
@@ -163,9 +169,11 @@ def load_tokenizer(
     try:
         where = {}
         if not Path(folder).is_dir():
-            _refuse_missing_path(str(folder))
+            refuse_missing_path(str(folder))
             where = {"revision": revision or "main"}
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=not fetch, **where)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=not fetch, trust_remote_code=False, **where
+        )
     except BadInput:
         raise
     except (OSError, ValueError) as error:
@@ -209,9 +217,10 @@ def _placed(model: PreTrainedModel, device: str | torch.device) -> PreTrainedMod
     return model.eval()
 
 
-def _refuse_missing_path(folder: str) -> None:
-    if folder.count("/") != 1 or folder.startswith((".", "/", "~")):
-        raise BadInput(f"model {folder!r}: no such folder, and not a hub id of the form owner/name")
+def refuse_missing_path(name: str) -> None:
+    """BadInput for what is no hub id, and for a path below a folder that is here: nobody is asked about that."""
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or Path(name).parent.is_dir():
+        raise BadInput(f"model {name!r}: no such folder, and not a hub id of the form owner/name")
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -85,6 +85,7 @@ def local(folder: str | Path) -> Path:
     """The folder of a model; of one on the hub ("owner/name"), its local copy."""
     if Path(folder).is_dir():
         return Path(folder)
+    models.refuse_missing_path(str(folder))
     try:
         return Path(snapshot_download(str(folder), allow_patterns=["*.json", "*.safetensors"]))
     except (OSError, ValueError) as error:
@@ -94,7 +95,7 @@ def local(folder: str | Path) -> Path:
 def read_config(folder: Path) -> Any:
     """The configuration of a model in a folder."""
     try:
-        return AutoConfig.from_pretrained(folder)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise BadInput(f"model {str(folder)!r}: {last_line(error)}") from error
 
@@ -113,7 +114,7 @@ def words(config: Any) -> int:
 def refuse_unfit(config: Any, folder: Path, name: str) -> None:
     """BadInput when the tensors in a folder are not those of the architecture: vLLM would go on without some."""
     with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
+        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     models._check_keys(name, skeleton, models.tensor_shapes(folder))
 
 

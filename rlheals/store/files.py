@@ -175,6 +175,10 @@ def whole(out: Path, replace: bool = False) -> Iterator[Path]:
             aside.chmod(0o755)
             fsync_tree(aside)
             _take_place(aside, target, replace)
+        except Exception as error:  # a library's own error for a full disk names no folder
+            if (trouble := as_store_error(error, target.parent)) is not None:
+                raise trouble from error
+            raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 

@@ -39,8 +39,10 @@ class FetchSettings(Source):
 
 
 def settings_of(source: Source) -> FetchSettings:
-    """The settings of the run: a local folder is known by its files."""
+    """The settings of the run: a local folder is known by its files. BadInput for a path that is not there."""
     folder = Path(source.name)
+    if not folder.is_dir():
+        models.refuse_missing_path(source.name)
     return FetchSettings(**source.model_dump(), sha256=folder_hash(folder) if folder.is_dir() else None)
 
 

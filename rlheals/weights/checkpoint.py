@@ -178,7 +178,8 @@ def _headers(file: Path) -> list[Place]:
 
 def _fetched(name: str) -> str:
     """The local copy of a model on the hub."""
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    # a path below a folder that is here is meant as a path: nobody is asked about it
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or Path(name).parent.is_dir():
         raise BadInput(
             f"checkpoint {name!r}: no such file or folder, and not a hub id of the form owner/name"
         )

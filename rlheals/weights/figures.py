@@ -53,7 +53,8 @@ def values(found: Spectra) -> Drawn:
     for axis, (column, title) in zip(axes, columns.items(), strict=True):
         table = over_draws(whole, column, ["kind"])
         _strips(axis, table, kinds_of(found))
-        axis.set_xscale("log")
+        if (table["value"] > 0).any():
+            axis.set_xscale("log")
         axis.set_title(title, fontsize=8)
         frames.append(table.assign(series=column))
     _legend_below(figure, axes[0])

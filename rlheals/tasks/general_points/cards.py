@@ -215,7 +215,8 @@ def census(name: str) -> tuple[Hand, ...]:
     try:
         return hands_solvable(Rule.parse(name), faces_only=True)
     except BadInput:
-        raise BadInput(f"census {name!r:.40}: accepted are 'id', 'ood', 'both' or a rule") from None
+        values = f"the values of J, Q, K, each from 1 to {LARGEST}, such as '5,7,2'"
+        raise BadInput(f"census {name!r:.40}: accepted are 'id', 'ood', 'both', or {values}") from None
 
 
 def split_of(values: Values) -> str:
