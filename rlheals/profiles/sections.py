@@ -124,7 +124,9 @@ class Protection(Settings):
     ('subspace=0.1',)
     """
 
-    regularisers: tuple[str, ...] = Field((), description="NAME=VALUE, NAME a regulariser or a setting of SFT")
+    regularisers: tuple[str, ...] = Field(
+        (), description="NAME=VALUE, NAME a regulariser or a setting of SFT"
+    )
     steps: tuple[Int, ...] = Field((), description="SFT steps that get a census")
     reader_regularisers: tuple[str, ...] = Field((), description="those of a reader's fresh run")
     decodes: Int = Field(1, ge=1, description="censuses of every checkpoint")

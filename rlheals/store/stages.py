@@ -41,12 +41,12 @@ OF_A_TASK = {
 
 
 def module_of(stage: str, package: str = "rlheals") -> str:
-    """The module of a stage; a name that is not in the table is a module of the package itself.
+    """The module of a stage; a name that is not in the table is a module of the package itself, as all of others are.
 
     >>> module_of("no_stage")
     'rlheals.no_stage'
     """
-    return STAGES.get(stage, f"{package}.{stage}")
+    return STAGES.get(stage, f"{package}.{stage}") if package == "rlheals" else f"{package}.{stage}"
 
 
 def modules_behind(stage: str, settings: Mapping[str, Any], package: str = "rlheals") -> tuple[str, ...]:
@@ -55,7 +55,11 @@ def modules_behind(stage: str, settings: Mapping[str, Any], package: str = "rlhe
     >>> modules_behind("sft", {"task": "general_points"})
     ('rlheals.training.sft', 'rlheals.tasks.general_points.task')
     """
-    task = (task_module(settings.get("task", "general_points")),) if stage in OF_A_TASK else ()
+    task = (
+        (task_module(settings.get("task", "general_points")),)
+        if stage in OF_A_TASK and package == "rlheals"
+        else ()
+    )
     return (module_of(stage, package), *task)
 
 
