@@ -267,12 +267,12 @@ def attempts() -> pd.DataFrame:
     generation = Generation(tokens=(1,), logprobs=np.zeros(1), entropies=np.zeros(1))
     verdict = task.grade(item, reply.text)
     episode = Episode(item, item.id, [Attempt((1,), generation, reply, verdict)])
-    return pd.DataFrame(evaluate._rows(episode, "target"))
+    return pd.DataFrame(evaluate._rows(task, episode, "target"))
 
 
 def test_glossary_explains_every_column(attempts: pd.DataFrame) -> None:
     episodes = evaluate.episodes_table(attempts)
-    (entry,) = evaluate.summary(attempts, episodes).values()
+    (entry,) = evaluate.summary(GeneralPoints(), attempts, episodes).values()
     assert glossary_names("Columns of `attempts.parquet`") == set(attempts.columns)
     assert glossary_names("Columns of `episodes.parquet`") == set(episodes.columns)
     assert glossary_names("Fields of `summary.json`") == entry.keys()

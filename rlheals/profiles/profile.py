@@ -148,6 +148,8 @@ class Profile(Settings):
                 raise ValueError(f"{path}.task={group.task}, but the profile's task is {self.task}")
         if self.model is not None:
             return self  # its own configuration says what fits
+        if self.shipped_base and self.task != Profile.model_fields["task"].default:
+            raise ValueError(f"shipped_base: that base has not learnt the task {self.task}; set it to false")
         if self.shipped_base and self.pretrain.model != ModelSettings():
             raise ValueError(
                 "shipped_base: pretrain.model has another shape than the shipped base; set it to false"

@@ -126,6 +126,8 @@ def test_the_profile_names_the_task_once_for_all_stages(tmp_path: Path) -> None:
     assert {spec.settings.get("task") for spec in asked if spec.stage in OF_A_TASK} == {TOY}
     with pytest.raises(BadInput, match=r"sft\.task=general_points, but the profile's task is toy_task:Sums"):
         load_profile(tmp_path / "sums.yaml", {"sft.task": "general_points"})
+    with pytest.raises(BadInput, match="shipped_base: that base has not learnt the task toy_task:Sums"):
+        load_profile("smoke", {"task": TOY})
 
 
 @pytest.mark.parametrize(
