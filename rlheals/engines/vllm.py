@@ -94,7 +94,7 @@ def local(folder: str | Path) -> Path:
 def read_config(folder: Path) -> Any:
     """The configuration of a model in a folder."""
     try:
-        return AutoConfig.from_pretrained(folder)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise BadInput(f"model {str(folder)!r}: {last_line(error)}") from error
 
