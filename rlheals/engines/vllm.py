@@ -256,7 +256,10 @@ class VLLMEngine(Asking):
                 [_parameters(wanted) for _, wanted in asked],
                 use_tqdm=False,
             )
-        return [_generation(output.outputs[0]) for output in made]
+        return [
+            generation(said.token_ids, np.array(said.logprobs.logprobs).reshape(len(said.token_ids), -1))
+            for said in (output.outputs[0] for output in made)
+        ]
 
     @property
     def _running(self) -> LLM:
@@ -330,11 +333,6 @@ def _parameters(wanted: dict[str, Any]) -> Any:
     from vllm import SamplingParams
 
     return SamplingParams(**wanted, flat_logprobs=True, detokenize=False)
-
-
-def _generation(output: Any) -> Generation:
-    """vLLM's answer: per token a row with the token's own log-probability first, then those of all words if asked."""
-    return generation(output.token_ids, np.array(output.logprobs.logprobs).reshape(len(output.token_ids), -1))
 
 
 def _ended(end: Callable[[], object], together: bool) -> None:

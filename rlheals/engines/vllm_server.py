@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, NoReturn, Protocol, TypeVar
 import numpy as np
 import requests
 import torch
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AliasPath, BaseModel, Field, ValidationError
 from pydantic_core import from_json
 from urllib3.exceptions import HTTPError, ProtocolError
 
@@ -43,39 +43,28 @@ may be asked twice."""
 LogProbability = Annotated[float, Field(le=1e-3)]  # rounding may leave a certain token a little above 0
 
 
-class _Logprobs(BaseModel, strict=True):
-    token_logprobs: list[LogProbability]
-    top_logprobs: list[dict[str, LogProbability]]
+def _at(first: str, *more: str | int) -> Any:
+    """A value inside a server's answer."""
+    return Field(validation_alias=AliasPath(first, *more))
 
 
-class Choice(BaseModel, strict=True):
-    """One continuation."""
-
-    token_ids: list[int]
-    finish_reason: Literal["stop", "length"]
-    logprobs: _Logprobs
-
-
-class _Answer(BaseModel, strict=True):
-    choices: list[Choice] = Field(min_length=1, max_length=1)
-
-
-class _Model(BaseModel, strict=True):
-    logprobs_mode: str
-    generation_config: str
-    dtype: str
-    max_logprobs: int
-    max_model_len: int
-
-
-class _Config(BaseModel, strict=True):
-    model: _Model = Field(alias="model_config")
-    load_config: dict[str, Any]
-    device_config: dict[str, Any]
+class _Continuation(BaseModel, strict=True):
+    token_ids: list[int] = _at("choices", 0, "token_ids")
+    finish_reason: Literal["stop", "length"] = _at("choices", 0, "finish_reason")
+    own: list[LogProbability] = _at("choices", 0, "logprobs", "token_logprobs")
+    others: list[dict[str, LogProbability]] = _at("choices", 0, "logprobs", "top_logprobs")
 
 
 class _Info(BaseModel, strict=True):
-    vllm_config: _Config
+    """How the server was started."""
+
+    logprobs_mode: str = _at("vllm_config", "model_config", "logprobs_mode")
+    generation_config: str = _at("vllm_config", "model_config", "generation_config")
+    dtype: str = _at("vllm_config", "model_config", "dtype")
+    max_logprobs: int = _at("vllm_config", "model_config", "max_logprobs")
+    max_model_len: int = _at("vllm_config", "model_config", "max_model_len")
+    load_format: str = _at("vllm_config", "load_config", "load_format")
+    device: str | None = _at("vllm_config", "device_config", "device")
 
 
 class _Done(BaseModel, strict=True):
@@ -144,15 +133,17 @@ class ServedEngine(vllm.Asking):
     def _completed(self, prompt: Sequence[int], wanted: dict[str, Any]) -> Generation:
         """One prompt, continued as is wanted; words that look alike stay apart."""
         tokens = {"prompt": list(prompt), "return_token_ids": True, "return_tokens_as_token_ids": True}
-        choice = self._call("POST", "/v1/completions", _Answer, {**tokens, **wanted}).choices[0]
-        words, count, size = vllm.words(self.config), len(choice.token_ids), vllm.vocabulary(self.config)
-        own, others = choice.logprobs.token_logprobs, choice.logprobs.top_logprobs
-        if not len(own) == len(others) == count or not all(len(row) >= words for row in others):
+        said = self._call("POST", "/v1/completions", _Continuation, {**tokens, **wanted})
+        words, count, size = vllm.words(self.config), len(said.token_ids), vllm.vocabulary(self.config)
+        if not len(said.own) == len(said.others) == count or any(len(row) < words for row in said.others):
             raise self._error(f"{count} tokens came without the log-probabilities that were asked for")
-        if count > wanted["max_tokens"] or not all(0 <= token < size for token in choice.token_ids):
+        if count > wanted["max_tokens"] or not all(0 <= token < size for token in said.token_ids):
             raise self._error(f"{count} tokens came that nobody asked for, or that the model does not have")
-        rows = [[value, *(row.values() if words else ())] for value, row in zip(own, others, strict=True)]
-        return vllm.generation(choice.token_ids, np.array(rows).reshape(count, -1))
+        rows = [
+            [value, *(row.values() if words else ())]
+            for value, row in zip(said.own, said.others, strict=True)
+        ]
+        return vllm.generation(said.token_ids, np.array(rows).reshape(count, -1))
 
     def _exchange(self, folder: Path) -> None:
         """Give the server the weights in a folder, labelled.
@@ -177,25 +168,22 @@ class ServedEngine(vllm.Asking):
 
     def _checked(self) -> int:
         """The server's longest episode; BadInput when it would say something else than `VLLMEngine` does."""
-        said = self._call("GET", "/server_info?config_format=json", _Info).vllm_config
+        said = self._call("GET", "/server_info?config_format=json", _Info)
         wanted = vllm.started_with(self.config, False, self._at_once, None, None)
-        found = {**said.model.model_dump(), **said.load_config}
-        found["dtype"] = found["dtype"].removeprefix("torch.")
+        found = {**said.model_dump(), "dtype": said.dtype.removeprefix("torch.")}
         as_it_has_to_be = "`rlheals serve` starts it as it has to be"
         for name in ("logprobs_mode", "generation_config", "load_format", "dtype"):
-            if found.get(name) != wanted[name]:
-                raise self._error(
-                    f"{name} is {found.get(name)!r:.60}, not {wanted[name]!r}; {as_it_has_to_be}"
-                )
-        if 0 <= said.model.max_logprobs < wanted["max_logprobs"]:
-            few = f"it gives {said.model.max_logprobs} log-probabilities per token"
+            if found[name] != wanted[name]:
+                raise self._error(f"{name} is {found[name]!r:.60}, not {wanted[name]!r}; {as_it_has_to_be}")
+        if 0 <= said.max_logprobs < wanted["max_logprobs"]:
+            few = f"it gives {said.max_logprobs} log-probabilities per token"
             raise self._error(f"{few}, not {wanted['max_logprobs']}; {as_it_has_to_be}")
-        if said.device_config.get("device") == "cpu" and getattr(self.config, "tie_word_embeddings", False):
+        if said.device == "cpu" and getattr(self.config, "tie_word_embeddings", False):
             raise self._error(
                 "on a processor the output head of this model, which is tied to its embedding, would keep its old "
                 f"weights; without {SERVER} vLLM plays in this process"
             )
-        return said.model.max_model_len
+        return said.max_model_len
 
     def _error(self, text: str) -> BadInput:
         return BadInput(f"vLLM server {self.address:.100}: {' '.join(text.split())}")

@@ -1,4 +1,4 @@
-"""A checkpoint with parts of another put back: the stage. The edited model is a model folder that a census can play.
+"""A checkpoint with parts of another put back: the stage. The edited model is a model folder that can be evaluated.
 
 `model/`, and `sizes.json`: size of the edit, distances, forward KL from the pretrained base and from the target.
 """
@@ -15,10 +15,9 @@ from pydantic import Field, field_validator
 from rlheals.evaluation.kl import Behaviour
 from rlheals.settings import Int, Settings, TaskName
 from rlheals.stage import Work
-from rlheals.weights import checkpoint as shards
-from rlheals.weights import edits
-from rlheals.weights.checkpoint import Checkpoint
+from rlheals.weights.checkpoint import Checkpoint, copy_beside, write
 from rlheals.weights.edit_parser import parse
+from rlheals.weights.edits import edited
 from rlheals.weights.selection import Where
 
 MODEL = "model"
@@ -50,14 +49,12 @@ class EditedSettings(Settings):
 def run(work: Work) -> None:
     """The stage: inputs "base" and "target" (runs of checkpoints), "origin" (the pretrained base)."""
     settings = EditedSettings.model_validate(work.settings)
-    base, target = (
-        Checkpoint(work.inputs["base"] / settings.base),
-        Checkpoint(work.inputs["target"] / settings.target),
-    )
+    now, origin = work.inputs["target"] / settings.target, work.inputs["origin"] / settings.origin
+    base, target = Checkpoint(work.inputs["base"] / settings.base), Checkpoint(now)
     squares = dict.fromkeys(("target_norm", "edit_norm", "distance", "left"), 0.0)
 
     def measured() -> Iterator[tuple[str, torch.Tensor]]:
-        for one in edits.edited(base, target, parse(settings.edit), Where.parse(settings.where)):
+        for one in edited(base, target, parse(settings.edit), Where.parse(settings.where)):
             if one.pair is not None:
                 b, t, made = one.pair.b, one.pair.t, one.after.double()
                 squares["target_norm"] += float(t.square().sum())
@@ -68,9 +65,8 @@ def run(work: Work) -> None:
 
     place = work.out / MODEL
     place.mkdir()
-    shards.write(measured(), place)
-    origin, now = work.inputs["origin"] / settings.origin, work.inputs["target"] / settings.target
-    shards.copy_beside(now, place)
+    write(measured(), place)
+    copy_beside(now, place)
     sizes = {name: math.sqrt(value) for name, value in squares.items()}
     asked = (settings.questions, settings.answer_tokens, work.seed)
     for name, source in (("kl_origin", origin), ("kl_target", now)):

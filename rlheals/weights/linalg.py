@@ -30,9 +30,9 @@ SIDES: tuple[Side, ...] = ("left", "right")
 ILL_CONDITIONED = 1e-5
 """Below this ratio of smallest to largest singular value, Gram matrices (which square it) are not used."""
 ORTHONORMAL = 1e-12
-"""Products of singular vectors that the Gram way leaves above 0 without a further step: about eps (s_max / s_min)^2."""
+"""Products of singular vectors that "gram" leaves above 0 without a further step: about eps (s_max / s_min)^2."""
 EXACT = 256
-"""Up to this many directions, angles are exact to rounding; above, to 1e-7, see `Overlap`."""
+"""Up to this many vectors, angles are exact to rounding; above, to 1e-7, see `Overlap`."""
 EPSILON = float(torch.finfo(torch.float64).eps)
 
 
@@ -61,10 +61,10 @@ class Decomposition:
         return self.u if side == "left" else self.v
 
     def gap(self, k: int, end: End = "top") -> torch.Tensor:
-        """Relative spectral gap at the edge of the k first or last directions: (s_k - s_(k+1)) / s_k; (...,).
+        """Relative spectral gap at the edge of the k first or last triples: (s_k - s_(k+1)) / s_k; (...,).
 
-        A subspace whose edge lies between nearly equal values turns under any touch: an angle there means nothing.
-        1 where there is no neighbour.
+        A subspace whose edge lies between nearly equal singular values turns under any change: an angle there means
+        nothing. 1 where there is no neighbour.
         """
         r = self.s.shape[-1]
         edge = k if end == "top" else r - k
@@ -83,7 +83,7 @@ def decompose(w: torch.Tensor, method: Literal["auto", "gram", "svd"] = "auto") 
 
     "gram": eigenvectors of the Gram matrix on the short side, the other side by one product and an orthonormalisation
     that keeps every leading subspace; several times faster than "svd" for matrices that are not square. Squaring the
-    matrix costs accuracy in the smallest directions, so "auto" takes it only while s_min > 1e-5 s_max in the whole
+    matrix costs accuracy in the last singular vectors, so "auto" takes it only while s_min > 1e-5 s_max in the whole
     batch, else `torch.linalg.svd`. Raises BadInput for anything but finite matrices, and for "gram" of singular ones.
 
     >>> d = decompose(torch.tensor([[3.0, 0.0], [0.0, -2.0], [0.0, 0.0]]))
@@ -102,7 +102,9 @@ def decompose(w: torch.Tensor, method: Literal["auto", "gram", "svd"] = "auto") 
         ):
             return found
         if method == "gram":
-            raise BadInput("decompose: the matrix is singular; its Gram matrix does not give all directions")
+            raise BadInput(
+                "decompose: the matrix is singular; its Gram matrix does not give all singular vectors"
+            )
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     return Decomposition(u, s, vh.mT)
 
@@ -225,13 +227,14 @@ def projector_distance(angles: torch.Tensor) -> torch.Tensor:
 
 
 def energies(base: Decomposition, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Shares of |dW|^2 that stretch W and that turn its directions within themselves; two (...,) tensors.
+    """Shares of |dW|^2 that stretch W and that turn its singular vectors within their span; two (...,) tensors.
 
     With C = U^T dW V (U, V of the base): |diag C|^2 / |dW|^2 and (|C|^2 - |diag C|^2) / |dW|^2. What is left of 1 lies
-    outside of the base's directions on the long side. 0 and 0 for dW = 0.
+    outside of the base's singular vectors on the long side. 0 and 0 for dW = 0.
     """
-    inside = base.u.mT @ delta.to(torch.float64) @ base.v
-    whole = delta.to(torch.float64).square().sum((-2, -1))
+    delta = delta.to(torch.float64)
+    inside = base.u.mT @ delta @ base.v
+    whole = delta.square().sum((-2, -1))
     stretch = torch.diagonal(inside, dim1=-2, dim2=-1).square().sum(-1)
     turned = inside.square().sum((-2, -1)) - stretch
     safe = whole.clamp(min=1e-300)
@@ -239,22 +242,23 @@ def energies(base: Decomposition, delta: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def concentration(base: Decomposition, delta: torch.Tensor, blocks: int = 32) -> torch.Tensor:
-    """Where in the base's own directions a change lies: (..., b, b), b = min(r, blocks), 1 everywhere for white noise.
+    """Where among the base's singular vectors a change lies: (..., b, b), b = min(r, blocks), 1 for white noise.
 
-    Entry (i, j) is the mean of squares of C = U^T dW V in the i-th and j-th part of the directions, in units of the
-    mean square of dW's entries. 0 everywhere for dW = 0.
+    Entry (i, j) is the mean of squares of C = U^T dW V in the i-th and j-th part of them, in units of the mean square
+    of dW's entries. 0 everywhere for dW = 0.
     """
-    squares = (base.u.mT @ delta.to(torch.float64) @ base.v).square()
+    delta = delta.to(torch.float64)
+    squares = (base.u.mT @ delta @ base.v).square()
     r = squares.shape[-1]
     edges = torch.linspace(0, r, min(r, blocks) + 1).round().long().tolist()
     rows = torch.stack([squares[..., a:b, :].mean(-2) for a, b in pairwise(edges)], -2)
     cells = torch.stack([rows[..., a:b].mean(-1) for a, b in pairwise(edges)], -1)
-    typical = delta.to(torch.float64).square().mean((-2, -1))[..., None, None]
+    typical = delta.square().mean((-2, -1))[..., None, None]
     return torch.where(typical > 0, cells / typical.clamp(min=1e-300), 0.0)
 
 
 def effective_rank(delta: torch.Tensor) -> torch.Tensor:
-    """exp of the entropy of s_i^2 / sum s^2 of (..., m, n): r for r equal directions, 0 for a zero matrix; (...,).
+    """exp of the entropy of s_i^2 / sum s^2 of (..., m, n): r for r equal singular values, 0 for a zero matrix; (...,).
 
     Source: Roy and Vetterli 2007 (there of s_i, here of the energies s_i^2).
 

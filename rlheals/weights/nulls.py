@@ -28,7 +28,7 @@ def permuted(w: torch.Tensor, delta: torch.Tensor, draws: int, key: str) -> torc
 
 
 def turned(w: torch.Tensor, delta: torch.Tensor, draws: int, key: str) -> torch.Tensor:
-    """W plus dW with its singular values kept and its singular directions drawn at random (Haar)."""
+    """W plus dW with its singular values kept and its singular vectors drawn at random (Haar)."""
     s = decompose(delta).s
     left = haar(w.shape[0], len(s), draws, f"{key}/left")
     right = haar(w.shape[1], len(s), draws, f"{key}/right")

@@ -1,4 +1,4 @@
-"""How far and where to a training run went: every checkpoint of it against the base, in weights and in behaviour.
+"""Distance, rotation and KL of every checkpoint of a training run from the base.
 
 One row per checkpoint and matrix: size of the change, angles of leading subspaces and those of Gaussian changes of
 equal norm. One row per checkpoint: forward KL from the base on its own answers to the task's questions.

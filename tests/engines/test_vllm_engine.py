@@ -16,7 +16,6 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -29,7 +28,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from vllm_here import INSTALLED, PLAYED, needs_vllm, play
 
 from rlheals.engines import load_engine, models
-from rlheals.engines import vllm as vllm_asking
 from rlheals.engines import vllm as vllm_engine
 from rlheals.engines.hf import HFEngine, Sampling, refresh
 from rlheals.engines.models import SHIPPED_BASE
@@ -98,13 +96,11 @@ def test_whole_distributions_give_entropies_and_lone_tokens_do_not() -> None:
     with np.errstate(divide="ignore"):
         logp = np.log(p)
     rows = [[row[chosen], *sorted(row, reverse=True)] for row, chosen in zip(logp, (1, 0), strict=True)]
-    whole = SimpleNamespace(token_ids=[1, 0], logprobs=SimpleNamespace(logprobs=[*rows[0], *rows[1]]))
-    made = vllm_engine._generation(whole)
+    made = vllm_engine.generation([1, 0], np.array(rows))
     assert made.logprobs.tolist() == [logp[0][1], logp[1][0]]
     wanted = [1.5 * np.log(2), -(0.97 * np.log(0.97) + 0.03 * np.log(0.01))]
     assert np.allclose(made.entropies, wanted)
-    alone = SimpleNamespace(token_ids=[1, 0], logprobs=SimpleNamespace(logprobs=[rows[0][0], rows[1][0]]))
-    made = vllm_engine._generation(alone)
+    made = vllm_engine.generation([1, 0], np.array(rows)[:, :1])
     assert made.logprobs.tolist() == [logp[0][1], logp[1][0]]
     assert np.isnan(made.entropies).all()
     assert made.past is None
@@ -112,7 +108,7 @@ def test_whole_distributions_give_entropies_and_lone_tokens_do_not() -> None:
 
 def test_seeds_of_a_census_differ_in_the_32_bits_that_processors_use() -> None:
     keys = [f"7/id/A-5-J-K/{decode}/{number}" for decode in range(5) for number in range(2032)]
-    seeds = [vllm_asking.seed(key) for key in keys]
+    seeds = [vllm_engine.seed(key) for key in keys]
     assert min(seeds) >= 0
     assert max(seeds) < 2**63
     assert len(set(seeds)) == len(keys)
@@ -267,7 +263,7 @@ def test_large_vocabularies_have_no_entropies(
 ) -> None:
     keys = [str(number) for number in range(len(prompts))]
     whole = engine.generate(prompts, keys, WARM)
-    monkeypatch.setattr(vllm_asking, "WHOLE", 38)
+    monkeypatch.setattr(vllm_engine, "WHOLE", 38)
     alone = engine.generate(prompts, keys, WARM)
     assert [made.tokens for made in whole] == [made.tokens for made in alone]
     for one, other in zip(whole, alone, strict=True):

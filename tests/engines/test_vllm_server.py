@@ -177,7 +177,7 @@ def choice(tokens: list[int], logprob: float = -1.0, words: int = 39, reason: st
         (answers("/collective_rpc", 500, NO_WEIGHTS), "see that folder as this machine does"),
         (answers("/collective_rpc", 502, b"bad gateway"), "status 502"),
         (answers("/reset_prefix_cache", 200, {"success": False}), "kept keys and values"),
-        (answers("/v1/completions", 200, {"choices": []}), "choices is not what vLLM says"),
+        (answers("/v1/completions", 200, {"choices": []}), "choices.0.token_ids is not what vLLM says"),
         (choice([5, 6]), "without the log-probabilities"),
         (choice([5], words=1), "without the log-probabilities"),
         (choice([5], logprob=0.01), "less than or equal to 0.001"),

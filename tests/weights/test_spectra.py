@@ -50,9 +50,15 @@ def noisy(w: torch.Tensor) -> torch.Tensor:
     return w + 0.02 * w.norm() / w.numel() ** 0.5 * torch.randn(w.shape, generator=random)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def base() -> Checkpoint:
     return Checkpoint(SHIPPED_BASE)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """The base with noise in every matrix."""
+    return changed(tmp_path_factory.mktemp("spectra") / "noisy", noisy)
 
 
 def test_a_checkpoint_and_itself_differ_in_nothing(base: Checkpoint) -> None:
@@ -67,8 +73,7 @@ def test_a_checkpoint_and_itself_differ_in_nothing(base: Checkpoint) -> None:
     assert (found.values["before"] == found.values["after"]).all()
 
 
-def test_every_matrix_is_measured_as_by_hand(base: Checkpoint, tmp_path: Path) -> None:
-    other = changed(tmp_path / "noisy", noisy)
+def test_every_matrix_is_measured_as_by_hand(base: Checkpoint, other: Checkpoint) -> None:
     found = compare(base, other, FEW)
     assert found.matrices["tensor"].nunique() == 8
     w, after = base.tensor(Q).double(), other.tensor(Q).double()
@@ -129,8 +134,9 @@ def test_the_null_tells_noise_from_stretching_and_from_turning(base: Checkpoint,
     assert moved["turned"] < 1e-5 < 0.019 < moved["stretched"] < 0.021
 
 
-def test_streaming_shards_gives_the_same_tables_and_the_key_the_same_nulls(base, tmp_path: Path) -> None:
-    other = changed(tmp_path / "noisy", noisy)
+def test_streaming_shards_gives_the_same_tables_and_the_key_the_same_nulls(
+    base, tmp_path: Path, other: Checkpoint
+) -> None:
     models.load(SHIPPED_BASE).save_pretrained(tmp_path / "sharded", max_shard_size="100KB")
     whole = compare(base, other, FEW, key="a")
     streamed = compare(Checkpoint(tmp_path / "sharded"), other, FEW, key="a")
@@ -143,10 +149,10 @@ def test_streaming_shards_gives_the_same_tables_and_the_key_the_same_nulls(base,
 
 
 def test_decompositions_of_a_base_are_kept_and_used_again(
-    base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: Checkpoint
 ) -> None:
     bases, settings = decompositions.Bases(tmp_path / "kept"), FEW.model_copy(update={"draws": 0})
-    other, third = changed(tmp_path / "noisy", noisy), changed(tmp_path / "turned", turned)
+    third = changed(tmp_path / "turned", turned)
     wanted = compare(base, third, settings)
     compare(base, other, settings, bases=bases)
     assert len(list((tmp_path / "kept").iterdir())) == 8
@@ -164,9 +170,8 @@ def test_decompositions_of_a_base_are_kept_and_used_again(
 
 
 def test_every_null_has_its_draws_and_little_memory_means_more_batches(
-    base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base, monkeypatch: pytest.MonkeyPatch, other: Checkpoint
 ) -> None:
-    other = changed(tmp_path / "noisy", noisy)
     monkeypatch.setattr(spectrum, "BATCH_BYTES", 2 * 64 * 64 * 8)
     found = compare(base, other, FEW)
     counts = found.matrices[found.matrices["tensor"] == Q].groupby("what")["draw"].apply(list).to_dict()
@@ -176,15 +181,14 @@ def test_every_null_has_its_draws_and_little_memory_means_more_batches(
     assert len(found.angles) == 8 * (1 + 3 * len(NULLS)) * 2 * 2 * 2
 
 
-def test_without_nulls_there_is_only_the_change(base, tmp_path: Path) -> None:
-    found = compare(base, changed(tmp_path / "noisy", noisy), FEW.model_copy(update={"draws": 0}))
+def test_without_nulls_there_is_only_the_change(base, other: Checkpoint) -> None:
+    found = compare(base, other, FEW.model_copy(update={"draws": 0}))
     assert set(found.matrices["what"]) == {CHANGE}
     assert found.curves["null"].isna().all()
     assert "gaussian" not in summary(found)
 
 
-def test_heads_are_slices_of_rows_or_of_columns_of_the_output(base, tmp_path: Path) -> None:
-    other = changed(tmp_path / "noisy", noisy)
+def test_heads_are_slices_of_rows_or_of_columns_of_the_output(base, other: Checkpoint) -> None:
     settings = SpectraSettings(kinds=("q", "o", "down"), ks=(4,), draws=0, heads=2)
     found = compare(base, other, settings)
     counted = found.matrices.groupby("kind")["head"].nunique().to_dict()
@@ -298,9 +302,8 @@ def test_tables_that_are_missing_or_damaged_are_named(measured: Spectra, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Spectra:
-    other = changed(tmp_path_factory.mktemp("spectra") / "noisy", noisy)
-    return compare(Checkpoint(SHIPPED_BASE), other, SpectraSettings(draws=4, ks=(2, 4, 8)))
+def measured(base: Checkpoint, other: Checkpoint) -> Spectra:
+    return compare(base, other, SpectraSettings(draws=4, ks=(2, 4, 8)))
 
 
 @pytest.mark.parametrize("figure", spectra_figures.SPECTRA, ids=lambda figure: figure.__name__)
@@ -344,12 +347,11 @@ def call(*arguments: object) -> int:
 
 
 def test_one_command_gives_tables_figures_and_a_page_that_needs_nothing_else(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    other: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changed(tmp_path / "noisy", noisy)
     out = tmp_path / "out"
     code = call(
-        "spectra", SHIPPED_BASE, tmp_path / "noisy", "--k", "2,8", "--matrices", "q,down", "--null", "3",
+        "spectra", SHIPPED_BASE, other.source, "--k", "2,8", "--matrices", "q,down", "--null", "3",
         "--out", out, "--json",
     )  # fmt: skip
     assert code == 0
@@ -367,7 +369,7 @@ def test_one_command_gives_tables_figures_and_a_page_that_needs_nothing_else(
     assert page.count("<img") == len(spectra_figures.SPECTRA)
     angles = pd.read_parquet(out / "angles.parquet")
     assert set(angles["k"]) == {2, 8}
-    assert call("spectra", SHIPPED_BASE, tmp_path / "noisy", "--out", out) == 2
+    assert call("spectra", SHIPPED_BASE, other.source, "--out", out) == 2
     assert "out" in capsys.readouterr().err
 
 
@@ -405,9 +407,8 @@ def test_checkpoints_that_are_not_there_or_of_two_models_are_told_on_one_line(
         assert len(said.strip().splitlines()) == 1
 
 
-def test_without_nulls_the_page_says_so(tmp_path: Path) -> None:
-    changed(tmp_path / "noisy", noisy)
-    assert call("spectra", SHIPPED_BASE, tmp_path / "noisy", "--null", "0", "--out", tmp_path / "out") == 0
+def test_without_nulls_the_page_says_so(other: Checkpoint, tmp_path: Path) -> None:
+    assert call("spectra", SHIPPED_BASE, other.source, "--null", "0", "--out", tmp_path / "out") == 0
     page = (tmp_path / "out" / "index.html").read_text()
     assert "No null model was drawn." in page
     assert "spectra-excess" not in page
@@ -431,19 +432,19 @@ def test_a_change_back_to_the_reference_leaves_no_angle_and_noise_leads_away(
     assert sizes[START] > 0
 
 
-def test_without_a_change_the_start_is_the_change(base: Checkpoint, tmp_path: Path) -> None:
-    away = changed(tmp_path / "away", noisy)
+def test_without_a_change_the_start_is_the_change(base: Checkpoint, other: Checkpoint) -> None:
     quiet = FEW.model_copy(update={"draws": 0})
-    found = compare(away, away, quiet, reference=base)
-    wanted = compare(base, away, quiet).angles.drop(columns="what").reset_index(drop=True)
+    found = compare(other, other, quiet, reference=base)
+    wanted = compare(base, other, quiet).angles.drop(columns="what").reset_index(drop=True)
     for what in (CHANGE, START):
         mine = found.angles[found.angles["what"] == what].drop(columns="what").reset_index(drop=True)
         pd.testing.assert_frame_equal(mine, wanted)
 
 
-def test_command_says_what_the_angles_are_measured_from(base: Checkpoint, tmp_path: Path, capsys) -> None:
-    away = changed(tmp_path / "away", noisy)
-    asked = f"spectra {away.source} {SHIPPED_BASE} --reference {SHIPPED_BASE} --matrices q --k 4 --null 2"
+def test_command_says_what_the_angles_are_measured_from(
+    base: Checkpoint, tmp_path: Path, capsys, other: Checkpoint
+) -> None:
+    asked = f"spectra {other.source} {SHIPPED_BASE} --reference {SHIPPED_BASE} --matrices q --k 4 --null 2"
     assert cli.main([*asked.split(), "--out", str(tmp_path / "page"), "--nulls", "gaussian"]) == 0
     said = capsys.readouterr().out
     assert f"angles to {SHIPPED_BASE}" in said
@@ -454,8 +455,8 @@ def test_command_says_what_the_angles_are_measured_from(base: Checkpoint, tmp_pa
     assert cli.main(missing) == 2
 
 
-def test_every_singular_value_has_its_null(base: Checkpoint, tmp_path: Path) -> None:
-    found = compare(base, changed(tmp_path / "noisy", noisy), FEW)
+def test_every_singular_value_has_its_null(base: Checkpoint, other: Checkpoint) -> None:
+    found = compare(base, other, FEW)
     rows = found.values
     assert (rows["null_low"] <= rows["null"]).all()
     assert (rows["null"] <= rows["null_high"]).all()
