@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rlheals.errors import BadInput
 
@@ -28,6 +28,16 @@ Rate = Annotated[Float, Field(gt=0, le=1)]
 """A learning rate."""
 Decay = Annotated[Float, Field(ge=0, lt=1)]
 """A decay rate of a running mean: 1 would divide by zero in AdamW's bias correction."""
+
+
+def _increasing(steps: tuple[int, ...]) -> tuple[int, ...]:
+    if not steps or list(steps) != sorted(set(steps)) or steps[0] < 0 or steps[-1] < 1:
+        raise ValueError(f"{steps} is not an increasing list of steps that ends above 0")
+    return steps
+
+
+Checkpoints = Annotated[tuple[Int, ...], AfterValidator(_increasing)]
+"""Steps of a training at which the weights are kept; the last one ends it."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
