@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rlheals.errors import BadInput
 
@@ -31,6 +31,16 @@ Decay = Annotated[Float, Field(ge=0, lt=1)]
 
 TaskName = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")]
 """A folder of `rlheals/tasks/`, or `package.module:CLASS`."""
+
+
+def _increasing(steps: tuple[int, ...]) -> tuple[int, ...]:
+    if not steps or list(steps) != sorted(set(steps)) or steps[0] < 0 or steps[-1] < 1:
+        raise ValueError(f"{steps} is not an increasing list of steps that ends above 0")
+    return steps
+
+
+Checkpoints = Annotated[tuple[Int, ...], AfterValidator(_increasing)]
+"""Steps of a training at which the weights are kept; the last one ends it."""
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -1,4 +1,4 @@
-"""One piece of a stage's work done by several processes of this machine that hold a model's weights together (FSDP).
+"""FSDP: a stage's work done by several processes of this machine that hold a model's weights together.
 
 `together("rlheals.training.sft", work, 4)` starts four processes that each call `part(work)` of it; inside,
 torch.distributed is set up (NCCL with GPUs, a GPU each; Gloo without). Processes end with the one that started them,
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
@@ -44,7 +44,7 @@ def together(module: str, work: Work, processes: int) -> None:
     with _started(module, work, processes, place) as children:
         for rank, child in enumerate(children):
             threading.Thread(target=_listen, args=(rank, child.stdout, told), daemon=True).start()
-        left = set(range(processes))
+        left = processes
         while left:
             rank, said = told.get()
             if said is None:
@@ -52,11 +52,9 @@ def together(module: str, work: Work, processes: int) -> None:
             if "tick" in said:
                 work.tick(*said["tick"])
             elif said["ended"] == "well":
-                left.discard(rank)
-            elif said["ended"] == "memory":
-                raise torch.OutOfMemoryError(said["said"])
+                left -= 1
             else:
-                raise BadInput(said["said"])
+                raise (torch.OutOfMemoryError if said["ended"] == "memory" else BadInput)(said["said"])
         for child in children:
             child.wait()
     shutil.rmtree(place, ignore_errors=True)
@@ -72,16 +70,19 @@ def _started(module: str, work: Work, processes: int, place: Path) -> Iterator[l
         "seed": work.seed,
         "inputs": {name: str(folder) for name, folder in work.inputs.items()},
     }
+    count = str(processes)
+    paths = os.pathsep.join(path for path in sys.path if path)
+    same = {"PYTHONPATH": paths, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     children: list[subprocess.Popen[bytes]] = []
     try:
         for rank in range(processes):
-            with _log(place, rank).open("wb") as log:
+            with (place / f"process-{rank}.log").open("wb") as log:
                 child = subprocess.Popen(
                     [sys.executable, "-c", f"import {module}, {__name__} as us; us.child({module}.part)"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    env=_environment(rank, processes),
+                    env=os.environ | same | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                 )
             children.append(child)
             assert child.stdin is not None
@@ -98,20 +99,6 @@ def _started(module: str, work: Work, processes: int, place: Path) -> Iterator[l
                     pipe.close()
 
 
-def _environment(rank: int, processes: int) -> Mapping[str, str]:
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
-    }
-
-
-def _log(place: Path, rank: int) -> Path:
-    return place / f"process-{rank}.log"
-
-
 def _listen(rank: int, pipe: IO[bytes], told: queue.Queue[tuple[int, dict[str, Any] | None]]) -> None:
     said: dict[str, Any] = {}
     for line in pipe:
@@ -122,7 +109,7 @@ def _listen(rank: int, pipe: IO[bytes], told: queue.Queue[tuple[int, dict[str, A
 
 
 def _crash(module: str, rank: int, status: int, place: Path) -> str:
-    lines = _log(place, rank).read_text("utf-8", "replace").splitlines()[-SHOWN:]
+    lines = (place / f"process-{rank}.log").read_text("utf-8", "replace").splitlines()[-SHOWN:]
     return "\n".join([f"{module}: process {rank} ended with status {status}; the end of its log:", *lines])
 
 
@@ -133,7 +120,8 @@ def child(part: Callable[[Work], None]) -> None:
     """What a child does: read the order, meet the others, do its part, say how it ended."""
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print goes to the log
-    order = json.loads(_line())
+    with os.fdopen(os.dup(0), "rb", buffering=0) as told:
+        order = json.loads(told.readline())  # no byte more: `_end_with_parent` reads on
     threading.Thread(target=_end_with_parent, daemon=True).start()
     first = os.environ["RANK"] == "0"
 
@@ -158,13 +146,6 @@ def child(part: Callable[[Work], None]) -> None:
     if ended["ended"] == "well":
         torch.distributed.destroy_process_group()
     os._exit(0)  # no waiting for threads of libraries
-
-
-def _line() -> bytes:
-    line = b""
-    while not line.endswith(b"\n"):
-        line += os.read(0, 1) or b"\n"
-    return line
 
 
 def _meet(meeting: str) -> None:

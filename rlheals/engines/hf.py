@@ -22,7 +22,6 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 from transformers.cache_utils import StaticLayer
 
 from rlheals.engines import fsdp, models
-from rlheals.engines.models import once_smaller
 from rlheals.errors import BadInput
 from rlheals.settings import Float, Int, Settings
 
@@ -158,7 +157,7 @@ class HFEngine:
             self.rows = rows
             return self._generate(prompts, keys, sampling, pasts)
 
-        return once_smaller(made, self.rows, self.rows, "rows at once")
+        return models.retry_on_out_of_memory(made, self.rows, self.rows, "rows at once")
 
     def _generate(
         self,

@@ -146,7 +146,8 @@ def load(
     except (OSError, ValueError, SafetensorError) as error:
         raise BadInput(f"model {name!r}: {_first_line(error)}") from error
     _check_loaded(name, found)
-    return _placed(model, device)
+    torch.nn.Module.to(model, device)
+    return model.eval()
 
 
 def _class_of(config: PreTrainedConfig, name: str) -> Any:
@@ -212,11 +213,6 @@ def checkpoint_gradients(model: PreTrainedModel) -> None:
         model.gradient_checkpointing_enable()
 
 
-def _placed(model: PreTrainedModel, device: str | torch.device) -> PreTrainedModel:
-    torch.nn.Module.to(model, device)
-    return model.eval()
-
-
 def refuse_missing_path(name: str) -> None:
     """BadInput for what is no hub id, and for a path below a folder that is here: nobody is asked about that."""
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or Path(name).parent.is_dir():
@@ -244,38 +240,26 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 def _check_loaded(where: str, found: Mapping[str, Iterable[Any]]) -> None:
     """What transformers says of a load: names missing, unknown, or of another shape."""
-    _refuse(
-        where,
-        [
-            *(f"missing {name}" for name in sorted(found["missing_keys"])),
-            *(f"unknown {name}" for name in sorted(found["unexpected_keys"])),
-            *(
-                f"{name} has shape {tuple(theirs)}, not {tuple(wanted)}"
-                for name, theirs, wanted in sorted(found["mismatched_keys"])
-            ),
-        ],
-    )
+    problems = [f"missing {name}" for name in sorted(found["missing_keys"])]
+    problems += [f"unknown {name}" for name in sorted(found["unexpected_keys"])]
+    problems += [
+        f"{name} has shape {tuple(theirs)}, not {tuple(wanted)}"
+        for name, theirs, wanted in sorted(found["mismatched_keys"])
+    ]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise BadInput(f"weights of {where!r} do not fit the architecture: {'; '.join(problems[:3])}{more}")
 
 
 def _check_keys(where: str, model: PreTrainedModel, found: dict[str, tuple[int, ...]]) -> None:
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name in getattr(model, "_tied_weights_keys", None) or {}:
-        if getattr(model.config, "tie_word_embeddings", False) and name not in found:
-            wanted.pop(name, None)
-    problems = [f"missing {name}" for name in wanted if name not in found]
-    problems += [f"unknown {name}" for name in found if name not in wanted]
-    problems += [
-        f"{name} has shape {found[name]}, not {wanted[name]}"
-        for name in wanted
-        if name in found and found[name] != wanted[name]
-    ]
-    _refuse(where, problems)
-
-
-def _refuse(where: str, problems: list[str]) -> None:
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise BadInput(f"weights of {where!r} do not fit the architecture: {'; '.join(problems[:3])}{more}")
+    if getattr(model.config, "tie_word_embeddings", False):  # one matrix, in the file under one of its names
+        tied = getattr(model, "_tied_weights_keys", None) or ()
+        wanted = {name: shape for name, shape in wanted.items() if name in found or name not in tied}
+    both = wanted.keys() & found.keys()
+    differ = [(name, found[name], wanted[name]) for name in both if found[name] != wanted[name]]
+    missing, unknown = wanted.keys() - both, found.keys() - both
+    _check_loaded(where, {"missing_keys": missing, "unexpected_keys": unknown, "mismatched_keys": differ})
 
 
 @contextmanager
@@ -296,13 +280,13 @@ def _first_line(error: Exception) -> str:
 Made = TypeVar("Made")
 
 
-def once_smaller(do: Callable[[int], Made], rows: int, whole: int, where: str) -> Made:
+def retry_on_out_of_memory(do: Callable[[int], Made], rows: int, whole: int, where: str) -> Made:
     """`do(rows)`, or if that is too much, `do` with half of it at most; BadInput when that is too much as well.
 
-    whole: what the rows are a part of; only its divisors are tried. where: what takes `rows`.
+    whole: what the rows are a part of; only its divisors are tried. where: the setting, as "sft.micro_batch_size".
     """
-    size = rows
-    for size in (rows, *_smaller(rows, whole)):
+    smaller = [size for size in range(rows // 2, 0, -1) if whole % size == 0][:1]
+    for size in (rows, *smaller):
         try:
             return do(size)
         except torch.OutOfMemoryError:
@@ -313,8 +297,3 @@ def once_smaller(do: Callable[[int], Made], rows: int, whole: int, where: str) -
         f"out of GPU memory with {where}={size}; make it smaller, set gradient_checkpointing to true, "
         "or take a smaller model"
     )
-
-
-def _smaller(rows: int, whole: int) -> list[int]:
-    """The largest divisor of `whole` up to half of `rows`, if there is one."""
-    return [size for size in range(rows // 2, 0, -1) if whole % size == 0][:1]

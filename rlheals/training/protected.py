@@ -1,4 +1,4 @@
-"""SFT that is kept from moving some ways: the stage. Training is that of `sft.py`; a penalty is added to its gradient.
+"""SFT with a regulariser: the stage. Training is that of `sft.py`; the gradient of a penalty is added to its own.
 
 "subspace"  strength * sum over weight matrices of |U^T (W - W0) V|^2, U and V the base's leading singular directions:
             the form of RPSFT (arXiv 2605.10973)
@@ -32,9 +32,9 @@ Kind = Literal["subspace", "random", "kl"]
 
 
 class ProtectedSettings(SFTSettings):
-    """SFT with a penalty."""
+    """SFT with a regulariser."""
 
-    kind: Kind = Field("subspace", description="what is penalised, see `protected.py`")
+    kind: Kind = Field("subspace", description="the regulariser, see `protected.py`")
     strength: Float = Field(0.1, ge=0, description="of the penalty; 0: plain SFT")
     share: Rate = Field(
         0.25, le=1, description="dimension of the subspaces over the smaller side of a matrix"
@@ -44,7 +44,7 @@ class ProtectedSettings(SFTSettings):
     @classmethod
     def _alone(cls, processes: int) -> int:
         if processes > 1:
-            raise ValueError(f"processes={processes}: SFT with a penalty is done by one process")
+            raise ValueError(f"processes={processes}: SFT with a regulariser is done by one process")
         return processes
 
 

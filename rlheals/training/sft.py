@@ -18,16 +18,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from datasets import Dataset
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from transformers import PreTrainedModel, PrinterCallback
 from trl import SFTConfig
 
 from rlheals.engines import fsdp, models
-from rlheals.engines.fsdp import together
-from rlheals.engines.models import once_smaller
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Chat, Dialect, Prompts, dialect_for
-from rlheals.settings import Decay, Float, Int, Rate, Settings, TaskName
+from rlheals.settings import Checkpoints, Decay, Float, Int, Rate, Settings, TaskName
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.store.files import atomic_write
 from rlheals.tasks import load_task
@@ -48,7 +46,7 @@ class SFTSettings(Settings):
     """How a base is fine-tuned."""
 
     task: TaskName = Field("general_points", description="the task's name")
-    checkpoints: tuple[Int, ...] = Field(
+    checkpoints: Checkpoints = Field(
         (0, 5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960, 1280),
         description="steps at which the weights are kept; the last one ends the training",
     )
@@ -77,18 +75,11 @@ class SFTSettings(Settings):
         description="number format of products: the weights' own, or a shorter one beside float32 weights",
     )
     gradient_checkpointing: bool = Field(
-        False, description="gradient checkpointing: less memory, a third more time to learn"
+        False, description="compute layers again for the gradient: less memory, a third more time"
     )
     save_every: Int | None = Field(
         None, ge=1, description="steps between states that a killed run goes on from; unset: checkpoints only"
     )
-
-    @field_validator("checkpoints")
-    @classmethod
-    def _increasing(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
-        if not steps or list(steps) != sorted(set(steps)) or steps[0] < 0 or steps[-1] < 1:
-            raise ValueError(f"{steps} is not an increasing list of steps that ends above 0")
-        return steps
 
     @property
     def rows(self) -> int:
@@ -130,11 +121,11 @@ def run(work: Work) -> None:
     def trained(rows: int) -> None:
         fitting = dataclasses.replace(work, settings={**work.settings, "micro_batch_size": rows})
         if settings.processes > 1:
-            together("rlheals.training.sft", fitting, settings.processes)
+            fsdp.together("rlheals.training.sft", fitting, settings.processes)
         else:
             part(fitting)
 
-    once_smaller(trained, settings.rows, settings.per_process, "sft.micro_batch_size")
+    models.retry_on_out_of_memory(trained, settings.rows, settings.per_process, "sft.micro_batch_size")
     for step in settings.checkpoints:
         resume.same_files(work.scratch / checkpoint_name(step), work.out / checkpoint_name(step))
     shutil.copy2(work.scratch / LOSSES, work.out / LOSSES)

@@ -12,7 +12,7 @@ from small_study import RL, SMALL
 
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
-from rlheals.engines.models import once_smaller
+from rlheals.engines.models import retry_on_out_of_memory
 from rlheals.errors import BadInput
 from rlheals.stage import Work
 from rlheals.tasks.general_points.compact import Compact
@@ -41,16 +41,16 @@ def test_what_is_tried_divides_the_whole_and_is_at_most_half(
         return "done"
 
     if tried[-1] <= fits:
-        assert once_smaller(do, rows, whole, "x") == "done"
+        assert retry_on_out_of_memory(do, rows, whole, "x") == "done"
     else:
         with pytest.raises(BadInput, match=f"out of GPU memory with x={tried[-1]}; make it smaller"):
-            once_smaller(do, rows, whole, "x")
+            retry_on_out_of_memory(do, rows, whole, "x")
     assert seen == tried
 
 
 def test_other_errors_are_not_out_of_memory() -> None:
     with pytest.raises(ZeroDivisionError):
-        once_smaller(lambda rows: 1 // 0, 4, 4, "x")
+        retry_on_out_of_memory(lambda rows: 1 // 0, 4, 4, "x")
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +59,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 class Full:
-    """A GPU that has room for so many rows: a forward pass of more of them fails, from some pass on."""
+    """A GPU that has room for so many rows: a forward pass that learns from more fails, from some pass on."""
 
     def __init__(self, room: int, after: int = 0) -> None:
         self.room, self.left = room, after
 
     def __call__(self, module, args, kwargs) -> None:
-        if module.training and len(kwargs["input_ids"]) > self.room:
+        if torch.is_grad_enabled() and len(kwargs["input_ids"]) > self.room:
             self.left -= 1
             if self.left < 0:
                 raise torch.OutOfMemoryError
@@ -116,11 +116,12 @@ def test_rl_goes_on_with_fewer_episodes_at_once(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = RL.model_copy(update={"folder": "step-00003", "algorithm": "ppo"})
-    with_room(monkeypatch, Full(2), session)
+    with_room(monkeypatch, full := Full(2), session)
     (tmp_path / "out").mkdir()
     (tmp_path / "scratch").mkdir()
     rl.run(Work(tmp_path / "out", tmp_path / "scratch", settings.model_dump(mode="json"), 1, inputs))
     assert (tmp_path / "out/update-00001/model.safetensors").exists()
+    assert full.left == -1  # refused once
 
 
 def test_an_engine_goes_on_with_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:

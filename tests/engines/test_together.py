@@ -359,7 +359,7 @@ def test_too_little_memory_in_one_process_is_tried_with_less(
             raise torch.OutOfMemoryError
         together(module, work, processes)
 
-    monkeypatch.setattr(sft, "together", full)
+    monkeypatch.setattr(sft.fsdp, "together", full)
     made = trained(tmp_path / "full", lab, processes=2)
     assert asked == [2, 1]
     alike(made, trained(tmp_path / "one", lab))

@@ -30,9 +30,9 @@ def negated_reward():
 
 def no_baseline():
     """Every attempt is paid for itself, compared with nothing."""
-    from rlheals.training.rl import advantages as credit
+    from rlheals.training.rl import advantages
 
-    credit._baseline = lambda values, kind: 0 * values
+    advantages._baseline = lambda values, kind: 0 * values
 
 
 if "RLHEALS_MUTATION" in os.environ:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import product
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -148,40 +146,6 @@ def test_a_baseline_that_mixes_attempts_is_biased(size: int) -> None:
     assert np.abs(expected(size, mixing_attempts) - GRADIENT).max() > 0.1
     apart = expected(size, lambda groups: mixing_attempts(groups, "episode"))
     np.testing.assert_allclose(apart, GRADIENT, atol=1e-12)
-
-
-# The same by sampling, which is how it is used ------------------------------------------------------------------------
-
-SAMPLES = 24_000
-FALSE_ALARM = 1e-6
-
-
-def furthest(size: int, estimator: Callable[[np.ndarray], np.ndarray], wanted: np.ndarray) -> float:
-    """The largest |z| over the components of (mean of sampled groups' estimates) - wanted."""
-    groups = np.random.default_rng(size).choice(len(EPISODES), p=P, size=(SAMPLES // size, size))
-    made = estimator(groups)
-    error = made.std(axis=0, ddof=1) / math.sqrt(len(groups))
-    return float(np.abs((made.mean(axis=0) - wanted) / error).max())
-
-
-LIMIT = NormalDist().inv_cdf(1 - FALSE_ALARM / (2 * LOGITS.size))
-
-
-@pytest.mark.parametrize("size", [2, 4, 8])
-@pytest.mark.parametrize(
-    ("estimator", "baseline"),
-    [("episode", "leave_one_out"), ("episode", "mean"), ("attempt", "leave_one_out")],
-)
-def test_sampled_groups_agree_with_the_exact_gradient(
-    size: int, estimator: AdvantageEstimator, baseline: Baseline
-) -> None:
-    shrunk = (size - 1) / size if baseline == "mean" else 1.0
-    assert furthest(size, lambda groups: of_library(groups, estimator, baseline), shrunk * GRADIENT) < LIMIT
-
-
-@pytest.mark.parametrize("size", [2, 4, 8])
-def test_as_many_samples_tell_a_biased_estimator(size: int) -> None:
-    assert furthest(size, mixing_attempts, GRADIENT) > LIMIT
 
 
 # Laws -----------------------------------------------------------------------------------------------------------------

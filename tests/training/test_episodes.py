@@ -18,7 +18,7 @@ from rlheals.tasks.base import Reply, Verdict
 from rlheals.tasks.general_points.cards import ID_RULE, item_of
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
-from rlheals.training.rl.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
+from rlheals.training.rl.episodes import Row, advantage_statistics, row, statistics, token_logprobs
 
 LAST_BITS = 3e-5  # as in test_engines.py: float32 logits, added up in another order
 TEMPERATURES = [0.7, 1.0, 1.5]
@@ -201,10 +201,6 @@ def test_solved_in_between_is_neither_all_nor_none() -> None:
     made = statistics([solving(5.0), solving(-1.0, 5.0)] * 2, group=2, gamma=1.0)
     assert (made["all_solved"], made["none_solved"], made["solved"]) == (0.0, 0.0, 1.0)
     assert made["zero_variance"] == 0.0
-
-
-def test_rewards_are_the_verdicts_in_order() -> None:
-    assert rewards(solving(-3.0, 1.0, 5.0)) == [-3.0, 1.0, 5.0]
 
 
 # Advantages -----------------------------------------------------------------------------------------------------------

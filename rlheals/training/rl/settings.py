@@ -1,4 +1,4 @@
-"""TODO rlheals/training/rl/settings.py."""
+"""The settings of RL, and that they fit together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rlheals.engines.hf import Sampling
 from rlheals.evaluation.dialects import Prompts
-from rlheals.settings import Decay, Float, Int, Rate, Settings, TaskName
+from rlheals.settings import Checkpoints, Decay, Float, Int, Rate, Settings, TaskName
 from rlheals.tasks import checked_splits
 from rlheals.training.rl.advantages import AdvantageEstimator, Scale
 
@@ -22,14 +22,14 @@ class RLSettings(Settings):
     """How a checkpoint is trained by RL."""
 
     task: TaskName = Field("general_points", description="the task's name")
-    folder: str = Field("step-00160", description="start: model folder inside the input run")
+    folder: str = Field("step-00160", description="RL start checkpoint: a folder of the input run")
     algorithm: Algorithm = Field(
         "grpo",
         description="grpo: group mean as baseline; rloo: leave-one-out; expert_iteration: imitate what "
         "solved (a control); ppo: one action per answer with a value head, as in the paper",
     )
     splits: tuple[str, ...] = Field(("sft", "rl"), description="the task's splits that it plays")
-    checkpoints: tuple[Int, ...] = Field(
+    checkpoints: Checkpoints = Field(
         (80,), description="iterations at which the weights are kept; the last one ends the run"
     )
     episodes: Int = Field(512, ge=2, description="per iteration")
@@ -76,21 +76,12 @@ class RLSettings(Settings):
         True, description="measure the KL to start and base at every iteration; both stay in memory"
     )
     gradient_checkpointing: bool = Field(
-        False, description="gradient checkpointing: less memory, a third more time to learn"
+        False, description="compute layers again for the gradient: less memory, a third more time"
     )
     save_every: Int = Field(1, ge=1, description="iterations between states that a killed run goes on from")
     processes: Int = Field(
-        1,
-        ge=1,
-        description="GPUs that hold the weights together (FSDP), each with its part of the episodes",
+        1, ge=1, description="GPUs that hold the weights together (FSDP), each with its part of the episodes"
     )
-
-    @field_validator("checkpoints")
-    @classmethod
-    def _increasing(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
-        if not steps or list(steps) != sorted(set(steps)) or steps[0] < 0 or steps[-1] < 1:
-            raise ValueError(f"{steps} is not an increasing list of iterations that ends above 0")
-        return steps
 
     @field_validator("splits")
     @classmethod
@@ -119,8 +110,8 @@ class RLSettings(Settings):
         if self.sampling.temperature == 0:
             raise ValueError("sampling.temperature=0 explores nothing")
         if self.algorithm in ("ppo", "expert_iteration"):
-            defaults = {name: field.default for name, field in type(self).model_fields.items()}
-            refused = [name for name in OWN_ADVANTAGES if getattr(self, name) != defaults[name]]
+            fields = type(self).model_fields
+            refused = [name for name in OWN_ADVANTAGES if getattr(self, name) != fields[name].default]
             if refused:
                 raise ValueError(
                     f"algorithm={self.algorithm} has its own advantages and no KL term; "
@@ -148,10 +139,10 @@ class RLSettings(Settings):
         return self.clip_range or (0.1 if self.algorithm == "ppo" else 0.2)
 
 
-def checkpoint_name(update: int) -> str:
+def checkpoint_name(iteration: int) -> str:
     """Folder of a checkpoint inside an RL run.
 
     >>> checkpoint_name(60)
     'update-00060'
     """
-    return f"update-{update:05d}"
+    return f"update-{iteration:05d}"

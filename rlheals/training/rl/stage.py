@@ -11,9 +11,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from rlheals.engines import fsdp
+from rlheals.engines import fsdp, models
 from rlheals.engines.hf import Opens
-from rlheals.engines.models import once_smaller
 from rlheals.stage import Work
 from rlheals.training import resume
 from rlheals.training.rl import grpo, ppo
@@ -38,7 +37,9 @@ def run(work: Work, opens: Opens | None = None, module: str = "rlheals.training.
         else:
             part(fitting, opens)
 
-    once_smaller(trained, settings.micro_batch_size, settings.per_process, "rl.micro_batch_size")
+    models.retry_on_out_of_memory(
+        trained, settings.micro_batch_size, settings.per_process, "rl.micro_batch_size"
+    )
     for update in settings.checkpoints:
         resume.same_files(work.scratch / checkpoint_name(update), work.out / checkpoint_name(update))
     for name in TABLES:
