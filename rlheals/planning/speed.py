@@ -115,6 +115,7 @@ def _counted(run: Run, store: Store) -> dict[str, Any]:
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     machine = run.manifest.machine
     card = card_of(machine.model) if machine.kind == "gpu" else None
+    peak = _peak(machine, card, width or max(1, round(size / weights)))
     least = np.nan if card is None or work != GENERATED else tokens / rows * size / (card.bandwidth * GB)
     return {
         "stage": run.manifest.stage,
@@ -122,10 +123,7 @@ def _counted(run: Run, store: Store) -> dict[str, Any]:
         "machine": f"{machine.model} ({machine.isa}), threads: {machine.threads}",
         "tokens": tokens,
         "seconds": max(seconds, 1e-9),
-        "of_peak": OPERATIONS[work]
-        * weights
-        * tokens
-        / _peak(machine, card, width or max(1, round(size / weights))),
+        "of_peak": OPERATIONS[work] * weights * tokens / peak,
         "of_ceiling": least,
     }
 

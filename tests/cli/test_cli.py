@@ -188,6 +188,22 @@ WRONG = [
     ("edit runs/base full --edit 'values(all)' --out new", "'runs/base': no such file or folder"),
     ("sft --seed 1 --profile gpu --set model.name=runs/base", "'runs/base': no such folder"),
     ("serve nowhere", "'nowhere': no such folder"),
+    ("publish --seed 1", "--out FOLDER"),
+    ("publish --out x", "--seed"),
+    ("publish --seed 1 --out x --private", "--private"),
+    ("publish --seed 1 --out x --again base", "--again"),
+    ("publish --check x --out y", "--check"),
+    ("publish --check x", "no such folder"),
+    ("publish --check .", "manifest.json"),
+    ("publish --seed 1 --out x --steps 1,two", "1,two"),
+    ("publish --seed 1 --out x --steps 77", "77"),
+    ("publish --seed 1 --out x --profile purple", "purple"),
+    ("publish --seed 1 --out x --recovery", "rlheals study --profile lab --seeds 1"),
+    ("publish --seed 1 --hub ada/lab", "--out FOLDER"),
+    *(
+        (f"publish --seed 1 --out x --hub {name}", "OWNER/NAME")
+        for name in ("lab", "a/b/c", "ada/--", "../x")
+    ),
     ("serve runs/base", "'runs/base': no such folder"),
 ]
 
@@ -325,12 +341,7 @@ def test_a_closed_pipe_is_quiet(arguments: list[str]) -> None:
     os.close(reading)
     with os.fdopen(writing, "wb") as closed:
         done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "import sys; from rlheals.cli.main import main; sys.exit(main())",
-                *arguments,
-            ],
+            [sys.executable, "-m", "rlheals", *arguments],
             stdout=closed,
             stderr=subprocess.PIPE,
             timeout=60,
@@ -376,10 +387,8 @@ def test_grade_takes_a_hand_that_no_formula_solves(capfd: pytest.CaptureFixture[
 
 @pytest.mark.parametrize(("data", "code"), [(b"8/(3-8/3)\n", 0), (b"\xff\xfe", 2), (b"1" * 1_000_001, 2)])
 def test_grade_reads_an_answer_from_stdin(data: bytes, code: int) -> None:
-    script = (
-        "import sys; from rlheals.cli.main import main; sys.exit(main(['grade', '3 3 8 8', '-', '--json']))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, timeout=60)
+    line = [sys.executable, "-m", "rlheals", "grade", "3 3 8 8", "-", "--json"]
+    done = subprocess.run(line, input=data, capture_output=True, timeout=60)
     assert done.returncode == code
     if code == 0:
         assert json.loads(done.stdout)["solved"]
@@ -611,8 +620,7 @@ def test_rl_from_one_checkpoint_says_where_its_weights_are_and_is_loaded_the_sec
 @pytest.mark.slow
 def test_an_interrupted_sft_leaves_nothing_half_done_and_goes_on(empty_folder: Path) -> None:
     (empty_folder / "tiny.yaml").write_text(TINY.replace("[0, 2, 4], batch", "[0, 2, 4, 1000], batch"))
-    script = "import sys; from rlheals.cli.main import main; sys.exit(main())"
-    line = [sys.executable, "-c", script, "sft", "--seed", "0", "--profile", "tiny.yaml", "--json"]
+    line = [sys.executable, "-m", "rlheals", "sft", "--seed", "0", "--profile", "tiny.yaml", "--json"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = [next(line for line in process.stderr if line.startswith("sft"))]

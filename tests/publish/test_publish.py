@@ -739,37 +739,3 @@ def test_the_command_publishes_and_says_what_is_not_in_it(
     assert (code, out) == (2, "")
     assert "rlheals study --profile able.yaml --set sft.batch=3 --seeds 0" in err
     assert len(err.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [
-        ("--seed 1", "--out FOLDER"),
-        ("--out x", "--seed"),
-        ("--seed 1 --out x --private", "--private"),
-        ("--seed 1 --out x --again base", "--again"),
-        ("--check x --out y", "--check"),
-        ("--check x", "no such folder"),
-        ("--check .", "manifest.json"),
-        ("--seed 1 --out x --steps 1,two", "1,two"),
-        ("--seed 1 --out x --steps 77", "77"),
-        ("--seed 1 --out x --profile purple", "purple"),
-        ("--seed 1 --out x --recovery", "rlheals study --profile lab --seeds 1"),
-        ("--seed 1 --hub ada/lab", "--out FOLDER"),
-        *(
-            (f"--seed 1 --out x --hub {name}", "OWNER/NAME")
-            for name in ("lab", "a/b/c", "ada/--", "ada/x.git", "../x")
-        ),
-    ],
-)
-def test_bad_input_is_one_line(
-    line: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RLHEALS_STORE", str(tmp_path / "store"))
-    code, out, err = said(capfd, "publish", *line.split())
-    assert (code, out) == (2, "")
-    assert err.startswith("rlheals: ")
-    assert len(err.splitlines()) == 1
-    assert says in err
-    assert list(tmp_path.iterdir()) == []
