@@ -63,8 +63,8 @@ def study(
     if dry:
         return without_running(profile or "lab", set_, json)
     from rlheals.chapters import studies
+    from rlheals.study import jobs
     from rlheals.study.claims import FIRST
-    from rlheals.study.jobs import Workers
     from rlheals.study.slurm import read_slurm_file
 
     asked = {"recovery": recovery, "rotation": rotation, "swaps": edits, "protection": protection}
@@ -76,7 +76,7 @@ def study(
     if missing and record is None:
         raise BadInput("--missing leaves out what a folder has recorded; it needs --record FOLDER")
     own = parse_seeds(seeds)
-    crew = Workers(workers, scheduler, None if slurm is None else read_slurm_file(slurm))
+    crew = jobs.Workers(workers, scheduler, None if slurm is None else read_slurm_file(slurm))
     profiles = studies.chosen(parts[0], profile, variant or (), parse_settings(set_ or ()))
     done = studies.run(parts[0], profiles, own, crew, record, missing)
     show(done, lambda: [f"{one['profile']}: seeds {one['seeds']}" for one in done], json)
