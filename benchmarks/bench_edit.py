@@ -24,9 +24,9 @@ import torch
 from bench_spectra import LAYER, made
 from safetensors.torch import load_file, save_file
 
-from rlheals.cli.checkpoint_commands import edit_checkpoint
 from rlheals.weights import checkpoint as shards
 from rlheals.weights.linalg import decompose
+from rlheals.weights.two_checkpoints import edit_checkpoint
 
 EDITS = ("directions(top=20%)", "subspace(top=20%)", "rollback()", "noise() like directions(top=20%)")
 VOCABULARY, WIDTH = 151_936, 896

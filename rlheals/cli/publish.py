@@ -2,83 +2,129 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
+from typer import Option, Typer
 
-from rlheals.cli.options import Json, Results, Set, chosen_profile
+from rlheals.cli.options import (
+    LARGEST_SEED,
+    RESULTS,
+    Json,
+    OptionalProfile,
+    Results,
+    Set,
+    chosen_profile,
+    the_store,
+)
 from rlheals.cli.terminal import show
 from rlheals.errors import BadInput
+from rlheals.project import project_root
 
-app = typer.Typer()
+app = Typer()
 
 
 @app.command(epilog="Example: rlheals publish --profile lab --seed 1 --out lab-seed-1")
 def publish(
-    profile: Annotated[
-        str | None, typer.Option("--profile", help="A name such as lab (the default), or a .yaml file.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, max=9999, help="Base seed.")] = None,
+    profile: OptionalProfile = None,
+    seed: Annotated[int | None, Option(min=0, max=LARGEST_SEED, help="Base seed.")] = None,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", help="The folder: a new or an empty one, or one that this command wrote."),
+        Path | None, Option(help="The folder: a new or an empty one, or one that this command wrote.")
     ] = None,
     hub: Annotated[
-        str | None, typer.Option("--hub", metavar="OWNER/NAME", help="Also, or only, to this repository.")
+        str | None,
+        Option(metavar="OWNER/NAME", help="Also print the command that uploads it to this repository."),
     ] = None,
     private: Annotated[
-        bool, typer.Option("--private", help="With --hub: nobody else can see the repository.")
+        bool, Option("--private", help="With --hub: nobody else can see the repository.")
     ] = False,
     steps: Annotated[
-        str | None,
-        typer.Option(
-            "--steps", help="SFT steps whose weights go in, e.g. 0,40,1280; those evaluated by default."
-        ),
+        str | None, Option(help="SFT steps whose weights go in, e.g. 0,40,1280; by default those evaluated.")
     ] = None,
-    recovery: Annotated[bool, typer.Option("--recovery", help="RL has to be in the store.")] = False,
-    rotation: Annotated[bool, typer.Option("--rotation", help="Spectra have to be in the store.")] = False,
+    recovery: Annotated[bool, Option("--recovery", help="RL has to be in the store.")] = False,
+    rotation: Annotated[bool, Option("--rotation", help="Spectra have to be in the store.")] = False,
     check: Annotated[
         Path | None,
-        typer.Option(
-            "--check", metavar="FOLDER", help="Only say whether a published folder is as it was written."
-        ),
+        Option(metavar="FOLDER", help="Only say whether a published folder is as it was written."),
     ] = None,
     again: Annotated[
         str | None,
-        typer.Option(
-            "--again",
+        Option(
             metavar="CHECKPOINT",
-            help="With --check: let it play its episodes anew and compare them.",
+            help="With --check: evaluate this checkpoint again and compare every episode.",
         ),
     ] = None,
-    results: Results = Path("results"),
+    results: Results = RESULTS,
     set_: Set = None,
     json: Json = False,
 ) -> int:
-    """Write checkpoints, spectra, tables and a model card of one base seed to a folder or a hub. Computes nothing.
+    """Write checkpoints, spectra, tables and a model card of one base seed to a folder. Computes nothing.
 
     What the store has of RL, spectra, edits and protected SFT goes in too. Exit code 1 if --again finds a difference.
     """
     if check is not None:
         if out or hub or private or steps or recovery or rotation or set_ or profile or seed is not None:
             raise BadInput("--check: accepted together with --again and --json only")
-        from rlheals.cli import publish_commands as commands
+        from rlheals.publish import folder as published
 
-        found = commands.look(check, again)
-        show(found, lambda: commands.looked_lines(found), json)
+        found = published.look(check, again)
+        show(found, lambda: _looked_lines(found), json)
         return 0 if found["ok"] else 1
     if again is not None:
         raise BadInput("--again: accepted together with --check only")
-    if seed is None or (out is None and hub is None):
-        raise BadInput("publish: --seed, and --out FOLDER or --hub OWNER/NAME (or both), are needed")
+    if seed is None or out is None:
+        raise BadInput("publish: --seed and --out FOLDER are needed")
     if private and hub is None:
         raise BadInput("--private: accepted together with --hub only")
-    from rlheals.cli import publish_commands as commands
+    from rlheals.publish import write
 
-    needed = [key for key, given in (("recovery", recovery), ("rotation", rotation)) if given]
+    upload = None if hub is None else write.upload_command(hub, out, private)
     name, changes = profile or "lab", set_ or []
-    wanted = commands.asked(chosen_profile(name, changes), name, changes, seed, steps, needed)
-    done = commands.write(wanted, results, out, hub, private)
-    show(done, lambda: commands.written_lines(done), json)
+    wanted = write.Asked(
+        chosen_profile(name, changes),
+        seed,
+        shlex.join(["--profile", name, *(word for change in changes for word in ("--set", change))]),
+        None if steps is None else _steps(steps),
+        tuple(key for key, given in (("recovery", recovery), ("rotation", rotation)) if given),
+    )
+    made, absent = write.publish(wanted, the_store(), project_root() / results, out)
+    done = {
+        "profile": made.name,
+        "seed": made.seed,
+        "out": str(out),
+        "hub": upload,
+        "checkpoints": list(made.checkpoints),
+        "files": len(made.files) + 1,
+        "bytes": sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
+        "absent": absent,
+    }
+    show(done, lambda: _written_lines(done), json)
     return 0
+
+
+def _steps(text: str) -> tuple[int, ...]:
+    steps = [part.strip() for part in text.split(",")]
+    if not all(step.isascii() and step.isdecimal() and len(step) < 10 for step in steps):
+        raise BadInput(f"--steps {text!r:.60}: accepted are SFT steps such as 0,40,1280")
+    return tuple(sorted({int(step) for step in steps}))
+
+
+def _written_lines(done: dict[str, Any]) -> Iterator[str]:
+    yield f"{done['profile']}, base seed {done['seed']}: {done['files']} files, {done['bytes'] / 1e6:,.1f} MB"
+    yield f"checkpoints: {', '.join(done['checkpoints'])}"
+    for words, why in done["absent"].items():
+        yield f"not in it: {words} ({why})"
+    yield f"written: {done['out']}"
+    if done["hub"] is not None:
+        yield f"to upload it: {done['hub']}"
+
+
+def _looked_lines(found: dict[str, Any]) -> Iterator[str]:
+    yield f"{found['folder']}: {found['files']} files, each as it was written"
+    for one in found["again"]:
+        yield (
+            f"sampling seed {one['decode']}: {one['different']} of {one['episodes']} episodes differ from the "
+            "recorded ones"
+        )

@@ -1,14 +1,18 @@
-"""Commands about studies: `study`, `replay`, `report`, `claims`."""
+"""Commands about studies: `study`, `fresh`, `replay`, `report`, `claims`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option, Typer
 
 from rlheals.cli.options import (
+    RESULTS,
     Json,
+    OptionalProfile,
     ProfileName,
     Results,
     Seed,
@@ -16,78 +20,76 @@ from rlheals.cli.options import (
     Set,
     Workers,
     chosen_profile,
-    without_running,
+    parse_seeds,
+    parse_settings,
+    the_store,
 )
-from rlheals.cli.printed import claim_lines, compared_lines
-from rlheals.cli.terminal import parse_seeds, parse_settings, show
+from rlheals.cli.terminal import show
 from rlheals.errors import BadInput
+from rlheals.project import project_root
 
-app = typer.Typer()
+app = Typer()
 
 
 @app.command(epilog="Example: rlheals study --profile smoke --seeds 1-3 --workers 2 --record results")
 def study(
-    profile: Annotated[
-        str | None, typer.Option("--profile", help="A name such as lab, or a .yaml file.")
-    ] = None,
-    variant: Annotated[
-        list[str] | None, typer.Option("--variant", help="A variant of the lab, or all.")
-    ] = None,
+    profile: OptionalProfile = None,
+    variant: Annotated[list[str] | None, Option(help="A variant of the lab, or all.")] = None,
     seeds: Seeds = None,
     workers: Workers = 1,
     scheduler: Annotated[
-        str | None,
-        typer.Option("--scheduler", metavar="ADDRESS", help="Workers of this Dask scheduler compute."),
+        str | None, Option(metavar="ADDRESS", help="Workers of this Dask scheduler compute.")
     ] = None,
     slurm: Annotated[
-        Path | None,
-        typer.Option("--slurm", metavar="FILE", help="Slurm jobs compute; the file says of what kind."),
+        Path | None, Option(metavar="FILE", help="Slurm jobs compute; the file says of what kind.")
     ] = None,
-    record: Annotated[
-        Path | None, typer.Option("--record", help="Write the tables into this folder.")
-    ] = None,
+    record: Annotated[Path | None, Option(help="Write the tables into this folder.")] = None,
     missing: Annotated[
-        bool, typer.Option("--missing", help="Only what the folder of --record does not have yet.")
+        bool, Option("--missing", help="Only what the folder of --record does not have yet.")
     ] = False,
     recovery: Annotated[
-        bool, typer.Option("--recovery", help="RL from the start checkpoints, and its controls (chapter 02).")
+        bool, Option("--recovery", help="RL from SFT checkpoints, and its controls (chapter 02).")
     ] = False,
-    rotation: Annotated[
-        bool, typer.Option("--rotation", help="Spectra and trajectories (chapter 03).")
-    ] = False,
-    edits: Annotated[bool, typer.Option("--edits", help="Edited checkpoints (chapter 04).")] = False,
-    protection: Annotated[bool, typer.Option("--protection", help="Protected SFT (chapter 04).")] = False,
+    rotation: Annotated[bool, Option("--rotation", help="Spectra and trajectories (chapter 03).")] = False,
+    edits: Annotated[bool, Option("--edits", help="Edited checkpoints (chapter 04).")] = False,
+    protection: Annotated[bool, Option("--protection", help="Protected SFT (chapter 04).")] = False,
     dry: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what --profile would run, and what that takes.")
+        bool, Option("--dry-run", help="Only say what --profile would run, and what that takes.")
     ] = False,
     set_: Set = None,
     json: Json = False,
 ) -> int:
     """Run a profile or variants over several base seeds. Without either: the claims' study, then all variants."""
-    from rlheals.cli import study_commands as commands
-
     if dry:
         return without_running(profile or "lab", set_, json)
+    from rlheals.chapters import studies
+    from rlheals.study import jobs
+    from rlheals.study.claims import FIRST
+    from rlheals.study.slurm import read_slurm_file
 
-    own = None if seeds is None else parse_seeds(seeds)
-    later = {
-        "recovery": ("--recovery", recovery),
-        "rotation": ("--rotation", rotation),
-        "swaps": ("--edits", edits),
-        "protection": ("--protection", protection),
-    }
-    asked = [key for key, (_, given) in later.items() if given]
-    options = [*(later[key][0] for key in asked), *(["--variant"] if variant else [])]
-    if len(options) > 1:
-        raise BadInput(f"{' and '.join(options)}: only one of them is accepted")
-    crew, target = commands.crew(workers, scheduler, slurm), commands.target(record, missing)
-    if asked:
-        done = commands.run_later(asked[0], profile, parse_settings(set_ or ()), own, crew, target)
-    else:
-        chosen = commands.studies(profile, variant or (), parse_settings(set_ or ()))
-        done = commands.run_studies(chosen, own, crew, target)
+    asked = {"recovery": recovery, "rotation": rotation, "swaps": edits, "protection": protection}
+    parts = [key for key, given in asked.items() if given] or [FIRST]
+    if len(parts) > 1:
+        raise BadInput(f"{' and '.join(studies.OPTIONS[key] for key in parts)}: only one of them is accepted")
+    if scheduler is not None and slurm is not None:
+        raise BadInput("--scheduler and --slurm: only one of the two is accepted")
+    if missing and record is None:
+        raise BadInput("--missing leaves out what a folder has recorded; it needs --record FOLDER")
+    own = parse_seeds(seeds)
+    crew = jobs.Workers(workers, scheduler, None if slurm is None else read_slurm_file(slurm))
+    profiles = studies.chosen(parts[0], profile, variant or (), parse_settings(set_ or ()))
+    done = studies.run(parts[0], profiles, own, crew, record, missing)
     show(done, lambda: [f"{one['profile']}: seeds {one['seeds']}" for one in done], json)
     return 0
+
+
+def without_running(name: str, changes: list[str] | None, json: bool) -> int:
+    """What a profile would run and take, and whether it can run here: exit code 1 if it cannot."""
+    from rlheals.planning import dry_run
+
+    found = dry_run.examine(chosen_profile(name, changes), the_store())
+    show(found, lambda: dry_run.lines(found), json)
+    return 1 if found["problems"] else 0
 
 
 @app.command(epilog="Example: rlheals fresh --profile lab --workers 2")
@@ -95,28 +97,29 @@ def fresh(
     profile: ProfileName = "lab",
     seeds: Seeds = None,
     workers: Workers = 1,
-    results: Results = Path("results"),
+    results: Results = RESULTS,
     set_: Set = None,
     json: Json = False,
 ) -> None:
     """Load or compute the fresh runs of all chapters, so that notebooks find them: what `make book` does first."""
-    from rlheals.cli import study_commands as commands
+    own = parse_seeds(seeds)
+    from rlheals.chapters.registry import core
 
-    own = None if seeds is None else parse_seeds(seeds)
-    done = commands.fresh(chosen_profile(profile, set_), own, workers, results)
+    chosen = chosen_profile(profile, set_)
+    runs = {run.id: run.manifest.seconds for run in core(chosen, own, workers, results)}
+    done = {"profile": chosen.name, "runs": len(runs), "core_minutes": sum(runs.values()) / 60}
     show(done, lambda: [f"{done['runs']} runs, {done['core_minutes']:.1f} core-minutes"], json)
 
 
 @app.command(epilog="Example: rlheals replay results/lab --seed 1")
 def replay(
-    study: Annotated[Path, typer.Argument(help="The folder of a recorded study.")],
+    study: Annotated[Path, Argument(exists=True, file_okay=False, help="The folder of a recorded study.")],
     seed: Seed,
     workers: Workers = 1,
     json: Json = False,
 ) -> None:
     """Compute a slice of a recorded seed with today's code; when every value agrees, the study is not stale."""
     from rlheals.chapters.replay import replay as again
-    from rlheals.cli.commands import the_store
 
     done = again(study, seed, the_store(), workers, say=lambda line: None)
     show(done.model_dump(mode="json"), lambda: [f"{done.compared:,} values agree"], json)
@@ -127,64 +130,87 @@ def report(
     profile: ProfileName = "lab",
     seeds: Seeds = None,
     workers: Workers = 1,
-    results: Results = Path("results"),
-    out: Annotated[Path, typer.Option("--out", help="Folder for figures, snippets, index.html.")] = Path(
-        "report"
-    ),
+    results: Results = RESULTS,
+    out: Annotated[Path, Option(help="Folder for figures, snippets, index.html.")] = Path("report"),
     readme: Annotated[
-        Path | None, typer.Option("--readme", help="Only renew this README's claims table; computes nothing.")
+        Path | None, Option(help="Only renew this README's claims table; computes nothing.")
     ] = None,
     compare: Annotated[
         Path | None,
-        typer.Option(
-            "--compare",
-            metavar="RESULTS",
-            help="Only say whether the fresh runs agree with this recorded study.",
-        ),
+        Option(metavar="RESULTS", help="Only say whether the fresh runs agree with this recorded study."),
     ] = None,
     set_: Set = None,
     json: Json = False,
 ) -> int:
     """Compute or load a chapter's runs; write figures, the book's generated snippets and one self-contained page."""
-    from rlheals.book import report as pages
-
+    own = parse_seeds(seeds)
     if readme is not None:
-        changed = pages.update_readme(readme, results)
-        show({"readme": str(readme), "changed": changed}, lambda: [f"{readme}: {_changed(changed)}"], json)
-        return 0
-    own = None if seeds is None else parse_seeds(seeds)
-    if compare is not None:
-        from rlheals.cli.study_commands import compared
+        from rlheals.book.report import update_readme
 
-        found = compared(chosen_profile(profile, set_), own, workers, compare)
-        show(found, lambda: compared_lines(found), json)
-        return 0 if found["agrees"] else 1
-    made = pages.report(chosen_profile(profile, set_), own, workers, results, out, quiet=False)
+        changed = update_readme(readme, results)
+        said = f"{readme}: claims table {'renewed' if changed else 'is up to date'}"
+        show({"readme": str(readme), "changed": changed}, lambda: [said], json)
+        return 0
+    if compare is not None:
+        from rlheals.chapters.compare import compare as compared
+
+        chosen = chosen_profile(profile, set_)
+        numbers = [{**asdict(one), "agrees": one.agrees} for one in compared(chosen, own, workers, compare)]
+        agrees = all(one["agrees"] for one in numbers)
+        found = {"profile": chosen.name, "agrees": agrees, "numbers": numbers}
+        show(found, lambda: _compared_lines(found), json)
+        return 0 if agrees else 1
+    from rlheals.book.report import report as written
+
+    made = written(chosen_profile(profile, set_), own, workers, results, out, quiet=False)
     data = {"index": str(made.index), "files": list(made.files), "not_drawn": list(made.absent)}
     show({**data, "core_minutes": made.minutes}, lambda: [*made.absent, f"report: {made.index}"], json)
     return 0
 
 
+def _compared_lines(found: dict[str, Any]) -> Iterable[str]:
+    """One line per number, then what follows."""
+    for row in found["numbers"]:
+        where = "inside " if row["agrees"] else "OUTSIDE"
+        yield f"{where} {row['name']:13} {row['value']:7.3f} in [{row['low']:.3f}, {row['high']:.3f}]  {row['about']}"
+    if found["agrees"]:
+        counts = sorted({len(row["recorded"]) for row in found["numbers"]})
+        yield f"the fresh run agrees with {' to '.join(map(str, counts))} recorded base seeds"
+    else:
+        yield "the fresh run does not agree with the recorded study: something in code, settings or machine differs"
+
+
 @app.command(epilog="Example: rlheals claims --json")
 def claims(
-    results: Results = Path("results"),
+    results: Results = RESULTS,
     page: Annotated[
         Path | None,
-        typer.Option(
-            "--page", help="Write the book's claims page, with the fresh runs beside, into this folder."
-        ),
+        Option(help="Write the book's claims page, with the fresh runs beside, into this folder."),
     ] = None,
-    profile: Annotated[str, typer.Option("--profile", help="Of the fresh runs for --page.")] = "lab",
+    profile: Annotated[str, Option(help="Of the fresh runs for --page.")] = "lab",
     json: Json = False,
 ) -> None:
     """Every claim with interval and verdict, from the recorded study alone."""
-    from rlheals.cli import commands
+    from rlheals.chapters.studies import verdicts
 
     if page is not None:
-        commands.claims_page(chosen_profile(profile, None), results, page)
-    found = commands.claims(results)
-    show(found, lambda: claim_lines(found), json)
+        from rlheals.book import claims as claims_page
+
+        claims_page.write(chosen_profile(profile, None), project_root() / results, page)
+    found = verdicts(project_root() / results)
+    show(found, lambda: _claim_lines(found), json)
 
 
-def _changed(changed: bool) -> str:
-    return "claims table renewed" if changed else "claims table is up to date"
+def _claim_lines(found: dict[str, Any]) -> Iterable[str]:
+    """Two lines per claim, chapter by chapter."""
+    for part in found.values():
+        yield f"{part['title']}:"
+        if part["missing"]:
+            yield f"not all that decides is recorded ({part['missing'][0]}, ...), so there is no verdict yet"
+        for claim in part["claims"]:
+            yield f"{claim['verdict'] or 'no verdict':14} {claim['sentence']}"
+            if (at := claim["interval"]) is not None:
+                interval = f"{at['estimate']:.3f} [{at['low']:.3f}, {at['high']:.3f}]"
+                said = f"{claim['family']}; margin {claim['margin']:g}; Holm-adjusted p {claim['holm_p']:.3f}"
+                yield f"{'':14} {interval} {claim['unit']}; {said}"
+        yield ""

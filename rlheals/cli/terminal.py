@@ -1,4 +1,4 @@
-"""How the command line talks: exit codes, one line per error, JSON on stdout, and how seeds and settings are typed.
+"""How the command line talks: exit codes, one line per error, JSON and nothing else on stdout.
 
 | exit code | meaning |
 | --- | --- |
@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import signal
 import sys
 import traceback
@@ -25,14 +24,6 @@ import typer
 
 from rlheals.errors import BadInput
 
-MAX_SEEDS = 1000
-LARGEST_SEED = 9_999
-MAX_VALUE = 10_000
-MAX_ANSWER = 1_000_000
-
-_SEEDS = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?")
-_SETTING = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)=(.*)", re.DOTALL)
-_SCIENTIFIC = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+")
 _DISK = {
     errno.ENOSPC: "disk full",
     errno.EDQUOT: "disk quota used up",
@@ -40,10 +31,11 @@ _DISK = {
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
 }
+_GOES_ON = "what is finished is kept, the same command goes on from there"
 
 
 class Terminated(BaseException):
-    """SIGTERM, as an exception, so that temporary folders are removed and workers stopped on the way out."""
+    """SIGTERM as an exception, so that temporary folders are removed and workers stopped on the way out."""
 
 
 def guarded(app: typer.Typer, arguments: Sequence[str] | None, name: str = "rlheals") -> int:
@@ -51,58 +43,59 @@ def guarded(app: typer.Typer, arguments: Sequence[str] | None, name: str = "rlhe
     on_sigterm = _replace_sigterm()
     try:
         command = typer.main.get_command(app)
-        # not command.main(): it has its own way with Ctrl-C, which differs between versions
+        # not command.main(): on Ctrl-C it prints a line of its own
         with command.make_context(name, list(sys.argv[1:] if arguments is None else arguments)) as context:
             code = command.invoke(context)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        return _end(130, "interrupted; what is finished is kept, the same command goes on from there")
+        return _end(130, f"interrupted; {_GOES_ON}")
     except Terminated:
-        return _end(143, "terminated; what is finished is kept, the same command goes on from there")
+        return _end(143, f"terminated; {_GOES_ON}")
     except BrokenPipeError:
         _discard_stdout()
         return 141
     except typer.Exit as error:
         return error.exit_code
     except Exception as error:
-        return _failed(error)
+        if os.environ.get("RLHEALS_DEBUG") == "1":
+            traceback.print_exc()
+        return _end(*_failed(error))
     finally:
         if on_sigterm is not None:
             signal.signal(signal.SIGTERM, on_sigterm)
 
 
-def _failed(error: Exception) -> int:
-    if os.environ.get("RLHEALS_DEBUG") == "1":
-        traceback.print_exc()
+def _failed(error: Exception) -> tuple[int, str]:
     if isinstance(error, BadInput):
         # a notebook's cell may fail for a reason that is not the caller's
-        return _end(2 if getattr(error, "error_name", "BadInput") == "BadInput" else 1, str(error))
+        return 2 if getattr(error, "error_name", "BadInput") == "BadInput" else 1, str(error)
     if hasattr(error, "format_message"):  # a usage error of the command line itself
-        context = getattr(error, "ctx", None)
+        context, option = getattr(error, "ctx", None), getattr(error, "option_name", None) or ""
+        minus = ' Put "--" before an argument that begins with a minus sign.' if option[1:2].isdigit() else ""
         path = context.command_path if context is not None else "rlheals"
-        return _end(2, f"{error.format_message()} See `{path} --help`")
-    if (trouble := _disk_trouble(error)) is not None:
-        return _end(2, trouble)
-    text = str(error).strip()
-    summary = f"{type(error).__name__}: {text.splitlines()[0][:300]}" if text else type(error).__name__
-    return _end(1, f"failed: {summary} (set RLHEALS_DEBUG=1 for the traceback)")
-
-
-def _disk_trouble(error: Exception) -> str | None:
-    """One line when a disk or a permission is to blame; libraries report a full disk in their text only."""
+        return 2, f"{error.format_message().rstrip('.')}.{minus} See `{path} --help`"
     if isinstance(error, OSError) and error.errno in _DISK:
-        where = f"{error.filename}: " if isinstance(error.filename, str) else ""
-        return f"{where}{_DISK[error.errno]}"
-    return "disk full" if os.strerror(errno.ENOSPC) in str(error) else None
+        return 2, (f"{error.filename}: " if isinstance(error.filename, str) else "") + _DISK[error.errno]
+    if os.strerror(errno.ENOSPC) in str(error):  # libraries report a full disk in their text only
+        return 2, _DISK[errno.ENOSPC]
+    first = (str(error).strip().splitlines() or [""])[0][:300]
+    summary = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return 1, f"failed: {summary} (set RLHEALS_DEBUG=1 for the traceback)"
+
+
+def plain(text: str) -> str:
+    """One line that cannot steer a terminal, whatever the text holds.
+
+    >>> plain("a\\n b \\x1b[2J")
+    'a b ?[2J'
+    """
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def _end(code: int, message: str) -> int:
-    """Print the one line. Whatever the message holds, it stays one line and cannot steer the terminal."""
-    line = " ".join(message.split())
-    safe = "".join(letter if letter.isprintable() else "?" for letter in line)
     try:
-        print(f"rlheals: {safe}", file=sys.stderr, flush=True)
+        print(f"rlheals: {plain(message)}", file=sys.stderr, flush=True)
         sys.stdout.flush()
     except BrokenPipeError:
         _discard_stdout()
@@ -133,77 +126,15 @@ def _replace_sigterm() -> Any:
 def show(data: Any, lines: Callable[[], Iterable[str]], as_json: bool) -> None:
     """Print a result on stdout: as JSON and nothing else, or as lines for people."""
     if as_json:
-        print(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False, default=str))
+        print(json.dumps(data, indent=1, allow_nan=False, default=str))
         return
     for line in lines():
-        print(line)
+        print("".join(letter if letter.isprintable() else "?" for letter in line))
 
 
-def read_answer(text: str) -> str:
-    """The answer as typed, or from stdin for "-". Raises BadInput when it is not text or too long."""
-    if text == "-":
-        data = sys.stdin.buffer.read(MAX_ANSWER + 1)
-        if len(data) > MAX_ANSWER:
-            raise BadInput(f"answer on stdin: more than {MAX_ANSWER:,} bytes")
-        try:
-            return data.decode("utf-8").removesuffix("\n")
-        except UnicodeDecodeError as error:
-            raise BadInput(f"answer on stdin: byte {error.start} is not UTF-8 text") from None
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise BadInput(f"answer: character {error.start} is not UTF-8 text") from None
-    return text
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Seeds from text such as "1-3,7", in that order. Raises BadInput that names the part that is wrong.
-
-    >>> parse_seeds("1-3,7")
-    (1, 2, 3, 7)
-    """
-    seeds: list[int] = []
-    accepted = 'accepted: whole numbers and ranges from low to high, such as "1-3,7"'
-    for part in text.split(","):
-        match = _SEEDS.fullmatch(part.strip())
-        if match is None:
-            raise BadInput(f"seeds {text!r:.60}: {part.strip()!r:.40} is not a seed; {accepted}")
-        low, high = int(match[1]), int(match[2] or match[1])
-        if low > high:
-            raise BadInput(f"seeds {text!r:.60}: {part.strip()!r:.40} goes down; {accepted}")
-        if high > LARGEST_SEED:
-            raise BadInput(f"seeds {text!r:.60}: {high} is too large; accepted: up to {LARGEST_SEED}")
-        if len(seeds) + high - low + 1 > MAX_SEEDS:
-            raise BadInput(f"seeds {text!r:.60}: more than {MAX_SEEDS} seeds")
-        seeds += range(low, high + 1)
-    if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
-        raise BadInput(f"seeds {text!r:.60}: {twice[0]} occurs twice")
-    return tuple(seeds)
-
-
-def parse_settings(pairs: Iterable[str], option: str = "--set") -> dict[str, Any]:
-    """{"sft.learning_rate": 0.001} from "sft.learning_rate=1e-3"; values are YAML. Raises BadInput.
-
-    YAML 1.1 reads 1e-3, without a dot, as text; here it is a number.
-
-    >>> parse_settings(["sft.learning_rate=1e-3", "evaluated=[0, 40]", "pretrain.ability=null"])
-    {'sft.learning_rate': 0.001, 'evaluated': [0, 40], 'pretrain.ability': None}
-    """
-    import yaml
-
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        match = _SETTING.fullmatch(pair)
-        if match is None:
-            raise BadInput(f"{option} {pair!r:.60}: accepted is NAME=VALUE, such as sft.learning_rate=1e-3")
-        name, text = match.groups()
-        if name in settings:
-            raise BadInput(f"{option} {name}: given twice")
-        if len(text) > MAX_VALUE:
-            raise BadInput(f"{option} {name}: the value has more than {MAX_VALUE} characters")
-        try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
-            raise BadInput(f"{option} {name}: {text!r:.60} is not YAML ({str(error)[:60]})") from None
-        settings[name] = float(text) if _SCIENTIFIC.fullmatch(text.strip()) else value
-    return settings
+def show_facts(facts: dict[str, Any], as_json: bool) -> None:
+    """One fact per line; lists are left to JSON."""
+    shown = {
+        name: value for name, value in facts.items() if value is not None and not isinstance(value, list)
+    }
+    show(facts, lambda: [f"{name:20} {value}" for name, value in shown.items()], as_json)

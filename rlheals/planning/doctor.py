@@ -6,6 +6,7 @@ can be examined too.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -16,16 +17,11 @@ from pathlib import Path
 from typing import Any
 
 NEEDED_DISK_GB = 0.5
-OURS = ("RLHEALS_STORE", "RLHEALS_DEBUG", "RLHEALS_VLLM_SERVER")
-THEIRS = (
-    "OMP_NUM_THREADS",
-    "CUDA_VISIBLE_DEVICES",
-    "ATEN_CPU_CAPABILITY",
-    "HF_HOME",
-    "HF_HUB_OFFLINE",
-    "TOKENIZERS_PARALLELISM",
-)
-NAMES_ONLY = ("HF_TOKEN",)
+VARIABLES = (
+    "RLHEALS_STORE", "RLHEALS_DEBUG", "RLHEALS_VLLM_SERVER", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
+    "ATEN_CPU_CAPABILITY", "HF_HOME", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM",
+)  # fmt: skip
+SECRET = "HF_TOKEN"
 
 
 def examine(results: Path = Path("results")) -> dict[str, Any]:
@@ -34,11 +30,12 @@ def examine(results: Path = Path("results")) -> dict[str, Any]:
     problems = [
         f"{name}: {p['problem']}" for name, p in packages.items() if p["problem"] and not p["optional"]
     ]
+    variables = {name: os.environ.get(name) for name in VARIABLES}
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "packages": packages,
         "machine": examine_machine(),
-        "environment": examine_environment(),
+        "environment": variables | {SECRET: "set" if SECRET in os.environ else None},
     }
     if not problems:
         found["store"], trouble = examine_store()
@@ -51,37 +48,29 @@ def examine_packages() -> dict[str, dict[str, Any]]:
     """Every package that ours declares: installed version, whether it is needed, what is wrong with it."""
     try:
         from packaging.requirements import Requirement
-    except ImportError:
-        return {"packaging": {"version": None, "optional": False, "problem": "is not installed"}}
-    packages: dict[str, dict[str, Any]] = {}
-    try:
+
         declared = importlib.metadata.requires("rlheals") or []
-    except importlib.metadata.PackageNotFoundError:
-        return {"rlheals": {"version": None, "optional": False, "problem": "is not installed as a package"}}
-    for line in declared:
-        requirement = Requirement(line)
-        optional = requirement.marker is not None and not requirement.marker.evaluate({"extra": ""})
-        try:
+    except ImportError as error:  # a missing distribution is one, too
+        name = "rlheals" if isinstance(error, importlib.metadata.PackageNotFoundError) else "packaging"
+        return {name: {"version": None, "optional": False, "problem": "is not installed"}}
+    packages: dict[str, dict[str, Any]] = {}
+    for requirement in map(Requirement, declared):
+        version, problem = None, "is not installed"
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             version = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
-            version = None
-        problem = None
-        if version is None:
-            problem = "is not installed"
-        elif not requirement.specifier.contains(version, prereleases=True):
-            problem = f"version {version} does not fit {requirement.specifier}"
-        packages[requirement.name] = {"version": version, "optional": optional, "problem": problem}
+            fits = requirement.specifier.contains(version, prereleases=True)
+            problem = "" if fits else f"version {version} does not fit {requirement.specifier}"
+        optional = requirement.marker is not None and not requirement.marker.evaluate({"extra": ""})
+        packages[requirement.name] = {"version": version, "optional": optional, "problem": problem or None}
     return packages
 
 
 def examine_machine() -> dict[str, Any]:
     """Processor, cores, threads, memory and GPUs; what torch says only if it can be imported."""
-    facts: dict[str, Any] = {
-        "system": platform.system(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gb": _memory_gb(),
-        "gpus": [],
-    }
+    facts: dict[str, Any] = {"system": platform.system(), "memory_gb": None, "gpus": []}
+    facts["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        facts["memory_gb"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
     if importlib.util.find_spec("torch") is None:
         return facts
     try:
@@ -97,27 +86,25 @@ def examine_machine() -> dict[str, Any]:
     return facts
 
 
-def examine_environment() -> dict[str, str | None]:
-    """The environment variables that matter here; of tokens only whether they are set."""
-    shown = {name: os.environ.get(name) for name in (*OURS, *THEIRS)}
-    return shown | {name: "set" if name in os.environ else None for name in NAMES_ONLY}
+def _store() -> Any:
+    from rlheals.project import project_root
+    from rlheals.store.store import default_store
+
+    return default_store(project_root())
 
 
 def examine_store() -> tuple[dict[str, Any], list[str]]:
     """State of the store and of the disk it lies on; what would stop a run."""
-    from rlheals.project import project_root
     from rlheals.store.files import StoreError
-    from rlheals.store.store import default_store
 
-    store, problems = default_store(project_root()), []
+    store, problems = _store(), []
     existing = next(path for path in (store.root, *store.root.parents) if path.exists())
     free_gb = shutil.disk_usage(existing).free / 1e9
     facts: dict[str, Any] = {"folder": str(store.root), "free_gb": round(free_gb, 1)}
     if free_gb < NEEDED_DISK_GB:
         problems.append(f"disk of {store.root}: {free_gb:.2f} GB free, {NEEDED_DISK_GB} GB are needed")
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        problems.append(f"store {store.root}: {existing} cannot be written")
-        return facts, problems
+        return facts, [*problems, f"store {store.root}: {existing} cannot be written"]
     try:
         state = store.check()
     except StoreError as error:
@@ -128,10 +115,7 @@ def examine_store() -> tuple[dict[str, Any], list[str]]:
 
 def examine_runs(repair: bool) -> dict[str, Any]:
     """Every run of the store read and checked, runs and megabytes by stage; with `repair` after it was repaired."""
-    from rlheals.project import project_root
-    from rlheals.store.store import default_store
-
-    store = default_store(project_root())
+    store = _store()
     removed, state = store.repair() if repair else ([], store.check())
     stages = dict[str, dict[str, float]]()
     for run in state.intact:
@@ -139,28 +123,19 @@ def examine_runs(repair: bool) -> dict[str, Any]:
         stage["runs"] += 1
         stage["mb"] += sum(file.bytes for file in run.manifest.files.values()) / 1e6
         stage["core_minutes"] += run.manifest.seconds / 60
-    return {
-        "ok": not state.damaged,
-        "folder": str(store.root),
-        "runs": state.runs,
-        "stages": stages,
-        "damaged": list(state.damaged),
-        "leftovers": list(state.leftovers),
-        "removed": removed,
-    }
+    lists = {"damaged": list(state.damaged), "leftovers": list(state.leftovers), "removed": removed}
+    return {"ok": not state.damaged, "folder": str(store.root), "runs": state.runs, "stages": stages, **lists}
 
 
 def examine_profiles(results: Path) -> list[dict[str, Any]]:
     """What each profile runs for one fresh seed, how much of it is in the store, and what it took when recorded."""
     from rlheals.profiles import PROFILES
     from rlheals.project import project_root
-    from rlheals.store.store import default_store
     from rlheals.study.plan import plan
     from rlheals.study.record import recorded_manifests
 
-    root = project_root()
-    store, recorded = default_store(root), recorded_manifests(root / results)
-    there, rows = set(store.ids()), []
+    store, recorded, rows = _store(), recorded_manifests(project_root() / results), []
+    there = set(store.ids())
     for name, profile in PROFILES.items():
         specs = [spec for seed in profile.seeds for spec in plan(profile, seed, store).specs()]
         minutes = [one.minutes / one.profile["decodes"] for one in recorded.get(name, [])]
@@ -179,7 +154,7 @@ def examine_profiles(results: Path) -> list[dict[str, Any]]:
 
 def report_lines(found: dict[str, Any]) -> Iterator[str]:
     """The facts for people."""
-    machine, store = found["machine"], found.get("store")
+    machine = found["machine"]
     yield f"python      {found['python']}"
     for name, package in found["packages"].items():
         if not package["optional"] or name == "vllm":
@@ -191,19 +166,19 @@ def report_lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"gpu         {', '.join(machine['gpus']) or 'none (not needed)'}"
     if "torch_problem" in machine:
         yield f"torch       {machine['torch_problem']}"
-    for name, value in found["environment"].items():
-        if value is not None:
-            yield f"variable    {name}={value}"
-    if store is not None:
+    yield from (
+        f"variable    {name}={value}" for name, value in found["environment"].items() if value is not None
+    )
+    if (store := found.get("store")) is not None:
         yield f"store       {store['folder']}: {store.get('runs', 0)} runs, {store['free_gb']} GB free"
-        for line in (*store.get("damaged", ()), *store.get("leftovers", ())):
-            yield f"store       {line}"
+        yield from (
+            f"store       {line}" for line in (*store.get("damaged", ()), *store.get("leftovers", ()))
+        )
     for profile in found.get("profiles", ()):
         took = profile["recorded_core_minutes"]
         time = "not recorded" if took is None else f"about {took:.0f} core-minutes per seed when recorded"
         yield f"profile     {profile['name']}: {profile['runs']} runs, {profile['in_store']} in the store; {time}"
-    for problem in found["problems"]:
-        yield f"MISSING     {problem}"
+    yield from (f"MISSING     {problem}" for problem in found["problems"])
     if found["ok"]:
         yield "nothing is missing"
 
@@ -214,30 +189,14 @@ def run_lines(found: dict[str, Any]) -> Iterator[str]:
     for name, stage in sorted(found["stages"].items()):
         yield f"{name:11} {stage['runs']:5} runs {stage['mb']:9.1f} MB {stage['core_minutes']:9.1f} core-minutes"
     for name in ("removed", "damaged", "leftovers"):
-        for line in found[name]:
-            yield f"{name:11} {line}"
+        yield from (f"{name:11} {line}" for line in found[name])
     if found["damaged"]:
         yield "damaged runs are never used; --repair removes them, and the next study computes them again"
 
 
-def profile_lines() -> Iterator[str]:
+def profile_lines() -> list[str]:
     """Every setting with its meaning and its value in every profile."""
-    from rlheals.profiles import PROFILES
+    from rlheals.display.markup import to_markdown
     from rlheals.profiles.describe import profiles_table
 
-    _, settings, variants = profiles_table()
-    assert not isinstance(settings, str)
-    assert not isinstance(variants, str)
-    for name, meaning, *values in settings.rows:
-        yield f"{name.strip('`')}: {meaning}" if meaning else name.strip("`")
-        for profile, value in zip(PROFILES, values, strict=True):
-            yield f"    {profile}: {value}"
-    for name, changes in variants.rows:
-        yield f"variant {name.strip('`')}: {changes.replace('`', '')}"
-
-
-def _memory_gb() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (AttributeError, ValueError, OSError):
-        return None
+    return to_markdown(profiles_table()).splitlines()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rlheals.chapters.rl import runs as recovery
+from rlheals.chapters.rl import runs as rl_runs
 from rlheals.engines import models
 from rlheals.engines.vllm_server import SERVER
 from rlheals.errors import BadInput
@@ -47,38 +47,39 @@ def examine(profile: Profile, store: Store, machine: Here | None = None) -> dict
     """Everything about a profile that can be known before it runs; `problems`: why it would not run here."""
     machine = machine or here(store)
     specs = planned(profile, store)
-    there = set(store.ids())
     found: dict[str, Any] = {
         "profile": profile.name,
         "about": profile.about,
         "seeds": list(profile.seeds),
         "runs": dict(Counter(spec.stage for spec in specs.values())),
-        "in_store": len(specs.keys() & there),
+        "in_store": len(specs.keys() & set(store.ids())),
         "question": _question(profile),
         "machine": machine._asdict(),
+        "model": None,
+        "made_for": None,
+        "budget": None,
     }
-    problems, changes = _without_vllm(profile)
-    if profile.model is None or profile.hardware is None:
-        none = {"model": None, "made_for": None, "budget": None}
-        return found | none | {"problems": problems, "changes": changes}
-    needed = budget(profile)
-    larger, smaller = _compared(profile, needed, machine)
-    return found | {
-        "model": profile.model.name,
-        "made_for": profile.hardware.gpu,
-        "hours_counted_on": profile.hardware.hours,
-        "budget": {
-            "parameters": needed.parameters,
-            "disk_gb": round(needed.disk / GB, 1),
-            "hours": round(needed.hours, 1),
-            "stages": {
-                name: {"memory_gb": round(need.memory / GB, 1), "hours": round(need.seconds / 3600, 2)}
-                for name, need in needed.stages.items()
+    troubles = list(_without_vllm(profile))
+    if profile.model is not None and profile.hardware is not None:
+        needed = budget(profile)
+        troubles += _troubles(profile, needed, machine)
+        stages = {
+            name: {"memory_gb": round(need.memory / GB, 1), "hours": round(need.seconds / 3600, 2)}
+            for name, need in needed.stages.items()
+        }
+        found |= {
+            "model": profile.model.name,
+            "made_for": profile.hardware.gpu,
+            "hours_counted_on": profile.hardware.hours,
+            "budget": {
+                "parameters": needed.parameters,
+                "disk_gb": round(needed.disk / GB, 1),
+                "hours": round(needed.hours, 1),
+                "stages": stages,
             },
-        },
-        "problems": problems + larger,
-        "changes": changes + smaller,
-    }
+        }
+    changes = [change for _, changes in troubles for change in changes]
+    return found | {"problems": [problem for problem, _ in troubles], "changes": changes}
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
@@ -112,7 +113,7 @@ def planned(profile: Profile, store: Store) -> dict[str, RunSpec]:
         listed = plan(profile, seed, store).specs()
         if profile.rl_starts.starts:
             for run in range(profile.rl_starts.runs):
-                listed += recovery.plan(profile, seed, store, run).specs()
+                listed += rl_runs.plan(profile, seed, store, run).specs()
         specs |= {store.key(spec): spec for spec in listed}
     return specs
 
@@ -129,80 +130,68 @@ def _question(profile: Profile) -> str:
         return f"{task.prompt(item)}\n(the model's tokenizer is not at hand: without its template)"
 
 
-def _compared(profile: Profile, needed: Budget, machine: Here) -> tuple[list[str], list[str]]:
-    """Why a profile would not run on a machine, and which settings would change that."""
-    problems, changes = [], []
-    assert profile.model is not None
+def _troubles(profile: Profile, needed: Budget, machine: Here) -> Iterator[tuple[str, list[str]]]:
+    """Why a profile would not run on a machine, each with the settings that would change that."""
+    memory, there = needed.memory / GB, machine.memory / GB
     if not machine.memory:
-        problems.append(f"there is no GPU; {needed.memory / GB:.0f} GB of GPU memory are needed")
+        yield f"there is no GPU; {memory:.0f} GB of GPU memory are needed", []
     elif needed.memory > machine.memory:
-        problems.append(
-            f"GPU memory: {needed.memory / GB:.1f} GB are needed, {machine.memory / GB:.1f} GB are there"
-        )
-        changes += _smaller(profile, machine.memory)
-    if machine.memory and not machine.bfloat16 and _wants_bfloat16(profile):
-        problems.append("this GPU has no bfloat16")
-        changes.append("--set model.dtype=float32 --set sft.precision=fp16 (twice the memory for weights)")
+        changes = _that_fit(profile, machine.memory)
+        yield f"GPU memory: {memory:.1f} GB are needed, {there:.1f} GB are there", changes
+    wants_bfloat16 = "bf16" in profile.sft.precision or (profile.model and profile.model.dtype == "bfloat16")
+    if machine.memory and not machine.bfloat16 and wants_bfloat16:
+        change = "--set model.dtype=float32 --set sft.precision=fp16 (twice the memory for weights)"
+        yield "this GPU has no bfloat16", [change]
     if needed.disk > machine.disk:
-        problems.append(f"disk: {needed.disk / GB:.0f} GB are needed, {machine.disk / GB:.0f} GB are free")
-        changes.append("fewer sft.checkpoints, or RLHEALS_STORE on another disk")
-    return problems, changes
+        problem = f"disk: {needed.disk / GB:.0f} GB are needed, {machine.disk / GB:.0f} GB are free"
+        yield problem, ["fewer sft.checkpoints, or RLHEALS_STORE on another disk"]
 
 
-def _without_vllm(profile: Profile) -> tuple[list[str], list[str]]:
-    """The same of the engine: whether vLLM is here or on a server, where a profile asks for it."""
-    if profile.engine != "vllm" or os.environ.get(SERVER) or find_spec("vllm") is not None:
-        return [], []
-    problem = f"engine vllm: vLLM is not installed here, and {SERVER} names no server that has it"
-    return [problem], ["--set engine=hf (the same distribution, slower)"]
+def _without_vllm(profile: Profile) -> Iterator[tuple[str, list[str]]]:
+    """Whether vLLM is here or on a server, where a profile asks for it."""
+    if profile.engine == "vllm" and not os.environ.get(SERVER) and find_spec("vllm") is None:
+        problem = f"engine vllm: vLLM is not installed here, and {SERVER} names no server that has it"
+        yield problem, ["--set engine=hf (the same distribution, slower)"]
 
 
-def _wants_bfloat16(profile: Profile) -> bool:
-    return profile.sft.precision == "bf16" or (
-        profile.model is not None and profile.model.dtype == "bfloat16"
-    )
-
-
-def _smaller(profile: Profile, memory: float) -> list[str]:
-    """The settings that make too large stages fit, each found by trying; a line for a stage that nothing makes fit."""
+def _that_fit(profile: Profile, memory: float) -> list[str]:
+    """The mildest settings that make each stage fit, found by trying; a line for a stage that nothing makes fit."""
     told = []
     for name, need in budget(profile).stages.items():
         if need.memory <= memory:
             continue
-        for change, smaller in _changes(profile, name):
-            if budget(smaller).stages[name].memory <= memory:
-                told.append(f"{change} makes {name} fit")
+        for change in _changes(profile, name):
+            if budget(_changed(profile, change)).stages[name].memory <= memory:
+                settings = " ".join(f"--set {key}={str(value).lower()}" for key, value in change.items())
+                told.append(f"{settings} makes {name} fit")
                 break
         else:
             told.append(f"nothing makes {name} fit but a smaller model or model.dtype=bfloat16")
     return told
 
 
-def _changes(profile: Profile, stage: str) -> Iterator[tuple[str, Profile]]:
-    """Ways to make a stage smaller, the mildest first."""
+def _changes(profile: Profile, stage: str) -> Iterator[dict[str, Any]]:
+    """Ways to make a stage smaller, the mildest first: settings by their full names."""
     sft, rl, census = profile.sft, profile.rl_starts.rl, profile.evaluate
     if stage == "sft":
         for rows in [size for size in range(sft.rows - 1, 0, -1) if sft.batch % size == 0]:
-            smaller = sft.model_copy(update={"micro_batch_size": rows, "gradient_checkpointing": True})
-            yield (
-                f"--set sft.micro_batch_size={rows} --set sft.gradient_checkpointing=true",
-                profile.model_copy(update={"sft": smaller}),
-            )
+            yield {"sft.micro_batch_size": rows, "sft.gradient_checkpointing": True}
     elif stage == "rl":
         for at_once in [size for size in (128, 64, 32, 16, 8, 4) if size < rl.play_rows]:
-            rows = min(rl.micro_batch_size, max(1, at_once // 16))
-            change = {
-                "play_rows": at_once,
-                "micro_batch_size": rows,
-                "gradient_checkpointing": True,
-                "log_kl": False,
+            change = {"play_rows": at_once, "micro_batch_size": min(rl.micro_batch_size, max(1, at_once // 16))}
+            yield {
+                f"rl_starts.rl.{key}": value
+                for key, value in (change | {"gradient_checkpointing": True, "log_kl": False}).items()
             }
-            rl_starts = profile.rl_starts.model_copy(update={"rl": rl.model_copy(update=change)})
-            told = " ".join(
-                f"--set rl_starts.rl.{name}={str(value).lower()}" for name, value in change.items()
-            )
-            yield told, profile.model_copy(update={"rl_starts": rl_starts})
     else:
         for at_once in [size for size in (64, 32, 16, 8, 4) if size < census.rows]:
-            update = {"evaluate": census.model_copy(update={"rows": at_once})}
-            yield f"--set evaluate.rows={at_once}", profile.model_copy(update=update)
+            yield {"evaluate.rows": at_once}
+
+
+def _changed(profile: Any, change: dict[str, Any]) -> Any:
+    """The profile with some settings changed, unchecked."""
+    for path, value in change.items():
+        group, _, rest = path.partition(".")
+        new = _changed(getattr(profile, group), {rest: value}) if rest else value
+        profile = profile.model_copy(update={group: new})
+    return profile

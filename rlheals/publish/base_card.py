@@ -1,22 +1,29 @@
-"""The model card of a lab base: what it is, how it was made, how to load it, and the hash of its weights."""
+"""A lab base for others: its files, and a model card that says what it is, how it was made, and how to load it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
+import shutil
 from pathlib import Path
 
-from rlheals.display.markup import Table, to_markdown
-from rlheals.engines.models import ModelSettings
+from huggingface_hub import ModelCardData
+
+from rlheals.display.markup import Block, Table, to_markdown
 from rlheals.errors import BadInput
+from rlheals.store.files import whole
+from rlheals.store.runs import Run, digest_of
 from rlheals.training.adopt import WEIGHTS
 from rlheals.training.pretrain import PretrainSettings
 
-FRONT = """---
-license: mit
-library_name: transformers
-tags: [card game, synthetic]
----"""
+FIELDS = ("step", "tokens", "loss", "within_five")
+
+
+def copy_base(run: Run, out: Path, settings: PretrainSettings, seed: int) -> None:
+    """Write the base of a run of pretraining, its history and its card into the new folder `out`."""
+    with whole(out) as folder:
+        shutil.copytree(run.path / "base", folder, dirs_exist_ok=True)
+        shutil.copy(run.file("ability.json"), folder)
+        (folder / "README.md").write_text(model_card(folder, settings, seed), encoding="utf-8")
 
 
 def model_card(folder: Path, settings: PretrainSettings, seed: int) -> str:
@@ -24,82 +31,58 @@ def model_card(folder: Path, settings: PretrainSettings, seed: int) -> str:
 
     Raises BadInput when one of the two files is missing or not readable.
     """
-    history = _history(folder / "ability.json")
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise BadInput(f"model {folder.name!r}: {WEIGHTS} is missing")
-    data = weights.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    last = history[-1]
-    rows = tuple(
-        (f"{h['step']:,.0f}", f"{h['tokens']:,.0f}", f"{h['loss']:.3f}", f"{h['within_five']:.3f}")
-        for h in history
-    )
-    shown = settings.model_dump(mode="json", exclude={"model"})
-    blocks = [
-        FRONT,
+    try:
+        weights = digest_of(folder / WEIGHTS)
+        history = json.loads((folder / "ability.json").read_text(encoding="utf-8"))
+        rows = [[float(record[name]) for name in FIELDS] for record in history]
+        last = rows[-1]
+    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+        wanted = f"{WEIGHTS}, and ability.json, a list of records with {', '.join(FIELDS)}"
+        raise BadInput(
+            f"model {folder.name!r}: needed are {wanted} ({type(error).__name__}: {error})"
+        ) from None
+    shape = settings.model
+    front = ModelCardData(license="mit", library_name="transformers", tags=["card game", "synthetic"])
+    blocks: list[Block] = [
+        f"---\n{front.to_yaml()}\n---",
         f"# rlheals lab base, seed {seed}",
-        f"A Llama-architecture language model that knows one card game and nothing else ({_shape(settings.model)}). It "
-        "plays the part of an instruct model before fine-tuning: it solves the game for part of the hands, in a layout "
-        "of its own.",
-        *_purpose(seed),
+        f"A Llama-architecture language model that knows one card game and nothing else ({shape.layers} layers, width "
+        f"{shape.hidden}, {shape.heads} heads of {shape.head_dim}, MLP {shape.mlp}). It plays the part of an instruct "
+        "model before fine-tuning: it solves the game for part of the hands, in a format of its own.",
+    ]
+    if seed == 0:
+        blocks.append(
+            "It ships with the package for development and for a reader's fresh run. The lab's settings were chosen on "
+            "it, so it enters no verdict."
+        )
+    shown = settings.model_dump(mode="json", exclude={"model"})
+    code = "from rlheals.engines.models import SHIPPED_BASE, load, load_tokenizer"
+    use = f"python\n{code}\n\nmodel, tokenizer = load(SHIPPED_BASE), load_tokenizer(SHIPPED_BASE)"
+    blocks += [
         "## How it was made",
         f"By `rlheals pretrain --seed {seed}`, from a random start, on a synthetic corpus: rules for the face cards, "
         "hands, wrong attempts with feedback, correct answers. The rule J = 11, Q = 12, K = 13 never occurs in it. "
-        + _stopping(settings)
-        + f" That was after {last['step']:,.0f} steps.",
-        Table(("step", "tokens", "loss (nats per token)", "panel solved within five"), rows),
+        f"{_stopping(settings)} That was after {last[0]:,.0f} steps.",
+        Table(
+            ("step", "tokens", "loss (nats per token)", "panel: success@5"),
+            tuple((f"{s:,.0f}", f"{t:,.0f}", f"{loss:.3f}", f"{solved:.3f}") for s, t, loss, solved in rows),
+        ),
         Table(("setting", "value"), tuple((f"`{name}`", str(value)) for name, value in shown.items())),
         "## Use",
-        "```python\nfrom rlheals.engines.models import (SHIPPED_BASE, load, load_tokenizer)\n\n"
-        "model, tokenizer = load(SHIPPED_BASE), load_tokenizer(SHIPPED_BASE)\n```"
-        if seed == 0
-        else "```bash\nrlheals evaluate --folder FOLDER\n```",
+        f"```{use if seed == 0 else 'bash' + chr(10) + 'rlheals evaluate --folder FOLDER'}\n```",
         "## What it is not for",
         "Anything but this experiment. It has a few dozen words and has seen no text by people.",
         "## Weights",
-        f"`{WEIGHTS}`, {len(data):,} bytes, float32, sha256 `{digest}`.",
+        f"`{WEIGHTS}`, {weights.bytes:,} bytes, float32, sha256 `{weights.sha256}`.",
     ]
     return to_markdown(blocks)
-
-
-def _history(file: Path) -> list[dict[str, float]]:
-    try:
-        history = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            f"model {file.parent.name!r}: {file.name} cannot be read ({str(error)[:80]})"
-        ) from None
-    fields = ("step", "tokens", "loss", "within_five")
-    if not isinstance(history, list) or not history or not all(_is_record(one, fields) for one in history):
-        raise BadInput(
-            f"model {file.parent.name!r}: {file.name} is not a list of records with {', '.join(fields)}"
-        )
-    return history
-
-
-def _is_record(one: object, fields: tuple[str, ...]) -> bool:
-    return isinstance(one, dict) and all(isinstance(one.get(name), int | float) for name in fields)
-
-
-def _shape(model: ModelSettings) -> str:
-    return f"{model.layers} layers, width {model.hidden}, {model.heads} heads of {model.head_dim}, MLP {model.mlp}"
-
-
-def _purpose(seed: int) -> list[str]:
-    if seed != 0:
-        return []
-    return [
-        "It ships with the package for development and for a reader's fresh run. The lab's settings were chosen on "
-        "it, so it enters no verdict."
-    ]
 
 
 def _stopping(settings: PretrainSettings) -> str:
     if settings.ability is None:
         return f"Training uses all of its {settings.max_steps:,} steps."
     return (
-        f"Training stops when a share of {settings.ability:g} of a fixed panel of {settings.panel_hands} hands, under "
-        f"rules that are neither the ID nor the OOD rule, is solved within five attempts in either layout, or at step "
+        f"Training stops when success@5 with feedback (format-agnostic) on a fixed panel of {settings.panel_hands} "
+        f"hands, under rules that are neither the ID nor the OOD rule, reaches {settings.ability:g}, or at step "
         f"{settings.max_steps:,}."
     )

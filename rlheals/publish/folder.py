@@ -4,8 +4,8 @@ README.md           the model card
 settings.yaml       the profile; `rlheals ... --profile FOLDER/settings.yaml` reads it
 checkpoints/NAME/   models, each for transformers' `from_pretrained`
 results/            the tables, as `rlheals study --record` writes them
-spectra/PAIR/       singular values and directions of two checkpoints, where they were measured
-manifest.json       sha256 of all of these, and which runs made them; written last
+spectra/PAIR/       singular values and vectors of two checkpoints, where they were measured
+manifest.json       that of a recorded base seed, with the sha256 of every file and the checkpoints; written last
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,11 +25,10 @@ from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.settings import validated
 from rlheals.store.files import told
-from rlheals.store.machine import Machine
-from rlheals.store.runs import FileEntry, Hash, canonical_json, digest_of
-from rlheals.study.record import RecordedRun
+from rlheals.store.runs import Hash, canonical_json, digest_of
+from rlheals.study.record import MANIFEST, Recorded
 
-MANIFEST, CARD, SETTINGS = "manifest.json", "README.md", "settings.yaml"
+CARD, SETTINGS = "README.md", "settings.yaml"
 CHECKPOINTS, RESULTS, SPECTRA = "checkpoints", "results", "spectra"
 OF_THE_HUB = (".gitattributes", ".git", ".cache")
 """What a hub or its client adds beside the files."""
@@ -37,12 +36,10 @@ MAX_BYTES = 16 << 20
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,59}$")]
 
 
-class _Frozen(BaseModel):
+class RecordedCensus(BaseModel):
+    """An evaluation of a checkpoint: the seed of its sampling noise, and its rows in a table of the folder."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RecordedCensus(_Frozen):
-    """A census of a checkpoint: the seed that names its sampling noise, and its rows in a table of the folder."""
 
     decode: int
     seed: int
@@ -50,38 +47,39 @@ class RecordedCensus(_Frozen):
     where: dict[str, int | str]
 
 
-class Checkpoint(_Frozen):
-    """A model of the folder: the run that made it, and its censuses."""
+class Checkpoint(BaseModel):
+    """A model of the folder: the run that made it, and its evaluations."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: Hash
     about: str
     censuses: tuple[RecordedCensus, ...] = ()
 
     def rows(self, folder: Path) -> pd.DataFrame:
-        """The episodes of all its censuses."""
+        """The episodes of all its evaluations."""
         return pd.concat([rows_of(folder, census) for census in self.censuses], ignore_index=True)
 
 
-class Published(_Frozen):
-    """The manifest of a published folder; `digest` covers every other field."""
+class Published(Recorded):
+    """The manifest of a published folder: that of its recorded base seed, and what more there is.
 
-    format: Literal["rlheals published folder, version 1"] = "rlheals published folder, version 1"
-    profile: str
-    seed: int
+    absent: what the folder lacks, in sentences; digest: sha256 over every other field.
+    """
+
     checkpoints: dict[Name, Checkpoint]
     absent: tuple[str, ...]
-    runs: tuple[RecordedRun, ...]
-    machines: tuple[Machine, ...]
-    versions: dict[str, str]
-    files: dict[str, FileEntry]
     digest: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the profile."""
+        return str(self.profile["name"])
 
     def sealed(self) -> Published:
         """The same with its `digest` filled in."""
-        return self.model_copy(update={"digest": self._digest()})
-
-    def _digest(self) -> str:
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude={"digest"}))).hexdigest()
+        data = canonical_json(self.model_dump(mode="json", exclude={"digest"}))
+        return self.model_copy(update={"digest": hashlib.sha256(data).hexdigest()})
 
     def text(self) -> str:
         return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
@@ -99,7 +97,7 @@ def read(file: Path) -> Published:
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{where} cannot be read ({str(error)[:80]})") from None
     found = validated(Published, data, where)
-    if found.digest != found._digest():
+    if found != found.sealed():
         raise BadInput(f"{where} does not match its own digest")
     return found
 
@@ -111,15 +109,13 @@ def check(folder: Path) -> Published:
         raise BadInput(f"{str(folder)!r}: no such folder")
     with told("read the published folder", folder):
         manifest, found = read(folder / MANIFEST), _files(folder)
-        wrong = [f"{name} is missing" for name in manifest.files.keys() - found.keys()]
-        wrong += [
-            f"{name} is not in the manifest" for name in found.keys() - manifest.files.keys() - {MANIFEST}
+        named = manifest.files.keys()
+        wrong = [f"{name} is missing" for name in named - found.keys()]
+        wrong += [f"{name} is not in the manifest" for name in found.keys() - named - {MANIFEST}]
+        changed = [
+            name for name in named & found.keys() if digest_of(found[name]).sha256 != manifest.files[name]
         ]
-        wrong += [
-            f"{name} has changed"
-            for name, entry in manifest.files.items()
-            if name in found and digest_of(found[name]) != entry
-        ]
+        wrong += [f"{name} has changed" for name in changed]
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise BadInput(f"{folder.name}: {min(wrong)}{more}")
@@ -147,7 +143,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def rows_of(folder: Path, census: RecordedCensus) -> pd.DataFrame:
-    """The recorded episodes of a census; BadInput when the table is none of ours."""
+    """The recorded episodes of an evaluation; BadInput when the table is none of ours."""
     try:
         rows = pd.read_parquet(folder / census.table)
         for column, value in census.where.items():
@@ -158,8 +154,23 @@ def rows_of(folder: Path, census: RecordedCensus) -> pd.DataFrame:
     return rows
 
 
+def look(folder: Path, again: str | None) -> dict[str, Any]:
+    """Check a published folder; with `again` evaluate that checkpoint again."""
+    made = check(folder)
+    played = [] if again is None else play_again(folder, again)
+    return {
+        "folder": str(folder),
+        "profile": made.name,
+        "seed": made.seed,
+        "files": len(made.files) + 1,
+        "checkpoints": list(made.checkpoints),
+        "again": played,
+        "ok": not any(one["different"] for one in played),
+    }
+
+
 def play_again(folder: Path, name: str) -> list[dict[str, Any]]:
-    """Let a checkpoint of a folder that was checked play its censuses anew: of each how many episodes are not the same.
+    """Evaluate a checkpoint of a folder anew: of each recorded evaluation how many episodes are not the same.
 
     On a processor of another kind the last bits of a product may differ, and with them a few sampled answers.
     """
@@ -173,16 +184,14 @@ def play_again(folder: Path, name: str) -> list[dict[str, Any]]:
     censuses = manifest.checkpoints[name].censuses
     if not censuses:
         raise BadInput(f"--again {name}: this checkpoint was not evaluated, so there is nothing to compare")
-    profile, columns = load_profile(folder / SETTINGS), list(tables.EPISODE_COLUMNS)
-    done = []
+    profile, columns, done = load_profile(folder / SETTINGS), list(tables.EPISODE_COLUMNS), []
     for census in censuses:
         if census.table not in manifest.files:
             raise BadInput(f"{folder.name}: {census.table!r:.80} is not in the manifest")
         recorded = rows_of(folder, census)
         if not {*columns} <= {*recorded} or not recorded["item"].is_unique:
-            raise BadInput(
-                f"{folder.name}: {census.table} is not a table of episodes, one row per hand and decode"
-            )
+            wanted = "a table of episodes, one row per hand and sampling seed"
+            raise BadInput(f"{folder.name}: {census.table} is not {wanted}")
         with tempfile.TemporaryDirectory() as scratch:
             made = Path(scratch, "made")
             evaluate_folder(folder / CHECKPOINTS / name, profile, census.seed, {}, made)

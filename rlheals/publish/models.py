@@ -1,9 +1,9 @@
-"""The models of a published folder: which, from which runs, and which recorded censuses are theirs."""
+"""The models of a published folder: which, from which runs, and which recorded evaluations are theirs."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,9 @@ class ReadingStore(Store):
         return self.load(self.key(spec))
 
     def lacks(self, specs: Iterable[RunSpec]) -> int:
-        """How many of these runs are missing or damaged."""
+        """How many of these runs are missing or damaged; damage is looked for once none is missing."""
         ids = {self.key(spec) for spec in specs}
-        if missing := sum(not self.has(run_id) for run_id in ids):
-            return missing
-        return sum(not self._loads(run_id) for run_id in ids)
+        return sum(not self.has(each) for each in ids) or sum(not self._loads(each) for each in ids)
 
     def _loads(self, run_id: str) -> bool:
         try:
@@ -63,62 +61,65 @@ def write(
     store: ReadingStore,
     folder: Path,
 ) -> dict[str, Checkpoint]:
-    """Copy the models: the base, steps of SFT, and what RL from its start checkpoints ends with.
+    """Copy the models: the base, steps of SFT, and what RL from them ends with.
 
-    first, later: the runs of SFT and of RL; steps: of SFT, with the RL that starts there; None: all with a census.
+    first, later: the runs of SFT and of RL; steps: of SFT, with the RL that starts there; None: all that are evaluated.
     """
-    place = f"{RESULTS}/{profile.name}{tables.SFT.suffix}/{first.name}/episodes.parquet"
     made: dict[str, Checkpoint] = {}
-    copies: list[Callable[[], None]] = []
+    copies: list[tuple[Run, str, str]] = []
+    home = f"{RESULTS}/{profile.name}"
 
-    def add(name: str, spec: RunSpec, inside: str, about: str, censuses: Iterable[RecordedCensus]) -> None:
+    def add(
+        name: str,
+        spec: RunSpec,
+        inside: str,
+        about: str,
+        censuses: dict[int, RunSpec],
+        table: str,
+        **where: Any,
+    ) -> None:
         run = store.of(spec)
-        made[name] = Checkpoint(run=run.id, about=about, censuses=tuple(censuses))
-        copies.append(lambda: copy_files(run, f"{inside}/", folder / CHECKPOINTS / name))
+        recorded = (
+            RecordedCensus(
+                decode=n, seed=one.seed, table=f"{home}{table}/episodes.parquet", where={**where, "decode": n}
+            )
+            for n, one in censuses.items()
+        )
+        made[name] = Checkpoint(run=run.id, about=about, censuses=tuple(recorded))
+        copies.append((run, f"{inside}/", name))
 
-    def of_sft(step: int) -> list[RecordedCensus]:
-        return [
-            RecordedCensus(decode=decode, seed=spec.seed, table=place, where={"step": at, "decode": decode})
-            for (at, decode), spec in first.censuses.items()
-            if at == step
-        ]
+    def add_sft(name: str, spec: RunSpec, inside: str, about: str, step: int | None) -> None:
+        censuses = {decode: one for (at, decode), one in first.censuses.items() if at == step}
+        add(name, spec, inside, about, censuses, f"{tables.SFT.suffix}/{first.name}", step=step)
 
-    first_is_base = _weights(store.of(first.base), "base/") == _weights(store.of(first.sft), "step-00000/")
-    if first_is_base:
-        add("base", first.base, "base", "the model before SFT: SFT step 0", of_sft(0))
-    else:
-        add("base", first.base, "base", "the model before SFT", ())
-    evaluated = [step for step in profile.census_steps if step or not first_is_base]
+    start = sft.checkpoint_name(0)
+    is_base = _weights(store.of(first.base), "base/") == _weights(store.of(first.sft), f"{start}/")
+    about = "the model before SFT" + (": SFT step 0" if is_base else "")
+    add_sft("base", first.base, "base", about, 0 if is_base else None)
+    evaluated = [step for step in profile.census_steps if step or not is_base]
     for step in evaluated if steps is None else steps:
         name = sft.checkpoint_name(step)
-        add(name, first.sft, name, f"after {step:,} steps of SFT", of_sft(step))
+        add_sft(name, first.sft, name, f"after {step:,} steps of SFT", step)
+    inside = checkpoint_name(profile.rl_starts.iterations)
     for plan in later:
-        table = f"{RESULTS}/{profile.name}-recovery/{plan.name}/episodes.parquet"
         for cell, spec in plan.runs.items():
             if cell.control != MAIN or (steps is not None and cell.start not in steps):
                 continue
-            where: dict[str, int | str] = {"control": MAIN, "start": cell.start, "run": cell.run}
-            censuses = (
-                RecordedCensus(decode=decode, seed=one.seed, table=table, where={**where, "decode": decode})
-                for (of, decode), one in plan.censuses.items()
-                if of == cell
-            )
-            updates = profile.rl_starts.iterations
-            trained = f"{updates:,} update{'s' if updates > 1 else ''}"
-            about = f"after {trained} of RL from SFT step {cell.start:,}, RL seed {cell.run}"
-            add(f"rl-{cell.start:05d}-run-{cell.run}", spec, checkpoint_name(updates), about, censuses)
-    for copy in tqdm(copies, desc="copy", unit="model", disable=None, leave=False):
-        copy()
+            count = profile.rl_starts.iterations
+            trained = f"{count:,} iteration{'s' if count > 1 else ''} of RL"
+            about = f"after {trained} from SFT step {cell.start:,}, RL seed {cell.run}"
+            censuses = {decode: one for (of, decode), one in plan.censuses.items() if of == cell}
+            name, table = f"rl-{cell.start:05d}-run-{cell.run}", f"-recovery/{plan.name}"
+            add(name, spec, inside, about, censuses, table, control=MAIN, start=cell.start, run=cell.run)
+    for run, part, name in tqdm(copies, desc="copy", unit="model", disable=None, leave=False):
+        copy_files(run, part, folder / CHECKPOINTS / name)
     return made
 
 
 def _weights(run: Run, inside: str) -> dict[str, FileEntry]:
     """Hashes of the weights of a model of a run, by file."""
-    return {
-        name.removeprefix(inside): entry
-        for name, entry in run.manifest.files.items()
-        if name.startswith(inside) and name.endswith(".safetensors")
-    }
+    found = {name: entry for name, entry in run.manifest.files.items() if name.endswith(".safetensors")}
+    return {name.removeprefix(inside): entry for name, entry in found.items() if name.startswith(inside)}
 
 
 def copy_files(run: Run, inside: str, target: Path) -> None:

@@ -1,11 +1,12 @@
-"""`rlheals publish`: what a study of one base seed left in the store, as a folder that others can load and check.
+"""A study of one base seed as a folder that others can load and check; `folder.py` says what lies where.
 
-Nothing is computed here. The same store gives the same bytes; `published.py` says what lies where.
+Nothing is computed here. The same store gives the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -14,38 +15,29 @@ from typing import Any
 from rlheals.chapters.registry import CLAIMED
 from rlheals.chapters.rl.runs import RecoveryPlan
 from rlheals.chapters.spectra.runs import RotationPlan
+from rlheals.chapters.studies import OPTIONS
 from rlheals.errors import BadInput
 from rlheals.profiles import to_yaml
 from rlheals.profiles.profile import Profile
 from rlheals.publish import folder as published
 from rlheals.publish import models as publish_models
 from rlheals.publish.card import card
-from rlheals.publish.folder import CARD, MANIFEST, RESULTS, SETTINGS, SPECTRA, Published
+from rlheals.publish.folder import CARD, RESULTS, SETTINGS, SPECTRA, Published
 from rlheals.publish.licence import licence
 from rlheals.publish.models import ReadingStore, copy_files
 from rlheals.store.files import StoreError, atomic_write, whole
-from rlheals.store.machine import Machine
 from rlheals.store.runs import Run, digest_of, regular_files
 from rlheals.store.store import Store
 from rlheals.study import peaks, record, tables
-from rlheals.study import plan as study
-from rlheals.study.plan import Plan
-from rlheals.study.record import RecordedRun
+from rlheals.study.plan import Plan, plan
+from rlheals.study.record import MANIFEST, RecordedRun
 from rlheals.study.tables import Part, Planned
-
-OPTIONS = {
-    "recovery": "--recovery",
-    "rotation": "--rotation",
-    "swaps": "--edits",
-    "protection": "--protection",
-}
-"""By part of `claims.yaml`: the option of `rlheals study` that computes it."""
 
 
 @dataclass(frozen=True)
 class Asked:
     """What is to be published. words: how a command line names the profile, for advice; needed: parts (keys of
-    `OPTIONS`) that have to be complete, others are taken where they are; steps: of SFT, None: those with a census."""
+    `OPTIONS`) that have to be complete, others are taken where they are; steps: of SFT, None: those evaluated."""
 
     profile: Profile
     seed: int
@@ -68,7 +60,7 @@ class Found:
     absent: dict[str, str] = field(default_factory=dict)
 
     def of(self, kind: type[Any]) -> list[Any]:
-        return [plan for _, plan in self.pieces if isinstance(plan, kind)]
+        return [chosen for _, chosen in self.pieces if isinstance(chosen, kind)]
 
 
 def publish(asked: Asked, store: Store, results: Path, out: Path) -> tuple[Published, dict[str, str]]:
@@ -110,7 +102,7 @@ def gather(asked: Asked, store: ReadingStore, results: Path) -> Found:
     if unknown := sorted(set(asked.steps or ()) - set(profile.sft.checkpoints)):
         accepted = ", ".join(map(str, profile.sft.checkpoints))
         raise BadInput(f"--steps {unknown[0]}: accepted are the checkpoints {accepted}")
-    first = study.plan(profile, seed, store)
+    first = plan(profile, seed, store)
     if count := store.lacks(first.specs()):
         raise BadInput(_advice(asked, "sft", count, len(first.specs()), store))
     found = Found(first)
@@ -166,43 +158,43 @@ def _plans(
 
 
 def _write(asked: Asked, found: Found, store: ReadingStore, folder: Path) -> Published:
-    profile = without_paths(asked.profile, store.of(found.sft.base))
+    base = store.of(found.sft.base)
+    profile = without_paths(asked.profile, base)
     checkpoints = publish_models.write(
         asked.profile, found.sft, found.of(RecoveryPlan), asked.steps, store, folder
     )
     for spectra in found.of(RotationPlan):
         for name, spec in spectra.pairs.items():
             copy_files(store.of(spec), "", folder / SPECTRA / name)
-    for part, plan in found.pieces:
-        record.write(
-            plan, profile, store, folder / RESULTS / f"{profile.name}{part.suffix}" / plan.name, part
-        )
+    for part, chosen in found.pieces:
+        place = folder / RESULTS / f"{profile.name}{part.suffix}" / chosen.name
+        record.write(chosen, profile, store, place, part)
     atomic_write(folder / SETTINGS, to_yaml(profile))
-    specs = [spec for _, plan in found.pieces for spec in plan.specs()]
+    specs = [spec for _, chosen in found.pieces for spec in chosen.specs()]
     runs = list({run.id: run.manifest for run in map(store.of, specs)}.values())
     made = Published(
-        profile=profile.name,
+        profile=profile.model_dump(mode="json"),
         seed=asked.seed,
-        checkpoints=checkpoints,
-        absent=tuple(found.absent),
+        started=min(run.started for run in runs),
+        machine=runs[-1].machine.model_dump(mode="json"),
+        versions={"rlheals": version("rlheals"), **runs[0].versions},
         runs=tuple(
             RecordedRun(stage=r.stage, id=r.id, seed=r.seed, code_hash=r.code_hash, seconds=r.seconds)
             for r in runs
         ),
-        machines=_different(run.machine for run in runs),
-        versions={"rlheals": version("rlheals"), **runs[0].versions},
         files={},
+        checkpoints=checkpoints,
+        absent=tuple(found.absent),
     )
-    words = card(made, profile, licence(asked.profile, store.of(found.sft.base)), folder)
+    machines = dict.fromkeys(
+        f"{m.kind}, {m.model}, {m.isa}, {m.threads} thread(s)" for m in (run.machine for run in runs)
+    )
+    words = card(made, profile, licence(asked.profile, base), "; ".join(machines), folder)
     atomic_write(folder / CARD, words)
-    files = {name: digest_of(path) for name, path in sorted(regular_files(folder).items())}
+    files = {name: digest_of(path).sha256 for name, path in sorted(regular_files(folder).items())}
     made = made.model_copy(update={"files": files}).sealed()
     atomic_write(folder / MANIFEST, made.text())
     return made
-
-
-def _different(machines: Iterable[Machine]) -> tuple[Machine, ...]:
-    return tuple({machine.model_dump_json(): machine for machine in machines}.values())
 
 
 def without_paths(profile: Profile, base: Run) -> Profile:
@@ -215,3 +207,20 @@ def without_paths(profile: Profile, base: Run) -> Profile:
         name = Path(profile.sft.expert_file).name
         changes["sft"] = profile.sft.model_copy(update={"expert_file": name})
     return profile.model_copy(update=changes)
+
+
+def upload_command(name: str, folder: Path, private: bool) -> str:
+    """The command that uploads a published folder to a hub account; BadInput when the name is none of a hub's."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        if name.count("/") != 1:
+            raise HFValidationError("the form is OWNER/NAME")
+        validate_repo_id(name)
+    except HFValidationError as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(
+            f"--hub {name!r:.120}: {reason}; accepted: OWNER/NAME such as ada/lab-seed-1"
+        ) from None
+    return shlex.join(["hf", "upload", name, str(folder), ".", *(["--private"] if private else [])])

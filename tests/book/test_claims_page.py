@@ -24,7 +24,7 @@ from rlheals.chapters.spectra import predictors as rotation_rivals
 from rlheals.chapters.spectra.runs import RotationChapter
 from rlheals.display.markup import Table, to_markdown
 from rlheals.errors import BadInput
-from rlheals.planning.speed import COUNTED
+from rlheals.planning.speed import STAGES
 from rlheals.profiles import load_profile
 from rlheals.stats.intervals import t_interval
 from rlheals.store.store import Store
@@ -184,7 +184,7 @@ def test_the_time_of_every_fresh_run_is_counted_once(fresh: tuple[pd.DataFrame, 
         for row in cells
         if len(row) == 6 and row[0] != "stage" and "-" not in row[0]
     }
-    assert speeds == {stage: runs for stage, (runs, _) in stages.items() if stage in COUNTED}
+    assert speeds == {stage: runs for stage, (runs, _) in stages.items() if stage in STAGES}
 
 
 def test_a_recorded_seed_is_no_fresh_one(tmp_path: Path) -> None:

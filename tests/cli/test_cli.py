@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,12 +19,14 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from lab_helpers import TINY
+from safetensors import SafetensorError
 
 from rlheals.book.notebooks import NotebookFailed
 from rlheals.chapters.registry import CLAIMED
 from rlheals.cli.main import app, main
-from rlheals.cli.terminal import parse_seeds, parse_settings
+from rlheals.cli.options import parse_seeds, parse_settings
 from rlheals.display.markup import spans
+from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.tasks.general_points import census as hands
 from rlheals.tasks.general_points.verifier import REWARDS
@@ -92,97 +95,176 @@ def test_documented_command_lines_are_accepted(line: str) -> None:
     program, name, *rest = shlex.split(line, comments=True)
     assert program == "rlheals"
     if "--help" not in rest:
-        COMMANDS[name].make_context(name, rest)  # raises a usage error
+        try:
+            COMMANDS[name].make_context(name, rest)  # raises a usage error
+        except typer.BadParameter as error:
+            if "does not exist" not in str(error):  # a folder of the reader's
+                raise
 
 
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys; from rlheals.cli.main import main; main(['report', '--help'])\n"
-        "heavy = {'torch', 'transformers', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'pandas', 'yaml', 'huggingface_hub'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
 
-# --- bad input
+# --- wrong calls
+
+WRONG = [
+    ("nonsense", "nonsense"),
+    ("grade", "hand"),
+    ("grade 'A 5 J X' 24", "'X'"),
+    ("grade 'A 5 J' 24", "3 cards"),
+    ("grade 'A 5 J K' 24 --rule 5,7", "5,7"),
+    ("grade 'A 5 J K' 24 --rule 0,7,2", "from 1 to 13"),
+    ("grade 'A 5 J K' 24 --compat exact", "exact"),
+    ("grade 'A 5 J K' 24 --no-such-option", "--no-such-option"),
+    ("grade '3 3 8 8' -1+25", 'Put "--" before'),
+    ("census --rule purple", "'id', 'ood', 'both'"),
+    ("census --rule 14,1,1", "each from 1 to 13"),
+    ("sft", "--seed"),
+    ("sft --seed -1", "--seed"),
+    ("sft --seed one", "--seed"),
+    ("sft --seed 0 --profile smok", "smok"),
+    ("sft --seed 0 --profile missing.yaml", "missing.yaml"),
+    ("sft --seed 0 --profile wrong.yaml", "learning_rat"),
+    ("sft --seed 0 --profile broken.yaml", "broken.yaml"),
+    ("sft --seed 0 --set sft.learning_rate", "NAME=VALUE"),
+    ("sft --seed 0 --set sft.learning_rate=quick", "sft.learning_rate"),
+    ("sft --seed 0 --set sft.learning_rate=-1", "sft.learning_rate"),
+    ("sft --seed 0 --set sft.speed=2", "sft.speed"),
+    ("sft --seed 0 --set sft.batch=1 --set sft.batch=2", "twice"),
+    ("sft --seed 0 --set 'sft.batch=[1'", "YAML"),
+    ("evaluate", "--step"),
+    ("evaluate --step 3", "--step 3: accepted are the checkpoints 0, "),
+    ("evaluate --step 40 --folder .", "--folder"),
+    ("evaluate --folder missing", "'missing' does not exist"),
+    ("evaluate --folder weightless/config.json", "config.json' is a file"),
+    ("evaluate --folder .", "config.json"),
+    ("evaluate --folder weightless", "safetensors"),
+    ("evaluate --folder odd", "hidden_act = 'evil' is not known"),
+    ("evaluate --folder theirs --attempts 1", "theirs"),
+    ("evaluate --step 40 --split purple", "splits"),
+    ("evaluate --step 40 --temperature -1", "temperature"),
+    ("evaluate --step 40 --out full", "full"),
+    ("pretrain --seed 1 --out full", "full"),
+    ("rl --seed 0", "--start"),
+    ("rl --seed 0 --start 77", "--start 77: accepted are the checkpoints 0, "),
+    ("rl --seed 0 --start 160 --set rl_starts.rl.group=7", "group=7"),
+    ("rl --seed 0 --start 160 --set rl_starts.rl.algorithm=dpo", "algorithm"),
+    ("run sft missing.json", "missing.json"),
+    ("run sft words.json", "words.json"),
+    ("run sft adopt.json", "adopt"),
+    ("study --variant purple", "purple"),
+    ("study --profile smoke --variant strict", "--variant"),
+    ("study --recovery --variant strict", "--recovery"),
+    ("study --recovery --edits", "--recovery and --edits"),
+    ("study --profile smoke --missing", "--record"),
+    ("study --set sft.batch=2", "--set"),
+    ("study --profile smoke --seeds 3-1", "3-1"),
+    ("study --profile smoke --workers 0", "--workers"),
+    ("study --profile smoke --scheduler tcp://a:1 --slurm s.yaml", "only one of the two"),
+    ("replay nowhere --seed 1", "'nowhere' does not exist"),
+    ("replay full --seed 1", "full"),
+    ("notebook missing", "missing"),
+    ("notebook missing -p seeds", 'NAME VALUE, as in -p seeds "[7]"'),
+    ("notebook missing -p 7 seeds", "NAME=VALUE"),
+    ("report --profile smoke --out words.json", "words.json"),
+    ("report --profile smoke --seeds ''", "seed"),
+    ("report --readme missing.md", "missing.md"),
+    ("report --readme words.json", "claims:begin"),
+    ("claims --results nowhere", "--results 'nowhere': no such folder"),
+    ("doctor --repair", "--repair: accepted together with --store only"),
+    ("doctor --results nowhere", "no such folder"),
+    ("spectra base base --k 0", "--k '0': accepted are"),
+    ("spectra base base --k 8,x", "--k '8,x': accepted are"),
+    ("spectra base base --matrices w", "--matrices 'w': accepted are, each once, q, k"),
+    ("spectra base base --nulls none", "--nulls 'none': accepted are"),
+    ("spectra runs/base full", "'runs/base': no such file or folder"),
+    ("edit runs/base full --edit 'values(all)' --out new", "'runs/base': no such file or folder"),
+    ("sft --seed 1 --profile gpu --set model.name=runs/base", "'runs/base': no such folder"),
+    ("serve nowhere", "'nowhere': no such folder"),
+    ("publish --seed 1", "--out FOLDER"),
+    ("publish --out x", "--seed"),
+    ("publish --seed 1 --out x --private", "--private"),
+    ("publish --seed 1 --out x --again base", "--again"),
+    ("publish --check x --out y", "--check"),
+    ("publish --check x", "no such folder"),
+    ("publish --check .", "manifest.json"),
+    ("publish --seed 1 --out x --steps 1,two", "1,two"),
+    ("publish --seed 1 --out x --steps 77", "77"),
+    ("publish --seed 1 --out x --profile purple", "purple"),
+    ("publish --seed 1 --out x --recovery", "rlheals study --profile lab --seeds 1"),
+    ("publish --seed 1 --hub ada/lab", "--out FOLDER"),
+    *(
+        (f"publish --seed 1 --out x --hub {name}", "OWNER/NAME")
+        for name in ("lab", "a/b/c", "ada/--", "../x")
+    ),
+    ("serve runs/base", "'runs/base': no such folder"),
+]
 
 
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [
-        ("nonsense", "nonsense"),
-        ("grade", "hand"),
-        ("grade 'A 5 J X' 24", "'X'"),
-        ("grade 'A 5 J' 24", "3 cards"),
-        ("grade 'A 5 J K' 24 --rule 5,7", "5,7"),
-        ("grade 'A 5 J K' 24 --rule 0,7,2", "0"),
-        ("grade 'A 5 J K' 24 --compat exact", "exact"),
-        ("grade 'A 5 J K' 24 --no-such-option", "--no-such-option"),
-        ("census --rule purple", "purple"),
-        ("sft", "--seed"),
-        ("sft --seed -1", "--seed"),
-        ("sft --seed one", "--seed"),
-        ("sft --seed 0 --profile smok", "smok"),
-        ("sft --seed 0 --profile missing.yaml", "missing.yaml"),
-        ("sft --seed 0 --profile wrong.yaml", "learning_rat"),
-        ("sft --seed 0 --profile broken.yaml", "broken.yaml"),
-        ("sft --seed 0 --set sft.learning_rate", "NAME=VALUE"),
-        ("sft --seed 0 --set sft.learning_rate=quick", "sft.learning_rate"),
-        ("sft --seed 0 --set sft.learning_rate=-1", "sft.learning_rate"),
-        ("sft --seed 0 --set sft.speed=2", "sft.speed"),
-        ("sft --seed 0 --set sft.batch=1 --set sft.batch=2", "twice"),
-        ("sft --seed 0 --set 'sft.batch=[1'", "YAML"),
-        ("evaluate", "--step"),
-        ("evaluate --step 3", "--step 3"),
-        ("evaluate --step 40 --folder x", "--folder"),
-        ("evaluate --folder missing", "missing"),
-        ("evaluate --folder .", "config.json"),
-        ("evaluate --folder weightless", "safetensors"),
-        ("evaluate --step 40 --split purple", "splits"),
-        ("evaluate --step 40 --temperature -1", "temperature"),
-        ("evaluate --step 40 --out full", "full"),
-        ("pretrain --seed 1 --out full", "full"),
-        ("rl --seed 0", "--start"),
-        ("rl --seed 0 --start 77", "--start 77"),
-        ("rl --seed 0 --start 160 --set rl_starts.rl.group=7", "group=7"),
-        ("rl --seed 0 --start 160 --set rl_starts.rl.algorithm=dpo", "algorithm"),
-        ("study --recovery --variant strict", "--recovery"),
-        ("run sft missing.json", "missing.json"),
-        ("run sft words.json", "words.json"),
-        ("run sft adopt.json", "adopt"),
-        ("study --variant purple", "purple"),
-        ("study --profile smoke --variant strict", "--variant"),
-        ("study --profile smoke --missing", "--record"),
-        ("study --set sft.batch=2", "--set"),
-        ("study --profile smoke --seeds 3-1", "3-1"),
-        ("study --profile smoke --workers 0", "--workers"),
-        ("notebook missing", "missing"),
-        ("notebook missing -p seeds", "NAME=VALUE"),
-        ("report --profile smoke --out words.json", "words.json"),
-        ("report --profile smoke --seeds ''", "seed"),
-        ("report --readme missing.md", "missing.md"),
-        ("report --readme words.json", "claims:begin"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(
-    line: str, says: str, empty_folder: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("line", "says"), WRONG)
+def test_a_wrong_call_is_one_line_that_says_what_is_accepted(
+    line: str,
+    says: str,
+    empty_folder: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    base = ROOT / "rlheals/base"
+    def asked(*_: object) -> str:
+        raise AssertionError("a question was asked")
+
+    monkeypatch.setattr("builtins.input", asked)
     (empty_folder / "words.json").write_text("words, not JSON")
     (empty_folder / "adopt.json").write_text('{"stage": "adopt", "settings": {}}')
     (empty_folder / "wrong.yaml").write_text("name: wrong\nsft: {learning_rat: 1}\n")
     (empty_folder / "broken.yaml").write_text("name: [")
+    (empty_folder / "runs").mkdir()
     (empty_folder / "full").mkdir()
     (empty_folder / "full/precious").write_text("mine")
-    (empty_folder / "weightless").mkdir()
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        (empty_folder / "weightless" / name).write_bytes((base / name).read_bytes())
+    for name in ("weightless", "odd", "theirs"):
+        shutil.copytree(SHIPPED_BASE, empty_folder / name)
+    (empty_folder / "weightless/model.safetensors").unlink()
+    config = json.loads((SHIPPED_BASE / "config.json").read_text())
+    (empty_folder / "odd/config.json").write_text(json.dumps(config | {"hidden_act": "evil"}))
+    own = {"model_type": "theirs", "auto_map": {"AutoConfig": "theirs.C", "AutoModelForCausalLM": "theirs.M"}}
+    (empty_folder / "theirs/config.json").write_text(json.dumps(config | own))
+    (empty_folder / "theirs/theirs.py").write_text("open('/dev/full', 'w').write('ran')")
     before = sorted(str(path) for path in empty_folder.rglob("*"))
     said = Said(capfd, *shlex.split(line))
     assert said.is_bad_input(), (said.code, said.out, said.err)
     assert says in said.err
     assert sorted(str(path) for path in empty_folder.rglob("*")) == before
+
+
+def test_a_full_disk_is_told_with_its_folder(
+    empty_folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("rlheals.weights.checkpoint.save_file", full)
+    base = str(SHIPPED_BASE)
+    said = Said(
+        capfd, "edit", base, base, "--edit", "values(all)", "--where", "kinds=q layers=0", "--out", "new"
+    )
+    assert said.is_bad_input()
+    assert f"{empty_folder}: disk full" in said.err
+    assert not list(empty_folder.iterdir())
+
+
+def test_equal_checkpoints_are_drawn_without_a_warning(
+    capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    base = str(SHIPPED_BASE)
+    said = Said(capfd, "spectra", base, base, "--matrices", "q", "--k", "4", "--null", "0", "--out", "page")
+    assert (said.code, said.err) == (0, "")
+    assert not [warning for warning in recwarn if "log" in str(warning.message)]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +313,7 @@ def test_traceback_on_request_only(
 
 
 SLOW = (
-    "import sys, time; from rlheals.cards import census as hands; from rlheals.cli.main import main\n"
+    "import sys, time; from rlheals.tasks.general_points import census as hands; from rlheals.cli.main import main\n"
     "def wait(*_):\n    print('ready', flush=True)\n    time.sleep(60)\n"
     "hands.graded = wait\nsys.exit(main(['grade', '3 3 8 8', '24']))"
 )
@@ -259,12 +341,7 @@ def test_a_closed_pipe_is_quiet(arguments: list[str]) -> None:
     os.close(reading)
     with os.fdopen(writing, "wb") as closed:
         done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "import sys; from rlheals.cli.main import main; sys.exit(main())",
-                *arguments,
-            ],
+            [sys.executable, "-m", "rlheals", *arguments],
             stdout=closed,
             stderr=subprocess.PIPE,
             timeout=60,
@@ -310,10 +387,8 @@ def test_grade_takes_a_hand_that_no_formula_solves(capfd: pytest.CaptureFixture[
 
 @pytest.mark.parametrize(("data", "code"), [(b"8/(3-8/3)\n", 0), (b"\xff\xfe", 2), (b"1" * 1_000_001, 2)])
 def test_grade_reads_an_answer_from_stdin(data: bytes, code: int) -> None:
-    script = (
-        "import sys; from rlheals.cli.main import main; sys.exit(main(['grade', '3 3 8 8', '-', '--json']))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, timeout=60)
+    line = [sys.executable, "-m", "rlheals", "grade", "3 3 8 8", "-", "--json"]
+    done = subprocess.run(line, input=data, capture_output=True, timeout=60)
     assert done.returncode == code
     if code == 0:
         assert json.loads(done.stdout)["solved"]
@@ -400,12 +475,6 @@ def test_doctor_lists_and_repairs_the_store(empty_folder: Path, capfd: pytest.Ca
     assert Said(capfd, "doctor", "--store", "--json").data["runs"] == 1
 
 
-def test_repair_alone_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
-    said = Said(capfd, "doctor", "--repair")
-    assert said.code == 2
-    assert "--repair: accepted together with --store only" in said.err
-
-
 def test_doctor_sees_an_absent_and_an_old_package(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -441,26 +510,31 @@ def test_run_does_one_unit_and_then_finds_it(empty_folder: Path, capfd: pytest.C
     assert (Path(first.data["path"]) / "base/model.safetensors").is_file()
 
 
-def test_claims_without_a_recorded_study_have_no_verdict(capfd: pytest.CaptureFixture[str]) -> None:
-    said = Said(capfd, "claims", "--json")
-    assert said.code == 0
-    assert set(said.data) == set(CLAIMED)
-    for one in said.data.values():
-        assert one["missing"] == ["nothing is recorded"]
-        assert {claim["verdict"] for claim in one["claims"]} == {None}
-
-
-@pytest.mark.parametrize("results", [str(ROOT / "results"), "nothing"])
-def test_claims_are_printed_chapter_by_chapter(results: str, capfd: pytest.CaptureFixture[str]) -> None:
-    said = Said(capfd, "claims", "--results", results)
-    data = Said(capfd, "claims", "--results", results, "--json").data
+def test_claims_are_printed_chapter_by_chapter(empty_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A small study: only protected SFT is recorded, so that all others have no verdict."""
+    shutil.copytree(ROOT / "results/lab-protection", empty_folder / "some/lab-protection")
+    shutil.copytree(ROOT / "results/lab", empty_folder / "some/lab", ignore=lambda *_: ["seed-2"])
+    said = Said(capfd, "claims", "--results", "some")
+    data = Said(capfd, "claims", "--results", "some", "--json").data
     assert said.code == 0
     assert set(data) == set(CLAIMED)
-    for one in data.values():
-        assert one["claims"]
-        for claim in one["claims"]:
-            assert f"{claim['verdict'] or 'no verdict':14} {claim['sentence']}" in said.out
+    for key, one in data.items():
         assert f"{one['title']}:" in said.out
+        assert bool(one["missing"]) == (key != "protection")
+        for claim in one["claims"]:
+            assert (claim["verdict"] is None) == (key != "protection")
+            assert f"{claim['verdict'] or 'no verdict':14} {claim['sentence']}" in said.out
+    assert {key for key, one in data.items() if one["missing"] == ["nothing is recorded"]} == {
+        "recovery", "rotation", "swaps",
+    }  # fmt: skip
+
+
+def test_claims_of_a_project_without_a_recorded_study_have_no_verdict(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    said = Said(capfd, "claims", "--json")
+    assert said.code == 0
+    assert {claim["verdict"] for one in said.data.values() for claim in one["claims"]} == {None}
 
 
 def test_notebook_parameters_come_in_pairs(
@@ -546,8 +620,7 @@ def test_rl_from_one_checkpoint_says_where_its_weights_are_and_is_loaded_the_sec
 @pytest.mark.slow
 def test_an_interrupted_sft_leaves_nothing_half_done_and_goes_on(empty_folder: Path) -> None:
     (empty_folder / "tiny.yaml").write_text(TINY.replace("[0, 2, 4], batch", "[0, 2, 4, 1000], batch"))
-    script = "import sys; from rlheals.cli.main import main; sys.exit(main())"
-    line = [sys.executable, "-c", script, "sft", "--seed", "0", "--profile", "tiny.yaml", "--json"]
+    line = [sys.executable, "-m", "rlheals", "sft", "--seed", "0", "--profile", "tiny.yaml", "--json"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = [next(line for line in process.stderr if line.startswith("sft"))]

@@ -14,7 +14,7 @@ from lab_helpers import one_line
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from rlheals.cli import main as cli
-from rlheals.cli.terminal import parse_settings
+from rlheals.cli.options import parse_settings
 from rlheals.engines.vllm_server import SERVER
 from rlheals.errors import BadInput
 from rlheals.planning import dry_run

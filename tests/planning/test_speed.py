@@ -12,9 +12,8 @@ import pytest
 from lab_helpers import one_line
 from small_study import CLIMB
 
-from rlheals.chapters.rl import runs as recovery
+from rlheals.chapters.rl import runs as rl_runs
 from rlheals.cli import main as cli
-from rlheals.cli.commands import speed as command
 from rlheals.engines import models
 from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
@@ -34,7 +33,7 @@ H200 = Machine(kind="gpu", model="NVIDIA H200", isa="avx512", threads=8)
 
 @pytest.fixture(scope="module")
 def runs(shared: Store) -> list[Run]:
-    return compute(recovery.plan(CLIMB, 1, shared, 0).specs(), shared, quiet=True)
+    return compute(rl_runs.plan(CLIMB, 1, shared, 0).specs(), shared, quiet=True)
 
 
 def on(machine: Machine, runs: list[Run]) -> list[Run]:
@@ -44,16 +43,17 @@ def on(machine: Machine, runs: list[Run]) -> list[Run]:
     ]
 
 
-def of(found: list[speed.Speed], stage: str) -> speed.Speed:
-    (one,) = [one for one in found if one.stage == stage]
+def of(found: pd.DataFrame, stage: str) -> pd.Series:
+    (one,) = (row for _, row in found[found["stage"] == stage].iterrows())
     return one
 
 
 def test_tokens_are_those_of_the_stages(runs: list[Run], shared: Store, dialect) -> None:
     found = speed.speeds(runs, shared)
     kinds = [run.manifest.stage for run in runs]
-    assert [one.stage for one in found] == list(dict.fromkeys(kinds))
-    assert {one.stage: one.runs for one in found} == {stage: kinds.count(stage) for stage in set(kinds)}
+    assert dict(zip(found["stage"], found["runs"], strict=True)) == {
+        stage: kinds.count(stage) for stage in kinds
+    }
     by_stage = {stage: [run for run in runs if run.manifest.stage == stage] for stage in kinds}
     logs = [pd.read_parquet(run.file("log.parquet")) for run in by_stage["rl"]]
     assert of(found, "rl").tokens == sum(log["tokens"].sum() for log in logs)
@@ -86,7 +86,7 @@ def test_a_census_counts_what_was_written_and_what_both_protocols_share_once(bas
     frame = attempts_table(Counting(), dialect, task, census_items(task, settings), settings, 5)
     both = frame.groupby("item")["protocol"].nunique()
     assert (both == 2).any(), "some episodes have a plain answer, and are played on under the other protocol"
-    assert speed.written(frame) == sum(written)
+    assert speed.generated(frame) == sum(written)
 
 
 def test_shares_by_hand_on_a_gpu(runs: list[Run], shared: Store) -> None:
@@ -104,7 +104,7 @@ def test_shares_by_hand_on_a_gpu(runs: list[Run], shared: Store) -> None:
     assert one.of_ceiling == pytest.approx(one.tokens / rows * size / (card.bandwidth * GB) / one.seconds)
     learnt = of(found, "sft")
     assert learnt.of_peak == pytest.approx(6 * weights * learnt.tokens / learnt.seconds / peak)
-    assert learnt.of_ceiling is None
+    assert np.isnan(learnt.of_ceiling)
 
 
 def test_what_is_not_known_is_left_out(runs: list[Run], shared: Store) -> None:
@@ -113,15 +113,16 @@ def test_what_is_not_known_is_left_out(runs: list[Run], shared: Store) -> None:
         Machine(kind="cpu", model="a processor of another machine", isa="avx2", threads=1),
     ):
         found = speed.speeds(on(machine, runs), shared)
-        assert {(one.of_peak, one.of_ceiling) for one in found} == {(None, None)}
-        assert all(one.per_second > 0 for one in found)
+        assert found[["of_peak", "of_ceiling"]].isna().all(axis=None)
+        assert (found["tokens_per_second"] > 0).all()
+        assert {one["of_peak"] for one in speed.as_json(found)} == {None}
 
 
 def test_machines_are_kept_apart(runs: list[Run], shared: Store) -> None:
     sft = [run for run in runs if run.manifest.stage == "sft"]
     found = speed.speeds([*sft, *on(H200, sft)], shared)
-    assert [one.runs for one in found] == [1, 1]
-    assert found[0].machine != found[1].machine
+    assert list(found["runs"]) == [1, 1]
+    assert found["machine"].is_unique
 
 
 def test_what_a_core_reaches_is_between_one_and_a_thousand_gigaflops() -> None:
@@ -141,21 +142,21 @@ def test_cards_are_known_by_the_names_of_their_drivers(name: str, card: str | No
 
 
 def test_the_command_reads_the_store_and_computes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    shared: Store,
+    runs: list[Run],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("RLHEALS_STORE", str(tmp_path / "store"))
     with pytest.raises(BadInput) as caught:
-        command(CLIMB)
+        speed.of_profile(CLIMB, Store(tmp_path / "store"))
     assert "rlheals study --profile climb" in one_line(caught.value)
     profile = CLIMB.model_copy(update={"rl_starts": CLIMB.rl_starts.model_copy(update={"starts": ()})})
-    store = Store(tmp_path / "store")
-    compute(recovery.plan(CLIMB, 1, store, 0).specs(), store, quiet=True)
-    before = store.ids()
-    found, table = command(CLIMB)
-    assert {one["stage"] for one in found} == {"pretrain", "sft", "evaluate", "rl"}
-    assert {one["stage"] for one in command(profile)[0]} == {"pretrain", "sft", "evaluate"}
-    assert store.ids() == before
-    assert len(table.rows) == len(found)
+    before = shared.ids()
+    assert set(speed.of_profile(CLIMB, shared)["stage"]) == {"pretrain", "sft", "evaluate", "rl"}
+    assert set(speed.of_profile(profile, shared)["stage"]) == {"pretrain", "sft", "evaluate"}
+    assert shared.ids() == before
+    monkeypatch.setenv("RLHEALS_STORE", str(shared.root))
     monkeypatch.setattr("rlheals.profiles.load_profile", lambda name, changes: CLIMB)
     assert cli.main(["speed", "--profile", "climb"]) == 0
     assert "tokens per second" in capsys.readouterr().out

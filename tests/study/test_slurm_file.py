@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from lab_helpers import one_line
 
-from rlheals.cli.study_commands import crew
 from rlheals.errors import BadInput
 from rlheals.study import dask as dask_workers
 from rlheals.study.slurm import SlurmFile, read_slurm_file
@@ -80,11 +79,9 @@ def test_what_is_wrong_is_named_in_one_line(text: str | bytes, named: str, tmp_p
     assert len(str(caught.value)) < 400
 
 
-def test_a_missing_file_and_two_ways_at_once_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="No such file"):
-        crew(1, None, tmp_path / "none.yaml")
-    with pytest.raises(BadInput, match="only one of the two"):
-        crew(1, "tcp://a:1", written(tmp_path, ""))
+        read_slurm_file(tmp_path / "none.yaml")
 
 
 def test_a_job_asks_for_what_the_file_says_and_ctrl_c_stays_ctrl_c(tmp_path: Path) -> None:

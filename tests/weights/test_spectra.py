@@ -376,10 +376,10 @@ def test_one_command_gives_tables_figures_and_a_page_that_needs_nothing_else(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--k", "8,x"], "ks"),
-        (["--k", "8,4"], "not an increasing list"),
-        (["--matrices", "query"], "'query' is not one of"),
-        (["--nulls", "none"], "nulls"),
+        (["--k", "8,x"], "--k"),
+        (["--k", "8,4"], "rising numbers"),
+        (["--matrices", "query"], "--matrices 'query': accepted are"),
+        (["--nulls", "none"], "--nulls"),
         (["--heads", "5"], "does not divide into 5 heads"),
     ],
 )

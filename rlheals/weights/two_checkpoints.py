@@ -1,4 +1,4 @@
-"""What `rlheals spectra` and `rlheals edit` do with two checkpoints of anybody's."""
+"""Two checkpoints of anybody's: compare them, or put parts of one back into the other."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tqdm import tqdm
 
 from rlheals.settings import validated
 from rlheals.store.files import refuse_used, whole
-from rlheals.weights import checkpoint as shards
-from rlheals.weights import edits
-from rlheals.weights import report as spectra_report
-from rlheals.weights import spectra_stage as spectra
+from rlheals.weights import checkpoint, edits, report, spectra_stage
 from rlheals.weights.alignment import Pair
 from rlheals.weights.checkpoint import Checkpoint
 from rlheals.weights.edit_parser import parse
 from rlheals.weights.linalg import Bases, decompose, principal_angles
 from rlheals.weights.selection import Where
-from rlheals.weights.spectra import CHANGE, START, part_of
+from rlheals.weights.spectra import CHANGE, START, NullName, part_of
 from rlheals.weights.spectra_stage import SpectraSettings
+
+NULLS: tuple[str, ...] = get_args(NullName)
 
 
 def compare_checkpoints(
@@ -36,8 +35,8 @@ def compare_checkpoints(
 ) -> dict[str, Any]:
     """Spectra of two checkpoints; with `out` tables, figures and a page are written there.
 
-    cache: folder that keeps the decompositions of the first (or of the reference), for the next comparison with it;
-    reference: a third checkpoint from which both are seen.
+    asked: fields of `SpectraSettings`, None for the default; cache: folder that keeps the decompositions of the first
+    (or of the reference), for the next comparison with it; reference: a third checkpoint from which both are seen.
     """
     given = {name: value for name, value in asked.items() if value is not None}
     settings = validated(SpectraSettings, given, "spectra")
@@ -52,11 +51,11 @@ def compare_checkpoints(
         pair = Checkpoint(before), Checkpoint(after)
         bases = None if cache is None else Bases(cache)
         third = None if reference is None else Checkpoint(reference)
-        found = spectra.compare(*pair, settings, tick, "spectra", bases, third)
+        found = spectra_stage.compare(*pair, settings, tick, "spectra", bases, third)
     if out is not None:
         with whole(out) as folder:
-            spectra_report.write(found, settings, before, after, folder, reference)
-    angles = spectra.summary(found, [START, *(name for name in settings.nulls if settings.draws)])
+            report.write(found, settings, before, after, folder, reference)
+    angles = spectra_stage.summary(found, [START, *(name for name in settings.nulls if settings.draws)])
     change = found.matrices[(found.matrices["what"] == CHANGE) & (found.matrices["head"] == -1)]
     sizes = change.groupby("kind", sort=False)[["relative_change", "value_change_mean"]].mean()
     return {
@@ -69,7 +68,7 @@ def compare_checkpoints(
             for kind, row in sizes.iterrows()
         },
         "out": None if out is None else str(out),
-        "page": None if out is None else str(out / spectra_report.PAGE),
+        "page": None if out is None else str(out / report.PAGE),
     }
 
 
@@ -92,8 +91,8 @@ def edit_checkpoint(base: str, target: str, edit: str, where: str, out: Path) ->
             yield one.name, one.after
 
     with whole(out) as folder:
-        files = shards.write(told(), folder)
-        shards.copy_beside(Path(target), folder)
+        files = checkpoint.write(told(), folder)
+        checkpoint.copy_beside(Path(target), folder)
         facts = {"base": base, "target": target, "edit": str(chosen), "where": str(at), "tensors": rows}
         (folder / "edit.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return {**facts, "out": str(out), "files": files}
