@@ -41,12 +41,13 @@ OF_A_TASK = {
 
 
 def module_of(stage: str, package: str = "rlheals") -> str:
-    """The module of a stage; a name that is not in the table is a module of the package itself, as all of others are.
+    """The module of a stage; a name that is not in the table, or of another package, is a module of the package itself.
 
     >>> module_of("no_stage")
     'rlheals.no_stage'
     """
-    return STAGES.get(stage, f"{package}.{stage}") if package == "rlheals" else f"{package}.{stage}"
+    own = f"{package}.{stage}"
+    return STAGES.get(stage, own) if package == "rlheals" else own
 
 
 def modules_behind(stage: str, settings: Mapping[str, Any], package: str = "rlheals") -> tuple[str, ...]:
@@ -55,12 +56,10 @@ def modules_behind(stage: str, settings: Mapping[str, Any], package: str = "rlhe
     >>> modules_behind("sft", {"task": "general_points"})
     ('rlheals.training.sft', 'rlheals.tasks.general_points.task')
     """
-    task = (
-        (task_module(settings.get("task", "general_points")),)
-        if stage in OF_A_TASK and package == "rlheals"
-        else ()
-    )
-    return (module_of(stage, package), *task)
+    module = module_of(stage, package)
+    if STAGES.get(stage) != module or stage not in OF_A_TASK:
+        return (module,)
+    return (module, task_module(settings.get("task", "general_points")))
 
 
 def code_behind(stage: str, settings: Mapping[str, Any], package: str = "rlheals") -> Code:
