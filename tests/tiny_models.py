@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
@@ -46,6 +47,20 @@ VISION = {
     "supported_aspect_ratios": [[1, 1]],
 }  # fmt: skip
 FAMILIES = ("qwen2", "llama", "mllama")
+
+
+def moved_base(folder: Path, size: float) -> Path:
+    """The shipped base with noise of this size on every tensor, the same noise always, in a folder that loads."""
+    random = torch.Generator().manual_seed(0)
+    folder.mkdir(parents=True)
+    for described in models.SHIPPED_BASE.glob("*.json"):
+        (folder / described.name).write_bytes(described.read_bytes())
+    state = load_file(models.SHIPPED_BASE / "model.safetensors")
+    noisy = {
+        name: tensor + size * torch.randn(tensor.shape, generator=random) for name, tensor in state.items()
+    }
+    save_file(noisy, folder / "model.safetensors")
+    return folder
 
 
 @cache

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from rlheals.engines import models
-from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.settings import validated
 from rlheals.stage import Work
@@ -21,16 +21,8 @@ from rlheals.weights import edit_stage as edited
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with the base and with a noisy version of it."""
     root = tmp_path_factory.mktemp("runs")
-    random = torch.Generator().manual_seed(0)
-    state = load_file(SHIPPED_BASE / "model.safetensors")
     for name, size in (("base", 0.0), ("moved", 0.01)):
-        (root / name).mkdir()
-        for file in SHIPPED_BASE.glob("*.json"):
-            (root / name / file.name).write_bytes(file.read_bytes())
-        save_file(
-            {n: t + size * torch.randn(t.shape, generator=random) for n, t in state.items()},
-            root / name / "model.safetensors",
-        )
+        tiny_models.moved_base(root / name, size)
     return root
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_models
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab_helpers import one_line
-from safetensors.torch import load_file, save_file
 
 from rlheals.cli import main as cli
 from rlheals.engines import models
@@ -363,16 +363,8 @@ def test_every_name_has_an_example_that_works() -> None:
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Checkpoint]:
-    folder = tmp_path_factory.mktemp("moved")
-    random = torch.Generator().manual_seed(0)
-    state = load_file(SHIPPED_BASE / "model.safetensors")
-    save_file(
-        {n: t + 0.02 * torch.randn(t.shape, generator=random) for n, t in state.items()},
-        folder / "model.safetensors",
-    )
-    for file in SHIPPED_BASE.glob("*.json"):
-        (folder / file.name).write_bytes(file.read_bytes())
-    return Checkpoint(SHIPPED_BASE), Checkpoint(folder)
+    moved = tiny_models.moved_base(tmp_path_factory.mktemp("edits") / "moved", 0.02)
+    return Checkpoint(SHIPPED_BASE), Checkpoint(moved)
 
 
 def touched(checkpoints: tuple[Checkpoint, Checkpoint], where: str) -> set[str]:

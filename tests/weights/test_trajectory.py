@@ -11,7 +11,6 @@ import pytest
 import tiny_models
 import torch
 from lab_helpers import one_line
-from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
@@ -131,15 +130,8 @@ def test_what_cannot_be_sampled_or_compared_is_refused(
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trajectory of three checkpoints: the base, a little noise, more noise."""
     root = tmp_path_factory.mktemp("trajectory")
-    state = load_file(SHIPPED_BASE / "model.safetensors")
-    random = torch.Generator().manual_seed(0)
-    noise = {name: torch.randn(tensor.shape, generator=random) for name, tensor in state.items()}
     for step, size in ((0, 0.0), (10, 0.002), (20, 0.01)):
-        folder = root / "run" / f"step-{step:05d}"
-        folder.mkdir(parents=True)
-        for file in SHIPPED_BASE.glob("*.json"):
-            (folder / file.name).write_bytes(file.read_bytes())
-        save_file({name: t + size * noise[name] for name, t in state.items()}, folder / "model.safetensors")
+        tiny_models.moved_base(root / "run" / f"step-{step:05d}", size)
     (root / "bases").mkdir()
     (root / "bases" / "base").symlink_to(SHIPPED_BASE)
     (root / "out").mkdir()
