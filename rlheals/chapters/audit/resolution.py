@@ -7,6 +7,7 @@ hand (decode noise, which a census has as well), and training (which neither see
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 
 from rlheals.chapters.audit.spectra import released
 from rlheals.errors import BadInput
-from rlheals.stats.intervals import mcnemar, newcombe, normal_quantile
+from rlheals.stats.intervals import mcnemar, newcombe
 from rlheals.tasks.general_points.cards import census
 
 WANTED = 0.8
@@ -83,7 +84,7 @@ def power(before: float, drop: float, hands: int, decodes: int, between: float =
     after = before - drop
     spread = before * (1 - before) + after * (1 - after)
     error = math.sqrt((1 - between) * spread / (hands * decodes))
-    z = normal_quantile(0.975)
+    z = NormalDist().inv_cdf(0.975)
     return _normal(drop / error - z) + _normal(-drop / error - z)
 
 
