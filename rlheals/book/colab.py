@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from rlheals import __version__
-from rlheals.book.references import CHAPTERS, COPIES, SOURCES
-from rlheals.chapters.registry import CLAIMED
+from rlheals.book.references import CHAPTERS as NOTEBOOKS
+from rlheals.book.references import COPIES, SOURCES
+from rlheals.chapters.registry import CHAPTERS
 from rlheals.display.markup import Block, Table
 from rlheals.errors import BadInput
 from rlheals.planning.budget import GB, budget
@@ -33,11 +34,8 @@ BADGE, INSTALL = "colab", "install"
 """Ids of the two cells."""
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "01_sft_forgets": ("sft",),
-    "02_rl_heals": ("recovery",),
-    "03_what_moves": ("rotation",),
-    "04_swapping_directions": ("swaps", "protection"),
-    "audit": (),
+    Path(name).stem: tuple(key for key, one in CHAPTERS.items() if one.notebook == Path(name).stem)
+    for name in NOTEBOOKS
 }
 """The parts of `claims.yaml` whose runs a notebook computes."""
 
@@ -77,7 +75,7 @@ def _on_gpu(profile: Profile, parts: tuple[str, ...]) -> Takes | str:
     if not parts:
         return "nothing is trained"
     for part in parts:
-        if reason := CLAIMED[part].part.lacking(profile):
+        if reason := CHAPTERS[part].part.lacking(profile):
             return reason
     if parts == ("sft",):
         profile = profile.model_copy(update={"ladder": profile.ladder.model_copy(update={"starts": ()})})
@@ -96,7 +94,7 @@ def _on_gpu(profile: Profile, parts: tuple[str, ...]) -> Takes | str:
 def recorded_seconds(results: Path) -> dict[str, float]:
     """By stage, the median time of a recorded run of the CPU profile; taking over the shipped base takes none."""
     seconds = defaultdict[str, list[float]](list)
-    for one in CLAIMED.values():
+    for one in CHAPTERS.values():
         for file in sorted((results / f"{CPU}{one.part.suffix}").glob("seed-*/manifest.json")):
             for run in json.loads(file.read_text(encoding="utf-8"))["runs"]:
                 seconds[run["stage"]].append(run["seconds"])
@@ -108,7 +106,7 @@ def _stages(profile: Profile, parts: tuple[str, ...], results: Path) -> dict[str
     store = Store(results / "no-store")
     specs: dict[str, str] = {}
     for name in parts:
-        part = CLAIMED[name].part
+        part = CHAPTERS[name].part
         mine = profile.for_reader(recorded=True)
         some_step = mine.census_steps[len(mine.census_steps) // 2]
         for seed in profile.seeds:
@@ -223,11 +221,11 @@ def main() -> int:
     import nbformat
 
     try:
-        if not (SOURCES / CHAPTERS[0]).is_file():
+        if not (SOURCES / NOTEBOOKS[0]).is_file():
             raise BadInput(f"this is done in the repository: {SOURCES} has to be here")
         address = address_of(Path("_config.yml"))
         for folder in (SOURCES, COPIES):
-            for file in (folder / name for name in CHAPTERS):
+            for file in (folder / name for name in NOTEBOOKS):
                 book = nbformat.read(file, as_version=4)
                 written(book, file.stem, address, Path("results"))
                 atomic_write(file, nbformat.writes(book) + "\n")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from rlheals.chapters.registry import CLAIMED, outcome
 from rlheals.chapters.rl import runs as recovery
 from rlheals.display.markup import Table
 from rlheals.errors import BadInput
@@ -21,7 +19,6 @@ from rlheals.store.files import refuse_used, whole
 from rlheals.store.runs import Run, RunSpec, digest_of
 from rlheals.store.store import Store, default_store
 from rlheals.study import plan as study
-from rlheals.study.claims import Outcome
 from rlheals.study.compute import compute
 from rlheals.study.evaluate_folder import _census_settings
 from rlheals.study.jobs import settings_file
@@ -133,34 +130,6 @@ def find_notebook(name: str) -> Path:
         or "a path; no notebooks/ folder is here"
     )
     raise BadInput(f"notebook {name!r:.80}: no such file; accepted: {there}")
-
-
-def claims(results: Path) -> dict[str, Any]:
-    """By part of `claims.yaml`: every claim with its interval and verdict; both null while something is missing."""
-    place = project_root() / results
-    return {key: {"title": one.title, **_claims(outcome(key, place))} for key, one in CLAIMED.items()}
-
-
-def _claims(found: Outcome) -> dict[str, Any]:
-    verdicts = {one.claim.id: one for one in found.judged}
-    rows = []
-    for claim in found.claims.claims:
-        one = verdicts.get(claim.id)
-        rows.append(
-            {
-                **claim.model_dump(mode="json"),
-                "verdict": one.verdict if one else None,
-                "interval": asdict(one.interval) if one else None,
-                "holm_p": one.adjusted if one else None,
-                "holds_after_holm": one.survives and one.verdict == "holds" if one else None,
-                "values": {str(seed): value for seed, value in one.values.items()} if one else None,
-            }
-        )
-    return {
-        "study": found.claims.study.model_dump(mode="json"),
-        "missing": ["nothing is recorded"] if found.missing is None else list(found.missing),
-        "claims": rows,
-    }
 
 
 def claims_page(profile: Profile, results: Path, out: Path) -> None:

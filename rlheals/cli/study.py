@@ -112,13 +112,31 @@ def replay(
     study: Annotated[Path, typer.Argument(help="The folder of a recorded study.")],
     seed: Seed,
     workers: Workers = 1,
+    tables: Annotated[
+        Path | None,
+        typer.Option("--tables", metavar="FOLDER", help="Write the slice's tables here and compare nothing."),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against",
+            metavar="FOLDER",
+            help="Compare with these tables, which other code gave with --tables, not with the recorded ones.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compute a slice of a recorded seed with today's code; when every value agrees, the study is not stale."""
-    from rlheals.chapters.replay import replay as again
+    from rlheals.chapters import replay as again
     from rlheals.cli.commands import the_store
 
-    done = again(study, seed, the_store(), workers, say=lambda line: None)
+    if tables is not None and against is not None:
+        raise BadInput("--tables and --against: only one of the two is accepted")
+    if tables is not None:
+        made = again.write_tables(study, seed, the_store(), tables, workers)
+        show(made.model_dump(mode="json"), lambda: [f"tables: {tables}"], json)
+        return
+    done = again.replay(study, seed, the_store(), workers, lambda line: None, against)
     show(done.model_dump(mode="json"), lambda: [f"{done.compared:,} values agree"], json)
 
 
@@ -178,11 +196,14 @@ def claims(
     json: Json = False,
 ) -> None:
     """Every claim with interval and verdict, from the recorded study alone."""
-    from rlheals.cli import commands
+    from rlheals.chapters.verdicts import as_json
+    from rlheals.project import project_root
 
     if page is not None:
+        from rlheals.cli import commands
+
         commands.claims_page(chosen_profile(profile, None), results, page)
-    found = commands.claims(results)
+    found = as_json(project_root() / results)
     show(found, lambda: claim_lines(found), json)
 
 

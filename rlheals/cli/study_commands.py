@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlheals.chapters.registry import CLAIMED
+from rlheals.chapters.base import core
+from rlheals.chapters.registry import CHAPTERS
 from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.errors import BadInput
 from rlheals.profiles import VARIANTS, load_profile, variant
@@ -87,8 +88,8 @@ def run_later(
     workers: Workers,
     target: Target,
 ) -> list[dict[str, Any]]:
-    """The study of a later chapter (a key of `CLAIMED`), each base seed recorded as soon as it is done."""
-    decided = CLAIMED[key].claims.read().study
+    """The study of a later chapter (a key of `CHAPTERS`), each base seed recorded as soon as it is done."""
+    decided = CHAPTERS[key].claims.read().study
     chosen = load_profile(profile or decided.profile, changes)
     return _run(key, chosen, decided.seeds if seeds is None else seeds, workers, target)
 
@@ -98,9 +99,9 @@ def _run(
 ) -> list[dict[str, Any]]:
     """What is recorded in several units (RL seeds, controls) is made unit by unit, the first one of all bases first,
     so that a study that is cut short is short everywhere."""
-    CLAIMED[key].part.check(profile)
+    CHAPTERS[key].part.check(profile)
     store, folder, done = default_store(project_root()), target.folder, list[dict[str, Any]]()
-    for part in CLAIMED[key].parts(profile):
+    for part in CHAPTERS[key].parts(profile):
         known: dict[str, Any] = {}
         if part.from_peaks:
             peaks = recorded_peaks(profile.name, seeds, project_root() / (folder or record.FOLDER))
@@ -117,9 +118,8 @@ def _run(
 
 def fresh(profile: Profile, seeds: Sequence[int] | None, workers: int, results: Path) -> dict[str, Any]:
     """The fresh runs of all chapters."""
-    from rlheals.chapters.registry import core
-
-    runs = {run.id: run.manifest.seconds for run in core(profile, seeds, workers, results)}
+    chapters = [one.chapter for one in CHAPTERS.values()]
+    runs = {run.id: run.manifest.seconds for run in core(chapters, profile, seeds, workers, results)}
     return {"profile": profile.name, "runs": len(runs), "core_minutes": sum(runs.values()) / 60}
 
 

@@ -32,7 +32,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> SimpleN
     store, lines = shared, []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CI", "true")
-        for part in recovery.parts(CLIMB):
+        for part in recovery.STUDY.in_units(CLIMB):
             record.record(CLIMB, [2, 3], store, root / "results", say=lines.append, part=part)
     return SimpleNamespace(root=root, store=store, folder=root / "results/climb-recovery", lines=lines)
 

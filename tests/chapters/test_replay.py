@@ -114,6 +114,38 @@ def test_one_value_that_differs_is_named_and_nothing_is_noted(copy, tmp_path, ta
     assert not (copy / replays.FILE).exists()
 
 
+def test_old_and_new_code_are_compared_on_one_machine_where_the_recorded_numbers_do_not_come_again(
+    copy, monkeypatch, tmp_path
+):
+    file = copy / "small" / "seed-2" / "losses.parquet"
+    frame = pd.read_parquet(file)
+    frame["loss"] *= 1 + 1e-7  # as another processor gave them
+    frame.to_parquet(file)
+    store, kept = Store(tmp_path / "fresh"), tmp_path / "kept"
+    made = replays.write_tables(copy / "small", 2, store, kept)
+    assert made.code == record.read_manifest(copy / "small" / "seed-2").code()
+    assert not (copy / replays.FILE).exists()
+    with pytest.raises(BadInput, match=r"--tables .* is already there"):
+        replays.write_tables(copy / "small", 2, store, kept)
+    change_code(monkeypatch, "sft")
+    with pytest.raises(BadInput, match=r"losses\.loss differs"):
+        replays.replay(copy / "small", 2, store, **SILENT)
+    done = replays.replay(copy / "small", 2, store, **SILENT, against=kept)
+    assert done.against
+    manifest = record.read_manifest(copy / "small" / "seed-2")
+    assert replays.stale_stages(manifest, replays.read(copy)) == []
+    (copy / replays.FILE).unlink()
+    for folder, seed, named in ((kept, 3, "of small seed 2"), (tmp_path / "none", 2, "holds no tables")):
+        with pytest.raises(BadInput, match=named):
+            replays.replay(copy / "small", seed, store, **SILENT, against=folder)
+    losses = pd.read_parquet(kept / "losses.parquet")
+    losses.loc[0, "loss"] += 1
+    losses.to_parquet(kept / "losses.parquet", index=False)
+    with pytest.raises(BadInput, match=r"losses\.loss differs in 1 of"):
+        replays.replay(copy / "small", 2, store, **SILENT, against=kept)
+    assert not (copy / replays.FILE).exists()
+
+
 @pytest.fixture(scope="module")
 def climbed(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> Path:
     root = tmp_path_factory.mktemp("climb")

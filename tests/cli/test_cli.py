@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from lab_helpers import TINY
 
 from rlheals.book.notebooks import NotebookFailed
-from rlheals.chapters.registry import CLAIMED
+from rlheals.chapters.registry import CHAPTERS
 from rlheals.cli.main import app, main
 from rlheals.cli.terminal import parse_seeds, parse_settings
 from rlheals.display.markup import spans
@@ -444,7 +444,7 @@ def test_run_does_one_unit_and_then_finds_it(empty_folder: Path, capfd: pytest.C
 def test_claims_without_a_recorded_study_have_no_verdict(capfd: pytest.CaptureFixture[str]) -> None:
     said = Said(capfd, "claims", "--json")
     assert said.code == 0
-    assert set(said.data) == set(CLAIMED)
+    assert set(said.data) == set(CHAPTERS)
     for one in said.data.values():
         assert one["missing"] == ["nothing is recorded"]
         assert {claim["verdict"] for claim in one["claims"]} == {None}
@@ -455,7 +455,7 @@ def test_claims_are_printed_chapter_by_chapter(results: str, capfd: pytest.Captu
     said = Said(capfd, "claims", "--results", results)
     data = Said(capfd, "claims", "--results", results, "--json").data
     assert said.code == 0
-    assert set(data) == set(CLAIMED)
+    assert set(data) == set(CHAPTERS)
     for one in data.values():
         assert one["claims"]
         for claim in one["claims"]:

@@ -93,7 +93,7 @@ def full(shared: Store, tmp_path_factory: pytest.TempPathFactory) -> SimpleNames
     """A small study with RL and spectra, and the folder made of it."""
     first = plan(SPIN, SEED, shared)
     compute(first.specs(), shared, quiet=True)
-    later = [part.plan(SPIN, SEED, shared) for part in recovery.parts(SPIN)]
+    later = [part.plan(SPIN, SEED, shared) for part in recovery.STUDY.in_units(SPIN)]
     later.append(rotation.plan(SPIN, SEED, shared, peaks_of(chapter_one.collect([first], shared))))
     compute([spec for one in later for spec in one.specs()], shared, quiet=True)
     folder = tmp_path_factory.mktemp("full") / "folder"

@@ -44,7 +44,7 @@ class Accuracies:
 
     @classmethod
     def by_seed(cls, tables: RecoveryTables) -> dict[int, Accuracies]:
-        """Those of every base seed."""
+        """Those of every base seed; made one time and kept with the tables."""
         return tables.once(_by_seed)
 
     def accuracy(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from rlheals.chapters.sft.measures import Curves, by_seed
-from rlheals.study.claims import FIRST, ChapterClaims, Claim, ClaimsFile, unrecorded
-from rlheals.study.tables import Tables
+from rlheals.study.claims import ChapterClaims, estimator
 
 
+@estimator("sft")
 def rise(curves: Curves, layout: str) -> float:
     """OOD accuracy at the peak minus that of the base, cross-fitted."""
     gains = []
@@ -21,6 +20,7 @@ def rise(curves: Curves, layout: str) -> float:
     return float(np.mean(gains))
 
 
+@estimator("sft")
 def fall(curves: Curves, layout: str) -> float:
     """OOD accuracy at the peak minus that of the last checkpoint, cross-fitted."""
     drops = []
@@ -30,18 +30,21 @@ def fall(curves: Curves, layout: str) -> float:
     return float(np.mean(drops))
 
 
+@estimator("sft")
 def id_gain(curves: Curves, split: str) -> float:
     """ID accuracy of a split at the last checkpoint minus that at the OOD peak (mean over both choices of the peak)."""
     accuracy = curves.accuracy(split)
     return float(np.mean([accuracy[curves.end] - accuracy[step] for step, _ in curves.peaks()]))
 
 
+@estimator("sft")
 def loss_drop(curves: Curves, set: str) -> float:
     """1 - loss at the last checkpoint / loss at the OOD peak (mean over both choices of the peak)."""
     loss = curves.loss(set)
     return float(np.mean([1 - loss[curves.end] / loss[step] for step, _ in curves.peaks()]))
 
 
+@estimator("sft")
 def loss_regret(curves: Curves, set: str) -> float:
     """OOD accuracy at the peak minus that of the checkpoint (after the base) with the lowest loss, cross-fitted."""
     lowest = int(curves.loss(set).drop(0).idxmin())
@@ -52,6 +55,7 @@ def loss_regret(curves: Curves, set: str) -> float:
     return float(np.mean(drops))
 
 
+@estimator("sft")
 def format_lead(curves: Curves, share: float) -> float:
     """log2(OOD peak / first step at which the share of unreadable first tries on OOD hands is below `share`).
 
@@ -65,34 +69,4 @@ def format_lead(curves: Curves, share: float) -> float:
     return float(np.mean([math.log2(step / first) for step, _ in curves.peaks()]))
 
 
-ESTIMATORS: dict[str, Callable[..., float]] = {
-    function.__name__: function for function in (rise, fall, id_gain, loss_drop, loss_regret, format_lead)
-}
-
-
-class SFTClaim(Claim):
-    """A claim of chapter 01."""
-
-    @classmethod
-    def estimators(cls) -> dict[str, Callable[..., float]]:
-        return ESTIMATORS
-
-
-class SFTFile(ClaimsFile):
-    """The part of `claims.yaml` about chapter 01."""
-
-    claims: tuple[SFTClaim, ...]
-
-
-def estimates(claim: Claim, tables: Tables) -> dict[int, float]:
-    """The claim's number for every base seed in the tables."""
-    run = ESTIMATORS[claim.estimator]
-    return {seed: run(curves, **claim.options) for seed, curves in tables.once(by_seed).items()}
-
-
-def missing(tables: Tables, claims: SFTFile) -> list[str]:
-    """What is not recorded yet of what decides, in words."""
-    return unrecorded(claims, tables.episodes, lambda claim: tables.seeds)
-
-
-CLAIMS = ChapterClaims(FIRST, SFTFile, estimates, missing)
+CLAIMS = ChapterClaims("sft", by_seed, lambda tables: tables.episodes)

@@ -2,26 +2,25 @@
 
 A trajectory is one training run: SFT, SFT with one setting changed, RL from a checkpoint of SFT, controls of RL. All
 of a base seed start from the same weights; each point of one has a place (its weights against the base's) and a
-behaviour (a census, the forward KL from the base).
+behaviour (an evaluation, the forward KL from the base).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import pandas as pd
 
-from rlheals.chapters.base import Chapter
+from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.rl.runs import rl_spec
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import BRANCHES, CONTROLS
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study import tables
-from rlheals.study.plan import Plan, census_spec
+from rlheals.study.plan import Plan, SeedPlan, census_spec
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded
 from rlheals.training import sft
@@ -52,20 +51,15 @@ class Point:
 
 
 @dataclass(frozen=True)
-class RotationPlan:
+class RotationPlan(SeedPlan):
     """The runs of one base seed."""
 
-    seed: int
     peak: int
     before: Plan
     trained: dict[tuple[str, int], RunSpec] = field(default_factory=dict)
     censuses: dict[tuple[Point, int], RunSpec] = field(default_factory=dict)
     trajectories: dict[tuple[str, int], RunSpec] = field(default_factory=dict)
     pairs: dict[str, RunSpec] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return f"seed-{self.seed}"
 
     def specs(self) -> list[RunSpec]:
         """Every run, inputs before those that use them."""
@@ -84,7 +78,7 @@ class RotationTables(Seeded):
     heat         where in the base's directions the change lies, mean over layers, of pairs in `DRAWN`
     path         per (branch, start, step, matrix, part): norms, angle to the base and its Gaussian null (degrees)
     behaviour    per (branch, start, step): forward KL from the base (nats per answer)
-    accuracy     per (branch, start, step, decode, split): hands, solved within five, solved in the first try
+    accuracy     per (branch, start, step, decode, split): hands, solved in five attempts, solved in the first
     peaks        the step that counts as the peak
     """
 
@@ -208,9 +202,7 @@ def collect(plans: Sequence[RotationPlan], store: Store) -> RotationTables:
 
 
 def _of_plan(made: RotationPlan, store: Store) -> RotationTables:
-    def folder(spec: RunSpec) -> Path:
-        return store.load(store.key(spec)).path
-
+    folder = tables.folders(store)
     frames: dict[str, list[pd.DataFrame]] = {table.name: [] for table in fields(RotationTables)}
     for name, spec in made.pairs.items():
         found = read_spectra(folder(spec))
@@ -285,6 +277,24 @@ class RotationChapter(Chapter[RotationTables]):
 
     PART = STUDY
 
+    @classmethod
+    def slice_of(cls, recorded: RotationTables, profile: Profile, seed: int, store: Store) -> Slice:
+        """The trajectory of SFT, and the pair from its peak to its end."""
+        peak, pair = int(recorded.peaks["peak"].iloc[0]), "peak-end"
+        whole = plan(profile, seed, store, {seed: peak})
+        part = replace(
+            whole,
+            trained={(SFT, -1): whole.trained[SFT, -1]},
+            censuses={},
+            trajectories={(SFT, -1): whole.trajectories[SFT, -1]},
+            pairs={pair: whole.pairs[pair]},
+        )
+        rows = {}
+        for name in ("angles", "changes", "values", "curves", "heat", "path", "behaviour"):
+            frame = getattr(recorded, name)
+            rows[name] = frame[frame["pair"] == pair if "pair" in frame else frame["branch"] == SFT]
+        return Slice((peak,), part, rows)
+
     def how_fresh(self) -> list[str]:
         peaks = ", ".join(f"{peak:,}" for peak in self.fresh.peaks["peak"])
         return [f"peak at SFT step {peaks}", f"{self.profile.rotation.draws} draws of every null"]
@@ -295,4 +305,5 @@ class RotationChapter(Chapter[RotationTables]):
         return [f"peaks at steps {spread}"]
 
 
+CHAPTER = RotationChapter
 spectra = RotationChapter.open
