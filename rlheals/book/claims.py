@@ -58,8 +58,8 @@ def _table(key: str, found: Outcome) -> list[Block]:
     claims, study = found.claims.claims, found.claims.study
     level, seeds = f"{100 * study.level:g} %", spans(study.seeds)
     if not found.judged:
-        rows = {one.id: (one.sentence, one.unit, f"{one.margin:g}", seeds, UNDECIDED) for one in claims}
-        tables = _by_family(claims, ("claim", "quantity", "margin", "seeds", "verdict"), rows)
+        waiting = {one.id: (one.sentence, one.unit, f"{one.margin:g}", seeds, UNDECIDED) for one in claims}
+        tables = _by_family(claims, ("claim", "quantity", "margin", "seeds", "verdict"), waiting)
         decided = (
             f"The claims are decided on base seeds {seeds} with {study.said}; no verdict is given before."
         )

@@ -115,7 +115,7 @@ def _solution(hand: Hand, rule: Rule) -> str:
 
 
 def shipped() -> Report:
-    """The weights that ship with the package, decoded greedily, against what they gave before: within 2 hands."""
+    """The weights that ship with the package under greedy sampling, against what they gave before: within 2 hands."""
     known = references.read().shipped
     accepted = {name: references.shipped_interval(name, value) for name, value in known.items()}
     return compared("shipped weights", references.shipped_values(), accepted)

@@ -133,18 +133,14 @@ def read(folder: Path, kind: type[Frames] = Tables) -> tuple[Frames, list[Record
     """All recorded seeds below a profile's folder, with their manifests; BadInput when a file is damaged or missing."""
     parts, manifests = [], []
     for place in _seed_folders(folder):
-        manifest = read_manifest(place)
+        manifest, where = read_manifest(place), f"results {place.parent.name}/{place.name}"
         for field in fields(kind):
             name = f"{field.name}.parquet"
             if not (place / name).is_file() or manifest.files.get(name) != _sha256(place / name):
-                raise BadInput(
-                    f"results {place.parent.name}/{place.name}: {name} is missing or has changed since"
-                )
+                raise BadInput(f"{where}: {name} is missing or has changed since")
         part: Any = tables.read(place, kind)
         if part.seeds != [manifest.seed] or _seed_of(place) != manifest.seed:
-            raise BadInput(
-                f"results {place.parent.name}/{place.name}: holds seeds {part.seeds}, its manifest says {manifest.seed}"
-            )
+            raise BadInput(f"{where}: holds seeds {part.seeds}, its manifest says {manifest.seed}")
         parts.append(part)
         manifests.append(manifest)
     if not parts:

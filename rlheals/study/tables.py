@@ -1,6 +1,6 @@
 """The tables that chapters, claims and figures read: the same for a reader's fresh run and for the recorded study.
 
-episodes     one row per (seed, step, decode, hand): which attempt solved it, how the first try went
+episodes     one row per (seed, step, decode, hand): which attempt solved it, how the first attempt went
 categories   attempts counted per (seed, step, decode, split, attempt number, category)
 rules        one row per (seed, step, hand) of the trial of other J, Q, K rules
 losses       one row per (seed, step, set): cross-entropy of expert answers, and of the training batches

@@ -63,7 +63,7 @@ def as_with_other(rows: pd.DataFrame, edit: str, where: str, tolerance: float) -
 
 @estimator("swaps")
 def over_rollback_per_size(rows: pd.DataFrame, edit: str, where: str) -> float:
-    """Effect of an edit over its size minus that of the rollback over its own; sizes in units of the distance."""
+    """Effect per size of an edit minus that of restoring the whole matrices; sizes in units of the distance."""
     one, other = (_row(rows, "restore", each, where) for each in (edit, "rollback()"))
     return float(one["effect"] / one["size"] - other["effect"] / other["size"])
 

@@ -1,7 +1,7 @@
 """Estimators of chapter 02: each takes one base seed's measurements and returns one number, so that "number > margin".
 
 A gain is OOD accuracy after RL minus that of its start, hand by hand on the same sampling noise, averaged over RL
-seeds and decodes. Where the best of several starts is meant, it is chosen on one half of the hands and measured on
+and sampling seeds. Where the best of several starts is meant, it is chosen on one half of the hands and measured on
 the other, both ways, so that the choice does not flatter it.
 """
 

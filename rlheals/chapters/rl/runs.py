@@ -63,10 +63,10 @@ class RecoveryPlan(SeedPlan):
 class RecoveryTables(Seeded):
     """Everything chapter 02 is drawn from; every row says seed, control, start and run (-1: the start itself).
 
-    episodes     one row per (decode, hand): which attempt solved it, how the first try went
+    episodes     one row per (decode, hand): which attempt solved it, how the first attempt went
     categories   attempts counted per (decode, split, attempt number, category)
-    log          one row per update of an RL run
-    advantages   (update, advantage) of some updates
+    log          one row per iteration of an RL run
+    advantages   (update, advantage) of some iterations
     losses       cross-entropy of expert answers during RL: (update, set, loss)
     """
 
@@ -109,17 +109,17 @@ def plan(profile: Profile, seed: int, store: Store, unit: Unit = 0) -> RecoveryP
                 evaluate_start(MAIN, start)
             train(MAIN, start, unit, {})
         return made
-    start = ladder.control_start
-    assert start is not None, "see units"
+    control_start = ladder.control_start
+    assert control_start is not None, "see units"
     for name in ladder.controls:
-        train(name, start, 0, CONTROLS[name])
+        train(name, control_start, 0, CONTROLS[name])
     for late in ladder.late_starts:
         train(LATE, late, 0, {"splits": ["rl"]})
-    evaluate_start(NO_FEEDBACK, start, feedback="none")
+    evaluate_start(NO_FEEDBACK, control_start, feedback="none")
     for temperature in ladder.temperatures:
         sampling = profile.evaluate.sampling.model_copy(update={"temperature": temperature})
-        evaluate_start(f"temperature-{temperature:g}", start, sampling=sampling)
-    train(NO_FEEDBACK, start, 0, {}, feedback="none")
+        evaluate_start(f"temperature-{temperature:g}", control_start, sampling=sampling)
+    train(NO_FEEDBACK, control_start, 0, {}, feedback="none")
     return made
 
 
@@ -229,7 +229,7 @@ class RecoveryChapter(Chapter[RecoveryTables]):
         rl = self.profile.ladder.rl
         return [
             f"starts {', '.join(f'{start:,}' for start in self.fresh.starts)}",
-            f"{rl.algorithm}, {rl.updates} updates of {rl.episodes} episodes, learning rate {rl.learning_rate:g}",
+            f"{rl.algorithm}, {rl.updates} iterations of {rl.episodes} episodes, learning rate {rl.learning_rate:g}",
         ]
 
     def how_recorded(self, recorded: RecoveryTables) -> list[str]:

@@ -57,7 +57,7 @@ def loss_regret(curves: Curves, set: str) -> float:
 
 @estimator("sft")
 def format_lead(curves: Curves, share: float) -> float:
-    """log2(OOD peak / first step at which the share of unreadable first tries on OOD hands is below `share`).
+    """log2(OOD peak / first step at which the share of unreadable first attempts on OOD hands is below `share`).
 
     Whether the share rises again later does not count. If it is never below: minus infinity would not average, so
     the last step is taken as the first one below.

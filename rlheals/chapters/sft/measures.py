@@ -30,7 +30,7 @@ class Curves:
         )
 
     def accuracy(self, split: str, layout: str = "target", half: int | None = None) -> pd.Series:
-        """Within-five accuracy by step, all decodes together; `half` restricts it to one half of the hands."""
+        """success@5 by step, all sampling seeds together; `half` restricts it to one half of the hands."""
         rows = self.episodes[self.episodes["split"] == split]
         if half is not None:
             rows = rows[rows["half"] == half]
@@ -60,12 +60,12 @@ Solved = Callable[[pd.Series], pd.Series]
 
 
 def within_five(solved_at: pd.Series) -> pd.Series:
-    """Solved in any attempt (0 stands for never)."""
+    """success@5 with feedback: solved in any attempt (0 stands for never)."""
     return solved_at > 0
 
 
 def first_try(solved_at: pd.Series) -> pd.Series:
-    """Solved in the first attempt."""
+    """pass@1: solved in the first attempt."""
     return solved_at == 1
 
 
@@ -83,20 +83,20 @@ def of_split(tables: Tables, split: str) -> pd.DataFrame:
 def accuracy(
     tables: Tables, split: str, solved: Solved = within_five, column: str = "solved_at"
 ) -> pd.DataFrame:
-    """Share of hands solved; `column="solved_at_either"` accepts either layout."""
+    """Share of hands solved; `column="solved_at_either"` is format-agnostic."""
     rows = of_split(tables, split)
     return shares(rows, solved(rows[column]))
 
 
 def common_hands(tables: Tables, rule: str) -> pd.DataFrame:
-    """Within-five accuracy on the face-card hands that both rules can solve, asked under one of them (id, ood)."""
+    """success@5 on the face-card hands that both rules can solve, asked under one of them (id, ood)."""
     wanted = {f"{rule}/{'-'.join(hand)}" for hand in census("both")}
     rows = tables.episodes[tables.episodes["item"].isin(wanted)]
     return shares(rows, within_five(rows["solved_at"]))
 
 
 def unreadable(tables: Tables, split: str) -> pd.DataFrame:
-    """Share of first tries that cannot be read."""
+    """Share of first attempts that cannot be read."""
     rows = of_split(tables, split)
     return shares(rows, rows["first"] == "illegal_formula")
 
@@ -152,7 +152,7 @@ def rule_distance(name: str) -> float:
 
 
 def base_level(curves: Curves) -> float:
-    """OOD accuracy of the base, in either layout."""
+    """OOD accuracy of the base, format-agnostic."""
     return float(curves.accuracy("ood", "either")[0])
 
 

@@ -17,7 +17,7 @@ from rlheals.chapters.protected import claims
 from rlheals.chapters.protected import measures as measured
 from rlheals.chapters.protected.figures import PROTECTION, ways_of
 from rlheals.chapters.protected.runs import SFT, STUDY, ProtectionTables, plan, protect
-from rlheals.chapters.spectra import runs as rotation
+from rlheals.chapters.spectra import runs as spectra_runs
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.profiles.sections import read_way
@@ -49,7 +49,7 @@ def test_every_way_starts_from_the_same_base_on_the_same_examples(tmp_path: Path
     for spec in made.specs():
         assert set(spec.inputs.values()) <= seen
         seen.add(store.key(spec))
-    branches = {store.key(spec) for spec in rotation.plan(LAB, 1, store, {1: 20}).trained.values()}
+    branches = {store.key(spec) for spec in spectra_runs.plan(LAB, 1, store, {1: 20}).trained.values()}
     assert store.key(made.trained["weight_decay=0.3"]) in branches, "chapter 3 trains it too"
 
 

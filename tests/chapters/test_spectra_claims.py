@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlheals.chapters.spectra import claims
+from rlheals.chapters.spectra import claims, predictors
 from rlheals.chapters.spectra import measures as measured
-from rlheals.chapters.spectra import predictors as rotation_rivals
 from rlheals.chapters.spectra.runs import RL, SFT, RotationTables
 from rlheals.study.claims import ESTIMATORS
 
@@ -64,13 +63,13 @@ def test_a_rival_is_told_from_rotation() -> None:
 
 def test_rotation_and_its_rivals_are_listed_with_what_chance_gives() -> None:
     rows = measured.matched(world(lambda size, angle, kl: 0.5 - 0.02 * angle, noise=0.002))
-    found = {one.predictor.words: one for one in rotation_rivals.associations(rows)}
-    assert len(found) == len(rotation_rivals.PREDICTORS)
+    found = {one.predictor.words: one for one in predictors.associations(rows)}
+    assert len(found) == len(predictors.PREDICTORS)
     low, high = found["rotation"].null
     assert max(found["rotation"].values) < low < 0 < high
     assert len(found["rotation"].values) == rows["seed"].nunique()
     assert max(map(abs, found["forward KL, at equal rotation"].values)) < 0.95
-    few = rotation_rivals.associations(rows.iloc[:2])
+    few = predictors.associations(rows.iloc[:2])
     assert all(one.values == () for one in few)
     assert np.isnan([one.null for one in few]).all()
 

@@ -12,8 +12,8 @@ from lab_helpers import files_of, one_line
 from small_study import CLIMB, SMALL
 
 from rlheals.chapters.rl import figures as recovery_figures
-from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl import runs as recovery_chapter
+from rlheals.chapters.rl import runs as rl_runs
 from rlheals.chapters.rl.runs import MAIN, Cell, RecoveryTables, collect, plan, units
 from rlheals.display.style import Drawn
 from rlheals.errors import BadInput
@@ -32,7 +32,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> SimpleN
     store, lines = shared, []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CI", "true")
-        for part in recovery.STUDY.in_units(CLIMB):
+        for part in rl_runs.STUDY.in_units(CLIMB):
             record.record(CLIMB, [2, 3], store, root / "results", say=lines.append, part=part)
     return SimpleNamespace(root=root, store=store, folder=root / "results/climb-recovery", lines=lines)
 
@@ -128,7 +128,7 @@ def test_units_are_recorded_one_by_one_and_read_as_one(recorded: SimpleNamespace
 def test_recording_again_writes_the_same_bytes(recorded: SimpleNamespace) -> None:
     before = files_of(recorded.folder)
     record.record(
-        CLIMB, [2], recorded.store, recorded.root / "results", say=lambda line: None, part=recovery.STUDY
+        CLIMB, [2], recorded.store, recorded.root / "results", say=lambda line: None, part=rl_runs.STUDY
     )
     assert files_of(recorded.folder) == before
 
