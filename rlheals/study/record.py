@@ -20,6 +20,7 @@ from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.settings import validated
 from rlheals.store.files import atomic_write
+from rlheals.store.runs import Manifest
 from rlheals.store.store import Store
 from rlheals.study import tables
 from rlheals.study.compute import compute
@@ -40,6 +41,11 @@ class RecordedRun(BaseModel):
     seed: int
     code_hash: str
     seconds: float
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> RecordedRun:
+        """What is kept of a run's own manifest."""
+        return cls(**{name: getattr(manifest, name) for name in cls.model_fields})
 
 
 class Recorded(BaseModel):
@@ -120,10 +126,7 @@ def write(
         started=min(run.started for run in runs),
         machine=runs[-1].machine.model_dump(mode="json"),
         versions=runs[-1].versions,
-        runs=tuple(
-            RecordedRun(stage=r.stage, id=r.id, seed=r.seed, code_hash=r.code_hash, seconds=r.seconds)
-            for r in runs
-        ),
+        runs=tuple(map(RecordedRun.of, runs)),
         files={file.name: _sha256(file) for file in sorted(folder.glob("*.parquet"))},
     )
     atomic_write(folder / MANIFEST, json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")

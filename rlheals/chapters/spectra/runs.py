@@ -101,43 +101,35 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
     ladder, rotation = profile.ladder, profile.rotation
     made.trained[SFT, -1] = made.before.sft
     for name in rotation.branches:
-        settings = profile.sft.model_copy(update=BRANCHES[name])
-        made.trained[name, -1] = made.before.sft.model_copy(
-            update={"settings": settings.model_dump(mode="json")}
-        )
+        settings = profile.sft.model_copy(update=BRANCHES[name]).model_dump(mode="json")
+        made.trained[name, -1] = made.before.sft.model_copy(update={"settings": settings})
     for start in ladder.starts:
         made.trained[RL, start] = rl_spec(profile, made.before, store, start, 0, {})
-    if ladder.control_start is not None:
+    if (start := ladder.control_start) is not None:
         for name in rotation.controls:
-            start = ladder.control_start
             made.trained[name, start] = rl_spec(profile, made.before, store, start, 0, CONTROLS[name])
     for (branch, start), spec in made.trained.items():
-        _add_trajectory(made, profile, store, branch, start, spec)
+        steps = (
+            (rotation.steps if branch == SFT else rotation.branch_steps) if start < 0 else (ladder.updates,)
+        )
+        points = [Point(branch, start, step) for step in steps]
+        for point in points:
+            for decode in range(1 if branch in BRANCHES else rotation.decodes):
+                made.censuses[point, decode] = census_spec(
+                    profile, store.key(spec), point.folder, seed, decode
+                )
+        asked = TrajectorySettings(
+            folders=tuple(point.folder for point in points), questions=rotation.questions
+        )
+        made.trajectories[branch, start] = RunSpec(
+            stage="trajectory",
+            settings=asked.model_dump(mode="json"),
+            inputs={"base": store.key(made.before.base), "model": store.key(spec)},
+            seed=seed,
+        )
     for name, pair in pairs(profile, made.peak).items():
         made.pairs[name] = _pair_spec(profile, made, store, name, pair)
     return made
-
-
-def _add_trajectory(
-    made: RotationPlan, profile: Profile, store: Store, branch: str, start: int, spec: RunSpec
-) -> None:
-    rotation = profile.rotation
-    steps = (
-        rotation.steps if branch == SFT else rotation.branch_steps if start < 0 else (profile.ladder.updates,)
-    )
-    points = [Point(branch, start, step) for step in steps]
-    for point in points:
-        for decode in range(1 if branch in BRANCHES else rotation.decodes):
-            made.censuses[point, decode] = census_spec(
-                profile, store.key(spec), point.folder, made.seed, decode
-            )
-    asked = TrajectorySettings(folders=tuple(point.folder for point in points), questions=rotation.questions)
-    made.trajectories[branch, start] = RunSpec(
-        stage="trajectory",
-        settings=asked.model_dump(mode="json"),
-        inputs={"base": store.key(made.before.base), "model": store.key(spec)},
-        seed=made.seed,
-    )
 
 
 @dataclass(frozen=True)
@@ -240,7 +232,7 @@ def _angles(rows: pd.DataFrame) -> pd.DataFrame:
     keys = [*PLACE, "rows", "columns", "side", "end", "k", "what"]
     compared = (rows["end"] == "top") & (
         rows["head"] == -1
-    )  # with every null; the others with the Gaussian alone
+    )  # with every null; others with the Gaussian alone
     rows = rows[compared | rows["what"].isin([CHANGE, START, "gaussian"])]
     rows = rows.assign(**{name: np.rad2deg(rows[name]) for name in ("mean", "largest")})
     grouped = rows.groupby(keys, sort=False)
