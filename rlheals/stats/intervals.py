@@ -64,21 +64,16 @@ class Interval:
         return self.low <= value <= self.high
 
     def __format__(self, spec: str) -> str:
-        # "+ 0.0" and the round trip keep "-0.00" out of the text
-        estimate, low, high = (_unsigned_zero(value, spec or ".2f") for value in self._values())
+        spec = spec or ".2f"
+        sign = spec[: spec[0] in "+- "]
+        values = (self.estimate, self.low, self.high)
+        estimate, low, high = (
+            format(value, f"{sign}z{spec[len(sign) :]}") for value in values
+        )  # z: no -0.00
         return f"{estimate} [{low}, {high}]"
 
     def __str__(self) -> str:
         return format(self, ".2f")
-
-    def _values(self) -> tuple[float, float, float]:
-        return self.estimate, self.low, self.high
-
-
-def _unsigned_zero(value: float, spec: str) -> str:
-    text = format(value, spec)
-    is_zero = not any(digit in text for digit in "123456789")
-    return format(0.0, spec) if is_zero and value < 0 else text
 
 
 def check_level(level: float) -> None:
