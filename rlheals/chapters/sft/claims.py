@@ -1,4 +1,7 @@
-"""Estimators of chapter 01: each takes one base seed's curves and returns one number, so that "number > margin"."""
+"""Estimators of chapter 01: each takes one base seed's curves and returns one number, so that "number > margin".
+
+The peak is chosen on one half of the OOD hands and measured on the other, both ways (cross-fitted).
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,22 @@ from rlheals.chapters.sft.measures import Curves, by_seed
 from rlheals.study.claims import ChapterClaims, estimator
 
 
+def _peak_over(curves: Curves, step: int, layout: str = "target") -> float:
+    """OOD accuracy at the peak minus that at another step, cross-fitted."""
+    halves = [(at, curves.accuracy("ood", layout, half)) for at, half in curves.peaks(layout)]
+    return float(np.mean([accuracy[at] - accuracy[step] for at, accuracy in halves]))
+
+
 @estimator("sft")
 def rise(curves: Curves, layout: str) -> float:
-    """OOD accuracy at the peak minus that of the base, cross-fitted."""
-    gains = []
-    for step, half in curves.peaks(layout):
-        accuracy = curves.accuracy("ood", layout, half)
-        gains.append(accuracy[step] - accuracy[0])
-    return float(np.mean(gains))
+    """OOD accuracy at the peak minus that of the base."""
+    return _peak_over(curves, 0, layout)
 
 
 @estimator("sft")
 def fall(curves: Curves, layout: str) -> float:
-    """OOD accuracy at the peak minus that of the last checkpoint, cross-fitted."""
-    drops = []
-    for step, half in curves.peaks(layout):
-        accuracy = curves.accuracy("ood", layout, half)
-        drops.append(accuracy[step] - accuracy[curves.end])
-    return float(np.mean(drops))
+    """OOD accuracy at the peak minus that of the last checkpoint."""
+    return _peak_over(curves, curves.end, layout)
 
 
 @estimator("sft")
@@ -46,13 +47,8 @@ def loss_drop(curves: Curves, set: str) -> float:
 
 @estimator("sft")
 def loss_regret(curves: Curves, set: str) -> float:
-    """OOD accuracy at the peak minus that of the checkpoint (after the base) with the lowest loss, cross-fitted."""
-    lowest = int(curves.loss(set).drop(0).idxmin())
-    drops = []
-    for step, half in curves.peaks():
-        accuracy = curves.accuracy("ood", half=half)
-        drops.append(accuracy[step] - accuracy[lowest])
-    return float(np.mean(drops))
+    """OOD accuracy at the peak minus that of the checkpoint (after the base) with the lowest loss."""
+    return _peak_over(curves, int(curves.loss(set).drop(0).idxmin()))
 
 
 @estimator("sft")
