@@ -11,7 +11,6 @@ import pytest
 from rlheals.chapters.spectra import claims, predictors
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.runs import RL, SFT, RotationTables
-from rlheals.study.claims import ESTIMATORS
 
 SIZES = np.geomspace(0.01, 0.3, 9)
 BRANCHES = [f"branch-{number}" for number in range(10)]
@@ -189,13 +188,6 @@ def test_rl_that_turns_back_is_told_from_rl_that_does_not() -> None:
     assert claims.nearer_than_null(tables(4.0), both) == pytest.approx(0.05)
     assert claims.nearer_than_sft(tables(4.0), both) == pytest.approx(0.5)
     assert np.isnan(claims.rotates_back(tables(4.0), [640]))
-
-
-def test_claims_of_the_file_are_read_and_their_estimators_exist() -> None:
-    found = claims.CLAIMS.read()
-    assert {claim.estimator for claim in found.claims} == set(ESTIMATORS["rotation"])
-    assert len({claim.id for claim in found.claims}) == len(found.claims)
-    assert min(found.study.seeds) > 0
 
 
 def test_no_verdict_while_a_seed_or_a_decode_is_missing() -> None:
