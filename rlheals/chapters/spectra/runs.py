@@ -105,9 +105,9 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
         made.trained[name, -1] = made.before.sft.model_copy(update={"settings": settings})
     for start in ladder.starts:
         made.trained[RL, start] = rl_spec(profile, made.before, store, start, 0, {})
-    if (start := ladder.control_start) is not None:
+    if (middle := ladder.control_start) is not None:
         for name in rotation.controls:
-            made.trained[name, start] = rl_spec(profile, made.before, store, start, 0, CONTROLS[name])
+            made.trained[name, middle] = rl_spec(profile, made.before, store, middle, 0, CONTROLS[name])
     for (branch, start), spec in made.trained.items():
         steps = (
             (rotation.steps if branch == SFT else rotation.branch_steps) if start < 0 else (ladder.updates,)
