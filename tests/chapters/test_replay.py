@@ -44,7 +44,7 @@ class Study(NamedTuple):
 TO_SFT = ["pretrain", "sft"]
 STUDIES = {
     "sft": Study(
-        SMALL, tables.SFT, "sft", ["evaluate", "evaluate", *TO_SFT],
+        SMALL, tables.SFT, "sft", ["evaluate", *TO_SFT],
         [("episodes", "solved_at"), ("losses", "loss"), ("bases", "ability")],
     ),
     "rl": Study(
