@@ -2,7 +2,7 @@
 
     python benchmarks/bench_coverage.py [--repetitions 5000] [--seed 0]
 
-The truth is known without simulation.  An attempt succeeds if  m_h + seed + decode + seed x hand + noise > 0,
+The truth is known without simulation.  An attempt succeeds if  m_h + seed + sampling seed + seed x hand + noise > 0,
 all terms normal; averaged over terms of total variance v beside the noise, that has probability
 Phi(m / sqrt(1 + v)).
 Wilson and Newcombe are not simulated at all: every possible outcome is enumerated with its probability.
@@ -19,8 +19,8 @@ from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binom
 
-from rlheals.stats.bootstrap import nested_bootstrap, paired_bootstrap
 from rlheals.stats.intervals import Interval, newcombe, t_interval, wilson
 
 FloatArray = npt.NDArray[np.float64]
@@ -28,7 +28,8 @@ Draw = Callable[[np.random.Generator], Interval]
 RESAMPLES = 400
 
 MEAN, HAND_SD = -0.6, 1.0
-SEED_SD, DECODE_SD, SEED_BY_HAND_SD = 0.3, 0.1, 0.5
+SEED_SD, SAMPLING_SD, SEED_BY_HAND_SD = 0.3, 0.1, 0.5
+SAMPLINGS = 4
 
 
 def success_rate(mean: float, variance: float) -> float:
@@ -36,55 +37,17 @@ def success_rate(mean: float, variance: float) -> float:
     return NormalDist().cdf(mean / math.sqrt(1 + variance))
 
 
-def attempts(
-    rng: np.random.Generator,
-    shape: tuple[int, int, int],
-    *,
-    hands: FloatArray,
-    seed_sd: float = SEED_SD,
-    decode_sd: float = DECODE_SD,
-    seed_by_hand_sd: float = SEED_BY_HAND_SD,
-) -> FloatArray:
-    """0/1 outcomes (seeds, decodes, hands) of one repetition of the study; hands: latent ease, (hands,)."""
-    seeds, decodes, n = shape
+def accuracies(rng: np.random.Generator, seeds: int, hands: FloatArray) -> FloatArray:
+    """Accuracy of every base seed in one repetition of the study: 4 sampling seeds; hands: latent ease, (hands,)."""
+    shape = (seeds, SAMPLINGS, len(hands))
     latent = (
         hands
-        + seed_sd * rng.standard_normal((seeds, 1, 1))
-        + decode_sd * rng.standard_normal((seeds, decodes, 1))
-        + seed_by_hand_sd * rng.standard_normal((seeds, 1, n))
+        + SEED_SD * rng.standard_normal((seeds, 1, 1))
+        + SAMPLING_SD * rng.standard_normal((seeds, SAMPLINGS, 1))
+        + SEED_BY_HAND_SD * rng.standard_normal((seeds, 1, len(hands)))
         + rng.standard_normal(shape)
     )
-    return (latent > 0).astype(float)
-
-
-def paired_hands(n: int) -> tuple[float, Draw]:
-    """Two models, one attempt each at the same n hands."""
-    shift = 0.4
-    truth = success_rate(MEAN + shift, HAND_SD**2) - success_rate(MEAN, HAND_SD**2)
-
-    def draw(rng: np.random.Generator) -> Interval:
-        hands = MEAN + HAND_SD * rng.standard_normal(n)
-        after = hands + shift + rng.standard_normal(n) > 0
-        before = hands + rng.standard_normal(n) > 0
-        return paired_bootstrap(after, before, resamples=RESAMPLES, seed=int(rng.integers(2**31)))
-
-    return truth, draw
-
-
-def paired_decodes_and_hands(decodes: int, n: int) -> tuple[float, Draw]:
-    """Two models, the same hands, several decodes with an effect that all hands of a decode share."""
-    shift, variance = 0.4, HAND_SD**2 + DECODE_SD**2
-    truth = success_rate(MEAN + shift, variance) - success_rate(MEAN, variance)
-
-    def draw(rng: np.random.Generator) -> Interval:
-        hands = MEAN + HAND_SD * rng.standard_normal(n)
-        after, before = (
-            attempts(rng, (1, decodes, n), hands=ease, seed_sd=0, seed_by_hand_sd=0)[0]
-            for ease in (hands + shift, hands)
-        )
-        return paired_bootstrap(after, before, resamples=RESAMPLES, seed=int(rng.integers(2**31)))
-
-    return truth, draw
+    return (latent > 0).mean(axis=(1, 2))
 
 
 def fixed_hands(n: int) -> FloatArray:
@@ -92,81 +55,30 @@ def fixed_hands(n: int) -> FloatArray:
     return MEAN + HAND_SD * np.array([NormalDist().inv_cdf((i + 0.5) / n) for i in range(n)])
 
 
+HANDS = fixed_hands(100)
+TRUTH = float(
+    np.mean([success_rate(ease, SEED_SD**2 + SAMPLING_SD**2 + SEED_BY_HAND_SD**2) for ease in HANDS])
+)
+
+
 def t_over_seeds(seeds: int) -> tuple[float, Draw]:
-    """The claims' interval: one accuracy per base seed on a census of hands."""
-    hands = fixed_hands(100)
-    variance = SEED_SD**2 + DECODE_SD**2 + SEED_BY_HAND_SD**2
-    truth = float(np.mean([success_rate(ease, variance) for ease in hands]))
-
-    def draw(rng: np.random.Generator) -> Interval:
-        return t_interval(attempts(rng, (seeds, 4, 100), hands=hands).mean(axis=(1, 2)))
-
-    return truth, draw
-
-
-def nested_over_seeds(seeds: int) -> tuple[float, Draw]:
-    """As `t_over_seeds` by the nested bootstrap: seed effect, decode noise and the hands' outcomes."""
-    hands = fixed_hands(100)
-    truth, _ = t_over_seeds(seeds)
-
-    def draw(rng: np.random.Generator) -> Interval:
-        table = attempts(rng, (seeds, 4, 100), hands=hands)
-        return nested_bootstrap(table, resamples=RESAMPLES, seed=int(rng.integers(2**31)))
-
-    return truth, draw
-
-
-def nested_over_seeds_and_hands(seeds: int) -> tuple[float, Draw]:
-    """The hands, too, are drawn anew in every repetition."""
-    truth = success_rate(MEAN, HAND_SD**2 + SEED_SD**2 + DECODE_SD**2 + SEED_BY_HAND_SD**2)
-
-    def draw(rng: np.random.Generator) -> Interval:
-        table = attempts(rng, (seeds, 4, 100), hands=MEAN + HAND_SD * rng.standard_normal(100))
-        return nested_bootstrap(
-            table, axes=("seeds", "hands"), resamples=RESAMPLES, seed=int(rng.integers(2**31))
-        )
-
-    return truth, draw
-
-
-def nested_over_decodes(seeds: int) -> tuple[float, Draw]:
-    """These trained models only: the seeds' effects stay the same in every repetition."""
-    hands = fixed_hands(100) + SEED_SD * np.linspace(-1, 1, seeds)[:, None, None]
-    truth = float(np.mean([success_rate(ease, DECODE_SD**2) for ease in hands.ravel()]))
-
-    def draw(rng: np.random.Generator) -> Interval:
-        table = attempts(rng, (seeds, 4, 100), hands=hands, seed_sd=0, seed_by_hand_sd=0)
-        return nested_bootstrap(table, axes=("decodes",), resamples=RESAMPLES, seed=int(rng.integers(2**31)))
-
-    return truth, draw
+    """The claims' interval: one accuracy per base seed, all hands evaluated."""
+    return TRUTH, lambda rng: t_interval(accuracies(rng, seeds, HANDS))
 
 
 def percentile_over_seeds(seeds: int) -> tuple[float, Draw]:
-    """What the remedies are for: the plain percentile bootstrap of the per-seed values."""
-    truth, _ = t_over_seeds(seeds)
-    hands = fixed_hands(100)
+    """What is too short with few seeds: the plain percentile bootstrap of the per-seed values."""
 
     def draw(rng: np.random.Generator) -> Interval:
-        values = attempts(rng, (seeds, 4, 100), hands=hands).mean(axis=(1, 2))
+        values = accuracies(rng, seeds, HANDS)
         means = values[rng.integers(seeds, size=(RESAMPLES, seeds))].mean(axis=1)
         low, high = np.quantile(means, [0.025, 0.975])
         return Interval(float(values.mean()), float(low), float(high), n=seeds)
 
-    return truth, draw
+    return TRUTH, draw
 
 
-SIMULATED: dict[str, tuple[float, Draw]] = {
-    "paired_bootstrap, 40 hands": paired_hands(40),
-    "paired_bootstrap, 200 hands": paired_hands(200),
-    "paired_bootstrap, 4 decodes x 150 hands": paired_decodes_and_hands(4, 150),
-    "paired_bootstrap, 8 decodes x 150 hands": paired_decodes_and_hands(8, 150),
-    **{f"t_interval, {n} seeds": t_over_seeds(n) for n in (3, 5, 9)},
-    **{f"nested_bootstrap over seeds, {n} seeds": nested_over_seeds(n) for n in (3, 5, 9)},
-    **{
-        f"nested_bootstrap over seeds and hands, {n} seeds": nested_over_seeds_and_hands(n) for n in (3, 5, 9)
-    },
-    **{f"nested_bootstrap over decodes, {n} seeds": nested_over_decodes(n) for n in (1, 3)},
-}
+SIMULATED = {f"t_interval, {n} seeds": t_over_seeds(n) for n in (3, 5, 9)}
 TOO_SHORT = {f"plain percentile bootstrap, {n} seeds": percentile_over_seeds(n) for n in (3, 5, 9)}
 
 
@@ -178,9 +90,7 @@ def simulated_coverage(truth: float, draw: Draw, repetitions: int, seed: int) ->
 
 def binomial_probabilities(n: int, rates: FloatArray) -> FloatArray:
     """P(k successes of n), (rates, n + 1)."""
-    counts = np.arange(n + 1)
-    ways = np.array([float(math.comb(n, k)) for k in counts])
-    return ways * rates[:, None] ** counts * (1 - rates[:, None]) ** (n - counts)
+    return binom.pmf(np.arange(n + 1), n, rates[:, None])
 
 
 def wilson_coverage(n: int) -> FloatArray:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from rlheals.book import pages
-from rlheals.chapters.registry import CHAPTERS, CLAIMED, outcome
-from rlheals.chapters.spectra import predictors as rotation_rivals
+from rlheals.chapters.registry import CHAPTERS
+from rlheals.chapters.spectra import predictors
+from rlheals.chapters.verdicts import outcome
 from rlheals.display.markup import Block, Table, spans, to_markdown
 from rlheals.planning import speed
 from rlheals.profiles.profile import Profile
@@ -19,22 +21,23 @@ from rlheals.project import project_root
 from rlheals.stats.verdicts import VERDICTS
 from rlheals.store.files import atomic_write, make_folder, told
 from rlheals.store.store import Store, default_store
-from rlheals.study.claims import FAMILIES, ChapterClaims, Claim, ClaimsFile, Judged, Outcome
+from rlheals.study.claims import FAMILIES, ChapterClaims, Claim, Outcome
 
 SHOWN_MISSING = 5
+UNDECIDED = "no verdict yet"
 
 
 def all_claims(results: Path) -> list[Block]:
     """The claims of all chapters, as the front page and README show them."""
-    found = {key: outcome(key, project_root() / results) for key in CLAIMED}
+    found = {key: outcome(key, project_root() / results) for key in CHAPTERS}
     blocks: list[Block] = [_counted(found.values())]
-    for key, one in CLAIMED.items():
+    for key, one in CHAPTERS.items():
         blocks += [f"**{one.title}**", *_table(key, found[key])]
     return blocks
 
 
 def claims_table(key: str, results: Path) -> list[Block]:
-    """The claims of a part (a key of `CLAIMED`), with verdicts once everything that decides is recorded."""
+    """The claims of a part (a key of `CHAPTERS`), with verdicts once everything that decides is recorded."""
     return _table(key, outcome(key, project_root() / results))
 
 
@@ -46,33 +49,21 @@ def _counted(found: Collection[Outcome]) -> str:
         verdicts = [one.verdict for each in found for one in each.judged if one.claim.family == family]
         parts = [f"{verdict} {verdicts.count(verdict)}" for verdict in VERDICTS if verdict in verdicts]
         if undecided := total - len(verdicts):
-            parts.append(f"no verdict yet {undecided}")
+            parts.append(f"{UNDECIDED} {undecided}")
         said.append(f"{heading} ({total}): {', '.join(parts)}.")
     return " ".join(said)
 
 
 def _table(key: str, found: Outcome) -> list[Block]:
-    claims, how = found.claims, CLAIMED[key].said(found.claims.study)
-    if found.judged:
-        return _decided(claims, found.judged, how)
-    if found.missing is None:
-        why = "Nothing is recorded yet"
-    else:
-        some = "; ".join(found.missing[:SHOWN_MISSING])
-        more = "; ..." if len(found.missing) > SHOWN_MISSING else ""
-        why = f"The recorded study is not complete ({some}{more})"
-    seeds = spans(claims.study.seeds)
-    said = f"{why}. The claims are decided on base seeds {seeds} with {how}; no verdict is given before."
-    return [said, *_undecided(claims)]
-
-
-def _decided(claims: ClaimsFile, found: Sequence[Judged], how: str) -> list[Block]:
-    level = f"{100 * claims.study.level:g} %"
-    about = (
-        f"Profile `{claims.study.profile}`, {how}; {level} t intervals over base seeds. A claim holds when its whole "
-        "interval lies above the margin. Holm's correction is for the claims of one table; it does not change the "
-        "verdict."
-    )
+    claims, study = found.claims.claims, found.claims.study
+    level, seeds = f"{100 * study.level:g} %", spans(study.seeds)
+    if not found.judged:
+        waiting = {one.id: (one.sentence, one.unit, f"{one.margin:g}", seeds, UNDECIDED) for one in claims}
+        tables = _by_family(claims, ("claim", "quantity", "margin", "seeds", "verdict"), waiting)
+        decided = (
+            f"The claims are decided on base seeds {seeds} with {study.said}; no verdict is given before."
+        )
+        return [f"{_unjudged(found)}. {decided}", *tables]
     head = ("claim", f"estimate [{level} interval]", "margin", "seeds", "Holm-adjusted p", "verdict")
     rows = {
         one.claim.id: (
@@ -83,25 +74,30 @@ def _decided(claims: ClaimsFile, found: Sequence[Judged], how: str) -> list[Bloc
             p_text(one.adjusted),
             one.shown,
         )
-        for one in found
+        for one in found.judged
     }
+    about = (
+        f"Profile `{study.profile}`, {study.said}; {level} t intervals over base seeds. A claim holds when its whole "
+        "interval lies above the margin. Holm's correction is for the claims of one table; it does not change the "
+        "verdict."
+    )
     return [*_by_family(claims, head, rows), about]
 
 
-def _undecided(claims: ClaimsFile) -> list[Block]:
-    seeds = spans(claims.study.seeds)
-    rows = {
-        claim.id: (claim.sentence, claim.unit, f"{claim.margin:g}", seeds, "no verdict yet")
-        for claim in claims.claims
-    }
-    return _by_family(claims, ("claim", "quantity", "margin", "seeds", "verdict"), rows)
+def _unjudged(found: Outcome) -> str:
+    if found.missing is None:
+        return "Nothing is recorded yet"
+    more = ["..."] if len(found.missing) > SHOWN_MISSING else []
+    return f"The recorded study is not complete ({'; '.join([*found.missing[:SHOWN_MISSING], *more])})"
 
 
-def _by_family(claims: ClaimsFile, head: tuple[str, ...], rows: Mapping[str, tuple[str, ...]]) -> list[Block]:
+def _by_family(
+    claims: Sequence[Claim], head: tuple[str, ...], rows: Mapping[str, tuple[str, ...]]
+) -> list[Block]:
     """One table per family that has claims, each under its heading; rows: by claim id."""
     blocks: list[Block] = []
     for family, heading in FAMILIES.items():
-        if mine := tuple(rows[claim.id] for claim in claims.claims if claim.family == family):
+        if mine := tuple(rows[claim.id] for claim in claims if claim.family == family):
             blocks += [f"{heading}:", Table(head, mine)]
     return blocks
 
@@ -121,21 +117,12 @@ HEAD = (
     "claim, its source", "verdict", "study", "Holm-adjusted p", "fresh run", "margin, seeds", "shown in, computed by"
 )  # fmt: skip
 
-PAGES = {
-    "sft": "01_sft_forgets",
-    "recovery": "02_rl_heals",
-    "rotation": "03_what_moves",
-    "swaps": "04_swapping_directions",
-    "protection": "04_swapping_directions",
-}
-"""The chapter's notebook, by part of `claims.yaml`."""
-
 
 def chapters(profile: Profile, results: Path, store: Store | None = None) -> dict[str, Any]:
     """Loads the fresh runs of all chapters, or computes what is missing of them; by part of `claims.yaml`."""
     return {
-        key: chapter.open(profile, results=results, store=store, quiet=True)
-        for key, chapter in CHAPTERS.items()
+        key: one.chapter.open(profile, results=results, store=store, quiet=True)
+        for key, one in CHAPTERS.items()
     }
 
 
@@ -145,42 +132,32 @@ def frame(opened: Mapping[str, Any], results: Path) -> pd.DataFrame:
     Not a number: what is not recorded, or what the fresh run does not measure.
     """
     rows = []
-    for key, one in CLAIMED.items():
+    for key, one in CHAPTERS.items():
         found = outcome(key, results)
         judged = {each.claim.id: each for each in found.judged}
         for claim in found.claims.claims:
-            said = judged.get(claim.id)
-            rows.append(
-                {
-                    "chapter": one.title,
-                    "page": PAGES[key],
-                    "id": claim.id,
-                    "sentence": claim.sentence,
-                    "source": claim.source,
-                    "family": claim.family,
-                    "unit": claim.unit,
-                    "margin": claim.margin,
-                    "seeds": spans(found.claims.study.seeds),
-                    "estimate": said.interval.estimate if said else float("nan"),
-                    "low": said.interval.low if said else float("nan"),
-                    "high": said.interval.high if said else float("nan"),
-                    "verdict": str(said.verdict) if said else "no verdict yet",
-                    "holm_p": said.adjusted if said else float("nan"),
-                    "shown": said.shown if said else "no verdict yet",
-                    "fresh": _fresh(one.claims, claim, opened[key].fresh),
-                    "section": claim.section,
-                    "code": f"{one.claims.estimates.__module__.removeprefix('rlheals.')}.py: {claim.estimator}",
-                }
-            )
+            row = {
+                "chapter": one.title, "page": one.notebook, "id": claim.id, "sentence": claim.sentence,
+                "source": claim.source, "family": claim.family, "unit": claim.unit, "margin": claim.margin,
+                "seeds": spans(found.claims.study.seeds), "estimate": nan, "low": nan, "high": nan,
+                "verdict": UNDECIDED, "holm_p": nan, "shown": UNDECIDED,
+                "fresh": _fresh(one.claims, claim, opened[key].fresh), "section": claim.section,
+                "code": f"chapters.{one.room}.claims: {claim.estimator}",
+            }  # fmt: skip
+            if said := judged.get(claim.id):
+                at = said.interval
+                row |= {"estimate": at.estimate, "low": at.low, "high": at.high}
+                row |= {"verdict": str(said.verdict), "holm_p": said.adjusted, "shown": said.shown}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _fresh(claims: ChapterClaims[Any], claim: Claim, tables: Any) -> float:
+def _fresh(claims: ChapterClaims, claim: Claim, tables: Any) -> float:
     """The claim's number in a fresh run, its mean over seeds; not a number where it is not measured."""
     try:
         values = claims.estimates(claim, tables)
     except KeyError:  # a split or checkpoint that the profile leaves out
-        return float("nan")
+        return nan
     return float(pd.Series(values, dtype=float).mean())
 
 
@@ -227,7 +204,7 @@ def write(profile: Profile, results: Path, out: Path, store: Store | None = None
     about = f"Fresh run: profile `{profile.name}`, base seed {spans(profile.seeds)}."
     runs = {run.id: run for chapter in opened.values() for run in chapter.runs}
     times = [*pages.time_table(runs.values()), *speed.blocks(runs.values(), place)]
-    rivals = rotation_rivals.blocks(opened["rotation"], opened["sft"])
+    rivals = predictors.blocks(opened["rotation"], opened["sft"])
     with told("make the folder of the claims page", out.absolute().parent):
         make_folder(out.absolute())
     atomic_write(out / f"{NAME}.md", to_markdown([about, *blocks(table)]))

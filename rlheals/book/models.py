@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlheals.chapters.registry import CLAIMED
+from rlheals.chapters.registry import CHAPTERS
 from rlheals.chapters.scale import weights
 from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.chapters.sft.runs import variant_studies
@@ -40,7 +40,7 @@ def models_table(results: Path) -> list[Block]:
 
 def status(name: str, results: Path) -> str:
     """Whether results of a profile are recorded; a dry run of every profile is one of the tests."""
-    places = (results / f"{name}{one.part.suffix}" for one in CLAIMED.values())
+    places = (results / f"{name}{one.part.suffix}" for one in CHAPTERS.values())
     return RUN if any(any(place.glob("seed-*/manifest.json")) for place in places) else DRY
 
 

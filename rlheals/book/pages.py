@@ -31,7 +31,7 @@ def run_facts(chapter: SFTChapter, machine: Machine | None = None) -> list[Block
     facts = (
         ("profile", f"`{chapter.profile.name}`"),
         ("base seeds", spans(chapter.fresh.seeds)),
-        ("checkpoints with a census", ", ".join(f"{step:,}" for step in chapter.fresh.steps)),
+        ("evaluated checkpoints", ", ".join(f"{step:,}" for step in chapter.fresh.steps)),
         ("hands", ", ".join(f"{split} {count:,}" for split, count in hands.items())),
         ("attempts", f"up to {settings.attempts}, temperature {settings.sampling.temperature:g}"),
         ("time", f"{chapter.minutes:.1f} core-minutes when its runs were computed"),
@@ -78,7 +78,7 @@ def recorded_page(results: Path) -> list[Block]:
                 "; ".join(sorted(versions)),
             )
         )
-    head = ("study", "base seeds", "decodes", "runs", "core-minutes", "machine", "versions")
+    head = ("study", "base seeds", "sampling seeds", "runs", "core-minutes", "machine", "versions")
     return [Table(head, tuple(rows)), _staleness(studies, replay.read(results))]
 
 

@@ -6,12 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlheals.book import claims as claims_tables
-from rlheals.book import models as models_page
-from rlheals.book import pages
+from rlheals.book import claims, models, pages
 from rlheals.chapters import scale
 from rlheals.chapters.sft import figures
-from rlheals.chapters.sft import runs as sft_chapter
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.display.markup import Block, html_page, inline, to_html, to_markdown
 from rlheals.display.style import Drawn
@@ -74,7 +71,7 @@ def report(
     with told("make the report's folder", out.absolute().parent):
         make_folder(out.absolute())
     results = project_root() / results  # as the chapter finds it
-    chapter = sft_chapter.sft(profile, seeds, workers, results, store, quiet)
+    chapter = SFTChapter.open(profile, seeds, workers, results, store, quiet)
     drawn, parts, gallery = (
         [draw(figure, chapter) for figure in figures.SFT],
         facts(chapter, results),
@@ -112,12 +109,12 @@ def figure_files(drawn: Sequence[Figure]) -> dict[str, bytes | str]:
 def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
     """The generated parts that are paragraphs and tables, by the name of their snippet."""
     return {
-        "claims_table": claims_tables.all_claims(results),
+        "claims_table": claims.all_claims(results),
         "run_facts": pages.run_facts(chapter),
         "recorded": pages.recorded_page(results),
         "profiles": profiles_table(),
-        "models": models_page.models_table(results),
-        "prompts": models_page.prompts(results),
+        "models": models.models_table(results),
+        "prompts": models.prompts(results),
         "scale": scale.scale_table(results),
     }
 
@@ -170,7 +167,7 @@ def update_readme(readme: Path, results: Path) -> bool:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise BadInput(f"--readme {str(readme)!r}: {reason}") from None
-    table = to_markdown(claims_tables.all_claims(project_root() / results))
+    table = to_markdown(claims.all_claims(project_root() / results))
     new = pages.rewritten_readme(text, table)
     if new != text:
         atomic_write(readme, new)

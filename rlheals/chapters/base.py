@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self
@@ -47,11 +47,25 @@ class Peaks:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """A few runs of a recorded base seed that `rlheals replay` computes anew, enough to have each stage it is about.
+
+    recorded: by table, the rows that these runs gave, and the columns to compare; steps: what is told of the choice.
+    """
+
+    steps: tuple[int, ...]
+    plan: Planned
+    recorded: dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
 class Chapter(Generic[Frames]):
     """Fresh tables and the runs behind them, recorded tables (None when there are none) and where they are from."""
 
     PART: ClassVar[Part[Any]]
     """What is recorded of it."""
+    SLICED: ClassVar[str] = ""
+    """What follows seed-N in the name of the folder that `slice_of` takes rows from."""
 
     profile: Profile
     fresh: Frames
@@ -109,6 +123,11 @@ class Chapter(Generic[Frames]):
         if part.from_peaks:
             part = part.at(peaks.of(mine, fresh))
         return part, [part.plan(mine, seed, store) for seed in fresh]
+
+    @classmethod
+    def slice_of(cls, recorded: Frames, profile: Profile, seed: int, store: Store) -> Slice:
+        """What a replay computes anew of a recorded base seed."""
+        raise NotImplementedError
 
     @classmethod
     def more(cls, profile: Profile, recorded: Frames | None, results: Path) -> dict[str, Any]:
@@ -192,6 +211,26 @@ class Chapter(Generic[Frames]):
             ]
             said.append(f"Fresh run: {'; '.join(mine)}.")
         return " ".join(said)
+
+
+def core(
+    chapters: Iterable[type[Chapter[Any]]],
+    profile: Profile,
+    seeds: Sequence[int] | None = None,
+    workers: int = 1,
+    results: Path = record.FOLDER,
+    store: Store | None = None,
+    quiet: bool = False,
+) -> list[Run]:
+    """Load or compute the fresh runs of chapters: chapter 1's, which others start from, then the rest together."""
+    root = project_root()
+    place, specs = store or default_store(root), []
+    peaks = Peaks(place, workers, quiet)
+    for chapter in chapters:
+        recorded, _ = record.find(profile.name, chapter.PART, root / results)
+        _, plans = chapter.planned(profile, seeds, recorded, place, peaks)
+        specs += [spec for one in plans for spec in one.specs()]
+    return compute(specs, place, workers, quiet)
 
 
 def unrecorded_seeds(profile: Profile, seeds: Sequence[int] | None, recorded: Sequence[int]) -> list[int]:

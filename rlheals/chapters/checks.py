@@ -1,30 +1,37 @@
 """The checks at the end of a chapter: each returns text that is the same wherever nothing has changed.
 
-`exact` prints counts and verdicts themselves. `shipped` and `trained` compare what floating point decides with the
-recorded study or with `references.py`, and print inside or outside. The executed reference notebooks hold these texts,
-and nbval compares them. `make references` is the only way by which references change.
+`exact`, `credit` and `laws` print counts, weights and verdicts themselves. What floating point decides is compared with
+`references.py`, with the recorded study, or with laws that hold on every processor, and printed as inside or outside.
+The executed reference notebooks hold these texts, and nbval compares them; only `make references` changes them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Any
 
 import torch
 
+from rlheals.chapters import references
+from rlheals.chapters.base import Chapter
+from rlheals.chapters.compare import FEWEST_SEEDS
+from rlheals.profiles import load_profile
 from rlheals.tasks import load_task
+from rlheals.training.rl.advantages import weights
 from rlheals.weights.edit_parser import parse
 from rlheals.weights.edits import edit_matrix
 from rlheals.weights.linalg import decompose, principal_angles
 from rlheals.weights.nulls import haar
 
-if TYPE_CHECKING:
-    from rlheals.chapters.edits.runs import SwapTables
-    from rlheals.chapters.rl.runs import RecoveryTables
-    from rlheals.chapters.spectra.runs import RotationTables
-    from rlheals.profiles.profile import Profile
-    from rlheals.study.tables import Tables
+GRADED_HANDS = 25
+EDITS = (
+    "values(all)", "left(all)", "right(all)", "directions(all)", "triples(all)", "directions(top=3)",
+    "subspace(top=3)", "random(top=3)", "rollback()", "partial(top=3)", "interpolate(0.5, along=rotation)",
+    "noise() like directions(top=3)", "released(top=8)",
+)  # fmt: skip
+Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -44,126 +51,10 @@ class Report:
     __repr__ = __str__
 
 
-class HasFreshRuns(Protocol):
-    """A chapter: its profile and the tables of the runs that were just computed or loaded."""
-
-    @property
-    def profile(self) -> Profile: ...
-
-    @property
-    def fresh(self) -> Tables: ...
-
-    @property
-    def recorded(self) -> Tables | None: ...
-
-
-class HasFreshRL(Protocol):
-    """A chapter with RL runs."""
-
-    @property
-    def profile(self) -> Profile: ...
-
-    @property
-    def fresh(self) -> RecoveryTables: ...
-
-
-def exact() -> Report:
-    """Counts of the task's items, and graded replies with the digest of their verdicts."""
-    return Report(load_task("general_points").facts(), True)
-
-
-def shipped() -> Report:
-    """The weights that ship with the package, decoded greedily, against what they gave before: within 2 hands."""
-    from rlheals.chapters import references
-
-    known = references.read().shipped
-    accepted = {name: references.shipped_interval(name, value) for name, value in known.items()}
-    return compared("shipped weights", references.shipped_values(), accepted)
-
-
-def trained(chapter: HasFreshRuns) -> Report:
-    """The last losses and solved hands of a fresh run against where the recorded base seeds expect them.
-
-    Under `smoke` nothing is recorded, and a run from the shipped base (seed 0) is compared with stored ones. Anything
-    else is not compared, and the text says so.
-    """
-    from rlheals.chapters import references
-    from rlheals.chapters.compare import FEWEST_SEEDS
-    from rlheals.profiles import load_profile
-
-    recorded, fresh, lines = chapter.recorded, chapter.fresh, []
-    if recorded is not None and len(recorded.seeds) >= FEWEST_SEEDS:
-        last = int(fresh.episodes["step"].max())
-        rows = {seed: references.trained_values(recorded.of_seed(seed), last) for seed in recorded.seeds}
-        known = references.by_seed(list(rows.values()))
-        mine = references.by_seed(
-            [references.trained_values(fresh.of_seed(seed), last) for seed in fresh.seeds]
-        )
-        got = {name: sum(values) / len(values) for name, values in mine.items() if name in known}
-        known = {name: known[name] for name in got}
-        numbers = len(known)
-        lines.append(
-            f"fresh run, step {last:,}: compared with {len(rows)} recorded base seeds, 95 % prediction intervals for "
-            f"{numbers} numbers at once"
-        )
-    elif chapter.profile == load_profile("smoke") and 0 in fresh.seeds:
-        known, numbers = references.read().trained, 1
-        got = references.trained_values(fresh.of_seed(0))
-    else:
-        why = f"fewer than {FEWEST_SEEDS} base seeds of profile {chapter.profile.name} are recorded"
-        return Report((f"fresh run: not compared; {why}",), True)
-    seeds = len(fresh.seeds) if lines else 1
-    accepted = {
-        name: references.trained_interval(name, values, numbers, seeds) for name, values in known.items()
-    }
-    found = compared("fresh run", got, accepted)
-    return Report((*lines, *found.lines), found.ok)
-
-
-def credit() -> Report:
-    """Weights of attempts in a worked example: four episodes of one hand, by every kind of credit and baseline."""
-    from rlheals.training.rl.advantages import weights
-
-    rewards = [[5.0], [-2.0, 5.0], [-1.0, -2.0, -3.0], [-4.0, -1.0]]
-    lines = []
-    for kind in ("episode", "attempt"):
-        for baseline in ("mean", "leave_one_out"):
-            made = weights(rewards, 4, 0.9, kind, baseline)
-            said = "; ".join(" ".join(f"{value:+.3f}" for value in one) for one in made)
-            lines.append(f"{kind}, {baseline.replace('_', ' ')}: {said}")
-    return Report(tuple(lines), True)
-
-
-def recovery(chapter: HasFreshRL) -> Report:
-    """Laws that every RL run obeys, whatever the processor: what was compared is said, with the value if outside."""
-    log, advantages = chapter.fresh.log, chapter.fresh.advantages
-    first = log[log["update"] == log["update"].min()]
-    sizes = advantages.groupby(["seed", "control", "start", "run", "update"])["advantage"]
-    rl_starts = chapter.profile.rl_starts
-    mean = "mean advantage of an update" if rl_starts.rl.algorithm in ("grpo", "rloo") else "advantages"
-    kl = "KL to the start before the first step"
-    found = {kl: float(first["kl_start"].abs().max())} if rl_starts.rl.log_kl else {}
-    found |= {
-        mean: float(sizes.mean().abs().max()),
-        "shares that are no shares": float(
-            sum((~log[name].between(0, 1)).sum() for name in ("solved", "first_try", "zero_variance"))
-        ),
-        "first tries solved more often than episodes": float((log["first_try"] > log["solved"]).sum()),
-        "attempts beyond the limit": float((~log["attempts"].between(1, rl_starts.rl.attempts)).sum()),
-        "gradients that are not finite": float((~log["gradient_norm"].between(0, 1e6)).sum()),
-    }
-    accepted = dict.fromkeys(found, (0.0, 0.0)) | {name: (0.0, 1e-4) for name in (kl, mean) if name in found}
-    report = compared("fresh run", found, accepted)
-    runs = log.drop_duplicates(["seed", "start", "run"])
-    line = f"RL runs: {len(runs)}, updates each: {int(log['update'].max())}, starts: {sorted(set(runs['start']))}"
-    return Report((line, *report.lines), report.ok)
-
-
-def compared(what: str, got: dict[str, float], accepted: dict[str, tuple[float, float]]) -> Report:
+def compared(what: str, got: Mapping[str, float], accepted: Mapping[str, Bounds]) -> Report:
     """A line per value: inside what is accepted, or outside with the value."""
-    if set(got) != set(accepted):
-        odd = sorted(set(got) ^ set(accepted))[0]
-        return Report((f"{what}: outside (only one side has {odd!r})",), False)
+    if odd := sorted(set(got) ^ set(accepted)):
+        return Report((f"{what}: outside (only one side has {odd[0]!r})",), False)
     lines, ok = [], True
     for name, value in got.items():
         low, high = accepted[name]
@@ -174,11 +65,85 @@ def compared(what: str, got: dict[str, float], accepted: dict[str, tuple[float, 
     return Report(tuple(lines), ok)
 
 
-class HasFreshSpectra(Protocol):
-    """A chapter with spectra."""
+def _obeyed(found: Mapping[str, float], about: str, slack: Mapping[str, float]) -> Report:
+    """Laws that a fresh run obeys on every processor: each value is 0, or at most its slack."""
+    report = compared("fresh run", found, {name: (0.0, slack.get(name, 0.0)) for name in found})
+    return Report((about, *report.lines), report.ok)
 
-    @property
-    def fresh(self) -> RotationTables: ...
+
+def exact() -> Report:
+    """Counts of the task's items, and graded replies with the digest of their verdicts."""
+    return Report(load_task("general_points").facts(), True)
+
+
+def shipped() -> Report:
+    """The weights that ship with the package under greedy sampling, against what they gave before: within 2 hands."""
+    known = references.read().shipped
+    accepted = {name: references.shipped_interval(name, value) for name, value in known.items()}
+    return compared("shipped weights", references.shipped_values(), accepted)
+
+
+def trained(chapter: Chapter[Any]) -> Report:
+    """The last losses and solved hands of a fresh run against where the recorded base seeds expect them.
+
+    Under `smoke` nothing is recorded, and a run from the shipped base (seed 0) is compared with stored ones. Anything
+    else is not compared, and the text says so.
+    """
+    recorded, fresh, lines, seeds = chapter.recorded, chapter.fresh, list[str](), 1
+    values = references.trained_values
+    if recorded is not None and len(recorded.seeds) >= FEWEST_SEEDS:
+        last, seeds = int(fresh.episodes["step"].max()), len(fresh.seeds)
+        known = references.by_seed([values(recorded.of_seed(seed), last) for seed in recorded.seeds])
+        mine = references.by_seed([values(fresh.of_seed(seed), last) for seed in fresh.seeds])
+        got = {name: sum(found) / seeds for name, found in mine.items() if name in known}
+        known = {name: known[name] for name in got}
+        numbers = len(known)
+        lines.append(
+            f"fresh run, step {last:,}: compared with {len(recorded.seeds)} recorded base seeds, 95 % prediction "
+            f"intervals for {numbers} numbers at once"
+        )
+    elif chapter.profile == load_profile("smoke") and 0 in fresh.seeds:
+        known, numbers = references.read().trained, 1
+        got = values(fresh.of_seed(0))
+    else:
+        why = f"fewer than {FEWEST_SEEDS} base seeds of profile {chapter.profile.name} are recorded"
+        return Report((f"fresh run: not compared; {why}",), True)
+    accepted = {name: references.trained_interval(name, of, numbers, seeds) for name, of in known.items()}
+    found = compared("fresh run", got, accepted)
+    return Report((*lines, *found.lines), found.ok)
+
+
+def credit() -> Report:
+    """Weights of attempts in a worked example: four episodes of one hand, by advantage estimator and baseline."""
+    rewards = [[5.0], [-2.0, 5.0], [-1.0, -2.0, -3.0], [-4.0, -1.0]]
+    lines = []
+    for kind in ("episode", "attempt"):
+        for baseline in ("mean", "leave_one_out"):
+            made = weights(rewards, 4, 0.9, kind, baseline)
+            said = "; ".join(" ".join(f"{value:+.3f}" for value in one) for one in made)
+            lines.append(f"{kind}, {baseline.replace('_', ' ')}: {said}")
+    return Report(tuple(lines), True)
+
+
+def recovery(chapter: Chapter[Any]) -> Report:
+    """Laws of every RL run."""
+    log, advantages, rl_starts = chapter.fresh.log, chapter.fresh.advantages, chapter.profile.rl_starts
+    sizes = advantages.groupby(["seed", "control", "start", "run", "update"])["advantage"]
+    mean = "mean advantage of an update" if rl_starts.rl.algorithm in ("grpo", "rloo") else "advantages"
+    kl = "KL to the start before the first step"
+    first = log[log["update"] == log["update"].min()]
+    shares = log[["solved", "first_try", "zero_variance"]]
+    found = {kl: float(first["kl_start"].abs().max())} if rl_starts.rl.log_kl else {}
+    found |= {
+        mean: float(sizes.mean().abs().max()),
+        "shares that are no shares": float((~((shares >= 0) & (shares <= 1))).sum().sum()),
+        "first tries solved more often than episodes": float((log["first_try"] > log["solved"]).sum()),
+        "attempts beyond the limit": float((~log["attempts"].between(1, rl_starts.rl.attempts)).sum()),
+        "gradients that are not finite": float((~log["gradient_norm"].between(0, 1e6)).sum()),
+    }
+    runs = log.drop_duplicates(["seed", "start", "run"])
+    line = f"RL runs: {len(runs)}, updates each: {int(log['update'].max())}, starts: {sorted(set(runs['start']))}"
+    return _obeyed(found, line, {kl: 1e-4, mean: 1e-4})
 
 
 def angles() -> Report:
@@ -200,17 +165,18 @@ def angles() -> Report:
     return compared("radians", found, accepted)
 
 
-def rotation(chapter: HasFreshSpectra) -> Report:
-    """Laws that every comparison of two checkpoints obeys: what was compared is said, with the value if outside."""
+def rotation(chapter: Chapter[Any]) -> Report:
+    """Laws of every comparison of two checkpoints."""
     tables = chapter.fresh
     sizes, path = tables.changes, tables.path[tables.path["step"] == tables.path["step"].min()]
+    matrix = ["seed", "pair", "tensor", "head"]
     by_what = sizes.astype({"what": object}).pivot_table(
-        index=["seed", "pair", "tensor", "head"], columns="what", values="change_norm", observed=True
+        index=matrix, columns="what", values="change_norm", observed=True
     )
     equal = (by_what[["gaussian", "permuted", "turned"]].div(by_what["change"], axis=0) - 1).abs()
-    norms = sizes[sizes["what"] == "change"].set_index(["seed", "pair", "tensor", "head"])["change_norm"]
+    norms = sizes[sizes["what"] == "change"].set_index(matrix)["change_norm"]
     moved = tables.values.assign(by=(tables.values["after"] - tables.values["before"]).abs())
-    furthest = moved.groupby(["seed", "pair", "tensor", "head"], observed=True)["by"].max()
+    furthest = moved.groupby(matrix, observed=True)["by"].max()
     known = tables.behaviour
     found = {
         "norms of nulls against that of the change": float(equal.max().max()),
@@ -230,28 +196,13 @@ def rotation(chapter: HasFreshSpectra) -> Report:
         "divergence of the base from itself": float(known.loc[known["step"] == 0, "kl"].abs().max()),
         "change of the base against itself": float(path["change_norm"].abs().max()),
     }
-    accepted = dict.fromkeys(found, (0.0, 0.0)) | {
-        "norms of nulls against that of the change": (0.0, 1e-4),
-        "divergence of the base from itself": (0.0, 1e-6),
-    }
-    report = compared("fresh run", found, accepted)
     whole = sizes[sizes["head"] == -1]
     line = f"pairs: {whole['pair'].nunique()}, matrices in each: {whole['tensor'].nunique()}"
-    return Report((line, *report.lines), report.ok)
-
-
-EDITS = (
-    "values(all)", "left(all)", "right(all)", "directions(all)", "triples(all)", "directions(top=3)",
-    "subspace(top=3)", "random(top=3)", "rollback()", "partial(top=3)", "interpolate(0.5, along=rotation)",
-    "noise() like directions(top=3)", "released(top=8)",
-)  # fmt: skip
-
-
-class HasFreshEdits(Protocol):
-    """A chapter with edited checkpoints."""
-
-    @property
-    def fresh(self) -> SwapTables: ...
+    slack = {
+        "norms of nulls against that of the change": 1e-4,
+        "divergence of the base from itself": 1e-6,
+    }
+    return _obeyed(found, line, slack)
 
 
 def laws() -> Report:
@@ -273,15 +224,15 @@ def laws() -> Report:
     return Report(tuple(lines), True)
 
 
-def swaps(chapter: HasFreshEdits) -> Report:
-    """Laws that every edited checkpoint obeys: what was compared is said, with the value if outside."""
+def swaps(chapter: Chapter[Any]) -> Report:
+    """Laws of every edited checkpoint."""
     sizes, effects = chapter.fresh.sizes, chapter.fresh.effects
-    controls = sizes[sizes["edit"].astype(str).str.startswith("noise() like directions(all)")]
-    wanted = sizes[sizes["edit"].astype(str) == "directions(all)"].set_index(["seed", "kind", "where"])[
+    names, keys = sizes["edit"].astype(str), ["seed", "kind", "where"]
+    noise = sizes[names.str.startswith("noise() like directions(all)")].groupby(keys, observed=True)[
         "edit_norm"
     ]
-    keys = [controls["seed"], controls["kind"], controls["where"]]
-    gaps = controls.groupby(keys, observed=True)["edit_norm"].first().div(wanted).dropna() - 1
+    wanted = sizes[names == "directions(all)"].set_index(keys)["edit_norm"]
+    gaps = noise.first().div(wanted).dropna() - 1
     triangle = (sizes["left"] - sizes["distance"]).abs() - sizes["edit_norm"] * 1.0001
     found = {
         "size of noise against that of the directions it controls": float(gaps.abs().max()),
@@ -291,8 +242,5 @@ def swaps(chapter: HasFreshEdits) -> Report:
         "more solved than hands": float((effects["solved"] > effects["hands"]).sum()),
         "edits without a census": float(len(set(sizes["edit"]) - set(effects["edit"]))),
     }
-    accepted = dict.fromkeys(found, (0.0, 0.0)) | {
-        "size of noise against that of the directions it controls": (0.0, 1e-4)
-    }
-    report = compared("fresh run", found, accepted)
-    return Report((f"edited checkpoints: {len(sizes)}", *report.lines), report.ok)
+    slack = {"size of noise against that of the directions it controls": 1e-4}
+    return _obeyed(found, f"edited checkpoints: {len(sizes)}", slack)

@@ -3,7 +3,7 @@
 A prediction interval says where the number of one more base seed falls, given those of the recorded ones: mean and
 spread between seeds, Student's t, wider by the noise of the mean. With Bonferroni's correction all numbers of an honest
 run lie inside in at least 95 % of repetitions, if numbers are about normal over seeds. What is recorded is cut down to
-what a fresh run has (first decode, first RL seed, the same checkpoints and starts), so that both are the same draw.
+what a fresh run has (first sampling seed, first RL seed, the same checkpoints), so that both are the same draw.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from rlheals.chapters.rl import runs as recovery
 from rlheals.chapters.rl.runs import MAIN, RecoveryChapter, RecoveryTables
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.errors import BadInput
@@ -26,7 +25,7 @@ from rlheals.profiles import load_profile
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.store.store import Store
-from rlheals.study import record, tables
+from rlheals.study import record
 from rlheals.study.tables import Tables
 
 LEVEL = 0.95
@@ -61,10 +60,10 @@ def compare(
 ) -> list[Compared]:
     """The named numbers of the reader's fresh runs beside the recorded study; BadInput when too little is recorded."""
     chosen = profile if isinstance(profile, Profile) else load_profile(profile)
-    sft, _ = record.find(chosen.name, tables.SFT, project_root() / results)
-    rl, _ = record.find(chosen.name, recovery.STUDY, project_root() / results)
-    seeds_of = {"SFT": () if sft is None else sft.seeds, "RL": () if rl is None else rl.seeds}
-    few = {kind: len(found) for kind, found in seeds_of.items() if len(found) < FEWEST_SEEDS}
+    sft, _ = record.find(chosen.name, SFTChapter.PART, project_root() / results)
+    rl, _ = record.find(chosen.name, RecoveryChapter.PART, project_root() / results)
+    counts = {kind: len(found.seeds) if found else 0 for kind, found in (("SFT", sft), ("RL", rl))}
+    few = {kind: count for kind, count in counts.items() if count < FEWEST_SEEDS}
     if sft is None or rl is None or few:
         said = " and ".join(f"{kind} of {count}" for kind, count in few.items())
         raise BadInput(
@@ -108,7 +107,7 @@ def prediction_interval(values: np.ndarray, numbers: int, seeds: int = 1) -> tup
 
 
 def cut_down(recorded: Any, fresh: Any) -> Any:
-    """Recorded tables with only the decodes and RL seeds that the fresh ones have: the same draw as theirs."""
+    """Recorded tables with only the sampling and RL seeds that the fresh ones have: the same draw as theirs."""
     frames = {}
     for field in fields(recorded):
         mine, frame = getattr(fresh, field.name), getattr(recorded, field.name)
@@ -153,34 +152,34 @@ def numbers(
 
 def _of_sft(sft: Tables, steps: Sequence[int], middle: int) -> dict[str, float]:
     rows = sft.episodes[(sft.episodes["decode"] == 0) & sft.episodes["step"].isin(list(steps))]
+    solved = (rows["solved_at"] > 0).groupby([rows["split"].astype(str), rows["step"]]).mean()
     return {
-        "id-end": _solved(rows, "sft", max(steps)),
-        "ood-peak": max(_solved(rows, "ood", step) for step in steps if step > 0),
+        "id-end": float(solved.get(("sft", max(steps)), math.nan)),
+        "ood-peak": max(float(solved.get(("ood", step), math.nan)) for step in steps if step > 0),
         "ood-feedback": _surer(sft.categories, [step for step in steps if step >= middle]),
     }
 
 
 def _of_rl(rl: RecoveryTables, start: int) -> dict[str, float]:
-    played = rl.episodes[(rl.episodes["decode"] == 0) & (rl.episodes["control"] == MAIN)]
-    log = rl.log[(rl.log["control"] == MAIN) & (rl.log["run"] == 0)]
+    def chosen(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[(rows["control"] == MAIN) & (rows["start"] == start) & (rows["run"] <= 0)]
+
+    played = chosen(rl.episodes[(rl.episodes["decode"] == 0) & (rl.episodes["split"] == "rl")])
+    share = (played["solved_at"] > 0).groupby(played["run"]).mean()
+    solved = chosen(rl.log).sort_values("update")["solved"]
     return {
-        "rl-gain": _gain(played[(played["start"] == start) & (played["split"] == "rl")]),
-        "rl-learns": _learnt(log[log["start"] == start]),
+        "rl-gain": float(share.get(0, math.nan) - share.get(-1, math.nan)),
+        "rl-learns": float(solved.tail(LAST_UPDATES).mean() - solved.head(LAST_UPDATES).mean()),
     }
 
 
 ABOUT = {
-    "id-end": "ID hands of the SFT split solved within five by the last checkpoint",
-    "ood-peak": "OOD hands solved within five by the best checkpoint",
+    "id-end": "success@5 with feedback on ID hands of the SFT split, last checkpoint",
+    "ood-peak": "success@5 with feedback on OOD hands, best checkpoint",
     "ood-feedback": "log of entropy after the first feedback over entropy before, same OOD hands, later checkpoints",
-    "rl-gain": "what RL from the middle start gains within five on hands that only RL trains on",
-    "rl-learns": "training episodes of RL that are solved, last ten updates less first ten, middle start",
+    "rl-gain": "gain in success@5 by RL from the middle start checkpoint, on hands that only RL trains on",
+    "rl-learns": "training episodes of RL that are solved, last ten iterations less first ten, middle start checkpoint",
 }
-
-
-def _solved(rows: pd.DataFrame, split: str, step: int) -> float:
-    chosen = rows[(rows["split"] == split) & (rows["step"] == step)]
-    return float((chosen["solved_at"] > 0).mean())
 
 
 def _surer(counts: pd.DataFrame, steps: Sequence[int]) -> float:
@@ -190,13 +189,3 @@ def _surer(counts: pd.DataFrame, steps: Sequence[int]) -> float:
     first, second = rows[(rows["attempt"] == 1) & (rows["category"] != "correct")], rows[rows["attempt"] == 2]
     each = [part["entropy"].sum() / part["attempts"].sum() for part in (second, first)]
     return float(np.log(each[0] / each[1]))
-
-
-def _gain(rows: pd.DataFrame) -> float:
-    after, before = rows[rows["run"] == 0], rows[rows["run"] == -1]
-    return float((after["solved_at"] > 0).mean() - (before["solved_at"] > 0).mean())
-
-
-def _learnt(log: pd.DataFrame) -> float:
-    solved = log.sort_values("update")["solved"]
-    return float(solved.tail(LAST_UPDATES).mean() - solved.head(LAST_UPDATES).mean())

@@ -35,7 +35,7 @@ FILE = Path(str(resources.files("rlheals.chapters"))) / "smoke.json"
 SEEDS = (0, 1, 2, 3, 4, 5)
 SHIPPED_HANDS = 128
 HANDS_APART = 2
-"""The shipped weights, decoded greedily, may solve this many hands more or fewer."""
+"""The shipped weights under greedy sampling may solve this many hands more or fewer."""
 LARGEST_CHANGE = {
     "first try": 1.0,
     "within five": 1.0,
@@ -92,7 +92,7 @@ def trained_interval(name: str, values: Sequence[float], numbers: int = 1, seeds
 
 
 def shipped_values() -> dict[str, float]:
-    """Greedy censuses of the shipped base over the first 128 ID and 128 OOD hands, with feedback, either layout."""
+    """Greedy attempts of the shipped base at the first 128 ID and 128 OOD hands, with feedback, format-agnostic."""
     from rlheals.engines import load_engine
     from rlheals.engines.hf import Sampling
     from rlheals.evaluation.dialects import dialect_for

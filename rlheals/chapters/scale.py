@@ -1,4 +1,4 @@
-"""The scale trend: what SFT gives and takes, and RL gives back, in lab models of several sizes, from scratch."""
+"""The scale trend: SFT and RL in lab models of several sizes, trained from scratch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from rlheals.chapters.rl import measures as recovery_measures
-from rlheals.chapters.rl import runs as recovery
+from rlheals.chapters.rl import measures as rl_measures
+from rlheals.chapters.rl import runs as rl_runs
 from rlheals.chapters.rl.runs import RecoveryTables
 from rlheals.chapters.sft import measures
 from rlheals.chapters.sft.claims import CLAIMS
@@ -24,16 +24,11 @@ from rlheals.study import record, tables
 from rlheals.study.tables import Frames, Part, Tables
 from rlheals.tasks import load_task
 
-
-def _id_end(curves: Curves) -> float:
-    return float(curves.accuracy("sft")[curves.end])
-
-
 LEVELS: dict[str, Callable[[Curves], float]] = {
-    "OOD, base, either layout": measures.base_level,
+    "OOD, base, format-agnostic": measures.base_level,
     "OOD, peak": measures.peak_level,
     "OOD, last checkpoint": measures.end_level,
-    "ID, last checkpoint": _id_end,
+    "ID, last checkpoint": lambda curves: float(curves.accuracy("sft")[curves.end]),
 }
 
 
@@ -77,7 +72,7 @@ def trend(recorded: dict[str, Tables]) -> pd.DataFrame:
 def scale_table(results: Path) -> list[Block]:
     """The trend as tables; in words when nothing but the lab itself is recorded."""
     recorded = studies(tables.SFT, results)
-    shown = [*_levels_table(recorded), *_gains_table(studies(recovery.STUDY, results))]
+    shown = [*_levels_table(recorded), *_gains_table(studies(rl_runs.STUDY, results))]
     if len(recorded) < 2:
         shown.append("No study of another size is recorded.")
     return shown
@@ -94,9 +89,9 @@ def _levels_table(recorded: dict[str, Tables]) -> list[Block]:
         size = weights(load_profile(name).pretrain.model)
         rows.append((f"`{name}`", f"{size:,}", str(len(study.seeds)), *cells))
     about = (
-        "Solved within five attempts; the peak is chosen on one half of the hands and measured on the other, both "
-        "ways. 95 % t intervals over base seeds; of a single base seed, Wilson's interval over hands and decodes, "
-        "which knows nothing of other seeds."
+        "Accuracy is success@5 with feedback: solved in at most five attempts. The peak is chosen on one half of "
+        "the hands and measured on the other, both ways. 95 % t intervals over base seeds; of a single base seed, "
+        "Wilson's interval over hands and sampling seeds, which says nothing about other base seeds."
     )
     return [Table(("profile", "weights", "base seeds", *LEVELS), tuple(rows)), about] if rows else []
 
@@ -107,8 +102,8 @@ def _gains_table(recorded: dict[str, RecoveryTables]) -> list[Block]:
         return []
     rows = []
     for name, study in recorded.items():
-        before = recovery_measures.accuracy(study, "ood", after=False).groupby("step")["value"].mean()
-        gained = recovery_measures.gains(study).set_index("step")
+        before = rl_measures.accuracy(study, "ood", after=False).groupby("step")["value"].mean()
+        gained = rl_measures.gains(study).set_index("step")
         cells = [
             f"{one.value:.3f}" + (f" [{one.low:.3f}, {one.high:.3f}]" if one.seeds > 1 else "")
             for one in (gained.loc[start] for start in starts)
@@ -116,10 +111,10 @@ def _gains_table(recorded: dict[str, RecoveryTables]) -> list[Block]:
         known = " / ".join(f"{before[start]:.3f}" for start in starts)
         rows.append((f"`{name}`", str(len(study.seeds)), known, *cells))
     about = (
-        "What RL adds to OOD accuracy (within five attempts) from SFT checkpoints that all sizes were started from. "
-        "95 % t intervals over base seeds that hold for all starts of a row's study together; none of a single base "
+        "What RL adds to OOD accuracy (success@5) from SFT checkpoints that RL started from at all sizes. 95 % t "
+        "intervals over base seeds that hold for all start checkpoints of a row together; none of a single base "
         "seed. The same number of steps is not the same amount of learning in models of other sizes: read each row "
-        "beside the accuracy of its starts."
+        "beside the accuracy before RL."
     )
     heads = ("profile", "base seeds", f"OOD at steps {' / '.join(map(str, starts))}")
     return [Table((*heads, *(f"RL from {start}" for start in starts)), tuple(rows)), about]

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlheals.chapters.registry import CLAIMED, outcome
+from rlheals.chapters.registry import CHAPTERS
 from rlheals.errors import BadInput
 from rlheals.profiles import VARIANTS, load_profile, variant
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.store.store import default_store
 from rlheals.study import record
-from rlheals.study.claims import FIRST
 from rlheals.study.compute import compute
 from rlheals.study.jobs import Workers
 from rlheals.study.peaks import recorded_peaks
 
-OPTIONS = {
-    "recovery": "--recovery",
-    "rotation": "--rotation",
-    "swaps": "--edits",
-    "protection": "--protection",
-}
-"""By part of `claims.yaml` after chapter 1: the option of `rlheals study` that computes it."""
 VARIANT_SEEDS = 3
 
 
@@ -38,10 +29,10 @@ def chosen(
     Chapter 1 without profile and variants: the study of `claims.yaml`, then every variant on its first seeds. "all"
     means every variant.
     """
-    plan = CLAIMED[part].claims.read().study
-    if part != FIRST:
+    plan = CHAPTERS[part].claims.read().study
+    if CHAPTERS[part].option:
         if variants:
-            raise BadInput(f"{OPTIONS[part]} and --variant: only one of them is accepted")
+            raise BadInput(f"{CHAPTERS[part].option} and --variant: only one of them is accepted")
         return [(load_profile(profile or plan.profile, changes), None)]
     if profile is not None and variants:
         raise BadInput("--profile and --variant: only one of the two is accepted")
@@ -67,12 +58,12 @@ def run(
     only_missing: leave out what the folder has. What is recorded in several units (RL seeds, controls) is made unit by
     unit, the first one of all base seeds first, so that a study that is cut short is short everywhere.
     """
-    decided, done = CLAIMED[part].claims.read().study.seeds, []
+    decided, done = CHAPTERS[part].claims.read().study.seeds, []
     store = default_store(project_root())
     for profile, count in profiles:
         own = list(decided[:count] if seeds is None else seeds)
-        CLAIMED[part].part.check(profile)
-        for unit in CLAIMED[part].parts(profile):
+        CHAPTERS[part].part.check(profile)
+        for unit in CHAPTERS[part].parts(profile):
             known: dict[str, Any] = {}
             if unit.from_peaks:
                 peaks = recorded_peaks(profile.name, own, project_root() / (folder or record.FOLDER))
@@ -89,31 +80,3 @@ def run(
 
 def _told(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def verdicts(results: Path) -> dict[str, Any]:
-    """By part of `claims.yaml`: every claim with interval and verdict; both None while something is missing."""
-    by_part = {}
-    for key, one in CLAIMED.items():
-        found = outcome(key, results)
-        judged = {each.claim.id: each for each in found.judged}
-        rows = []
-        for claim in found.claims.claims:
-            said = judged.get(claim.id)
-            rows.append(
-                {
-                    **claim.model_dump(mode="json"),
-                    "verdict": said.verdict if said else None,
-                    "interval": asdict(said.interval) if said else None,
-                    "holm_p": said.adjusted if said else None,
-                    "holds_after_holm": said.survives and said.verdict == "holds" if said else None,
-                    "values": {str(seed): value for seed, value in said.values.items()} if said else None,
-                }
-            )
-        by_part[key] = {
-            "title": one.title,
-            "study": found.claims.study.model_dump(mode="json"),
-            "missing": ["nothing is recorded"] if found.missing is None else list(found.missing),
-            "claims": rows,
-        }
-    return by_part

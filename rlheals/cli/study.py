@@ -63,14 +63,14 @@ def study(
     if dry:
         return without_running(profile or "lab", set_, json)
     from rlheals.chapters import studies
+    from rlheals.chapters.registry import CHAPTERS
     from rlheals.study import jobs
-    from rlheals.study.claims import FIRST
     from rlheals.study.slurm import read_slurm_file
 
     asked = {"recovery": recovery, "rotation": rotation, "swaps": edits, "protection": protection}
-    parts = [key for key, given in asked.items() if given] or [FIRST]
+    parts = [key for key, given in asked.items() if given] or [next(iter(CHAPTERS))]
     if len(parts) > 1:
-        raise BadInput(f"{' and '.join(studies.OPTIONS[key] for key in parts)}: only one of them is accepted")
+        raise BadInput(f"{' and '.join(CHAPTERS[key].option for key in parts)}: only one of them is accepted")
     if scheduler is not None and slurm is not None:
         raise BadInput("--scheduler and --slurm: only one of the two is accepted")
     if missing and record is None:
@@ -103,10 +103,12 @@ def fresh(
 ) -> None:
     """Load or compute the fresh runs of all chapters, so that notebooks find them: what `make book` does first."""
     own = parse_seeds(seeds)
-    from rlheals.chapters.registry import core
+    from rlheals.chapters.base import core
+    from rlheals.chapters.registry import CHAPTERS
 
     chosen = chosen_profile(profile, set_)
-    runs = {run.id: run.manifest.seconds for run in core(chosen, own, workers, results)}
+    chapters = [one.chapter for one in CHAPTERS.values()]
+    runs = {run.id: run.manifest.seconds for run in core(chapters, chosen, own, workers, results)}
     done = {"profile": chosen.name, "runs": len(runs), "core_minutes": sum(runs.values()) / 60}
     show(done, lambda: [f"{done['runs']} runs, {done['core_minutes']:.1f} core-minutes"], json)
 
@@ -116,12 +118,30 @@ def replay(
     study: Annotated[Path, Argument(exists=True, file_okay=False, help="The folder of a recorded study.")],
     seed: Seed,
     workers: Workers = 1,
+    tables: Annotated[
+        Path | None,
+        Option("--tables", metavar="FOLDER", help="Write the slice's tables here and compare nothing."),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        Option(
+            "--against",
+            metavar="FOLDER",
+            help="Compare with these tables, which other code gave with --tables, not with the recorded ones.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compute a slice of a recorded seed with today's code; when every value agrees, the study is not stale."""
-    from rlheals.chapters.replay import replay as again
+    from rlheals.chapters import replay as again
 
-    done = again(study, seed, the_store(), workers, say=lambda line: None)
+    if tables is not None and against is not None:
+        raise BadInput("--tables and --against: only one of the two is accepted")
+    if tables is not None:
+        made = again.write_tables(study, seed, the_store(), tables, workers)
+        show(made.model_dump(mode="json"), lambda: [f"tables: {tables}"], json)
+        return
+    done = again.replay(study, seed, the_store(), workers, lambda line: None, against)
     show(done.model_dump(mode="json"), lambda: [f"{done.compared:,} values agree"], json)
 
 
@@ -191,13 +211,13 @@ def claims(
     json: Json = False,
 ) -> None:
     """Every claim with interval and verdict, from the recorded study alone."""
-    from rlheals.chapters.studies import verdicts
+    from rlheals.chapters.verdicts import as_json
 
     if page is not None:
         from rlheals.book import claims as claims_page
 
         claims_page.write(chosen_profile(profile, None), project_root() / results, page)
-    found = verdicts(project_root() / results)
+    found = as_json(project_root() / results)
     show(found, lambda: _claim_lines(found), json)
 
 

@@ -178,7 +178,10 @@ def _changes(profile: Profile, stage: str) -> Iterator[dict[str, Any]]:
             yield {"sft.micro_batch_size": rows, "sft.gradient_checkpointing": True}
     elif stage == "rl":
         for at_once in [size for size in (128, 64, 32, 16, 8, 4) if size < rl.play_rows]:
-            change = {"play_rows": at_once, "micro_batch_size": min(rl.micro_batch_size, max(1, at_once // 16))}
+            change = {
+                "play_rows": at_once,
+                "micro_batch_size": min(rl.micro_batch_size, max(1, at_once // 16)),
+            }
             yield {
                 f"rl_starts.rl.{key}": value
                 for key, value in (change | {"gradient_checkpointing": True, "log_kl": False}).items()

@@ -12,10 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rlheals.chapters.registry import CLAIMED
+from rlheals.chapters.registry import CHAPTERS
 from rlheals.chapters.rl.runs import RecoveryPlan
 from rlheals.chapters.spectra.runs import RotationPlan
-from rlheals.chapters.studies import OPTIONS
 from rlheals.errors import BadInput
 from rlheals.profiles import to_yaml
 from rlheals.profiles.profile import Profile
@@ -37,7 +36,7 @@ from rlheals.study.tables import Part, Planned
 @dataclass(frozen=True)
 class Asked:
     """What is to be published. words: how a command line names the profile, for advice; needed: parts (keys of
-    `OPTIONS`) that have to be complete, others are taken where they are; steps: of SFT, None: those evaluated."""
+    `CHAPTERS`) that have to be complete, others are taken where they are; steps: of SFT, None: those evaluated."""
 
     profile: Profile
     seed: int
@@ -47,8 +46,7 @@ class Asked:
 
     def command(self, key: str) -> str:
         """The command that computes a part."""
-        option = f" {OPTIONS[key]}" if key in OPTIONS else ""
-        return f"rlheals study {self.words} --seeds {self.seed}{option}"
+        return f"rlheals study {self.words} --seeds {self.seed} {CHAPTERS[key].option}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def gather(asked: Asked, store: ReadingStore, results: Path) -> Found:
     found = Found(first)
     found.pieces.append((tables.SFT, first))
     known = list(dict.fromkeys(_peaks(profile, first, store, results)))
-    for key, claimed in CLAIMED.items():
+    for key, claimed in CHAPTERS.items():
         if key == "sft":
             continue
         if reason := claimed.part.lacking(profile):
@@ -122,7 +120,7 @@ def gather(asked: Asked, store: ReadingStore, results: Path) -> Found:
             if complete is not None:
                 found.pieces.append((part, complete))
             elif key in asked.needed and not plans:
-                raise BadInput(f"{OPTIONS[key]}: a peak needs censuses at three SFT steps or more")
+                raise BadInput(f"{claimed.option}: a peak needs censuses at three SFT steps or more")
             elif key in asked.needed:
                 specs = plans[0].specs()
                 raise BadInput(_advice(asked, key, store.lacks(specs), len(specs), store))

@@ -1,15 +1,14 @@
-"""Intervals, tests and corrections for multiple tests; the resampling methods are in `resampling`.
+"""Confidence intervals, tests, and Holm's correction for several tests.
 
-What covers what (95 % intervals, simulated in tests/stats and, longer, benchmarks/bench_coverage.py):
+What covers what (95 % intervals; coverage simulated in tests/stats and, longer, in benchmarks/bench_coverage.py):
 
 | question | function | unit that varies |
 | --- | --- | --- |
-| one model, one decode: is 0.34 exact? | `wilson` | attempts at hands |
+| one model, one sampling seed: is 0.34 exact? | `wilson` | attempts at hands |
 | two independent samples of hands | `newcombe` | attempts at hands |
-| two models on the same hands | `paired_bootstrap`, `mcnemar` | hands (and decodes) |
+| two models on the same hands | `mcnemar` | hands |
 | **a claim** about what training does | `t_interval`, `larger_p` and `holm` | base seeds |
-| the largest of several, whichever it is | `largest_bound` | base seeds |
-| a descriptive band, any statistic | `nested_bootstrap` | seeds, decodes, hands |
+| the largest of several, whichever it is | `bootstrap.largest_bound` | base seeds |
 """
 
 from __future__ import annotations
@@ -18,13 +17,11 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from statistics import NormalDist
 from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student
+import scipy  # scipy.stats takes a second to import and loads when it is first used
 
 from rlheals.errors import BadInput
 
@@ -67,21 +64,16 @@ class Interval:
         return self.low <= value <= self.high
 
     def __format__(self, spec: str) -> str:
-        # "+ 0.0" and the round trip keep "-0.00" out of the text
-        estimate, low, high = (_unsigned_zero(value, spec or ".2f") for value in self._values())
+        spec = spec or ".2f"
+        sign = spec[: spec[0] in "+- "]
+        values = (self.estimate, self.low, self.high)
+        estimate, low, high = (
+            format(value, f"{sign}z{spec[len(sign) :]}") for value in values
+        )  # z: no -0.00
         return f"{estimate} [{low}, {high}]"
 
     def __str__(self) -> str:
         return format(self, ".2f")
-
-    def _values(self) -> tuple[float, float, float]:
-        return self.estimate, self.low, self.high
-
-
-def _unsigned_zero(value: float, spec: str) -> str:
-    text = format(value, spec)
-    is_zero = not any(digit in text for digit in "123456789")
-    return format(0.0, spec) if is_zero and value < 0 else text
 
 
 def check_level(level: float) -> None:
@@ -90,97 +82,9 @@ def check_level(level: float) -> None:
         raise BadInput(f"level: {level} is not a confidence level, accepted are numbers between 0 and 1")
 
 
-def normal_quantile(probability: float) -> float:
-    """z with P(Z <= z) = probability for a standard normal Z.
-
-    >>> round(normal_quantile(0.975), 4)
-    1.96
-    """
-    check_level(probability)
-    return NormalDist().inv_cdf(probability)
-
-
-def _beta_continued_fraction(a: float, b: float, x: float) -> float:
-    """The continued fraction of the incomplete beta function (DLMF 8.17.22), evaluated by Lentz's method."""
-    tiny = 1e-300
-    c, d = 1.0, 1.0 - (a + b) * x / (a + 1)
-    d = 1.0 / (d if abs(d) > tiny else tiny)
-    value = d
-    for m in range(1, 100_000):
-        for numerator in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            d = 1.0 + numerator * d
-            c = 1.0 + numerator / c
-            d = 1.0 / (d if abs(d) > tiny else tiny)
-            c = c if abs(c) > tiny else tiny
-            value *= c * d
-        if abs(c * d - 1.0) < 1e-15:
-            break
-    return value
-
-
-def incomplete_beta(a: float, b: float, x: float) -> float:
-    """Regularised incomplete beta function I_x(a, b) for a, b > 0 and 0 <= x <= 1.
-
-    I_x(a, b) = 1 - I_{1-x}(b, a), of which the side with the fast continued fraction is taken (DLMF 8.17).
-
-    >>> incomplete_beta(1, 1, 0.25), round(incomplete_beta(2, 2, 0.25), 6)
-    (0.25, 0.15625)
-    """
-    if not (a > 0 and b > 0 and 0 <= x <= 1):
-        raise BadInput(f"incomplete_beta: a {a}, b {b}, x {x}; accepted are a > 0, b > 0, 0 <= x <= 1")
-    if x in (0, 1):
-        return float(x)
-    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    if x < (a + 1) / (a + b + 2):
-        return math.exp(log_front) * _beta_continued_fraction(a, b, x) / a
-    return 1.0 - math.exp(log_front) * _beta_continued_fraction(b, a, 1.0 - x) / b
-
-
-def _t_upper_tail(t: float, df: float) -> float:
-    square = t * t
-    if square < df:  # df / (df + t^2) is near 1 and would keep few digits of a small t
-        return (1.0 - incomplete_beta(0.5, df / 2, square / (df + square))) / 2
-    return incomplete_beta(df / 2, 0.5, df / (df + square)) / 2
-
-
-@lru_cache(maxsize=1024)
-def t_quantile(probability: float, df: float) -> float:
-    """t with P(T <= t) = probability for Student's T with df > 0 degrees of freedom (not only whole numbers).
-
-    Newton's method on the upper tail P(T > t) = I_{df/(df+t^2)}(df/2, 1/2) / 2.  The distribution function is
-    concave for t > 0 and the start, the normal quantile, lies below the root: all steps go up, none too far.
-    Agrees with published tables to their last digit (tests/stats/test_stats.py).
-
-    >>> round(t_quantile(0.975, 2), 3), round(t_quantile(0.975, 8), 3), round(t_quantile(0.025, 8), 3)
-    (4.303, 2.306, -2.306)
-    """
-    check_level(probability)
-    if not df > 0:
-        raise BadInput(f"t_quantile: {df} degrees of freedom, more than 0 are needed")
-    if probability < 0.5:
-        return -t_quantile(1.0 - probability, df)
-    if math.isinf(df) or df > 1e7 or probability == 0.5:
-        return normal_quantile(probability)  # the two differ by less than 1e-6 of the value here
-    upper = 1.0 - probability
-    log_density_scale = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - 0.5 * math.log(df * math.pi)
-    t = normal_quantile(probability)
-    for _ in range(200):
-        tail = _t_upper_tail(t, df)
-        density = math.exp(log_density_scale - (df + 1) / 2 * math.log1p(t * t / df))
-        step = (tail - upper) / density
-        t += step
-        if abs(step) <= 1e-12 * t:
-            break
-    return t
-
-
 def _count(value: SupportsIndex, name: str, *, at_least: int = 0, at_most: int | None = None) -> int:
-    accepted = f"a whole number of at least {at_least}" + (
-        "" if at_most is None else f" and at most {at_most}"
-    )
+    limit = "" if at_most is None else f" and at most {at_most}"
+    accepted = f"a whole number of at least {at_least}{limit}"
     try:
         count = operator.index(value)
     except TypeError:
@@ -206,12 +110,10 @@ def wilson(successes: SupportsIndex, n: SupportsIndex, level: float = 0.95) -> I
     n = _count(n, "wilson: n", at_least=1)
     k = _count(successes, "wilson: successes", at_most=n)
     check_level(level)
-    z = normal_quantile(0.5 + level / 2)
-    centre = (k + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
-    low = 0.0 if k == 0 else centre - half
-    high = 1.0 if k == n else centre + half
-    return Interval(k / n, low, high, level, n, "wilson over attempts")
+    found = scipy.stats.binomtest(k, n).proportion_ci(level, method="wilson")
+    # rounding may leave an end beside 0 or 1 where it is exactly that
+    low, high = 0.0 if k == 0 else found.low, 1.0 if k == n else found.high
+    return Interval(k / n, float(low), float(high), level, n, "wilson over attempts")
 
 
 def newcombe(
@@ -237,19 +139,14 @@ def mcnemar(b: SupportsIndex, c: SupportsIndex) -> float:
     """McNemar's exact two-sided p-value from the pairs that differ.
 
     b: pairs where only the first solves; c: only the second.
-    p = min(1, 2 P(X <= min(b, c))) with X ~ Binomial(b + c, 1/2), in whole numbers until the last division.
-    b = c = 0 gives 1.  Raises BadInput for negative or fractional counts.  Source: McNemar 1947, exact form.
+    p = min(1, 2 P(X <= min(b, c))) with X ~ Binomial(b + c, 1/2); b = c = 0 gives 1.
+    Raises BadInput for negative or fractional counts.  Source: McNemar 1947, exact form.
 
-    >>> mcnemar(0, 5), mcnemar(3, 3), mcnemar(0, 0)
+    >>> round(mcnemar(0, 5), 6), mcnemar(3, 3), mcnemar(0, 0)
     (0.0625, 1.0, 1.0)
     """
     b, c = _count(b, "mcnemar: b"), _count(c, "mcnemar: c")
-    n = b + c
-    ways, term = 0, 1
-    for i in range(min(b, c) + 1):
-        ways += term
-        term = term * (n - i) // (i + 1)
-    return min(1.0, 2 * ways / 2**n)
+    return float(scipy.stats.binomtest(b, b + c).pvalue) if b + c else 1.0
 
 
 def holm(pvalues: Sequence[float] | npt.NDArray[np.float64]) -> tuple[float, ...]:
@@ -263,16 +160,15 @@ def holm(pvalues: Sequence[float] | npt.NDArray[np.float64]) -> tuple[float, ...
     >>> holm([])
     ()
     """
-    given = [float(p) for p in pvalues]
+    given = np.asarray(pvalues, dtype=float)
     for place, p in enumerate(given):
         if not 0 <= p <= 1:
             raise BadInput(f"holm: p-value {place} is {p}, accepted are numbers from 0 to 1")
-    adjusted = [0.0] * len(given)
-    running = 0.0
-    for rank, place in enumerate(sorted(range(len(given)), key=given.__getitem__)):
-        running = max(running, min(1.0, (len(given) - rank) * given[place]))
-        adjusted[place] = running
-    return tuple(adjusted)
+    order = np.argsort(given, kind="stable")
+    scaled = np.minimum(1.0, (len(given) - np.arange(len(given))) * given[order])
+    adjusted = np.empty(len(given))
+    adjusted[order] = np.maximum.accumulate(scaled)
+    return tuple(map(float, adjusted))
 
 
 def larger_p(per_seed_values: Sequence[float] | npt.NDArray[np.float64], margin: float) -> float:
@@ -289,7 +185,7 @@ def larger_p(per_seed_values: Sequence[float] | npt.NDArray[np.float64], margin:
     error = float(values.std(ddof=1)) / math.sqrt(len(values))
     if values.min() == values.max() or error == 0:  # rounding gives equal values a spread, and tiny ones none
         return float(values[0] <= margin)
-    return float(student.sf((mean - margin) / error, len(values) - 1))
+    return float(scipy.stats.t.sf((mean - margin) / error, len(values) - 1))
 
 
 def simultaneous_level(count: SupportsIndex, level: float = 0.95) -> float:
@@ -328,5 +224,5 @@ def t_interval(per_seed_values: Sequence[float] | npt.NDArray[np.float64], level
     if not np.isfinite(values).all():
         raise BadInput(f"t_interval: value {int(np.argmin(np.isfinite(values)))} is not a finite number")
     mean = float(values.mean())
-    half = t_quantile(0.5 + level / 2, n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
+    half = float(scipy.stats.t.ppf(0.5 + level / 2, n - 1) * values.std(ddof=1)) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, level, n, "t over seeds")

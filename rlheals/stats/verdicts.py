@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Literal, get_args
 
 from rlheals.errors import BadInput
@@ -52,38 +51,3 @@ def verdict(interval: Interval, margin: float) -> Verdict:
     if interval.low > 0:
         return "holds in part"
     return "differs" if interval.high <= margin else "not shown"
-
-
-def all_of(verdicts: Iterable[Verdict]) -> Verdict:
-    """The verdict on a claim that says several things at once, from the verdicts on its parts.
-
-    | the parts                                          | the claim     |
-    | -------------------------------------------------- | ------------- |
-    | all hold                                           | holds         |
-    | some hold, not all                                 | holds in part |
-    | none holds, at least one differs                   | differs       |
-    | none holds, none differs, at least one in part     | holds in part |
-    | none of these (all not shown)                      | not shown     |
-
-    One part that differs does not make the whole differ while another part holds: then the claim is right
-    in part, literally.  Depends only on which verdicts occur; a better verdict on a part never worsens the
-    whole.  "holds" needs every part at its own level and therefore no correction for the number of parts (an
-    intersection-union test, Berger 1982); "holds in part" picks the parts that hold: make their intervals at
-    `stats.simultaneous_level`.
-    Raises BadInput for no parts and for an unknown verdict.
-
-    >>> all_of(["holds", "holds"]), all_of(["holds", "differs"]), all_of(["not shown", "differs"])
-    ('holds', 'holds in part', 'differs')
-    """
-    parts = set(verdicts)
-    if not parts:
-        raise BadInput("all_of: no verdicts given, at least one is needed")
-    if unknown := sorted(str(part) for part in parts - set(VERDICTS)):
-        raise BadInput(f"all_of: unknown verdict {unknown[0]!r}, accepted are {', '.join(VERDICTS)}")
-    if parts == {"holds"}:
-        return "holds"
-    if "holds" in parts:
-        return "holds in part"
-    if "differs" in parts:
-        return "differs"
-    return "holds in part" if "holds in part" in parts else "not shown"

@@ -1,18 +1,18 @@
 """Claims: sentences with a test, from the paper or our own. A verdict is a pure function of interval and margin.
 
-An estimator takes the tables of one base seed and returns one number, so that "number > margin" is the claim. Each part
-of the file has its own: `sft_claims.py`, `recovery_claims.py` and so on.
+An estimator takes what a chapter measures of one base seed and returns one number, so that "number > margin" is the
+claim. A claim is an entry of `claims.yaml`, and one function under `@estimator` where its number is new.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,12 +25,27 @@ from rlheals.stats.intervals import Interval, holm, larger_p, t_interval
 from rlheals.stats.verdicts import Verdict, verdict
 
 FILE = Path(str(resources.files("rlheals"))) / "claims.yaml"
-FIRST, LATER = "sft", ("recovery", "rotation", "swaps", "protection")
-"""Parts of `claims.yaml`: that of chapter 1 stands at the top of the file, the others each under its name."""
+FIRST = "sft"
+"""The part at the top of `claims.yaml`; each of the others stands under its name."""
 
 Family = Literal["paper", "ours"]
 FAMILIES: dict[Family, str] = {"paper": "Claims of the paper", "ours": "Our own questions and controls"}
 """Who says it, with the heading that tables give it; "paper" includes its precursor and the authors' files."""
+
+Estimator = TypeVar("Estimator", bound=Callable[..., float])
+ESTIMATORS: dict[str, dict[str, Callable[..., float]]] = {}
+"""By part of `claims.yaml` and name."""
+
+
+def estimator(part: str) -> Callable[[Estimator], Estimator]:
+    """Registers a function under its name for a part of `claims.yaml`. It takes one base seed's measurements first,
+    then a claim's `options`."""
+
+    def register(function: Estimator) -> Estimator:
+        ESTIMATORS.setdefault(part, {})[function.__name__] = function
+        return function
+
+    return register
 
 
 class Claim(BaseModel):
@@ -48,25 +63,16 @@ class Claim(BaseModel):
     unit: str
     margin: float = Field(ge=0)
 
-    @classmethod
-    def estimators(cls) -> dict[str, Callable[..., float]]:
-        """What `estimator` can name."""
-        return {}
-
-    @model_validator(mode="after")
-    def _estimator_exists(self) -> Claim:
-        if self.estimator not in self.estimators():
-            raise ValueError(f"estimator {self.estimator!r} is not one of {', '.join(self.estimators())}")
-        return self
-
 
 class StudyPlan(BaseModel):
-    """Which runs decide: fixed before any of them was made."""
+    """Which runs decide, fixed before any of them was made: repetitions per base seed, as far as a chapter has them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     profile: str
-    decodes: int = Field(ge=1)
+    decodes: int = Field(ge=1, description="sampling seeds per checkpoint")
+    runs: int | None = Field(default=None, ge=1, description="RL seeds per start checkpoint")
+    draws: int | None = Field(default=None, ge=1, description="draws of every null")
     seeds: tuple[int, ...] = Field(min_length=3)
     level: float = Field(gt=0, lt=1)
 
@@ -75,6 +81,14 @@ class StudyPlan(BaseModel):
         if min(self.seeds) < 1 or len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds have to be different and from 1 up (base seed 0 is for development)")
         return self
+
+    @property
+    def said(self) -> str:
+        """The repetitions, as tables say them."""
+        runs = [f"{self.runs} RL seeds per start checkpoint"] if self.runs else []
+        draws = [f"{self.draws} draws of every null"] if self.draws else []
+        plural = "s" if self.decodes > 1 else ""
+        return ", ".join([*runs, *draws, f"{self.decodes} sampling seed{plural} per checkpoint"])
 
 
 class ClaimsFile(BaseModel):
@@ -91,9 +105,6 @@ class ClaimsFile(BaseModel):
         if len(set(ids)) != len(ids):
             raise ValueError("two claims have the same id")
         return self
-
-
-File = TypeVar("File", bound=ClaimsFile)
 
 
 @dataclass(frozen=True)
@@ -122,25 +133,23 @@ class Judged:
         return f"**{self.verdict}**{after}"
 
 
-def judge(claims: Any, tables: Any, of: Callable[[Any, Any], dict[int, float]]) -> list[Judged]:
+def judge(claims: ClaimsFile, numbers: Mapping[str, Mapping[int, float]]) -> list[Judged]:
     """Interval and verdict of every claim; only the seeds fixed beforehand count, and all of them.
 
-    of(claim, tables): the claim's number for every base seed. Raises BadInput when a seed is missing.
+    numbers: by claim id, one number per base seed. Raises BadInput when a seed is missing.
     """
-    missing = sorted(set(claims.study.seeds) - set(tables.seeds))
-    if missing:
-        raise BadInput(
-            f"claims are judged on base seeds {list(claims.study.seeds)}; {missing[0]} is not recorded"
-        )
     found: dict[str, dict[int, float]] = {}
-    raw: dict[str, float] = {}
-    adjusted: dict[str, float] = {}
     for claim in claims.claims:
-        values = {s: v for s, v in of(claim, tables).items() if s in claims.study.seeds}
-        found[claim.id], raw[claim.id] = values, larger_p(list(values.values()), claim.margin)
+        known = numbers[claim.id]
+        if missing := sorted(set(claims.study.seeds) - set(known)):
+            seeds = list(claims.study.seeds)
+            raise BadInput(f"claims are judged on base seeds {seeds}; {missing[0]} is not recorded")
+        found[claim.id] = {seed: value for seed, value in known.items() if seed in claims.study.seeds}
+    adjusted: dict[str, float] = {}
     for family in FAMILIES:
-        ids = [claim.id for claim in claims.claims if claim.family == family]
-        adjusted |= zip(ids, holm([raw[each] for each in ids]), strict=True)
+        mine = [claim for claim in claims.claims if claim.family == family]
+        raw = [larger_p(list(found[claim.id].values()), claim.margin) for claim in mine]
+        adjusted |= {claim.id: p for claim, p in zip(mine, holm(raw), strict=True)}
     judged = []
     for claim in claims.claims:
         interval = t_interval(list(found[claim.id].values()), claims.study.level)
@@ -159,59 +168,79 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class ChapterClaims(Generic[File]):
+class ChapterClaims:
     """The claims of a part.
 
-    key: its name in `claims.yaml`; file: what it is; estimates(claim, tables): a claim's number for every base seed
-    that has what it needs; missing(tables, claims): what is not recorded yet of what decides, in words.
+    key: its name in `claims.yaml`; by_seed(tables): what its estimators take, by base seed; repeated(tables): rows
+    that say seed, decode and, of RL, run: which repetitions there are; plan: fields of `StudyPlan` that it needs
+    besides the common ones.
     """
 
     key: str
-    file: type[File]
-    estimates: Callable[[Any, Any], dict[int, float]]
-    missing: Callable[[Any, File], list[str]]
+    by_seed: Callable[[Any], Mapping[int, Any]]
+    repeated: Callable[[Any], pd.DataFrame]
+    plan: tuple[str, ...] = ()
 
-    def read(self, file: Path = FILE) -> File:
+    def read(self, file: Path = FILE) -> ClaimsFile:
         """The claims, validated; BadInput names the offending field."""
-        first = yaml.safe_load(file.read_text(encoding="utf-8"))
-        later = {key: first.pop(key, None) for key in LATER} if isinstance(first, dict) else {}
-        if self.key == FIRST:
-            return validated(self.file, first, file.name)
-        return validated(self.file, later.get(self.key), f"{file.name}: {self.key}")
+        data, where = yaml.safe_load(file.read_text(encoding="utf-8")), file.name
+        if self.key != FIRST:
+            data, where = data.get(self.key) if isinstance(data, dict) else None, f"{where}: {self.key}"
+        elif isinstance(data, dict):
+            parts = {name for name, part in data.items() if isinstance(part, dict) and "claims" in part}
+            data = {name: field for name, field in data.items() if name not in parts}
+        found = validated(ClaimsFile, data, where)
+        for name in ("runs", "draws"):
+            if (getattr(found.study, name) is None) == (name in self.plan):
+                raise BadInput(f"{where}: study.{name} is {'missing' if name in self.plan else 'not for it'}")
+        known = ESTIMATORS[self.key]
+        for place, claim in enumerate(found.claims):
+            if claim.estimator not in known:
+                raise BadInput(
+                    f"{where}: claims.{place}.estimator: {claim.estimator!r} is not one of {', '.join(known)}"
+                )
+        return found
+
+    def estimates(self, claim: Claim, tables: Any) -> dict[int, float]:
+        """The claim's number for every base seed that has what it needs."""
+        run, mine = ESTIMATORS[self.key][claim.estimator], tables.once(self.by_seed)
+        values = {seed: run(measured, **claim.options) for seed, measured in mine.items()}
+        return {seed: value for seed, value in values.items() if np.isfinite(value)}
+
+    def missing(self, tables: Any, claims: ClaimsFile) -> list[str]:
+        """Base seeds and repetitions that are not recorded yet of those that decide, in words."""
+        found, rows, plan = [], self.repeated(tables), claims.study
+        wanted = {"run": (plan.runs, "RL seeds"), "decode": (plan.decodes, "sampling seeds")}
+        for seed in plan.seeds:
+            mine = rows[rows["seed"] == seed]
+            there = {name: mine[name].nunique() for name, (count, _) in wanted.items() if count}
+            short = [name for name, count in there.items() if count < (wanted[name][0] or 0)]
+            if not len(mine):
+                found.append(f"base seed {seed}")
+            elif short:
+                count, words = wanted[short[0]]
+                found.append(f"base seed {seed}: {there[short[0]]} of {count} {words}")
+        return found
 
     def outcome(self, tables: Any | None) -> Outcome:
         """What the recorded study says so far; None: nothing is recorded."""
         claims = self.read()
         if tables is None:
             return Outcome(claims, None, ())
-        missing = tuple(self.missing(tables, claims))
-        return Outcome(claims, missing, () if missing else tuple(judge(claims, tables, self.estimates)))
+        if missing := self.missing(tables, claims):
+            return Outcome(claims, tuple(missing), ())
+        numbers = {claim.id: self.estimates(claim, tables) for claim in claims.claims}
+        without = [
+            f"base seed {lacking[0]}: what {name} needs"
+            for name, known in numbers.items()
+            if (lacking := sorted(set(claims.study.seeds) - set(known)))
+        ]
+        return Outcome(claims, tuple(without), () if without else tuple(judge(claims, numbers)))
 
 
-def finite(seeds: Iterable[int], number: Callable[[int], float]) -> dict[int, float]:
-    """A number for every base seed that has one."""
-    values = {seed: number(seed) for seed in seeds}
-    return {seed: value for seed, value in values.items() if np.isfinite(value)}
-
-
-def unrecorded(
-    claims: ClaimsFile, decoded: pd.DataFrame, known: Callable[[Claim], Iterable[int]]
-) -> list[str]:
-    """Base seeds, decodes, and what single claims need, as far as they are missing.
-
-    decoded: columns seed, decode; known(claim): base seeds for which the claim has a number.
-    """
-    found, seeds = [], set(decoded["seed"])
-    for seed in claims.study.seeds:
-        decodes = decoded.loc[decoded["seed"] == seed, "decode"].nunique()
-        if seed not in seeds:
-            found.append(f"base seed {seed}")
-        elif decodes < claims.study.decodes:
-            found.append(f"base seed {seed}: {decodes} of {claims.study.decodes} decodes")
-    for claim in claims.claims:
-        if lacking := sorted((seeds & set(claims.study.seeds)) - set(known(claim))):
-            found.append(f"base seed {lacking[0]}: what {claim.id} needs")
-    return found
+def by_seed(rows: pd.DataFrame, seeds: Iterable[int]) -> dict[int, pd.DataFrame]:
+    """The rows of every base seed, by their column `seed`."""
+    return {seed: rows[rows["seed"] == seed] for seed in seeds}
 
 
 @lru_cache(maxsize=8192)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rlheals.profiles.profile import Profile
 from rlheals.store.runs import RunSpec
@@ -13,19 +14,25 @@ from rlheals.training.fetch import settings_of
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All runs of one base seed, and what each census is for."""
+class SeedPlan:
+    """Some runs of one base seed."""
 
     seed: int
+
+    @property
+    def name(self) -> str:
+        """Of the folder in which they are recorded."""
+        return f"seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan(SeedPlan):
+    """Base and SFT, and what each evaluation is for: (step, sampling seed), or the step of a trial of other rules."""
+
     base: RunSpec
     sft: RunSpec
     censuses: dict[tuple[int, int], RunSpec]
     rules: dict[int, RunSpec]
-
-    @property
-    def name(self) -> str:
-        """Of the folder in which it is recorded."""
-        return f"seed-{self.seed}"
 
     def specs(self) -> list[RunSpec]:
         """Every run, inputs before those that use them."""
@@ -33,9 +40,9 @@ class Plan:
 
 
 def plan(profile: Profile, seed: int, store: Store) -> Plan:
-    """The runs of a profile for one base seed: base -> SFT -> censuses of (step, decode), trials of other rules.
+    """The runs of a profile for one base seed: base, SFT, evaluations of (step, sampling seed), trials of other rules.
 
-    SFT and decodes get seeds of their own that follow from the base seed, so that two base seeds share no noise.
+    SFT and sampling get seeds of their own that follow from the base seed, so that two base seeds share no noise.
     """
     base = base_spec(profile, seed)
     sft = RunSpec(
@@ -58,6 +65,17 @@ def plan(profile: Profile, seed: int, store: Store) -> Plan:
     )
 
 
+def followed(runs: Mapping[Any, RunSpec], censuses: Mapping[Any, RunSpec]) -> list[RunSpec]:
+    """Evaluations of what is not among the runs, then every run with its evaluations after it.
+
+    A key of `censuses` is a tuple that begins with the key of what is evaluated.
+    """
+    listed = [spec for at, spec in censuses.items() if at[0] not in runs]
+    for key, spec in runs.items():
+        listed += [spec, *(census for at, census in censuses.items() if at[0] == key)]
+    return listed
+
+
 def census_spec(
     profile: Profile,
     model: str,
@@ -66,7 +84,7 @@ def census_spec(
     decode: int,
     changes: Mapping[str, object] | None = None,
 ) -> RunSpec:
-    """A census of one checkpoint (run id, folder inside it); decodes of one base seed share their sampling noise."""
+    """Evaluation of one checkpoint (run id, folder inside it); those of one base seed share their sampling noise."""
     settings = profile.evaluate.model_copy(update={"folder": folder, **(changes or {})})
     return RunSpec(
         stage=profile.stage("evaluate"),

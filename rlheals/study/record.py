@@ -20,6 +20,7 @@ from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.settings import validated
 from rlheals.store.files import atomic_write
+from rlheals.store.runs import Manifest
 from rlheals.store.store import Store
 from rlheals.study import tables
 from rlheals.study.compute import compute
@@ -29,11 +30,11 @@ from rlheals.study.tables import Frames, Part, Planned, Tables
 FOLDER = Path("results")
 MANIFEST = "manifest.json"
 RENAMED = {
-    "ladder": "rl_starts",
-    "slice_rows": "micro_batch_size",
-    "recompute": "gradient_checkpointing",
+    "rl_starts": "rl_starts",
+    "micro_batch_size": "micro_batch_size",
+    "gradient_checkpointing": "gradient_checkpointing",
     "clip": "max_grad_norm",
-    "ratio_clip": "clip_range",
+    "clip_range": "clip_range",
     "discount": "gamma",
     "credit": "advantage_estimator",
     "ways": "regularisers",
@@ -53,6 +54,11 @@ class RecordedRun(BaseModel):
     seed: int
     code_hash: str
     seconds: float
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> RecordedRun:
+        """What is kept of a run's own manifest."""
+        return cls(**{name: getattr(manifest, name) for name in cls.model_fields})
 
 
 class Recorded(BaseModel):
@@ -138,10 +144,7 @@ def write(
         started=min(run.started for run in runs),
         machine=runs[-1].machine.model_dump(mode="json"),
         versions=runs[-1].versions,
-        runs=tuple(
-            RecordedRun(stage=r.stage, id=r.id, seed=r.seed, code_hash=r.code_hash, seconds=r.seconds)
-            for r in runs
-        ),
+        runs=tuple(map(RecordedRun.of, runs)),
         files={file.name: _sha256(file) for file in sorted(folder.glob("*.parquet"))},
     )
     atomic_write(folder / MANIFEST, json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
@@ -151,18 +154,14 @@ def read(folder: Path, kind: type[Frames] = Tables) -> tuple[Frames, list[Record
     """All recorded seeds below a profile's folder, with their manifests; BadInput when a file is damaged or missing."""
     parts, manifests = [], []
     for place in _seed_folders(folder):
-        manifest = read_manifest(place)
+        manifest, where = read_manifest(place), f"results {place.parent.name}/{place.name}"
         for field in fields(kind):
             name = f"{field.name}.parquet"
             if not (place / name).is_file() or manifest.files.get(name) != _sha256(place / name):
-                raise BadInput(
-                    f"results {place.parent.name}/{place.name}: {name} is missing or has changed since"
-                )
+                raise BadInput(f"{where}: {name} is missing or has changed since")
         part: Any = tables.read(place, kind)
         if part.seeds != [manifest.seed] or _seed_of(place) != manifest.seed:
-            raise BadInput(
-                f"results {place.parent.name}/{place.name}: holds seeds {part.seeds}, its manifest says {manifest.seed}"
-            )
+            raise BadInput(f"{where}: holds seeds {part.seeds}, its manifest says {manifest.seed}")
         parts.append(part)
         manifests.append(manifest)
     if not parts:

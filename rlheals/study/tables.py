@@ -1,6 +1,6 @@
 """The tables that chapters, claims and figures read: the same for a reader's fresh run and for the recorded study.
 
-episodes     one row per (seed, step, decode, hand): which attempt solved it, how the first try went
+episodes     one row per (seed, step, decode, hand): which attempt solved it, how the first attempt went
 categories   attempts counted per (seed, step, decode, split, attempt number, category)
 rules        one row per (seed, step, hand) of the trial of other J, Q, K rules
 losses       one row per (seed, step, set): cross-entropy of expert answers, and of the training batches
@@ -85,7 +85,8 @@ class Tables(Seeded):
 class Planned(Protocol):
     """The runs of something that is recorded in one folder."""
 
-    seed: int
+    @property
+    def seed(self) -> int: ...
 
     @property
     def name(self) -> str: ...
@@ -98,7 +99,8 @@ class Part(Generic[Frames]):
     """One study that is recorded: its folder is the profile's name and `suffix`.
 
     stage: whose code its captions name; lacking: why a profile has nothing of it, or ""; from_peaks: `plan` needs
-    `peaks` too (by base seed, the step of SFT's OOD peak), see `at`.
+    `peaks` too (by base seed, the step of SFT's OOD peak), see `at`; units: where a base seed is recorded in several
+    folders, what `plan` takes as `unit`.
     """
 
     suffix: str
@@ -108,6 +110,13 @@ class Part(Generic[Frames]):
     stage: str
     lacking: Callable[[Profile], str] = lambda profile: ""
     from_peaks: bool = False
+    units: Callable[[Profile], Sequence[Any]] | None = None
+
+    def in_units(self, profile: Profile) -> list[Part[Frames]]:
+        """What is recorded of a profile, unit by unit, in the order in which it is computed."""
+        if self.units is None:
+            return [self]
+        return [replace(self, plan=partial(self.plan, unit=unit)) for unit in self.units(profile)]
 
     def at(self, peaks: Mapping[int, int]) -> Part[Frames]:
         """The same with the peaks known."""
@@ -172,12 +181,13 @@ def read(folder: Path, kind: type[Frames] = Tables) -> Frames:  # type: ignore[a
     return kind(**frames)
 
 
+def folders(store: Store) -> Callable[[RunSpec], Path]:
+    """Where the results of a run lie that is in the store, checked."""
+    return lambda spec: store.load(store.key(spec)).path
+
+
 def _of_plan(chosen: Plan, store: Store) -> Tables:
-    seed = chosen.seed
-
-    def folder(spec):
-        return store.load(store.key(spec)).path
-
+    seed, folder = chosen.seed, folders(store)
     episodes, categories = [], []
     for (step, decode), spec in chosen.censuses.items():
         place = {"seed": seed, "step": step, "decode": decode}
@@ -202,8 +212,8 @@ def _of_plan(chosen: Plan, store: Store) -> Tables:
 
 
 def census(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Of one census: its episodes, and its attempts counted."""
-    episodes = pd.read_parquet(path / "episodes.parquet").drop(columns="rule")
+    """Of one evaluation: its episodes, and its attempts counted."""
+    episodes = pd.read_parquet(path / "episodes.parquet")[list(EPISODE_COLUMNS)]
     attempts = pd.read_parquet(path / "attempts.parquet")
     counted = attempts.groupby(["protocol", "split", "attempt", "category", "read_as"], observed=True)
     counts = counted.agg(
@@ -240,7 +250,7 @@ def _base(path: Path, seed: int) -> pd.DataFrame:
 
 
 def solved(path: Path) -> pd.DataFrame:
-    """Of one census, by split: hands, how many were solved within the attempts, and in the first one."""
+    """Of one evaluation, by split: hands, how many were solved within the attempts, and in the first one."""
     episodes = pd.read_parquet(path / "episodes.parquet")[["split", "solved_at"]]
     grouped = episodes["solved_at"].groupby(episodes["split"], observed=True)
     return grouped.agg(

@@ -13,14 +13,14 @@ import pytest
 from small_study import WHOLE
 
 from rlheals.book import claims as claims_page
-from rlheals.chapters import registry as fresh_core
-from rlheals.chapters.registry import CLAIMED
-from rlheals.chapters.rl import claims as recovery_claims
+from rlheals.chapters.base import core
+from rlheals.chapters.registry import CHAPTERS
+from rlheals.chapters.rl import claims as rl_claims
 from rlheals.chapters.rl.runs import RecoveryChapter
 from rlheals.chapters.sft import claims as sft_claims
 from rlheals.chapters.sft.runs import SFTChapter, variant_studies
-from rlheals.chapters.spectra import measures as rotation_measures
-from rlheals.chapters.spectra import predictors as rotation_rivals
+from rlheals.chapters.spectra import measures as spectra_measures
+from rlheals.chapters.spectra import predictors
 from rlheals.chapters.spectra.runs import RotationChapter
 from rlheals.display.markup import Table, to_markdown
 from rlheals.errors import BadInput
@@ -31,6 +31,7 @@ from rlheals.store.store import Store
 from rlheals.study import record
 
 ROOT = Path(__file__).resolve().parents[2]
+CLASSES = [one.chapter for one in CHAPTERS.values()]
 
 
 def headings(page: str) -> set[str]:
@@ -40,11 +41,10 @@ def headings(page: str) -> set[str]:
 
 
 def test_every_claim_of_every_chapter_is_there_once_and_points_to_a_section_that_exists() -> None:
-    known = {key: one.claims.read().claims for key, one in CLAIMED.items()}
-    assert set(claims_page.PAGES) == set(known)
+    known = {key: one.claims.read().claims for key, one in CHAPTERS.items()}
     for key, claims in known.items():
         for claim in claims:
-            assert claim.section in headings(claims_page.PAGES[key]), claim.id
+            assert claim.section in headings(CHAPTERS[key].notebook), claim.id
     ids = [claim.id for claim in itertools.chain(*known.values())]
     assert len(set(ids)) == len(ids)
 
@@ -54,9 +54,9 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Store
     """The table of a reader who has no recorded study."""
     root = tmp_path_factory.mktemp("claims")
     store = Store(root / "store")
-    core = {run.id for run in fresh_core.core(WHOLE, results=root / "none", store=store, quiet=True)}
+    computed = {run.id for run in core(CLASSES, WHOLE, results=root / "none", store=store, quiet=True)}
     table = claims_page.write(WHOLE, root / "none", root / "book", store)
-    assert core == set(store.ids()), "after the fresh core no chapter computes anything"
+    assert computed == set(store.ids()), "after the fresh core no chapter computes anything"
     return table, store, root
 
 
@@ -64,7 +64,7 @@ def test_without_a_recorded_study_there_is_the_fresh_run_and_no_verdict(
     fresh: tuple[pd.DataFrame, Store, Path],
 ) -> None:
     table, store, root = fresh
-    known = [claim.id for one in CLAIMED.values() for claim in one.claims.read().claims]
+    known = [claim.id for one in CHAPTERS.values() for claim in one.claims.read().claims]
     assert table["id"].tolist() == known
     assert set(table["verdict"]) == {"no verdict yet"}
     assert table["estimate"].isna().all()
@@ -73,11 +73,11 @@ def test_without_a_recorded_study_there_is_the_fresh_run_and_no_verdict(
     measured = {"sft-rise", "sft-fall", "sft-id-rises-held-out", "sft-loss-falls", "sft-loss-blind-ood"}
     for claim in sft_claims.CLAIMS.read().claims:
         if claim.id in measured:
-            assert rows.loc[claim.id, "fresh"] == sft_claims.estimates(claim, chapter.fresh)[1]
+            assert rows.loc[claim.id, "fresh"] == sft_claims.CLAIMS.estimates(claim, chapter.fresh)[1]
     assert pd.isna(rows.loc["sft-id-rises", "fresh"])  # this profile plays no hands of the SFT split
     second = RecoveryChapter.open(WHOLE, store=store, results=root / "none", quiet=True)
-    for claim in recovery_claims.CLAIMS.read().claims:
-        value = recovery_claims.estimates(claim, second.fresh).get(1, float("nan"))
+    for claim in rl_claims.CLAIMS.read().claims:
+        value = rl_claims.CLAIMS.estimates(claim, second.fresh).get(1, float("nan"))
         assert rows.loc[claim.id, "fresh"] == pytest.approx(value, nan_ok=True)
     assert set(rows.index[rows["fresh"].notna()]) >= measured | {"values-small", "swap-degrades"}
     assert pd.read_csv(root / "book" / "all_claims.csv")["id"].tolist() == table["id"].tolist()
@@ -127,31 +127,31 @@ def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
     _, store, root = fresh
     rotation = RotationChapter.open(WHOLE, store=store, results=root / "none", quiet=True)
     sft = SFTChapter.open(WHOLE, store=store, results=root / "none", quiet=True)
-    errors = rotation_measures.prediction_errors(rotation_measures.points(rotation.fresh)).set_index("scale")
-    alone = rotation_rivals.blocks(rotation, sft)
+    errors = spectra_measures.prediction_errors(spectra_measures.points(rotation.fresh)).set_index("scale")
+    alone = predictors.blocks(rotation, sft)
     assert (root / "book" / "rivals.md").read_text(encoding="utf-8") == to_markdown(alone)
     _, scales, ages, prompts = (block for block in alone if isinstance(block, Table))
     assert scales.rows == tuple(
         (words, "not measured", f"{errors.loc[scale, 'value']:.3f}")
-        for scale, words in rotation_rivals.SCALE_NAMES.items()
+        for scale, words in predictors.SCALE_NAMES.items()
     )
     assert {cell for _, cell in ages.rows} == {"not measured"}
     assert {cell for _, *cells in prompts.rows for cell in cells} == {"not measured"}
     known, _ = record.find("lab", RotationChapter.PART, ROOT / "results")
     study, _ = record.find("lab", SFTChapter.PART, ROOT / "results")
-    both = rotation_rivals.blocks(
+    both = predictors.blocks(
         replace(rotation, recorded=known),
         replace(sft, recorded=study, variants=variant_studies(ROOT / "results")),
     )
     correlations, _, ages, prompts = (block for block in both if isinstance(block, Table))
-    table = rotation_measures.matched(rotation_measures.points(known))
-    each = [rotation_measures.correlation(rows, "kl") for _, rows in table.groupby("seed")]
+    table = spectra_measures.matched(spectra_measures.points(known))
+    each = [spectra_measures.correlation(rows, "kl") for _, rows in table.groupby("seed")]
     (row,) = [row for row in correlations.rows if row[0] == "forward KL from the base"]
     assert row[1] == f"{t_interval(each):.3f} ({len(known.seeds)} base seeds)"
-    falls = sft_claims.estimates(
+    falls = sft_claims.CLAIMS.estimates(
         next(c for c in sft_claims.CLAIMS.read().claims if c.id == "sft-fall"), study
     )
-    assert dict(ages.rows)[rotation_rivals.AGES["lab"]].startswith(f"{t_interval(list(falls.values())):.3f}")
+    assert dict(ages.rows)[predictors.AGES["lab"]].startswith(f"{t_interval(list(falls.values())):.3f}")
     assert "not measured" not in [cell for _, cell in ages.rows]
     diverse = variant_studies(ROOT / "results")["diverse"]
     last = f"step == {diverse.episodes['step'].max()}"
@@ -189,5 +189,5 @@ def test_the_time_of_every_fresh_run_is_counted_once(fresh: tuple[pd.DataFrame, 
 
 def test_a_recorded_seed_is_no_fresh_one(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="base seed 1 is in the recorded study"):
-        fresh_core.core(load_profile("lab"), seeds=[1], store=Store(tmp_path / "store"), quiet=True)
+        core(CLASSES, load_profile("lab"), seeds=[1], store=Store(tmp_path / "store"), quiet=True)
     assert not (tmp_path / "store").exists()

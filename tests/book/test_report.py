@@ -18,8 +18,8 @@ from lab_helpers import TINY, study_of
 from rlheals.book import claims as claims_tables
 from rlheals.book import pages, report
 from rlheals.book.pages import README_BEGIN, README_END
-from rlheals.chapters.registry import CLAIMED, outcome
-from rlheals.chapters.sft.claims import estimates
+from rlheals.chapters import verdicts
+from rlheals.chapters.registry import CHAPTERS
 from rlheals.cli.main import main
 from rlheals.display.markup import Table, inline, to_html, to_markdown
 from rlheals.display.style import Drawn
@@ -30,7 +30,7 @@ from rlheals.profiles.describe import profiles_table
 from rlheals.publish.base_card import model_card
 from rlheals.store.stages import code_behind
 from rlheals.study import tables
-from rlheals.study.claims import FAMILIES, judge
+from rlheals.study.claims import FAMILIES
 from rlheals.study.record import MANIFEST, Recorded, RecordedRun, _sha256
 from rlheals.study.tables import Tables, concat
 from rlheals.tasks.general_points.gallery import gallery_html, gallery_markdown, samples
@@ -38,7 +38,7 @@ from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.tasks.general_points.verifier import REWARDS
 
 ROOT = Path(__file__).resolve().parents[2]
-CLAIMS = CLAIMED["sft"].claims.read()
+CLAIMS = CHAPTERS["sft"].claims.read()
 # --- a report from an empty folder
 
 
@@ -80,10 +80,10 @@ def test_without_a_recorded_study_claims_have_margins_and_no_numbers(made: Path)
         for line in text.splitlines()
         if line.startswith("| ") and "claim |" not in line and "---" not in line
     ]
-    assert text.count("Nothing is recorded yet") == len(CLAIMED)
+    assert text.count("Nothing is recorded yet") == len(CHAPTERS)
     claims = [
         claim
-        for one in CLAIMED.values()
+        for one in CHAPTERS.values()
         for family in FAMILIES
         for claim in one.claims.read().claims
         if claim.family == family
@@ -243,7 +243,7 @@ def test_claims_table_shows_interval_margin_seeds_and_verdict(results: Path) -> 
     assert (paper, ours) == ("Claims of the paper:", "Our own questions and controls:")
     assert isinstance(table, Table)
     assert isinstance(controls, Table)
-    judged = judge(CLAIMS, concat([lab_tables(seed) for seed in CLAIMS.study.seeds]), estimates)
+    judged = CHAPTERS["sft"].claims.outcome(concat([lab_tables(seed) for seed in CLAIMS.study.seeds])).judged
     assert len({one.verdict for one in judged}) >= 2
     ordered = [one for family in FAMILIES for one in judged if one.claim.family == family]
     for row, one in zip((*table.rows, *controls.rows), ordered, strict=True):
@@ -263,7 +263,7 @@ def test_claims_table_shows_interval_margin_seeds_and_verdict(results: Path) -> 
         (
             CLAIMS.study.seeds,
             CLAIMS.study.decodes - 1,
-            "not complete (base seed 1: 1 of 2 decodes;",
+            "not complete (base seed 1: 1 of 2 sampling seeds;",
         ),
     ],
 )
@@ -281,7 +281,7 @@ def test_a_damaged_study_is_refused(results: Path, tmp_path: Path) -> None:
     file = copy / "lab/seed-2/episodes.parquet"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(BadInput, match=r"seed-2.*episodes.parquet"):
-        outcome("sft", copy)
+        verdicts.outcome("sft", copy)
 
 
 def test_claims_command_agrees_with_the_table(results: Path, capfd: pytest.CaptureFixture[str]) -> None:

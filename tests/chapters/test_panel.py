@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pandas as pd
 import pytest
-from test_swaps_claims import ANCHORS, tables
+from test_edit_claims import ANCHORS, tables
 
 from rlheals.chapters.edits.panel import Panel, bars, choices
 from rlheals.chapters.edits.runs import SwapTables

@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 
 from rlheals.chapters.edits import figures as swaps_figures
-from rlheals.chapters.edits import runs as swaps
+from rlheals.chapters.edits import runs as edit_runs
 from rlheals.chapters.edits.runs import SwapChapter
-from rlheals.chapters.protected import runs as protection
+from rlheals.chapters.protected import runs as protected_runs
 from rlheals.chapters.protected.figures import PROTECTION
 from rlheals.chapters.protected.runs import ProtectionChapter
 from rlheals.chapters.rl import figures as recovery_figures
-from rlheals.chapters.rl import runs as recovery
+from rlheals.chapters.rl import runs as rl_runs
 from rlheals.chapters.rl.measures import Accuracies
 from rlheals.chapters.rl.runs import RecoveryChapter
 from rlheals.chapters.sft import figures
 from rlheals.chapters.sft.runs import SFTChapter, variant_studies
 from rlheals.chapters.spectra import figures as rotation_figures
-from rlheals.chapters.spectra import runs as rotation
+from rlheals.chapters.spectra import runs as spectra_runs
 from rlheals.chapters.spectra.runs import RotationChapter
 from rlheals.display.style import Drawn
 from rlheals.profiles import load_profile
@@ -56,10 +56,10 @@ def chapters() -> dict[str, Any]:
     sft = facts(tables.SFT)
     return {
         "sft": SFTChapter(**sft, variants=variant_studies(RESULTS)),
-        "recovery": RecoveryChapter(**facts(recovery.STUDY), sft=sft["recorded"]),
-        "rotation": RotationChapter(**facts(rotation.STUDY)),
-        "swaps": SwapChapter(**facts(swaps.STUDY)),
-        "protection": ProtectionChapter(**facts(protection.STUDY)),
+        "recovery": RecoveryChapter(**facts(rl_runs.STUDY), sft=sft["recorded"]),
+        "rotation": RotationChapter(**facts(spectra_runs.STUDY)),
+        "swaps": SwapChapter(**facts(edit_runs.STUDY)),
+        "protection": ProtectionChapter(**facts(protected_runs.STUDY)),
     }
 
 

@@ -6,35 +6,82 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
 from small_study import CLIMB, EDIT, SHIELD, SMALL, SPIN
 
 from rlheals.chapters import replay as replays
-from rlheals.chapters.edits import runs as swaps
-from rlheals.chapters.protected import runs as protection
-from rlheals.chapters.rl import runs as recovery
-from rlheals.chapters.spectra import runs as rotation
+from rlheals.chapters.edits import runs as edit_runs
+from rlheals.chapters.protected import runs as protected_runs
+from rlheals.chapters.rl import runs as rl_runs
+from rlheals.chapters.spectra import runs as spectra_runs
 from rlheals.errors import BadInput
+from rlheals.profiles.profile import Profile
 from rlheals.store.stages import code_behind
 from rlheals.store.store import Store
-from rlheals.study import record
+from rlheals.study import record, tables
+from rlheals.study.tables import Part
 
 SILENT = {"say": lambda line: None}
 
 
+class Study(NamedTuple):
+    """A small recorded study; sliced: stages of the runs that a replay computes; columns: of which one value is off."""
+
+    profile: Profile
+    part: Part[Any]
+    stage: str
+    sliced: list[str]
+    columns: list[tuple[str, str]]
+
+    @property
+    def name(self) -> str:
+        return f"{self.profile.name}{self.part.suffix}"
+
+
+TO_SFT = ["pretrain", "sft"]
+STUDIES = {
+    "sft": Study(
+        SMALL, tables.SFT, "sft", ["evaluate", *TO_SFT],
+        [("episodes", "solved_at"), ("losses", "loss"), ("bases", "ability")],
+    ),
+    "rl": Study(
+        CLIMB, rl_runs.STUDY, "rl", ["evaluate", "evaluate", "pretrain", "rl", "sft"],
+        [("episodes", "solved_at"), ("log", "return"), ("advantages", "advantage"), ("losses", "loss")],
+    ),
+    "spectra": Study(
+        SPIN, spectra_runs.STUDY.at({2: 3}), "spectra", [*TO_SFT, "spectra", "trajectory"],
+        [("angles", "mean"), ("values", "after"), ("path", "angle"), ("behaviour", "kl")],
+    ),
+    "edits": Study(
+        EDIT, edit_runs.STUDY.at({2: 3}), "edited", ["edited", "evaluate", *TO_SFT],
+        [("sizes", "edit_norm"), ("effects", "solved")],
+    ),
+    "protected": Study(
+        SHIELD, protected_runs.STUDY, "protected", ["evaluate", "pretrain", "protected"],
+        [("penalties", "penalty"), ("accuracy", "solved")],
+    ),
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> Path:
+    """The recorded studies, and beside them the stores in which their slices are computed anew, once."""
     root = tmp_path_factory.mktemp("replay")
-    record.record(SMALL, [2, 3], Store(root / "store"), root / "results", **SILENT)
-    return root / "results"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CI", "true")
+        for one in STUDIES.values():
+            seeds = [2, 3] if one.part is tables.SFT else [2]
+            record.record(one.profile, seeds, shared, root / "results", **SILENT, part=one.part)
+    return root
 
 
 @pytest.fixture
-def copy(recorded: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(recorded, tmp_path / "results"))
+def copy(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CI", "true")
+    return Path(shutil.copytree(home / "results", tmp_path / "results"))
 
 
 def change_code(monkeypatch: pytest.MonkeyPatch, stage: str, code: str = "0" * 64) -> None:
@@ -49,13 +96,11 @@ def stale(results: Path) -> list[list[str]]:
     return [replays.stale_stages(manifest, replays.read(results)) for manifest in manifests]
 
 
-def test_changed_code_makes_all_seeds_stale_and_one_replay_that_agrees_clears_them(
-    copy, monkeypatch, tmp_path
-):
+def test_changed_code_makes_all_seeds_stale_and_one_replay_that_agrees_clears_them(home, copy, monkeypatch):
     assert stale(copy) == [[], []]
     change_code(monkeypatch, "sft")
     assert stale(copy) == [["sft"], ["sft"]]
-    done = replays.replay(copy / "small", 2, Store(tmp_path / "fresh"), **SILENT)
+    done = replays.replay(copy / "small", 2, Store(home / "sft"), **SILENT)
     assert done.compared > 50
     assert stale(copy) == [[], []]
     change_code(monkeypatch, "evaluate")
@@ -88,8 +133,8 @@ def test_replays_follow_on_each_other_in_any_order(copy, monkeypatch):
     assert noted(("a", made_by), ("b", now)) == ["sft"]
 
 
-def test_a_second_replay_leaves_what_was_recorded_in_between_as_good_as_it_was(copy, monkeypatch, tmp_path):
-    store = Store(tmp_path / "fresh")
+def test_a_second_replay_leaves_what_was_recorded_in_between_as_good_as_it_was(home, copy, monkeypatch):
+    store = Store(home / "sft")
     between, now = "b" * 64, "0" * 64
     for code in (between, now):
         change_code(monkeypatch, "sft", code)
@@ -102,140 +147,76 @@ def test_a_second_replay_leaves_what_was_recorded_in_between_as_good_as_it_was(c
     assert replays.stale_stages(manifest.model_copy(update={"runs": tuple(runs)}), notes) == []
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_slice_has_a_run_of_each_stage_it_is_about_and_only_what_was_computed_is_noted(
+    name: str, home: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, store = STUDIES[name], Store(home / name)
+    change_code(monkeypatch, study.stage)
+    _, (manifest, *_) = record.read(copy / study.name, study.part.kind)
+    before = replays.stale_stages(manifest, [])
+    assert study.stage in before
+    done = replays.replay(copy / study.name, 2, store, **SILENT)
+    assert (done.study, done.seed) == (study.name, 2)
+    assert done.compared > 3
+    assert sorted(store.load(key).manifest.stage for key in store.ids()) == study.sliced
+    assert set(done.replayed_by) == set(study.sliced)
+    left = set(before) - set(study.sliced)
+    assert set(replays.stale_stages(manifest, replays.read(copy))) == left
+
+
 @pytest.mark.parametrize(
-    ("table", "column"), [("episodes", "solved_at"), ("losses", "loss"), ("bases", "ability")]
+    ("name", "table", "column"), [(name, *one) for name, study in STUDIES.items() for one in study.columns]
 )
-def test_one_value_that_differs_is_named_and_nothing_is_noted(copy, tmp_path, table, column):
-    file = copy / "small" / "seed-2" / f"{table}.parquet"
+def test_one_value_that_differs_is_named_and_nothing_is_noted(
+    name: str, table: str, column: str, home: Path, copy: Path
+) -> None:
+    study, store = STUDIES[name], Store(home / name)
+    chapter = replays.chapter_of(study.name)
+    place = copy / study.name / f"seed-2{chapter.SLICED}"
+    sliced = chapter.slice_of(tables.read(place, study.part.kind), study.profile, 2, store)
+    file = place / f"{table}.parquet"
     frame = pd.read_parquet(file)
-    frame.loc[frame.index[-1], column] += 1
+    frame.loc[sliced.recorded[table].index[-1], column] += 1
     frame.to_parquet(file)
     with pytest.raises(BadInput, match=f"replay: {table}.{column} differs in 1 of"):
-        replays.replay(copy / "small", 2, Store(tmp_path / "fresh"), **SILENT)
+        replays.replay(copy / study.name, 2, store, **SILENT)
     assert not (copy / replays.FILE).exists()
 
 
-@pytest.fixture(scope="module")
-def climbed(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> Path:
-    root = tmp_path_factory.mktemp("climb")
-    record.record(CLIMB, [2], shared, root / "results", **SILENT, part=recovery.STUDY)
-    return root / "results"
-
-
-def test_rl_is_replayed_from_the_start_in_the_middle(climbed, monkeypatch, tmp_path):
-    results = Path(shutil.copytree(climbed, tmp_path / "results"))
-    monkeypatch.setenv("CI", "true")
-    change_code(monkeypatch, "rl")
-    _, (manifest,) = record.read(results / "climb-recovery", recovery.RecoveryTables)
-    assert replays.stale_stages(manifest, replays.read(results)) == ["rl"]
-    store = Store(tmp_path / "fresh")
-    done = replays.replay(results / "climb-recovery", 2, store, **SILENT)
-    assert (done.study, done.steps) == ("climb-recovery", (5,))
-    assert replays.stale_stages(manifest, replays.read(results)) == []
-    stages = [store.load(key).manifest.stage for key in store.ids()]
-    assert sorted(stages) == ["evaluate", "evaluate", "pretrain", "rl", "sft"]
-
-
-@pytest.mark.parametrize(
-    ("table", "column"),
-    [("episodes", "solved_at"), ("log", "return"), ("advantages", "advantage"), ("losses", "loss")],
-)
-def test_one_value_of_rl_that_differs_is_named(climbed, monkeypatch, tmp_path, table, column):
-    results = Path(shutil.copytree(climbed, tmp_path / "results"))
-    monkeypatch.setenv("CI", "true")
-    file = results / "climb-recovery" / "seed-2-run-0" / f"{table}.parquet"
-    frame = pd.read_parquet(file)
-    chosen = frame[(frame["start"] == 5) & (frame.get("decode", 0) == 0)]
-    frame.loc[chosen.index[-1], column] += 1
-    frame.to_parquet(file)
-    with pytest.raises(BadInput, match=f"replay: {table}.{column} differs in 1 of"):
-        replays.replay(results / "climb-recovery", 2, Store(tmp_path / "fresh"), **SILENT)
-    assert not (results / replays.FILE).exists()
-
-
-@pytest.fixture(scope="module")
-def turned(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> Path:
-    root = tmp_path_factory.mktemp("turned")
-    record.record(SPIN, [2], shared, root / "results", **SILENT, part=rotation.STUDY.at({2: 3}))
-    return root / "results"
-
-
-def test_spectra_are_replayed_from_peak_to_end_and_only_what_was_computed_is_noted(
-    turned, monkeypatch, tmp_path
+def test_old_and_new_code_are_compared_on_one_machine_where_the_recorded_numbers_do_not_come_again(
+    home, copy, monkeypatch, tmp_path
 ):
-    results = Path(shutil.copytree(turned, tmp_path / "results"))
-    monkeypatch.setenv("CI", "true")
-    change_code(monkeypatch, "spectra")
-    _, (manifest,) = record.read(results / "spin-rotation", rotation.RotationTables)
-    stale = replays.stale_stages(manifest, replays.read(results))
-    assert "spectra" in stale
-    store = Store(tmp_path / "fresh")
-    done = replays.replay(results / "spin-rotation", 2, store, **SILENT)
-    assert (done.study, done.steps) == ("spin-rotation", (3,))
-    assert set(done.replayed_by) == {"pretrain", "sft", "trajectory", "spectra"}
-    assert {"rl", "evaluate"} <= set(done.made_by)
-    left = replays.stale_stages(manifest, replays.read(results))
-    assert set(left) == set(stale) & {"rl", "evaluate"}
-    stages = [store.load(key).manifest.stage for key in store.ids()]
-    assert sorted(stages) == ["pretrain", "sft", "spectra", "trajectory"]
-
-
-@pytest.mark.parametrize(
-    ("table", "column", "chosen"),
-    [
-        ("angles", "mean", "pair"),
-        ("values", "after", "pair"),
-        ("path", "angle", "branch"),
-        ("behaviour", "kl", "branch"),
-    ],
-)
-def test_one_value_of_spectra_that_differs_is_named(turned, monkeypatch, tmp_path, table, column, chosen):
-    results = Path(shutil.copytree(turned, tmp_path / "results"))
-    monkeypatch.setenv("CI", "true")
-    file = results / "spin-rotation" / "seed-2" / f"{table}.parquet"
+    file = copy / "small" / "seed-2" / "losses.parquet"
     frame = pd.read_parquet(file)
-    rows = frame[frame[chosen].astype(str) == {"pair": "peak-end", "branch": "sft"}[chosen]]
-    frame.loc[rows.index[-1], column] += 1
+    frame["loss"] *= 1 + 1e-7  # as another processor gave them
     frame.to_parquet(file)
-    with pytest.raises(BadInput, match=f"replay: {table}.{column} differs in 1 of"):
-        replays.replay(results / "spin-rotation", 2, Store(tmp_path / "fresh"), **SILENT)
-    assert not (results / replays.FILE).exists()
+    store, kept = Store(home / "sft"), tmp_path / "kept"
+    made = replays.write_tables(copy / "small", 2, store, kept)
+    assert made.code == record.read_manifest(copy / "small" / "seed-2").code()
+    assert not (copy / replays.FILE).exists()
+    with pytest.raises(BadInput, match=r"--tables .* is already there"):
+        replays.write_tables(copy / "small", 2, store, kept)
+    change_code(monkeypatch, "sft")
+    with pytest.raises(BadInput, match=r"losses\.loss differs"):
+        replays.replay(copy / "small", 2, store, **SILENT)
+    done = replays.replay(copy / "small", 2, store, **SILENT, against=kept)
+    assert done.against
+    manifest = record.read_manifest(copy / "small" / "seed-2")
+    assert replays.stale_stages(manifest, replays.read(copy)) == []
+    (copy / replays.FILE).unlink()
+    for folder, seed, named in ((kept, 3, "of small seed 2"), (tmp_path / "none", 2, "holds no tables")):
+        with pytest.raises(BadInput, match=named):
+            replays.replay(copy / "small", seed, store, **SILENT, against=folder)
+    losses = pd.read_parquet(kept / "losses.parquet")
+    losses.loc[0, "loss"] += 1
+    losses.to_parquet(kept / "losses.parquet", index=False)
+    with pytest.raises(BadInput, match=r"losses\.loss differs in 1 of"):
+        replays.replay(copy / "small", 2, store, **SILENT, against=kept)
+    assert not (copy / replays.FILE).exists()
 
 
 def test_a_damaged_note_is_refused(copy):
     (copy / replays.FILE).write_text(json.dumps([{"study": "small"}]))
     with pytest.raises(BadInput, match=r"replays\.json cannot be read"):
         replays.read(copy)
-
-
-@pytest.mark.parametrize(
-    ("profile", "part", "stage", "table", "column"),
-    [
-        (EDIT, swaps.STUDY.at({2: 3}), "edited", "sizes", "edit_norm"),
-        (EDIT, swaps.STUDY.at({2: 3}), "edited", "effects", "solved"),
-        (SHIELD, protection.STUDY, "protected", "penalties", "penalty"),
-        (SHIELD, protection.STUDY, "protected", "accuracy", "solved"),
-    ],
-)
-def test_edits_and_protected_sft_are_replayed_in_part(
-    profile, part, stage, table, column, monkeypatch, tmp_path, shared
-):
-    monkeypatch.setenv("CI", "true")
-    results = tmp_path / "results"
-    record.record(profile, [2], shared, results, **SILENT, part=part)
-    folder = results / f"{profile.name}{part.suffix}"
-    change_code(monkeypatch, stage)
-    _, (manifest,) = record.read(folder, part.kind)
-    assert stage in replays.stale_stages(manifest, [])
-    done = replays.replay(folder, 2, Store(tmp_path / "fresh"), **SILENT)
-    assert stage in done.replayed_by
-    assert done.compared > 3
-    assert stage not in replays.stale_stages(manifest, replays.read(results))
-    (results / replays.FILE).unlink()
-    file = folder / f"seed-2/{table}.parquet"
-    frame = pd.read_parquet(file)
-    frame[column] += 1
-    frame.to_parquet(file)
-    with pytest.raises(BadInput, match=f"replay: {table}.{column} differs in"):
-        replays.replay(folder, 2, Store(tmp_path / "fresh"), **SILENT)
-    assert not (results / replays.FILE).exists()

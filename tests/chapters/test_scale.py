@@ -11,7 +11,7 @@ from lab_helpers import study_of
 from rl_tables import rows, solved, tables
 
 from rlheals.chapters import scale
-from rlheals.chapters.rl import runs as recovery
+from rlheals.chapters.rl import runs as rl_runs
 from rlheals.chapters.rl.runs import RecoveryTables
 from rlheals.display.markup import Table
 from rlheals.engines import models
@@ -54,7 +54,7 @@ def test_levels_are_means_over_seeds_with_intervals_of_a_single_seed_over_hands(
     table = scale.trend({"lab": several, "scale-1m": of(1, 0.5, 0.25, 0.75)}).set_index(["profile", "level"])
     assert set(table.index.get_level_values("level")) == set(scale.LEVELS)
     mean = table["value"].unstack()
-    assert mean.loc["lab", "OOD, base, either layout"] == pytest.approx(0.3)
+    assert mean.loc["lab", "OOD, base, format-agnostic"] == pytest.approx(0.3)
     assert mean.loc["lab", "OOD, peak"] == pytest.approx(0.5, abs=0.03)
     assert mean.loc["lab", "OOD, last checkpoint"] == pytest.approx(0.2)
     assert mean.loc["lab", "ID, last checkpoint"] == pytest.approx(0.9)
@@ -99,7 +99,7 @@ def test_what_rl_adds_is_shown_for_starts_that_all_sizes_have(
     monkeypatch.setattr(
         record,
         "find",
-        lambda name, part, results: (recorded.get(name) if part is recovery.STUDY else None, []),
+        lambda name, part, results: (recorded.get(name) if part is rl_runs.STUDY else None, []),
     )
     table, about, nothing = scale.scale_table(tmp_path)
     assert isinstance(table, Table)

@@ -22,7 +22,7 @@ from lab_helpers import TINY
 from safetensors import SafetensorError
 
 from rlheals.book.notebooks import NotebookFailed
-from rlheals.chapters.registry import CLAIMED
+from rlheals.chapters.registry import CHAPTERS
 from rlheals.cli.main import app, main
 from rlheals.cli.options import parse_seeds, parse_settings
 from rlheals.display.markup import spans
@@ -517,7 +517,7 @@ def test_claims_are_printed_chapter_by_chapter(empty_folder: Path, capfd: pytest
     said = Said(capfd, "claims", "--results", "some")
     data = Said(capfd, "claims", "--results", "some", "--json").data
     assert said.code == 0
-    assert set(data) == set(CLAIMED)
+    assert set(data) == set(CHAPTERS)
     for key, one in data.items():
         assert f"{one['title']}:" in said.out
         assert bool(one["missing"]) == (key != "protection")

@@ -1,4 +1,4 @@
-"""Verdicts: every ordering of low, high, 0 and margin; every combination of parts; the laws for all."""
+"""Verdicts: every ordering of low, high, 0 and margin, and the laws for all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rlheals.errors import BadInput
 from rlheals.stats.intervals import Interval
-from rlheals.stats.verdicts import VERDICTS, Verdict, all_of, verdict
+from rlheals.stats.verdicts import VERDICTS, Verdict, verdict
 
 MARGIN = 0.05
 # one place in each region that 0 and the margin cut the line into, and the two cuts themselves
@@ -124,60 +124,3 @@ def test_the_estimate_does_not_matter(ends: list[float], margin: float) -> None:
 def test_bad_margins(margin: float) -> None:
     with pytest.raises(BadInput, match="margin"):
         verdict(interval(0, 1), margin)
-
-
-def combined(parts: tuple[Verdict, ...]) -> Verdict:
-    """The table in the docstring, row by row, counted instead of looked up."""
-    holds, part, differs = (parts.count(name) for name in ("holds", "holds in part", "differs"))
-    rows: list[tuple[bool, Verdict]] = [
-        (holds == len(parts), "holds"),
-        (0 < holds < len(parts), "holds in part"),
-        (holds == 0 and differs > 0, "differs"),
-        (holds == 0 and differs == 0 and part > 0, "holds in part"),
-        (holds + part + differs == 0, "not shown"),
-    ]
-    (answer,) = (name for applies, name in rows if applies)  # exactly one row applies
-    return answer
-
-
-EVERY_COMBINATION = [parts for size in (1, 2, 3, 4) for parts in itertools.product(VERDICTS, repeat=size)]
-
-
-def test_all_of_every_combination_of_up_to_four_parts() -> None:
-    assert len(EVERY_COMBINATION) == 4 + 16 + 64 + 256
-    for parts in EVERY_COMBINATION:
-        assert all_of(parts) == combined(parts), parts
-
-
-def test_all_of_pairs_spelled_out() -> None:
-    pairs = itertools.combinations_with_replacement(VERDICTS, 2)
-    assert {pair: all_of(pair) for pair in pairs} == {
-        ("holds", "holds"): "holds",
-        ("holds", "holds in part"): "holds in part",
-        ("holds", "not shown"): "holds in part",
-        ("holds", "differs"): "holds in part",
-        ("holds in part", "holds in part"): "holds in part",
-        ("holds in part", "not shown"): "holds in part",
-        ("holds in part", "differs"): "differs",
-        ("not shown", "not shown"): "not shown",
-        ("not shown", "differs"): "differs",
-        ("differs", "differs"): "differs",
-    }
-
-
-def test_all_of_is_never_worsened_by_a_better_part_nor_changed_by_order_or_repetition() -> None:
-    for parts in EVERY_COMBINATION:
-        whole = all_of(parts)
-        assert all_of(parts[::-1]) == whole == all_of(parts + parts)
-        for place, better in itertools.product(range(len(parts)), VERDICTS):
-            if BETTER[better] > BETTER[parts[place]]:
-                improved = (*parts[:place], better, *parts[place + 1 :])
-                assert BETTER[all_of(improved)] >= BETTER[whole], (parts, improved)
-
-
-def test_all_of_takes_any_iterable_and_rejects_the_rest() -> None:
-    assert all_of(part for part in ("holds", "holds")) == "holds"
-    with pytest.raises(BadInput, match="at least one"):
-        all_of([])
-    with pytest.raises(BadInput, match="'held', accepted are holds, holds in part"):
-        all_of(["holds", "held"])  # type: ignore[list-item]

@@ -12,17 +12,19 @@ import yaml
 from lab_helpers import one_line, study_of
 from scipy.stats import ttest_1samp
 
-from rlheals.chapters.registry import CLAIMED
-from rlheals.chapters.sft.claims import CLAIMS, ESTIMATORS, SFTFile, estimates
+from rlheals.chapters.registry import CHAPTERS
+from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.chapters.sft.measures import Curves
 from rlheals.errors import BadInput
 from rlheals.evaluation.evaluate import EvaluateSettings, census_items
 from rlheals.profiles import load_profile
-from rlheals.study.claims import FILE, half_of, judge
+from rlheals.study import claims as all_claims
+from rlheals.study.claims import FILE, ClaimsFile, Judged, half_of, judge
 from rlheals.study.tables import Tables, concat
 from rlheals.tasks.general_points.cards import census
 from rlheals.tasks.general_points.task import GeneralPoints
 
+ESTIMATORS = all_claims.ESTIMATORS["sft"]
 HANDS = 400
 STEPS = (0, 10, 40, 160, 640)
 OOD = {0: 0.05, 10: 0.2, 40: 0.5, 160: 0.3, 640: 0.1}
@@ -134,7 +136,7 @@ def test_the_order_of_rows_does_not_matter() -> None:
         tables.bases,
     )
     for claim in CLAIMS.read().claims:
-        assert estimates(claim, shuffled) == pytest.approx(estimates(claim, tables))
+        assert CLAIMS.estimates(claim, shuffled) == pytest.approx(CLAIMS.estimates(claim, tables))
 
 
 # Choosing and measuring -----------------------------------------------------------------------------------------------
@@ -187,10 +189,9 @@ def test_the_claims_are_valid_and_their_seeds_are_not_the_development_seed() -> 
     assert len(claims.study.seeds) >= 3
     lab = load_profile(claims.study.profile, {"decodes": claims.study.decodes})
     assert lab.decodes == claims.study.decodes
-    values = {claim.id: estimates(claim, exact()) for claim in claims.claims}
+    values = {claim.id: CLAIMS.estimates(claim, exact()) for claim in claims.claims}
     assert len(values) == len(claims.claims) >= 6
     assert all(math.isfinite(number[1]) for number in values.values())
-    assert {claim.estimator for claim in claims.claims} == set(ESTIMATORS)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +203,7 @@ def test_the_claims_are_valid_and_their_seeds_are_not_the_development_seed() -> 
         ("study.level", 1.0, "study.level"),
         ("study.decodes", 0, "study.decodes"),
         ("study.colour", "red", "study.colour"),
+        ("study.runs", 3, "study.runs"),
         ("claims.0.estimator", "guess", "'guess' is not one of rise"),
         ("claims.0.margin", -0.1, "claims.0.margin"),
         ("claims.0.family", "theirs", "claims.0.family"),
@@ -234,7 +236,7 @@ def test_a_claims_file_that_is_wrong_is_refused_and_the_field_named(
 def test_what_is_no_claims_file_is_one_line(text: str, tmp_path: Path) -> None:
     file = tmp_path / "claims.yaml"
     file.write_text(text)
-    for one in CLAIMED.values():
+    for one in CHAPTERS.values():
         with pytest.raises(BadInput) as caught:
             one.claims.read(file)
         assert "claims.yaml" in one_line(caught.value)
@@ -243,22 +245,26 @@ def test_what_is_no_claims_file_is_one_line(text: str, tmp_path: Path) -> None:
 # Judging --------------------------------------------------------------------------------------------------------------
 
 
-def a_file(**study: object) -> SFTFile:
+def a_file(**study: object) -> ClaimsFile:
     data = CLAIMS.read().model_dump()
     data["study"] |= study
-    return SFTFile.model_validate(data)
+    return ClaimsFile.model_validate(data)
+
+
+def judged_on(claims: ClaimsFile, tables: Tables) -> list[Judged]:
+    return judge(claims, {claim.id: CLAIMS.estimates(claim, tables) for claim in claims.claims})
 
 
 def test_all_fixed_seeds_are_demanded_and_no_other_counts() -> None:
     claims = a_file(seeds=[1, 2, 3])
     with pytest.raises(BadInput) as caught:
-        judge(claims, concat([exact(seed) for seed in (1, 3)]), estimates)
+        judged_on(claims, concat([exact(seed) for seed in (1, 3)]))
     assert "2 is not recorded" in one_line(caught.value)
-    three = judge(claims, concat([exact(seed) for seed in (1, 2, 3)]), estimates)
+    three = judged_on(claims, concat([exact(seed) for seed in (1, 2, 3)]))
     odd = study_of(
         {step: {s: solved(s, 0.5) for s in ("ood", "sft", "held_out")} for step in STEPS}, LOSSES, seed=9
     )
-    more = judge(claims, concat([*(exact(seed) for seed in (3, 2, 1)), odd]), estimates)
+    more = judged_on(claims, concat([*(exact(seed) for seed in (3, 2, 1)), odd]))
     assert more == three
     assert [judged.claim for judged in three] == list(claims.claims)
     assert all(set(judged.values) == {1, 2, 3} for judged in three)
@@ -273,7 +279,7 @@ def test_the_interval_is_students_over_seeds() -> None:
             for step in STEPS
         }
         tables.append(study_of(accuracy, LOSSES, seed=seed))
-    judged = {j.claim.id: j for j in judge(a_file(seeds=[1, 2, 3]), concat(tables), estimates)}["sft-fall"]
+    judged = {j.claim.id: j for j in judged_on(a_file(seeds=[1, 2, 3]), concat(tables))}["sft-fall"]
     values = np.array(list(judged.values.values()))
     half = 4.3027 * values.std(ddof=1) / math.sqrt(3)
     assert judged.interval.estimate == pytest.approx(values.mean())
@@ -293,8 +299,7 @@ def test_adjusted_p_values_are_holms_within_a_family(margin: float) -> None:
     values = {
         each.id: dict(zip((1, 2, 3), random.normal(0.2, 0.1, 3), strict=True)) for each in claims.claims
     }
-    tables = concat([exact(seed) for seed in (1, 2, 3)])
-    judged = judge(claims, tables, lambda claim, _: values[claim.id])
+    judged = judge(claims, values)
     for family in ("paper", "ours"):
         mine = [one for one in judged if one.claim.family == family]
         raw = {
@@ -314,13 +319,11 @@ def test_adjusted_p_values_are_holms_within_a_family(margin: float) -> None:
 
 def test_curves_that_do_what_the_paper_says_hold_and_flat_ones_do_not() -> None:
     claims = a_file(seeds=[1, 2, 3])
-    good = {
-        j.claim.id: j.verdict for j in judge(claims, concat([exact(seed) for seed in (1, 2, 3)]), estimates)
-    }
+    good = {j.claim.id: j.verdict for j in judged_on(claims, concat([exact(seed) for seed in (1, 2, 3)]))}
     assert {name: verdict for name, verdict in good.items() if verdict != "holds"} == {
         "sft-test-loss-falls": "differs"  # it rises from 1.2 to 1.4
     }
     flat = {step: {s: solved(s, 0.5) for s in ("ood", "sft", "held_out")} for step in STEPS}
-    none = judge(claims, concat([study_of(flat, LOSSES, seed=seed) for seed in (1, 2, 3)]), estimates)
+    none = judged_on(claims, concat([study_of(flat, LOSSES, seed=seed) for seed in (1, 2, 3)]))
     accuracy_claims = [j for j in none if j.claim.estimator in ("rise", "fall", "id_gain", "loss_regret")]
     assert {j.verdict for j in accuracy_claims} == {"differs"}

@@ -1,4 +1,4 @@
-"""The runs of chapter 04, and their tables: edited checkpoints and what they are made of, with a census of each.
+"""The runs of chapter 04, and their tables: edited checkpoints and what they are made of, each of them evaluated.
 
 "restore": the late SFT checkpoint, edited with that of the peak. "swap": the result of RL, edited with the late SFT
 checkpoint. "lend": the checkpoint from which RL started, edited with RL's result. "other": a control, the late
@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
-from rlheals.chapters.base import Chapter
+from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.rl.runs import rl_spec
 from rlheals.profiles.edit_grid import read_entry
 from rlheals.profiles.profile import Profile
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study import tables
-from rlheals.study.plan import Plan, census_spec
+from rlheals.study.plan import Plan, SeedPlan, census_spec, followed
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded
 from rlheals.training import sft
@@ -45,10 +44,9 @@ class Swap:
 
 
 @dataclass(frozen=True)
-class SwapPlan:
+class SwapPlan(SeedPlan):
     """The runs of one base seed."""
 
-    seed: int
     peak: int
     before: Plan
     rl: RunSpec
@@ -56,26 +54,20 @@ class SwapPlan:
     edited: dict[Swap, RunSpec] = field(default_factory=dict)
     censuses: dict[tuple[Swap, int], RunSpec] = field(default_factory=dict)
 
-    @property
-    def name(self) -> str:
-        return f"seed-{self.seed}"
-
     def specs(self) -> list[RunSpec]:
-        """Every run, inputs before those that use them: an edit is followed by its censuses."""
-        listed = [self.before.base, self.before.sft, self.rl]
-        listed += [self.other] if any(swap.kind == OTHER for swap in self.edited) else []
-        listed += [spec for (of, _), spec in self.censuses.items() if of.kind == ANCHOR]
-        for swap, spec in self.edited.items():
-            listed.append(spec)
-            listed += [census for (of, _), census in self.censuses.items() if of == swap]
-        return listed
+        """Every run, inputs before those that use them."""
+        listed = [self.before.base, self.before.sft]
+        used = {swap.edit if swap.kind == ANCHOR else swap.kind for swap, _ in self.censuses}
+        listed += [self.rl] if used & {"rl", "swap", "lend"} else []
+        listed += [self.other] if OTHER in used else []
+        return [*listed, *followed(self.edited, self.censuses)]
 
 
 @dataclass(frozen=True)
 class SwapTables(Seeded):
     """Everything chapter 04 is drawn from; every row says seed, kind, edit and where.
 
-    effects   per (decode, split): hands, solved within five, solved in the first try
+    effects   per (decode, split): hands, solved in five attempts, solved in the first
     sizes     of edited checkpoints: norms of the edited tensors, of the edit, of the distance to the other before and
               after; forward KL from the pretrained base and from the target (nats per answer)
     peaks     the step that counts as the peak
@@ -98,24 +90,25 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
     another = before.sft.model_copy(update={"seed": OTHER_SEED + seed})
     made = SwapPlan(seed, peak, before, trained, another)
     after = checkpoint_name(profile.rl_starts.iterations)
-    steps = {
-        name: sft.checkpoint_name(at)
-        for name, at in (("peak", peak), ("late", grid.late), ("start", grid.start))
-    }
-    runs = {
-        name: store.key(spec) for name, spec in (("sft", before.sft), ("rl", trained), ("other", another))
-    }
-    for name, folder in steps.items():
-        _add_censuses(made, profile, Swap(ANCHOR, name), runs["sft"], folder)
-    _add_censuses(made, profile, Swap(ANCHOR, "rl"), runs["rl"], after)
+    steps = {"peak": peak, "late": grid.late, "start": grid.start}
+    folders = {name: sft.checkpoint_name(step) for name, step in steps.items()}
+    runs = {"sft": store.key(before.sft), "rl": store.key(trained), "other": store.key(another)}
+
+    def evaluate(of: Swap, model: str, folder: str) -> None:
+        for decode in range(grid.decodes):
+            made.censuses[of, decode] = census_spec(profile, model, folder, seed, decode)
+
+    for name, folder in folders.items():
+        evaluate(Swap(ANCHOR, name), runs["sft"], folder)
+    evaluate(Swap(ANCHOR, "rl"), runs["rl"], after)
     if grid.other:
-        _add_censuses(made, profile, Swap(ANCHOR, "other-peak"), runs["other"], steps["peak"])
-    peak_of, late = ("sft", steps["peak"]), ("sft", steps["late"])
+        evaluate(Swap(ANCHOR, "other-peak"), runs["other"], folders["peak"])
+    peak_of, late = ("sft", folders["peak"]), ("sft", folders["late"])
     kinds = (
         ("restore", grid.restore, peak_of, late),
         ("swap", grid.swap, late, ("rl", after)),
-        ("lend", grid.lend, ("rl", after), ("sft", steps["start"])),
-        (OTHER, grid.other, ("other", steps["peak"]), late),
+        ("lend", grid.lend, ("rl", after), ("sft", folders["start"])),
+        (OTHER, grid.other, ("other", folders["peak"]), late),
     )
     for kind, entries, with_, edited in kinds:
         inputs = {"base": runs[with_[0]], "target": runs[edited[0]], "origin": store.key(before.base)}
@@ -127,13 +120,8 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
             made.edited[swap] = RunSpec(
                 stage="edited", settings=settings.model_dump(mode="json"), inputs=inputs, seed=seed
             )
-            _add_censuses(made, profile, swap, store.key(made.edited[swap]), MODEL)
+            evaluate(swap, store.key(made.edited[swap]), MODEL)
     return made
-
-
-def _add_censuses(made: SwapPlan, profile: Profile, of: Swap, run_id: str, folder: str) -> None:
-    for decode in range(profile.swaps.decodes):
-        made.censuses[of, decode] = census_spec(profile, run_id, folder, made.seed, decode)
 
 
 def collect(plans: Sequence[SwapPlan], store: Store) -> SwapTables:
@@ -142,9 +130,7 @@ def collect(plans: Sequence[SwapPlan], store: Store) -> SwapTables:
 
 
 def _of_plan(made: SwapPlan, store: Store) -> SwapTables:
-    def folder(spec: RunSpec) -> Path:
-        return store.load(store.key(spec)).path
-
+    folder = tables.folders(store)
     effects, sizes = [], []
     for (swap, decode), spec in made.censuses.items():
         effects.append(tables.solved(folder(spec)).assign(**vars(swap), decode=decode))
@@ -169,9 +155,31 @@ class SwapChapter(Chapter[SwapTables]):
 
     PART = STUDY
 
+    @classmethod
+    def slice_of(cls, recorded: SwapTables, profile: Profile, seed: int, store: Store) -> Slice:
+        """One edit of the late checkpoint, and an evaluation of it."""
+        peak = int(recorded.peaks["peak"].iloc[0])
+        whole = plan(profile, seed, store, {seed: peak})
+        restored = (swap for swap in whole.edited if swap.kind == "restore")
+        chosen = next(
+            (swap for swap in restored if swap.edit.startswith("directions(top=")), next(iter(whole.edited))
+        )
+        part = replace(
+            whole,
+            edited={chosen: whole.edited[chosen]},
+            censuses={(chosen, 0): whole.censuses[chosen, 0]},
+        )
+        rows = {}
+        for name in ("effects", "sizes"):
+            frame = getattr(recorded, name)
+            mine = (frame[list(vars(chosen))].astype(str) == pd.Series(vars(chosen))).all(axis=1)
+            rows[name] = frame[mine & (frame.get("decode", 0) == 0)]
+        return Slice((peak,), part, rows)
+
     def how_fresh(self) -> list[str]:
         peaks, grid = ", ".join(f"{peak:,}" for peak in self.fresh.peaks["peak"]), self.profile.swaps
         return [f"peak at SFT step {peaks}", f"late checkpoint at {grid.late:,}", f"RL from {grid.start:,}"]
 
 
+CHAPTER = SwapChapter
 edits = SwapChapter.open

@@ -1,60 +1,28 @@
-"""Estimators of protected SFT: each takes one base seed's points and returns one number, so that "number > margin"."""
+"""Estimators of protected SFT: each takes one base seed's `measures.at_equal_id`, so that "number > margin"."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import pandas as pd
 
 from rlheals.chapters.protected import measures as measured
 from rlheals.chapters.protected.runs import ProtectionTables
-from rlheals.study.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite, unrecorded
+from rlheals.study.claims import ChapterClaims, by_seed, estimator
 
 
-def _of(rows: pd.DataFrame, way: str) -> float:
-    found = measured.at_equal_id(rows)
-    return float(found.loc[found["way"] == way, "gained"].mean())
-
-
+@estimator("protection")
 def over_early_stopping(rows: pd.DataFrame, way: str) -> float:
-    """OOD accuracy of a way less that of plain SFT stopped at the same ID accuracy."""
-    return _of(rows, way)
+    """OOD accuracy under a regulariser less that of plain SFT stopped at the same ID accuracy."""
+    return float(rows.loc[rows["way"] == way, "gained"].mean())
 
 
+@estimator("protection")
 def over_way(rows: pd.DataFrame, way: str, other: str) -> float:
-    """The same, less that of another way."""
-    return _of(rows, way) - _of(rows, other)
+    """The same, less that of another regulariser."""
+    return over_early_stopping(rows, way) - over_early_stopping(rows, other)
 
 
-ESTIMATORS: dict[str, Callable[..., float]] = {
-    function.__name__: function for function in (over_early_stopping, over_way)
-}
+def _at_equal_id(tables: ProtectionTables) -> dict[int, pd.DataFrame]:
+    return by_seed(measured.at_equal_id(measured.points(tables)), tables.seeds)
 
 
-class ProtectionClaim(Claim):
-    """A claim about protected SFT."""
-
-    @classmethod
-    def estimators(cls) -> dict[str, Callable[..., float]]:
-        return ESTIMATORS
-
-
-class ProtectionFile(ClaimsFile):
-    """The part of `claims.yaml` about protected SFT."""
-
-    study: StudyPlan
-    claims: tuple[ProtectionClaim, ...]
-
-
-def estimates(claim: Claim, tables: ProtectionTables) -> dict[int, float]:
-    """The claim's number for every base seed that has what it needs."""
-    rows, run = measured.points(tables), ESTIMATORS[claim.estimator]
-    return finite(tables.seeds, lambda seed: run(rows[rows["seed"] == seed], **claim.options))
-
-
-def missing(tables: ProtectionTables, claims: ProtectionFile) -> list[str]:
-    """What is not recorded yet of what decides, in words."""
-    return unrecorded(claims, tables.accuracy, lambda claim: estimates(claim, tables))
-
-
-CLAIMS = ChapterClaims("protection", ProtectionFile, estimates, missing)
+CLAIMS = ChapterClaims("protection", _at_equal_id, lambda tables: tables.accuracy)

@@ -9,7 +9,7 @@ from rlheals.chapters.protected.runs import SFT, ProtectionTables
 
 
 def points(tables: ProtectionTables, measure: str = "solved") -> pd.DataFrame:
-    """One row per (seed, way, step): accuracies id (SFT hands, or what ID hands there are) and ood, of all decodes."""
+    """One row per (seed, way, step): accuracies id (SFT hands, or what ID hands there are) and ood."""
     rows = tables.accuracy.astype({"way": object, "split": object})
     sums = rows.groupby(["seed", "way", "step", "split"])[[measure, "hands"]].sum()
     shares = (sums[measure] / sums["hands"]).unstack("split")
@@ -18,11 +18,11 @@ def points(tables: ProtectionTables, measure: str = "solved") -> pd.DataFrame:
 
 
 def at_equal_id(measured: pd.DataFrame) -> pd.DataFrame:
-    """Every way against plain SFT of the same base at equal ID accuracy: columns seed, way, n, gained, kept, beyond.
+    """Every regulariser against plain SFT at equal ID accuracy: columns seed, way, n, gained, kept, beyond.
 
-    measured: `points`. gained: mean over the way's points of ood minus that of plain SFT where its ID accuracy was the
+    measured: `points`. gained: mean over its points of ood minus that of plain SFT where its ID accuracy was the
     same (interpolated along its steps; of the n points within the range that plain SFT passes). kept: the same of the
-    way's last point, nan where it lies outside of the range. Of plain SFT itself both are 0. beyond: of a last point
+    last point, nan where it lies outside of the range. Of plain SFT itself both are 0. beyond: of a last point
     whose ID accuracy is above all that plain SFT has, ood minus the best of plain SFT at its own highest; else nan.
     """
     rows = []

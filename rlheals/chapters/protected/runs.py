@@ -1,26 +1,25 @@
-"""Protected SFT: the runs of chapter 04's last part, and their tables. Every way is a training run from the same base.
+"""Protected SFT: the runs of chapter 04's last part, and their tables; one training run per regulariser, from one base.
 
-A way is text, `NAME=VALUE`: subspace, random or kl with a strength (`protected.py`), or a setting of SFT with another
-value: learning_rate, weight_decay. "sft" is plain SFT; its checkpoints are early stopping.
+A regulariser (column `way`) is text, `NAME=VALUE`: subspace, random or kl with a strength (`training/protected.py`),
+or a setting of SFT with another value (learning_rate, weight_decay). "sft" is plain SFT, with early stopping.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 import pandas as pd
 
-from rlheals.chapters.base import Chapter
+from rlheals.chapters.base import Chapter, Slice
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import read_regulariser
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study import tables
-from rlheals.study.plan import Plan, census_spec
+from rlheals.study.plan import Plan, SeedPlan, census_spec, followed
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded
 from rlheals.training import protected, sft
@@ -30,33 +29,24 @@ SFT = "sft"
 
 
 @dataclass(frozen=True)
-class ProtectionPlan:
-    """The runs of one base seed: by way, and the censuses of (way, step, decode)."""
+class ProtectionPlan(SeedPlan):
+    """The runs of one base seed by regulariser, and the evaluations of (way, step, sampling seed)."""
 
-    seed: int
     before: Plan
     trained: dict[str, RunSpec] = field(default_factory=dict)
     censuses: dict[tuple[str, int, int], RunSpec] = field(default_factory=dict)
 
-    @property
-    def name(self) -> str:
-        return f"seed-{self.seed}"
-
     def specs(self) -> list[RunSpec]:
-        """Every run, inputs before those that use them: a way is followed by its censuses."""
-        listed = [self.before.base]
-        for way, spec in self.trained.items():
-            listed.append(spec)
-            listed += [census for (of, _, _), census in self.censuses.items() if of == way]
-        return listed
+        """Every run, inputs before those that use them."""
+        return [self.before.base, *followed(self.trained, self.censuses)]
 
 
 @dataclass(frozen=True)
 class ProtectionTables(Seeded):
     """What protected SFT is drawn from; every row says seed, way and step.
 
-    accuracy     per (decode, split): hands, solved within five, solved in the first try
-    penalties    of protected ways: the penalty without its strength
+    accuracy     per (decode, split): hands, solved in five attempts, solved in the first
+    penalties    of the penalised: the penalty without its strength
     """
 
     LISTS = "accuracy"
@@ -92,9 +82,7 @@ def collect(plans: Sequence[ProtectionPlan], store: Store) -> ProtectionTables:
 
 
 def _of_plan(made: ProtectionPlan, store: Store) -> ProtectionTables:
-    def folder(spec: RunSpec) -> Path:
-        return store.load(store.key(spec)).path
-
+    folder = tables.folders(store)
     accuracy = [
         tables.solved(folder(spec)).assign(way=way, step=step, decode=decode)
         for (way, step, decode), spec in made.censuses.items()
@@ -125,12 +113,31 @@ class ProtectionChapter(Chapter[ProtectionTables]):
 
     PART = STUDY
 
+    @classmethod
+    def slice_of(cls, recorded: ProtectionTables, profile: Profile, seed: int, store: Store) -> Slice:
+        """One run under a penalty, and an evaluation of its last checkpoint."""
+        whole = plan(profile, seed, store)
+        way = next(way for way, spec in whole.trained.items() if spec.stage == "protected")
+        step = max(step for _, step, _ in whole.censuses)
+        part = replace(
+            whole,
+            trained={way: whole.trained[way]},
+            censuses={(way, step, 0): whole.censuses[way, step, 0]},
+        )
+        rows = recorded.accuracy
+        rows = rows[(rows["way"] == way) & (rows["step"] == step) & (rows["decode"] == 0)]
+        penalties = recorded.penalties[recorded.penalties["way"] == way]
+        return Slice((step,), part, {"accuracy": rows, "penalties": penalties})
+
     def how_fresh(self) -> list[str]:
         ways = [str(way) for way in self.fresh.accuracy["way"].unique()]
-        return [f"ways {', '.join(ways)}, up to step {self.fresh.accuracy['step'].max():,}"]
+        return [f"regularisers {', '.join(ways)}, up to step {self.fresh.accuracy['step'].max():,}"]
 
     def how_recorded(self, recorded: ProtectionTables) -> list[str]:
-        return [f"{recorded.accuracy['way'].nunique()} ways, {recorded.accuracy['decode'].nunique()} decodes"]
+        return [
+            f"{recorded.accuracy['way'].nunique()} regularisers, {recorded.accuracy['decode'].nunique()} sampling seeds"
+        ]
 
 
+CHAPTER = ProtectionChapter
 protect = ProtectionChapter.open

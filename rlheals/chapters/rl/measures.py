@@ -20,7 +20,7 @@ MEASURES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "either": lambda rows: rows["solved_at_either"] > 0,
     "revision": lambda rows: (rows["solved_at"] > 1).where(rows["solved_at"] != 1),
 }
-"""Solved at all; in the first attempt; in either layout; later, among those whose first attempt failed."""
+"""success@5 with feedback; pass@1; format-agnostic success@5; solved later, among those whose first attempt failed."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Accuracies:
 
     @classmethod
     def by_seed(cls, tables: RecoveryTables) -> dict[int, Accuracies]:
-        """Those of every base seed."""
+        """Those of every base seed; made one time and kept with the tables."""
         return tables.once(_by_seed)
 
     def accuracy(
@@ -57,7 +57,7 @@ class Accuracies:
         control: str = MAIN,
         half: int | None = None,
     ) -> float:
-        """Share of hands solved by a start (after=False) or by RL from it, all runs and decodes together.
+        """Share of hands solved by a start (after=False) or by RL from it, all RL and sampling seeds together.
 
         Not a number where nothing was measured.
         """
@@ -114,7 +114,7 @@ def accuracy(
     solved: Solved = within_five,
     column: str = "solved_at",
 ) -> pd.DataFrame:
-    """Share of hands solved by the starts (after=False) or by RL from them; runs and decodes together."""
+    """Share of hands solved by the starts (after=False) or by RL from them; RL and sampling seeds together."""
     rows = _episodes(tables, split, after)
     return _shares(rows, solved(rows[column]))
 
@@ -127,20 +127,20 @@ def part(tables: RecoveryTables, split: str, after: bool, name: str) -> pd.DataF
 
 
 def early_log(tables: RecoveryTables, column: str, updates: int = 5) -> pd.DataFrame:
-    """Mean of a logged quantity over the first updates: what RL finds at its start."""
+    """Mean of a logged quantity over the first iterations: what RL finds at its start."""
     log = tables.log[(tables.log["control"] == MAIN) & (tables.log["update"] <= updates)]
     grouped = log.groupby(["seed", "start"])[column].mean().reset_index()
     return grouped.rename(columns={"start": "step", column: "value"})
 
 
 def early_revision(tables: RecoveryTables) -> pd.DataFrame:
-    """Share of failed first tries that were put right after feedback, on training hands in the first five updates."""
+    """Share of failed first attempts corrected after feedback, on training hands in the first five iterations."""
     solved, first = early_log(tables, "solved"), early_log(tables, "first_try")
     return solved.assign(value=(solved["value"] - first["value"]) / (1 - first["value"]))
 
 
 def learning_curve(tables: RecoveryTables, column: str, start: int, smooth: int = 5) -> pd.DataFrame:
-    """A logged quantity against updates, per base seed, as a running mean: every update plays other hands."""
+    """A logged quantity against iterations, per base seed, as a running mean: every iteration plays other hands."""
     log = tables.log[(tables.log["control"] == MAIN) & (tables.log["start"] == start)]
     mean = log.groupby(["seed", "update"])[column].mean().reset_index()
     mean["value"] = mean.groupby("seed")[column].transform(
@@ -203,9 +203,9 @@ def excess_bound(tables: RecoveryTables) -> float:
 
 
 def entropies(tables: RecoveryTables, start: int) -> pd.DataFrame:
-    """Entropy of first attempts at OOD hands (nats per token) and accuracy within five, of everything from one start.
+    """Entropy of first attempts at OOD hands (nats per token) and success@5 of everything from one start.
 
-    Columns seed, control, start, run (-1: the start itself), entropy, value. The start decoded at other temperatures
+    Columns seed, control, start, run (-1: the start itself), entropy, value. The start sampled at other temperatures
     is a control of its own.
     """
     keys = ["seed", "control", "start", "run"]
@@ -222,7 +222,7 @@ def entropies(tables: RecoveryTables, start: int) -> pd.DataFrame:
 def at_matched_entropy(tables: RecoveryTables, start: int) -> dict[int, float]:
     """Per base seed: accuracy of the start at the temperature that gives it the entropy of RL's first attempts.
 
-    Interpolated between the temperatures that were decoded; seeds whose RL lies outside of them are left out.
+    Interpolated between the temperatures that were sampled; seeds whose RL lies outside of them are left out.
     """
     found = {}
     for seed, frame in entropies(tables, start).groupby("seed"):
@@ -235,7 +235,7 @@ def at_matched_entropy(tables: RecoveryTables, start: int) -> dict[int, float]:
 
 
 def control_levels(tables: RecoveryTables, control_start: int) -> dict[str, dict[int, float]]:
-    """OOD accuracy within five by control and base seed, all of the same start; "start", "RL": no control."""
+    """OOD success@5 by control and base seed, all of the same start; "start" and "RL" are those without a control."""
     rows = tables.episodes
     rows = rows[(rows["split"] == "ood") & (rows["start"] == control_start)]
     solved = within_five(rows["solved_at"])

@@ -1,39 +1,40 @@
-"""The runs of chapter 02, and their tables: RL from several SFT checkpoints, censuses before and after, controls.
+"""The runs of chapter 02, and their tables: RL from several SFT checkpoints, evaluated before and after, and controls.
 
 The study is computed and recorded in units: one RL seed of one base seed (`run-0`, `run-1`, ...), and the controls of
-one base seed. Censuses of a start and of what RL makes of it share their sampling noise, hand by hand.
+one base seed. Evaluations of a start checkpoint and of what RL makes of it share their sampling noise, hand by hand.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
-from rlheals.chapters.base import Chapter
+from rlheals.chapters.base import Chapter, Slice
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import CONTROLS, LATE
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study import record, tables
-from rlheals.study.plan import Plan, census_spec
+from rlheals.study.plan import Plan, SeedPlan, census_spec, followed
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded, Tables
 from rlheals.training import sft
 from rlheals.training.rl.settings import checkpoint_name as rl_checkpoint
 
-MAIN = "main"
+MAIN, NO_FEEDBACK = "main", "no-feedback"
 Unit = int | Literal["controls"]
+OF_THE_MACHINE = ["seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb"]
+"""Columns of the log that no second run repeats."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One RL run or one RL start checkpoint: `run` is -1 for the checkpoint itself; `control` is "main" without one."""
+    """One RL run or one start checkpoint: `run` is -1 for the checkpoint itself; `control` is "main" or a control."""
 
     control: str
     start: int
@@ -41,10 +42,9 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class RecoveryPlan:
+class RecoveryPlan(SeedPlan):
     """The runs of one unit of one base seed."""
 
-    seed: int
     unit: Unit
     before: Plan
     runs: dict[Cell, RunSpec] = field(default_factory=dict)
@@ -55,23 +55,18 @@ class RecoveryPlan:
         return f"seed-{self.seed}-{'controls' if self.unit == 'controls' else f'run-{self.unit}'}"
 
     def specs(self) -> list[RunSpec]:
-        """Every run, inputs before those that use them: an RL run is followed by its censuses."""
-        listed = [self.before.base, self.before.sft]
-        listed += [spec for (cell, _), spec in self.censuses.items() if cell not in self.runs]
-        for cell, spec in self.runs.items():
-            listed.append(spec)
-            listed += [census for (of, _), census in self.censuses.items() if of == cell]
-        return listed
+        """Every run, inputs before those that use them."""
+        return [self.before.base, self.before.sft, *followed(self.runs, self.censuses)]
 
 
 @dataclass(frozen=True)
 class RecoveryTables(Seeded):
     """Everything chapter 02 is drawn from; every row says seed, control, start and run (-1: the start itself).
 
-    episodes     one row per (decode, hand): which attempt solved it, how the first try went
+    episodes     one row per (decode, hand): which attempt solved it, how the first attempt went
     categories   attempts counted per (decode, split, attempt number, category)
-    log          one row per update of an RL run
-    advantages   (update, advantage) of some updates
+    log          one row per iteration of an RL run
+    advantages   (update, advantage) of some iterations
     losses       cross-entropy of expert answers during RL: (update, set, loss)
     """
 
@@ -85,21 +80,46 @@ class RecoveryTables(Seeded):
 
     @property
     def starts(self) -> list[int]:
-        """RL start checkpoints."""
+        """SFT steps that RL starts from."""
         return sorted(int(start) for start in self.log.loc[self.log["control"] == MAIN, "start"].unique())
 
 
 def plan(profile: Profile, seed: int, store: Store, unit: Unit = 0) -> RecoveryPlan:
-    """The runs of one unit of a base seed; the censuses of the starts themselves belong to the first unit."""
+    """The runs of one unit of a base seed; evaluations of the start checkpoints belong to the first unit."""
     rl_starts, before = profile.rl_starts, sft_plan(profile, seed, store)
     made = RecoveryPlan(seed, unit, before)
-    if unit == "controls":
-        _add_controls(made, profile, store)
+
+    def evaluate(cell: Cell, model: RunSpec, folder: str, **changes: Any) -> None:
+        for decode in range(rl_starts.decodes if cell.control == MAIN else min(2, rl_starts.decodes)):
+            made.censuses[cell, decode] = census_spec(
+                profile, store.key(model), folder, seed, decode, changes
+            )
+
+    def evaluate_start(control: str, start: int, **changes: Any) -> None:
+        evaluate(Cell(control, start, -1), before.sft, sft.checkpoint_name(start), **changes)
+
+    def train(control: str, start: int, run: int, settings: dict[str, Any], **changes: Any) -> None:
+        cell = Cell(control, start, run)
+        made.runs[cell] = rl_spec(profile, before, store, start, run, settings)
+        evaluate(cell, made.runs[cell], rl_checkpoint(rl_starts.iterations), **changes)
+
+    if unit != "controls":
+        for start in rl_starts.starts:
+            if unit == 0:
+                evaluate_start(MAIN, start)
+            train(MAIN, start, unit, {})
         return made
-    for start in rl_starts.starts:
-        if unit == 0:
-            _add_start(made, profile, store, Cell(MAIN, start, -1), {})
-        _add_run(made, profile, store, Cell(MAIN, start, unit), {})
+    control_start = rl_starts.control_start
+    assert control_start is not None, "see units"
+    for name in rl_starts.controls:
+        train(name, control_start, 0, CONTROLS[name])
+    for late in rl_starts.late_starts:
+        train(LATE, late, 0, {"splits": ["rl"]})
+    evaluate_start(NO_FEEDBACK, control_start, feedback="none")
+    for temperature in rl_starts.temperatures:
+        sampling = profile.evaluate.sampling.model_copy(update={"temperature": temperature})
+        evaluate_start(f"temperature-{temperature:g}", control_start, sampling=sampling)
+    train(NO_FEEDBACK, control_start, 0, {}, feedback="none")
     return made
 
 
@@ -112,36 +132,6 @@ def units(profile: Profile) -> list[Unit]:
     """
     rl_starts = profile.rl_starts
     return [*range(rl_starts.runs), *(["controls"] if rl_starts.control_start is not None else [])]
-
-
-def _add_controls(made: RecoveryPlan, profile: Profile, store: Store) -> None:
-    rl_starts, start = profile.rl_starts, profile.rl_starts.control_start
-    assert start is not None
-    for name in rl_starts.controls:
-        _add_run(made, profile, store, Cell(name, start, 0), CONTROLS[name])
-    for late in rl_starts.late_starts:
-        _add_run(made, profile, store, Cell(LATE, late, 0), {"splits": ["rl"]})
-    _add_start(made, profile, store, Cell("no-feedback", start, -1), {"feedback": "none"})
-    for temperature in rl_starts.temperatures:
-        sampling = profile.evaluate.sampling.model_copy(update={"temperature": temperature})
-        cell = Cell(f"temperature-{temperature:g}", start, -1)
-        _add_start(made, profile, store, cell, {"sampling": sampling})
-    rl_run = rl_spec(profile, made.before, store, start, 0, {})
-    cell = Cell("no-feedback", start, 0)
-    made.runs[cell] = rl_run
-    _add_censuses(made, profile, store, cell, rl_run, {"feedback": "none"})
-
-
-def _add_start(
-    made: RecoveryPlan, profile: Profile, store: Store, cell: Cell, changes: dict[str, Any]
-) -> None:
-    folder = sft.checkpoint_name(cell.start)
-    _add_censuses(made, profile, store, cell, made.before.sft, {"folder": folder, **changes})
-
-
-def _add_run(made: RecoveryPlan, profile: Profile, store: Store, cell: Cell, changes: dict[str, Any]) -> None:
-    made.runs[cell] = rl_spec(profile, made.before, store, cell.start, cell.run, changes)
-    _add_censuses(made, profile, store, cell, made.runs[cell], {})
 
 
 def rl_spec(
@@ -157,30 +147,13 @@ def rl_spec(
     )
 
 
-def _add_censuses(
-    made: RecoveryPlan,
-    profile: Profile,
-    store: Store,
-    cell: Cell,
-    of: RunSpec,
-    changes: dict[str, Any],
-) -> None:
-    rl_starts = profile.rl_starts
-    folder = rl_checkpoint(rl_starts.iterations)
-    for decode in range(rl_starts.decodes if cell.control == MAIN else min(2, rl_starts.decodes)):
-        made.censuses[cell, decode] = census_spec(
-            profile, store.key(of), folder, made.seed, decode, {"folder": folder, **changes}
-        )
-
-
 def collect(plans: Sequence[RecoveryPlan], store: Store) -> RecoveryTables:
     """The tables of units that are in the store."""
     return tables.joined([_of_plan(one, store) for one in plans], RecoveryTables)
 
 
 def _of_plan(made: RecoveryPlan, store: Store) -> RecoveryTables:
-    def folder(spec: RunSpec) -> Path:
-        return store.load(store.key(spec)).path
+    folder = tables.folders(store)
 
     def place(cell: Cell) -> dict[str, Any]:
         return {"seed": made.seed, "control": cell.control, "start": cell.start, "run": cell.run}
@@ -192,7 +165,7 @@ def _of_plan(made: RecoveryPlan, store: Store) -> RecoveryTables:
         categories.append(counts.assign(**place(cell), decode=decode))
     log, advantages, losses = [], [], []
     for cell, spec in made.runs.items():
-        if cell.control == "no-feedback":  # the same run as the main one, decoded otherwise
+        if cell.control == NO_FEEDBACK:  # the same run as the main one, evaluated otherwise
             continue
         path = folder(spec)
         log.append(pd.read_parquet(path / "log.parquet").assign(**place(cell)))
@@ -214,13 +187,8 @@ def _lacking(profile: Profile) -> str:
     return "" if profile.rl_starts.starts else "rl_starts.starts is empty, so there is no RL in it"
 
 
-STUDY = Part("-recovery", plan, collect, RecoveryTables, "rl", _lacking)
-"""The first unit of every base seed."""
-
-
-def parts(profile: Profile) -> list[Part[RecoveryTables]]:
-    """The units of a profile as studies that can be recorded."""
-    return [replace(STUDY, plan=partial(plan, unit=unit)) for unit in units(profile)]
+STUDY = Part("-recovery", plan, collect, RecoveryTables, "rl", _lacking, units=units)
+"""Planned without a unit: the first one of every base seed."""
 
 
 @dataclass(frozen=True)
@@ -228,8 +196,26 @@ class RecoveryChapter(Chapter[RecoveryTables]):
     """Chapter 02; sft: the recorded study of chapter 01."""
 
     PART = STUDY
+    SLICED = "-run-0"
 
     sft: Tables | None
+
+    @classmethod
+    def slice_of(cls, recorded: RecoveryTables, profile: Profile, seed: int, store: Store) -> Slice:
+        """The first RL run from the start checkpoint in the middle, with an evaluation before and after."""
+        whole, start = plan(profile, seed, store, 0), recorded.starts[len(recorded.starts) // 2]
+        cells = [Cell(MAIN, start, -1), Cell(MAIN, start, 0)]
+        part = replace(
+            whole,
+            runs={cell: spec for cell, spec in whole.runs.items() if cell in cells},
+            censuses={at: spec for at, spec in whole.censuses.items() if at[0] in cells and at[1] == 0},
+        )
+        rows = {}
+        for table in fields(recorded):
+            frame = getattr(recorded, table.name)
+            frame = frame[(frame["start"] == start) & (frame.get("decode", 0) == 0)]
+            rows[table.name] = frame.drop(columns=OF_THE_MACHINE, errors="ignore")
+        return Slice((start,), part, rows)
 
     @classmethod
     def more(cls, profile: Profile, recorded: RecoveryTables | None, results: Path) -> dict[str, Any]:
@@ -248,7 +234,11 @@ class RecoveryChapter(Chapter[RecoveryTables]):
 
     def how_recorded(self, recorded: RecoveryTables) -> list[str]:
         runs = recorded.log.groupby(["seed", "control"])["run"].nunique().max()
-        return [f"RL seeds per start: up to {runs}", f"{recorded.episodes['decode'].nunique()} decodes"]
+        return [
+            f"RL seeds per start checkpoint: up to {runs}",
+            f"{recorded.episodes['decode'].nunique()} sampling seeds",
+        ]
 
 
+CHAPTER = RecoveryChapter
 rl = RecoveryChapter.open

@@ -1,59 +1,59 @@
-"""Estimators of chapter 01: each takes one base seed's curves and returns one number, so that "number > margin"."""
+"""Estimators of chapter 01: each takes one base seed's curves and returns one number, so that "number > margin".
+
+The peak is chosen on one half of the OOD hands and measured on the other, both ways (cross-fitted).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from rlheals.chapters.sft.measures import Curves, by_seed
-from rlheals.study.claims import FIRST, ChapterClaims, Claim, ClaimsFile, unrecorded
-from rlheals.study.tables import Tables
+from rlheals.study.claims import ChapterClaims, estimator
 
 
+def _peak_over(curves: Curves, step: int, layout: str = "target") -> float:
+    """OOD accuracy at the peak minus that at another step, cross-fitted."""
+    halves = [(at, curves.accuracy("ood", layout, half)) for at, half in curves.peaks(layout)]
+    return float(np.mean([accuracy[at] - accuracy[step] for at, accuracy in halves]))
+
+
+@estimator("sft")
 def rise(curves: Curves, layout: str) -> float:
-    """OOD accuracy at the peak minus that of the base, cross-fitted."""
-    gains = []
-    for step, half in curves.peaks(layout):
-        accuracy = curves.accuracy("ood", layout, half)
-        gains.append(accuracy[step] - accuracy[0])
-    return float(np.mean(gains))
+    """OOD accuracy at the peak minus that of the base."""
+    return _peak_over(curves, 0, layout)
 
 
+@estimator("sft")
 def fall(curves: Curves, layout: str) -> float:
-    """OOD accuracy at the peak minus that of the last checkpoint, cross-fitted."""
-    drops = []
-    for step, half in curves.peaks(layout):
-        accuracy = curves.accuracy("ood", layout, half)
-        drops.append(accuracy[step] - accuracy[curves.end])
-    return float(np.mean(drops))
+    """OOD accuracy at the peak minus that of the last checkpoint."""
+    return _peak_over(curves, curves.end, layout)
 
 
+@estimator("sft")
 def id_gain(curves: Curves, split: str) -> float:
     """ID accuracy of a split at the last checkpoint minus that at the OOD peak (mean over both choices of the peak)."""
     accuracy = curves.accuracy(split)
     return float(np.mean([accuracy[curves.end] - accuracy[step] for step, _ in curves.peaks()]))
 
 
+@estimator("sft")
 def loss_drop(curves: Curves, set: str) -> float:
     """1 - loss at the last checkpoint / loss at the OOD peak (mean over both choices of the peak)."""
     loss = curves.loss(set)
     return float(np.mean([1 - loss[curves.end] / loss[step] for step, _ in curves.peaks()]))
 
 
+@estimator("sft")
 def loss_regret(curves: Curves, set: str) -> float:
-    """OOD accuracy at the peak minus that of the checkpoint (after the base) with the lowest loss, cross-fitted."""
-    lowest = int(curves.loss(set).drop(0).idxmin())
-    drops = []
-    for step, half in curves.peaks():
-        accuracy = curves.accuracy("ood", half=half)
-        drops.append(accuracy[step] - accuracy[lowest])
-    return float(np.mean(drops))
+    """OOD accuracy at the peak minus that of the checkpoint (after the base) with the lowest loss."""
+    return _peak_over(curves, int(curves.loss(set).drop(0).idxmin()))
 
 
+@estimator("sft")
 def format_lead(curves: Curves, share: float) -> float:
-    """log2(OOD peak / first step at which the share of unreadable first tries on OOD hands is below `share`).
+    """log2(OOD peak / first step at which the share of unreadable first attempts on OOD hands is below `share`).
 
     Whether the share rises again later does not count. If it is never below: minus infinity would not average, so
     the last step is taken as the first one below.
@@ -65,34 +65,4 @@ def format_lead(curves: Curves, share: float) -> float:
     return float(np.mean([math.log2(step / first) for step, _ in curves.peaks()]))
 
 
-ESTIMATORS: dict[str, Callable[..., float]] = {
-    function.__name__: function for function in (rise, fall, id_gain, loss_drop, loss_regret, format_lead)
-}
-
-
-class SFTClaim(Claim):
-    """A claim of chapter 01."""
-
-    @classmethod
-    def estimators(cls) -> dict[str, Callable[..., float]]:
-        return ESTIMATORS
-
-
-class SFTFile(ClaimsFile):
-    """The part of `claims.yaml` about chapter 01."""
-
-    claims: tuple[SFTClaim, ...]
-
-
-def estimates(claim: Claim, tables: Tables) -> dict[int, float]:
-    """The claim's number for every base seed in the tables."""
-    run = ESTIMATORS[claim.estimator]
-    return {seed: run(curves, **claim.options) for seed, curves in tables.once(by_seed).items()}
-
-
-def missing(tables: Tables, claims: SFTFile) -> list[str]:
-    """What is not recorded yet of what decides, in words."""
-    return unrecorded(claims, tables.episodes, lambda claim: tables.seeds)
-
-
-CLAIMS = ChapterClaims(FIRST, SFTFile, estimates, missing)
+CLAIMS = ChapterClaims("sft", by_seed, lambda tables: tables.episodes)

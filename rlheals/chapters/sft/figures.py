@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from rlheals.chapters.captions import PLAIN, Marks
 from rlheals.chapters.drawing import LOSSES, SPLITS, _paper_lines, both, finish, paper_points, paper_series
 from rlheals.chapters.sft import measures
-from rlheals.chapters.sft.claims import CLAIMS, estimates
+from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.chapters.sft.measures import Curves, by_seed
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.display import style as drawing
@@ -69,7 +69,7 @@ def claims_forest(chapter: SFTChapter) -> Drawn:
     rows = []
     for axis, (unit, group) in zip(axes, groups.items(), strict=True):
         for place, claim in enumerate(group):
-            fresh = estimates(claim, chapter.fresh)
+            fresh = CLAIMS.estimates(claim, chapter.fresh)
             axis.plot(list(fresh.values()), [-place] * len(fresh), "x", color=GREY, markersize=5)
             rows += [{"claim": claim.id, "study": "fresh", "seed": s, "value": v} for s, v in fresh.items()]
             if claim.id in judged:

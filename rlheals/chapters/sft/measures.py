@@ -30,7 +30,7 @@ class Curves:
         )
 
     def accuracy(self, split: str, layout: str = "target", half: int | None = None) -> pd.Series:
-        """Within-five accuracy by step, all decodes together; `half` restricts it to one half of the hands."""
+        """success@5 by step, all sampling seeds together; `half` restricts it to one half of the hands."""
         rows = self.episodes[self.episodes["split"] == split]
         if half is not None:
             rows = rows[rows["half"] == half]
@@ -60,12 +60,12 @@ Solved = Callable[[pd.Series], pd.Series]
 
 
 def within_five(solved_at: pd.Series) -> pd.Series:
-    """Solved in any attempt (0 stands for never)."""
+    """success@5 with feedback: solved in any attempt (0 stands for never)."""
     return solved_at > 0
 
 
 def first_try(solved_at: pd.Series) -> pd.Series:
-    """Solved in the first attempt."""
+    """pass@1: solved in the first attempt."""
     return solved_at == 1
 
 
@@ -83,25 +83,21 @@ def of_split(tables: Tables, split: str) -> pd.DataFrame:
 def accuracy(
     tables: Tables, split: str, solved: Solved = within_five, column: str = "solved_at"
 ) -> pd.DataFrame:
-    """Share of hands solved; `column="solved_at_either"` accepts either layout."""
+    """Share of hands solved; `column="solved_at_either"` is format-agnostic."""
     rows = of_split(tables, split)
     return shares(rows, solved(rows[column]))
 
 
 def common_hands(tables: Tables, rule: str, task: str = "general_points") -> pd.DataFrame:
-    """success@5 with feedback on the task's paired items (hands that both rules can solve), under one rule."""
-    wanted = {
-        item.id
-        for split in load_task(task).paired
-        for item in load_task(task).items(split)
-        if item.rule == rule
-    }
+    """success@5 on the task's paired items (hands that both rules can solve), asked under one of the rules."""
+    of = load_task(task)
+    wanted = {item.id for split in of.paired for item in of.items(split) if item.rule == rule}
     rows = tables.episodes[tables.episodes["item"].isin(wanted)]
     return shares(rows, within_five(rows["solved_at"]))
 
 
 def unreadable(tables: Tables, split: str) -> pd.DataFrame:
-    """Share of first tries that cannot be read."""
+    """Share of first attempts that cannot be read."""
     rows = of_split(tables, split)
     return shares(rows, rows["first"] == "illegal_formula")
 
@@ -148,7 +144,7 @@ def rule_trials(tables: Tables, task: str = "general_points") -> pd.DataFrame:
 
 
 def base_level(curves: Curves) -> float:
-    """OOD accuracy of the base, in either layout."""
+    """OOD accuracy of the base, format-agnostic."""
     return float(curves.accuracy("ood", "either")[0])
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rlheals.chapters.base import Chapter
+from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.profiles import VARIANTS
 from rlheals.profiles.profile import Profile
+from rlheals.store.store import Store
 from rlheals.study import record, tables
 from rlheals.study.claims import Judged
+from rlheals.study.plan import plan
 from rlheals.study.tables import Tables
 
 
@@ -26,6 +28,18 @@ class SFTChapter(Chapter[Tables]):
     @classmethod
     def more(cls, profile: Profile, recorded: Tables | None, results: Path) -> dict[str, Any]:
         return {"variants": {} if recorded is None else variant_studies(results)}
+
+    @classmethod
+    def slice_of(cls, recorded: Tables, profile: Profile, seed: int, store: Store) -> Slice:
+        """Base, SFT and two evaluations: of the checkpoint in the middle and of the last."""
+        whole = plan(profile, seed, store)
+        steps = sorted({recorded.steps[len(recorded.steps) // 2], recorded.steps[-1]})
+        part = replace(whole, censuses={(step, 0): whole.censuses[step, 0] for step in steps}, rules={})
+        rows = recorded.episodes
+        kept = rows[rows["step"].isin(steps) & (rows["decode"] == 0)]
+        return Slice(
+            tuple(steps), part, {"bases": recorded.bases, "losses": recorded.losses, "episodes": kept}
+        )
 
     def judged(self) -> tuple[Judged, ...]:
         """The claims with their verdicts; empty unless the recorded study is the one that was decided on."""
@@ -42,9 +56,10 @@ class SFTChapter(Chapter[Tables]):
         ]
 
     def how_recorded(self, recorded: Tables) -> list[str]:
-        return [f"{recorded.episodes['decode'].nunique()} decodes"]
+        return [f"{recorded.episodes['decode'].nunique()} sampling seeds"]
 
 
+CHAPTER = SFTChapter
 sft = SFTChapter.open
 
 

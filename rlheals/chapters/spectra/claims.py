@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from pydantic import Field
 
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.runs import SFT, RotationTables
-from rlheals.study.claims import ChapterClaims, Claim, ClaimsFile, StudyPlan, finite
+from rlheals.study.claims import ChapterClaims, estimator
 from rlheals.weights.spectra import CHANGE, START
 
 GAUSSIAN = "gaussian"
 
 
+@estimator("rotation")
 def values_small(tables: RotationTables, pair: str, below: float) -> float:
     """A limit minus the mean relative change of singular values."""
     return below - measured.value_change(tables, pair)
@@ -25,11 +25,13 @@ def _ratio(one: float, other: float) -> float:
     return one / other if other else float("nan")
 
 
+@estimator("rotation")
 def values_below_null(tables: RotationTables, pair: str) -> float:
     """1 - mean relative change of singular values / that of the Gaussian null."""
     return 1 - _ratio(measured.value_change(tables, pair), measured.value_change(tables, pair, GAUSSIAN))
 
 
+@estimator("rotation")
 def rotation_over_null(tables: RotationTables, pair: str, part: int) -> float:
     """Mean angle / that of the Gaussian null - 1."""
     return (
@@ -37,6 +39,7 @@ def rotation_over_null(tables: RotationTables, pair: str, part: int) -> float:
     )
 
 
+@estimator("rotation")
 def correlates_along(tables: RotationTables) -> float:
     """Minus the correlation of angle to the base and OOD accuracy, over checkpoints of plain SFT from the peak on."""
     rows = tables.once(measured.points)
@@ -45,21 +48,25 @@ def correlates_along(tables: RotationTables) -> float:
     return -measured.correlation(line, "angle")
 
 
+@estimator("rotation")
 def tracks(tables: RotationTables, predictor: str, given: Sequence[str] = ()) -> float:
     """Minus the correlation of a predictor with OOD accuracy over trajectories, each taken at matched |dW|."""
     return -measured.correlation(measured.matched(tables.once(measured.points)), predictor, given)
 
 
+@estimator("rotation")
 def rotates_back(tables: RotationTables, starts: Sequence[int]) -> float:
     """1 - angle to the peak after RL / before, mean over starts."""
     return _seen_from_peak(tables, starts, lambda start: measured.angle(tables, f"back-{start}", START))
 
 
+@estimator("rotation")
 def nearer_than_null(tables: RotationTables, starts: Sequence[int]) -> float:
     """Angle to the peak after a Gaussian change of equal norm minus after RL, as a share of that before."""
     return _seen_from_peak(tables, starts, lambda start: measured.angle(tables, f"back-{start}", GAUSSIAN))
 
 
+@estimator("rotation")
 def nearer_than_sft(tables: RotationTables, starts: Sequence[int]) -> float:
     """Angle to the peak after four times as many SFT steps minus after RL, as a share of that before."""
     return _seen_from_peak(tables, starts, lambda start: measured.angle(tables, f"on-{start}"))
@@ -73,57 +80,13 @@ def _seen_from_peak(tables: RotationTables, starts: Sequence[int], other: Callab
     return float(np.mean(shares))
 
 
-ESTIMATORS: dict[str, Callable[..., float]] = {
-    function.__name__: function
-    for function in (
-        values_small, values_below_null, rotation_over_null, correlates_along, tracks, rotates_back,
-        nearer_than_null, nearer_than_sft,
-    )
-}  # fmt: skip
-
-
-class RotationClaim(Claim):
-    """A claim of chapter 03."""
-
-    @classmethod
-    def estimators(cls) -> dict[str, Callable[..., float]]:
-        return ESTIMATORS
-
-
-class RotationStudy(StudyPlan):
-    """Which runs decide about chapter 03."""
-
-    draws: int = Field(ge=1)
-
-
-class RotationFile(ClaimsFile):
-    """The part of `claims.yaml` about chapter 03."""
-
-    study: RotationStudy
-    claims: tuple[RotationClaim, ...]
-
-
-def estimates(claim: Claim, tables: RotationTables) -> dict[int, float]:
-    """The claim's number for every base seed that has what it needs."""
-    run, mine = ESTIMATORS[claim.estimator], tables.once(_by_seed)
-    return finite(mine, lambda seed: run(mine[seed], **claim.options))
-
-
 def _by_seed(tables: RotationTables) -> dict[int, RotationTables]:
     return {seed: tables.of_seed(seed) for seed in tables.seeds}
 
 
-def missing(tables: RotationTables, claims: RotationFile) -> list[str]:
-    """What is not recorded yet of what decides, in words."""
-    found = []
-    for seed in claims.study.seeds:
-        if seed not in tables.seeds:
-            found.append(f"base seed {seed}")
-            continue
-        mine = tables.of_seed(seed).accuracy
-        if (decodes := mine.loc[mine["branch"] == SFT, "decode"].nunique()) < claims.study.decodes:
-            found.append(f"base seed {seed}: {decodes} of {claims.study.decodes} decodes")
-    return found
-
-
-CLAIMS = ChapterClaims("rotation", RotationFile, estimates, missing)
+CLAIMS = ChapterClaims(
+    "rotation",
+    _by_seed,
+    lambda tables: tables.accuracy[tables.accuracy["branch"] == SFT],
+    plan=("draws",),
+)

@@ -17,7 +17,7 @@ from rlheals.weights.spectra import CHANGE, part_of
 
 BLOCKS = ("q", "k", "v", "o", "gate", "up", "down")
 PART = 4
-"""Angles of the leading quarter of all directions decide."""
+"""Angles of the leading quarter of all singular vectors decide."""
 TRAJECTORY = ["branch", "start"]
 DELTAS = ("ood", "id", "angle", "excess", "kl")
 SCALES = ("size", "angle", "kl")
@@ -52,7 +52,7 @@ def points(tables: RotationTables, part: int = PART) -> pd.DataFrame:
     """One row per (seed, branch, start, step): size, angle, excess, kl, ood, id.
 
     size: |dW| / |W| of all block matrices together; excess: angle minus that of Gaussian changes of equal norm; ood and
-    id: hands solved within five (id: of the SFT split, or what there is of ID hands).
+    id: success@5 (id: of the SFT split, or what there is of ID hands).
     """
     keys = ["seed", *TRAJECTORY, "step"]
     rows = tables.path[(tables.path["part"] == part) & tables.path["kind"].isin(BLOCKS)]

@@ -2,26 +2,25 @@
 
 A trajectory is one training run: SFT, SFT with one setting changed, RL from a checkpoint of SFT, controls of RL. All
 of a base seed start from the same weights; each point of one has a place (its weights against the base's) and a
-behaviour (a census, the forward KL from the base).
+behaviour (an evaluation, the forward KL from the base).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import pandas as pd
 
-from rlheals.chapters.base import Chapter
+from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.rl.runs import rl_spec
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import BRANCHES, CONTROLS
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study import tables
-from rlheals.study.plan import Plan, census_spec
+from rlheals.study.plan import Plan, SeedPlan, census_spec
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded
 from rlheals.training import sft
@@ -52,20 +51,15 @@ class Point:
 
 
 @dataclass(frozen=True)
-class RotationPlan:
+class RotationPlan(SeedPlan):
     """The runs of one base seed."""
 
-    seed: int
     peak: int
     before: Plan
     trained: dict[tuple[str, int], RunSpec] = field(default_factory=dict)
     censuses: dict[tuple[Point, int], RunSpec] = field(default_factory=dict)
     trajectories: dict[tuple[str, int], RunSpec] = field(default_factory=dict)
     pairs: dict[str, RunSpec] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return f"seed-{self.seed}"
 
     def specs(self) -> list[RunSpec]:
         """Every run, inputs before those that use them."""
@@ -84,7 +78,7 @@ class RotationTables(Seeded):
     heat         where in the base's directions the change lies, mean over layers, of pairs in `DRAWN`
     path         per (branch, start, step, matrix, part): norms, angle to the base and its Gaussian null (degrees)
     behaviour    per (branch, start, step): forward KL from the base (nats per answer)
-    accuracy     per (branch, start, step, decode, split): hands, solved within five, solved in the first try
+    accuracy     per (branch, start, step, decode, split): hands, solved in five attempts, solved in the first
     peaks        the step that counts as the peak
     """
 
@@ -107,49 +101,37 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
     rl_starts, rotation = profile.rl_starts, profile.rotation
     made.trained[SFT, -1] = made.before.sft
     for name in rotation.branches:
-        settings = profile.sft.model_copy(update=BRANCHES[name])
-        made.trained[name, -1] = made.before.sft.model_copy(
-            update={"settings": settings.model_dump(mode="json")}
-        )
+        settings = profile.sft.model_copy(update=BRANCHES[name]).model_dump(mode="json")
+        made.trained[name, -1] = made.before.sft.model_copy(update={"settings": settings})
     for start in rl_starts.starts:
         made.trained[RL, start] = rl_spec(profile, made.before, store, start, 0, {})
-    if rl_starts.control_start is not None:
+    if (middle := rl_starts.control_start) is not None:
         for name in rotation.controls:
-            start = rl_starts.control_start
-            made.trained[name, start] = rl_spec(profile, made.before, store, start, 0, CONTROLS[name])
+            made.trained[name, middle] = rl_spec(profile, made.before, store, middle, 0, CONTROLS[name])
     for (branch, start), spec in made.trained.items():
-        _add_trajectory(made, profile, store, branch, start, spec)
+        steps = (
+            (rotation.steps if branch == SFT else rotation.branch_steps)
+            if start < 0
+            else (rl_starts.iterations,)
+        )
+        points = [Point(branch, start, step) for step in steps]
+        for point in points:
+            for decode in range(1 if branch in BRANCHES else rotation.decodes):
+                made.censuses[point, decode] = census_spec(
+                    profile, store.key(spec), point.folder, seed, decode
+                )
+        asked = TrajectorySettings(
+            task=profile.task, folders=tuple(point.folder for point in points), questions=rotation.questions
+        )
+        made.trajectories[branch, start] = RunSpec(
+            stage="trajectory",
+            settings=asked.model_dump(mode="json"),
+            inputs={"base": store.key(made.before.base), "model": store.key(spec)},
+            seed=seed,
+        )
     for name, pair in pairs(profile, made.peak).items():
         made.pairs[name] = _pair_spec(profile, made, store, name, pair)
     return made
-
-
-def _add_trajectory(
-    made: RotationPlan, profile: Profile, store: Store, branch: str, start: int, spec: RunSpec
-) -> None:
-    rotation = profile.rotation
-    steps = (
-        rotation.steps
-        if branch == SFT
-        else rotation.branch_steps
-        if start < 0
-        else (profile.rl_starts.iterations,)
-    )
-    points = [Point(branch, start, step) for step in steps]
-    for point in points:
-        for decode in range(1 if branch in BRANCHES else rotation.decodes):
-            made.censuses[point, decode] = census_spec(
-                profile, store.key(spec), point.folder, made.seed, decode
-            )
-    asked = TrajectorySettings(
-        task=profile.task, folders=tuple(point.folder for point in points), questions=rotation.questions
-    )
-    made.trajectories[branch, start] = RunSpec(
-        stage="trajectory",
-        settings=asked.model_dump(mode="json"),
-        inputs={"base": store.key(made.before.base), "model": store.key(spec)},
-        seed=made.seed,
-    )
 
 
 @dataclass(frozen=True)
@@ -214,9 +196,7 @@ def collect(plans: Sequence[RotationPlan], store: Store) -> RotationTables:
 
 
 def _of_plan(made: RotationPlan, store: Store) -> RotationTables:
-    def folder(spec: RunSpec) -> Path:
-        return store.load(store.key(spec)).path
-
+    folder = tables.folders(store)
     frames: dict[str, list[pd.DataFrame]] = {table.name: [] for table in fields(RotationTables)}
     for name, spec in made.pairs.items():
         found = read_spectra(folder(spec))
@@ -254,7 +234,7 @@ def _angles(rows: pd.DataFrame) -> pd.DataFrame:
     keys = [*PLACE, "rows", "columns", "side", "end", "k", "what"]
     compared = (rows["end"] == "top") & (
         rows["head"] == -1
-    )  # with every null; the others with the Gaussian alone
+    )  # with every null; others with the Gaussian alone
     rows = rows[compared | rows["what"].isin([CHANGE, START, "gaussian"])]
     rows = rows.assign(**{name: np.rad2deg(rows[name]) for name in ("mean", "largest")})
     grouped = rows.groupby(keys, sort=False)
@@ -291,6 +271,24 @@ class RotationChapter(Chapter[RotationTables]):
 
     PART = STUDY
 
+    @classmethod
+    def slice_of(cls, recorded: RotationTables, profile: Profile, seed: int, store: Store) -> Slice:
+        """The trajectory of SFT, and the pair from its peak to its end."""
+        peak, pair = int(recorded.peaks["peak"].iloc[0]), "peak-end"
+        whole = plan(profile, seed, store, {seed: peak})
+        part = replace(
+            whole,
+            trained={(SFT, -1): whole.trained[SFT, -1]},
+            censuses={},
+            trajectories={(SFT, -1): whole.trajectories[SFT, -1]},
+            pairs={pair: whole.pairs[pair]},
+        )
+        rows = {}
+        for name in ("angles", "changes", "values", "curves", "heat", "path", "behaviour"):
+            frame = getattr(recorded, name)
+            rows[name] = frame[frame["pair"] == pair if "pair" in frame else frame["branch"] == SFT]
+        return Slice((peak,), part, rows)
+
     def how_fresh(self) -> list[str]:
         peaks = ", ".join(f"{peak:,}" for peak in self.fresh.peaks["peak"])
         return [f"peak at SFT step {peaks}", f"{self.profile.rotation.draws} draws of every null"]
@@ -301,4 +299,5 @@ class RotationChapter(Chapter[RotationTables]):
         return [f"peaks at steps {spread}"]
 
 
+CHAPTER = RotationChapter
 spectra = RotationChapter.open

@@ -13,10 +13,10 @@ from small_study import EDIT, SPIN
 from rlheals.chapters.edits import figures as swaps_figures
 from rlheals.chapters.edits import figures_controls as swaps_where
 from rlheals.chapters.edits import measures as measured
-from rlheals.chapters.edits import runs as swaps
+from rlheals.chapters.edits import runs as edit_runs
 from rlheals.chapters.edits import runs as swaps_chapter
 from rlheals.chapters.edits.runs import ANCHOR, Swap, SwapTables, plan
-from rlheals.chapters.rl import runs as recovery
+from rlheals.chapters.rl import runs as rl_runs
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.profiles.edit_grid import read_entry
@@ -31,13 +31,13 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> SimpleN
     root = tmp_path_factory.mktemp("edit")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CI", "true")
-        record.record(EDIT, [2, 3], shared, root / "results", say=str, part=swaps.STUDY.at({2: 3, 3: 3}))
+        record.record(EDIT, [2, 3], shared, root / "results", say=str, part=edit_runs.STUDY.at({2: 3, 3: 3}))
     return SimpleNamespace(root=root, store=shared, folder=root / "results/edit-swaps")
 
 
 def test_edits_are_made_of_the_runs_of_the_other_chapters(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    made, other = plan(LAB, 1, store, {1: 20}), recovery.plan(LAB, 1, store, 0)
+    made, other = plan(LAB, 1, store, {1: 20}), rl_runs.plan(LAB, 1, store, 0)
     known = {store.key(spec) for spec in other.specs()}
     assert store.key(made.rl) in known
     seen: set[str] = set()
@@ -102,7 +102,7 @@ def test_figures_are_drawn(recorded: SimpleNamespace, tmp_path: Path, with_recor
 
 def test_profiles_that_edit_nothing_say_so(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"swaps\.late"):
-        swaps.STUDY.check(SPIN)
+        edit_runs.STUDY.check(SPIN)
     with pytest.raises(BadInput, match=r"swaps\.late") as refused:
         swaps_chapter.edits(SPIN, [1])
     one_line(refused.value)

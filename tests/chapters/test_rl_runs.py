@@ -12,8 +12,7 @@ from lab_helpers import files_of, one_line
 from small_study import CLIMB, SMALL
 
 from rlheals.chapters.rl import figures as recovery_figures
-from rlheals.chapters.rl import runs as recovery
-from rlheals.chapters.rl import runs as recovery_chapter
+from rlheals.chapters.rl import runs as rl_runs
 from rlheals.chapters.rl.runs import MAIN, Cell, RecoveryTables, collect, plan, units
 from rlheals.display.style import Drawn
 from rlheals.errors import BadInput
@@ -32,7 +31,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> SimpleN
     store, lines = shared, []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CI", "true")
-        for part in recovery.parts(CLIMB):
+        for part in rl_runs.STUDY.in_units(CLIMB):
             record.record(CLIMB, [2, 3], store, root / "results", say=lines.append, part=part)
     return SimpleNamespace(root=root, store=store, folder=root / "results/climb-recovery", lines=lines)
 
@@ -128,7 +127,7 @@ def test_units_are_recorded_one_by_one_and_read_as_one(recorded: SimpleNamespace
 def test_recording_again_writes_the_same_bytes(recorded: SimpleNamespace) -> None:
     before = files_of(recorded.folder)
     record.record(
-        CLIMB, [2], recorded.store, recorded.root / "results", say=lambda line: None, part=recovery.STUDY
+        CLIMB, [2], recorded.store, recorded.root / "results", say=lambda line: None, part=rl_runs.STUDY
     )
     assert files_of(recorded.folder) == before
 
@@ -156,10 +155,10 @@ def test_a_table_that_has_changed_since_is_refused(recorded: SimpleNamespace, tm
 
 
 @pytest.fixture(scope="module")
-def chapter(recorded: SimpleNamespace) -> recovery_chapter.RecoveryChapter:
+def chapter(recorded: SimpleNamespace) -> rl_runs.RecoveryChapter:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CI", "true")
-        return recovery_chapter.rl(CLIMB, [1], 1, recorded.root / "results", recorded.store, quiet=True)
+        return rl_runs.rl(CLIMB, [1], 1, recorded.root / "results", recorded.store, quiet=True)
 
 
 @pytest.mark.parametrize("figure", recovery_figures.RL, ids=lambda figure: figure.__name__)
@@ -174,18 +173,18 @@ def test_every_figure_is_an_image_with_its_data_and_where_they_come_from(chapter
 
 def test_a_seed_that_is_recorded_cannot_be_the_fresh_one(recorded: SimpleNamespace) -> None:
     with pytest.raises(BadInput, match="base seed 3 is in the recorded study"):
-        recovery_chapter.rl(CLIMB, [3], 1, recorded.root / "results", recorded.store, quiet=True)
+        rl_runs.rl(CLIMB, [3], 1, recorded.root / "results", recorded.store, quiet=True)
 
 
 def test_a_profile_without_starts_has_no_chapter(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"rl_starts\.starts is empty"):
-        recovery_chapter.rl(SMALL, [1], 1, tmp_path, Store(tmp_path), quiet=True)
+        rl_runs.rl(SMALL, [1], 1, tmp_path, Store(tmp_path), quiet=True)
 
 
 def test_figures_without_a_recorded_study_show_the_fresh_run(
     recorded: SimpleNamespace, tmp_path: Path
 ) -> None:
-    alone = recovery_chapter.rl(CLIMB, [1], 1, tmp_path, recorded.store, quiet=True)
+    alone = rl_runs.rl(CLIMB, [1], 1, tmp_path, recorded.store, quiet=True)
     assert alone.recorded is None
     for figure in recovery_figures.RL:
         assert "There is no recorded study" in figure(alone).caption

@@ -12,10 +12,10 @@ import pytest
 from lab_helpers import files_of, one_line
 from small_study import CLIMB, SPIN
 
-from rlheals.chapters import checks as rotation_checks
-from rlheals.chapters.rl import runs as recovery
+from rlheals.chapters import checks
+from rlheals.chapters.rl import runs as rl_runs
 from rlheals.chapters.spectra import figures as rotation_figures
-from rlheals.chapters.spectra import runs as rotation_chapter
+from rlheals.chapters.spectra import runs as spectra_runs
 from rlheals.chapters.spectra.runs import RL, SFT, STUDY, Point, RotationTables, pairs, plan
 from rlheals.display.style import Drawn
 from rlheals.errors import BadInput
@@ -47,10 +47,10 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> SimpleN
 
 def test_runs_are_those_of_the_other_chapters_wherever_they_can_be(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    made, other = plan(LAB, 1, store, {1: 20}), recovery.plan(LAB, 1, store, 0)
+    made, other = plan(LAB, 1, store, {1: 20}), rl_runs.plan(LAB, 1, store, 0)
     known = {store.key(spec) for spec in other.specs()}
     assert {store.key(made.trained[RL, start]) for start in LAB.rl_starts.starts} <= known
-    controls = {store.key(spec) for spec in recovery.plan(LAB, 1, store, "controls").specs()}
+    controls = {store.key(spec) for spec in rl_runs.plan(LAB, 1, store, "controls").specs()}
     for name in LAB.rotation.controls:
         assert store.key(made.trained[name, 160]) in controls
         mine = {store.key(spec) for (at, _), spec in made.censuses.items() if at.branch == name}
@@ -197,7 +197,7 @@ def test_every_figure_is_drawn_with_and_without_a_recorded_study(
     recorded: SimpleNamespace, tmp_path: Path, with_recorded: bool
 ) -> None:
     results = recorded.root / "results" if with_recorded else tmp_path
-    chapter = rotation_chapter.spectra(SPIN, [1], 1, results, recorded.store, quiet=True)
+    chapter = spectra_runs.spectra(SPIN, [1], 1, results, recorded.store, quiet=True)
     assert (chapter.recorded is not None) == with_recorded
     names = set()
     for figure in rotation_figures.ROTATION:
@@ -210,17 +210,17 @@ def test_every_figure_is_drawn_with_and_without_a_recorded_study(
         if figure is rotation_figures.matched:  # it permutes
             assert figure(chapter).svg == drawn.svg
     assert len(names) == len(rotation_figures.ROTATION)
-    assert rotation_checks.rotation(chapter).ok
+    assert checks.rotation(chapter).ok
 
 
 def test_a_recorded_seed_is_no_fresh_one(recorded: SimpleNamespace) -> None:
     with pytest.raises(BadInput, match="base seed 2 is in the recorded study"):
-        rotation_chapter.spectra(SPIN, [2], 1, recorded.root / "results", recorded.store, quiet=True)
+        spectra_runs.spectra(SPIN, [2], 1, recorded.root / "results", recorded.store, quiet=True)
 
 
 def test_a_profile_without_steps_says_so() -> None:
     with pytest.raises(BadInput, match=r"rotation\.steps or rl_starts\.starts is empty"):
-        rotation_chapter.spectra(CLIMB, [1])
+        spectra_runs.spectra(CLIMB, [1])
 
 
 def test_checks_notice_what_breaks_a_law(recorded: SimpleNamespace) -> None:
@@ -228,7 +228,7 @@ def test_checks_notice_what_breaks_a_law(recorded: SimpleNamespace) -> None:
 
     def outside(**changes: pd.DataFrame) -> str:
         frames = {field.name: getattr(whole, field.name) for field in fields(RotationTables)}
-        report = rotation_checks.rotation(SimpleNamespace(fresh=RotationTables(**{**frames, **changes})))
+        report = checks.rotation(SimpleNamespace(fresh=RotationTables(**{**frames, **changes})))
         assert not report.ok
         return "\n".join(line for line in report.lines if "outside" in line and "outside (" in line)
 

@@ -1,0 +1,93 @@
+"""Verdicts are kept beside the runs: what is kept says the same as the tables, and anything else is judged again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rlheals.chapters import verdicts
+from rlheals.chapters.verdicts import FILE, outcome
+from rlheals.errors import BadInput
+
+RESULTS = Path(__file__).parents[2] / "results"
+KEY = "protection"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with the recorded study of protected SFT."""
+    shutil.copytree(RESULTS / "lab-protection", tmp_path / "results" / "lab-protection")
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RLHEALS_STORE", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The parts that are judged from their tables."""
+    asked, judged = list[str](), verdicts.judged
+
+    def counting(key: str, results: Path):
+        asked.append(key)
+        return judged(key, results)
+
+    monkeypatch.setattr(verdicts, "judged", counting)
+    return asked
+
+
+def test_what_is_kept_is_what_the_tables_say_and_is_judged_once(project: Path, counted: list[str]) -> None:
+    first = outcome(KEY, project / "results")
+    assert first.judged
+    assert outcome(KEY, project / "results") == first == verdicts.judged(KEY, project / "results")
+    assert counted[:1] == [KEY]
+    assert len(counted) == 2, "the second of them by this test itself"
+    assert [file.name for file in (project / ".rlheals").iterdir()] == [FILE]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "digit", "binary", "none"])
+def test_damage_is_noticed_and_repaired(project: Path, counted: list[str], damage: str) -> None:
+    first = outcome(KEY, project / "results")
+    file = project / ".rlheals" / FILE
+    text = file.read_text()
+    place = text.index('"estimate":') + len('"estimate":') + 4
+    digit = text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
+    made = {
+        "cut": text[:-9].encode(),
+        "empty": b"",
+        "digit": digit.encode(),
+        "binary": b"\xff" * 9,
+        "none": None,
+    }
+    file.unlink() if made[damage] is None else file.write_bytes(made[damage] or b"")
+    assert outcome(KEY, project / "results") == first
+    assert counted == [KEY, KEY]
+    assert file.read_text() == text
+
+
+def test_other_results_are_judged_anew_and_damaged_ones_refused(project: Path, counted: list[str]) -> None:
+    outcome(KEY, project / "results")
+    shutil.rmtree(project / "results/lab-protection/seed-1")
+    assert outcome(KEY, project / "results").missing == ("base seed 1",)
+    assert counted == [KEY, KEY]
+    (project / "results/lab-protection/seed-2/accuracy.parquet").write_bytes(b"no")
+    with pytest.raises(BadInput, match="has changed since"):
+        outcome(KEY, project / "results")
+
+
+def test_where_nothing_can_be_kept_the_verdicts_are_the_same(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = outcome(KEY, project / "results")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    assert outcome(KEY, project / "results") == first, "results of another project leave no store here"
+    assert outcome(KEY, elsewhere / "results").missing is None
+    assert not os.listdir(elsewhere)
+    monkeypatch.chdir(project)
+    (project / "file").write_text("")
+    monkeypatch.setenv("RLHEALS_STORE", str(project / "file"))
+    assert outcome(KEY, project / "results") == first
