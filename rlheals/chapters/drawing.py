@@ -21,6 +21,7 @@ from rlheals.display.panels import Form, Panels, step_axis
 from rlheals.display.style import Drawn, with_intervals
 
 PAPER_POINTS = Path(str(resources.files("rlheals.chapters"))) / "paper_points.yaml"
+FEEDBACK = "success@5 with feedback"
 Measure = Callable[[Any], pd.DataFrame]
 
 

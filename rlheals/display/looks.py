@@ -66,9 +66,12 @@ BRANCHES = {
 """Trajectories of chapter 03."""
 PAIRS = {
     "base-peak": Look("base to peak", BLACK, "s", "--"),
+    "peak-middle": Look("peak to middle of SFT", SKY, "v", ":"),
     "peak-end": Look("peak to end of SFT", RED, "o"),
-    "middle-rl": Look("RL from the middle", BLUE, "^"),
-    "end-rl": Look("RL from the end", GREEN, "D"),
+    "base-end": Look("base to end of SFT", GREY, "<", ":"),
+    "early-rl": Look("RL from an early checkpoint", ORANGE, "v", "-."),
+    "middle-rl": Look("RL from the middle", BLUE, "^", "-."),
+    "end-rl": Look("RL from the end", GREEN, "D", ":"),
 }
 BACK = {
     "start": BEFORE,
@@ -101,7 +104,7 @@ NULLS = {
 }
 CHANGE = Look("the change", BLACK, "o")
 _RESTORED = {"values": GREEN, "left": SKY, "right": BLUE, "directions": RED, "triples": ORANGE, "subspace": PURPLE,
-             "released": RED}  # fmt: skip
+             "released": BLACK}  # fmt: skip
 _CONTROLS = {"rollback": BLACK, "interpolate": BLACK, "partial": BLUE, "random": PURPLE, "noise": GREY}
 _CONTROL_MARKS = {"rollback": "s", "interpolate": "D", "partial": "v", "random": "^", "noise": "P"}
 EDITS = {

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlheals.chapters.drawing import Sheet
+from rlheals.chapters.drawing import FEEDBACK, Sheet
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits.runs import SwapChapter, SwapTables
 from rlheals.chapters.edits.style import LABELS, checkpoint_lines, look, where_label
@@ -17,7 +17,7 @@ from rlheals.display.panels import level, size_axis
 from rlheals.display.style import Drawn
 from rlheals.weights.selection import Where
 
-MEASURES = {"solved": "success@5 with feedback", "first": "pass@1"}
+MEASURES = {"solved": FEEDBACK, "first": "pass@1"}
 SPLITS = {"ood": "OOD", "sft": "ID, SFT hands"}
 DOSED = r"^(values|left|right|directions|triples|subspace)\((?:top=(\d+)%|(all))\)$"
 CONTROL = r"^(partial|random)\(top=(\d+)%\)(?P<none>) like directions\(top="

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlheals.chapters.drawing import Sheet, paper_points
+from rlheals.chapters.drawing import FEEDBACK, Sheet, paper_points
 from rlheals.chapters.rl import measures as measured
 from rlheals.chapters.rl.figures_training import advantages, learning, losses, why_late
 from rlheals.chapters.rl.measures import Accuracies
@@ -22,7 +22,6 @@ from rlheals.display.style import Drawn
 from rlheals.stats.intervals import Interval, t_interval, wilson
 
 STARTS = "RL start checkpoint (SFT step)"
-FEEDBACK = "success@5 with feedback"
 BARS: dict[str, dict[str, Any]] = {
     "peak": {"color": "white"}, "start": {"color": GREY}, "rl": {"color": RED, "hatch": "////"},
 }  # fmt: skip

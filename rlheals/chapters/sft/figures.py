@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlheals.chapters.drawing import Sheet, paper_points
+from rlheals.chapters.drawing import FEEDBACK, Sheet, paper_points
 from rlheals.chapters.sft import measures
 from rlheals.chapters.sft.claims import CLAIMS, estimates
 from rlheals.chapters.sft.measures import Curves, by_seed
@@ -33,7 +33,6 @@ from rlheals.display.style import Drawn, with_intervals
 from rlheals.errors import BadInput
 
 HERE, THERE = "Lab model (this book)", "Paper"
-FEEDBACK = "success@5 with feedback"
 TRIES = {FEEDBACK: measures.within_five, "pass@1": measures.first_try}
 
 

@@ -19,22 +19,13 @@ from rlheals.chapters.spectra.figures_trajectories import along, matched, scales
 from rlheals.chapters.spectra.measures import BLOCKS
 from rlheals.chapters.spectra.runs import RotationChapter, RotationTables
 from rlheals.display import looks as looked
-from rlheals.display.looks import AFTER, BEFORE, GAUSSIAN, NULLS, SIDES, Look
+from rlheals.display.looks import AFTER, BEFORE, GAUSSIAN, NULLS, PAIRS, SIDES, Look
 from rlheals.display.panels import estimates, heat_map, level
 from rlheals.display.style import Drawn
 from rlheals.weights.spectra import CHANGE
 
 SHOWN = ("q", "k", "v", "down")
 """The kinds that the paper's figures show."""
-NAMES = {
-    "base-peak": "base to peak",
-    "peak-middle": "peak to middle of SFT",
-    "peak-end": "peak to end of SFT",
-    "base-end": "base to end of SFT",
-    "early-rl": "RL from an early checkpoint",
-    "middle-rl": "RL from the middle",
-    "end-rl": "RL from the end",
-}
 COMPARED = ("peak-end", "end-rl")
 SIZES = {
     "relative_change": "size of the change,\n|dW| / |W|",
@@ -72,13 +63,13 @@ def values(chapter: RotationChapter) -> Drawn:
     sheet.axes[0].set_ylabel("singular value")
     sheet.legend(sheet.axes[0])
     for row, pair in enumerate(COMPARED, start=1):
-        sheet.row(row)[0].set_ylabel(f"difference,\n{NAMES[pair]}")
+        sheet.row(row)[0].set_ylabel(f"difference,\n{PAIRS[pair].label}")
         _same_height(sheet.row(row))
     for axis in sheet.row(len(COMPARED)):
         axis.set_xlabel("index of the singular value")
     note = (
-        f"Top: singular values before and after ({NAMES[COMPARED[0]]}), mean over layers. Below: their differences in "
-        "red, those under Gaussian changes of equal norm in grey (central 95 % of draws)."
+        f"Top: singular values before and after ({PAIRS[COMPARED[0]].label}), mean over layers. Below: their "
+        "differences in red, those under Gaussian changes of equal norm in grey (central 95 % of draws)."
     )
     return sheet.finish("rotation-values", "Singular values", note)
 
@@ -109,7 +100,7 @@ def _differences(sheet: Sheet, axis: Axes, pair: str, kind: str) -> None:
 
 def changes(chapter: RotationChapter) -> Drawn:
     """Size of the change, change of singular values, energies: every pair with its nulls."""
-    pairs = [name for name in NAMES if name in set(chapter.tables.changes["pair"])]
+    pairs = [name for name in PAIRS if name in set(chapter.tables.changes["pair"])]
     sheet = Sheet(chapter, len(SIZES), height=0.42 * len(pairs) + 1.3)
     looks = {CHANGE: looked.CHANGE, **{name: look for name, look in NULLS.items() if name != "independent"}}
     for axis, (column, title) in zip(sheet.axes, SIZES.items(), strict=True):
@@ -122,7 +113,7 @@ def changes(chapter: RotationChapter) -> Drawn:
                 at = -mine["pair"].map(pairs.index) - (0.07 + 0.13 * number if number else 0)
                 sheet.draw(axis, at, mine, looks[name], study, upright=False)
             sheet.keep(table, series=column, study=study)
-        sheet.names(axis, [NAMES[pair] if axis is sheet.axes[0] else "" for pair in pairs], offset=0.2)
+        sheet.names(axis, [PAIRS[pair].label if axis is sheet.axes[0] else "" for pair in pairs], offset=0.2)
         if column in ("relative_change", "value_change_mean"):
             axis.set_xscale("log")
         else:
@@ -151,7 +142,7 @@ def curves(chapter: RotationChapter) -> Drawn:
                 _curves(sheet, axis, pair, kind, side, look)
             sheet.label(axis, kind if row == 0 else "")
             axis.set_ylim(bottom=0)
-        sheet.row(row)[0].set_ylabel(f"angle (degrees),\n{NAMES[pair]}")
+        sheet.row(row)[0].set_ylabel(f"angle (degrees),\n{PAIRS[pair].label}")
         _same_height(sheet.row(row))
     for axis in sheet.row(len(COMPARED) - 1):
         axis.set_xlabel("number of the angle")
@@ -186,7 +177,7 @@ def heat(chapter: RotationChapter) -> Drawn:
             grid = mine.pivot_table(index="left", columns="right", values="energy").clip(lower=1e-9)
             shown = heat_map(axis, np.log2(grid), 3)
             sheet.label(axis, kind if row == 0 else "")
-        sheet.row(row)[0].set_ylabel(f"{NAMES[pair]}\nleft singular vectors")
+        sheet.row(row)[0].set_ylabel(f"{PAIRS[pair].label}\nleft singular vectors")
     for axis in sheet.row(len(COMPARED) - 1):
         axis.set_xlabel("right singular vectors")
     sheet.figure.colorbar(shown, ax=sheet.axes, label="log2(energy / white noise)", shrink=0.7)

@@ -14,6 +14,8 @@ from rlheals.display.panels import level, null_level
 from rlheals.display.style import Drawn
 from rlheals.weights.spectra import CHANGE, PARTS, START, part_of
 
+BY_SIZE = ("base-peak", "peak-end", "middle-rl", "end-rl")
+
 
 def by_size(chapter: RotationChapter) -> Drawn:
     """Mean angle against the size of the subspace, in degrees and against the null (the paper's table of k)."""
@@ -25,7 +27,8 @@ def by_size(chapter: RotationChapter) -> Drawn:
     }
     places = {part: place for place, part in enumerate(sorted(PARTS, reverse=True))}
     for axis, ((end, unit), title) in zip(sheet.axes, panels.items(), strict=True):
-        for (pair, look), shift in zip(PAIRS.items(), np.linspace(-0.15, 0.15, len(PAIRS)), strict=True):
+        for pair, shift in zip(BY_SIZE, np.linspace(-0.15, 0.15, len(BY_SIZE)), strict=True):
+            look = PAIRS[pair]
             measure = lambda tables, at=(pair, end, unit): _by_part(tables, *at)  # noqa: E731
             for study, table in sheet.estimates(measure, ["part"], ["null"]):
                 at = table["part"].map(places) + shift

@@ -6,15 +6,13 @@ from functools import partial
 
 import pandas as pd
 
-from rlheals.chapters.drawing import Sheet
+from rlheals.chapters.drawing import FEEDBACK, Sheet
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.predictors import SCALES, associations
 from rlheals.chapters.spectra.runs import SFT, RotationChapter, RotationTables
 from rlheals.display.looks import BRANCHES, GAUSSIAN, GREY, ID, KL, OOD, ROTATION, SIZE
 from rlheals.display.panels import level
 from rlheals.display.style import Drawn
-
-FEEDBACK = "success@5 with feedback"
 
 
 def along(chapter: RotationChapter) -> Drawn:
