@@ -23,7 +23,7 @@ import torch
 from bench_spectra import made
 
 from rlheals.display import style as drawing
-from rlheals.display.style import BLUE, GREEN, RED
+from rlheals.display.looks import BLUE, GREEN, RED
 from rlheals.weights.checkpoint import Place
 from rlheals.weights.linalg import Bases
 from rlheals.weights.spectra import Matrix, measure

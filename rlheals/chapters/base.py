@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self
@@ -171,10 +171,11 @@ class Chapter(Generic[Frames]):
         """What else is said of where the recorded study is from."""
         return []
 
-    def caption(
-        self, note: str, frame: pd.DataFrame, marks: captions.Marks = captions.PLAIN
-    ) -> tuple[str, str]:
-        """A figure's caption and where its data are from: both speak of what `frame`, its data, holds and no more."""
+    def caption(self, note: str, frame: pd.DataFrame, marks: Mapping[str, str]) -> tuple[str, str]:
+        """A figure's caption and where its data are from: both speak of what `frame`, its data, holds and no more.
+
+        marks: how each study is drawn.
+        """
         parts = [note, captions.described(frame, marks), captions.outside(frame)]
         if self.recorded is None:
             parts.append("There is no recorded study of this profile.")

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import pandas as pd
 
-STUDIES = ("recorded", "fresh")
-
-
-@dataclass(frozen=True)
-class Marks:
-    """How a figure draws the two studies; bars: whether the fresh run's intervals are drawn as well."""
-
-    recorded: str = ""
-    fresh: str = ""
-    bars: bool = False
-
-
-BANDS = Marks("lines in bands", "open marks", True)
-CROSSES = Marks("filled marks", "crosses")
-DOTTED = Marks("solid lines in bands", "dotted lines")
-PLAIN = Marks()
-"""A figure of one study, whose note says what its marks are."""
+STUDIES = {"recorded": "recorded study", "fresh": "fresh run"}
 
 
 def drawn(frame: pd.DataFrame) -> list[str]:
@@ -31,22 +15,24 @@ def drawn(frame: pd.DataFrame) -> list[str]:
     return [name for name in STUDIES if name in there]
 
 
-def described(frame: pd.DataFrame, marks: Marks) -> str:
-    """One sentence on which study is drawn how, with the kind of interval where an interval is drawn.
+def described(frame: pd.DataFrame, marks: Mapping[str, str]) -> str:
+    """One sentence on which study is drawn how, with the kind of interval where there is one.
+
+    marks: by study; empty where a figure's own note says it.
 
     >>> rows = pd.DataFrame({"study": ["recorded", "fresh"], "low": [0.1, 0.2], "high": [0.3, 0.2], "seeds": [5, 1]})
-    >>> described(rows, BANDS)
+    >>> described(rows, {"recorded": "lines in bands", "fresh": "open marks"})
     'Recorded study: lines in bands (95 % t intervals over base seeds); fresh run: open marks.'
     """
-    names = {"recorded": "recorded study", "fresh": "fresh run"}
     there = drawn(frame)
-    if not marks.fresh or not there:
-        said = " and the ".join(names[name] for name in there)
-        return f"Drawn from the {said}." if said else ""
+    if not there:
+        return ""
+    if not set(there) <= set(marks):
+        return f"Drawn from the {' and the '.join(STUDIES[name] for name in there)}."
     parts = []
     for name in there:
-        kind = _intervals(frame[frame["study"] == name]) if name == "recorded" or marks.bars else ""
-        parts.append(f"{names[name]}: {getattr(marks, name)}{f' ({kind})' if kind else ''}")
+        kind = _intervals(frame[frame["study"] == name])
+        parts.append(f"{STUDIES[name]}: {marks[name]}{f' ({kind})' if kind else ''}")
     said = "; ".join(parts)
     return f"{said[0].upper()}{said[1:]}."
 

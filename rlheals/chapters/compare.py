@@ -117,23 +117,22 @@ def cut_down(recorded: Any, fresh: Any) -> Any:
     return replace(recorded, **frames) if frames else recorded
 
 
-def expected(recorded: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
-    """Between which bounds the mean of the fresh base seeds falls in 95 % of cases, step by step.
+def expected(recorded: pd.DataFrame, fresh: pd.DataFrame, by: Sequence[str] = ("step",)) -> pd.DataFrame:
+    """Between which bounds the mean of the fresh base seeds falls in 95 % of cases, group by group.
 
-    Both with columns seed, step, value and, for shares of hands, n; the bounds are never nearer to the mean than one
-    hand. Returns expected_low and expected_high by step, for steps that `FEWEST_SEEDS` recorded base seeds have.
+    Both with columns seed, by..., value and, for shares of hands, n; the bounds are never nearer to the mean than one
+    hand. Returns expected_low and expected_high by `by`, for groups that `FEWEST_SEEDS` recorded base seeds have.
     """
-    rows = {}
-    for step, group in recorded.groupby("step"):
-        mine = fresh[fresh["step"] == step]
-        if len(group) < FEWEST_SEEDS or not len(mine):
+    mine, rows = dict(list(fresh.groupby(list(by), observed=True))), []
+    for key, group in recorded.groupby(list(by), observed=True):
+        if len(group) < FEWEST_SEEDS or key not in mine:
             continue
-        mean, least = group["value"].mean(), 1 / mine["n"].sum() if "n" in mine else 0.0
-        low, high = prediction_interval(group["value"].to_numpy(), 1, len(mine))
-        rows[step] = {"expected_low": min(low, mean - least), "expected_high": max(high, mean + least)}
-    return pd.DataFrame.from_dict(
-        rows, orient="index", columns=["expected_low", "expected_high"], dtype=float
-    )
+        own, mean = mine[key], group["value"].mean()
+        least = 1 / own["n"].sum() if "n" in own else 0.0
+        low, high = prediction_interval(group["value"].to_numpy(), 1, len(own))
+        rows.append((*key, min(low, mean - least), max(high, mean + least)))
+    table = pd.DataFrame(rows, columns=[*by, "expected_low", "expected_high"])
+    return table.astype({name: recorded[name].dtype for name in by}).set_index(list(by)).astype(float)
 
 
 def numbers(

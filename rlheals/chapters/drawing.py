@@ -1,38 +1,28 @@
-"""TODO rlheals/chapters/drawing.py."""
+"""A chapter's figures: the recorded study with its intervals, the fresh run beside it, a caption that says so."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from rlheals.chapters import compare
-from rlheals.chapters.captions import BANDS, Marks
-from rlheals.display import style as drawing
-from rlheals.display.style import BLUE, GREEN, RED, Drawn
+from rlheals.chapters.base import Chapter
+from rlheals.display import panels, style
+from rlheals.display.looks import Look
+from rlheals.display.panels import Form, Panels, step_axis
+from rlheals.display.style import Drawn, with_intervals
 
 PAPER_POINTS = Path(str(resources.files("rlheals.chapters"))) / "paper_points.yaml"
-SPLITS = {"sft": ("seen ID (SFT hands)", BLUE), "held_out": ("held-out ID", GREEN), "ood": ("OOD", RED)}
-LOSSES = {"train": ("ID, SFT hands", BLUE), "test": ("ID, held-out hands", GREEN), "ood": ("OOD hands", RED)}
-
-
-class Layers(Protocol):
-    """What a chapter's figures need: a fresh run, the recorded study beside it, and words about both."""
-
-    @property
-    def fresh(self) -> Any: ...
-
-    @property
-    def recorded(self) -> Any: ...
-
-    def caption(self, note: str, frame: pd.DataFrame, marks: Marks) -> tuple[str, str]: ...
+FEEDBACK = "success@5 with feedback"
+Measure = Callable[[Any], pd.DataFrame]
 
 
 @cache
@@ -41,59 +31,105 @@ def paper_points() -> dict[str, dict[str, Any]]:
     return yaml.safe_load(PAPER_POINTS.read_text(encoding="utf-8"))
 
 
-def paper_series(key: str, scale: float = 1.0) -> pd.DataFrame:
-    points = paper_points()[key]["points"]
-    return pd.DataFrame(
-        {"step": list(points), "value": [value / scale for value in points.values()], "series": key}
-    )
+class Sheet(Panels):
+    """A chapter's figure in the making. steps: of the axis that its curves share, x: what that axis is called."""
 
+    def __init__(
+        self,
+        chapter: Chapter[Any],
+        columns: int = 1,
+        rows: int = 1,
+        height: float = 3.2,
+        ratios: Sequence[float] | None = None,
+        steps: Sequence[int] = (),
+        x: str = "SFT step",
+    ) -> None:
+        super().__init__(columns, rows, height, ratios)
+        self.chapter, self.steps, self.x = chapter, steps, x
+        self.marks: dict[str, str] = {}
+        self.comparable = None
+        if chapter.recorded is not None:
+            self.comparable = compare.cut_down(chapter.recorded, chapter.fresh)
 
-def _paper_lines(axis: Axes, colors: dict[str, str], last: int, scale: float = 1.0) -> list[pd.DataFrame]:
-    frames = [paper_series(key, scale) for key in colors]
-    for frame, (key, color) in zip(frames, colors.items(), strict=True):
-        label = paper_points()[key]["label"]
-        axis.plot(frame["step"], frame["value"], color=color, marker="o", markersize=3, label=label)
-    drawing.step_axis(axis, [last])
-    return frames
+    def estimates(
+        self, measure: Measure, by: Sequence[str] = ("step",), means: Sequence[str] = ()
+    ) -> Iterator[tuple[str, pd.DataFrame]]:
+        """("recorded", table) if there is one, then ("fresh", table): columns by..., value, low, high, seeds, means...
 
+        measure: from tables to rows with columns seed, by..., value. Fresh rows also say between which bounds the
+        recorded base seeds expect them (expected_low, expected_high; see `compare.expected`).
+        """
+        rows = {study: measure(tables) for tables, study in self.chapter.layers}
+        for study, mine in rows.items():
+            table = with_intervals(mine, by, means)
+            if study == "fresh" and self.comparable is not None:
+                same = self.comparable is self.chapter.recorded
+                known = rows["recorded"] if same else measure(self.comparable)
+                table = table.join(compare.expected(known, mine, by), on=list(by))
+            yield study, table
 
-def both(
-    axis: Axes,
-    chapter: Layers,
-    measure: Callable[[Any], pd.DataFrame],
-    look: tuple[str, str],
-    series: str,
-    clip: tuple[float, float] | None = (0, 1),
-    dashed: bool = False,
-) -> list[pd.DataFrame]:
-    """Draw one series twice, recorded band and fresh marks, and return both as frames. look: (label, colour).
+    def draw(
+        self,
+        axis: Axes,
+        at: Any,
+        table: pd.DataFrame,
+        look: Look,
+        study: str,
+        form: Form = "dots",
+        **options: Any,
+    ) -> None:
+        """Estimates of one study: filled marks or lines in bands if it is recorded, open marks if it is fresh."""
+        fresh = study == "fresh"
+        label = look.label if study == self.chapter.study else None
+        panels.estimates(axis, at, table, look, form, hollow=fresh, label=label, **options)
+        self.marks[study] = "open marks" if fresh else "lines in bands" if form == "band" else "filled marks"
 
-    dashed: with a dashed line and square marks, told apart from other series in grey.
-    Fresh rows also say between which bounds the recorded base seeds expect them (`compare.expected`).
-    """
-    label, color = look
-    frames = []
-    if chapter.recorded is not None:
-        recorded = drawing.with_intervals(measure(chapter.recorded))
-        drawing.band(axis, recorded, color, label, clip, dashed)
-        frames.append(recorded.assign(series=series, study="recorded"))
-    mine = measure(chapter.fresh)
-    fresh = drawing.with_intervals(mine)
-    drawing.points(axis, fresh, color, label if chapter.recorded is None else "_", dashed)
-    if chapter.recorded is not None:
-        known = measure(compare.cut_down(chapter.recorded, chapter.fresh))
-        fresh = fresh.join(compare.expected(known, mine), on="step")
-    return [*frames, fresh.assign(series=series, study="fresh")]
+    def mark(
+        self, axis: Axes, at: Any, table: pd.DataFrame, look: Look, study: str, form: Form = "dots",
+        upright: bool = True, clip: tuple[float, float] | None = None, **columns: Any,
+    ) -> None:  # fmt: skip
+        """Draw estimates and keep them as rows of the figure, with these columns."""
+        self.draw(axis, at, table, look, study, form, upright=upright, clip=clip)
+        self.keep(table, study=study, **columns)
 
+    def forest_row(
+        self, axis: Axes, y: float, values: Sequence[float], look: Look, study: str = "recorded"
+    ) -> pd.DataFrame:
+        """One line of a forest plot; value, low, high, seeds."""
+        fresh = study == "fresh"
+        label = look.label if study == self.chapter.study else None
+        self.marks[study] = "open marks" if fresh else "small dots are base seeds, large ones their means"
+        return panels.forest_row(axis, y, values, look, fresh, label)
 
-def finish(
-    figure: Figure,
-    chapter: Layers,
-    name: str,
-    title: str,
-    frames: list[pd.DataFrame],
-    note: str,
-    marks: Marks = BANDS,
-) -> Drawn:
-    frame = pd.concat(frames)
-    return drawing.finish(figure, name, title, frame, *chapter.caption(note, frame, marks))
+    def curves(
+        self, axis: Axes, series: Mapping[str, tuple[Measure, Look]], title: str = "", y: str = "",
+        share: bool = True, whole: bool = True, log: bool = False,
+    ) -> None:  # fmt: skip
+        """Measures against the figure's steps. share: of hands, so that intervals end at 0 and 1; whole: axis too."""
+        for name, (measure, look) in series.items():
+            for study, table in self.estimates(measure):
+                clip = (0, 1) if share else None
+                self.mark(axis, table["step"], table, look, study, "band", clip=clip, series=name)
+        if log:
+            axis.set_yscale("log")
+        self.label(axis, title, self.x, y, None if log else share and whole)
+        if len(self.steps):
+            step_axis(axis, self.steps, self.x)
+
+    def paper(self, axis: Axes, key: str, look: Look, scale: float = 1.0) -> pd.DataFrame:
+        """One of the paper's series, with Wilson intervals of its hands where it has a number of them."""
+        points = paper_points()[key]
+        rows = pd.DataFrame({"step": list(points["points"]), "seed": 0})
+        rows["value"] = [value / scale for value in points["points"].values()]
+        if "hands" in points:
+            table = with_intervals(rows.assign(n=points["hands"])).drop(columns="seeds")
+        else:
+            table = rows.drop(columns="seed").assign(low=np.nan, high=np.nan)
+        panels.estimates(axis, table["step"], table, look, "line", label=look.label)
+        self.keep(table, series=key, study="paper")
+        self.label(axis, x="SFT step")
+        return table
+
+    def finish(self, name: str, title: str, note: str) -> Drawn:
+        frame = self.frame
+        return style.finish(self.figure, name, title, frame, *self.chapter.caption(note, frame, self.marks))

@@ -5,35 +5,25 @@ A point is a mean over the matrices of a kind; bands are the central 95 % of suc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from rlheals.display import style as drawing
-from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Drawn
+from rlheals.display import looks
+from rlheals.display.looks import NULLS, SIDES
+from rlheals.display.panels import Panels, estimates, heat_map
+from rlheals.display.style import Drawn
 from rlheals.weights.spectra import CHANGE, START, Spectra
-
-NULL_LOOKS = {
-    "gaussian": ("Gaussian of equal norm", GREY),
-    "permuted": ("entries permuted", SKY),
-    "turned": ("directions drawn anew", GREEN),
-    "ulp": ("one bfloat16 step", ORANGE),
-    "independent": ("unrelated matrix", PURPLE),
-}
-SIDE_LOOKS = {"left": ("left (output)", BLUE), "right": ("right (input)", RED)}
 
 
 def over_draws(frame: pd.DataFrame, column: str, keys: Sequence[str]) -> pd.DataFrame:
     """Mean over matrices per draw, then mean and central 95 % over draws: keys, what, value, low, high."""
     per_draw = frame.groupby([*keys, "what", "draw"], sort=False, observed=True)[column].mean()
     grouped = per_draw.groupby([*keys, "what"], sort=False, observed=True)
-    table = pd.DataFrame(
-        {"value": grouped.mean(), "low": grouped.quantile(0.025), "high": grouped.quantile(0.975)}
-    )
-    return table.reset_index()
+    ends = {"value": grouped.mean(), "low": grouped.quantile(0.025), "high": grouped.quantile(0.975)}
+    return pd.DataFrame(ends).reset_index()
 
 
 def kinds_of(found: Spectra) -> list[str]:
@@ -43,122 +33,145 @@ def kinds_of(found: Spectra) -> list[str]:
 
 def values(found: Spectra) -> Drawn:
     """How much singular values change, and how large the change is: the change and every null, by kind."""
-    whole = found.matrices[found.matrices["head"] == -1]
     columns = {
         "relative_change": "size of the change, |dW| / |W|",
         "value_change_mean": "mean relative change of singular values",
     }
-    figure, axes = drawing.canvas(columns=2, height=0.32 * len(kinds_of(found)) + 1.4)
-    frames = []
-    for axis, (column, title) in zip(axes, columns.items(), strict=True):
-        table = over_draws(whole, column, ["kind"])
-        _strips(axis, table, kinds_of(found))
-        if (table["value"] > 0).any():
+    panels = _strips(found, columns)
+    for axis, column in zip(panels.axes, columns, strict=True):
+        if (found.matrices[column] > 0).any():  # equal checkpoints have no logarithm to show
             axis.set_xscale("log")
-        axis.set_title(title, fontsize=8)
-        frames.append(table.assign(series=column))
-    _legend_below(figure, axes[0])
     note = (
         "Black: the change, mean over the matrices of a kind. Colours: null models, mean and central 95 % of draws. "
         "Small values say that the change is small; a null of the same size says how small they then are anyway."
     )
-    return drawing.finish(figure, "spectra-values", "Singular values", pd.concat(frames), note)
+    return panels.finish("spectra-values", "Singular values", note)
+
+
+def energies(found: Spectra) -> Drawn:
+    """Which share of the change rescales singular values, which rotates singular vectors, and its effective rank."""
+    columns = {
+        "stretch_energy": "share that stretches",
+        "rotation_energy": "share that rotates",
+        "effective_rank": "effective rank of dW",
+    }
+    panels = _strips(found, columns)
+    for axis in panels.axes:
+        axis.set_xlim(left=0)
+    note = (
+        "Among the base's own singular vectors a change stretches where it lies on the diagonal and rotates elsewhere; "
+        "what is left lies outside of them. Black: the change; colours: nulls."
+    )
+    return panels.finish("spectra-energies", "What the change is made of", note)
+
+
+def _strips(found: Spectra, columns: Mapping[str, str]) -> Panels:
+    """A panel per column with a row per kind: a black dot for the change above a coloured bar for every null."""
+    whole, kinds = found.matrices[found.matrices["head"] == -1], kinds_of(found)
+    panels = Panels(len(columns), height=0.32 * len(kinds) + 1.3)
+    for axis, (column, title) in zip(panels.axes, columns.items(), strict=True):
+        table = over_draws(whole, column, ["kind"])
+        there = [name for name in NULLS if name in set(table["what"])]
+        rows = {CHANGE: (0.05, looks.CHANGE), START: (0.05, looks.CHANGE.named("the first checkpoint"))}
+        for number, name in enumerate(there, start=1):
+            rows[name] = (0.12 + 0.6 * number / (len(there) + 1), NULLS[name])
+        for name, (lower, look) in rows.items():
+            mine = table[table["what"] == name]
+            at = -mine["kind"].map(kinds.index).astype(float) - lower
+            label = look.label if len(mine) else None
+            estimates(axis, at, mine, look, hollow=name == START, upright=False, label=label)
+        panels.names(axis, kinds if axis is panels.axes[0] else [""] * len(kinds), offset=0.35, size=8)
+        panels.label(axis, title)
+        panels.keep(table, series=column)
+    panels.legend(below=3)
+    return panels
+
+
+def _grid(kinds: Sequence[str], height: float, x: str) -> Panels:
+    """A panel per kind, three in a row."""
+    panels = Panels(3, -(-len(kinds) // 3), height)
+    for axis, kind in zip(panels.axes, kinds, strict=False):
+        panels.label(axis, kind)
+    for axis in panels.axes[max(0, len(kinds) - 3) : len(kinds)]:
+        axis.set_xlabel(x)
+    panels.hide(len(kinds))
+    return panels
 
 
 def angles(found: Spectra) -> Drawn:
     """Mean principal angle of the leading subspaces against their size k, by kind, with the nulls."""
     kinds = kinds_of(found)
-    rows = -(-len(kinds) // 3)
-    figure, axes = drawing.canvas(columns=3, rows=rows, height=2.1)
+    panels = _grid(kinds, 2.1, "singular vectors k")
     frame = found.angles[(found.angles["head"] == -1) & (found.angles["end"] == "top")]
-    frames = []
-    for axis, kind in zip(axes, kinds, strict=False):
+    for axis, kind in zip(panels.axes, kinds, strict=False):
         table = over_draws(frame[frame["kind"] == kind].assign(mean=_degrees), "mean", ["side", "k"])
-        for side, (label, color) in SIDE_LOOKS.items():
-            mine = table[table["side"] == side]
-            change = mine[mine["what"] == CHANGE]
-            axis.plot(
-                change["k"], change["value"], "o-", color=color, markersize=3, linewidth=1.2, label=label
+        for side, look in SIDES.items():
+            mine = {str(what): rows for what, rows in table[table["side"] == side].groupby("what")}
+            for what in ("independent", "ulp", "gaussian"):
+                if what in mine:
+                    null = replace(look, line=NULLS[what].line)
+                    estimates(axis, mine[what]["k"], mine[what], null, "band")
+            if START in mine:
+                estimates(axis, mine[START]["k"], mine[START], look, hollow=True)
+            estimates(
+                axis, mine[CHANGE]["k"], mine[CHANGE], replace(look, line="-"), "line", label=look.label
             )
-            start = mine[mine["what"] == START]
-            axis.plot(start["k"], start["value"], "o", color=color, markersize=5, markerfacecolor="none")
-            for what, style in (("gaussian", "--"), ("ulp", "-."), ("independent", ":")):
-                null = mine[mine["what"] == what]
-                axis.plot(null["k"], null["value"], style, color=color, linewidth=0.9, alpha=0.8)
-                if what == "gaussian":
-                    axis.fill_between(
-                        null["k"], null["low"], null["high"], color=color, alpha=0.2, linewidth=0
-                    )
-        axis.set_title(kind, fontsize=8)
         axis.set_xscale("log", base=2)
         if (table["value"] > 0).any():
             axis.set_yscale("log")
-        frames.append(table.assign(kind=kind))
-    _hide_rest(axes, len(kinds))
-    axes[0].set_ylabel("mean angle (degrees)")
-    axes[0].legend(fontsize=6)
-    for axis in axes[max(0, len(kinds) - 3) : len(kinds)]:
-        axis.set_xlabel("directions k")
+        panels.keep(table, kind=kind)
+    panels.axes[0].set_ylabel("mean angle (degrees)")
+    panels.legend(panels.axes[0])
     note = (
-        "Solid: the change. Dashed with band: Gaussian change of equal norm. Dash-dotted: one bfloat16 step. Dotted: "
-        "unrelated matrices. Circles: the first checkpoint, where a third is the reference. Rotation beyond what any "
-        "change of that size makes is what lies above the dashed line."
+        "Solid: the change. In bands of their draws, dashed: Gaussian change of equal norm; dash-dotted: one bfloat16 "
+        "step; dotted: unrelated matrices. Open: the first checkpoint, where a third is the reference. Rotation beyond "
+        "what any change of that size makes is what lies above the dashed line."
     )
-    return drawing.finish(figure, "spectra-angles", "Rotation of leading subspaces", pd.concat(frames), note)
+    return panels.finish("spectra-angles", "Rotation of leading subspaces", note)
 
 
 def curves(found: Spectra) -> Drawn:
     """All principal angles of the largest k, ascending, by kind (the paper's curves), with the Gaussian null."""
-    frame = found.curves[found.curves["head"] == -1]
-    kinds = kinds_of(found)
-    figure, axes = drawing.canvas(columns=3, rows=-(-len(kinds) // 3), height=2.1)
+    frame, kinds = found.curves[found.curves["head"] == -1], kinds_of(found)
+    panels = _grid(kinds, 2.1, "number of the angle")
     grouped = frame.groupby(["kind", "side", "index"], sort=False)
     table = np.rad2deg(grouped[["angle", "null", "null_low", "null_high"]].mean()).reset_index()
-    for axis, kind in zip(axes, kinds, strict=False):
-        for side, (label, color) in SIDE_LOOKS.items():
+    ends = {"null": "value", "null_low": "low", "null_high": "high"}
+    for axis, kind in zip(panels.axes, kinds, strict=False):
+        for side, look in SIDES.items():
             mine = table[(table["kind"] == kind) & (table["side"] == side)]
-            axis.plot(mine["index"], mine["angle"], color=color, linewidth=1.2, label=label)
-            axis.plot(mine["index"], mine["null"], "--", color=color, linewidth=0.8)
-            axis.fill_between(
-                mine["index"], mine["null_low"], mine["null_high"], color=color, alpha=0.2, linewidth=0
-            )
-        axis.set_title(kind, fontsize=8)
+            axis.plot(mine["index"], mine["angle"], color=look.color, linewidth=1.2, label=look.label)
+            estimates(axis, mine["index"], mine.rename(columns=ends), replace(look, line="--"), "band")
         axis.set_ylim(bottom=0)
-    _hide_rest(axes, len(kinds))
-    axes[0].set_ylabel("angle (degrees)")
-    axes[0].legend(fontsize=6)
-    for axis in axes[max(0, len(kinds) - 3) : len(kinds)]:
-        axis.set_xlabel("number of the angle")
+    panels.keep(table)
+    panels.axes[0].set_ylabel("angle (degrees)")
+    panels.legend(panels.axes[0])
     note = (
         "Means over the matrices of a kind. Solid: the change; dashed with band: Gaussian change of equal norm (mean "
         "and central 95 % of draws, angle by angle)."
     )
-    return drawing.finish(figure, "spectra-curves", "Angle curves", table, note)
+    return panels.finish("spectra-curves", "Angle curves", note)
 
 
 def excess(found: Spectra) -> Drawn:
-    """Rotation in excess of the Gaussian null, by kind and layer, at the middle k."""
-    frame = found.angles[(found.angles["head"] == -1) & (found.angles["end"] == "top")]
-    table = excess_table(frame)
-    layers = sorted(table["layer"].unique())
-    kinds = kinds_of(found)
-    figure, axes = drawing.canvas(columns=2, height=0.26 * len(kinds) + 1.1)
+    """Rotation in excess of the Gaussian null, by kind and layer, at the second-smallest k."""
+    table = excess_table(found.angles[(found.angles["head"] == -1) & (found.angles["end"] == "top")])
+    layers, kinds = sorted(table["layer"].unique()), kinds_of(found)
+    panels = Panels(2, height=0.26 * len(kinds) + 1.1)
     reach = max(float(table["excess"].abs().max()), 1e-9)
-    for axis, side in zip(axes, SIDE_LOOKS, strict=True):
+    for axis, (side, look) in zip(panels.axes, SIDES.items(), strict=True):
         grid = table[table["side"] == side].pivot_table(index="kind", columns="layer", values="excess")
-        shown = grid.reindex(index=kinds, columns=layers)
-        image = axis.imshow(shown, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto")
+        image = heat_map(axis, grid.reindex(index=kinds, columns=layers), reach)
         axis.set_yticks(range(len(kinds)), kinds, fontsize=7)
         axis.set_xticks(range(len(layers)), ["-" if at < 0 else str(at) for at in layers], fontsize=7)
-        axis.set_xlabel("layer")
-        axis.set_title(SIDE_LOOKS[side][0], fontsize=8)
-        axis.grid(visible=False)
-        figure.colorbar(image, ax=axis, label="excess angle (degrees)")
+        panels.label(axis, look.label, "layer")
+        panels.figure.colorbar(image, ax=axis, label="excess angle (degrees)")
+    panels.keep(table)
     note = (
         "Mean angle at the second-smallest k less that of Gaussian changes of equal norm "
-        f"({int(table['draws'].max())} draws). White: what any change of that size turns."
+        f"({int(table['draws'].max())} draws). White: as much rotation as any change of that size makes."
     )
-    return drawing.finish(figure, "spectra-excess", "Rotation beyond chance", table, note)
+    return panels.finish("spectra-excess", "Rotation beyond chance", note)
 
 
 def excess_table(frame: pd.DataFrame, null: str = "gaussian") -> pd.DataFrame:
@@ -172,55 +185,22 @@ def excess_table(frame: pd.DataFrame, null: str = "gaussian") -> pd.DataFrame:
     return table.assign(excess=table["degrees"] - table["null"])
 
 
-def energies(found: Spectra) -> Drawn:
-    """Which share of the change stretches, which turns, and over how many directions it is spread."""
-    whole = found.matrices[found.matrices["head"] == -1]
-    columns = {
-        "stretch_energy": "share that stretches",
-        "rotation_energy": "share that turns",
-        "effective_rank": "effective rank of dW",
-    }
-    figure, axes = drawing.canvas(columns=3, height=0.32 * len(kinds_of(found)) + 1.2)
-    frames = []
-    for axis, (column, title) in zip(axes, columns.items(), strict=True):
-        table = over_draws(whole, column, ["kind"])
-        _strips(axis, table, kinds_of(found))
-        axis.set_title(title, fontsize=8)
-        axis.set_xlim(left=0)
-        frames.append(table.assign(series=column))
-    _legend_below(figure, axes[0])
-    note = (
-        "In the base's own directions a change stretches where it lies on the diagonal and turns elsewhere; what is "
-        "left lies outside of them. Black: the change; colours: nulls."
-    )
-    return drawing.finish(figure, "spectra-energies", "What the change is made of", pd.concat(frames), note)
-
-
 def heat(found: Spectra) -> Drawn:
-    """Where the change lies in the base's own directions (the paper's heat map of U^T dW V), by kind."""
-    frame = found.heat[found.heat["head"] == -1]
+    """Where the change lies among the base's own singular vectors (the paper's heat map of U^T dW V), by kind."""
+    frame, kinds = found.heat[found.heat["head"] == -1], kinds_of(found)
     table = frame.groupby(["kind", "left", "right"], sort=False)["energy"].mean().reset_index()
-    kinds = kinds_of(found)
-    figure, axes = drawing.canvas(columns=3, rows=-(-len(kinds) // 3), height=2.2)
-    shown = None
-    for axis, kind in zip(axes, kinds, strict=False):
+    panels = _grid(kinds, 2.2, "right singular vectors")
+    for axis, kind in zip(panels.axes, kinds, strict=False):
         grid = table[table["kind"] == kind].pivot_table(index="left", columns="right", values="energy")
-        octaves = np.log2(grid.clip(lower=1e-9))
-        shown = axis.imshow(octaves, cmap="RdBu_r", vmin=-4, vmax=4, aspect="auto", interpolation="nearest")
-        axis.set_title(kind, fontsize=8)
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.grid(visible=False)
-    _hide_rest(axes, len(kinds))
-    axes[0].set_ylabel("left directions, largest first")
-    axes[max(0, len(kinds) - 3)].set_xlabel("right directions, largest first")
-    if shown is not None:
-        figure.colorbar(shown, ax=axes, label="energy, log2(change / white noise)", shrink=0.6)
+        shown = heat_map(axis, np.log2(grid.clip(lower=1e-9)), 4)
+    panels.axes[0].set_ylabel("left singular vectors")
+    panels.figure.colorbar(shown, ax=panels.axes, label="energy, log2(change / white noise)", shrink=0.6)
+    panels.keep(table)
     note = (
-        "Squares of U^T dW V over blocks of directions, mean over the matrices of a kind, in units of what white noise "
-        "of the same norm has everywhere: 0 (white) is the null."
+        "Squares of U^T dW V over blocks of singular vectors, largest singular values first, mean over the matrices of "
+        "a kind, in units of what white noise of the same norm has everywhere: 0 (white) is the null."
     )
-    return drawing.finish(figure, "spectra-heat", "Where the change lies", table, note)
+    return panels.finish("spectra-heat", "Where the change lies", note)
 
 
 SPECTRA = (values, angles, curves, excess, energies, heat)
@@ -228,32 +208,3 @@ SPECTRA = (values, angles, curves, excess, energies, heat)
 
 def _degrees(frame: pd.DataFrame) -> pd.Series:
     return np.rad2deg(frame["mean"])
-
-
-def _strips(axis: Axes, table: pd.DataFrame, kinds: Sequence[str]) -> None:
-    """Per kind a black dot for the change and a coloured bar for every null."""
-    looks = {name: look for name, look in NULL_LOOKS.items() if name in set(table["what"])}
-    for place, kind in enumerate(kinds):
-        mine = table[table["kind"] == kind].set_index("what")
-        for number, (name, (label, color)) in enumerate(looks.items()):
-            at = -place - 0.12 - 0.6 * (number + 1) / (len(looks) + 1)
-            shown = label if place == 0 else None
-            axis.plot(mine.loc[name, ["low", "high"]].astype(float), [at, at], color=color, linewidth=1.5)
-            axis.plot(mine.loc[name, "value"], at, "|", color=color, markersize=5, label=shown)
-        axis.plot(mine.loc[CHANGE, "value"], -place - 0.05, "o", color="black", markersize=3.5)
-        if START in mine.index:
-            at = mine.loc[START, "value"]
-            axis.plot(at, -place - 0.05, "o", color="black", markersize=4, markerfacecolor="none")
-    axis.set_yticks([-place - 0.35 for place in range(len(kinds))], kinds, fontsize=8)
-    axis.set_ylim(-len(kinds) + 0.05, 0.2)
-
-
-def _legend_below(figure: Figure, axis: Axes) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, fontsize=7, ncols=len(handles), loc="outside lower center")
-
-
-def _hide_rest(axes: Sequence[Axes], used: int) -> None:
-    for axis in axes[used:]:
-        axis.set_visible(False)

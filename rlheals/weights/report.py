@@ -9,8 +9,7 @@ import pandas as pd
 
 from rlheals.display.markup import Block, Table, html_page, to_html
 from rlheals.store.files import atomic_write
-from rlheals.weights import figures as spectra_figures
-from rlheals.weights import spectra_stage as spectra
+from rlheals.weights import figures, spectra_stage
 from rlheals.weights.spectra import CHANGE, START, Spectra
 from rlheals.weights.spectra_stage import SpectraSettings
 
@@ -26,8 +25,9 @@ def write(
     reference: str | None = None,
 ) -> list[str]:
     """Everything about one comparison into an empty folder; the names of the files."""
-    drawn = [figure(found) for figure in _figures(found)]
-    files = spectra.write(found, folder)
+    has_null = (found.angles["what"] == "gaussian").any()
+    drawn = [figure(found) for figure in figures.SPECTRA if has_null or figure is not figures.excess]
+    files = spectra_stage.write(found, folder)
     for one in drawn:
         atomic_write(folder / f"{one.name}.svg", one.svg)
         atomic_write(folder / f"{one.name}.csv", one.csv())
@@ -35,7 +35,7 @@ def write(
     sections = {
         "In numbers": to_html(sizes(found, settings.draws, nulls)),
         "Figures": "\n".join(one._repr_html_() for one in drawn),
-        "Mean angles in degrees": to_html([_table(spectra.summary(found, [START, *nulls]).round(3))]),
+        "Mean angles in degrees": to_html([_table(spectra_stage.summary(found, [START, *nulls]).round(3))]),
         "Files": to_html([f"Tables with every matrix and draw: {', '.join(f'`{name}`' for name in files)}."]),
     }
     lead = f"From {before} to {after}." + (
@@ -50,9 +50,9 @@ def sizes(found: Spectra, draws: int, nulls: Sequence[str]) -> list[Block]:
     whole = found.matrices[found.matrices["head"] == -1]
     drawn = f"Every null model was drawn {draws} times." if nulls else "No null model was drawn."
     blocks: list[Block] = [
-        f"{whole['tensor'].nunique()} matrices. {drawn} Angles are means over the leading k directions and over the "
-        "matrices of a kind. The rotation of interest is the **excess** over Gaussian changes of equal norm: the rest "
-        "is what any change of that size does."
+        f"{whole['tensor'].nunique()} matrices. {drawn} Angles are means over the leading k singular vectors and over "
+        "the matrices of a kind. The rotation of interest is the **excess** over Gaussian changes of equal norm: any "
+        "change of that size makes the rest."
     ]
     headings = {
         "relative_change": "Size of the change, |dW| / |W|:",
@@ -64,11 +64,6 @@ def sizes(found: Spectra, draws: int, nulls: Sequence[str]) -> list[Block]:
         table = means.reindex(whole["kind"].unique())[[CHANGE, *start, *nulls]]
         blocks += [heading, _table(table.map("{:.3g}".format).reset_index())]
     return blocks
-
-
-def _figures(found: Spectra) -> Sequence:
-    has_null = (found.angles["what"] == "gaussian").any()
-    return [figure for figure in spectra_figures.SPECTRA if has_null or figure is not spectra_figures.excess]
 
 
 def _table(frame: pd.DataFrame) -> Table:

@@ -132,8 +132,8 @@ def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
     assert (root / "book" / "rivals.md").read_text(encoding="utf-8") == to_markdown(alone)
     _, scales, ages, prompts = (block for block in alone if isinstance(block, Table))
     assert scales.rows == tuple(
-        (words, "not measured", f"{errors.loc[scale, 'value']:.3f}")
-        for scale, words in predictors.SCALE_NAMES.items()
+        (look.label, "not measured", f"{errors.loc[scale, 'value']:.3f}")
+        for scale, look in predictors.SCALES.items()
     )
     assert {cell for _, cell in ages.rows} == {"not measured"}
     assert {cell for _, *cells in prompts.rows for cell in cells} == {"not measured"}

@@ -11,7 +11,6 @@ from lab_helpers import one_line
 from small_study import EDIT, SPIN
 
 from rlheals.chapters.edits import figures as swaps_figures
-from rlheals.chapters.edits import figures_controls as swaps_where
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits import runs as edit_runs
 from rlheals.chapters.edits import runs as swaps_chapter
@@ -133,5 +132,5 @@ def test_the_same_entry_has_one_spelling() -> None:
 def test_every_edit_that_is_listed_in_a_figure_is_in_the_grid() -> None:
     grid = {"restore": LAB.swaps.restore, "other": LAB.swaps.other}
     blocks = {kind: {read_entry(entry) for entry in entries} for kind, entries in grid.items()}
-    for kind, edit in swaps_where.LISTED:
-        assert (edit, swaps_where.BLOCKS) in blocks[kind], edit
+    for kind, edit in swaps_figures.LISTED:
+        assert (edit, swaps_figures.BLOCKS) in blocks[kind], edit

@@ -55,7 +55,7 @@ def test_a_choice_shows_the_edit_between_its_controls_and_the_checkpoints() -> N
         }
     )  # fmt: skip
     assert set(rows["kind"]) == {"directions", "values", "rollback"}
-    assert set(rows["where"]) == {"all blocks", "layer 0", "embeddings and head"}
+    assert set(rows["where"]) == {"all blocks", "layer 0", "embeddings and output head"}
     assert not rows.duplicated(["kind", "where", "share", "series", "split"]).any()
 
 
@@ -72,7 +72,7 @@ def test_setting_a_value_changes_the_data() -> None:
     assert made.data["series"].iloc[1] == "edited: directions(all)"
     assert made.share.disabled
     made.kind.value = "rollback"
-    assert made.where.value == "embeddings and head"
+    assert made.where.value == "embeddings and output head"
     assert len(made.data) == 2 * 3
     made.kind.value = "directions"
     assert not made.data.empty
@@ -111,7 +111,7 @@ def test_without_an_edit_of_the_late_checkpoint_there_is_no_panel() -> None:
         choices(made)
 
 
-def test_places_have_words() -> None:
+def test_a_place_without_a_name_is_called_as_it_is_written() -> None:
     assert where_label("kinds=q layers=1") == "kinds=q layers=1"
 
 
@@ -162,20 +162,9 @@ def test_in_a_browser_moving_the_slider_changes_what_is_drawn(tmp_path: Path) ->
 
 def test_all_bars_are_on_the_scale_of_shares() -> None:
     """A bar as long as another stands for the same share, whichever hands it is of; no interval leaves 0 to 1."""
-    rows = pd.DataFrame(
-        [
-            {
-                "series": "peak",
-                "role": "edited",
-                "split": split,
-                "value": value,
-                "low": low,
-                "high": high,
-                "size": 1.0,
-            }
-            for split, value, low, high in (("ood", 0.175, -0.01, 0.2), ("sft", 0.98, 0.95, 1.005))
-        ]
-    )
+    shown = [("ood", 0.175, -0.01, 0.2), ("sft", 0.98, 0.95, 1.005)]
+    rows = pd.DataFrame(shown, columns=["split", "value", "low", "high"])
+    rows = rows.assign(series="peak", role="edited", size=1.0)
     page = bars(rows)
     assert re.findall(r'<i style="width:([\d.]+)%', page) == ["17.50", "98.00"]
     assert re.findall(r'<b style="left:([\d.]+)%;width:([\d.]+)%', page) == [

@@ -71,28 +71,23 @@ ALL = [
 
 
 @pytest.mark.parametrize(("chapter", "figure"), ALL)
-def test_figure_shows_the_recorded_study(chapters: dict[str, Any], chapter: str, figure: Callable) -> None:
-    drawn = figure(chapters[chapter])
-    assert isinstance(drawn, Drawn)
-    assert drawn.svg.startswith(b"<?xml")
-    assert len(drawn.caption) > 50
-    assert len(drawn.frame) or "no recorded" in drawn.caption
-
-
-@pytest.mark.parametrize(("chapter", "figure"), ALL)
-def test_the_caption_speaks_of_a_fresh_run_where_the_image_depends_on_one(
+def test_figure_and_caption_speak_of_the_studies_that_the_image_depends_on(
     chapters: dict[str, Any], chapter: str, figure: Callable
 ) -> None:
     """Another fresh run, everything else alike: if the image changes it is drawn, and only then is it mentioned."""
     mine = chapters[chapter]
     drawn = figure(mine)
+    assert isinstance(drawn, Drawn)
+    assert drawn.svg.startswith(b"<?xml")
+    assert len(drawn.caption) > 50
+    assert len(drawn.frame) or "no recorded" in drawn.caption
     other = replace(mine, fresh=as_fresh(mine.recorded, 1))
     is_drawn = figure(other).svg != drawn.svg
     assert ("fresh run" in drawn.caption.lower()) == is_drawn
     assert ("fresh run" in drawn.origin.lower()) == is_drawn
     assert "recorded study" in drawn.caption.lower()
     assert "code 00000000" not in drawn.caption
-    assert ("; fresh run: " in drawn.caption) == is_drawn, "how it is drawn is said"
+    assert ("; fresh run: open marks" in drawn.caption) == is_drawn, "how it is drawn is said"
     rows = drawn.frame[drawn.frame["study"] == "fresh"]
     if "Wilson intervals of the hands" in drawn.caption:
         assert (rows["high"] > rows["low"]).any()

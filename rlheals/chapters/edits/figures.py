@@ -1,113 +1,118 @@
-"""One function per figure of chapter 04: what edits do, beside how large they are and what controls of that size do."""
+"""Figures of chapter 04, one function each: what edits do, beside their size and controls of that size."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
-import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
-from rlheals.chapters.captions import CROSSES
+from rlheals.chapters.drawing import FEEDBACK, Sheet
 from rlheals.chapters.edits import measures as measured
-from rlheals.chapters.edits.figures_controls import behaviour, controls, layers
 from rlheals.chapters.edits.runs import SwapChapter, SwapTables
-from rlheals.chapters.edits.style import (
-    COLORS,
-    HOLLOW,
-    LABELS,
-    checkpoint_lines,
-    entries,
-    face,
-    mark,
-    size_axis,
-)
-from rlheals.display import style as drawing
-from rlheals.display.style import GREY, Drawn
+from rlheals.chapters.edits.style import LABELS, checkpoint_lines, look, where_label
+from rlheals.display.panels import level, size_axis
+from rlheals.display.style import Drawn
+from rlheals.weights.selection import Where
 
-MEASURES = {"solved": "within five", "first": "in the first attempt"}
+MEASURES = {"solved": FEEDBACK, "first": "pass@1"}
+SPLITS = {"ood": "OOD", "sft": "ID, SFT hands"}
 DOSED = r"^(values|left|right|directions|triples|subspace)\((?:top=(\d+)%|(all))\)$"
 CONTROL = r"^(partial|random)\(top=(\d+)%\)(?P<none>) like directions\(top="
+KEYS = ["kind", "edit", "where", "family"]
+OTHER_RUN = "other"
+LISTED: tuple[tuple[str, str], ...] = (
+    *(("restore", edit) for edit in (
+        "directions(all)", "left(all)", "right(all)", "rollback()", "triples(top=40%)", "interpolate(0.75)",
+        "values(all) like directions(all)", "noise() like directions(all)",
+        "noise(seed=1) like directions(all)", "directions(top=20%)", "rollback() like directions(top=20%)",
+        "partial(top=20%) like directions(top=20%)", "random(top=20%) like directions(top=20%)",
+        "noise() like directions(top=20%)", "noise(seed=1) like directions(top=20%)",
+        "triples(top=20%)", "subspace(top=20%)", "values(top=20%)", "directions(bottom=20%)",
+    )),
+    *((OTHER_RUN, edit) for edit in ("directions(all)", "directions(top=20%)", "rollback()")),
+)  # fmt: skip
+"""Kind and edit of the late checkpoint's blocks, as they stand one under the other."""
+BLOCKS = str(Where.parse("blocks"))
+LAYERED = ("directions(all)", "rollback()", "values(all)")
+MARKS = "Circles: parts of the other checkpoint restored; other marks: controls."
+
+
+def _kinds(chapter: SwapChapter) -> list[str]:
+    return [kind for kind in LABELS if kind in set(chapter.tables.sizes["kind"].astype(str))]
+
+
+def _effects(tables: SwapTables, split: str, column: str, **only: Any) -> pd.DataFrame:
+    """Rows of `measures.effects` whose value is this column (or "rate", the effect per size). only: wanted values."""
+    rows = measured.effects(tables, split)
+    for name, wanted in only.items():
+        rows = rows[rows[name].isin(wanted)]
+    rows = rows.assign(rate=rows["effect"] / rows["size"])
+    rows["value"] = rows[column]
+    return rows if column == "value" else rows.drop(columns="n")  # an effect is no share of hands
+
+
+def _marked(
+    sheet: Sheet, axis: Axes, measure: Callable[..., pd.DataFrame], at: Callable[..., Any], upright: bool = True,
+    means: tuple[str, ...] = (), **columns: Any,
+) -> None:  # fmt: skip
+    """Every edit as an estimate over base seeds, in the look of its family. at: from a table of edits to places."""
+    for study, table in sheet.estimates(measure, KEYS, means):
+        for family, mine in table.groupby("family", sort=False):
+            sheet.mark(axis, at(mine), mine, look(family), study, upright=upright, series=family, **columns)
 
 
 def by_size(chapter: SwapChapter) -> Drawn:
     """Effect on OOD and ID accuracy against the size of the edit, with controls in the same axes."""
-    kinds = [kind for kind in LABELS if kind in set(chapter.tables.sizes["kind"].astype(str))]
-    figure, axes = drawing.canvas(columns=2, rows=len(kinds), height=2.9)
-    frames = []
+    kinds = _kinds(chapter)
+    sheet = Sheet(chapter, 2, len(kinds), 2.9)
     for row, kind in enumerate(kinds):
-        for column, split in enumerate(("ood", "sft")):
-            axis = axes[2 * row + column]
-            for tables, study in chapter.layers:
-                table = _means(tables, kind, split)
-                for number in range(len(table)):
-                    one = table.iloc[[number]]
-                    mark(
-                        axis, one, float(one["size"].iloc[0]), str(one["family"].iloc[0]), study, upright=True
-                    )
-                frames.append(table.assign(study=study, split=split))
-            axis.axhline(0, color=GREY, linewidth=0.7)
-            axis.set_title(f"{LABELS[kind]}: {'OOD' if split == 'ood' else 'ID, SFT hands'}", fontsize=7)
+        for axis, (split, title) in zip(sheet.row(row), SPLITS.items(), strict=True):
+            measure = partial(_effects, split=split, column="effect", kind=[kind])
+            _marked(sheet, axis, measure, lambda table: table["size"], means=("size",), split=split)
+            level(axis)
             size_axis(axis)
-            axis.set_xlabel("|edit| / |distance of the two checkpoints|", fontsize=7)
-        axes[2 * row].set_ylabel("change of accuracy\nwithin five", fontsize=8)
-    drawn = {str(one) for frame in frames for one in frame["family"]}
-    entries(axes[0], [family for family in measured.FAMILIES if family in drawn])
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=6, ncols=5, loc="outside lower center")
+            sheet.label(axis, f"{LABELS[kind]}: {title}", "|edit| / |distance of the two checkpoints|")
+        sheet.row(row)[0].set_ylabel("change of success@5\nwith feedback")
+    sheet.legend(below=5, fontsize=6)
     note = (
-        "Every point is an edit, its place the size of the change it makes. Filled: parts of the other checkpoint "
-        "restored; open: controls (rollback, whole or partial, interpolation, noise, random angles)."
+        f"Every point is an edit, its place the size of the change it makes. {MARKS} Controls are interpolation to the "
+        "earlier checkpoint, whole or partial, noise and random angles."
     )
-    frame = pd.concat(frames)
-    return drawing.finish(
-        figure, "swaps-size", "Effect against size", frame, *chapter.caption(note, frame, CROSSES)
-    )
-
-
-def _means(tables: SwapTables, kind: str, split: str) -> pd.DataFrame:
-    """Per edit: mean effect with its interval over base seeds, mean size."""
-    rows = measured.effects(tables, split)
-    rows = rows[rows["kind"] == kind]
-    keys = ["edit", "where", "family"]
-    found = drawing.with_intervals(rows.assign(value=rows["effect"]).drop(columns="n"), keys)
-    return found.join(rows.groupby(keys)["size"].mean(), on=keys).assign(kind=kind)
+    return sheet.finish("swaps-size", "Effect against size", note)
 
 
 def dose(chapter: SwapChapter) -> Drawn:
-    """Accuracy against the share of directions put back (the paper's curves), with the two checkpoints as lines."""
-    figure, axes = drawing.canvas(columns=2, rows=2, height=2.6)
-    panels = [(measure, split) for measure in MEASURES for split in ("ood", "sft")]
-    frames = []
-    for axis, (measure, split) in zip(axes, panels, strict=True):
-        for tables, study in chapter.layers:
-            rows = measured.effects(tables, split, measure)
-            rows = rows[(rows["kind"] == "restore") & (rows["where"] == _usual(rows))]
-            for family, mine in _doses(rows).groupby("family"):
-                table = drawing.with_intervals(mine, ["share"])
-                label = measured.FAMILIES[str(family)] if study == chapter.study else "_"
-                _curve(axis, table, str(family), study, label)
-                frames.append(table.assign(series=f"{MEASURES[measure]}, {split}, {family}", study=study))
+    """Accuracy against the share of singular vectors put back (the paper's curves), the two checkpoints as lines."""
+    sheet = Sheet(chapter, 2, 2, 2.6)
+    panels = [(measure, split) for measure in MEASURES for split in SPLITS]
+    for axis, (measure, split) in zip(sheet.axes, panels, strict=True):
+        for study, table in sheet.estimates(
+            partial(_doses, split=split, measure=measure), ["family", "share"]
+        ):
+            for family, mine in table.groupby("family"):
+                series = f"{MEASURES[measure]}, {split}, {family}"
+                sheet.mark(axis, mine["share"], mine, look(family), study, "line", series=series)
         checkpoint_lines(axis, chapter.tables, split, measure)
-        axis.set_title("OOD" if split == "ood" else "ID, SFT hands", fontsize=9)
+        sheet.label(axis, SPLITS[split], y=MEASURES[measure] if split == "ood" else "")
         axis.set_ylim(bottom=0)
-        axis.set_ylabel(f"solved {MEASURES[measure]}" if split == "ood" else "", fontsize=8)
-    for axis in axes[2:]:
-        axis.set_xlabel("share of directions restored (%)", fontsize=8)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=6, ncols=4, loc="outside lower center")
+    for axis in sheet.row(1):
+        axis.set_xlabel("share of singular vectors restored (%)")
+    sheet.legend(below=4, fontsize=6)
     note = (
-        "The late SFT checkpoint with parts of the peak's block matrices restored; left and right directions are "
-        "restored all or none. Dashed: controls of the size of the directions' edit."
+        "The late SFT checkpoint with parts of the peak's block matrices restored; left and right singular vectors are "
+        "restored all or none. Dashed: controls of the size of the edit that restores singular vectors."
     )
-    frame = pd.concat(frames or [pd.DataFrame(columns=["share", "value", "low", "high"])])
-    caption = chapter.caption(note, frame, replace(CROSSES, bars=True))
-    return drawing.finish(figure, "swaps-dose", "Dose and response", frame, *caption)
+    return sheet.finish("swaps-dose", "Dose and response", note)
 
 
-def _doses(rows: pd.DataFrame) -> pd.DataFrame:
-    """Edits whose dose is a share of the directions, with it in percent."""
+def _doses(tables: SwapTables, split: str, measure: str) -> pd.DataFrame:
+    """Edits whose dose is a share of the singular vectors, with it in percent, at the place where most edits are."""
+    rows = measured.effects(tables, split, measure)
+    rows = rows[rows["kind"] == "restore"]
+    rows = rows[rows["where"].isin(rows["where"].mode().iloc[:1])]
     found = rows["edit"].str.extract(DOSED)
     control = rows["edit"].str.extract(CONTROL).set_axis(found.columns, axis=1)
     found = found.where(found[0].notna(), control)
@@ -115,20 +120,109 @@ def _doses(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(family=found[0], share=share).dropna(subset=["share", "family"])
 
 
-def _curve(axis: Any, table: pd.DataFrame, family: str, study: str, label: str) -> None:
-    errors = np.stack([table["value"] - table["low"], table["high"] - table["value"]])
-    look = {"color": COLORS[family], "marker": "o" if study == "recorded" else "x", "markersize": 4}
-    line = ":" if study == "fresh" else "--" if family in HOLLOW else "-"
-    style = {"linewidth": 1.0, "linestyle": line, "markerfacecolor": face(family)}
-    axis.errorbar(
-        table["share"], table["value"], yerr=np.clip(errors, 0, None), label=label,
-        **cast(Any, {**look, **style}),
-    )  # fmt: skip
+def controls(chapter: SwapChapter) -> Drawn:
+    """OOD accuracy after edits of like size, one under the other; the same edit with another SFT run's checkpoint."""
+    known = {
+        (kind, edit)
+        for tables, _ in chapter.layers
+        for kind, edit in _effects(tables, "ood", "value", where=[BLOCKS])[["kind", "edit"]].itertuples(
+            index=False
+        )
+    }
+    there = [one for one in LISTED if one in known]
+    sheet = Sheet(chapter, 3, height=0.17 * len(there) + 1.1)
+
+    def listed(tables: SwapTables, column: str) -> pd.DataFrame:
+        rows = _effects(tables, "ood", column, where=[BLOCKS])
+        return rows[[pair in there for pair in zip(rows["kind"], rows["edit"], strict=True)]]
+
+    def places(table: pd.DataFrame) -> list[int]:
+        return [-there.index(pair) for pair in zip(table["kind"], table["edit"], strict=True)]
+
+    titles = {"value": "OOD accuracy", "effect": "effect", "rate": "effect per size"}
+    names = [f"{name} †" if kind == OTHER_RUN else name for kind, name in there]
+    for axis, (column, title) in zip(sheet.axes, titles.items(), strict=True):
+        _marked(sheet, axis, partial(listed, column=column), places, upright=False, quantity=column)
+        first = axis is sheet.axes[0]
+        sheet.names(axis, names if first else [""] * len(names), size=6)
+        axis.locator_params(axis="x", nbins=4)
+        axis.set_xlabel(title)
+        if not first:
+            level(axis, upright=False)
+    checkpoint_lines(sheet.axes[0], chapter.tables, "ood", upright=False)
+    note = (
+        "The late checkpoint's block matrices, edited with the peak's; † with those of another SFT run of the same "
+        f"base at the peak's step. {MARKS} Dotted and dashed line: late checkpoint and peak. Effect per size: change "
+        "of accuracy over |edit| / |distance|."
+    )
+    return sheet.finish("swaps-controls", "Edits beside controls of their size", note)
 
 
-def _usual(rows: pd.DataFrame) -> str:
-    """The place at which most edits are made."""
-    return str(rows["where"].mode().iloc[0]) if len(rows) else ""
+def layers(chapter: SwapChapter) -> Drawn:
+    """Where singular vectors are restored: from the first layer on, layer by layer, embeddings and output head."""
+    only: dict[str, Any] = {"kind": ["restore"], "edit": LAYERED}
+    rows = pd.concat([_effects(tables, "ood", "value", **only) for tables, _ in chapter.layers])
+    there = sorted(map(str, rows["where"].unique()), key=_order)
+    sheet = Sheet(chapter, 2, height=3.0)
+    shifts = dict(zip(LAYERED, (-0.2, 0.0, 0.2), strict=True))
+    for axis, column in zip(sheet.axes, ("value", "rate"), strict=True):
+        measure = partial(_effects, split="ood", column=column, **only)
+        _marked(
+            sheet, axis, measure, lambda table: table["where"].map(there.index) + table["edit"].map(shifts),
+            quantity=column,
+        )  # fmt: skip
+        axis.set_xticks(range(len(there)), list(map(where_label, there)), rotation=35, ha="right", fontsize=6)
+        axis.set_xlim(-0.5, len(there) - 0.5)
+        level(axis)
+    left, right = sheet.axes
+    checkpoint_lines(left, chapter.tables, "ood")
+    sheet.legend(left, fontsize=6)
+    left.set_ylabel(f"OOD, {MEASURES['solved']}")
+    right.set_ylabel("effect per size")
+    sheet.frames = [frame.assign(where=frame["where"].map(where_label)) for frame in sheet.frames]
+    note = (
+        "Left: from the first layer on (cumulative), then single layers, all blocks, and embeddings and output head "
+        "alone or with all blocks. Right: change of accuracy over |edit| / |distance|, both of the edited tensors."
+    )
+    return sheet.finish("swaps-layers", "Where singular vectors are restored", note)
+
+
+def _order(where: str) -> tuple[int, int, str]:
+    """From the first layer on, single layers, all blocks, what holds embeddings."""
+    firsts = {"0": 0, "0,1": 1, "0,1,2": 2}
+    kinds, _, layers = where.partition(" layers=")
+    if layers:
+        return (0, firsts[layers], "") if layers in firsts else (1, 0, layers)
+    return (2 if kinds == BLOCKS else 3, len(kinds), "")
+
+
+def behaviour(chapter: SwapChapter) -> Drawn:
+    """Effect against the distance left to the other checkpoint, and against forward KL."""
+    kinds = _kinds(chapter)
+    sheet = Sheet(chapter, 3, len(kinds), 2.6)
+    titles = {
+        "left": "distance left / distance before",
+        "kl_target": "KL from the edited checkpoint (nats)",
+        "kl_origin": "KL from the pretrained base (nats)",
+    }
+    for row, kind in enumerate(kinds):
+        measure = partial(_effects, split="ood", column="effect", kind=[kind])
+        for axis, (scale, title) in zip(sheet.row(row), titles.items(), strict=True):
+            _marked(sheet, axis, measure, lambda table, at=scale: table[at], means=(scale,), scale=scale)
+            level(axis)
+            axis.set_xlabel(title, fontsize=7)
+            if scale == "left":  # an interpolation to the other checkpoint leaves nothing
+                axis.locator_params(axis="x", nbins=5)
+            else:
+                size_axis(axis)
+        sheet.row(row)[0].set_ylabel("change of OOD accuracy")
+        sheet.label(sheet.row(row)[1], LABELS[kind])
+    sheet.frames = [frame.rename(columns=dict.fromkeys(titles, "at")) for frame in sheet.frames]
+    note = (
+        "Every point is an edit. Left: interpolation all the way ends at 0, noise of its size beyond 1. Divergences "
+        f"are of whole answers. {MARKS}"
+    )
+    return sheet.finish("swaps-behaviour", "How near, and how differently it answers", note)
 
 
 SWAPS: tuple[Callable[[SwapChapter], Drawn], ...] = (by_size, dose, controls, layers, behaviour)

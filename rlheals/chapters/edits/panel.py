@@ -1,4 +1,4 @@
-"""A panel over the edits of the late checkpoint: kind, place and share of directions.
+"""A panel over the edits of the late checkpoint: kind, place and share of singular vectors.
 
 In a kernel it is made of ipywidgets; a page that was published shows its static twin, which needs no kernel and loads
 nothing. Both choose among the same drawings, one per edit that was measured.
@@ -19,16 +19,17 @@ import pandas as pd
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits.runs import ANCHOR, SwapChapter, SwapTables
 from rlheals.chapters.edits.style import PLACES, where_label
-from rlheals.display import style as drawing
+from rlheals.display.looks import BLUE, GREY, RED
+from rlheals.display.style import with_intervals
 from rlheals.errors import BadInput
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATIC = Path(str(resources.files("rlheals.chapters.edits")))
 SPLITS = {"ood": "OOD hands", "sft": "ID hands of SFT"}
-COLORS = {"edited": drawing.RED, "control": drawing.GREY, "checkpoint": drawing.BLUE}
-PART = r"^(?P<kind>values|left|right|directions|triples|subspace|rollback)\((?:top=(?P<share>\d+)%|all)?\)$"
-KINDS = [measured.FAMILIES[name] for name in
-         ("directions", "triples", "subspace", "values", "left", "right", "rollback")]  # fmt: skip
+COLORS = {"edited": RED, "control": GREY, "checkpoint": BLUE}
+KINDS = ("directions", "triples", "subspace", "values", "left", "right", "rollback")
+PART = rf"^(?P<choice>{'|'.join(KINDS)})\((?:top=(?P<share>\d+)%|all)?\)$"
+PLACE = ["kind", "where", "share"]
 
 
 def choices(tables: SwapTables) -> pd.DataFrame:
@@ -36,41 +37,43 @@ def choices(tables: SwapTables) -> pd.DataFrame:
 
     series: the late checkpoint, the edited one, controls of the edit's size, the peak; role: "checkpoint", "edited" or
     "control"; value with its interval over base seeds (of one base alone: over hands); size of the edit in distances
-    of the two checkpoints.
+    of the two checkpoints. BadInput when there is no edit of the late checkpoint.
     """
     shown = []
     for split in SPLITS:
         rows = measured.effects(tables, split)
         rows = rows[rows["kind"] == "restore"]
-        chosen = rows["edit"].str.extract(PART)
-        named = rows.assign(choice=chosen["kind"], share=chosen["share"].fillna("100").astype(int))
+        rows = rows.drop(columns="share").join(rows["edit"].str.extract(PART)).fillna({"share": "100"})
         anchors = measured.accuracy(tables, split)
         anchors = anchors[anchors["kind"] == ANCHOR]
-        for (edit, where), own in named.dropna(subset=["choice"]).groupby(["edit", "where"], sort=False):
+        late, peak = (anchors[anchors["edit"] == name] for name in ("late", "peak"))
+        for (edit, where), own in rows.dropna(subset=["choice"]).groupby(["edit", "where"], sort=False):
             same = rows[(rows["where"] == where) & rows["edit"].str.endswith(f" like {edit}")]
-            series = [("late checkpoint", "checkpoint", anchors[anchors["edit"] == "late"])]
-            series += [(f"edited: {edit}", "edited", own)]
-            series += [(f"{measured.FAMILIES[str(family)]}, same size", "control", each)
-                       for family, each in same.groupby("family")]  # fmt: skip
-            series += [("peak", "checkpoint", anchors[anchors["edit"] == "peak"])]
+            controls = [
+                (f"{measured.FAMILIES[str(family)]}, same size", "control", each)
+                for family, each in same.groupby("family")
+            ]
+            edited = (f"edited: {edit}", "edited", own)
             first = own.iloc[0]
-            place = {"kind": measured.FAMILIES[first["choice"]], "where": where_label(str(where))}
-            for name, role, each in series:
+            kind, share = measured.FAMILIES[str(first["choice"])], int(first["share"])
+            place = {"kind": kind, "where": where_label(str(where)), "share": share}
+            for series, role, each in (
+                ("late checkpoint", "checkpoint", late), edited, *controls, ("peak", "checkpoint", peak),
+            ):  # fmt: skip
                 per_seed = each.groupby("seed", as_index=False)[["value", "n"]].mean()
-                (found,) = drawing.with_intervals(per_seed.assign(one=0), ["one"]).to_dict("records")
-                numbers = {key: found[key] for key in ("value", "low", "high", "seeds")}
-                shown.append({**place, "share": first["share"], "series": name, "role": role, "split": split,
-                              **numbers, "size": own["size"].mean()})  # fmt: skip
+                found = with_intervals(per_seed.assign(**place), PLACE)
+                shown.append(found.assign(series=series, role=role, split=split, size=own["size"].mean()))
     if not shown:
         raise BadInput("panel: no edit of the late checkpoint is there")
-    table = pd.DataFrame(shown)
-    order = {"kind": KINDS.index, "where": _place_of}
-    return table.sort_values(
-        ["kind", "where", "share"], key=lambda column: column.map(order.get(column.name, int)), kind="stable"
-    ).reset_index(drop=True)
+    kinds = [measured.FAMILIES[name] for name in KINDS]
+    order: dict[Any, Any] = {"kind": kinds.index, "where": _order}
+    table = pd.concat(shown).sort_values(
+        PLACE, key=lambda column: column.map(order.get(column.name, int)), kind="stable"
+    )
+    return table.reset_index(drop=True)
 
 
-def _place_of(label: str) -> tuple[bool, bool, str]:
+def _order(label: str) -> tuple[bool, bool, str]:
     """All blocks first, then layers, then what holds embeddings."""
     return label != PLACES["blocks"], label in PLACES.values(), label
 
@@ -79,19 +82,18 @@ def bars(rows: pd.DataFrame) -> str:
     """One choice as bars with intervals, all on the scale from 0 to 1: HTML without script."""
     parts = [f"<p>Size of the edit: {rows['size'].iloc[0]:.2f} of the distance between the checkpoints.</p>"]
     for split, title in SPLITS.items():
-        parts.append(f"<h4>{title}, solved within five</h4>")
-        mine = rows[rows["split"] == split]
-        for row in mine.itertuples():
-            value, ends = float(str(row.value)), (float(str(row.low)), float(str(row.high)))
-            low, high = (min(max(end, 0.0), 1.0) for end in ends)  # t intervals know no bounds, shares do
-            spread = ""
-            if ends[1] > ends[0]:
+        parts.append(f"<h4>{title}, success@5 with feedback</h4>")
+        for row in rows[rows["split"] == split].to_dict("records"):
+            low, high = (
+                min(max(row[end], 0.0), 1.0) for end in ("low", "high")
+            )  # t intervals know no bounds
+            number, spread = f"{row['value']:.3f}", ""
+            if row["high"] > row["low"]:
+                number += f" [{low:.3f}, {high:.3f}]"
                 spread = f'<b style="left:{low:.2%};width:{high - low:.2%}"></b>'
-            number = f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if spread else "")
             parts.append(
-                f'<div class="bar"><span>{html.escape(str(row.series))}</span>'
-                f'<span class="track"><i style="width:{value:.2%};--bar:{COLORS[str(row.role)]}"></i>'
-                f"{spread}</span>"
+                f'<div class="bar"><span>{html.escape(row["series"])}</span><span class="track">'
+                f'<i style="width:{row["value"]:.2%};--bar:{COLORS[row["role"]]}"></i>{spread}</span>'
                 f'<span class="number">{number}</span></div>'
             )
     return "".join(parts)
@@ -141,9 +143,8 @@ class Panel:
 
     def _draw(self, change: object = None) -> None:
         if len(self.data):  # while options change, a choice may not be there for a moment
-            self.drawn.value = (
-                f"<style>{_static('panel.css')}</style><div class='rlheals-bars'>{bars(self.data)}</div>"
-            )
+            style = f"<style>{_static('panel.css')}</style>"
+            self.drawn.value = f"{style}<div class='rlheals-bars'>{bars(self.data)}</div>"
 
     def widget(self) -> ipywidgets.Widget:
         """The panel for a notebook with a kernel."""
@@ -152,7 +153,7 @@ class Panel:
     def twin(self) -> str:
         """The panel for a published page: HTML with its own script, which loads nothing."""
         drawings: dict[str, dict[str, dict[int, str]]] = {}
-        for (kind, where, share), rows in self.rows.groupby(["kind", "where", "share"], sort=False):
+        for (kind, where, share), rows in self.rows.groupby(PLACE, sort=False):
             drawings.setdefault(str(kind), {}).setdefault(str(where), {})[int(share)] = bars(rows)
         data = json.dumps(drawings).replace("</", "<\\/")
         name = f"panel-{sha256(data.encode()).hexdigest()[:12]}"
@@ -160,7 +161,7 @@ class Panel:
             f'<style>{_static("panel.css")}</style>\n<div class="rlheals-panel" id="{name}">\n<div class="dials">'
             '<label>kind of edit<select name="kind"></select></label>'
             '<label>where<select name="where"></select></label>'
-            "<label><span>share of directions: <output></output></span>"
+            "<label><span>share of singular vectors: <output></output></span>"
             '<input type="range" name="share" min="0" step="1"></label></div>\n'
             '<div class="rlheals-bars"><noscript>This panel needs JavaScript; the figures above hold the same numbers.'
             "</noscript></div>\n</div>\n"
@@ -170,11 +171,7 @@ class Panel:
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         """Widgets where there is a kernel that shows them, the twin elsewhere."""
         made = self.widget()
-        view = {
-            "version_major": 2,
-            "version_minor": 0,
-            "model_id": made.model_id,
-        }  # as ipywidgets 7 and 8 have it
+        view = {"version_major": 2, "version_minor": 0, "model_id": made.model_id}  # ipywidgets 7 and 8 alike
         return {"text/plain": repr(made)[:110], VIEW: view, "text/html": self.twin()}
 
 

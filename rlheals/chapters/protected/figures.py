@@ -7,157 +7,110 @@ from collections.abc import Callable
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
-from rlheals.chapters.captions import Marks
+from rlheals.chapters.drawing import Sheet
 from rlheals.chapters.protected import measures as measured
-from rlheals.chapters.protected.runs import SFT, ProtectionChapter
-from rlheals.display import style as drawing
-from rlheals.display.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Drawn
+from rlheals.chapters.protected.runs import SFT, ProtectionChapter, ProtectionTables
+from rlheals.display.looks import PLAIN_SFT, REGULARISERS, Look
+from rlheals.display.panels import level
+from rlheals.display.style import Drawn
 from rlheals.profiles.sections import read_regulariser
 
-NAMES = {
-    "subspace": "leading subspaces", "random": "random subspaces", "kl": "KL to the base",
-    "learning_rate": "learning rate", "weight_decay": "weight decay",
-}  # fmt: skip
-COLORS = {
-    "subspace": RED,
-    "random": GREY,
-    "kl": BLUE,
-    "learning_rate": GREEN,
-    "weight_decay": ORANGE,
-    SFT: PURPLE,
-}
-GAINS = Marks("dots and triangles", "crosses and plus signs")
+NOTHING = "no run with a regulariser is here yet"
 
 
 def name_of(way: str) -> str:
-    """Which kind a way is of; "sft" for plain SFT."""
+    """Which kind a regulariser is of; "sft" for plain SFT."""
     return way if way == SFT else read_regulariser(way)[0]
 
 
 def label_of(way: str) -> str:
-    """A way in words.
+    """A regulariser in words.
 
     >>> label_of("kl=0.3"), label_of("sft")
     ('KL to the base 0.3', 'plain SFT')
     """
-    return "plain SFT" if way == SFT else f"{NAMES[name_of(way)]} {read_regulariser(way)[1]:g}"
-
-
-def _order(way: str) -> tuple[int, float]:
-    return (-1, 0.0) if way == SFT else (list(NAMES).index(name_of(way)), read_regulariser(way)[1])
+    return "plain SFT" if way == SFT else f"{REGULARISERS[name_of(way)].label} {read_regulariser(way)[1]:g}"
 
 
 def ways_of(chapter: ProtectionChapter) -> list[str]:
-    """All ways that are drawn, plain SFT first."""
+    """All regularisers that are drawn, plain SFT first."""
+    kinds = list(REGULARISERS)
+    found = {str(way) for tables, _ in chapter.layers for way in tables.accuracy["way"].unique()}
     return sorted(
-        {str(way) for tables, _ in chapter.layers for way in tables.accuracy["way"].unique()}, key=_order
+        found, key=lambda way: (kinds.index(name_of(way)), 0.0 if way == SFT else read_regulariser(way)[1])
     )
 
 
 def plane(chapter: ProtectionChapter) -> Drawn:
-    """OOD against ID accuracy along training: plain SFT and every way, one panel per kind."""
+    """OOD against ID accuracy along training: plain SFT and every regulariser, one panel per kind."""
     ways = ways_of(chapter)
     names = list(dict.fromkeys(name_of(way) for way in ways if way != SFT)) or [SFT]
-    figure, axes = drawing.canvas(columns=3, rows=-(-max(1, len(names)) // 3), height=2.5)
-    frames = []
-    for axis, name in zip(axes, names, strict=False):
+    sheet = Sheet(chapter, 3, -(-len(names) // 3), 2.5)
+
+    def measure(tables: ProtectionTables) -> pd.DataFrame:
+        rows = measured.points(tables)
+        return rows.assign(value=rows["ood"])
+
+    found = list(sheet.estimates(measure, ["way", "step"], ["id"]))
+    for axis, name in zip(sheet.axes, names, strict=False):
         own = [way for way in ways if name_of(way) == name != SFT]
         shades = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.8, max(2, len(own))))
-        for tables, study in chapter.layers:
-            rows = measured.points(tables)
-            for way, color in [(SFT, "#000000"), *zip(own, shades, strict=False)]:
-                mine = rows[rows["way"] == way]
-                if not len(mine):
-                    continue
-                ood = drawing.with_intervals(mine.assign(value=mine["ood"]), ["step"])
-                at = mine.groupby("step")["id"].mean().to_numpy()
-                recorded = study == "recorded"
-                axis.plot(at, ood["value"], "-o" if recorded else ":x", color=color, markersize=3, linewidth=1.0,
-                          label=label_of(way) if study == chapter.study else "_")  # fmt: skip
-                if recorded:
-                    axis.fill_between(at, ood["low"], ood["high"], color=color, alpha=0.12, linewidth=0)
-                frames.append(ood.assign(id=at, way=way, study=study))
-        axis.set_title(NAMES.get(name, "nothing is protected here yet"), fontsize=8)
+        looks = {SFT: PLAIN_SFT.named(label_of(SFT))}
+        for number, (way, shade) in enumerate(zip(own, shades, strict=False)):
+            line, marker = ("-", "-.", ":")[number % 3], "o^D"[number % 3]
+            looks[way] = Look(label_of(way), matplotlib.colors.to_hex(shade), marker, line)
+        for study, table in found:
+            for way, look in looks.items():
+                mine = table[table["way"] == way]
+                if len(mine):
+                    sheet.mark(axis, mine["id"], mine, look, study, "band", series=label_of(way))
+        sheet.label(axis, NOTHING if name == SFT else REGULARISERS[name].label, "ID accuracy, SFT hands")
         axis.set_ylim(bottom=0)
-        axis.set_xlabel("ID accuracy, SFT hands", fontsize=8)
-        axis.legend(fontsize=6)
-    for axis in axes[len(names) :]:
-        axis.set_visible(False)
-    axes[0].set_ylabel("OOD accuracy", fontsize=8)
+        sheet.legend(axis, fontsize=6)
+    sheet.hide(len(names))
+    sheet.axes[0].set_ylabel("OOD accuracy")
     note = (
-        "Every point is a checkpoint; lines follow training. What lies above plain SFT at the same ID accuracy is "
+        "Lines follow training, from checkpoint to checkpoint. What lies above plain SFT at the same ID accuracy is "
         "better than stopping plain SFT early."
     )
-    return _finish(
-        figure,
-        "protection-plane",
-        "OOD against ID accuracy",
-        frames,
-        chapter,
-        note,
-        Marks("lines in bands", "crosses"),
-    )
+    return sheet.finish("protection-plane", "OOD against ID accuracy", note)
 
 
 def gains(chapter: ProtectionChapter) -> Drawn:
-    """OOD accuracy of every way less that of plain SFT at the same ID accuracy."""
+    """OOD accuracy with every regulariser less that of plain SFT at the same ID accuracy."""
     ways = [way for way in ways_of(chapter) if way != SFT]
-    figure, axes = drawing.canvas(columns=2, height=0.19 * max(1, len(ways)) + 1.0)
-    frames = []
-    left, right = axes
-    shown = {"gained": (left, True), "kept": (right, True), "beyond": (right, False)}
-    reach: dict[Axes, list[float]] = {left: [0.0], right: [0.0]}
-    for column, (axis, equal) in shown.items():
-        for tables, study in chapter.layers:
-            found = measured.at_equal_id(measured.points(tables))
-            found = found.rename(columns={column: "value"}).dropna(subset=["value"])
-            for way, own in found[found["way"] != SFT].groupby("way"):
-                table = drawing.with_intervals(own[["seed", "way", "value"]], ["way"])
-                place = -ways.index(str(way)) - (0.0 if equal else 0.3)
-                color = COLORS[name_of(str(way))]
-                reach[axis] += own["value"].to_list()
-                if study == "recorded":
-                    axis.plot(table[["low", "high"]].iloc[0], [place] * 2, color=color, linewidth=1.2)
-                    axis.plot(own["value"], [place] * len(own), ".", color=color, markersize=3, alpha=0.5)
-                mark = ("o" if equal else "^") if study == "recorded" else ("x" if equal else "+")
-                axis.plot(table["value"], [place], mark, color=color, markersize=4)
-                frames.append(table.assign(quantity=column, study=study))
+    sheet = Sheet(chapter, 2, height=0.19 * max(1, len(ways)) + 1.0)
+    left, right = sheet.axes
+    shown = {"gained": (left, 0.0), "kept": (right, 0.0), "beyond": (right, 0.3)}
+    reach = {left: [0.0], right: [0.0]}
+    for tables, study in chapter.layers:
+        rows = measured.at_equal_id(measured.points(tables))
+        for column, (axis, lower) in shown.items():
+            found = rows[rows["way"] != SFT].dropna(subset=[column])
+            for way, own in found.groupby("way"):
+                kind = REGULARISERS[name_of(str(way))]
+                look = Look("", kind.color, "*" if lower else kind.marker)
+                values = own[column].to_list()
+                row = sheet.forest_row(axis, -ways.index(str(way)) - lower, values, look, study)
+                reach[axis] += values
+                sheet.keep(row, way=way, quantity=column, study=study)
     for axis, title in ((left, "mean over checkpoints"), (right, "last checkpoint")):
-        axis.axvline(0, color="#000000", linewidth=0.8)
+        level(axis, upright=False, color=PLAIN_SFT.color)
         edge = 0.1 * (max(reach[axis]) - min(reach[axis])) or 0.01
         axis.set_xlim(min(reach[axis]) - edge, max(reach[axis]) + edge)
-        axis.set_ylim(min(-0.5, -len(ways) + 0.4), 0.5)
         if not ways:
-            axis.text(
-                0.5, 0.5, "no protected run is here yet", transform=axis.transAxes, ha="center", fontsize=8
-            )
-        axis.set_title(title, fontsize=9)
-        axis.set_xlabel("OOD accuracy, less plain SFT at equal ID", fontsize=8)
-        axis.set_yticks([])
+            axis.text(0.5, 0.5, NOTHING, transform=axis.transAxes, ha="center", fontsize=8)
+        sheet.label(axis, title, "OOD accuracy, less plain SFT at equal ID")
+        sheet.names(axis, [label_of(way) if axis is left else "" for way in ways])
         axis.locator_params(axis="x", nbins=5)
-    axes[0].set_yticks([-place for place in range(len(ways))], [label_of(way) for way in ways], fontsize=7)
     note = (
         "To the right of the line: more OOD accuracy than plain SFT stopped at the same ID accuracy. Random subspaces "
-        "have the dimension of the leading ones. Triangles, not part of the claims: base seeds where the last "
-        "checkpoint's ID accuracy is above all that plain SFT has, against plain SFT at its highest. A way without a "
+        "have the dimension of the leading ones. Stars, not part of the claims: base seeds where the last "
+        "checkpoint's ID accuracy is above all that plain SFT has, against plain SFT at its highest. A row without a "
         "mark has no ID accuracy that plain SFT passes. Intervals of few base seeds may run out of the picture."
     )
-    return _finish(figure, "protection-gains", "Against early stopping", frames, chapter, note, GAINS)
-
-
-def _finish(
-    figure,
-    name: str,
-    title: str,
-    frames: list[pd.DataFrame],
-    chapter: ProtectionChapter,
-    note: str,
-    marks: Marks,
-) -> Drawn:
-    frame = pd.concat(frames) if frames else pd.DataFrame(columns=["way", "value", "low", "high"])
-    return drawing.finish(figure, name, title, frame, *chapter.caption(note, frame, marks))
+    return sheet.finish("protection-gains", "Against early stopping", note)
 
 
 PROTECTION: tuple[Callable[[ProtectionChapter], Drawn], ...] = (plane, gains)

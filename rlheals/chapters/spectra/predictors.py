@@ -1,4 +1,4 @@
-"""Rotation and its rivals on the same checkpoints: what else goes with OOD accuracy, and how closely?"""
+"""Predictors of OOD accuracy on the same checkpoints: rotation, size of the change, forward KL, age of the base."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rlheals.chapters.sft.measures import Curves
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.runs import RotationChapter, RotationTables
+from rlheals.display.looks import GREY, KL, ROTATION, SIZE, Look
 from rlheals.display.markup import Block, Table
 from rlheals.stats.intervals import t_interval
 from rlheals.study.tables import Tables
@@ -38,12 +39,7 @@ PREDICTORS = (
     Predictor("forward KL, at equal rotation", "kl", ("angle",)),
 )
 """What may go with OOD accuracy at equal size."""
-SCALE_NAMES = {
-    "size": "size of the change, |dW| / |W|",
-    "angle": "rotation (degrees)",
-    "kl": "forward KL from the base (nats)",
-    "mean": "nothing (the mean of SFT)",
-}
+SCALES = {"size": SIZE, "angle": ROTATION, "kl": KL, "mean": Look("nothing (the mean of SFT)", GREY, "s")}
 PROMPT_MEASURES: dict[str, Callable[[Curves], float]] = {
     "OOD, highest of its checkpoints": lambda curves: float(curves.accuracy("ood").max()),
     "OOD, at the end of SFT": lambda curves: float(curves.accuracy("ood")[curves.end]),
@@ -73,7 +69,7 @@ class Association:
 
 
 def associations(rows: pd.DataFrame) -> list[Association]:
-    """Of every predictor, over trajectories at matched size (`rotation_measures.matched`)."""
+    """Of every predictor, over trajectories at matched size (`measures.matched`)."""
     found = []
     for one in PREDICTORS:
         mine = rows if one.whole else rows[rows["branch"] != "ood-rule"]
@@ -87,12 +83,12 @@ def associations(rows: pd.DataFrame) -> list[Association]:
 
 
 def blocks(rotation: RotationChapter, sft: SFTChapter) -> list[Block]:
-    """The rivals as tables: correlations at equal size, scales that predict, the age of the base."""
+    """Correlations at equal size, errors of prediction, the age of the base and the form of the prompts, as tables."""
     return [
         "Correlation with OOD accuracy over trajectories of one base (SFT with other settings, RL, controls), each at "
         "equal size of the change:",
         _correlations(rotation),
-        "How well plain SFT's OOD accuracy, read off at the same place on a scale, tells that of another trajectory:",
+        "How well plain SFT's OOD accuracy at the same value of a quantity predicts that of another trajectory:",
         _scales(rotation),
         "How much OOD accuracy SFT loses from its peak to its end, by how long the base was pretrained:",
         _ages(sft),
@@ -104,15 +100,10 @@ def blocks(rotation: RotationChapter, sft: SFTChapter) -> list[Block]:
 def _correlations(chapter: RotationChapter) -> Table:
     recorded, fresh = (_found(tables) for tables in (chapter.recorded, chapter.fresh))
     rows = tuple(
-        (
-            study.predictor.words,
-            _estimate(study.values),
-            _range(study.null),
-            _estimate(mine.values),
-        )
-        for study, mine in zip(recorded, fresh, strict=True)
+        (one.predictor.words, _estimate(one.values), _range(one.null), _estimate(mine.values))
+        for one, mine in zip(recorded, fresh, strict=True)
     )
-    return Table(("goes with OOD accuracy", "study", "permuted", "fresh run"), rows)
+    return Table(("predictor of OOD accuracy", "study", "permuted", "fresh run"), rows)
 
 
 def _found(tables: RotationTables | None) -> list[Association]:
@@ -124,10 +115,10 @@ def _found(tables: RotationTables | None) -> list[Association]:
 def _scales(chapter: RotationChapter) -> Table:
     recorded, fresh = (_errors(tables) for tables in (chapter.recorded, chapter.fresh))
     rows = tuple(
-        (words, _estimate(recorded.get(scale, ())), _estimate(fresh.get(scale, ())))
-        for scale, words in SCALE_NAMES.items()
+        (look.label, _estimate(recorded.get(scale, ())), _estimate(fresh.get(scale, ())))
+        for scale, look in SCALES.items()
     )
-    return Table(("scale", "error, study", "error, fresh run"), rows)
+    return Table(("quantity", "error, study", "error, fresh run"), rows)
 
 
 def _errors(tables: RotationTables | None) -> Mapping[str, tuple[float, ...]]:
@@ -144,20 +135,18 @@ def _ages(chapter: SFTChapter) -> Table:
 
 
 def prompts_table(recorded: Tables | None, diverse: Tables | None) -> Table:
-    """The lab's study with one form of the questions and with many, at the seeds, steps and decodes of the latter."""
+    """The lab's study with one form of the questions and with many, at the seeds, steps and sampling seeds of both."""
     fixed = None if diverse is None or recorded is None else alike(recorded, diverse)
     rows = []
     for words, measure in PROMPT_MEASURES.items():
-        mine, theirs = (_by_seed(tables, measure) for tables in (fixed, diverse))
-        pairs = tuple(theirs[seed] - mine[seed] for seed in mine if seed in theirs)
-        rows.append(
-            (words, _estimate(tuple(mine.values())), _estimate(tuple(theirs.values())), _estimate(pairs))
-        )
-    return Table(("accuracy within five, study", "one form", "many forms", "difference"), tuple(rows))
+        one, many = (_by_seed(tables, measure) for tables in (fixed, diverse))
+        pairs = [many[seed] - one[seed] for seed in one if seed in many]
+        rows.append((words, *(_estimate(tuple(found)) for found in (one.values(), many.values(), pairs))))
+    return Table(("success@5 with feedback, study", "one form", "many forms", "difference"), tuple(rows))
 
 
 def alike(tables: Tables, other: Tables) -> Tables:
-    """The part of a study that has the base seeds, steps and decodes of another one."""
+    """The part of a study that has the base seeds, steps and sampling seeds of another one."""
     known = {column: other.episodes[column].unique() for column in ("seed", "step", "decode")}
     frames = {}
     for field in fields(tables):

@@ -1,0 +1,174 @@
+"""What every figure is made of: panels laid out alike, estimates with their intervals, and the rows that were drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+
+from rlheals.display import style
+from rlheals.display.looks import BLACK, GREY, Look
+from rlheals.display.style import Drawn, with_intervals
+
+Form = Literal["dots", "line", "band"]
+DENSE = 24
+"""Above so many estimates on a line, every few of a fresh run have a mark."""
+
+
+def estimates(
+    axis: Axes,
+    at: Any,
+    table: pd.DataFrame,
+    look: Look,
+    form: Form = "dots",
+    hollow: bool = False,
+    upright: bool = True,
+    clip: tuple[float, float] | None = None,
+    label: str | None = None,
+) -> None:
+    """Draw `table` (value, low, high; missing ends are no interval) at places of the same length.
+
+    form: dots with bars, dots on a line, or a line in a band. hollow: open marks, on a dotted line where the form has
+    one. upright: values go up, else to the right. clip: ends of the intervals that are drawn.
+    """
+    at, value = np.asarray(at, dtype=float), table["value"].to_numpy(float)
+    low, high = (table[end].fillna(table["value"]).to_numpy(float) for end in ("low", "high"))
+    if clip is not None:
+        low, high = low.clip(*clip), high.clip(*clip)
+    if form == "band" and not hollow:
+        axis.fill_between(at, low, high, color=look.color, alpha=0.2, linewidth=0)
+        axis.plot(at, value, look.line, color=look.color, linewidth=1.2, alpha=0.9, label=label)
+        return
+    every = max(1, len(at) // (DENSE // 2)) if form == "band" and len(at) > DENSE else 1
+    drawn: dict[str, Any] = {
+        "xerr" if not upright else "yerr": np.stack([value - low, high - value]).clip(0),
+        "linestyle": "none" if form == "dots" else ":" if hollow else look.line,
+        "markerfacecolor": "white" if hollow else look.color, "errorevery": every, "markevery": every,
+    }  # fmt: skip
+    axis.errorbar(
+        *((at, value) if upright else (value, at)), color=look.color, marker=look.marker, markersize=4,
+        linewidth=1, elinewidth=1, label=label, **drawn,
+    )  # fmt: skip
+
+
+def forest_row(
+    axis: Axes, y: float, values: Sequence[float], look: Look, hollow: bool = False, label: str | None = None
+) -> pd.DataFrame:
+    """One line of a forest plot: a small dot per base seed, mean and interval; returns value, low, high, seeds."""
+    values = [value for value in values if np.isfinite(value)]
+    table = with_intervals(pd.DataFrame({"value": values, "row": 0}), ["row"]).drop(columns="row")
+    if not values:
+        return table
+    if len(values) > 1:
+        axis.plot(values, [y] * len(values), ".", color=look.color, markersize=4, alpha=0.5)
+    estimates(axis, [y], table, look, hollow=hollow, upright=False, label=label)
+    return table
+
+
+def heat_map(axis: Axes, grid: pd.DataFrame, reach: float) -> AxesImage:
+    """A matrix in colours from -reach (blue) over 0 (white) to reach (red)."""
+    axis.grid(visible=False)
+    axis.set(xticks=[], yticks=[])
+    return axis.imshow(grid, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
+
+
+def level(axis: Axes, at: float = 0.0, upright: bool = True, color: str = GREY, line: str = "-") -> None:
+    """A thin line across: 0, 1 or what else values are compared with."""
+    (axis.axhline if upright else axis.axvline)(at, color=color, linestyle=line, linewidth=0.8)
+
+
+def null_level(axis: Axes) -> None:
+    """Where a quantity over its null is 1."""
+    level(axis, 1, color=BLACK, line="--")
+
+
+def step_axis(axis: Axes, steps: Sequence[int], label: str = "SFT step") -> None:
+    """Steps on a logarithmic axis that still has a place for step 0."""
+    axis.set_xscale("symlog", linthresh=10, linscale=0.6)
+    last = max(steps)
+    ticks = [step for step in (0, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560) if step <= last]
+    shown = ticks if len(ticks) <= 5 else [0, *ticks[2::2]]
+    axis.set_xticks(shown, [f"{step:,}" for step in shown])
+    axis.minorticks_off()
+    axis.set_xlim(-0.8, last * 1.1)
+    axis.set_xlabel(label)
+
+
+def size_axis(axis: Axes) -> None:
+    """Sizes on a logarithmic axis with plain numbers (0.1, 0.2, 0.5, 1, ...), unless they span little or one is 0."""
+    low, high = axis.dataLim.intervalx
+    if not low > 0 or high < 3 * low:
+        axis.locator_params(axis="x", nbins=5)
+        return
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    ticks = [base * 10.0**power for power in range(-6, 6) for base in (1, 2, 5)]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    if len(shown) > 6:
+        shown = [tick for tick in shown if f"{tick:g}".lstrip("0.").startswith("1")]
+    axis.set_xticks(shown, [f"{tick:g}" for tick in shown])
+    axis.minorticks_off()
+
+
+class Panels:
+    """A figure in the making: its axes, row by row, and the data drawn into them."""
+
+    def __init__(
+        self, columns: int = 1, rows: int = 1, height: float = 3.2, ratios: Sequence[float] | None = None
+    ) -> None:
+        self.figure, self.axes = style.canvas(columns, rows, height, ratios)
+        self.columns = columns
+        self.frames: list[pd.DataFrame] = []
+
+    def keep(self, frame: pd.DataFrame, **columns: Any) -> None:
+        """Rows that were drawn, with what they are."""
+        self.frames.append(frame.assign(**columns))
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """All rows that were drawn."""
+        return pd.concat(self.frames) if self.frames else pd.DataFrame(columns=["value", "low", "high"])
+
+    def row(self, number: int) -> list[Axes]:
+        """The axes of one row."""
+        return self.axes[number * self.columns : (number + 1) * self.columns]
+
+    def label(self, axis: Axes, title: str = "", x: str = "", y: str = "", share: bool | None = None) -> None:
+        """Title and labels where given. share: the axis of values is that of all shares, or (False) holds 0."""
+        if title:
+            axis.set_title(title, fontsize=8)
+        axis.set(**{f"{name}label": text for name, text in (("x", x), ("y", y)) if text})
+        if share:
+            axis.set_ylim(-0.02, 1.02)
+        elif share is not None:
+            axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
+
+    def names(self, axis: Axes, names: Sequence[str], offset: float = 0.0, size: float = 7) -> None:
+        """Rows of a forest plot, downward from 0; offset: of a name below its row."""
+        axis.set_yticks([-place - offset for place in range(len(names))], names, fontsize=size)
+        axis.set_ylim(-max(1, len(names)) + 0.5 - offset, 0.5)
+
+    def legend(self, axis: Axes | None = None, below: int = 0, **options: Any) -> None:
+        """In one panel, or below all of them in so many columns; every name once, none where nothing is named."""
+        found: dict[str, Any] = {}
+        for one in self.axes if axis is None else [axis]:
+            found |= {name: mark for mark, name in zip(*one.get_legend_handles_labels(), strict=True)}
+        if found:
+            where = {"ncols": below, "loc": "outside lower center"} if below else {}
+            owner = self.figure if below else axis or self.axes[0]
+            owner.legend(
+                list(found.values()), list(found), **{"fontsize": 7, "frameon": False, **where, **options}
+            )
+
+    def hide(self, used: int) -> None:
+        """Leave out the panels beyond those that are used."""
+        for axis in self.axes[used:]:
+            axis.set_visible(False)
+
+    def finish(self, name: str, title: str, note: str) -> Drawn:
+        """The drawing, with its data and caption."""
+        return style.finish(self.figure, name, title, self.frame, note)
