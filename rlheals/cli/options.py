@@ -22,7 +22,9 @@ Seed = Annotated[
     int, typer.Option("--seed", min=0, max=9999, help="Base seed; 0 is the base in the package.")
 ]
 Seeds = Annotated[str | None, typer.Option("--seeds", help='Base seeds, e.g. "1-3,7".')]
-Workers = Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes that compute.")]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, max=256, help="Processes (or Slurm jobs) that compute.")
+]
 Results = Annotated[Path, typer.Option("--results", help="Folder of the recorded study.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Also write the files into this new folder.")]
 
