@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rlheals.stage import Work
 from rlheals.store import runs, store
-from rlheals.store.files import atomic_write
+from rlheals.store.files import StoreError, atomic_write
 
 PARTS = 2
 SPEC = store.RunSpec(stage="stage", settings={"parts": PARTS}, seed=3)
@@ -27,7 +28,7 @@ PLAIN = {name: getattr(os, name) for name in OPERATIONS}
 Fault = Callable[[int, str, Callable[[], Any], tuple[Any, ...]], Any]
 
 
-def stage(work: store.Workspace, computed: Path) -> None:
+def stage(work: Work, computed: Path) -> None:
     """Compute parts into scratch, one after the other, then the result; note each part computed."""
     parts = []
     for number in range(PARTS):
@@ -204,7 +205,7 @@ def read_only(folder: Path) -> dict[str, Any]:
             other = store.RunSpec(stage="stage", seed=4)
             store.Store(root, package="toy").ensure(other, lambda work: None, echo=lambda line: None)
             text = "no error"
-        except store.StoreError as error:
+        except StoreError as error:
             text = str(error)
         print(
             json.dumps({"found": found == run, "loaded": loaded == run, "text": text, "root": str(root)}),

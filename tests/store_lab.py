@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rlheals.stage import Work
 from rlheals.store.files import atomic_write
 from rlheals.store.runs import Run, RunSpec
-from rlheals.store.store import Store, Workspace
+from rlheals.store.store import Store
 
 SPEC = RunSpec(stage="train", settings={"steps": 40, "lr": 3e-4}, seed=1)
 
@@ -29,7 +30,7 @@ class Lab:
         self.lines: list[str] = []
         self.computed = 0
 
-    def compute(self, work: Workspace) -> None:
+    def compute(self, work: Work) -> None:
         self.computed += 1
         (work.out / "deep").mkdir()
         (work.out / "deep" / "rows.csv").write_text(f"{work.settings} {work.seed} {sorted(work.inputs)}\n")

@@ -16,7 +16,7 @@ import torch
 
 from rlheals.chapters import references
 from rlheals.chapters.base import Chapter
-from rlheals.chapters.compare import FEWEST_SEEDS
+from rlheals.chapters.expected import FEWEST_SEEDS
 from rlheals.profiles import load_profile
 from rlheals.tasks import load_task
 from rlheals.training.rl.advantages import weights

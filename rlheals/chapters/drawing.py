@@ -13,8 +13,8 @@ import pandas as pd
 import yaml
 from matplotlib.axes import Axes
 
-from rlheals.chapters import compare
 from rlheals.chapters.base import Chapter
+from rlheals.chapters.expected import cut_down, expected
 from rlheals.display import panels, style
 from rlheals.display.looks import Look
 from rlheals.display.panels import Form, Panels, step_axis
@@ -49,7 +49,7 @@ class Sheet(Panels):
         self.marks: dict[str, str] = {}
         self.comparable = None
         if chapter.recorded is not None:
-            self.comparable = compare.cut_down(chapter.recorded, chapter.fresh)
+            self.comparable = cut_down(chapter.recorded, chapter.fresh)
 
     def estimates(
         self, measure: Measure, by: Sequence[str] = ("step",), means: Sequence[str] = ()
@@ -57,7 +57,7 @@ class Sheet(Panels):
         """("recorded", table) if there is one, then ("fresh", table): columns by..., value, low, high, seeds, means...
 
         measure: from tables to rows with columns seed, by..., value. Fresh rows also say between which bounds the
-        recorded base seeds expect them (expected_low, expected_high; see `compare.expected`).
+        recorded base seeds expect them (expected_low, expected_high; see `expected.py`).
         """
         rows = {study: measure(tables) for tables, study in self.chapter.layers}
         for study, mine in rows.items():
@@ -65,7 +65,7 @@ class Sheet(Panels):
             if study == "fresh" and self.comparable is not None:
                 same = self.comparable is self.chapter.recorded
                 known = rows["recorded"] if same else measure(self.comparable)
-                table = table.join(compare.expected(known, mine, by), on=list(by))
+                table = table.join(expected(known, mine, by), on=list(by))
             yield study, table
 
     def draw(

@@ -1,7 +1,7 @@
 """What a run under `smoke` gave when the notebooks' references were made, and what a new run may differ from it by.
 
 Floating point differs in its last bits between processors, so that a run is compared with intervals: what the shipped
-weights solve may change by two hands; what training produces has to lie where `compare.prediction_interval` puts one
+weights solve may change by two hands; what training produces has to lie where `prediction_interval` puts one
 more SFT seed, given those measured here.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlheals.chapters.compare import prediction_interval
+from rlheals.chapters.expected import prediction_interval
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile

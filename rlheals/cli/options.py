@@ -38,7 +38,7 @@ Set = Annotated[
 ]
 Seed = Annotated[int, Option(min=0, max=LARGEST_SEED, help="Base seed; 0 is the base in the package.")]
 Seeds = Annotated[str | None, Option(help='Base seeds, e.g. "1-3,7".')]
-Workers = Annotated[int, Option(min=1, max=256, help="Processes that compute.")]
+Workers = Annotated[int, Option(min=1, max=256, help="Processes (or Slurm jobs) that compute.")]
 Results = Annotated[Path, Option(callback=_there, help="Folder of the recorded study.")]
 Out = Annotated[Path | None, Option(help="Also write the files into this new folder.")]
 

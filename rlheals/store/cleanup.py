@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlheals.errors import BadInput
-from rlheals.store.files import fsync_folder, make_folder
+from rlheals.store.files import fsync_folder, make_folder, told
 from rlheals.store.machine import is_alive, place, process_start
 from rlheals.store.runs import Run, open_run
 
@@ -51,10 +51,9 @@ class StoreReport:
 
 def entries(root: Path, part: str) -> list[str]:
     """Names in ``runs``, ``tmp``, ``scratch`` or ``damaged``, sorted; none if the folder is missing."""
-    try:
+    with told(f"list {part}", root), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return sorted(os.listdir(root / part))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    return []
 
 
 def owner_name(run_id: str) -> str:
@@ -115,9 +114,10 @@ def _leftovers(root: Path) -> Iterator[tuple[str, float, str]]:
 
 def clean(root: Path, older_than_seconds: float) -> list[str]:
     """Remove what nobody needs, and what was not used for longer than that; returns relative names, sorted."""
-    gone = sorted(name for name, idle, _ in _leftovers(root) if idle > older_than_seconds)
-    for name in gone:
-        discard(root, root / name)
+    with told("clean up", root):
+        gone = sorted(name for name, idle, _ in _leftovers(root) if idle > older_than_seconds)
+        for name in gone:
+            discard(root, root / name)
     return gone
 
 
@@ -130,8 +130,9 @@ def repair(root: Path, older_than_seconds: float) -> tuple[list[str], StoreRepor
     damage = (BadInput, FileNotFoundError, NotADirectoryError)
     ours = [name for name, error in bad.items() if RUN_ID.fullmatch(name) and isinstance(error, damage)]
     gone = [*(f"runs/{name}" for name in ours), *(f"damaged/{name}" for name in entries(root, "damaged"))]
-    for name in gone:
-        discard(root, root / name)
+    with told("repair the store", root):
+        for name in gone:
+            discard(root, root / name)
     gone += clean(root, older_than_seconds)
     return sorted(gone), _report(root, intact, {name: bad[name] for name in bad if name not in ours})
 

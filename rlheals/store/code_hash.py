@@ -155,10 +155,17 @@ def _closure(module: str, package: str, modules: Modules) -> list[tuple[str, str
     return [by_name[name] for name in sorted(found)]
 
 
+_READERS = set[int]()
+"""Processes in which grimp has started its threads: these do not survive a fork, and their work is waited for."""
+
+
 @functools.lru_cache(maxsize=4)
 def _graph(package: str, modules: Modules) -> ImportGraph:
     import grimp
 
+    if _READERS and os.getpid() not in _READERS:
+        raise BadInput("the source was edited after this process was forked; start it anew")
+    _READERS.add(os.getpid())
     try:
         return grimp.build_graph(package, cache_dir=None)
     except (grimp.exceptions.SourceSyntaxError, UnicodeError) as error:

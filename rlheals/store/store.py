@@ -16,45 +16,27 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rlheals.errors import BadInput
 from rlheals.project import STORE_FOLDER
-from rlheals.store import cleanup as janitor
-from rlheals.store import code_hash as sources
-from rlheals.store.cleanup import StoreReport
-from rlheals.store.files import StoreError, as_store_error, atomic_write, fsync_folder, make_folder, told
+from rlheals.stage import Work
+from rlheals.store import cleanup
+from rlheals.store.cleanup import RUN_ID, WEEK_SECONDS, StoreReport
+from rlheals.store.code_hash import Code
+from rlheals.store.files import StoreError, as_store_error, fsync_folder, make_folder, told
 from rlheals.store.machine import this_machine
 from rlheals.store.runs import Manifest, Run, RunSpec, key_of, library_versions, open_run, seal
 from rlheals.store.stages import code_behind
 
-__all__ = ["Run", "RunSpec", "Store", "StoreError", "Workspace", "atomic_write", "default_store"]
-
 Echo = Callable[[str], None]
-Compute = Callable[["Workspace"], None]
+Compute = Callable[[Work], object]
+"""Computes a run. Another process that computes the same one shares its scratch, so parts may appear there; a run may
+share its bytes with a part, so no part is ever changed in place."""
 
 
 def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """What a stage gets to work with.
-
-    ``out``: an empty folder; all that is written there becomes the result (not ``manifest.json``).
-    ``scratch``: a folder that outlives a kill; finished parts written there with ``atomic_write`` are found
-    by the next attempt at the same run. Another process computing the same run shares it, so parts may
-    appear; a run may share its bytes with a part, so no part is ever changed in place.
-    """
-
-    out: Path
-    scratch: Path
-    inputs: dict[str, Run]
-    settings: dict[str, Any]
-    seed: int
 
 
 class Store:
@@ -64,10 +46,9 @@ class Store:
     ``StoreError``, one line naming it.
 
     >>> import tempfile
-    >>> from rlheals.store.runs import RunSpec
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     store, spec = Store(Path(folder)), RunSpec(stage="errors", seed=1)
-    ...     run = store.ensure(spec, lambda work: atomic_write(work.out / "a", "24"), lambda line: None)
+    ...     run = store.ensure(spec, lambda work: (work.out / "a").write_text("24"), lambda line: None)
     ...     run.file("a").read_text(), store.find(spec) == run
     ('24', True)
     """
@@ -96,7 +77,7 @@ class Store:
 
     def load(self, run_id: str, echo: Echo = _to_stderr) -> Run:
         """The run with this id; errors: ``BadInput`` if it is not there, or was damaged and moved aside."""
-        if not janitor.RUN_ID.fullmatch(run_id):
+        if not RUN_ID.fullmatch(run_id):
             raise BadInput(f"{run_id!r:.80} is not a run's id (64 hex digits)")
         run = self._intact(run_id, echo)
         if run is None:
@@ -109,7 +90,7 @@ class Store:
 
     def ids(self) -> list[str]:
         """Ids of the runs that are there, unchecked; sorted."""
-        return [name for name in janitor.entries(self.root, "runs") if janitor.RUN_ID.fullmatch(name)]
+        return [name for name in cleanup.entries(self.root, "runs") if RUN_ID.fullmatch(name)]
 
     def ensure(self, spec: RunSpec, compute: Compute, echo: Echo = _to_stderr) -> Run:
         """Load the run if it exists, else compute it; which of the two is said on one line through ``echo``.
@@ -129,10 +110,10 @@ class Store:
             raise StoreError(
                 f"{name}: {', '.join(stale)} was edited after this process loaded it; restart it"
             )
-        inputs = {key: self.load(input_id, echo) for key, input_id in spec.inputs.items()}
+        inputs = {key: self.load(input_id, echo).path for key, input_id in spec.inputs.items()}
         echo(f"{name}: computing")
         with self._temporary(run_id) as out:
-            work = Workspace(out, self._scratch(run_id), inputs, copy.deepcopy(spec.settings), spec.seed)
+            work = Work(out, self._scratch(run_id), copy.deepcopy(spec.settings), spec.seed, inputs)
             started = time.time()
             try:
                 compute(work)
@@ -165,25 +146,21 @@ class Store:
 
     def check(self) -> StoreReport:
         """Read everything and report what is damaged or left over; changes nothing."""
-        with told("check the runs", self.root):
-            return janitor.check(self.root)
+        return cleanup.check(self.root)
 
-    def clean(self, older_than_seconds: float = janitor.WEEK_SECONDS) -> list[str]:
+    def clean(self, older_than_seconds: float = WEEK_SECONDS) -> list[str]:
         """Remove what dead processes left behind; returns the names removed, relative to the root.
 
-        Temporary folders of processes that are known to be dead go at once; those of other machines, and
-        scratch of runs that were never finished, only when nothing in them was touched for
-        ``older_than_seconds``.
+        Temporary folders of processes that are known to be dead go at once; those of other machines, and scratch of
+        runs that were never finished, only when nothing in them was touched for ``older_than_seconds``.
         """
-        with told("clean up", self.root):
-            return janitor.clean(self.root, older_than_seconds)
+        return cleanup.clean(self.root, older_than_seconds)
 
-    def repair(self, older_than_seconds: float = janitor.WEEK_SECONDS) -> tuple[list[str], StoreReport]:
+    def repair(self, older_than_seconds: float = WEEK_SECONDS) -> tuple[list[str], StoreReport]:
         """As ``clean``, and as ``check`` after it; damaged runs go too, the next study computes them again."""
-        with told("repair the store", self.root):
-            return janitor.repair(self.root, older_than_seconds)
+        return cleanup.repair(self.root, older_than_seconds)
 
-    def _identity(self, spec: RunSpec) -> tuple[str, dict[str, str], sources.Code]:
+    def _identity(self, spec: RunSpec) -> tuple[str, dict[str, str], Code]:
         code = code_behind(spec.stage, spec.settings, self.package)
         versions = library_versions()
         return key_of(spec, versions, code.hash), versions, code
@@ -203,17 +180,17 @@ class Store:
                     return None
                 reason = f"{error.strerror}"
         with told(f"move the damaged run {run_id[:12]} aside ({reason})", self.root):
-            moved = janitor.move_aside(self.root, run_id)
+            moved = cleanup.move_aside(self.root, run_id)
         if moved is not None:
             echo(f"run {run_id[:12]}: damaged, not used ({reason}); moved to {moved}")
         return None
 
     @contextlib.contextmanager
     def _temporary(self, run_id: str) -> Iterator[Path]:
-        folder = self.root / "tmp" / janitor.owner_name(run_id)
+        folder = self.root / "tmp" / cleanup.owner_name(run_id)
         try:
             with told("start a run", self.root):
-                janitor.sweep(self.root)
+                cleanup.sweep(self.root)
                 make_folder(folder)
             yield folder
         finally:
@@ -227,7 +204,7 @@ class Store:
 
     def _drop_scratch(self, run_id: str) -> None:
         with contextlib.suppress(OSError):  # the run is safe; what is left here is reported by check()
-            janitor.discard(self.root, self.root / "scratch" / run_id)
+            cleanup.discard(self.root, self.root / "scratch" / run_id)
 
     def _publish(self, out: Path, manifest: Manifest, name: str, echo: Echo) -> Run:
         target = self.root / "runs" / manifest.id

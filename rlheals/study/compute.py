@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from queue import Empty, SimpleQueue
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
 from rlheals.errors import BadInput
-from rlheals.store import cleanup as janitor
+from rlheals.stage import Tick
+from rlheals.store.cleanup import sweep
 from rlheals.store.runs import Run, RunSpec
 from rlheals.store.store import Store
 from rlheals.study.jobs import GONE, Workers, run_unit
@@ -54,7 +54,8 @@ def compute(
         runs |= {key: store.load(key) for key in missing}
     else:
         for key, spec in missing.items():
-            runs[key] = _with_bar(spec, store, echo, quiet)
+            with bar(spec.stage, quiet) as tick:
+                runs[key] = run_unit(spec, store, echo, tick)
             finished(key)
     return [runs[key] for key in wanted]
 
@@ -72,10 +73,10 @@ def _by_workers(
     ended: SimpleQueue[Any] = SimpleQueue()
     waiting, running = dict(missing), dict[str, Any]()
     with ExitStack() as stack:
-        stack.callback(janitor.sweep, store.root)  # of workers that were ended in the middle of a unit
+        stack.callback(sweep, store.root)  # of workers that were ended in the middle of a unit
         stages = tuple(dict.fromkeys(spec.stage for spec in missing.values()))
         of = stack.enter_context(pools(workers, stages, store.root, echo))
-        bars = stack.enter_context(Bars(missing, quiet, echo))
+        bars = stack.enter_context(closing(Bars(missing, quiet, echo)))
         for pool in set(of.values()):
             pool.client.subscribe_topic(PROGRESS, bars.told)
         try:
@@ -141,14 +142,10 @@ class Bars:
             for index, (stage, count) in enumerate(Counter(self.stages.values()).items())
         }  # fmt: skip
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        for bar in self.bars.values():
-            bar.close()
+    def close(self) -> None:
+        """Leave them as they are."""
+        for drawn in self.bars.values():
+            drawn.close()
 
     def told(self, event: tuple[float, Mapping[str, Any]]) -> None:
         """What a worker says of a run: a line, or the share that is done. Others may use the same workers."""
@@ -166,26 +163,28 @@ class Bars:
 
     def _set(self, run_id: str, share: float) -> None:
         stage = self.stages[run_id]
-        bar = self.bars[stage]
+        drawn = self.bars[stage]
         if not any(self.stages[key] == stage for key in self.shares):
-            bar.reset()  # its time began now
+            drawn.reset()  # its time began now
         self.shares[run_id] = share
-        bar.n = sum(value for key, value in self.shares.items() if self.stages[key] == stage)
-        bar.refresh()
+        drawn.n = sum(value for key, value in self.shares.items() if self.stages[key] == stage)
+        drawn.refresh()
 
 
 def _say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-def _with_bar(spec: RunSpec, store: Store, echo: Callable[[str], None], quiet: bool) -> Run:
-    with tqdm(desc=spec.stage, disable=_no_bar(quiet), leave=False, dynamic_ncols=True) as bar:
+@contextmanager
+def bar(stage: str, quiet: bool = False) -> Iterator[Tick]:
+    """A bar for one run, and what moves it."""
+    with tqdm(desc=stage, disable=_no_bar(quiet), leave=False, dynamic_ncols=True) as drawn:
 
         def tick(done: int, total: int, unit: str) -> None:
-            bar.total, bar.unit = total, unit
-            bar.update(done - bar.n)
+            drawn.total, drawn.unit = total, unit
+            drawn.update(done - drawn.n)
 
-        return run_unit(spec, store, echo, tick)
+        yield tick
 
 
 def _no_bar(quiet: bool) -> bool | None:

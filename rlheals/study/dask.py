@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,10 +25,11 @@ from distributed.core import Status
 from distributed.deploy.cluster import Cluster
 
 from rlheals.errors import BadInput
+from rlheals.store.files import make_folder
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study.jobs import GONE, Workers, run_unit
-from rlheals.study.slurm import Job
+from rlheals.study.slurm import PASTED, Job, minutes
 
 PROGRESS = "rlheals-progress"
 SECONDS_TO_CONNECT = 30
@@ -59,9 +62,7 @@ class Pool:
 
     def gone(self) -> bool:
         """Whether no worker is there and none will come: Dask gives up a worker that dies while it starts."""
-        if self.local is None:
-            return False
-        return all(nanny.status in ENDED for nanny in self.local.workers.values())
+        return self.local is not None and all(nanny.status in ENDED for nanny in self.local.workers.values())
 
 
 @contextmanager
@@ -69,37 +70,33 @@ def pools(
     workers: Workers, stages: Iterable[str], root: Path, say: Callable[[str], object]
 ) -> Iterator[Mapping[str, Pool]]:
     """For every stage the workers that compute it; those that are started here end with the block."""
-    with ExitStack() as stack:
-        stack.enter_context(dask.config.set(DASK))
-        made: dict[Job | None, Pool] = {}
-        found = {}
-        for stage in stages:
-            job = None if workers.slurm is None else workers.slurm.job(stage)
-            if job not in made:
-                made[job] = _pool(workers, job, root, stack)
-                try:
-                    made[job].client.register_plugin(Quiet())
-                except OSError:  # of a connection to a worker that has just died
-                    raise BadInput(GONE) from None
-                if importlib.util.find_spec("bokeh") and workers.scheduler is None:
-                    say(f"dashboard: {made[job].client.dashboard_link}")
-            found[stage] = made[job]
-        yield found
+    jobs = workers.slurm or {}
+    made = dict[Job | None, Pool]()
+    with ExitStack() as stack, dask.config.set(DASK):
+        for job in {jobs.get(stage, jobs.get("slurm")): None for stage in stages}:
+            made[job] = pool = _pool(workers, job, root, stack)
+            try:
+                pool.client.register_plugin(Quiet())
+            except OSError:  # of a connection to a worker that has just died
+                raise BadInput(GONE) from None
+            port = pool.client.scheduler_info()["services"].get("dashboard")
+            if port and workers.scheduler is None and importlib.util.find_spec("bokeh"):
+                from_afar = (
+                    f" (from afar: ssh -L {port}:127.0.0.1:{port} {socket.gethostname()})" if job else ""
+                )
+                say(f"dashboard: http://127.0.0.1:{port}/status{from_afar}")
+        yield {stage: made[jobs.get(stage, jobs.get("slurm"))] for stage in stages}
 
 
 def _pool(workers: Workers, job: Job | None, root: Path, stack: ExitStack) -> Pool:
     if workers.scheduler is not None:
         return Pool(stack.enter_context(_connected(workers.scheduler)), None)
-    cluster: Cluster
-    local = None
-    if job is not None and workers.slurm is not None:
-        size, cluster = workers.slurm.jobs, _slurm(job, root)
-    else:
-        size, cluster = workers.count, (local := _local(workers.count))
+    cluster: Cluster = _local(workers.count) if job is None else _slurm(job, root)
     stack.callback(cluster.close)
-    if workers.slurm is not None:
-        cluster.adapt(minimum_jobs=0, maximum_jobs=size)
-    return Pool(stack.enter_context(Client(cluster, set_as_default=False)), size, local)
+    if job is not None:
+        cluster.adapt(minimum_jobs=0, maximum_jobs=workers.count)
+    client = stack.enter_context(Client(cluster, set_as_default=False))
+    return Pool(client, workers.count, cluster if isinstance(cluster, LocalCluster) else None)
 
 
 def _local(count: int) -> LocalCluster:
@@ -124,20 +121,20 @@ def _slurm(job: Job, root: Path) -> Cluster:
     # dask-jobqueue replaces it when it is imported: Ctrl-C would end the study as if it had been finished
     signal.signal(signal.SIGINT, on_interrupt)
     folder = root / "slurm"
-    folder.mkdir(parents=True, exist_ok=True)
-    gpus = [f"--gres=gpu:{job.gpus}"] if job.gpus else []
+    for what, path in {"the store": str(folder), "Python": job.python or sys.executable}.items():
+        if not re.fullmatch(PASTED, path):
+            raise BadInput(
+                f"--slurm: the path of {what}, {path!r}, may hold letters, digits and /._+@=- only"
+            )
+    make_folder(folder)
     return SLURMCluster(
-        queue=job.partition,
-        account=job.account,
-        walltime=job.walltime,
+        **job.model_dump(exclude={"name", "cores"}),
+        job_name=job.name,
+        job_cpu=job.cores,
         cores=1,
         processes=1,
-        job_cpu=job.cores,
-        memory=job.memory,
-        job_extra_directives=[*gpus, *job.directives],
-        job_script_prologue=list(job.prologue),
         # a worker retires before its job is ended, and not all of them at once
-        worker_extra_args=["--lifetime", f"{max(1, job.minutes - 5)}m", "--lifetime-stagger", "2m"],
+        worker_extra_args=["--lifetime", f"{minutes(job.walltime) - 5}m", "--lifetime-stagger", "2m"],
         log_directory=str(folder),
         security=True,
         scheduler_options={"dashboard_address": "127.0.0.1:0"},

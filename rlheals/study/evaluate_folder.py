@@ -1,4 +1,4 @@
-"""TODO rlheals/study/evaluate_folder.py."""
+"""The full evaluation of a model folder from anywhere, without the store."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from rlheals.errors import BadInput
 from rlheals.evaluation import evaluate
 from rlheals.profiles.profile import Profile
@@ -18,27 +16,20 @@ from rlheals.settings import validated
 from rlheals.stage import Work
 from rlheals.store.files import refuse_used, whole
 from rlheals.store.stages import module_of
+from rlheals.study.compute import bar
 
 
 def evaluate_folder(
     folder: Path, profile: Profile, seed: int, changes: dict[str, Any], out: Path | None
 ) -> dict[str, Any]:
-    """The census of any local model folder; with `out` its tables are kept there."""
+    """Every hand of the profile's splits answered by the model in a folder; with `out` the tables are kept there."""
     if not folder.is_dir():
         raise BadInput(f"--folder {str(folder)!r}: no such folder")
     if out is not None:
         refuse_used(out)
     place = folder.resolve()
     settings = _census_settings(profile, place.name, changes).model_dump(mode="json")
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        tqdm(desc="evaluate", disable=None, leave=False, dynamic_ncols=True) as bar,
-    ):
-
-        def tick(done: int, total: int, unit: str) -> None:
-            bar.total, bar.unit = total, unit
-            bar.update(done - bar.n)
-
+    with tempfile.TemporaryDirectory() as scratch, bar("evaluate") as tick:
         made, parts = Path(scratch, "out"), Path(scratch, "parts")
         made.mkdir()
         parts.mkdir()
@@ -54,10 +45,6 @@ def evaluate_folder(
 def _census_settings(profile: Profile, folder: str, changes: dict[str, Any]) -> evaluate.EvaluateSettings:
     data = profile.evaluate.model_dump(mode="json") | {"folder": folder}
     for name, value in changes.items():
-        if value is None:
-            continue
-        if name in evaluate.Sampling.model_fields:
-            data["sampling"][name] = value
-        else:
-            data[name] = value
+        if value is not None:
+            (data["sampling"] if name in evaluate.Sampling.model_fields else data)[name] = value
     return validated(evaluate.EvaluateSettings, data, "evaluate")

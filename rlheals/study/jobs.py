@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
 from rlheals.errors import BadInput
 from rlheals.settings import validated
-from rlheals.stage import Tick, Work, no_tick
+from rlheals.stage import Tick, no_tick
 from rlheals.store.runs import Run, RunSpec
 from rlheals.store.stages import STAGES, module_of
-from rlheals.store.store import Store, Workspace
-from rlheals.study.slurm import SlurmFile
+from rlheals.store.store import Store
+from rlheals.study.slurm import Job
 
 
 def run_unit(spec: RunSpec, store: Store, echo: Callable[[str], None], tick: Tick = no_tick) -> Run:
@@ -22,12 +22,7 @@ def run_unit(spec: RunSpec, store: Store, echo: Callable[[str], None], tick: Tic
     if spec.stage not in STAGES:
         raise BadInput(f"stage {spec.stage!r} is not known; accepted: {', '.join(STAGES)}")
     stage = import_module(module_of(spec.stage))
-
-    def compute(space: Workspace) -> None:
-        inputs = {name: run.path for name, run in space.inputs.items()}
-        stage.run(Work(space.out, space.scratch, space.settings, space.seed, inputs, tick))
-
-    return store.ensure(spec, compute, echo)
+    return store.ensure(spec, lambda work: stage.run(replace(work, tick=tick)), echo)
 
 
 def settings_file(path: Path) -> RunSpec:
@@ -50,14 +45,14 @@ GONE = "the study's workers have ended; the same command goes on"
 
 @dataclass(frozen=True)
 class Workers:
-    """count: workers on this machine; scheduler: address of a Dask scheduler; slurm: jobs to start.
+    """count: workers at once; scheduler: address of a Dask scheduler; slurm: jobs to start instead, by stage.
 
     Workers of a scheduler and of jobs have to see the same store, at the same path, and have the same packages.
     """
 
     count: int = 1
     scheduler: str | None = None
-    slurm: SlurmFile | None = None
+    slurm: Mapping[str, Job] | None = None
 
     @property
     def elsewhere(self) -> bool:

@@ -13,7 +13,8 @@ from lab_helpers import one_line
 from scipy.stats import binom
 
 from rlheals.chapters import compare
-from rlheals.chapters.compare import ABOUT, Compared, judged, numbers, prediction_interval
+from rlheals.chapters.compare import ABOUT, Compared, judged, numbers
+from rlheals.chapters.expected import LEVEL, prediction_interval
 from rlheals.chapters.rl.runs import RecoveryChapter
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.cli.main import main
@@ -65,7 +66,7 @@ def test_recorded_seeds_agree_with_the_others_as_often_as_is_promised(
         rest = known[1 if seed != 1 else 2]
         found = [one for one in judged(others, {**rest, **values}) if one.name in values]
         outside += [seed] if not all(one.agrees for one in found) else []
-    assert binom.sf(len(outside) - 1, len(known), 1 - compare.LEVEL) > 0.01, outside
+    assert binom.sf(len(outside) - 1, len(known), 1 - LEVEL) > 0.01, outside
 
 
 def test_a_number_is_compared_with_every_seed_that_has_it(known: dict[int, dict[str, float]]) -> None:

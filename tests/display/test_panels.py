@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlheals.chapters.compare import expected
+from rlheals.chapters.expected import expected
 from rlheals.display import looks
 from rlheals.display.looks import OOD, Look
 from rlheals.display.panels import Panels, estimates, forest_row

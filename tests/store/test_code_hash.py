@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forks import ended, forked
 
 import rlheals
 from rlheals.errors import BadInput
@@ -266,6 +267,19 @@ def test_a_hash_takes_milliseconds_and_the_file_clock_may_be_slow(make: Make, tm
     for _ in range(20):
         sources.code_hash("rlheals.training.sft")
     assert time.process_time() - begun < 20 * 0.02
+
+
+def test_a_fork_reads_no_edited_source_and_does_not_hang(make: Make, tmp_path: Path) -> None:
+    name = make({"stage.py": "value = 1"})
+    before = sources.code_hash(f"{name}.stage", name)
+
+    def hashed() -> None:
+        assert sources.code_hash(f"{name}.stage", name) == before
+        edit(tmp_path / name / "stage.py", "value = 2")
+        with pytest.raises(BadInput, match="edited after this process was forked"):
+            sources.code_hash(f"{name}.stage", name)
+
+    assert ended(forked(hashed)) == 0
 
 
 def test_older_code_in_memory_is_noticed(make: Make, tmp_path: Path) -> None:

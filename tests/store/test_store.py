@@ -15,9 +15,10 @@ from pydantic import BaseModel, ValidationError
 from store_lab import SPEC, Lab
 
 from rlheals.errors import BadInput
+from rlheals.stage import Work
 from rlheals.store import machine
-from rlheals.store.runs import MANIFEST, Run, RunSpec
-from rlheals.store.store import Workspace, default_store
+from rlheals.store.runs import MANIFEST, RunSpec
+from rlheals.store.store import default_store
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_settings_may_be_a_model_and_are_not_shared(lab: Lab) -> None:
     spec = RunSpec(stage="train", settings=Settings(), seed=1)  # type: ignore[arg-type]
     assert lab.store.key(spec) == lab.store.key(SPEC)
 
-    def meddle(work: Workspace) -> None:
+    def meddle(work: Work) -> None:
         work.settings["steps"] = 0
         lab.compute(work)
 
@@ -155,14 +156,14 @@ def test_settings_may_be_a_model_and_are_not_shared(lab: Lab) -> None:
 
 def test_inputs_are_handed_over_and_must_be_there(lab: Lab) -> None:
     base = lab.ensure()
-    seen: dict[str, Run] = {}
+    seen: dict[str, Path] = {}
 
-    def compute(work: Workspace) -> None:
+    def compute(work: Work) -> None:
         seen.update(work.inputs)
         lab.compute(work)
 
     lab.store.ensure(RunSpec(stage="train", inputs={"base": base.id}), compute, lab.lines.append)
-    assert seen == {"base": base}
+    assert seen == {"base": base.path}
     with pytest.raises(BadInput, match="run 999999999999 is not in"):
         lab.ensure(RunSpec(stage="train", inputs={"base": "9" * 64}))
     for bad in ("", "abc", "../" + base.id, base.id.upper() + "/", "G" * 64):

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from store_lab import SPEC, Lab
 
+from rlheals.stage import Work
 from rlheals.store import machine
 from rlheals.store.files import StoreError, atomic_write
 from rlheals.store.runs import RunSpec
-from rlheals.store.store import Workspace
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 
 def test_a_failing_stage_keeps_its_scratch_and_its_error(lab: Lab) -> None:
-    def fail(work: Workspace) -> None:
+    def fail(work: Work) -> None:
         atomic_write(work.scratch / "part-0", "half")
         (work.out / "x").write_text("x")
         raise FileNotFoundError(errno.ENOENT, "the stage's own trouble")
@@ -37,7 +37,7 @@ def test_a_failing_stage_keeps_its_scratch_and_its_error(lab: Lab) -> None:
     assert lab.left() == [f"scratch/{lab.store.key(SPEC)}"]
     seen: list[str] = []
 
-    def resume(work: Workspace) -> None:
+    def resume(work: Work) -> None:
         seen.append((work.scratch / "part-0").read_text())
         assert list(work.out.iterdir()) == []
         lab.compute(work)
@@ -56,7 +56,7 @@ def test_a_failing_stage_keeps_its_scratch_and_its_error(lab: Lab) -> None:
     ],
 )
 def test_a_full_disk_inside_a_stage_is_one_line(lab: Lab, error: Exception) -> None:
-    def fail(work: Workspace) -> None:
+    def fail(work: Work) -> None:
         raise error
 
     with pytest.raises(StoreError, match=f"cannot keep results in {lab.store.root}: disk"):
@@ -64,7 +64,7 @@ def test_a_full_disk_inside_a_stage_is_one_line(lab: Lab, error: Exception) -> N
 
 
 def test_the_first_of_two_wins_and_the_other_is_harmless(lab: Lab) -> None:
-    def slower(work: Workspace) -> None:
+    def slower(work: Work) -> None:
         inner = lab.ensure()  # somebody else computes the same run meanwhile, and cleans up
         assert not work.scratch.exists()
         (work.out / "weights.bin").write_bytes(b"other bytes")
@@ -77,7 +77,7 @@ def test_the_first_of_two_wins_and_the_other_is_harmless(lab: Lab) -> None:
 
 
 def test_the_other_may_fail_for_want_of_its_scratch(lab: Lab) -> None:
-    def slower(work: Workspace) -> None:
+    def slower(work: Work) -> None:
         lab.ensure()
         atomic_write(work.scratch / "part-1", "x")
 
@@ -147,7 +147,7 @@ def test_a_stopped_process_leaves_no_run_and_its_scratch_is_used(lab: Lab, numbe
         assert any("its process is dead" in line for line in lab.store.check().leftovers)
         assert [name.partition("/")[0] for name in lab.store.clean()] == ["tmp"]
 
-    def resume(work: Workspace) -> None:
+    def resume(work: Work) -> None:
         seen.append((work.scratch / "part").read_text())
         (work.out / "a.txt").write_text("x")
 
@@ -183,7 +183,7 @@ def test_what_other_machines_may_still_be_writing_goes_by_age_only(lab: Lab) -> 
 
 
 def test_source_edited_during_the_computation_is_not_filed(lab: Lab) -> None:
-    def edit(work: Workspace) -> None:
+    def edit(work: Work) -> None:
         lab.compute(work)
         (lab.package / "tensors.py").write_text("size = 1000\n")
 

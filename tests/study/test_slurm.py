@@ -25,13 +25,9 @@ pytestmark = [
     pytest.mark.skipif(bool(missing()), reason="needs Debian's slurm-wlm and munge"),
 ]
 
-FILE = """partition: main
-memory: 2GB
-walltime: "01:00:00"
-jobs: 2
-prologue: ["export OMP_NUM_THREADS=1"]
-stages:
-  sft: {gpus: 1, walltime: "02:00:00"}
+FILE = """jobqueue:
+  slurm: {queue: main, memory: 2GB, walltime: "01:00:00", job-script-prologue: ["export OMP_NUM_THREADS=1"]}
+  sft: {job-extra-directives: ["--gres=gpu:1"], walltime: "02:00:00"}
 """
 MINUTES = 5
 
@@ -63,7 +59,7 @@ class Study:
         self.environment = {**environment, "RLHEALS_STORE": str(self.store.root)}
         command = [
             sys.executable, "-c", "import sys; from rlheals.cli.main import main; sys.exit(main())",
-            "study", "--profile", "tiny.yaml", "--seeds", "0", "--slurm", "slurm.yaml",
+            "study", "--profile", "tiny.yaml", "--seeds", "0", "--slurm", "slurm.yaml", "--workers", "2",
         ]  # fmt: skip
         self.log = open(folder / "log", "a+")  # noqa: SIM115
         self.process = subprocess.Popen(

@@ -10,20 +10,25 @@ from lab_helpers import one_line
 
 from rlheals.errors import BadInput
 from rlheals.study import dask as dask_workers
-from rlheals.study.slurm import SlurmFile, read_slurm_file
+from rlheals.study.slurm import Job, minutes, read_slurm_file
 
 WHOLE = """
-partition: long
-account: physics
-walltime: "1-12:30:00"
-cores: 4
-memory: 32 GiB
-directives: ["--constraint=a100", "--mail-type=END"]
-prologue: ["module load python/3.11"]
-jobs: 12
-stages:
-  rl: {gpus: 2, partition: gpu}
+jobqueue:
+  slurm:
+    queue: long
+    account: physics
+    walltime: "1-12:30:00"
+    cores: 4
+    memory: 32 GiB
+    job-extra-directives: ["--constraint=a100", "--mail-type=END"]
+    job-script-prologue: ["module load python/3.11"]
+  rl:
+    queue: gpu
+    job_extra_directives: ["--gres=gpu:2"]
 """
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{k}: &{k} [*{j}, *{j}]\n" for j, k in zip("abcdefg", "bcdefgh", strict=True)
+)
 
 
 def written(folder: Path, text: str | bytes) -> Path:
@@ -32,51 +37,66 @@ def written(folder: Path, text: str | bytes) -> Path:
     return path
 
 
-def test_a_stage_gets_what_it_needs_and_the_rest_from_above(tmp_path: Path) -> None:
+def test_a_stage_gets_what_it_needs_and_the_rest_from_all(tmp_path: Path) -> None:
     found = read_slurm_file(written(tmp_path, WHOLE))
-    assert found.jobs == 12
-    sft, rl = found.job("sft"), found.job("rl")
-    assert (sft.gpus, sft.partition, rl.gpus, rl.partition) == (0, "long", 2, "gpu")
-    assert rl.model_copy(update={"gpus": 0, "partition": "long"}) == sft == found.job("evaluate")
-    assert sft.minutes == 36 * 60 + 30
-
-
-def test_an_empty_file_is_a_file(tmp_path: Path) -> None:
-    assert read_slurm_file(written(tmp_path, "")) == SlurmFile()
+    assert found.keys() == {"slurm", "rl"}
+    assert (found["slurm"].queue, found["rl"].queue) == ("long", "gpu")
+    asked = {"queue": "gpu", "job_extra_directives": ("--gres=gpu:2",)}
+    assert found["slurm"].model_copy(update=asked) == found["rl"]
+    assert minutes(found["rl"].walltime) == 36 * 60 + 30
+    assert read_slurm_file(written(tmp_path, "jobqueue: {}")) == {"slurm": Job()}
 
 
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("partitoin: gpu", "partitoin is not a setting; accepted: partition"),
-        ("partition: 'gpu; rm -rf /'", "partition"),
-        ('directives: ["--x\\n#SBATCH --uid=0"]', "directives.0"),
-        ('prologue: ["a\\rb"]', "prologue.0"),
-        ("prologue: module load x", "prologue"),
+        ("partitoin: gpu", "partitoin is not a setting; accepted: name, queue"),
+        ("queue: 'gpu; rm -rf /'", "queue"),
+        ('job-extra-directives: ["--x\\n#SBATCH --uid=0"]', "job_extra_directives.0"),
+        ('job-script-prologue: ["a\\rb"]', "job_script_prologue.0"),
+        ("job-script-prologue: module load x", "job_script_prologue"),
+        ("python: /opt/my python", "python"),
+        ("local-directory: /tmp/$(date)", "local_directory"),
         ("walltime: 4h", "walltime"),
-        ("walltime: 14400", "walltime"),
+        ("walltime: 14:00:00", "walltime"),  # to YAML a number
+        ('walltime: "00:00:00"', "less than 10 minutes"),
         ("memory: lots", "memory"),
-        ("gpus: -1", "gpus"),
-        ("gpus: 1.5", "gpus"),
-        ("jobs: 0", "jobs"),
-        ("stages: {sftt: {gpus: 1}}", "'sftt' is not known; accepted: adopt"),
-        ("stages: {sft: {gpu: 1}}", "gpu is not a setting"),
-        ("stages: {sft: {jobs: 1}}", "jobs is not a setting"),
-        ("stages: {sft: 1}", "stages.sft"),
-        ("stages: [sft]", "stages"),
-        ("- 1", "settings"),
-        ("a: [", "is not YAML"),
-        ("a: !!python/object/apply:os.system ['true']", "is not YAML"),
-        (b"\xff\xfe\x00", "is not YAML"),
-        ("# " + "x" * 200_000, "more than 100,000 bytes"),
-        ("[" * 50_000, "is not YAML"),
+        ("memory: 0GB", "memory"),
+        ("cores: 1.5", "cores"),
+        ("processes: 4", "processes is not a setting"),
     ],
 )
-def test_what_is_wrong_is_named_in_one_line(text: str | bytes, named: str, tmp_path: Path) -> None:
+def test_what_cannot_work_is_named_in_one_line(text: str, named: str, tmp_path: Path) -> None:
+    for section in ("slurm", "rl"):
+        with pytest.raises(BadInput, match=f"jobqueue.{section}: ") as caught:
+            read_slurm_file(written(tmp_path, f"jobqueue:\n  {section}:\n    {text}\n"))
+        assert named in one_line(caught.value)
+        assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "Slurm file slurm.yaml"),
+        ("jobqueue: {sftt: {cores: 1}}", "jobqueue.sftt is not known; accepted: slurm, adopt"),
+        ("jobqueue: {slurm: 1}", "jobqueue.slurm"),
+        ("jobqueue: [slurm]", "jobqueue"),
+        ("{jobqueue: {}, distributed: {}}", "distributed is not a setting"),
+        ("- 1", "settings"),
+        ("jobqueue: {slurm: {cores: 1, cores: 2}}", "'cores' twice"),
+        ("a: &a {cores: 1}\njobqueue: {slurm: {<<: *a}}", "an alias"),
+        (BOMB, "an alias"),
+        ("a: [", "is not plain YAML"),
+        ("a: !!python/object/apply:os.system ['true']", "is not plain YAML"),
+        (b"\xff\xfe\x00", "is not plain YAML"),
+        ("# " + "x" * 200_000, "more than 100,000 bytes"),
+        ("[" * 50_000, "is not plain YAML"),
+    ],
+)
+def test_what_is_no_such_file_is_named_in_one_line(text: str | bytes, named: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput) as caught:
         read_slurm_file(written(tmp_path, text))
     assert named in one_line(caught.value)
-    assert len(str(caught.value)) < 400
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
@@ -87,7 +107,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_a_job_asks_for_what_the_file_says_and_ctrl_c_stays_ctrl_c(tmp_path: Path) -> None:
     """The job script, without any Slurm; importing dask-jobqueue would change what Ctrl-C does."""
     before = signal.getsignal(signal.SIGINT)
-    cluster = dask_workers._slurm(read_slurm_file(written(tmp_path, WHOLE)).job("rl"), tmp_path)
+    cluster = dask_workers._slurm(read_slurm_file(written(tmp_path, WHOLE))["rl"], tmp_path)
     try:
         script = cluster.job_script().splitlines()
     finally:
@@ -96,10 +116,19 @@ def test_a_job_asks_for_what_the_file_says_and_ctrl_c_stays_ctrl_c(tmp_path: Pat
     asked = {line for line in script if line.startswith("#SBATCH")}
     assert asked >= {
         "#SBATCH -p gpu", "#SBATCH -A physics", "#SBATCH --cpus-per-task=4", "#SBATCH --mem=32G",
-        "#SBATCH -t 1-12:30:00", "#SBATCH --gres=gpu:2", "#SBATCH --constraint=a100",
+        "#SBATCH -t 1-12:30:00", "#SBATCH --gres=gpu:2",
     }  # fmt: skip
     assert "module load python/3.11" in script
     (command,) = [line for line in script if "distributed.cli.dask_worker" in line]
     assert "tls://" in command
     assert "--nthreads 1" in command
     assert f"--lifetime {36 * 60 + 25}m" in command
+
+
+def test_a_store_whose_path_a_shell_would_read_otherwise_is_refused(tmp_path: Path) -> None:
+    """dask-jobqueue pastes paths into the job's script without quotes."""
+    for name in ("my runs", "a;b", "$HOME", "a\nb"):
+        with pytest.raises(BadInput, match="--slurm: the path of the store") as caught:
+            dask_workers._slurm(Job(), tmp_path / name)
+        one_line(caught.value)
+        assert not (tmp_path / name).exists()

@@ -186,7 +186,7 @@ def test_a_bar_counts_whole_units_and_the_parts_of_those_that_run() -> None:
         letter * 64: RunSpec(stage=stage) for letter, stage in zip("abc", ("sft", "rl", "rl"), strict=True)
     }
     lines: list[str] = []
-    with Bars(units, quiet=True, echo=lines.append) as bars:
+    with contextlib.closing(Bars(units, quiet=True, echo=lines.append)) as bars:
         bars.told((0.0, {"run": "b" * 64, "share": 0.25}))
         bars.told((0.0, {"run": "c" * 64, "share": 0.5}))
         assert bars.bars["rl"].n == 0.75
