@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
+from rlheals.errors import BadInput
 from rlheals.stage import task_module
 from rlheals.store.code_hash import Code, snapshot
 
@@ -57,14 +59,19 @@ def modules_behind(stage: str, settings: Mapping[str, Any], package: str = "rlhe
     ('rlheals.training.sft', 'rlheals.tasks.general_points.task')
     """
     module = module_of(stage, package)
-    if STAGES.get(stage) != module or stage not in OF_A_TASK:
+    if package != "rlheals" or stage not in OF_A_TASK:
         return (module,)
     return (module, task_module(settings.get("task", "general_points")))
 
 
 def code_behind(stage: str, settings: Mapping[str, Any], package: str = "rlheals") -> Code:
-    """The source that a run of these settings runs. A task of another package counts with that package's modules."""
+    """The source that a run of these settings runs. A task of another package counts with that package's modules.
+
+    Raises BadInput for a stage that there is not.
+    """
     behind = modules_behind(stage, settings, package)
+    if package == "rlheals" and stage not in STAGES and find_spec(behind[0]) is None:
+        raise BadInput(f"stage {stage!r:.80} is not known; accepted: {', '.join(STAGES)}")
     parts = [snapshot(module, module.partition(".")[0]) for module in behind]
     found = {name: source for part in parts for name, source in part.sources.items()}
     return replace(parts[0], sources=dict(sorted(found.items())))

@@ -30,11 +30,11 @@ from rlheals.study.tables import Frames, Part, Planned, Tables
 FOLDER = Path("results")
 MANIFEST = "manifest.json"
 RENAMED = {
-    "rl_starts": "rl_starts",
-    "micro_batch_size": "micro_batch_size",
-    "gradient_checkpointing": "gradient_checkpointing",
+    "ladder": "rl_starts",
+    "slice_rows": "micro_batch_size",
+    "recompute": "gradient_checkpointing",
     "clip": "max_grad_norm",
-    "clip_range": "clip_range",
+    "ratio_clip": "clip_range",
     "discount": "gamma",
     "credit": "advantage_estimator",
     "ways": "regularisers",

@@ -213,7 +213,7 @@ def _of_plan(chosen: Plan, store: Store) -> Tables:
 
 def census(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Of one evaluation: its episodes, and its attempts counted."""
-    episodes = pd.read_parquet(path / "episodes.parquet")[list(EPISODE_COLUMNS)]
+    episodes = pd.read_parquet(path / "episodes.parquet").drop(columns="rule")
     attempts = pd.read_parquet(path / "attempts.parquet")
     counted = attempts.groupby(["protocol", "split", "attempt", "category", "read_as"], observed=True)
     counts = counted.agg(

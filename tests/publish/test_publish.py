@@ -86,7 +86,7 @@ def full(shared: Store, tmp_path_factory: pytest.TempPathFactory) -> SimpleNames
     """A small study with RL and spectra, and the folder made of it."""
     first = plan(SPIN, SEED, shared)
     compute(first.specs(), shared, quiet=True)
-    later = [part.plan(SPIN, SEED, shared) for part in rl_runs.parts(SPIN)]
+    later = [part.plan(SPIN, SEED, shared) for part in rl_runs.STUDY.in_units(SPIN)]
     later.append(spectra_runs.plan(SPIN, SEED, shared, peaks_of(tables.collect([first], shared))))
     compute([spec for one in later for spec in one.specs()], shared, quiet=True)
     folder = tmp_path_factory.mktemp("full") / "folder"
@@ -515,7 +515,7 @@ def test_a_file_that_changes_while_it_is_copied_is_noticed(
 
 STOPS = (
     (publish_models, "copy_files"), (record, "write"), (publish, "card"), (publish, "atomic_write"),
-    (files, "_sync"), (files, "_take_place"),
+    (files, "fsync_tree"), (files, "_take_place"),
 )  # fmt: skip
 
 

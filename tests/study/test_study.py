@@ -15,6 +15,7 @@ from forks import ended, forked
 from lab_helpers import one_line
 from small_study import RUNS, SMALL, results_of
 
+import rlheals
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.profiles import PROFILES, VARIANTS, load_profile, variant
@@ -23,7 +24,6 @@ from rlheals.settings import validated
 from rlheals.store.runs import RunSpec
 from rlheals.store.stages import STAGES
 from rlheals.store.store import Store
-from rlheals.study import plan as study
 from rlheals.study.compute import compute
 from rlheals.study.jobs import run_unit, settings_file
 from rlheals.study.plan import base_spec, plan
@@ -302,8 +302,10 @@ def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_stages_are_run(tmp_path: Path) -> None:
-    sources = {file.stem: file.read_text() for file in Path(study.__file__).parent.glob("*.py")}
-    assert set(STAGES) == {name for name, text in sources.items() if "\ndef run(work: Work" in text}
+    package = Path(rlheals.__file__).parent
+    files = [file for file in package.rglob("*.py") if "\ndef run(work: Work" in file.read_text("utf-8")]
+    known = {".".join(("rlheals", *file.relative_to(package).with_suffix("").parts)) for file in files}
+    assert set(STAGES.values()) == known
     for stage in ("store", "os", "tasks.base"):
         with pytest.raises(BadInput, match="is not known"):
             run_unit(RunSpec(stage=stage), Store(tmp_path), lambda line: None)

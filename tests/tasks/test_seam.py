@@ -47,7 +47,7 @@ PROFILE = Profile.model_validate(
         },
         "sft": {"checkpoints": [0, 3, 6], "batch": 8, "loss_examples": 8, "learning_rate": 1e-2},
         "evaluate": {"hands": 12, "attempts": 2, "sampling": {"max_new_tokens": 8}},
-        "ladder": {
+        "rl_starts": {
             "starts": [6],
             "runs": 1,
             "decodes": 1,
@@ -56,7 +56,7 @@ PROFILE = Profile.model_validate(
                 "checkpoints": [1],
                 "episodes": 8,
                 "group": 4,
-                "slice_rows": 4,
+                "micro_batch_size": 4,
                 "attempts": 2,
                 "loss_examples": 4,
                 "sampling": {"temperature": 1.0, "max_new_tokens": 8},

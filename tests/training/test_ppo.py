@@ -63,7 +63,7 @@ class Toy(GeneralPoints):
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "GeneralPoints", Toy)
+    monkeypatch.setattr(session_module, "load_task", lambda name: Toy())
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +345,7 @@ def whole(folder: Path) -> dict[str, object]:
 def uninterrupted(lab: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session_module, "GeneralPoints", Toy)
+        patch.setattr(session_module, "load_task", lambda name: Toy())
         rl.run(work_in(folder, lab))
     return whole(folder)
 
