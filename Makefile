@@ -89,6 +89,7 @@ lint: $(READY)   ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 study: $(READY)  ## the recorded study of claims.yaml, the variants, RL, spectra, edits, then protected SFT (many hours; goes on where it was stopped)
 	$(BIN)/rlheals study --record results --workers $(WORKERS)
