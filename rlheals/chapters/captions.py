@@ -20,7 +20,7 @@ def described(frame: pd.DataFrame, marks: Mapping[str, str]) -> str:
 
     marks: by study; empty where a figure's own note says it.
 
-    >>> rows = pd.DataFrame({"study": ["recorded", "fresh"], "low": [0.1, 0.2], "high": [0.3, 0.2], "seeds": [5, 1]})
+    >>> rows = pd.DataFrame({"study": ["recorded", "fresh"], "interval": ["95 % t intervals over base seeds", ""]})
     >>> described(rows, {"recorded": "lines in bands", "fresh": "open marks"})
     'Recorded study: lines in bands (95 % t intervals over base seeds); fresh run: open marks.'
     """
@@ -38,11 +38,9 @@ def described(frame: pd.DataFrame, marks: Mapping[str, str]) -> str:
 
 
 def _intervals(rows: pd.DataFrame) -> str:
-    """What the intervals of these rows are, "" when there are none."""
-    if not {"low", "high", "seeds"} <= set(rows) or not (rows["high"] > rows["low"]).any():
-        return ""
-    many = rows.loc[rows["high"] > rows["low"], "seeds"].max() > 1
-    return "95 % t intervals over base seeds" if many else "95 % Wilson intervals of the hands"
+    """What the intervals of these rows are, as their column `interval` says; "" when there are none."""
+    said = rows["interval"].dropna().unique() if "interval" in rows else ()
+    return " and ".join(filter(None, said))
 
 
 def outside(frame: pd.DataFrame) -> str:

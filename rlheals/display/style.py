@@ -94,27 +94,31 @@ def finish(
     return Drawn(name, title, buffer.getvalue(), frame.reset_index(drop=True), caption, origin)
 
 
+OVER_SEEDS, OVER_HANDS = "95 % t intervals over base seeds", "95 % Wilson intervals of the hands"
+
+
 def with_intervals(
     values: pd.DataFrame, by: Sequence[str] = ("step",), means: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Mean and 95 % interval per group over base seeds; with a single seed Wilson's interval of its share.
 
     values: columns seed, by..., value, and n when there is one seed. means: other columns, averaged alike. Returns
-    by..., value, low, high, seeds, means...
+    by..., value, low, high, seeds, interval (what low and high are, "" where there is no interval), means...
     """
     rows: list[dict[str, Any]] = []
     for key, group in values.groupby(list(by), observed=True):
         low = high = mean = float(group["value"].mean())
+        kind = ""
         if len(group) > 1:
             interval = t_interval(group["value"].to_numpy())
-            low, high = interval.low, interval.high
+            low, high, kind = interval.low, interval.high, OVER_SEEDS
         elif "n" in group:
             n = int(group["n"].iloc[0])
             interval = wilson(round(mean * n), n)
-            low, high = interval.low, interval.high
-        found = {"value": mean, "low": low, "high": high, "seeds": len(group)}
+            low, high, kind = interval.low, interval.high, OVER_HANDS
+        found = {"value": mean, "low": low, "high": high, "seeds": len(group), "interval": kind}
         rows.append({**dict(zip(by, key, strict=True)), **found, **group[list(means)].mean()})
-    table = pd.DataFrame(rows, columns=[*by, "value", "low", "high", "seeds", *means])
+    table = pd.DataFrame(rows, columns=[*by, "value", "low", "high", "seeds", "interval", *means])
     return table.astype(
         {"value": float, "low": float, "high": float} | {key: values[key].dtype for key in by}
     )

@@ -22,6 +22,7 @@ from rlheals.display.style import Drawn
 from rlheals.stats.intervals import Interval, t_interval, wilson
 
 STARTS = "RL start checkpoint (SFT step)"
+SIMULTANEOUS = "95 % t intervals over base seeds, simultaneous for all RL start checkpoints (Bonferroni)"
 BARS: dict[str, dict[str, Any]] = {
     "peak": {"color": "white"}, "start": {"color": GREY}, "rl": {"color": RED, "hatch": "////"},
 }  # fmt: skip
@@ -82,6 +83,7 @@ def window(chapter: RecoveryChapter) -> Drawn:
     for axis, (measure, title) in zip(sheet.axes, names.items(), strict=True):
         for tables, study in chapter.layers:
             table = measured.gains(tables, measure)
+            table["interval"] = np.where(table["high"] > table["low"], SIMULTANEOUS, "")
             sheet.mark(axis, table["step"], table, OOD, study, series=title)
         level(axis)
         sheet.label(axis, title)
@@ -97,7 +99,7 @@ def window_note(chapter: RecoveryChapter) -> str:
     kinds = measured.window(measured.gains(chapter.recorded))
     said = {name: ", ".join(f"{step:,}" for step in steps) or "none" for name, steps in kinds.items()}
     return (
-        "Bars: simultaneous for all RL start checkpoints (Bonferroni). Those from which OOD "
+        "RL start checkpoints from which OOD "
         f"{FEEDBACK} gains significantly: {said['gain']}; loses significantly: {said['loss']}; inconclusive: "
         f"{said['open']}. An edge of the window lies between a significant one and its neighbour that is not. From "
         f"any of them, RL ends at most {measured.excess_bound(chapter.recorded):+.3f} from the OOD peak of SFT (95 % "
