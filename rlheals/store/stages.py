@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any
 
 from rlheals.errors import BadInput
@@ -70,8 +69,11 @@ def code_behind(stage: str, settings: Mapping[str, Any], package: str = "rlheals
     Raises BadInput for a stage that there is not.
     """
     behind = modules_behind(stage, settings, package)
-    if package == "rlheals" and stage not in STAGES and find_spec(behind[0]) is None:
-        raise BadInput(f"stage {stage!r:.80} is not known; accepted: {', '.join(STAGES)}")
-    parts = [snapshot(module, module.partition(".")[0]) for module in behind]
+    try:
+        parts = [snapshot(module, module.partition(".")[0]) for module in behind]
+    except BadInput:
+        if package != "rlheals" or stage in STAGES:
+            raise
+        raise BadInput(f"stage {stage!r:.80} is not known; accepted: {', '.join(STAGES)}") from None
     found = {name: source for part in parts for name, source in part.sources.items()}
     return replace(parts[0], sources=dict(sorted(found.items())))

@@ -28,7 +28,7 @@ def evaluate_folder(
     if out is not None:
         refuse_used(out)
     place = folder.resolve()
-    settings = _census_settings(profile, place.name, changes).model_dump(mode="json")
+    settings = census_settings(profile, place.name, changes).model_dump(mode="json")
     with tempfile.TemporaryDirectory() as scratch, bar("evaluate") as tick:
         made, parts = Path(scratch, "out"), Path(scratch, "parts")
         made.mkdir()
@@ -42,7 +42,7 @@ def evaluate_folder(
     return {"folder": str(folder), "out": None if out is None else str(out), "summary": summary}
 
 
-def _census_settings(profile: Profile, folder: str, changes: dict[str, Any]) -> evaluate.EvaluateSettings:
+def census_settings(profile: Profile, folder: str, changes: dict[str, Any]) -> evaluate.EvaluateSettings:
     data = profile.evaluate.model_dump(mode="json") | {"folder": folder}
     for name, value in changes.items():
         if value is not None:

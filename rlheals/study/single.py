@@ -13,7 +13,7 @@ from rlheals.store.files import refuse_used, whole
 from rlheals.store.runs import Run, RunSpec, digest_of
 from rlheals.store.store import Store
 from rlheals.study.compute import compute
-from rlheals.study.evaluate_folder import _census_settings
+from rlheals.study.evaluate_folder import census_settings
 from rlheals.study.jobs import settings_file
 from rlheals.study.plan import plan
 from rlheals.training.adopt import WEIGHTS, weights_hash
@@ -69,7 +69,7 @@ def evaluated(
     chosen = plan(profile, seed, store)
     census = RunSpec(
         stage=profile.stage("evaluate"),
-        settings=_census_settings(profile, checkpoint_name(step), changes).model_dump(mode="json"),
+        settings=census_settings(profile, checkpoint_name(step), changes).model_dump(mode="json"),
         inputs={"model": store.key(chosen.sft)},
         seed=100 * seed,
     )

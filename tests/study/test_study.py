@@ -251,8 +251,9 @@ def test_an_error_in_a_unit_ends_the_study_and_names_what_is_missing(tmp_path: P
     with pytest.raises(BadInput) as caught:
         compute([chosen.sft], store, quiet=True)
     assert store.key(chosen.base)[:12] in one_line(caught.value)
-    with pytest.raises(BadInput, match="stage 'machine' is not known; accepted: adopt"):
-        compute([RunSpec(stage="machine")], store, quiet=True)
+    for stage in ("machine", "no.such.stage"):
+        with pytest.raises(BadInput, match=f"stage '{stage}' is not known; accepted: adopt"):
+            compute([RunSpec(stage=stage)], store, quiet=True)
     assert store.ids() == []
 
 
