@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,11 +26,18 @@ from rlheals.cli.options import (
     parse_settings,
     the_store,
 )
-from rlheals.cli.terminal import guarded, show, show_facts
+from rlheals.cli.terminal import guarded, show, show_facts, table
 from rlheals.errors import BadInput
 from rlheals.project import project_root
 
 MAX_ANSWER = 1_000_000
+SUMMARY = {
+    "split": "split",
+    "hands": "hands",
+    "first_try": "pass@1",
+    "within_five": "success@5",
+    "within_five_either": "format-agnostic",
+}
 
 app = typer.Typer(
     name="rlheals",
@@ -60,12 +67,8 @@ def _start(
 def doctor(
     profiles: Annotated[bool, Option("--profiles", help="List every setting of every profile.")] = False,
     store: Annotated[bool, Option("--store", help="Check every run that was kept.")] = False,
-    repair: Annotated[
-        bool, Option("--repair", help="With --store: remove what is damaged or left over.")
-    ] = False,
-    profile: Annotated[
-        str | None, Option(help="What this profile needs, whether it runs here, what would be cut.")
-    ] = None,
+    repair: Annotated[bool, Option("--repair", help="With --store: remove what is damaged.")] = False,
+    profile: Annotated[str | None, Option(help="What this profile needs, and whether it runs here.")] = None,
     results: Results = RESULTS,
     set_: Set = None,
     json: Json = False,
@@ -78,10 +81,12 @@ def doctor(
     if profile is not None:
         return study.without_running(profile, set_, json)
     if profiles:
+        from rlheals.display.markup import to_markdown
         from rlheals.profiles import PROFILES
+        from rlheals.profiles.describe import profiles_table
 
         data = {name: one.model_dump(mode="json") for name, one in PROFILES.items()}
-        show(data, examined.profile_lines, json)
+        show(data, lambda: to_markdown(profiles_table()).splitlines(), json)
         return 0
     found = examined.examine_runs(repair) if store else examined.examine(results)
     lines = examined.run_lines if store else examined.report_lines
@@ -113,7 +118,7 @@ def grade(
     found = graded(hand, _read_answer(answer), rule, compat)
     lines = [f"{found['category']}, reward {found['reward']:+g}", found["feedback"]]
     if not found["solvable"]:
-        lines.append(f"No formula makes 24 from this hand under the rule {found['rule']}.")
+        lines += [f"No formula makes 24 from this hand under the rule {found['rule']}."]
     show(found, lambda: lines, json)
 
 
@@ -189,9 +194,7 @@ def rl(
 def evaluate(
     seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Base seed; of --folder: its sampling.")] = 0,
     step: Annotated[int | None, Option(min=0, help="SFT step of the checkpoint.")] = None,
-    folder: Annotated[
-        Path | None, Option(exists=True, file_okay=False, help="A model folder of your own instead.")
-    ] = None,
+    folder: Annotated[Path | None, Option(exists=True, file_okay=False, help="Your own model.")] = None,
     split: Annotated[list[str] | None, Option(help="sft, rl, held_out, ood, rules.")] = None,
     hands: Annotated[int | None, Option(min=1, help="Only so many hands per split.")] = None,
     attempts: Annotated[int | None, Option(min=1, help="Attempts per hand.")] = None,
@@ -221,14 +224,8 @@ def evaluate(
     else:
         assert step is not None
         found = evaluated(chosen, seed, step, changes, the_store(), out)
-    show(found, lambda: _summary_lines(found["summary"]), json)
-
-
-def _summary_lines(summary: dict[str, Any]) -> Iterable[str]:
-    yield f"{'split':12} {'hands':>6} {'pass@1':>8} {'success@5':>10} {'format-agnostic':>16}"
-    for name, row in summary.items():
-        shares = f"{row['first_try']:8.3f} {row['within_five']:10.3f} {row['within_five_either']:16.3f}"
-        yield f"{name:12} {row['hands']:6} {shares}"
+    rows = [{"split": name, **row} for name, row in found["summary"].items()]
+    show(found, lambda: table(rows, SUMMARY), json)
 
 
 @app.command(epilog="Example: rlheals run sft settings.json")
@@ -249,15 +246,12 @@ class _Pairs(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         joined, left = [], iter(args)
         for argument in left:
+            joined.append(argument)
             if argument in ("-p", "--parameter"):
                 name, value = next(left, ""), next(left, None)
                 if value is None:
-                    raise BadInput(
-                        f'-p {name}: a value is missing; accepted is NAME VALUE, as in -p seeds "[7]"'
-                    )
-                joined += ["-p", f"{name}={value}"]
-            else:
-                joined.append(argument)
+                    raise BadInput(f'-p {name}: accepted is NAME VALUE, as in -p seeds "[7]"')
+                joined.append(f"{name}={value}")
         return super().parse_args(ctx, joined)
 
 
@@ -266,7 +260,7 @@ def notebook(
     name: Annotated[str, Argument(help="A notebook's name or path.")],
     profile: OptionalProfile = None,
     parameter: Annotated[
-        list[str] | None, Option("-p", metavar="NAME VALUE", help="A parameter (YAML value).")
+        list[str] | None, Option("-p", "--parameter", metavar="NAME VALUE", help="YAML value.")
     ] = None,
     out: Annotated[Path | None, Option(help="Executed copy; default: NAME.out.ipynb here.")] = None,
     json: Json = False,
@@ -288,10 +282,8 @@ def _notebook(name: str) -> Path:
     for path in (Path(name), Path(f"{name}.ipynb"), folder / f"{name}.ipynb"):
         if path.is_file():
             return path
-    there = ", ".join(sorted(path.stem for path in folder.glob("*.ipynb")))
-    raise BadInput(
-        f"notebook {name!r:.80}: no such file; accepted: {there or 'a path; no notebooks/ folder is here'}"
-    )
+    there = ", ".join(["a path", *sorted(path.stem for path in folder.glob("*.ipynb"))])
+    raise BadInput(f"notebook {name!r:.80}: no such file; accepted: {there}")
 
 
 for part in (study, checkpoints, publish, serve):

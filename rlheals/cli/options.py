@@ -17,6 +17,7 @@ LARGEST_SEED = 9_999
 MAX_VALUE = 10_000
 RESULTS = Path(RESULTS_FOLDER)
 
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _SEEDS = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?")
 _SETTING = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)=(.*)", re.DOTALL)
 _SCIENTIFIC = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+")
@@ -55,6 +56,14 @@ def the_store() -> Any:
     from rlheals.store.store import default_store
 
     return default_store(project_root())
+
+
+def parse_numbers(option: str, text: str, least: int) -> list[int]:
+    """Numbers from text such as "8,64,256"; BadInput unless they rise, from `least` on."""
+    numbers = [int(part) if _NUMBER.fullmatch(part) else -1 for part in text.split(",")]
+    if numbers[0] < least or numbers != sorted(set(numbers)):
+        raise BadInput(f"{option} {text!r:.60}: accepted are rising numbers from {least}, such as 8,64,256")
+    return numbers
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...] | None:

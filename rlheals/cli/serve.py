@@ -14,12 +14,8 @@ app = Typer()
 
 @app.command(epilog="Example: rlheals serve ./model --gpus 2 -- --gpu-memory-utilization 0.8")
 def serve(
-    model: Annotated[
-        str, Argument(help="A folder or hub id; any weights of the shape that is to be served.")
-    ],
-    host: Annotated[
-        str, Option(help="Who may reach it; by default this machine only, for nobody is asked.")
-    ] = "127.0.0.1",
+    model: Annotated[str, Argument(help="A folder or hub id; any weights of the shape to be served.")],
+    host: Annotated[str, Option(help="Who may reach it, without being asked who they are.")] = "127.0.0.1",
     port: Annotated[int, Option(min=1, max=65535, help="Where it listens.")] = 8000,
     rows: Annotated[int, Option(min=1, help="Sequences continued at a time.")] = 256,
     positions: Annotated[int | None, Option(min=1, help="Longest episode; by default the model's.")] = None,

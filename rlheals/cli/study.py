@@ -38,24 +38,16 @@ def study(
     seeds: Seeds = None,
     workers: Workers = 1,
     scheduler: Annotated[
-        str | None, Option(metavar="ADDRESS", help="Workers of this Dask scheduler compute.")
+        str | None, Option(help="Address of a Dask scheduler, whose workers compute.")
     ] = None,
-    slurm: Annotated[
-        Path | None, Option(metavar="FILE", help="Slurm jobs compute; the file says of what kind.")
-    ] = None,
+    slurm: Annotated[Path | None, Option(help="A file that describes the Slurm jobs that compute.")] = None,
     record: Annotated[Path | None, Option(help="Write the tables into this folder.")] = None,
-    missing: Annotated[
-        bool, Option("--missing", help="Only what the folder of --record does not have yet.")
-    ] = False,
-    recovery: Annotated[
-        bool, Option("--recovery", help="RL from SFT checkpoints, and its controls (chapter 02).")
-    ] = False,
+    missing: Annotated[bool, Option("--missing", help="Only what --record's folder lacks.")] = False,
+    recovery: Annotated[bool, Option("--recovery", help="RL and its controls (chapter 02).")] = False,
     rotation: Annotated[bool, Option("--rotation", help="Spectra and trajectories (chapter 03).")] = False,
     edits: Annotated[bool, Option("--edits", help="Edited checkpoints (chapter 04).")] = False,
     protection: Annotated[bool, Option("--protection", help="Protected SFT (chapter 04).")] = False,
-    dry: Annotated[
-        bool, Option("--dry-run", help="Only say what --profile would run, and what that takes.")
-    ] = False,
+    dry: Annotated[bool, Option("--dry-run", help="Only say what would run, and what that takes.")] = False,
     set_: Set = None,
     json: Json = False,
 ) -> int:
@@ -118,18 +110,8 @@ def replay(
     study: Annotated[Path, Argument(exists=True, file_okay=False, help="The folder of a recorded study.")],
     seed: Seed,
     workers: Workers = 1,
-    tables: Annotated[
-        Path | None,
-        Option("--tables", metavar="FOLDER", help="Write the slice's tables here and compare nothing."),
-    ] = None,
-    against: Annotated[
-        Path | None,
-        Option(
-            "--against",
-            metavar="FOLDER",
-            help="Compare with these tables, which other code gave with --tables, not with the recorded ones.",
-        ),
-    ] = None,
+    tables: Annotated[Path | None, Option(help="Only write the slice's tables, into this folder.")] = None,
+    against: Annotated[Path | None, Option(help="Compare with what other code gave with --tables.")] = None,
     json: Json = False,
 ) -> None:
     """Compute a slice of a recorded seed with today's code; when every value agrees, the study is not stale."""
@@ -152,13 +134,8 @@ def report(
     workers: Workers = 1,
     results: Results = RESULTS,
     out: Annotated[Path, Option(help="Folder for figures, snippets, index.html.")] = Path("report"),
-    readme: Annotated[
-        Path | None, Option(help="Only renew this README's claims table; computes nothing.")
-    ] = None,
-    compare: Annotated[
-        Path | None,
-        Option(metavar="RESULTS", help="Only say whether the fresh runs agree with this recorded study."),
-    ] = None,
+    readme: Annotated[Path | None, Option(help="Only renew this README's claims table.")] = None,
+    compare: Annotated[Path | None, Option(help="Only say whether the fresh runs agree with these.")] = None,
     set_: Set = None,
     json: Json = False,
 ) -> int:
@@ -203,10 +180,7 @@ def _compared_lines(found: dict[str, Any]) -> Iterable[str]:
 @app.command(epilog="Example: rlheals claims --json")
 def claims(
     results: Results = RESULTS,
-    page: Annotated[
-        Path | None,
-        Option(help="Write the book's claims page, with the fresh runs beside, into this folder."),
-    ] = None,
+    page: Annotated[Path | None, Option(help="Write the book's page, with fresh runs, here.")] = None,
     profile: Annotated[str, Option(help="Of the fresh runs for --page.")] = "lab",
     json: Json = False,
 ) -> None:
