@@ -88,8 +88,10 @@ def doctor(
         data = {name: one.model_dump(mode="json") for name, one in PROFILES.items()}
         show(data, lambda: to_markdown(profiles_table()).splitlines(), json)
         return 0
-    found = examined.examine_runs(repair) if store else examined.examine(results)
-    lines = examined.run_lines if store else examined.report_lines
+    if store:
+        found, lines = examined.examine_runs(the_store(), repair), examined.run_lines
+    else:
+        found, lines = examined.examine(project_root() / results, the_store), examined.report_lines
     show(found, lambda: lines(found), json)
     return 0 if found["ok"] else 1
 

@@ -12,11 +12,14 @@ import importlib.util
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import Requirement
+
+if TYPE_CHECKING:
+    from rlheals.store.store import Store
 
 NEEDED_DISK_GB = 0.5
 VARIABLES = (
@@ -26,8 +29,11 @@ VARIABLES = (
 SECRET = "HF_TOKEN"
 
 
-def examine(results: Path = Path("results")) -> dict[str, Any]:
-    """Everything that doctor knows, as JSON; `ok` is whether nothing needed is missing."""
+def examine(results: Path, open_store: Callable[[], Store]) -> dict[str, Any]:
+    """Everything that doctor knows, as JSON; `ok` is whether nothing needed is missing.
+
+    results: folder of the recorded study; open_store: gives the store, asked when no package is missing.
+    """
     packages = examine_packages()
     needed = {name: package for name, package in packages.items() if not package["optional"]}
     problems = [f"{name}: {package['problem']}" for name, package in needed.items() if package["problem"]]
@@ -39,8 +45,9 @@ def examine(results: Path = Path("results")) -> dict[str, Any]:
         "environment": environment | {SECRET: environment[SECRET] and "set"},
     }
     if not problems:
-        found["store"], problems = examine_store()
-        found["profiles"] = examine_profiles(results)
+        store = open_store()
+        found["store"], problems = examine_store(store)
+        found["profiles"] = examine_profiles(results, store)
     return {"ok": not problems, "problems": problems, **found}
 
 
@@ -79,18 +86,11 @@ def examine_machine() -> dict[str, Any]:
     return facts
 
 
-def _store() -> Any:
-    from rlheals.project import project_root
-    from rlheals.store.store import default_store
-
-    return default_store(project_root())
-
-
-def examine_store() -> tuple[dict[str, Any], list[str]]:
+def examine_store(store: Store) -> tuple[dict[str, Any], list[str]]:
     """State of the store and of the disk it lies on; what would stop a run."""
     from rlheals.store.files import StoreError
 
-    store, problems = _store(), []
+    problems = []
     existing = next(path for path in (store.root, *store.root.parents) if path.exists())
     free_gb = shutil.disk_usage(existing).free / 1e9
     facts: dict[str, Any] = {"folder": str(store.root), "free_gb": round(free_gb, 1)}
@@ -106,9 +106,8 @@ def examine_store() -> tuple[dict[str, Any], list[str]]:
     return facts, problems
 
 
-def examine_runs(repair: bool) -> dict[str, Any]:
+def examine_runs(store: Store, repair: bool) -> dict[str, Any]:
     """Every run of the store read and checked, runs and megabytes by stage; with `repair` after it was repaired."""
-    store = _store()
     removed, state = store.repair() if repair else ([], store.check())
     stages = dict[str, dict[str, float]]()
     for run in state.intact:
@@ -120,15 +119,13 @@ def examine_runs(repair: bool) -> dict[str, Any]:
     return {"ok": not state.damaged, "folder": str(store.root), "runs": state.runs, "stages": stages, **lists}
 
 
-def examine_profiles(results: Path) -> list[dict[str, Any]]:
+def examine_profiles(results: Path, store: Store) -> list[dict[str, Any]]:
     """What each profile runs for one fresh seed, how much of it is in the store, and what it took when recorded."""
     from rlheals.profiles import PROFILES
-    from rlheals.project import project_root
     from rlheals.study.plan import plan
     from rlheals.study.record import recorded_manifests
 
-    store, recorded, rows = _store(), recorded_manifests(project_root() / results), []
-    there = set(store.ids())
+    recorded, there, rows = recorded_manifests(results), set(store.ids()), []
     for name, profile in PROFILES.items():
         specs = [spec for seed in profile.seeds for spec in plan(profile, seed, store).specs()]
         minutes = [one.minutes / one.profile["decodes"] for one in recorded.get(name, [])]

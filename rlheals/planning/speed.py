@@ -1,13 +1,11 @@
 """How fast runs were computed: tokens per second, beside what the machine could do at most.
 
 *Generated*: tokens that a model wrote in evaluations and in the episodes of RL. *Trained on*: tokens that went forward
-and backward in pretraining and SFT. Peaks and bandwidths of GPUs are those of data sheets; the peak of a processor is
-measured, if it is the one of this machine.
+and backward in pretraining and SFT. Peaks and bandwidths are those of the data sheets of GPUs.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,8 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-from torch.utils.benchmark import Timer
 
 from rlheals.display.markup import Block, Table
 from rlheals.engines import models
@@ -27,7 +23,6 @@ from rlheals.planning import dry_run
 from rlheals.planning.budget import GB, SINGLE
 from rlheals.profiles.hardware import GPUS, Gpu
 from rlheals.profiles.profile import Profile
-from rlheals.store.machine import Machine, this_machine
 from rlheals.store.runs import Run
 from rlheals.store.store import Store
 from rlheals.tasks import load_task
@@ -41,12 +36,10 @@ OPERATIONS = {GENERATED: 2, TRAINED_ON: 6}
 STAGES = ("pretrain", "sft", "evaluate", "evaluate_vllm", "rl", "rl_vllm")
 SAMPLE = 256
 """Examples of SFT whose mean length stands for all."""
-SHARES = ["of_peak", "of_ceiling"]
+SHARES = {"of_peak": "of the peak", "of_ceiling": "of the ceiling"}
 EXPLAINED = (
-    "Share of the peak: two operations per weight and generated token, six per token trained on, over the machine's "
-    "peak in the number format (of a processor: what a product of matrices reaches on one of its cores now, where it "
-    "is the one that computed the runs). The ceiling is set by reading the weights once per token and batch; it is "
-    "stated for GPUs. Machine: {}."
+    "Share of the peak: two operations per weight and generated token, six per token trained on, over the GPU's peak "
+    "in the number format. The ceiling is set by reading the weights once per token and batch. "
 )
 
 
@@ -62,7 +55,8 @@ def speeds(runs: Iterable[Run], store: Store) -> pd.DataFrame:
     groups = pd.DataFrame(rows).groupby(["stage", "work", "machine"], sort=False)
     found = groups[["runs", "tokens", "seconds"]].sum()
     found["tokens_per_second"] = found["tokens"] / found["seconds"]
-    found[SHARES] = groups[SHARES].agg(lambda least: least.sum(skipna=False)).div(found["seconds"], axis=0)
+    for share in SHARES:
+        found[share] = groups[share].agg(lambda least: least.sum(skipna=False)) / found["seconds"]
     return found.reset_index()
 
 
@@ -76,18 +70,19 @@ def of_profile(profile: Profile, store: Store) -> pd.DataFrame:
 
 
 def shown(found: pd.DataFrame) -> pd.DataFrame:
-    """For people; shares in percent, empty where they are not known."""
-    shares = found[SHARES].map(lambda share: "" if np.isnan(share) else f"{100 * share:.2g} %")
-    return pd.DataFrame(
+    """For people; shares in percent, left out where none is known."""
+    table = pd.DataFrame(
         {
             "stage": found["stage"],
             "runs": found["runs"].astype(str),
             "tokens": found["tokens"].map("{:,}".format) + " " + found["work"],
             "tokens per second": found["tokens_per_second"].map("{:,.0f}".format),
-            "of the peak": shares["of_peak"],
-            "of the ceiling": shares["of_ceiling"],
         }
     )
+    for share, title in SHARES.items():
+        if found[share].notna().any():
+            table[title] = [f"{100 * value:.2g} %" if value == value else "" for value in found[share]]
+    return table
 
 
 def as_json(found: pd.DataFrame) -> list[dict[str, Any]]:
@@ -102,7 +97,9 @@ def blocks(runs: Iterable[Run], store: Store) -> list[Block]:
         return ["No run that generates or trains on tokens."]
     table = shown(found.assign(stage="`" + found["stage"] + "`"))
     rows = tuple(table.itertuples(index=False, name=None))
-    return [Table(tuple(table.columns), rows), EXPLAINED.format("; ".join(sorted(found["machine"].unique())))]
+    said = EXPLAINED if set(SHARES.values()) & set(table.columns) else ""
+    machines = "; ".join(sorted(found["machine"].unique()))
+    return [Table(tuple(table.columns), rows), f"{said}Machine: {machines}."]
 
 
 class Work(NamedTuple):
@@ -120,11 +117,8 @@ class Work(NamedTuple):
 
 
 def _work(run: Run, store: Store) -> Work:
-    stage, asked, seconds = (
-        run.manifest.stage.removesuffix("_vllm"),
-        run.manifest.settings,
-        run.manifest.seconds,
-    )
+    stage, asked = run.manifest.stage.removesuffix("_vllm"), run.manifest.settings
+    seconds = run.manifest.seconds
     if stage == "pretrain":
         tokens = json.loads(run.file("ability.json").read_text())[-1]["tokens"]
         return Work(TRAINED_ON, run.path / "base", tokens, seconds)
@@ -152,7 +146,8 @@ def _measured(run: Run, work: Work) -> dict[str, Any]:
     size = sum(file.stat().st_size for file in work.model.glob("*.safetensors"))
     machine = run.manifest.machine
     card = card_of(machine.model) if machine.kind == "gpu" else None
-    peak = _peak(machine, card, work.width or round(size / weights))
+    narrow = (work.width or round(size / weights)) == 2
+    peak = np.nan if card is None else card.peak * 1e12 * (1.0 if narrow else SINGLE)
     reads = np.nan if card is None or work.kind != GENERATED else size / (card.bandwidth * GB)
     return {
         "stage": run.manifest.stage,
@@ -176,22 +171,6 @@ def card_of(name: str) -> Gpu | None:
     """
     words = set(name.replace("-", " ").split())
     return next((card for known, card in GPUS.items() if words.issuperset(known.split("-"))), None)
-
-
-def _peak(machine: Machine, card: Gpu | None, width: int) -> float:
-    """Operations per second on numbers of so many bytes; NaN where that is not known."""
-    if card is not None:
-        return card.peak * 1e12 * (1.0 if width == 2 else SINGLE)
-    mine = this_machine()
-    known = machine.kind == "cpu" and width == 4 and (mine.model, mine.isa) == (machine.model, machine.isa)
-    return measured_peak() * machine.threads if known else np.nan
-
-
-@functools.cache
-def measured_peak(size: int = 512) -> float:
-    """Operations per second of products of matrices in float32 on one core of this machine, at best."""
-    timer = Timer("a @ a", globals={"a": torch.ones(size, size)}, num_threads=1)
-    return 2 * size**3 / min(timer.blocked_autorange(min_run_time=0.1).times)
 
 
 def generated(attempts: pd.DataFrame) -> int:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
-from rlheals.settings import validated
+from rlheals.settings import Settings, validated
 from rlheals.store.files import told
 from rlheals.store.runs import Hash, canonical_json, digest_of
 from rlheals.study import tables
@@ -32,14 +32,11 @@ CARD, SETTINGS = "README.md", "settings.yaml"
 CHECKPOINTS, RESULTS, SPECTRA = "checkpoints", "results", "spectra"
 OF_THE_HUB = (".gitattributes", ".git", ".cache")
 """What a hub or its client adds beside the files."""
-MAX_BYTES = 16 << 20
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,59}$")]
 
 
-class RecordedCensus(BaseModel):
+class RecordedCensus(Settings):
     """An evaluation of a checkpoint: the seed of its sampling noise, and its rows in a table of the folder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     decode: int
     seed: int
@@ -47,10 +44,8 @@ class RecordedCensus(BaseModel):
     where: dict[str, int | str]
 
 
-class Checkpoint(BaseModel):
+class Checkpoint(Settings):
     """A model of the folder: the run that made it, and its evaluations."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: Hash
     about: str
@@ -89,8 +84,6 @@ def read(file: Path) -> Published:
     """A manifest; BadInput when it is not one of ours or has changed."""
     where = f"{file.parent.name}/{file.name}"
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise BadInput(f"{where} has over {MAX_BYTES} bytes")
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{where}: no such file, so the folder is none of `rlheals publish`") from None
@@ -108,29 +101,24 @@ def check(folder: Path) -> Published:
     if not folder.is_dir():
         raise BadInput(f"{str(folder)!r}: no such folder")
     with told("read the published folder", folder):
-        manifest, found = read(folder / MANIFEST), _files(folder)
-        named = manifest.files.keys()
-        wrong = [f"{name} is missing" for name in named - found.keys()]
-        wrong += [f"{name} is not in the manifest" for name in found.keys() - named - {MANIFEST}]
-        both = sorted(named & found.keys())
-        wrong += [
-            f"{name} has changed" for name in both if digest_of(found[name]).sha256 != manifest.files[name]
-        ]
-    if wrong:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise BadInput(f"{folder.name}: {min(wrong)}{more}")
+        manifest, found = read(folder / MANIFEST), _hashes(folder)
+    named = {**manifest.files, MANIFEST: found[MANIFEST]}
+    if wrong := sorted(name for name in {**named, **found} if named.get(name) != found.get(name)):
+        name, more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        how = "has changed" if name in found else "is missing"
+        raise BadInput(f"{folder.name}: {name} {how if name in named else 'is not in the manifest'}{more}")
     return manifest
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """Every file below by its relative name."""
+def _hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of every file below, by its relative name."""
     found = {}
     for path in folder.rglob("*"):
         relative = path.relative_to(folder)
         if relative.parts[0] in OF_THE_HUB:
             continue
         if path.is_file():
-            found[relative.as_posix()] = path
+            found[relative.as_posix()] = digest_of(path).sha256
         elif path.is_symlink() or not path.is_dir():
             raise BadInput(f"{folder.name}: {relative.as_posix()!r:.80} is neither a file nor a folder")
     return found
