@@ -47,7 +47,7 @@ def spectra(
         "unrelated": unrelated,
     }
     found = compare_checkpoints(before, after, asked, out, cache, reference)
-    show(found, lambda: _spectra_lines(found), json)
+    show(found, _spectra_lines(found), json)
 
 
 def _listed(option: str, text: str | None, accepted: Iterable[str]) -> list[str] | None:
@@ -86,7 +86,7 @@ def edit(
     from rlheals.weights.two_checkpoints import edit_checkpoint
 
     made = edit_checkpoint(base, target, edit, where, out)
-    show(made, lambda: _edit_lines(made), json)
+    show(made, _edit_lines(made), json)
 
 
 def _edit_lines(found: dict[str, Any]) -> Iterable[str]:

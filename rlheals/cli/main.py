@@ -11,9 +11,8 @@ import typer
 from typer import Argument, Option
 from typer.core import TyperCommand
 
-from rlheals.cli import checkpoints, publish, serve, study
+from rlheals.cli import checkpoints, publish, study
 from rlheals.cli.options import (
-    LARGEST_SEED,
     RESULTS,
     Json,
     OptionalProfile,
@@ -86,13 +85,13 @@ def doctor(
         from rlheals.profiles.describe import profiles_table
 
         data = {name: one.model_dump(mode="json") for name, one in PROFILES.items()}
-        show(data, lambda: to_markdown(profiles_table()).splitlines(), json)
+        show(data, to_markdown(profiles_table()).splitlines(), json)
         return 0
     if store:
         found, lines = examined.examine_runs(the_store(), repair), examined.run_lines
     else:
         found, lines = examined.examine(project_root() / results, the_store), examined.report_lines
-    show(found, lambda: lines(found), json)
+    show(found, lines(found), json)
     return 0 if found["ok"] else 1
 
 
@@ -103,7 +102,7 @@ def speed(profile: ProfileName = "lab", set_: Set = None, json: Json = False) ->
 
     found = measured.of_profile(chosen_profile(profile, set_), the_store())
     data = measured.as_json(found)
-    show(data, lambda: measured.shown(found).to_string(index=False).splitlines(), json)
+    show(data, measured.shown(found).to_string(index=False).splitlines(), json)
 
 
 @app.command(epilog='Example: rlheals grade "A 5 J K" "(13-1)*(11-5-9)" --rule ood --json')
@@ -121,7 +120,7 @@ def grade(
     lines = [f"{found['category']}, reward {found['reward']:+g}", found["feedback"]]
     if not found["solvable"]:
         lines += [f"No formula makes 24 from this hand under the rule {found['rule']}."]
-    show(found, lambda: lines, json)
+    show(found, lines, json)
 
 
 def _read_answer(text: str) -> str:
@@ -145,10 +144,10 @@ def census(
 
     if rule is None:
         counts = census_counts()
-        show(counts, lambda: [f"{name:10} {count:6,}" for name, count in counts.items()], json)
+        show(counts, [f"{name:10} {count:6,}" for name, count in counts.items()], json)
         return
     hands = census_hands(rule)
-    show(hands, lambda: [f"{' '.join(h['hand']):12} {h['solution']}" for h in hands["hands"]], json)
+    show(hands, [f"{' '.join(h['hand']):12} {h['solution']}" for h in hands["hands"]], json)
 
 
 @app.command(epilog="Example: rlheals pretrain --seed 1 --out base-1")
@@ -194,7 +193,7 @@ def rl(
 
 @app.command(epilog="Example: rlheals evaluate --seed 0 --step 40 --split ood --hands 100")
 def evaluate(
-    seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Base seed; of --folder: its sampling.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Base seed; of --folder: its sampling.")] = 0,
     step: Annotated[int | None, Option(min=0, help="SFT step of the checkpoint.")] = None,
     folder: Annotated[Path | None, Option(exists=True, file_okay=False, help="Your own model.")] = None,
     split: Annotated[list[str] | None, Option(help="sft, rl, held_out, ood, rules.")] = None,
@@ -227,7 +226,7 @@ def evaluate(
         assert step is not None
         found = evaluated(chosen, seed, step, changes, the_store(), out)
     rows = [{"split": name, **row} for name, row in found["summary"].items()]
-    show(found, lambda: table(rows, SUMMARY), json)
+    show(found, table(rows, SUMMARY), json)
 
 
 @app.command(epilog="Example: rlheals run sft settings.json")
@@ -275,7 +274,7 @@ def notebook(
     from rlheals.book.notebooks import execute
 
     written = execute(source, out or Path(f"{source.stem}.out.ipynb"), given, json)
-    show({"notebook": str(source), "out": str(written)}, lambda: [str(written)], json)
+    show({"notebook": str(source), "out": str(written)}, [str(written)], json)
 
 
 def _notebook(name: str) -> Path:
@@ -288,7 +287,29 @@ def _notebook(name: str) -> Path:
     raise BadInput(f"notebook {name!r:.80}: no such file; accepted: {there}")
 
 
-for part in (study, checkpoints, publish, serve):
+@app.command(epilog="Example: rlheals serve ./model --gpus 2 -- --gpu-memory-utilization 0.8")
+def serve(
+    model: Annotated[str, Argument(help="A folder or hub id; any weights of the shape to be served.")],
+    host: Annotated[str, Option(help="Who may reach it, without being asked who they are.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=1, max=65535, help="Where it listens.")] = 8000,
+    rows: Annotated[int, Option(min=1, help="Sequences continued at a time.")] = 256,
+    positions: Annotated[int | None, Option(min=1, help="Longest episode; by default the model's.")] = None,
+    cache_gb: Annotated[float | None, Option(min=0.01, help="Memory for keys and values, in GiB.")] = None,
+    gpus: Annotated[int, Option(min=1, help="GPUs that hold one copy together.")] = 1,
+    json: Json = False,
+    more: Annotated[list[str] | None, Argument(help="After --: options of vLLM's own.")] = None,
+) -> None:
+    """A vLLM server, until Ctrl-C. Runs with `engine: vllm` use it where RLHEALS_VLLM_SERVER is its address."""
+    from rlheals.engines import vllm_server as server
+
+    started = server.command(model, host, port, rows, positions, cache_gb, gpus, more or ())
+    server.check(host, port)
+    address = f"http://{host}:{port}"
+    show({"address": address, "command": started}, [f"export {server.SERVER}={address}"], json)
+    server.become(started)
+
+
+for part in (study, checkpoints, publish):
     app.add_typer(part.app)
 
 

@@ -53,7 +53,7 @@ def publish(
         from rlheals.publish import folder as published
 
         found = published.look(check, again)
-        show(found, lambda: _looked_lines(found), json)
+        show(found, _looked_lines(found), json)
         return 0 if found["ok"] else 1
     if again is not None:
         raise BadInput("--again: accepted together with --check only")
@@ -83,7 +83,7 @@ def publish(
         "bytes": sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
         "absent": absent,
     }
-    show(done, lambda: _written_lines(done), json)
+    show(done, _written_lines(done), json)
     return 0
 
 

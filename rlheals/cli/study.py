@@ -71,7 +71,7 @@ def study(
     crew = jobs.Workers(workers, scheduler, None if slurm is None else read_slurm_file(slurm))
     profiles = studies.chosen(parts[0], profile, variant or (), parse_settings(set_ or ()))
     done = studies.run(parts[0], profiles, own, crew, record, missing)
-    show(done, lambda: [f"{one['profile']}: seeds {one['seeds']}" for one in done], json)
+    show(done, [f"{one['profile']}: seeds {one['seeds']}" for one in done], json)
     return 0
 
 
@@ -80,7 +80,7 @@ def without_running(name: str, changes: list[str] | None, json: bool) -> int:
     from rlheals.planning import dry_run
 
     found = dry_run.examine(chosen_profile(name, changes), the_store())
-    show(found, lambda: dry_run.lines(found), json)
+    show(found, dry_run.lines(found), json)
     return 1 if found["problems"] else 0
 
 
@@ -102,7 +102,7 @@ def fresh(
     chapters = [one.chapter for one in CHAPTERS.values()]
     runs = {run.id: run.manifest.seconds for run in core(chapters, chosen, own, workers, results)}
     done = {"profile": chosen.name, "runs": len(runs), "core_minutes": sum(runs.values()) / 60}
-    show(done, lambda: [f"{done['runs']} runs, {done['core_minutes']:.1f} core-minutes"], json)
+    show(done, [f"{done['runs']} runs, {done['core_minutes']:.1f} core-minutes"], json)
 
 
 @app.command(epilog="Example: rlheals replay results/lab --seed 1")
@@ -121,10 +121,10 @@ def replay(
         raise BadInput("--tables and --against: only one of the two is accepted")
     if tables is not None:
         made = again.write_tables(study, seed, the_store(), tables, workers)
-        show(made.model_dump(mode="json"), lambda: [f"tables: {tables}"], json)
+        show(made.model_dump(mode="json"), [f"tables: {tables}"], json)
         return
     done = again.replay(study, seed, the_store(), workers, lambda line: None, against)
-    show(done.model_dump(mode="json"), lambda: [f"{done.compared:,} values agree"], json)
+    show(done.model_dump(mode="json"), [f"{done.compared:,} values agree"], json)
 
 
 @app.command(epilog="Example: rlheals report --profile smoke --out report")
@@ -146,7 +146,7 @@ def report(
 
         changed = update_readme(readme, results)
         said = f"{readme}: claims table {'renewed' if changed else 'is up to date'}"
-        show({"readme": str(readme), "changed": changed}, lambda: [said], json)
+        show({"readme": str(readme), "changed": changed}, [said], json)
         return 0
     if compare is not None:
         from rlheals.chapters.compare import compare as compared
@@ -155,13 +155,13 @@ def report(
         numbers = [{**asdict(one), "agrees": one.agrees} for one in compared(chosen, own, workers, compare)]
         agrees = all(one["agrees"] for one in numbers)
         found = {"profile": chosen.name, "agrees": agrees, "numbers": numbers}
-        show(found, lambda: _compared_lines(found), json)
+        show(found, _compared_lines(found), json)
         return 0 if agrees else 1
     from rlheals.book.report import report as written
 
     made = written(chosen_profile(profile, set_), own, workers, results, out, quiet=False)
     data = {"index": str(made.index), "files": list(made.files), "not_drawn": list(made.absent)}
-    show({**data, "core_minutes": made.minutes}, lambda: [*made.absent, f"report: {made.index}"], json)
+    show({**data, "core_minutes": made.minutes}, [*made.absent, f"report: {made.index}"], json)
     return 0
 
 
@@ -192,7 +192,7 @@ def claims(
 
         claims_page.write(chosen_profile(profile, None), project_root() / results, page)
     found = as_json(project_root() / results)
-    show(found, lambda: _claim_lines(found), json)
+    show(found, _claim_lines(found), json)
 
 
 def _claim_lines(found: dict[str, Any]) -> Iterable[str]:

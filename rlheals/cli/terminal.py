@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -128,12 +128,12 @@ def _replace_sigterm() -> Any:
         return None
 
 
-def show(data: Any, lines: Callable[[], Iterable[str]], as_json: bool) -> None:
+def show(data: Any, lines: Iterable[str], as_json: bool) -> None:
     """Print a result on stdout: as JSON and nothing else, or as lines for people."""
     if as_json:
         print(json.dumps(data, indent=1, allow_nan=False, default=str))
         return
-    for line in lines():
+    for line in lines:
         print(_printable(line))
 
 
@@ -150,4 +150,4 @@ def show_facts(facts: dict[str, Any], as_json: bool) -> None:
     shown = {
         name: value for name, value in facts.items() if value is not None and not isinstance(value, list)
     }
-    show(facts, lambda: [f"{name:20} {value}" for name, value in shown.items()], as_json)
+    show(facts, [f"{name:20} {value}" for name, value in shown.items()], as_json)

@@ -22,8 +22,6 @@ from rlheals.tasks import load_task
 
 TEMPLATE = Path(__file__).with_name("card.md")
 SETS = {"sft": "seen ID", "rl": "RL-only ID", "held_out": "held-out ID", "ood": "OOD"}
-LARGEST_OPTION = 9_999
-"""Of `rlheals evaluate --seed`."""
 
 
 def card(
@@ -32,14 +30,11 @@ def card(
     """README.md of the folder, whose other files are there already but for the manifest."""
     played = {name: one.rows(folder) for name, one in made.checkpoints.items() if one.censuses}
     example = [*made.checkpoints, *played][-1]
-    censuses = made.checkpoints[example].censuses
     asked = _hands(played)
     there = {split: len(load_task(profile.task).items(split)) for split in asked}
     measures = _measures(profile)
-    models = [
-        (f"`{published.CHECKPOINTS}/{name}`", one.about, f"`{one.run[:12]}`")
-        for name, one in made.checkpoints.items()
-    ]
+    place = published.CHECKPOINTS
+    models = [(f"`{place}/{name}`", one.about, f"`{one.run[:12]}`") for name, one in made.checkpoints.items()]
     text = ModelCard.from_template(
         ModelCardData(
             library_name="transformers",
@@ -60,7 +55,6 @@ def card(
         rl_seeds=_over_rl_seeds(profile, made, played, asked),
         settings=to_yaml(profile),
         example=example,
-        sampling_seed=next((one.seed for one in censuses if one.seed <= LARGEST_OPTION), None),
         has_spectra=(folder / published.SPECTRA).is_dir(),
         sets_missing=[SETS[name] for name in SETS if name not in profile.evaluate.splits],
         silent=[f"`{name}`" for name in made.checkpoints if name not in played],

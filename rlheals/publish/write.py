@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -103,27 +102,26 @@ def gather(asked: Asked, store: ReadingStore, results: Path) -> tuple[Pieces, di
     _demand(asked, "sft", first, store)
     pieces: Pieces = [(tables.SFT, first)]
     absent: dict[str, str] = {}
-    known = dict.fromkeys(_peaks(profile, first, store, results))
     for key, chapter in list(CHAPTERS.items())[1:]:
         if reason := chapter.part.lacking(profile):
             if key in asked.needed:
                 chapter.part.check(profile)
             absent[f"{chapter.title}: this profile has none."] = reason
             continue
-        units = chapter.parts(profile)
-        for part in units:
-            planned = [part.at({seed: peak}) for peak in known] if part.from_peaks else [part]
-            plans = [one.plan(profile, seed, store) for one in planned]
-            complete = [one for one in plans if not store.lacks(one.specs())]
-            if complete:
-                pieces.append((part, complete[0]))
-                continue
-            if key in asked.needed:
-                if not plans:
-                    raise BadInput(f"{chapter.option}: a peak needs censuses at three SFT steps or more")
-                _demand(asked, key, plans[0], store)
-            name = f" ({plans[0].name})" if plans and len(units) > 1 else ""
-            absent[f"{chapter.title}{name}: not computed, or not to the end."] = asked.command(key)
+        for part in (units := chapter.parts(profile)):
+            try:
+                known = part.at({seed: _peak(profile, first, store, results)}) if part.from_peaks else part
+                planned = known.plan(profile, seed, store)
+                _demand(asked, key, planned, store)
+            except StoreError:
+                raise
+            except BadInput as error:
+                if key in asked.needed:
+                    raise BadInput(f"{chapter.option}: {error}") from None
+                name = f" ({planned.name})" if len(units) > 1 else ""
+                absent[f"{chapter.title}{name}: not computed, or not to the end."] = asked.command(key)
+            else:
+                pieces.append((part, planned))
     return pieces, absent
 
 
@@ -136,13 +134,15 @@ def _demand(asked: Asked, key: str, planned: Planned, store: ReadingStore) -> No
         )
 
 
-def _peaks(profile: Profile, first: Plan, store: Store, results: Path) -> Iterator[int]:
-    """The peak from the recorded study, as `rlheals study` takes it, and that of the censuses in the store."""
-    recorded, _ = record.find(profile.name, tables.SFT, results)
-    if recorded is not None and first.seed in recorded.seeds:
-        yield peaks.peaks_of(recorded)[first.seed]
-    if len(profile.census_steps) > 2 and "ood" in profile.evaluate.splits:
-        yield peaks.peaks_of(tables.collect([first], store))[first.seed]
+def _peak(profile: Profile, first: Plan, store: Store, results: Path) -> int:
+    """Of OOD accuracy: from the recorded study, as `rlheals study` takes it, or else from the store. BadInput: none."""
+    study, _ = record.find(profile.name, tables.SFT, results)
+    if study is None or first.seed not in study.seeds:
+        study = tables.collect([first], store)
+    found = peaks.peaks_of(study)
+    if first.seed not in found:
+        raise BadInput(f"profile {profile.name} has no full evaluation on OOD hands, so no peak")
+    return found[first.seed]
 
 
 def _write(
