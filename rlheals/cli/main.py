@@ -97,7 +97,7 @@ def doctor(
 
 @app.command(epilog="Example: rlheals speed --profile lab")
 def speed(profile: ProfileName = "lab", set_: Set = None, json: Json = False) -> None:
-    """Tokens per second of a profile's runs in the store, beside the machine's peak; nothing is computed."""
+    """Tokens per second of a profile's runs in the store, of GPUs beside their peak; nothing is computed."""
     from rlheals.planning import speed as measured
 
     found = measured.of_profile(chosen_profile(profile, set_), the_store())
