@@ -101,22 +101,16 @@ def test_shares_by_hand_on_a_gpu(runs: list[Run], shared: Store) -> None:
     assert np.isnan(learnt.of_ceiling)
 
 
-def test_what_is_not_known_is_left_out(runs: list[Run], shared: Store) -> None:
-    for machine in (
-        H200.model_copy(update={"model": "NVIDIA Something"}),
-        Machine(kind="cpu", model="a processor of another machine", isa="avx2", threads=1),
-    ):
-        found = speed.speeds(on(machine, runs), shared)
-        assert found[["of_peak", "of_ceiling"]].isna().all(axis=None)
-        assert (found["tokens_per_second"] > 0).all()
-        assert {one["of_peak"] for one in speed.as_json(found)} == {None}
-
-
-def test_machines_are_kept_apart(runs: list[Run], shared: Store) -> None:
+def test_what_is_not_known_is_left_out_and_machines_are_kept_apart(runs: list[Run], shared: Store) -> None:
     sft = [run for run in runs if run.manifest.stage == "sft"]
-    found = speed.speeds([*sft, *on(H200, sft)], shared)
-    assert list(found["runs"]) == [1, 1]
+    other = H200.model_copy(update={"model": "NVIDIA Something"})
+    found = speed.speeds([*sft, *on(other, sft), *on(H200, sft)], shared)
+    assert list(found["runs"]) == [1, 1, 1]
     assert found["machine"].is_unique
+    assert (found["tokens_per_second"] > 0).all()
+    assert [one["of_peak"] is None for one in speed.as_json(found)] == [True, True, False]
+    assert "of the ceiling" not in speed.shown(found), "nothing was generated"
+    assert not {"of the peak", "of the ceiling"} & set(speed.shown(found[:2])), "no data sheet is known"
 
 
 @pytest.mark.parametrize(
