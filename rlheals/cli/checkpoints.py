@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from typer import Argument, Option, Typer
 
-from rlheals.cli.options import Json, Out
-from rlheals.cli.terminal import show
+from rlheals.cli.options import Json, Out, parse_numbers
+from rlheals.cli.terminal import show, table
 from rlheals.errors import BadInput
 
 app = Typer()
@@ -21,23 +21,15 @@ app = Typer()
 def spectra(
     before: Annotated[str, Argument(help="A .safetensors file, a folder with shards, or a hub id.")],
     after: Annotated[str, Argument(help="Another checkpoint of the same model.")],
-    reference: Annotated[
-        str | None, Option(help="A third checkpoint: does the change lead toward its singular vectors?")
-    ] = None,
+    reference: Annotated[str | None, Option(help="A third one, from which angles are measured.")] = None,
     k: Annotated[str | None, Option(help="Sizes of subspaces, e.g. 8,64,256.")] = None,
-    matrices: Annotated[
-        str | None, Option(help="Of q,k,v,o,gate,up,down,embed,head; all by default.")
-    ] = None,
+    matrices: Annotated[str | None, Option(help="Of q,k,v,o,gate,up,down,embed,head; else all.")] = None,
     null: Annotated[int, Option(min=0, max=10_000, help="Draws of every null model; 0: none.")] = 20,
     nulls: Annotated[str | None, Option(help="Of gaussian,permuted,turned,ulp,independent.")] = None,
     heads: Annotated[int, Option(min=0, help="Measure every attention head as well.")] = 0,
     key_value_heads: Annotated[int, Option(min=0, help="Heads of k and v where they are fewer.")] = 0,
-    cache: Annotated[
-        Path | None, Option(help="Keep the first checkpoint's decompositions in this folder.")
-    ] = None,
-    unrelated: Annotated[
-        bool, Option("--unrelated", help="Accept matrices that have nothing in common.")
-    ] = False,
+    cache: Annotated[Path | None, Option(help="Keep the first one's decompositions here.")] = None,
+    unrelated: Annotated[bool, Option("--unrelated", help="Accept matrices with nothing in common.")] = False,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -46,7 +38,7 @@ def spectra(
     from rlheals.weights.two_checkpoints import NULLS, compare_checkpoints
 
     asked = {
-        "ks": _sizes(k),
+        "ks": None if k is None else parse_numbers("--k", k, 1),
         "kinds": _listed("--matrices", matrices, KINDS),
         "nulls": _listed("--nulls", nulls, NULLS),
         "draws": null,
@@ -55,16 +47,7 @@ def spectra(
         "unrelated": unrelated,
     }
     found = compare_checkpoints(before, after, asked, out, cache, reference)
-    show(found, lambda: _spectra_lines(found), json)
-
-
-def _sizes(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    sizes = [int(part) if part.isascii() and part.isdecimal() else 0 for part in text.split(",")]
-    if min(sizes) < 1 or sizes != sorted(set(sizes)):
-        raise BadInput(f"--k {text!r:.60}: accepted are rising numbers from 1, such as 8,64,256")
-    return sizes
+    show(found, _spectra_lines(found), json)
 
 
 def _listed(option: str, text: str | None, accepted: Iterable[str]) -> list[str] | None:
@@ -78,14 +61,10 @@ def _listed(option: str, text: str | None, accepted: Iterable[str]) -> list[str]
 
 def _spectra_lines(found: dict[str, Any]) -> Iterable[str]:
     """Mean angles by kind, side and k; where the files are."""
-    columns = {"start": "start"} if found["reference"] is not None else {}
-    columns |= {"change": "degrees", "gaussian": "Gaussian null", "excess": "excess"}
     if found["reference"] is not None:
         yield f"angles to {found['reference']}"
-    yield f"{'kind':6} {'side':6} {'k':>6}" + "".join(f" {name:>14}" for name in columns.values())
-    for row in found["angles"]:
-        cells = ("-" if row.get(key) is None else f"{row[key]:.3f}" for key in columns)
-        yield f"{row['kind']:6} {row['side']:6} {row['k']:6}" + "".join(f" {cell:>14}" for cell in cells)
+    columns = {"kind": "kind", "side": "side", "k": "k", "start": "start", "change": "degrees"}
+    yield from table(found["angles"], {**columns, "gaussian": "Gaussian null", "excess": "excess"})
     for kind, size in found["relative_change"].items():
         yield f"{kind:6} |dW|/|W| {size['size']:.3g}, singular values change by {size['values']:.3g} on average"
     if found["out"] is not None:
@@ -100,24 +79,26 @@ def edit(
     target: Annotated[str, Argument(help="What is edited: another checkpoint of the same model.")],
     edit: Annotated[str, Option(help="E.g. 'values(all)', 'triples(top=8)', 'noise() like rollback()'.")],
     out: Annotated[Path, Option(help="A new folder for the edited checkpoint.")],
-    where: Annotated[
-        str, Option(help="E.g. 'attention layers=0-3', 'everything'; the blocks by default.")
-    ] = "blocks",
+    where: Annotated[str, Option(help="E.g. 'attention layers=0-3', 'everything'.")] = "blocks",
     json: Json = False,
 ) -> None:
     """Put singular values, vectors or subspaces of one checkpoint back into another, and say what that changed."""
     from rlheals.weights.two_checkpoints import edit_checkpoint
 
     made = edit_checkpoint(base, target, edit, where, out)
-    show(made, lambda: _edit_lines(made), json)
+    show(made, _edit_lines(made), json)
 
 
 def _edit_lines(found: dict[str, Any]) -> Iterable[str]:
     """One line per edited tensor."""
+    columns = {
+        "tensor": "tensor",
+        "change": "change",
+        "distance_before": "to base",
+        "distance_after": "after",
+        "angle_before": "degrees",
+        "angle_after": "degrees after",
+    }
     yield f"{found['edit']} of {found['where']}"
-    yield f"{'change':>9} {'to base':>9} {'after':>9} {'degrees':>9} {'after':>9}  tensor"
-    for row in found["tensors"]:
-        cells = [f"{row[key]:.4g}" for key in ("change", "distance_before", "distance_after")]
-        cells += ["-" if row[key] is None else f"{row[key]:.3f}" for key in ("angle_before", "angle_after")]
-        yield " ".join(f"{cell:>9}" for cell in cells) + f"  {row['tensor']}"
+    yield from table(found["tensors"], columns)
     yield f"sizes are in units of the tensor before; written: {found['out']}"

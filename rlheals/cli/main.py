@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +11,8 @@ import typer
 from typer import Argument, Option
 from typer.core import TyperCommand
 
-from rlheals.cli import checkpoints, publish, serve, study
+from rlheals.cli import checkpoints, publish, study
 from rlheals.cli.options import (
-    LARGEST_SEED,
     RESULTS,
     Json,
     OptionalProfile,
@@ -26,11 +25,18 @@ from rlheals.cli.options import (
     parse_settings,
     the_store,
 )
-from rlheals.cli.terminal import guarded, show, show_facts
+from rlheals.cli.terminal import guarded, show, show_facts, table
 from rlheals.errors import BadInput
 from rlheals.project import project_root
 
 MAX_ANSWER = 1_000_000
+SUMMARY = {
+    "split": "split",
+    "hands": "hands",
+    "first_try": "pass@1",
+    "within_five": "success@5",
+    "within_five_either": "format-agnostic",
+}
 
 app = typer.Typer(
     name="rlheals",
@@ -60,12 +66,8 @@ def _start(
 def doctor(
     profiles: Annotated[bool, Option("--profiles", help="List every setting of every profile.")] = False,
     store: Annotated[bool, Option("--store", help="Check every run that was kept.")] = False,
-    repair: Annotated[
-        bool, Option("--repair", help="With --store: remove what is damaged or left over.")
-    ] = False,
-    profile: Annotated[
-        str | None, Option(help="What this profile needs, whether it runs here, what would be cut.")
-    ] = None,
+    repair: Annotated[bool, Option("--repair", help="With --store: remove what is damaged.")] = False,
+    profile: Annotated[str | None, Option(help="What this profile needs, and whether it runs here.")] = None,
     results: Results = RESULTS,
     set_: Set = None,
     json: Json = False,
@@ -78,25 +80,29 @@ def doctor(
     if profile is not None:
         return study.without_running(profile, set_, json)
     if profiles:
+        from rlheals.display.markup import to_markdown
         from rlheals.profiles import PROFILES
+        from rlheals.profiles.describe import profiles_table
 
         data = {name: one.model_dump(mode="json") for name, one in PROFILES.items()}
-        show(data, examined.profile_lines, json)
+        show(data, to_markdown(profiles_table()).splitlines(), json)
         return 0
-    found = examined.examine_runs(repair) if store else examined.examine(results)
-    lines = examined.run_lines if store else examined.report_lines
-    show(found, lambda: lines(found), json)
+    if store:
+        found, lines = examined.examine_runs(the_store(), repair), examined.run_lines
+    else:
+        found, lines = examined.examine(project_root() / results, the_store), examined.report_lines
+    show(found, lines(found), json)
     return 0 if found["ok"] else 1
 
 
 @app.command(epilog="Example: rlheals speed --profile lab")
 def speed(profile: ProfileName = "lab", set_: Set = None, json: Json = False) -> None:
-    """Tokens per second of a profile's runs in the store, beside the machine's peak; nothing is computed."""
+    """Tokens per second of a profile's runs in the store, of GPUs beside their peak; nothing is computed."""
     from rlheals.planning import speed as measured
 
     found = measured.of_profile(chosen_profile(profile, set_), the_store())
     data = measured.as_json(found)
-    show(data, lambda: measured.shown(found).to_string(index=False).splitlines(), json)
+    show(data, measured.shown(found).to_string(index=False).splitlines(), json)
 
 
 @app.command(epilog='Example: rlheals grade "A 5 J K" "(13-1)*(11-5-9)" --rule ood --json')
@@ -113,8 +119,8 @@ def grade(
     found = graded(hand, _read_answer(answer), rule, compat)
     lines = [f"{found['category']}, reward {found['reward']:+g}", found["feedback"]]
     if not found["solvable"]:
-        lines.append(f"No formula makes 24 from this hand under the rule {found['rule']}.")
-    show(found, lambda: lines, json)
+        lines += [f"No formula makes 24 from this hand under the rule {found['rule']}."]
+    show(found, lines, json)
 
 
 def _read_answer(text: str) -> str:
@@ -138,10 +144,10 @@ def census(
 
     if rule is None:
         counts = census_counts()
-        show(counts, lambda: [f"{name:10} {count:6,}" for name, count in counts.items()], json)
+        show(counts, [f"{name:10} {count:6,}" for name, count in counts.items()], json)
         return
     hands = census_hands(rule)
-    show(hands, lambda: [f"{' '.join(h['hand']):12} {h['solution']}" for h in hands["hands"]], json)
+    show(hands, [f"{' '.join(h['hand']):12} {h['solution']}" for h in hands["hands"]], json)
 
 
 @app.command(epilog="Example: rlheals pretrain --seed 1 --out base-1")
@@ -187,11 +193,9 @@ def rl(
 
 @app.command(epilog="Example: rlheals evaluate --seed 0 --step 40 --split ood --hands 100")
 def evaluate(
-    seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Base seed; of --folder: its sampling.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Base seed; of --folder: its sampling.")] = 0,
     step: Annotated[int | None, Option(min=0, help="SFT step of the checkpoint.")] = None,
-    folder: Annotated[
-        Path | None, Option(exists=True, file_okay=False, help="A model folder of your own instead.")
-    ] = None,
+    folder: Annotated[Path | None, Option(exists=True, file_okay=False, help="Your own model.")] = None,
     split: Annotated[list[str] | None, Option(help="sft, rl, held_out, ood, rules.")] = None,
     hands: Annotated[int | None, Option(min=1, help="Only so many hands per split.")] = None,
     attempts: Annotated[int | None, Option(min=1, help="Attempts per hand.")] = None,
@@ -221,14 +225,8 @@ def evaluate(
     else:
         assert step is not None
         found = evaluated(chosen, seed, step, changes, the_store(), out)
-    show(found, lambda: _summary_lines(found["summary"]), json)
-
-
-def _summary_lines(summary: dict[str, Any]) -> Iterable[str]:
-    yield f"{'split':12} {'hands':>6} {'pass@1':>8} {'success@5':>10} {'format-agnostic':>16}"
-    for name, row in summary.items():
-        shares = f"{row['first_try']:8.3f} {row['within_five']:10.3f} {row['within_five_either']:16.3f}"
-        yield f"{name:12} {row['hands']:6} {shares}"
+    rows = [{"split": name, **row} for name, row in found["summary"].items()]
+    show(found, table(rows, SUMMARY), json)
 
 
 @app.command(epilog="Example: rlheals run sft settings.json")
@@ -249,15 +247,12 @@ class _Pairs(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         joined, left = [], iter(args)
         for argument in left:
+            joined.append(argument)
             if argument in ("-p", "--parameter"):
                 name, value = next(left, ""), next(left, None)
                 if value is None:
-                    raise BadInput(
-                        f'-p {name}: a value is missing; accepted is NAME VALUE, as in -p seeds "[7]"'
-                    )
-                joined += ["-p", f"{name}={value}"]
-            else:
-                joined.append(argument)
+                    raise BadInput(f'-p {name}: accepted is NAME VALUE, as in -p seeds "[7]"')
+                joined.append(f"{name}={value}")
         return super().parse_args(ctx, joined)
 
 
@@ -266,7 +261,7 @@ def notebook(
     name: Annotated[str, Argument(help="A notebook's name or path.")],
     profile: OptionalProfile = None,
     parameter: Annotated[
-        list[str] | None, Option("-p", metavar="NAME VALUE", help="A parameter (YAML value).")
+        list[str] | None, Option("-p", "--parameter", metavar="NAME VALUE", help="YAML value.")
     ] = None,
     out: Annotated[Path | None, Option(help="Executed copy; default: NAME.out.ipynb here.")] = None,
     json: Json = False,
@@ -279,7 +274,7 @@ def notebook(
     from rlheals.book.notebooks import execute
 
     written = execute(source, out or Path(f"{source.stem}.out.ipynb"), given, json)
-    show({"notebook": str(source), "out": str(written)}, lambda: [str(written)], json)
+    show({"notebook": str(source), "out": str(written)}, [str(written)], json)
 
 
 def _notebook(name: str) -> Path:
@@ -288,13 +283,33 @@ def _notebook(name: str) -> Path:
     for path in (Path(name), Path(f"{name}.ipynb"), folder / f"{name}.ipynb"):
         if path.is_file():
             return path
-    there = ", ".join(sorted(path.stem for path in folder.glob("*.ipynb")))
-    raise BadInput(
-        f"notebook {name!r:.80}: no such file; accepted: {there or 'a path; no notebooks/ folder is here'}"
-    )
+    there = ", ".join(["a path", *sorted(path.stem for path in folder.glob("*.ipynb"))])
+    raise BadInput(f"notebook {name!r:.80}: no such file; accepted: {there}")
 
 
-for part in (study, checkpoints, publish, serve):
+@app.command(epilog="Example: rlheals serve ./model --gpus 2 -- --gpu-memory-utilization 0.8")
+def serve(
+    model: Annotated[str, Argument(help="A folder or hub id; any weights of the shape to be served.")],
+    host: Annotated[str, Option(help="Who may reach it, without being asked who they are.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=1, max=65535, help="Where it listens.")] = 8000,
+    rows: Annotated[int, Option(min=1, help="Sequences continued at a time.")] = 256,
+    positions: Annotated[int | None, Option(min=1, help="Longest episode; by default the model's.")] = None,
+    cache_gb: Annotated[float | None, Option(min=0.01, help="Memory for keys and values, in GiB.")] = None,
+    gpus: Annotated[int, Option(min=1, help="GPUs that hold one copy together.")] = 1,
+    json: Json = False,
+    more: Annotated[list[str] | None, Argument(help="After --: options of vLLM's own.")] = None,
+) -> None:
+    """A vLLM server, until Ctrl-C. Runs with `engine: vllm` use it where RLHEALS_VLLM_SERVER is its address."""
+    from rlheals.engines import vllm_server as server
+
+    started = server.command(model, host, port, rows, positions, cache_gb, gpus, more or ())
+    server.check(host, port)
+    address = f"http://{host}:{port}"
+    show({"address": address, "command": started}, [f"export {server.SERVER}={address}"], json)
+    server.become(started)
+
+
+for part in (study, checkpoints, publish):
     app.add_typer(part.app)
 
 

@@ -17,6 +17,7 @@ from rlheals.cli.options import (
     Results,
     Set,
     chosen_profile,
+    parse_numbers,
     the_store,
 )
 from rlheals.cli.terminal import show
@@ -30,32 +31,14 @@ app = Typer()
 def publish(
     profile: OptionalProfile = None,
     seed: Annotated[int | None, Option(min=0, max=LARGEST_SEED, help="Base seed.")] = None,
-    out: Annotated[
-        Path | None, Option(help="The folder: a new or an empty one, or one that this command wrote.")
-    ] = None,
-    hub: Annotated[
-        str | None,
-        Option(metavar="OWNER/NAME", help="Also print the command that uploads it to this repository."),
-    ] = None,
-    private: Annotated[
-        bool, Option("--private", help="With --hub: nobody else can see the repository.")
-    ] = False,
-    steps: Annotated[
-        str | None, Option(help="SFT steps whose weights go in, e.g. 0,40,1280; by default those evaluated.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="A new or empty folder, or one that this command wrote.")] = None,
+    hub: Annotated[str | None, Option(help="OWNER/NAME: print the command that uploads it.")] = None,
+    private: Annotated[bool, Option("--private", help="With --hub: for nobody else to see.")] = False,
+    steps: Annotated[str | None, Option(help="SFT steps, e.g. 0,40,1280; else those evaluated.")] = None,
     recovery: Annotated[bool, Option("--recovery", help="RL has to be in the store.")] = False,
     rotation: Annotated[bool, Option("--rotation", help="Spectra have to be in the store.")] = False,
-    check: Annotated[
-        Path | None,
-        Option(metavar="FOLDER", help="Only say whether a published folder is as it was written."),
-    ] = None,
-    again: Annotated[
-        str | None,
-        Option(
-            metavar="CHECKPOINT",
-            help="With --check: evaluate this checkpoint again and compare every episode.",
-        ),
-    ] = None,
+    check: Annotated[Path | None, Option(help="Only say whether this folder is as it was written.")] = None,
+    again: Annotated[str | None, Option(help="With --check: evaluate this checkpoint again.")] = None,
     results: Results = RESULTS,
     set_: Set = None,
     json: Json = False,
@@ -70,7 +53,7 @@ def publish(
         from rlheals.publish import folder as published
 
         found = published.look(check, again)
-        show(found, lambda: _looked_lines(found), json)
+        show(found, _looked_lines(found), json)
         return 0 if found["ok"] else 1
     if again is not None:
         raise BadInput("--again: accepted together with --check only")
@@ -86,7 +69,7 @@ def publish(
         chosen_profile(name, changes),
         seed,
         shlex.join(["--profile", name, *(word for change in changes for word in ("--set", change))]),
-        None if steps is None else _steps(steps),
+        None if steps is None else tuple(parse_numbers("--steps", steps, 0)),
         tuple(key for key, given in (("recovery", recovery), ("rotation", rotation)) if given),
     )
     made, absent = write.publish(wanted, the_store(), project_root() / results, out)
@@ -100,15 +83,8 @@ def publish(
         "bytes": sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
         "absent": absent,
     }
-    show(done, lambda: _written_lines(done), json)
+    show(done, _written_lines(done), json)
     return 0
-
-
-def _steps(text: str) -> tuple[int, ...]:
-    steps = [part.strip() for part in text.split(",")]
-    if not all(step.isascii() and step.isdecimal() and len(step) < 10 for step in steps):
-        raise BadInput(f"--steps {text!r:.60}: accepted are SFT steps such as 0,40,1280")
-    return tuple(sorted({int(step) for step in steps}))
 
 
 def _written_lines(done: dict[str, Any]) -> Iterator[str]:
@@ -124,7 +100,5 @@ def _written_lines(done: dict[str, Any]) -> Iterator[str]:
 def _looked_lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"{found['folder']}: {found['files']} files, each as it was written"
     for one in found["again"]:
-        yield (
-            f"sampling seed {one['decode']}: {one['different']} of {one['episodes']} episodes differ from the "
-            "recorded ones"
-        )
+        counts = f"{one['different']} of {one['episodes']}"
+        yield f"sampling seed {one['decode']}: {counts} episodes differ from the recorded ones"

@@ -38,24 +38,16 @@ def study(
     seeds: Seeds = None,
     workers: Workers = 1,
     scheduler: Annotated[
-        str | None, Option(metavar="ADDRESS", help="Workers of this Dask scheduler compute.")
+        str | None, Option(help="Address of a Dask scheduler, whose workers compute.")
     ] = None,
-    slurm: Annotated[
-        Path | None, Option(metavar="FILE", help="Slurm jobs compute; the file says of what kind.")
-    ] = None,
+    slurm: Annotated[Path | None, Option(help="A file that describes the Slurm jobs that compute.")] = None,
     record: Annotated[Path | None, Option(help="Write the tables into this folder.")] = None,
-    missing: Annotated[
-        bool, Option("--missing", help="Only what the folder of --record does not have yet.")
-    ] = False,
-    recovery: Annotated[
-        bool, Option("--recovery", help="RL from SFT checkpoints, and its controls (chapter 02).")
-    ] = False,
+    missing: Annotated[bool, Option("--missing", help="Only what --record's folder lacks.")] = False,
+    recovery: Annotated[bool, Option("--recovery", help="RL and its controls (chapter 02).")] = False,
     rotation: Annotated[bool, Option("--rotation", help="Spectra and trajectories (chapter 03).")] = False,
     edits: Annotated[bool, Option("--edits", help="Edited checkpoints (chapter 04).")] = False,
     protection: Annotated[bool, Option("--protection", help="Protected SFT (chapter 04).")] = False,
-    dry: Annotated[
-        bool, Option("--dry-run", help="Only say what --profile would run, and what that takes.")
-    ] = False,
+    dry: Annotated[bool, Option("--dry-run", help="Only say what would run, and what that takes.")] = False,
     set_: Set = None,
     json: Json = False,
 ) -> int:
@@ -79,7 +71,7 @@ def study(
     crew = jobs.Workers(workers, scheduler, None if slurm is None else read_slurm_file(slurm))
     profiles = studies.chosen(parts[0], profile, variant or (), parse_settings(set_ or ()))
     done = studies.run(parts[0], profiles, own, crew, record, missing)
-    show(done, lambda: [f"{one['profile']}: seeds {one['seeds']}" for one in done], json)
+    show(done, [f"{one['profile']}: seeds {one['seeds']}" for one in done], json)
     return 0
 
 
@@ -88,7 +80,7 @@ def without_running(name: str, changes: list[str] | None, json: bool) -> int:
     from rlheals.planning import dry_run
 
     found = dry_run.examine(chosen_profile(name, changes), the_store())
-    show(found, lambda: dry_run.lines(found), json)
+    show(found, dry_run.lines(found), json)
     return 1 if found["problems"] else 0
 
 
@@ -110,7 +102,7 @@ def fresh(
     chapters = [one.chapter for one in CHAPTERS.values()]
     runs = {run.id: run.manifest.seconds for run in core(chapters, chosen, own, workers, results)}
     done = {"profile": chosen.name, "runs": len(runs), "core_minutes": sum(runs.values()) / 60}
-    show(done, lambda: [f"{done['runs']} runs, {done['core_minutes']:.1f} core-minutes"], json)
+    show(done, [f"{done['runs']} runs, {done['core_minutes']:.1f} core-minutes"], json)
 
 
 @app.command(epilog="Example: rlheals replay results/lab --seed 1")
@@ -118,18 +110,8 @@ def replay(
     study: Annotated[Path, Argument(exists=True, file_okay=False, help="The folder of a recorded study.")],
     seed: Seed,
     workers: Workers = 1,
-    tables: Annotated[
-        Path | None,
-        Option("--tables", metavar="FOLDER", help="Write the slice's tables here and compare nothing."),
-    ] = None,
-    against: Annotated[
-        Path | None,
-        Option(
-            "--against",
-            metavar="FOLDER",
-            help="Compare with these tables, which other code gave with --tables, not with the recorded ones.",
-        ),
-    ] = None,
+    tables: Annotated[Path | None, Option(help="Only write the slice's tables, into this folder.")] = None,
+    against: Annotated[Path | None, Option(help="Compare with what other code gave with --tables.")] = None,
     json: Json = False,
 ) -> None:
     """Compute a slice of a recorded seed with today's code; when every value agrees, the study is not stale."""
@@ -139,10 +121,10 @@ def replay(
         raise BadInput("--tables and --against: only one of the two is accepted")
     if tables is not None:
         made = again.write_tables(study, seed, the_store(), tables, workers)
-        show(made.model_dump(mode="json"), lambda: [f"tables: {tables}"], json)
+        show(made.model_dump(mode="json"), [f"tables: {tables}"], json)
         return
     done = again.replay(study, seed, the_store(), workers, lambda line: None, against)
-    show(done.model_dump(mode="json"), lambda: [f"{done.compared:,} values agree"], json)
+    show(done.model_dump(mode="json"), [f"{done.compared:,} values agree"], json)
 
 
 @app.command(epilog="Example: rlheals report --profile smoke --out report")
@@ -152,13 +134,8 @@ def report(
     workers: Workers = 1,
     results: Results = RESULTS,
     out: Annotated[Path, Option(help="Folder for figures, snippets, index.html.")] = Path("report"),
-    readme: Annotated[
-        Path | None, Option(help="Only renew this README's claims table; computes nothing.")
-    ] = None,
-    compare: Annotated[
-        Path | None,
-        Option(metavar="RESULTS", help="Only say whether the fresh runs agree with this recorded study."),
-    ] = None,
+    readme: Annotated[Path | None, Option(help="Only renew this README's claims table.")] = None,
+    compare: Annotated[Path | None, Option(help="Only say whether the fresh runs agree with these.")] = None,
     set_: Set = None,
     json: Json = False,
 ) -> int:
@@ -169,7 +146,7 @@ def report(
 
         changed = update_readme(readme, results)
         said = f"{readme}: claims table {'renewed' if changed else 'is up to date'}"
-        show({"readme": str(readme), "changed": changed}, lambda: [said], json)
+        show({"readme": str(readme), "changed": changed}, [said], json)
         return 0
     if compare is not None:
         from rlheals.chapters.compare import compare as compared
@@ -178,13 +155,13 @@ def report(
         numbers = [{**asdict(one), "agrees": one.agrees} for one in compared(chosen, own, workers, compare)]
         agrees = all(one["agrees"] for one in numbers)
         found = {"profile": chosen.name, "agrees": agrees, "numbers": numbers}
-        show(found, lambda: _compared_lines(found), json)
+        show(found, _compared_lines(found), json)
         return 0 if agrees else 1
     from rlheals.book.report import report as written
 
     made = written(chosen_profile(profile, set_), own, workers, results, out, quiet=False)
     data = {"index": str(made.index), "files": list(made.files), "not_drawn": list(made.absent)}
-    show({**data, "core_minutes": made.minutes}, lambda: [*made.absent, f"report: {made.index}"], json)
+    show({**data, "core_minutes": made.minutes}, [*made.absent, f"report: {made.index}"], json)
     return 0
 
 
@@ -203,10 +180,7 @@ def _compared_lines(found: dict[str, Any]) -> Iterable[str]:
 @app.command(epilog="Example: rlheals claims --json")
 def claims(
     results: Results = RESULTS,
-    page: Annotated[
-        Path | None,
-        Option(help="Write the book's claims page, with the fresh runs beside, into this folder."),
-    ] = None,
+    page: Annotated[Path | None, Option(help="Write the book's page, with fresh runs, here.")] = None,
     profile: Annotated[str, Option(help="Of the fresh runs for --page.")] = "lab",
     json: Json = False,
 ) -> None:
@@ -218,7 +192,7 @@ def claims(
 
         claims_page.write(chosen_profile(profile, None), project_root() / results, page)
     found = as_json(project_root() / results)
-    show(found, lambda: _claim_lines(found), json)
+    show(found, _claim_lines(found), json)
 
 
 def _claim_lines(found: dict[str, Any]) -> Iterable[str]:

@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -38,13 +38,14 @@ class Terminated(BaseException):
     """SIGTERM as an exception, so that temporary folders are removed and workers stopped on the way out."""
 
 
-def guarded(app: typer.Typer, arguments: Sequence[str] | None, name: str = "rlheals") -> int:
+def guarded(app: typer.Typer, arguments: Sequence[str] | None) -> int:
     """Run a typer application; every outcome becomes an exit code and at most one line on stderr."""
     on_sigterm = _replace_sigterm()
     try:
         command = typer.main.get_command(app)
         # not command.main(): on Ctrl-C it prints a line of its own
-        with command.make_context(name, list(sys.argv[1:] if arguments is None else arguments)) as context:
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        with command.make_context("rlheals", given) as context:
             code = command.invoke(context)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -90,7 +91,11 @@ def plain(text: str) -> str:
     >>> plain("a\\n b \\x1b[2J")
     'a b ?[2J'
     """
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    return _printable(" ".join(text.split()))
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _end(code: int, message: str) -> int:
@@ -123,13 +128,21 @@ def _replace_sigterm() -> Any:
         return None
 
 
-def show(data: Any, lines: Callable[[], Iterable[str]], as_json: bool) -> None:
+def show(data: Any, lines: Iterable[str], as_json: bool) -> None:
     """Print a result on stdout: as JSON and nothing else, or as lines for people."""
     if as_json:
         print(json.dumps(data, indent=1, allow_nan=False, default=str))
         return
-    for line in lines():
-        print("".join(letter if letter.isprintable() else "?" for letter in line))
+    for line in lines:
+        print(_printable(line))
+
+
+def table(rows: Iterable[dict[str, Any]], columns: dict[str, str]) -> list[str]:
+    """Rows as lines under the columns' headings; a column that is not known in any row is left out."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, columns=list(columns)).rename(columns=columns).dropna(axis=1, how="all")
+    return frame.to_string(index=False, na_rep="-", float_format="{:.4g}".format).splitlines()
 
 
 def show_facts(facts: dict[str, Any], as_json: bool) -> None:
@@ -137,4 +150,4 @@ def show_facts(facts: dict[str, Any], as_json: bool) -> None:
     shown = {
         name: value for name, value in facts.items() if value is not None and not isinstance(value, list)
     }
-    show(facts, lambda: [f"{name:20} {value}" for name, value in shown.items()], as_json)
+    show(facts, [f"{name:20} {value}" for name, value in shown.items()], as_json)

@@ -89,49 +89,36 @@ class _Sums:
         return float(self.dtype * self.shape.parameters)
 
     def sft(self) -> Need:
-        settings = self.profile.sft
-        beside = 2.0 * self.shape.parameters if settings.precision != "own" else 0.0
+        settings, own = self.profile.sft, self.profile.sft.precision == "own"
+        width, beside = (self.dtype, 0.0) if own else (2, 2.0 * self.shape.parameters)
         tokens = self.hardware.prompt_tokens + self.hardware.answer_tokens
-        width = self.dtype if settings.precision == "own" else 2
-        memory = (
-            4 * self.weights
-            + beside
-            + self._activations(settings.rows, tokens, settings.gradient_checkpointing, width)
-        )
+        kept = self._activations(settings.rows, tokens, settings.gradient_checkpointing, width)
         seen = settings.checkpoints[-1] * settings.batch * tokens
-        return Need(EMPTY + memory, self._learning(seen, settings.gradient_checkpointing, width))
+        seconds = self._learning(seen, settings.gradient_checkpointing, width)
+        return Need(EMPTY + 4 * self.weights + beside + kept, seconds)
 
     def censuses(self) -> Need:
-        settings, profile = self.profile.evaluate, self.profile
-        hands = len(census_items(load_task(profile.task), settings))
-        rl_starts = profile.rl_starts
-        runs = len(profile.census_steps) + len(rl_starts.starts) * (1 + rl_starts.runs) * rl_starts.decodes
-        seconds = runs * self._playing(
-            settings.rows, hands, settings.attempts, settings.sampling.max_new_tokens
-        )
-        cache = self._cache(settings.rows, settings.attempts, settings.sampling.max_new_tokens)
-        return Need(EMPTY + self.weights + cache, seconds)
+        settings, rl_starts = self.profile.evaluate, self.profile.rl_starts
+        rows, attempts, answer = settings.rows, settings.attempts, settings.sampling.max_new_tokens
+        hands = len(census_items(load_task(self.profile.task), settings))
+        of_rl = len(rl_starts.starts) * (1 + rl_starts.runs) * rl_starts.decodes
+        seconds = (len(self.profile.census_steps) + of_rl) * self._playing(rows, hands, attempts, answer)
+        return Need(EMPTY + self.weights + self._cache(rows, attempts, answer), seconds)
 
     def rl(self) -> Need:
         settings = self.profile.rl_starts.rl
-        longest = self._longest(settings.attempts, settings.sampling.max_new_tokens)
+        answer, recomputed = settings.sampling.max_new_tokens, settings.gradient_checkpointing
+        longest, usual = self._longest(settings.attempts, answer), self._longest(SOLVED_AFTER, answer)
         copies = 4 + (2 if settings.log_kl else 0)
-        learning = self._activations(
-            settings.micro_batch_size, longest, settings.gradient_checkpointing, self.dtype
+        at_once = max(
+            self._activations(settings.micro_batch_size, longest, recomputed, self.dtype),
+            self._cache(settings.play_rows, settings.attempts, answer),
+            self._reading(longest) if settings.log_kl else 0.0,
         )
-        answer = settings.sampling.max_new_tokens
-        playing = self._cache(settings.play_rows, settings.attempts, answer)
-        reading = self._reading(longest) if settings.log_kl else 0.0
-        usual = self._longest(SOLVED_AFTER, settings.sampling.max_new_tokens)
-        update = self._playing(settings.play_rows, settings.episodes, SOLVED_AFTER, answer)
-        update += settings.used_epochs * self._learning(
-            settings.episodes * usual, settings.gradient_checkpointing, self.dtype
-        )
+        iteration = self._playing(settings.play_rows, settings.episodes, SOLVED_AFTER, answer)
+        iteration += settings.used_epochs * self._learning(settings.episodes * usual, recomputed, self.dtype)
         runs = len(self.profile.rl_starts.starts) * self.profile.rl_starts.runs
-        return Need(
-            EMPTY + copies * self.weights + max(learning, playing, reading),
-            runs * settings.iterations * update,
-        )
+        return Need(EMPTY + copies * self.weights + at_once, runs * settings.iterations * iteration)
 
     def _longest(self, attempts: float, answer: int) -> float:
         return self.hardware.prompt_tokens + attempts * (answer + self.hardware.feedback_tokens)

@@ -12,49 +12,49 @@ import importlib.util
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from packaging.requirements import Requirement
+
+if TYPE_CHECKING:
+    from rlheals.store.store import Store
 
 NEEDED_DISK_GB = 0.5
 VARIABLES = (
     "RLHEALS_STORE", "RLHEALS_DEBUG", "RLHEALS_VLLM_SERVER", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
-    "ATEN_CPU_CAPABILITY", "HF_HOME", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM",
+    "ATEN_CPU_CAPABILITY", "HF_HOME", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM", "HF_TOKEN",
 )  # fmt: skip
 SECRET = "HF_TOKEN"
 
 
-def examine(results: Path = Path("results")) -> dict[str, Any]:
-    """Everything that doctor knows, as JSON; `ok` is whether nothing needed is missing."""
+def examine(results: Path, open_store: Callable[[], Store]) -> dict[str, Any]:
+    """Everything that doctor knows, as JSON; `ok` is whether nothing needed is missing.
+
+    results: folder of the recorded study; open_store: gives the store, asked when no package is missing.
+    """
     packages = examine_packages()
-    problems = [
-        f"{name}: {p['problem']}" for name, p in packages.items() if p["problem"] and not p["optional"]
-    ]
-    variables = {name: os.environ.get(name) for name in VARIABLES}
+    needed = {name: package for name, package in packages.items() if not package["optional"]}
+    problems = [f"{name}: {package['problem']}" for name, package in needed.items() if package["problem"]]
+    environment = {name: os.environ.get(name) for name in VARIABLES}
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "packages": packages,
         "machine": examine_machine(),
-        "environment": variables | {SECRET: "set" if SECRET in os.environ else None},
+        "environment": environment | {SECRET: environment[SECRET] and "set"},
     }
     if not problems:
-        found["store"], trouble = examine_store()
-        problems += trouble
-        found["profiles"] = examine_profiles(results)
+        store = open_store()
+        found["store"], problems = examine_store(store)
+        found["profiles"] = examine_profiles(results, store)
     return {"ok": not problems, "problems": problems, **found}
 
 
 def examine_packages() -> dict[str, dict[str, Any]]:
     """Every package that ours declares: installed version, whether it is needed, what is wrong with it."""
-    try:
-        from packaging.requirements import Requirement
-
-        declared = importlib.metadata.requires("rlheals") or []
-    except ImportError as error:  # a missing distribution is one, too
-        name = "rlheals" if isinstance(error, importlib.metadata.PackageNotFoundError) else "packaging"
-        return {name: {"version": None, "optional": False, "problem": "is not installed"}}
     packages: dict[str, dict[str, Any]] = {}
-    for requirement in map(Requirement, declared):
+    for requirement in map(Requirement, importlib.metadata.requires("rlheals") or []):
         version, problem = None, "is not installed"
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             version = importlib.metadata.version(requirement.name)
@@ -82,22 +82,15 @@ def examine_machine() -> dict[str, Any]:
         facts |= {"processor": machine.model, "vectors": machine.isa, "threads": machine.threads}
         facts["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     except Exception as error:  # whatever is wrong with the installation, it is to be said
-        facts["torch_problem"] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        facts["torch_problem"] = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
     return facts
 
 
-def _store() -> Any:
-    from rlheals.project import project_root
-    from rlheals.store.store import default_store
-
-    return default_store(project_root())
-
-
-def examine_store() -> tuple[dict[str, Any], list[str]]:
+def examine_store(store: Store) -> tuple[dict[str, Any], list[str]]:
     """State of the store and of the disk it lies on; what would stop a run."""
     from rlheals.store.files import StoreError
 
-    store, problems = _store(), []
+    problems = []
     existing = next(path for path in (store.root, *store.root.parents) if path.exists())
     free_gb = shutil.disk_usage(existing).free / 1e9
     facts: dict[str, Any] = {"folder": str(store.root), "free_gb": round(free_gb, 1)}
@@ -113,9 +106,8 @@ def examine_store() -> tuple[dict[str, Any], list[str]]:
     return facts, problems
 
 
-def examine_runs(repair: bool) -> dict[str, Any]:
+def examine_runs(store: Store, repair: bool) -> dict[str, Any]:
     """Every run of the store read and checked, runs and megabytes by stage; with `repair` after it was repaired."""
-    store = _store()
     removed, state = store.repair() if repair else ([], store.check())
     stages = dict[str, dict[str, float]]()
     for run in state.intact:
@@ -127,15 +119,13 @@ def examine_runs(repair: bool) -> dict[str, Any]:
     return {"ok": not state.damaged, "folder": str(store.root), "runs": state.runs, "stages": stages, **lists}
 
 
-def examine_profiles(results: Path) -> list[dict[str, Any]]:
+def examine_profiles(results: Path, store: Store) -> list[dict[str, Any]]:
     """What each profile runs for one fresh seed, how much of it is in the store, and what it took when recorded."""
     from rlheals.profiles import PROFILES
-    from rlheals.project import project_root
     from rlheals.study.plan import plan
     from rlheals.study.record import recorded_manifests
 
-    store, recorded, rows = _store(), recorded_manifests(project_root() / results), []
-    there = set(store.ids())
+    recorded, there, rows = recorded_manifests(results), set(store.ids()), []
     for name, profile in PROFILES.items():
         specs = [spec for seed in profile.seeds for spec in plan(profile, seed, store).specs()]
         minutes = [one.minutes / one.profile["decodes"] for one in recorded.get(name, [])]
@@ -154,7 +144,7 @@ def examine_profiles(results: Path) -> list[dict[str, Any]]:
 
 def report_lines(found: dict[str, Any]) -> Iterator[str]:
     """The facts for people."""
-    machine = found["machine"]
+    machine, store = found["machine"], found.get("store")
     yield f"python      {found['python']}"
     for name, package in found["packages"].items():
         if not package["optional"] or name == "vllm":
@@ -166,14 +156,11 @@ def report_lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"gpu         {', '.join(machine['gpus']) or 'none (not needed)'}"
     if "torch_problem" in machine:
         yield f"torch       {machine['torch_problem']}"
-    yield from (
-        f"variable    {name}={value}" for name, value in found["environment"].items() if value is not None
-    )
-    if (store := found.get("store")) is not None:
+    yield from (f"variable    {name}={value}" for name, value in found["environment"].items() if value)
+    if store is not None:
         yield f"store       {store['folder']}: {store.get('runs', 0)} runs, {store['free_gb']} GB free"
-        yield from (
-            f"store       {line}" for line in (*store.get("damaged", ()), *store.get("leftovers", ()))
-        )
+        for kind in ("damaged", "leftovers"):
+            yield from (f"store       {line}" for line in store.get(kind, ()))
     for profile in found.get("profiles", ()):
         took = profile["recorded_core_minutes"]
         time = "not recorded" if took is None else f"about {took:.0f} core-minutes per seed when recorded"
@@ -192,11 +179,3 @@ def run_lines(found: dict[str, Any]) -> Iterator[str]:
         yield from (f"{name:11} {line}" for line in found[name])
     if found["damaged"]:
         yield "damaged runs are never used; --repair removes them, and the next study computes them again"
-
-
-def profile_lines() -> list[str]:
-    """Every setting with its meaning and its value in every profile."""
-    from rlheals.display.markup import to_markdown
-    from rlheals.profiles.describe import profiles_table
-
-    return to_markdown(profiles_table()).splitlines()

@@ -59,14 +59,9 @@ def examine(profile: Profile, store: Store, machine: Here | None = None) -> dict
         "made_for": None,
         "budget": None,
     }
-    troubles = list(_without_vllm(profile))
+    needed = None
     if profile.model is not None and profile.hardware is not None:
         needed = budget(profile)
-        troubles += _troubles(profile, needed, machine)
-        stages = {
-            name: {"memory_gb": round(need.memory / GB, 1), "hours": round(need.seconds / 3600, 2)}
-            for name, need in needed.stages.items()
-        }
         found |= {
             "model": profile.model.name,
             "made_for": profile.hardware.gpu,
@@ -75,9 +70,13 @@ def examine(profile: Profile, store: Store, machine: Here | None = None) -> dict
                 "parameters": needed.parameters,
                 "disk_gb": round(needed.disk / GB, 1),
                 "hours": round(needed.hours, 1),
-                "stages": stages,
+                "stages": {
+                    name: {"memory_gb": round(need.memory / GB, 1), "hours": round(need.seconds / 3600, 2)}
+                    for name, need in needed.stages.items()
+                },
             },
         }
+    troubles = list(_troubles(profile, needed, machine))
     changes = [change for _, changes in troubles for change in changes]
     return found | {"problems": [problem for problem, _ in troubles], "changes": changes}
 
@@ -130,13 +129,18 @@ def _question(profile: Profile) -> str:
         return f"{task.prompt(item)}\n(the model's tokenizer is not at hand: without its template)"
 
 
-def _troubles(profile: Profile, needed: Budget, machine: Here) -> Iterator[tuple[str, list[str]]]:
+def _troubles(profile: Profile, needed: Budget | None, machine: Here) -> Iterator[tuple[str, list[str]]]:
     """Why a profile would not run on a machine, each with the settings that would change that."""
+    if profile.engine == "vllm" and not os.environ.get(SERVER) and find_spec("vllm") is None:
+        problem = f"engine vllm: vLLM is not installed here, and {SERVER} names no server that has it"
+        yield problem, ["--set engine=hf (the same distribution, slower)"]
+    if needed is None:
+        return
     memory, there = needed.memory / GB, machine.memory / GB
     if not machine.memory:
         yield f"there is no GPU; {memory:.0f} GB of GPU memory are needed", []
     elif needed.memory > machine.memory:
-        changes = _that_fit(profile, machine.memory)
+        changes = list(_that_fit(profile, needed, machine.memory))
         yield f"GPU memory: {memory:.1f} GB are needed, {there:.1f} GB are there", changes
     wants_bfloat16 = "bf16" in profile.sft.precision or (profile.model and profile.model.dtype == "bfloat16")
     if machine.memory and not machine.bfloat16 and wants_bfloat16:
@@ -147,48 +151,39 @@ def _troubles(profile: Profile, needed: Budget, machine: Here) -> Iterator[tuple
         yield problem, ["fewer sft.checkpoints, or RLHEALS_STORE on another disk"]
 
 
-def _without_vllm(profile: Profile) -> Iterator[tuple[str, list[str]]]:
-    """Whether vLLM is here or on a server, where a profile asks for it."""
-    if profile.engine == "vllm" and not os.environ.get(SERVER) and find_spec("vllm") is None:
-        problem = f"engine vllm: vLLM is not installed here, and {SERVER} names no server that has it"
-        yield problem, ["--set engine=hf (the same distribution, slower)"]
-
-
-def _that_fit(profile: Profile, memory: float) -> list[str]:
+def _that_fit(profile: Profile, needed: Budget, memory: float) -> Iterator[str]:
     """The mildest settings that make each stage fit, found by trying; a line for a stage that nothing makes fit."""
-    told = []
-    for name, need in budget(profile).stages.items():
-        if need.memory <= memory:
-            continue
-        for change in _changes(profile, name):
-            if budget(_changed(profile, change)).stages[name].memory <= memory:
-                settings = " ".join(f"--set {key}={str(value).lower()}" for key, value in change.items())
-                told.append(f"{settings} makes {name} fit")
-                break
+    for stage in (name for name, need in needed.stages.items() if need.memory > memory):
+        fitting = (
+            change
+            for change in _changes(profile, stage)
+            if budget(_changed(profile, change)).stages[stage].memory <= memory
+        )
+        if change := next(fitting, None):
+            settings = " ".join(f"--set {key}={str(value).lower()}" for key, value in change.items())
+            yield f"{settings} makes {stage} fit"
         else:
-            told.append(f"nothing makes {name} fit but a smaller model or model.dtype=bfloat16")
-    return told
+            yield f"nothing makes {stage} fit but a smaller model or model.dtype=bfloat16"
 
 
-def _changes(profile: Profile, stage: str) -> Iterator[dict[str, Any]]:
+def _changes(profile: Profile, stage: str) -> list[dict[str, Any]]:
     """Ways to make a stage smaller, the mildest first: settings by their full names."""
-    sft, rl, census = profile.sft, profile.rl_starts.rl, profile.evaluate
+    sft, rl, powers = profile.sft, profile.rl_starts.rl, (128, 64, 32, 16, 8, 4)
     if stage == "sft":
-        for rows in [size for size in range(sft.rows - 1, 0, -1) if sft.batch % size == 0]:
-            yield {"sft.micro_batch_size": rows, "sft.gradient_checkpointing": True}
-    elif stage == "rl":
-        for at_once in [size for size in (128, 64, 32, 16, 8, 4) if size < rl.play_rows]:
-            change = {
-                "play_rows": at_once,
-                "micro_batch_size": min(rl.micro_batch_size, max(1, at_once // 16)),
-            }
-            yield {
-                f"rl_starts.rl.{key}": value
-                for key, value in (change | {"gradient_checkpointing": True, "log_kl": False}).items()
-            }
-    else:
-        for at_once in [size for size in (64, 32, 16, 8, 4) if size < census.rows]:
-            yield {"evaluate.rows": at_once}
+        sizes = [rows for rows in range(sft.rows - 1, 0, -1) if sft.batch % rows == 0]
+        return [{"sft.micro_batch_size": rows, "sft.gradient_checkpointing": True} for rows in sizes]
+    if stage == "census":
+        return [{"evaluate.rows": rows} for rows in powers if rows < profile.evaluate.rows]
+    return [
+        {
+            "rl_starts.rl.play_rows": rows,
+            "rl_starts.rl.micro_batch_size": min(rl.micro_batch_size, max(1, rows // 16)),
+            "rl_starts.rl.gradient_checkpointing": True,
+            "rl_starts.rl.log_kl": False,
+        }
+        for rows in powers
+        if rows < rl.play_rows
+    ]
 
 
 def _changed(profile: Any, change: dict[str, Any]) -> Any:

@@ -12,34 +12,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import stat
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
-from rlheals.settings import validated
+from rlheals.settings import Settings, validated
 from rlheals.store.files import told
 from rlheals.store.runs import Hash, canonical_json, digest_of
+from rlheals.study import tables
+from rlheals.study.evaluate_folder import evaluate_folder
 from rlheals.study.record import MANIFEST, Recorded
 
 CARD, SETTINGS = "README.md", "settings.yaml"
 CHECKPOINTS, RESULTS, SPECTRA = "checkpoints", "results", "spectra"
 OF_THE_HUB = (".gitattributes", ".git", ".cache")
 """What a hub or its client adds beside the files."""
-MAX_BYTES = 16 << 20
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,59}$")]
 
 
-class RecordedCensus(BaseModel):
+class RecordedCensus(Settings):
     """An evaluation of a checkpoint: the seed of its sampling noise, and its rows in a table of the folder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     decode: int
     seed: int
@@ -47,10 +44,8 @@ class RecordedCensus(BaseModel):
     where: dict[str, int | str]
 
 
-class Checkpoint(BaseModel):
+class Checkpoint(Settings):
     """A model of the folder: the run that made it, and its evaluations."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: Hash
     about: str
@@ -89,8 +84,6 @@ def read(file: Path) -> Published:
     """A manifest; BadInput when it is not one of ours or has changed."""
     where = f"{file.parent.name}/{file.name}"
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise BadInput(f"{where} has over {MAX_BYTES} bytes")
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{where}: no such file, so the folder is none of `rlheals publish`") from None
@@ -108,37 +101,26 @@ def check(folder: Path) -> Published:
     if not folder.is_dir():
         raise BadInput(f"{str(folder)!r}: no such folder")
     with told("read the published folder", folder):
-        manifest, found = read(folder / MANIFEST), _files(folder)
-        named = manifest.files.keys()
-        wrong = [f"{name} is missing" for name in named - found.keys()]
-        wrong += [f"{name} is not in the manifest" for name in found.keys() - named - {MANIFEST}]
-        changed = [
-            name for name in named & found.keys() if digest_of(found[name]).sha256 != manifest.files[name]
-        ]
-        wrong += [f"{name} has changed" for name in changed]
-    if wrong:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise BadInput(f"{folder.name}: {min(wrong)}{more}")
+        manifest, found = read(folder / MANIFEST), _hashes(folder)
+    named = {**manifest.files, MANIFEST: found[MANIFEST]}
+    if wrong := sorted(name for name in {**named, **found} if named.get(name) != found.get(name)):
+        name, more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        how = "has changed" if name in found else "is missing"
+        raise BadInput(f"{folder.name}: {name} {how if name in named else 'is not in the manifest'}{more}")
     return manifest
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """Every file below by its relative name."""
-
-    def fail(error: OSError) -> None:
-        raise error
-
+def _hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of every file below, by its relative name."""
     found = {}
-    for here, folders, names in os.walk(folder, onerror=fail):
-        if Path(here) == folder:
-            folders[:] = [name for name in folders if name not in OF_THE_HUB]
-            names = [name for name in names if name not in OF_THE_HUB]
-        for name in [*names, *(name for name in folders if Path(here, name).is_symlink())]:
-            path = Path(here, name)
-            relative = path.relative_to(folder).as_posix()
-            if not path.exists() or not stat.S_ISREG(path.stat().st_mode):
-                raise BadInput(f"{folder.name}: {relative!r:.80} is neither a file nor a folder")
-            found[relative] = path
+    for path in folder.rglob("*"):
+        relative = path.relative_to(folder)
+        if relative.parts[0] in OF_THE_HUB:
+            continue
+        if path.is_file():
+            found[relative.as_posix()] = digest_of(path).sha256
+        elif path.is_symlink() or not path.is_dir():
+            raise BadInput(f"{folder.name}: {relative.as_posix()!r:.80} is neither a file nor a folder")
     return found
 
 
@@ -149,15 +131,15 @@ def rows_of(folder: Path, census: RecordedCensus) -> pd.DataFrame:
         for column, value in census.where.items():
             rows = rows[rows[column] == value]
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [""])[0][:80]
+        reason = str(error).partition("\n")[0][:80]
         raise BadInput(f"{folder.name}: {census.table!r:.80} cannot be read ({reason})") from None
     return rows
 
 
-def look(folder: Path, again: str | None) -> dict[str, Any]:
+def look(folder: Path, again: str | None = None) -> dict[str, Any]:
     """Check a published folder; with `again` evaluate that checkpoint again."""
     made = check(folder)
-    played = [] if again is None else play_again(folder, again)
+    played = [] if again is None else _play_again(folder, made, again)
     return {
         "folder": str(folder),
         "profile": made.name,
@@ -169,36 +151,29 @@ def look(folder: Path, again: str | None) -> dict[str, Any]:
     }
 
 
-def play_again(folder: Path, name: str) -> list[dict[str, Any]]:
+def _play_again(folder: Path, made: Published, name: str) -> list[dict[str, Any]]:
     """Evaluate a checkpoint of a folder anew: of each recorded evaluation how many episodes are not the same.
 
     On a processor of another kind the last bits of a product may differ, and with them a few sampled answers.
     """
-    from rlheals.study import tables
-    from rlheals.study.evaluate_folder import evaluate_folder
-
-    manifest = check(folder)
-    if name not in manifest.checkpoints:
-        accepted = ", ".join(manifest.checkpoints)
+    if name not in made.checkpoints:
+        accepted = ", ".join(made.checkpoints)
         raise BadInput(f"--again {name!r:.60}: not in {folder.name}; accepted: {accepted}")
-    censuses = manifest.checkpoints[name].censuses
-    if not censuses:
+    if not made.checkpoints[name].censuses:
         raise BadInput(f"--again {name}: this checkpoint was not evaluated, so there is nothing to compare")
-    profile, columns, done = load_profile(folder / SETTINGS), list(tables.EPISODE_COLUMNS), []
-    for census in censuses:
-        if census.table not in manifest.files:
+    profile, done = load_profile(folder / SETTINGS), []
+    for census in made.checkpoints[name].censuses:
+        if census.table not in made.files:
             raise BadInput(f"{folder.name}: {census.table!r:.80} is not in the manifest")
-        recorded = rows_of(folder, census)
-        if not {*columns} <= {*recorded} or not recorded["item"].is_unique:
+        theirs = rows_of(folder, census)
+        if not {*tables.EPISODE_COLUMNS} <= {*theirs} or not theirs["item"].is_unique:
             wanted = "a table of episodes, one row per hand and sampling seed"
             raise BadInput(f"{folder.name}: {census.table} is not {wanted}")
         with tempfile.TemporaryDirectory() as scratch:
-            made = Path(scratch, "made")
-            evaluate_folder(folder / CHECKPOINTS / name, profile, census.seed, {}, made)
-            fresh, _ = tables.census(made)
-        theirs, mine = (frame.reindex(columns=list(fresh)).astype(str) for frame in (recorded, fresh))
-        theirs, mine = theirs.set_index("item"), mine.set_index("item")
-        items = theirs.index.union(mine.index)
-        same = (theirs.reindex(items) == mine.reindex(items)).all(axis=1)  # a missing one equals nothing
-        done.append({"decode": census.decode, "episodes": len(items), "different": int((~same).sum())})
+            evaluate_folder(folder / CHECKPOINTS / name, profile, census.seed, {}, Path(scratch, "made"))
+            mine, _ = tables.census(Path(scratch, "made"))
+        theirs = theirs.reindex(columns=list(mine)).astype(str)
+        compared = mine.astype(str).merge(theirs, how="outer", indicator="of")
+        different = compared.loc[compared["of"] != "both", "item"].nunique()
+        done.append({"decode": census.decode, "episodes": compared["item"].nunique(), "different": different})
     return done

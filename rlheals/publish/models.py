@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from rlheals.chapters.rl import runs as rl_runs
 from rlheals.chapters.rl.runs import MAIN, RecoveryPlan
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.publish.folder import CHECKPOINTS, RESULTS, Checkpoint, RecordedCensus
-from rlheals.store.files import StoreError, make_folder
+from rlheals.store.files import make_folder
 from rlheals.store.runs import FileEntry, Run, RunSpec, digest_of
 from rlheals.store.store import Store
 from rlheals.study import tables
@@ -27,93 +29,82 @@ class ReadingStore(Store):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store.root, store.package)
-        self._known: dict[str, Run] = {}
-
-    def load(self, run_id: str, *arguments: Any) -> Run:
-        if run_id not in self._known:
-            self._known[run_id] = super().load(run_id, *arguments)
-        return self._known[run_id]
+        self._intact = functools.cache(super()._intact)  # type: ignore[method-assign]
 
     def of(self, spec: RunSpec) -> Run:
         """The run of a spec, which has to be there."""
         return self.load(self.key(spec))
 
-    def lacks(self, specs: Iterable[RunSpec]) -> int:
+    def lacks(self, specs: Sequence[RunSpec]) -> int:
         """How many of these runs are missing or damaged; damage is looked for once none is missing."""
-        ids = {self.key(spec) for spec in specs}
-        return sum(not self.has(each) for each in ids) or sum(not self._loads(each) for each in ids)
-
-    def _loads(self, run_id: str) -> bool:
-        try:
-            self.load(run_id)
-        except StoreError:
-            raise
-        except BadInput:
-            return False
-        return True
+        absent = sum(not self.has(self.key(spec)) for spec in specs)
+        return absent or sum(self.find(spec) is None for spec in specs)
 
 
-def write(
+class Model(NamedTuple):
+    """A model that goes in: its run, its folder there, and what the manifest says of it."""
+
+    run: Run
+    inside: str
+    entry: Checkpoint
+
+
+def chosen(
     profile: Profile,
     first: Plan,
     later: Iterable[RecoveryPlan],
     steps: Sequence[int] | None,
     store: ReadingStore,
-    folder: Path,
-) -> dict[str, Checkpoint]:
-    """Copy the models: the base, steps of SFT, and what RL from them ends with.
+) -> dict[str, Model]:
+    """By name: the base, steps of SFT, and what RL from them ends with, without the controls.
 
     first, later: the runs of SFT and of RL; steps: of SFT, with the RL that starts there; None: all that are evaluated.
     """
-    made: dict[str, Checkpoint] = {}
-    copies: list[tuple[Run, str, str]] = []
-    home = f"{RESULTS}/{profile.name}"
+    made: dict[str, Model] = {}
+    start, base_run, sft_run = sft.checkpoint_name(0), store.of(first.base), store.of(first.sft)
+    is_base = _weights(base_run, "base/") == _weights(sft_run, f"{start}/")
 
     def add(
         name: str,
-        spec: RunSpec,
+        run: Run,
         inside: str,
         about: str,
-        censuses: dict[int, RunSpec],
-        table: str,
-        **where: Any,
+        plan: Plan | RecoveryPlan,
+        of: Any,
+        where: dict[str, Any],
     ) -> None:
-        run = store.of(spec)
-        recorded = (
-            RecordedCensus(
-                decode=n, seed=one.seed, table=f"{home}{table}/episodes.parquet", where={**where, "decode": n}
-            )
-            for n, one in censuses.items()
+        part = tables.SFT if isinstance(plan, Plan) else rl_runs.STUDY
+        table = f"{RESULTS}/{profile.name}{part.suffix}/{plan.name}/episodes.parquet"
+        censuses = tuple(
+            RecordedCensus(decode=decode, seed=spec.seed, table=table, where={**where, "decode": decode})
+            for (evaluated, decode), spec in plan.censuses.items()
+            if evaluated == of
         )
-        made[name] = Checkpoint(run=run.id, about=about, censuses=tuple(recorded))
-        copies.append((run, f"{inside}/", name))
+        made[name] = Model(run, inside, Checkpoint(run=run.id, about=about, censuses=censuses))
 
-    def add_sft(name: str, spec: RunSpec, inside: str, about: str, step: int | None) -> None:
-        censuses = {decode: one for (at, decode), one in first.censuses.items() if at == step}
-        add(name, spec, inside, about, censuses, f"{tables.SFT.suffix}/{first.name}", step=step)
-
-    start = sft.checkpoint_name(0)
-    is_base = _weights(store.of(first.base), "base/") == _weights(store.of(first.sft), f"{start}/")
     about = "the model before SFT" + (": SFT step 0" if is_base else "")
-    add_sft("base", first.base, "base", about, 0 if is_base else None)
+    add("base", base_run, "base", about, first, 0 if is_base else None, {"step": 0})
     evaluated = [step for step in profile.census_steps if step or not is_base]
     for step in evaluated if steps is None else steps:
         name = sft.checkpoint_name(step)
-        add_sft(name, first.sft, name, f"after {step:,} steps of SFT", step)
-    inside = checkpoint_name(profile.rl_starts.iterations)
+        add(name, sft_run, name, f"after {step:,} steps of SFT", first, step, {"step": step})
+    count = profile.rl_starts.iterations
+    trained = f"after {count:,} iteration{'s' if count > 1 else ''} of RL"
     for plan in later:
         for cell, spec in plan.runs.items():
-            if cell.control != MAIN or (steps is not None and cell.start not in steps):
-                continue
-            count = profile.rl_starts.iterations
-            trained = f"{count:,} iteration{'s' if count > 1 else ''} of RL"
-            about = f"after {trained} from SFT step {cell.start:,}, RL seed {cell.run}"
-            censuses = {decode: one for (of, decode), one in plan.censuses.items() if of == cell}
-            name, table = f"rl-{cell.start:05d}-run-{cell.run}", f"-recovery/{plan.name}"
-            add(name, spec, inside, about, censuses, table, control=MAIN, start=cell.start, run=cell.run)
-    for run, part, name in tqdm(copies, desc="copy", unit="model", disable=None, leave=False):
-        copy_files(run, part, folder / CHECKPOINTS / name)
+            if cell.control == MAIN and (steps is None or cell.start in steps):
+                name = f"rl-{cell.start:05d}-run-{cell.run}"
+                about = f"{trained} from SFT step {cell.start:,}, RL seed {cell.run}"
+                where = {"control": MAIN, "start": cell.start, "run": cell.run}
+                add(name, store.of(spec), checkpoint_name(count), about, plan, cell, where)
     return made
+
+
+def write(models: dict[str, Model], folder: Path) -> dict[str, Checkpoint]:
+    """Copy the models into a folder to be published; what its manifest says of them."""
+    for name, model in tqdm(models.items(), desc="copy", unit="model", disable=None, leave=False):
+        copy_files(model.run, f"{model.inside}/", folder / CHECKPOINTS / name)
+    return {name: model.entry for name, model in models.items()}
 
 
 def _weights(run: Run, inside: str) -> dict[str, FileEntry]:

@@ -5,12 +5,15 @@ Nothing is computed here. The same store gives the same bytes.
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from rlheals.chapters.registry import CHAPTERS
 from rlheals.chapters.rl.runs import RecoveryPlan
@@ -32,6 +35,9 @@ from rlheals.study.plan import Plan, plan
 from rlheals.study.record import MANIFEST, RecordedRun
 from rlheals.study.tables import Part, Planned
 
+Pieces = list[tuple[Part[Any], Any]]
+"""What is published of a study: its parts with their plans, that of SFT first."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -49,18 +55,6 @@ class Asked:
         return f"rlheals study {self.words} --seeds {self.seed} {CHAPTERS[key].option}".rstrip()
 
 
-@dataclass(frozen=True)
-class Found:
-    """What the store has of it. absent: what it lacks, in sentences, each with what to do about it."""
-
-    sft: Plan
-    pieces: list[tuple[Part[Any], Any]] = field(default_factory=list)
-    absent: dict[str, str] = field(default_factory=dict)
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [chosen for _, chosen in self.pieces if isinstance(chosen, kind)]
-
-
 def publish(asked: Asked, store: Store, results: Path, out: Path) -> tuple[Published, dict[str, str]]:
     """Write the folder `out` as a whole or not at all; its manifest, and what it lacks with what to do about that.
 
@@ -69,22 +63,22 @@ def publish(asked: Asked, store: Store, results: Path, out: Path) -> tuple[Publi
     Raises BadInput when something that is needed is not in the store, and when `out` is there already and is not an
     untouched folder of this command. One that holds the same is left as it is.
     """
-    before = refuse_foreign(out)
+    ours = refuse_foreign(out)
     reading = ReadingStore(store)
-    found = gather(asked, reading, results)
-    with whole(out, replace=before is not None) as folder:
-        made = _write(asked, found, reading, folder)
-    return made, found.absent
+    pieces, absent = gather(asked, reading, results)
+    with whole(out, replace=ours) as folder:
+        made = _write(asked, pieces, tuple(absent), reading, folder)
+    return made, absent
 
 
-def refuse_foreign(out: Path) -> Published | None:
-    """The manifest of what is there as this command left it; BadInput where `--out` names anything else."""
-    if not out.is_symlink() and (not out.exists() or (out.is_dir() and not any(out.iterdir()))):
-        return None
+def refuse_foreign(out: Path) -> bool:
+    """Whether `out` is a folder as this command left it; BadInput where it is anything else but new or empty."""
+    if not os.path.lexists(out) or (out.is_dir() and not out.is_symlink() and not any(out.iterdir())):
+        return False
     try:
         if out.is_symlink() or not out.is_dir():
             raise BadInput("it is not a folder")
-        return published.check(out)
+        published.check(out)
     except StoreError:
         raise
     except BadInput as error:
@@ -92,83 +86,82 @@ def refuse_foreign(out: Path) -> Published | None:
             f"--out {str(out)!r}: is there already; accepted: a new or an empty folder, or one as `rlheals publish` "
             f"left it ({error})"
         ) from None
+    return True
 
 
-def gather(asked: Asked, store: ReadingStore, results: Path) -> Found:
-    """What is in the store; BadInput names the command that computes what is needed and missing."""
+def gather(asked: Asked, store: ReadingStore, results: Path) -> tuple[Pieces, dict[str, str]]:
+    """What is in the store, and what it lacks, in sentences, each with what to do about it.
+
+    BadInput names the command that computes what is needed and missing.
+    """
     profile, seed = asked.profile, asked.seed
     if unknown := sorted(set(asked.steps or ()) - set(profile.sft.checkpoints)):
         accepted = ", ".join(map(str, profile.sft.checkpoints))
         raise BadInput(f"--steps {unknown[0]}: accepted are the checkpoints {accepted}")
     first = plan(profile, seed, store)
-    if count := store.lacks(first.specs()):
-        raise BadInput(_advice(asked, "sft", count, len(first.specs()), store))
-    found = Found(first)
-    found.pieces.append((tables.SFT, first))
-    known = list(dict.fromkeys(_peaks(profile, first, store, results)))
-    for key, claimed in CHAPTERS.items():
-        if key == "sft":
-            continue
-        if reason := claimed.part.lacking(profile):
+    _demand(asked, "sft", first, store)
+    pieces: Pieces = [(tables.SFT, first)]
+    absent: dict[str, str] = {}
+    for key, chapter in list(CHAPTERS.items())[1:]:
+        if reason := chapter.part.lacking(profile):
             if key in asked.needed:
-                claimed.part.check(profile)
-            found.absent[f"{claimed.title}: this profile has none."] = reason
+                chapter.part.check(profile)
+            absent[f"{chapter.title}: this profile has none."] = reason
             continue
-        for part in claimed.parts(profile):
-            plans = list(_plans(part, profile, seed, store, known))
-            complete = next((one for one in plans if not store.lacks(one.specs())), None)
-            if complete is not None:
-                found.pieces.append((part, complete))
-            elif key in asked.needed and not plans:
-                raise BadInput(f"{claimed.option}: a peak needs censuses at three SFT steps or more")
-            elif key in asked.needed:
-                specs = plans[0].specs()
-                raise BadInput(_advice(asked, key, store.lacks(specs), len(specs), store))
+        for part in (units := chapter.parts(profile)):
+            try:
+                known = part.at({seed: _peak(profile, first, store, results)}) if part.from_peaks else part
+                planned = known.plan(profile, seed, store)
+                _demand(asked, key, planned, store)
+            except StoreError:
+                raise
+            except BadInput as error:
+                if key in asked.needed:
+                    raise BadInput(f"{chapter.option}: {error}") from None
+                name = f" ({planned.name})" if len(units) > 1 else ""
+                absent[f"{chapter.title}{name}: not computed, or not to the end."] = asked.command(key)
             else:
-                name = f" ({plans[0].name})" if plans and len(claimed.parts(profile)) > 1 else ""
-                found.absent[f"{claimed.title}{name}: not computed, or not to the end."] = asked.command(key)
-    return found
+                pieces.append((part, planned))
+    return pieces, absent
 
 
-def _advice(asked: Asked, key: str, missing: int, count: int, store: Store) -> str:
-    return (
-        f"{missing} of {count} runs of profile {asked.profile.name}, base seed {asked.seed}, are not in {store.root} "
-        f"with these settings and today's code; compute them first: {asked.command(key)}"
-    )
+def _demand(asked: Asked, key: str, planned: Planned, store: ReadingStore) -> None:
+    """BadInput when a run of a part is missing."""
+    if missing := store.lacks(planned.specs()):
+        raise BadInput(
+            f"{missing} of {len(planned.specs())} runs of profile {asked.profile.name}, base seed {asked.seed}, are "
+            f"not in {store.root} with these settings and today's code; compute them first: {asked.command(key)}"
+        )
 
 
-def _peaks(profile: Profile, first: Plan, store: Store, results: Path) -> Iterator[int]:
-    """The peak from the recorded study, as `rlheals study` takes it, and that of the censuses in the store."""
-    recorded, _ = record.find(profile.name, tables.SFT, results)
-    if recorded is not None and first.seed in recorded.seeds:
-        yield peaks.peaks_of(recorded.of_seed(first.seed))[first.seed]
-    if len(profile.census_steps) > 2 and "ood" in profile.evaluate.splits:
-        yield peaks.peaks_of(tables.collect([first], store))[first.seed]
+def _peak(profile: Profile, first: Plan, store: Store, results: Path) -> int:
+    """Of OOD accuracy: from the recorded study, as `rlheals study` takes it, or else from the store. BadInput: none."""
+    study, _ = record.find(profile.name, tables.SFT, results)
+    if study is None or first.seed not in study.seeds:
+        study = tables.collect([first], store)
+    found = peaks.peaks_of(study)
+    if first.seed not in found:
+        raise BadInput(f"profile {profile.name} has no full evaluation on OOD hands, so no peak")
+    return found[first.seed]
 
 
-def _plans(
-    part: Part[Any], profile: Profile, seed: int, store: Store, known: Sequence[int]
-) -> Iterator[Planned]:
-    if not part.from_peaks:
-        yield part.plan(profile, seed, store)
-    for peak in known if part.from_peaks else ():
-        yield part.at({seed: peak}).plan(profile, seed, store)
-
-
-def _write(asked: Asked, found: Found, store: ReadingStore, folder: Path) -> Published:
-    base = store.of(found.sft.base)
+def _write(
+    asked: Asked, pieces: Pieces, absent: tuple[str, ...], store: ReadingStore, folder: Path
+) -> Published:
+    first = pieces[0][1]
+    base = store.of(first.base)
     profile = without_paths(asked.profile, base)
-    checkpoints = publish_models.write(
-        asked.profile, found.sft, found.of(RecoveryPlan), asked.steps, store, folder
-    )
-    for spectra in found.of(RotationPlan):
-        for name, spec in spectra.pairs.items():
-            copy_files(store.of(spec), "", folder / SPECTRA / name)
-    for part, chosen in found.pieces:
+    later = [chosen for _, chosen in pieces if isinstance(chosen, RecoveryPlan)]
+    models = publish_models.chosen(asked.profile, first, later, asked.steps, store)
+    checkpoints = publish_models.write(models, folder)
+    for part, chosen in pieces:
+        if isinstance(chosen, RotationPlan):
+            for name, spec in chosen.pairs.items():
+                copy_files(store.of(spec), "", folder / SPECTRA / name)
         place = folder / RESULTS / f"{profile.name}{part.suffix}" / chosen.name
         record.write(chosen, profile, store, place, part)
     atomic_write(folder / SETTINGS, to_yaml(profile))
-    specs = [spec for _, chosen in found.pieces for spec in chosen.specs()]
+    specs = [spec for _, chosen in pieces for spec in chosen.specs()]
     runs = list({run.id: run.manifest for run in map(store.of, specs)}.values())
     made = Published(
         profile=profile.model_dump(mode="json"),
@@ -176,13 +169,10 @@ def _write(asked: Asked, found: Found, store: ReadingStore, folder: Path) -> Pub
         started=min(run.started for run in runs),
         machine=runs[-1].machine.model_dump(mode="json"),
         versions={"rlheals": version("rlheals"), **runs[0].versions},
-        runs=tuple(
-            RecordedRun(stage=r.stage, id=r.id, seed=r.seed, code_hash=r.code_hash, seconds=r.seconds)
-            for r in runs
-        ),
+        runs=tuple(map(RecordedRun.of, runs)),
         files={},
         checkpoints=checkpoints,
-        absent=tuple(found.absent),
+        absent=absent,
     )
     machines = dict.fromkeys(
         f"{m.kind}, {m.model}, {m.isa}, {m.threads} thread(s)" for m in (run.machine for run in runs)
@@ -199,8 +189,8 @@ def without_paths(profile: Profile, base: Run) -> Profile:
     """The profile with the last names of files and folders in place of their paths on this machine."""
     changes: dict[str, Any] = {}
     if profile.model is not None and base.manifest.settings.get("sha256") is not None:
-        name = Path(profile.model.name).resolve().name
-        changes["model"] = profile.model.model_copy(update={"name": f"./{name}"})
+        name = f"./{Path(profile.model.name).resolve().name}"
+        changes["model"] = profile.model.model_copy(update={"name": name})
     if profile.sft.expert_file is not None:
         name = Path(profile.sft.expert_file).name
         changes["sft"] = profile.sft.model_copy(update={"expert_file": name})
@@ -209,16 +199,8 @@ def without_paths(profile: Profile, base: Run) -> Profile:
 
 def upload_command(name: str, folder: Path, private: bool) -> str:
     """The command that uploads a published folder to a hub account; BadInput when the name is none of a hub's."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
     try:
-        if name.count("/") != 1:
-            raise HFValidationError("the form is OWNER/NAME")
-        validate_repo_id(name)
-    except HFValidationError as error:
-        reason = str(error).splitlines()[0]
-        raise BadInput(
-            f"--hub {name!r:.120}: {reason}; accepted: OWNER/NAME such as ada/lab-seed-1"
-        ) from None
+        validate_repo_id(name if name.count("/") == 1 else "")
+    except HFValidationError:
+        raise BadInput(f"--hub {name!r:.120}: accepted: OWNER/NAME such as ada/lab-seed-1") from None
     return shlex.join(["hf", "upload", name, str(folder), ".", *(["--private"] if private else [])])

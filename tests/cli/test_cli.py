@@ -12,7 +12,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -45,12 +48,12 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-class Said:
+class Said(NamedTuple):
     """What a command said: exit code, stdout, stderr."""
 
-    def __init__(self, capfd: pytest.CaptureFixture[str], *arguments: str) -> None:
-        self.code = main(arguments)
-        self.out, self.err = capfd.readouterr()
+    code: int
+    out: str
+    err: str
 
     @property
     def data(self):  # any JSON
@@ -62,23 +65,24 @@ class Said:
         return self.code == 2 and self.out == "" and len(lines) == 1 and lines[0].startswith("rlheals: ")
 
 
+Say = Callable[..., Said]
+
+
+@pytest.fixture
+def say(capfd: pytest.CaptureFixture[str]) -> Say:
+    return lambda *arguments: Said(main(arguments), *capfd.readouterr())
+
+
 # --- help
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_with_an_example_and_json(
-    name: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    said = Said(capfd, name, "--help")
+def test_every_command_has_help_with_an_example_and_json(name: str, say: Say) -> None:
+    said = say(name, "--help")
     assert said.code == 0
     assert f"Example: rlheals {name}" in said.out
     assert "--json" in said.out
-
-
-def test_without_a_command_the_help_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
-    said = Said(capfd)
-    assert said.code == 0
-    assert all(f"  {name} " in said.out for name in COMMANDS)
+    assert f"  {name} " in say().out
 
 
 def documented_commands() -> list[str]:
@@ -116,32 +120,23 @@ def test_help_imports_nothing_heavy() -> None:
 
 WRONG = [
     ("nonsense", "nonsense"),
-    ("grade", "hand"),
     ("grade 'A 5 J X' 24", "'X'"),
-    ("grade 'A 5 J' 24", "3 cards"),
-    ("grade 'A 5 J K' 24 --rule 5,7", "5,7"),
     ("grade 'A 5 J K' 24 --rule 0,7,2", "from 1 to 13"),
     ("grade 'A 5 J K' 24 --compat exact", "exact"),
-    ("grade 'A 5 J K' 24 --no-such-option", "--no-such-option"),
     ("grade '3 3 8 8' -1+25", 'Put "--" before'),
     ("census --rule purple", "'id', 'ood', 'both'"),
-    ("census --rule 14,1,1", "each from 1 to 13"),
     ("sft", "--seed"),
     ("sft --seed -1", "--seed"),
-    ("sft --seed one", "--seed"),
     ("sft --seed 0 --profile smok", "smok"),
     ("sft --seed 0 --profile missing.yaml", "missing.yaml"),
     ("sft --seed 0 --profile wrong.yaml", "learning_rat"),
     ("sft --seed 0 --profile broken.yaml", "broken.yaml"),
     ("sft --seed 0 --set sft.learning_rate", "NAME=VALUE"),
     ("sft --seed 0 --set sft.learning_rate=quick", "sft.learning_rate"),
-    ("sft --seed 0 --set sft.learning_rate=-1", "sft.learning_rate"),
-    ("sft --seed 0 --set sft.speed=2", "sft.speed"),
     ("sft --seed 0 --set sft.batch=1 --set sft.batch=2", "twice"),
     ("sft --seed 0 --set 'sft.batch=[1'", "YAML"),
     ("evaluate", "--step"),
     ("evaluate --step 3", "--step 3: accepted are the checkpoints 0, "),
-    ("evaluate --step 40 --folder .", "--folder"),
     ("evaluate --folder missing", "'missing' does not exist"),
     ("evaluate --folder weightless/config.json", "config.json' is a file"),
     ("evaluate --folder .", "config.json"),
@@ -149,42 +144,32 @@ WRONG = [
     ("evaluate --folder odd", "hidden_act = 'evil' is not known"),
     ("evaluate --folder theirs --attempts 1", "theirs"),
     ("evaluate --step 40 --split purple", "splits"),
-    ("evaluate --step 40 --temperature -1", "temperature"),
     ("evaluate --step 40 --out full", "full"),
     ("pretrain --seed 1 --out full", "full"),
-    ("rl --seed 0", "--start"),
     ("rl --seed 0 --start 77", "--start 77: accepted are the checkpoints 0, "),
     ("rl --seed 0 --start 160 --set rl_starts.rl.group=7", "group=7"),
-    ("rl --seed 0 --start 160 --set rl_starts.rl.algorithm=dpo", "algorithm"),
     ("run sft missing.json", "missing.json"),
     ("run sft words.json", "words.json"),
     ("run sft adopt.json", "adopt"),
     ("study --variant purple", "purple"),
     ("study --profile smoke --variant strict", "--variant"),
-    ("study --recovery --variant strict", "--recovery"),
     ("study --recovery --edits", "--recovery and --edits"),
     ("study --profile smoke --missing", "--record"),
     ("study --set sft.batch=2", "--set"),
-    ("study --profile smoke --seeds 3-1", "3-1"),
     ("study --profile smoke --workers 0", "--workers"),
     ("study --profile smoke --scheduler tcp://a:1 --slurm s.yaml", "only one of the two"),
     ("replay nowhere --seed 1", "'nowhere' does not exist"),
-    ("replay full --seed 1", "full"),
     ("notebook missing", "missing"),
     ("notebook missing -p seeds", 'NAME VALUE, as in -p seeds "[7]"'),
-    ("notebook missing -p 7 seeds", "NAME=VALUE"),
     ("report --profile smoke --out words.json", "words.json"),
     ("report --profile smoke --seeds ''", "seed"),
     ("report --readme missing.md", "missing.md"),
     ("report --readme words.json", "claims:begin"),
     ("claims --results nowhere", "--results 'nowhere': no such folder"),
     ("doctor --repair", "--repair: accepted together with --store only"),
-    ("doctor --results nowhere", "no such folder"),
     ("spectra base base --k 0", "--k '0': accepted are"),
-    ("spectra base base --k 8,x", "--k '8,x': accepted are"),
     ("spectra base base --matrices w", "--matrices 'w': accepted are, each once, q, k"),
     ("spectra base base --nulls none", "--nulls 'none': accepted are"),
-    ("spectra runs/base full", "'runs/base': no such file or folder"),
     ("edit runs/base full --edit 'values(all)' --out new", "'runs/base': no such file or folder"),
     ("sft --seed 1 --profile gpu --set model.name=runs/base", "'runs/base': no such folder"),
     ("serve nowhere", "'nowhere': no such folder"),
@@ -193,40 +178,26 @@ WRONG = [
     ("publish --seed 1 --out x --private", "--private"),
     ("publish --seed 1 --out x --again base", "--again"),
     ("publish --check x --out y", "--check"),
-    ("publish --check x", "no such folder"),
     ("publish --check .", "manifest.json"),
-    ("publish --seed 1 --out x --steps 1,two", "1,two"),
     ("publish --seed 1 --out x --steps 77", "77"),
-    ("publish --seed 1 --out x --profile purple", "purple"),
     ("publish --seed 1 --out x --recovery", "rlheals study --profile lab --seeds 1"),
-    ("publish --seed 1 --hub ada/lab", "--out FOLDER"),
-    *(
-        (f"publish --seed 1 --out x --hub {name}", "OWNER/NAME")
-        for name in ("lab", "a/b/c", "ada/--", "../x")
-    ),
-    ("serve runs/base", "'runs/base': no such folder"),
+    *((f"publish --seed 1 --out x --hub {name}", "OWNER/NAME") for name in ("lab", "a/b/c", "../x")),
 ]
 
 
-@pytest.mark.parametrize(("line", "says"), WRONG)
-def test_a_wrong_call_is_one_line_that_says_what_is_accepted(
-    line: str,
-    says: str,
-    empty_folder: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def asked(*_: object) -> str:
-        raise AssertionError("a question was asked")
-
-    monkeypatch.setattr("builtins.input", asked)
-    (empty_folder / "words.json").write_text("words, not JSON")
-    (empty_folder / "adopt.json").write_text('{"stage": "adopt", "settings": {}}')
-    (empty_folder / "wrong.yaml").write_text("name: wrong\nsft: {learning_rat: 1}\n")
-    (empty_folder / "broken.yaml").write_text("name: [")
-    (empty_folder / "runs").mkdir()
-    (empty_folder / "full").mkdir()
-    (empty_folder / "full/precious").write_text("mine")
+@pytest.fixture
+def odd_files(empty_folder: Path) -> None:
+    """Files that are not what a command needs."""
+    for name, text in {
+        "words.json": "words, not JSON",
+        "adopt.json": '{"stage": "adopt", "settings": {}}',
+        "wrong.yaml": "name: wrong\nsft: {learning_rat: 1}\n",
+        "broken.yaml": "name: [",
+        "runs/notes": "mine",
+        "full/precious": "mine",
+    }.items():
+        (empty_folder / name).parent.mkdir(exist_ok=True)
+        (empty_folder / name).write_text(text)
     for name in ("weightless", "odd", "theirs"):
         shutil.copytree(SHIPPED_BASE, empty_folder / name)
     (empty_folder / "weightless/model.safetensors").unlink()
@@ -235,34 +206,40 @@ def test_a_wrong_call_is_one_line_that_says_what_is_accepted(
     own = {"model_type": "theirs", "auto_map": {"AutoConfig": "theirs.C", "AutoModelForCausalLM": "theirs.M"}}
     (empty_folder / "theirs/config.json").write_text(json.dumps(config | own))
     (empty_folder / "theirs/theirs.py").write_text("open('/dev/full', 'w').write('ran')")
+
+
+@pytest.mark.usefixtures("odd_files")
+@pytest.mark.parametrize(("line", "says"), WRONG)
+def test_a_wrong_call_is_one_line_that_says_what_is_accepted(
+    line: str,
+    says: str,
+    empty_folder: Path,
+    say: Say,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("builtins.input", Mock(side_effect=AssertionError("a question was asked")))
     before = sorted(str(path) for path in empty_folder.rglob("*"))
-    said = Said(capfd, *shlex.split(line))
+    said = say(*shlex.split(line))
     assert said.is_bad_input(), (said.code, said.out, said.err)
     assert says in said.err
     assert sorted(str(path) for path in empty_folder.rglob("*")) == before
 
 
 def test_a_full_disk_is_told_with_its_folder(
-    empty_folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    empty_folder: Path, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr("rlheals.weights.checkpoint.save_file", full)
-    base = str(SHIPPED_BASE)
-    said = Said(
-        capfd, "edit", base, base, "--edit", "values(all)", "--where", "kinds=q layers=0", "--out", "new"
-    )
+    error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    monkeypatch.setattr("rlheals.weights.checkpoint.save_file", Mock(side_effect=error))
+    edit = ("--edit", "values(all)", "--where", "kinds=q layers=0", "--out", "new")
+    said = say("edit", str(SHIPPED_BASE), str(SHIPPED_BASE), *edit)
     assert said.is_bad_input()
     assert f"{empty_folder}: disk full" in said.err
     assert not list(empty_folder.iterdir())
 
 
-def test_equal_checkpoints_are_drawn_without_a_warning(
-    capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
-) -> None:
+def test_equal_checkpoints_are_drawn_without_a_warning(say: Say, recwarn: pytest.WarningsRecorder) -> None:
     base = str(SHIPPED_BASE)
-    said = Said(capfd, "spectra", base, base, "--matrices", "q", "--k", "4", "--null", "0", "--out", "page")
+    said = say("spectra", base, base, "--matrices", "q", "--k", "4", "--null", "0", "--out", "page")
     assert (said.code, said.err) == (0, "")
     assert not [warning for warning in recwarn if "log" in str(warning.message)]
 
@@ -286,29 +263,21 @@ def test_every_error_has_its_exit_code_and_at_most_one_line(
     error: BaseException,
     code: int,
     says: str,
-    capfd: pytest.CaptureFixture[str],
+    say: Say,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(hands, "graded", fail)
+    monkeypatch.setattr(hands, "graded", Mock(side_effect=error))
     monkeypatch.setattr("rlheals.cli.terminal._discard_stdout", lambda: None)  # stdout is pytest's here
-    said = Said(capfd, "grade", "3 3 8 8", "24")
-    assert said.code == code
-    assert len(said.err.splitlines()) == (1 if says else 0)
+    said = say("grade", "3 3 8 8", "24")
+    assert (said.code, said.out, len(said.err.splitlines())) == (code, "", 1 if says else 0)
     assert says in said.err
-    assert said.out == ""
 
 
-def test_traceback_on_request_only(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_traceback_on_request_only(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hands, "graded", lambda *_: 1 // 0)
     monkeypatch.setenv("RLHEALS_DEBUG", "1")
-    said = Said(capfd, "grade", "3 3 8 8", "24")
-    assert said.code == 1
-    assert "Traceback" in said.err
+    said = say("grade", "3 3 8 8", "24")
+    assert (said.code, "Traceback" in said.err) == (1, True)
     assert said.err.splitlines()[-1].startswith("rlheals: failed: ZeroDivisionError")
 
 
@@ -335,19 +304,14 @@ def test_a_signal_ends_with_one_line(number: signal.Signals, code: int, word: st
     assert err.startswith(f"rlheals: {word}")
 
 
-@pytest.mark.parametrize("arguments", [["census", "--rule", "id", "--json"], ["--help"], ["census"]])
+@pytest.mark.parametrize("arguments", [["census", "--rule", "id", "--json"], ["--help"]])
 def test_a_closed_pipe_is_quiet(arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
+    line = [sys.executable, "-m", "rlheals", *arguments]
     with os.fdopen(writing, "wb") as closed:
-        done = subprocess.run(
-            [sys.executable, "-m", "rlheals", *arguments],
-            stdout=closed,
-            stderr=subprocess.PIPE,
-            timeout=60,
-        )
-    assert done.returncode == 141
-    assert done.stderr == b""
+        done = subprocess.run(line, stdout=closed, stderr=subprocess.PIPE, timeout=60)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 # --- what the commands print
@@ -355,33 +319,22 @@ def test_a_closed_pipe_is_quiet(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "category"),
-    [
-        ("8/(3-8/3)", "correct"),
-        ("8/(3-8/3", "partial"),
-        ("8+8+3+3", "no_solution"),
-        ("8+8+8", "wrong_number"),
-        ("__import__('os').abort()", "illegal_formula"),
-        ("\x00", "illegal_formula"),
-        ("", "illegal_formula"),
-    ],
-)
-def test_grade_exits_0_whatever_the_verdict(
-    answer: str, category: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    said = Said(capfd, "grade", "3 3 8 8", answer, "--json")
+    [("8/(3-8/3)", "correct"), ("8+8+8", "wrong_number"), ("__import__('os').abort()", "illegal_formula"),
+     ("\x00", "illegal_formula"), ("", "illegal_formula")],
+)  # fmt: skip
+def test_grade_exits_0_whatever_the_verdict(answer: str, category: str, say: Say) -> None:
+    said = say("grade", "3 3 8 8", answer, "--json")
     assert (said.code, said.err) == (0, "")
-    assert said.data["category"] == category
-    assert said.data["reward"] == REWARDS[category]
+    assert (said.data["category"], said.data["reward"]) == (category, REWARDS[category])
 
 
-def test_grade_knows_the_other_rule_and_the_reference(capfd: pytest.CaptureFixture[str]) -> None:
-    said = Said(capfd, "grade", "J 2 3 A", "2+11*(3-1)", "--json")
+def test_grade_knows_the_other_rule_the_reference_and_hands_without_a_solution(
+    say: Say,
+) -> None:
+    said = say("grade", "J 2 3 A", "2+11*(3-1)", "--json")
     assert (said.data["category"], said.data["read_as"]) == ("wrong_rule", "ood")
-    assert Said(capfd, "grade", "3 3 8 8", "8/(3-8/3)", "--compat", "reference", "--json").data["reward"] == 0
-
-
-def test_grade_takes_a_hand_that_no_formula_solves(capfd: pytest.CaptureFixture[str]) -> None:
-    said = Said(capfd, "grade", "A A A A", "1+1+1+1", "--json")
+    assert say("grade", "3 3 8 8", "8/(3-8/3)", "--compat", "reference", "--json").data["reward"] == 0
+    said = say("grade", "A A A A", "1+1+1+1", "--json")
     assert (said.code, said.data["solvable"], said.data["category"]) == (0, False, "no_solution")
 
 
@@ -390,64 +343,58 @@ def test_grade_reads_an_answer_from_stdin(data: bytes, code: int) -> None:
     line = [sys.executable, "-m", "rlheals", "grade", "3 3 8 8", "-", "--json"]
     done = subprocess.run(line, input=data, capture_output=True, timeout=60)
     assert done.returncode == code
-    if code == 0:
-        assert json.loads(done.stdout)["solved"]
-    else:
-        assert done.stdout == b""
-        assert len(done.stderr.splitlines()) == 1
+    assert (done.stdout == b"") == (code == 2)
+    assert len(done.stderr.splitlines()) == (1 if code else 0)
 
 
-def test_census_counts_and_lists(capfd: pytest.CaptureFixture[str]) -> None:
-    counts = Said(capfd, "census", "--json").data
+def test_census_counts_and_lists(say: Say) -> None:
+    counts = say("census", "--json").data
     assert (counts["all"], counts["id"], counts["ood"], counts["both"]) == (1820, 1236, 796, 529)
     assert counts["sft"] + counts["rl"] + counts["held_out"] == counts["id"]
-    listed = Said(capfd, "census", "--rule", "5,7,2", "--json").data
+    listed = say("census", "--rule", "5,7,2", "--json").data
     assert (listed["rule"], listed["count"], len(listed["hands"])) == ("J5-Q7-K2", 890, 890)
-    assert len(Said(capfd, "census", "--rule", "ood").out.splitlines()) == 796
+    assert len(say("census", "--rule", "ood").out.splitlines()) == 796
 
 
-def test_doctor_finds_nothing_missing_here(empty_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    said = Said(capfd, "doctor", "--json")
+def test_doctor_finds_nothing_missing_here_and_shows_no_token(
+    empty_folder: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    said = say("doctor", "--json")
     assert said.code == 0, said.data["problems"]
-    assert said.data["store"] == {
-        "folder": str(empty_folder / "store"),
-        "free_gb": said.data["store"]["free_gb"],
-        "runs": 0,
-        "damaged": [],
-        "leftovers": [],
-    }
+    assert said.data["environment"]["HF_TOKEN"] == "set"
+    assert "hf_secret" not in said.out
+    store = said.data["store"]
+    assert store.pop("free_gb") > 0
+    assert store == {"folder": str(empty_folder / "store"), "runs": 0, "damaged": [], "leftovers": []}
     assert [profile["name"] for profile in said.data["profiles"]] == ["smoke", "lab"]
     assert all(profile["in_store"] == 0 < profile["runs"] for profile in said.data["profiles"])
     assert not (empty_folder / "store").exists()
+    assert say("doctor").out.endswith("nothing is missing\n")
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "says"),
-    [("RLHEALS_STORE", "words", "cannot be written"), ("RLHEALS_STORE", "words/below", "cannot be written")],
-)
+@pytest.mark.parametrize("place", ["words", "words/below"])
 def test_doctor_says_what_is_missing(
-    name: str,
-    value: str,
-    says: str,
-    empty_folder: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    place: str, empty_folder: Path, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (empty_folder / "words").write_text("not a folder")
-    monkeypatch.setenv(name, str(empty_folder / value))
-    said = Said(capfd, "doctor", "--json")
+    monkeypatch.setenv("RLHEALS_STORE", str(empty_folder / place))
+    said = say("doctor", "--json")
+    (problem,) = said.data["problems"]
     assert said.code == 1
-    assert len(said.data["problems"]) == 1
-    assert says in said.data["problems"][0]
-    assert "MISSING" in Said(capfd, "doctor").out
+    assert "cannot be written" in problem
+    assert "MISSING" in say("doctor").out
 
 
-def test_doctor_lists_and_repairs_the_store(empty_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_run_does_one_unit_and_doctor_lists_and_repairs_it(empty_folder: Path, say: Say) -> None:
     (empty_folder / "unit.json").write_text(
         json.dumps({"stage": "adopt", "settings": {"sha256": weights_hash()}})
     )
-    made = Path(Said(capfd, "run", "adopt", "unit.json", "--json").data["path"])
-    whole = Said(capfd, "doctor", "--store", "--json")
+    said, again = (say("run", "adopt", "unit.json", "--json") for _ in range(2))
+    assert said.data == again.data
+    assert "loaded" in again.err
+    made = Path(said.data["path"])
+    whole = say("doctor", "--store", "--json")
     assert whole.code == 0
     assert (whole.data["runs"], whole.data["damaged"], whole.data["leftovers"]) == (1, [], [])
     assert set(whole.data["stages"]) == {"adopt"}
@@ -458,64 +405,44 @@ def test_doctor_lists_and_repairs_the_store(empty_folder: Path, capfd: pytest.Ca
     other, mine = empty_folder / "store/runs/notes", empty_folder / "store/scratch" / ("0" * 64)
     other.mkdir(), mine.mkdir(parents=True)
     (mine / "part").write_text("of an unfinished run")
-    found = Said(capfd, "doctor", "--store", "--json")
+    found = say("doctor", "--store", "--json")
     assert found.code == 1
     assert found.data["runs"] == 0
     assert any(made.name[:12] in line for line in found.data["damaged"])
     assert made.exists(), "listing changes nothing"
-    assert "--repair removes them" in Said(capfd, "doctor", "--store").out
-    repaired = Said(capfd, "doctor", "--store", "--repair", "--json")
+    assert "--repair removes them" in say("doctor", "--store").out
+    repaired = say("doctor", "--store", "--repair", "--json")
     assert repaired.data["removed"] == [f"runs/{made.name}"]
     assert not made.exists()
     assert other.exists(), "what is not ours is left alone"
     assert (mine / "part").exists(), "an unfinished run goes on from there"
     other.rmdir()
-    assert Said(capfd, "doctor", "--store").code == 0
-    assert "computing" in Said(capfd, "run", "adopt", "unit.json").err
-    assert Said(capfd, "doctor", "--store", "--json").data["runs"] == 1
+    assert say("doctor", "--store").code == 0
+    assert "computing" in say("run", "adopt", "unit.json").err
+    assert say("doctor", "--store", "--json").data["runs"] == 1
 
 
-def test_doctor_sees_an_absent_and_an_old_package(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_sees_an_absent_and_an_old_package(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     declared = ["no-such-package-here>=1", "numpy<1", "also-absent; extra == 'gpu'"]
     monkeypatch.setattr("importlib.metadata.requires", lambda name: declared)
-    said = Said(capfd, "doctor", "--json")
+    said = say("doctor", "--json")
     assert said.code == 1
     assert [problem.split(":")[0] for problem in said.data["problems"]] == ["no-such-package-here", "numpy"]
 
 
-def test_doctor_shows_no_token(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    said = Said(capfd, "doctor", "--json")
-    assert said.data["environment"]["HF_TOKEN"] == "set"
-    assert "hf_secret" not in said.out
-
-
-def test_doctor_lists_every_setting(capfd: pytest.CaptureFixture[str]) -> None:
-    said = Said(capfd, "doctor", "--profiles")
+def test_doctor_lists_every_setting(say: Say) -> None:
+    said = say("doctor", "--profiles")
     assert said.code == 0
     for setting in ("sft.learning_rate", "pretrain.model.hidden", "evaluate.sampling.temperature", "strict"):
         assert setting in said.out
 
 
-def test_run_does_one_unit_and_then_finds_it(empty_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    unit = {"stage": "adopt", "settings": {"sha256": weights_hash()}}
-    (empty_folder / "unit.json").write_text(json.dumps(unit))
-    first, second = (Said(capfd, "run", "adopt", "unit.json", "--json") for _ in range(2))
-    assert (first.code, second.code) == (0, 0)
-    assert first.data == second.data
-    assert "computing" in first.err
-    assert "loaded" in second.err
-    assert (Path(first.data["path"]) / "base/model.safetensors").is_file()
-
-
-def test_claims_are_printed_chapter_by_chapter(empty_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_claims_are_printed_chapter_by_chapter(empty_folder: Path, say: Say) -> None:
     """A small study: only protected SFT is recorded, so that all others have no verdict."""
     shutil.copytree(ROOT / "results/lab-protection", empty_folder / "some/lab-protection")
     shutil.copytree(ROOT / "results/lab", empty_folder / "some/lab", ignore=lambda *_: ["seed-2"])
-    said = Said(capfd, "claims", "--results", "some")
-    data = Said(capfd, "claims", "--results", "some", "--json").data
+    said = say("claims", "--results", "some")
+    data = say("claims", "--results", "some", "--json").data
     assert said.code == 0
     assert set(data) == set(CHAPTERS)
     for key, one in data.items():
@@ -529,27 +456,16 @@ def test_claims_are_printed_chapter_by_chapter(empty_folder: Path, capfd: pytest
     }  # fmt: skip
 
 
-def test_claims_of_a_project_without_a_recorded_study_have_no_verdict(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    said = Said(capfd, "claims", "--json")
-    assert said.code == 0
-    assert {claim["verdict"] for one in said.data.values() for claim in one["claims"]} == {None}
-
-
 def test_notebook_parameters_come_in_pairs(
-    empty_folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    empty_folder: Path, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[object] = []
+    execute = Mock(return_value=Path("one.out.ipynb"))
+    monkeypatch.setattr("rlheals.book.notebooks.execute", execute)
     (empty_folder / "one.ipynb").write_text("{}")
-    monkeypatch.setattr(
-        "rlheals.book.notebooks.execute",
-        lambda source, out, given, quiet: asked.append((source, given)) or out,
-    )
-    line = ["notebook", "-p", "seeds", "[7, 8]", "one", "-p", "checks", "false", "--profile", "smoke"]
-    said = Said(capfd, *line, "--json")
-    assert said.data == {"notebook": "one.ipynb", "out": "one.out.ipynb"}
-    assert asked == [(Path("one.ipynb"), {"seeds": [7, 8], "checks": False, "profile": "smoke"})]
+    line = "notebook -p seeds '[7, 8]' one -p checks false --profile smoke --json"
+    assert say(*shlex.split(line)).data == {"notebook": "one.ipynb", "out": "one.out.ipynb"}
+    given = {"seeds": [7, 8], "checks": False, "profile": "smoke"}
+    execute.assert_called_once_with(Path("one.ipynb"), Path("one.out.ipynb"), given, True)
 
 
 # --- seeds and settings
@@ -560,35 +476,24 @@ def test_seeds_survive_being_written_and_read(seeds: set[int]) -> None:
     assert parse_seeds(spans(sorted(seeds))) == tuple(sorted(seeds))
 
 
-@pytest.mark.parametrize(
-    "text", ["", "1,", "a", "-1", "1-", "3-1", "1,1", "1-3,2", "0-1000", "10000", "1.5", "٣", "1--2", "1 2"]
-)
+@pytest.mark.parametrize("text", ["", "1,", "a", "-1", "3-1", "1-3,2", "10000", "1.5", "٣", "1--2"])
 def test_seeds_that_are_none(text: str) -> None:
     with pytest.raises(BadInput, match="seed"):
         parse_seeds(text)
 
 
 @pytest.mark.parametrize(
-    ("pair", "value"),
-    [
-        ("a=1e-3", 1e-3),
-        ("a=0.5", 0.5),
-        ("a=3", 3),
-        ("a=[1, 2]", [1, 2]),
-        ("a=null", None),
-        ("a=x=y", "x=y"),
-        ("a=", None),
-        ("a=!!python/object/apply:os.abort []", BadInput),
-        ("a=" + "x" * 20_000, BadInput),
-        ("=1", BadInput),
-    ],
+    ("text", "value"),
+    [("1e-3", 1e-3), ("0.5", 0.5), ("3", 3), ("[1, 2]", [1, 2]), ("null", None), ("x=y", "x=y"), ("", None)],
 )
-def test_setting_values_are_yaml(pair: str, value: object) -> None:
-    if value is BadInput:
-        with pytest.raises(BadInput, match="--set"):
-            parse_settings([pair])
-    else:
-        assert parse_settings([pair]) == {"a": value}
+def test_setting_values_are_yaml(text: str, value: object) -> None:
+    assert parse_settings([f"a={text}"]) == {"a": value}
+
+
+@pytest.mark.parametrize("pair", ["a=!!python/object/apply:os.abort []", "=1", "a"])
+def test_settings_that_are_none(pair: str) -> None:
+    with pytest.raises(BadInput, match="--set"):
+        parse_settings([pair])
 
 
 # --- RL from one checkpoint
@@ -597,21 +502,18 @@ QUICK_RL = "{checkpoints: [1], episodes: 8, group: 4, micro_batch_size: 4, attem
 
 
 def test_rl_from_one_checkpoint_says_where_its_weights_are_and_is_loaded_the_second_time(
-    empty_folder: Path, capfd: pytest.CaptureFixture[str]
+    empty_folder: Path, say: Say
 ) -> None:
     (empty_folder / "tiny.yaml").write_text(f"{TINY}rl_starts: {{starts: [2], rl: {QUICK_RL}}}\n")
     line = ["rl", "--seed", "0", "--start", "2", "--profile", "tiny.yaml", "--json"]
-    assert main(line) == 0
-    told = json.loads(capfd.readouterr().out)
+    told = say(*line).data
     assert told["updates"] == 1
     assert (Path(told["folder"]) / "model.safetensors").is_file()
     assert told["first_update"]["attempts"] <= 2
-    assert main(line) == 0
-    again = capfd.readouterr()
-    assert json.loads(again.out) == told
+    again = say(*line)
+    assert again.data == told
     assert again.err.count("loaded") == 3
-    assert main([*line, "--run", "1"]) == 0
-    assert json.loads(capfd.readouterr().out)["id"] != told["id"]
+    assert say(*line, "--run", "1").data["id"] != told["id"]
 
 
 # --- a whole command, interrupted and taken up again

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import tiny_models
@@ -39,10 +41,7 @@ def changed(profile: Profile, **groups: dict[str, Any]) -> Profile:
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any network: a dry run asks nobody."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a dry run asked the network")
-
+    refuse = Mock(side_effect=AssertionError("a dry run asked the network"))
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
@@ -80,11 +79,9 @@ def test_the_shape_has_as_many_weights_as_the_model(name: str) -> None:
         "vocab_size": shape.vocabulary, "tie_word_embeddings": shape.tied, "num_attention_heads": shape.hidden // 64,
         "num_key_value_heads": shape.kv_width // 64,
     }  # fmt: skip
+    kind, settings = (Qwen2ForCausalLM, Qwen2Config) if shape.bias else (LlamaForCausalLM, LlamaConfig)
     with torch.device("meta"):
-        if shape.bias:
-            model = Qwen2ForCausalLM(Qwen2Config(**common))
-        else:
-            model = LlamaForCausalLM(LlamaConfig(**common))
+        model = kind(settings(**common))
     assert model.num_parameters() == shape.parameters - shape.other
 
 
@@ -121,7 +118,7 @@ def test_hours_grow_with_the_work() -> None:
     assert budget(more).disk > budget(profile).disk
 
 
-@pytest.mark.parametrize("share", [0.9, 0.7, 0.5])
+@pytest.mark.parametrize("share", [0.9, 0.5])
 @pytest.mark.parametrize("name", LANGUAGE)
 def test_the_changes_that_are_named_make_it_fit(name: str, share: float, tmp_path: Path) -> None:
     profile = load_profile(name)
@@ -140,21 +137,15 @@ def test_the_changes_that_are_named_make_it_fit(name: str, share: float, tmp_pat
 def test_what_is_missing_here_is_said(tmp_path: Path) -> None:
     profile, store = load_profile("gpu-3b"), Store(tmp_path)
     without = dry_run.examine(profile, store, Here("none", 0.0, False, 1.0))
-    assert [problem.split(";")[0].split(":")[0] for problem in without["problems"]] == [
-        "there is no GPU",
-        "disk",
-    ]
+    assert [re.split("[;:]", line)[0] for line in without["problems"]] == ["there is no GPU", "disk"]
     old = dry_run.examine(profile, store, Here("Tesla T4", ROOM, False, ROOM))
     assert old["problems"] == ["this GPU has no bfloat16"]
     assert any("model.dtype=float32" in change for change in old["changes"])
 
 
-@pytest.mark.parametrize("name", ["lab", "gpu"])
-def test_an_engine_that_is_not_here_is_said(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_that_is_not_here_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def problems() -> list[str]:
-        profile = load_profile(name, {"engine": "vllm"})
+        profile = load_profile("gpu", {"engine": "vllm"})
         return dry_run.examine(profile, Store(tmp_path), Here("x", ROOM, True, ROOM))["problems"]
 
     monkeypatch.delenv(SERVER, raising=False)
