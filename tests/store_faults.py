@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rlheals.stage import Work
-from rlheals.store import runs, store
+from rlheals.store import machine, runs, store
 from rlheals.store.files import StoreError, atomic_write
 
 PARTS = 2
@@ -221,8 +221,8 @@ def read_only(folder: Path) -> dict[str, Any]:
 def main(mode: str, folder: Path) -> None:
     """Run one mode; its trials go to the output as JSON."""
     sys.path.insert(0, str(folder))
-    versions = runs.library_versions()
-    store.library_versions = lambda: versions
+    versions, place = runs.library_versions(), machine.Machine(kind="cpu", model="c", isa="avx2", threads=1)
+    store.library_versions, store.this_machine = lambda: versions, lambda: place
     if mode == "readonly":
         read_only(folder)
         return

@@ -43,11 +43,11 @@ class Store:
     """A folder of runs, local or on a network filesystem: no locks, no server.
 
     Nothing is created before something is computed. Errors of the folder (full, read-only, forbidden) are
-    ``StoreError``, one line naming it.
+    StoreError, one line naming it.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     store, spec = Store(Path(folder)), RunSpec(stage="errors", seed=1)
+    ...     store, spec = Store(folder), RunSpec(stage="adopt", seed=1)
     ...     run = store.ensure(spec, lambda work: (work.out / "a").write_text("24"), lambda line: None)
     ...     run.file("a").read_text(), store.find(spec) == run
     ('24', True)
@@ -89,18 +89,17 @@ class Store:
         return (self.root / "runs" / run_id).is_dir()
 
     def ids(self) -> list[str]:
-        """Ids of the runs that are there, unchecked; sorted."""
+        """Those of the runs that are there, unchecked; sorted."""
         return [name for name in cleanup.entries(self.root, "runs") if RUN_ID.fullmatch(name)]
 
     def ensure(self, spec: RunSpec, compute: Compute, echo: Echo = _to_stderr) -> Run:
         """Load the run if it exists, else compute it; which of the two is said on one line through ``echo``.
 
-        Whatever ends ``compute`` early (error, Ctrl-C, kill) leaves no run; its scratch stays. Of two
-        processes computing the same run the first to finish wins and the other's result is dropped.
+        Whatever ends `compute` early (error, Ctrl-C, kill) leaves no run; its scratch stays. Of two processes computing
+        the same run the first to finish wins and the other's result is dropped.
 
-        Errors: ``BadInput`` for a missing input run; ``StoreError`` for the folder, or when source was
-        edited so that the result would be filed under code that did not make it; else what ``compute``
-        raises.
+        Errors: BadInput for a missing input run; StoreError for the folder, or when source was edited so that the
+        result would be filed under code that did not make it; else what `compute` raises.
         """
         if (run := self.loaded(spec, echo)) is not None:
             return run
@@ -151,13 +150,13 @@ class Store:
     def clean(self, older_than_seconds: float = WEEK_SECONDS) -> list[str]:
         """Remove what dead processes left behind; returns the names removed, relative to the root.
 
-        Temporary folders of processes that are known to be dead go at once; those of other machines, and scratch of
-        runs that were never finished, only when nothing in them was touched for ``older_than_seconds``.
+        What may belong to a process of another machine, and scratch of runs that were never finished, goes only when it
+        was not touched for that long.
         """
         return cleanup.clean(self.root, older_than_seconds)
 
     def repair(self, older_than_seconds: float = WEEK_SECONDS) -> tuple[list[str], StoreReport]:
-        """As ``clean``, and as ``check`` after it; damaged runs go too, the next study computes them again."""
+        """As `clean`, and as `check` after it; damaged runs go too, the next study computes them again."""
         return cleanup.repair(self.root, older_than_seconds)
 
     def _identity(self, spec: RunSpec) -> tuple[str, dict[str, str], Code]:
