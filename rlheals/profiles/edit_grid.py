@@ -44,7 +44,7 @@ class SwapGrid(Settings):
     @field_validator("restore", "swap", "other", "lend", "reader_restore", "reader_swap")
     @classmethod
     def _readable(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
-        spelled = tuple(entry_text(*read_entry(entry)) for entry in entries)
+        spelled = tuple(" @ ".join(read_entry(entry)) for entry in entries)
         if len(set(spelled)) < len(spelled):
             raise ValueError("an edit is there twice")
         return spelled
@@ -60,8 +60,3 @@ def read_entry(entry: str) -> tuple[str, str]:
     if not mark:
         raise BadInput(f"edit {entry!r:.60}: accepted is EDIT @ WHERE, such as values(all) @ blocks")
     return str(parse(edit)), str(Where.parse(where))
-
-
-def entry_text(edit: str, where: str) -> str:
-    """What `read_entry` reads back."""
-    return f"{edit} @ {where}"

@@ -134,7 +134,8 @@ class Protection(Settings):
     @field_validator("regularisers", "reader_regularisers")
     @classmethod
     def _readable(cls, regularisers: tuple[str, ...]) -> tuple[str, ...]:
-        spelled = tuple(regulariser_text(*read_regulariser(one)) for one in regularisers)
+        read = [read_regulariser(one) for one in regularisers]
+        spelled = tuple(f"{name}={number_text(value)}" for name, value in read)
         if len(set(spelled)) < len(spelled):
             raise ValueError("a regulariser is there twice")
         return spelled
@@ -154,12 +155,3 @@ def read_regulariser(text: str) -> tuple[str, float]:
     if name.strip() not in NAMES or not math.isfinite(number) or number < 0:
         raise BadInput(f"regulariser {text!r:.60}: accepted is NAME=VALUE, NAME one of {', '.join(NAMES)}")
     return name.strip(), number
-
-
-def regulariser_text(name: str, value: float) -> str:
-    """What `read_regulariser` reads back.
-
-    >>> regulariser_text("learning_rate", 1e-4)
-    'learning_rate=0.0001'
-    """
-    return f"{name}={number_text(value)}"

@@ -175,7 +175,7 @@ def play_again(folder: Path, name: str) -> list[dict[str, Any]]:
     On a processor of another kind the last bits of a product may differ, and with them a few sampled answers.
     """
     from rlheals.study import tables
-    from rlheals.study.evaluate_folder import evaluate_folder
+    from rlheals.study.single import evaluate_folder
 
     manifest = check(folder)
     if name not in manifest.checkpoints:

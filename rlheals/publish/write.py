@@ -28,9 +28,9 @@ from rlheals.store.files import StoreError, atomic_write, whole
 from rlheals.store.runs import Run, digest_of, regular_files
 from rlheals.store.store import Store
 from rlheals.study import peaks, record, tables
-from rlheals.study.plan import Plan, plan
+from rlheals.study.plan import Plan, SeedPlan, plan
 from rlheals.study.record import MANIFEST, RecordedRun
-from rlheals.study.tables import Part, Planned
+from rlheals.study.tables import Part
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _peaks(profile: Profile, first: Plan, store: Store, results: Path) -> Iterat
 
 def _plans(
     part: Part[Any], profile: Profile, seed: int, store: Store, known: Sequence[int]
-) -> Iterator[Planned]:
+) -> Iterator[SeedPlan]:
     if not part.from_peaks:
         yield part.plan(profile, seed, store)
     for peak in known if part.from_peaks else ():

@@ -111,8 +111,8 @@ class Store:
             )
         inputs = {key: self.load(input_id, echo).path for key, input_id in spec.inputs.items()}
         echo(f"{name}: computing")
-        with self._temporary(run_id) as out:
-            work = Work(out, self._scratch(run_id), copy.deepcopy(spec.settings), spec.seed, inputs)
+        with self._temporary(run_id) as (out, scratch):
+            work = Work(out, scratch, copy.deepcopy(spec.settings), spec.seed, inputs)
             started = time.time()
             try:
                 compute(work)
@@ -185,21 +185,17 @@ class Store:
         return None
 
     @contextlib.contextmanager
-    def _temporary(self, run_id: str) -> Iterator[Path]:
-        folder = self.root / "tmp" / cleanup.owner_name(run_id)
+    def _temporary(self, run_id: str) -> Iterator[tuple[Path, Path]]:
+        """The folder of the result, which goes with the block, and that of finished parts, which stays."""
+        folder, scratch = self.root / "tmp" / cleanup.owner_name(run_id), self.root / "scratch" / run_id
         try:
             with told("start a run", self.root):
                 cleanup.sweep(self.root)
                 make_folder(folder)
-            yield folder
+                make_folder(scratch)
+            yield folder, scratch
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-    def _scratch(self, run_id: str) -> Path:
-        folder = self.root / "scratch" / run_id
-        with told("make room for unfinished parts", self.root):
-            make_folder(folder)
-        return folder
 
     def _drop_scratch(self, run_id: str) -> None:
         with contextlib.suppress(OSError):  # the run is safe; what is left here is reported by check()

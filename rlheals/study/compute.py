@@ -84,9 +84,10 @@ def _by_workers(
                 # no more than can be computed at once, so that the first ones always come first
                 free = Counter({pool: pool.slots() for pool in set(of.values())})
                 free.subtract(of[missing[key].stage] for key in running)
-                for key in _ready(waiting, running):
-                    spec = missing[key]
-                    if free[of[spec.stage]] > 0:
+                unfinished = waiting.keys() | running.keys()
+                for key, spec in list(waiting.items()):
+                    ready = unfinished.isdisjoint(spec.inputs.values())
+                    if ready and free[of[spec.stage]] > 0:
                         free[of[spec.stage]] -= 1
                         del waiting[key]
                         future = of[spec.stage].client.submit(
@@ -103,7 +104,7 @@ def _by_workers(
                     future.add_done_callback(ended.put)
                     continue
                 del running[future.key]
-                bars.done(future.key)
+                bars.set(future.key, 1.0)
                 finished(future.key)
         except BaseException:
             for future in running.values():
@@ -119,12 +120,6 @@ def _next(ended: SimpleQueue[Any], used: Collection[Pool]) -> Any:
         except Empty:
             if any(pool.gone() for pool in used):
                 raise BadInput(GONE) from None
-
-
-def _ready(waiting: Mapping[str, RunSpec], running: Mapping[str, object]) -> list[str]:
-    """The units whose inputs are neither waiting nor running, in order."""
-    unfinished = waiting.keys() | running.keys()
-    return [key for key, spec in waiting.items() if not unfinished & set(spec.inputs.values())]
 
 
 class Bars:
@@ -154,20 +149,17 @@ class Bars:
             return
         if "line" in said:
             self.echo(said["line"])
-        elif self.shares.get(said["run"], 0.0) < 1.0:
-            self._set(said["run"], min(said["share"], 0.999))
+        else:
+            self.set(said["run"], min(said["share"], 0.999))
 
-    def done(self, run_id: str) -> None:
-        """A unit has ended."""
-        self._set(run_id, 1.0)
-
-    def _set(self, run_id: str, share: float) -> None:
+    def set(self, run_id: str, share: float) -> None:
+        """So much of a unit is done; 1: it has ended, and late news of it are none."""
         stage = self.stages[run_id]
-        drawn = self.bars[stage]
-        if not any(self.stages[key] == stage for key in self.shares):
+        drawn, mine = self.bars[stage], [key for key in self.shares if self.stages[key] == stage]
+        if not mine:
             drawn.reset()  # its time began now
-        self.shares[run_id] = share
-        drawn.n = sum(value for key, value in self.shares.items() if self.stages[key] == stage)
+        self.shares[run_id] = max(share, self.shares.get(run_id, 0.0))
+        drawn.n = sum(self.shares[key] for key in {*mine, run_id})
         drawn.refresh()
 
 

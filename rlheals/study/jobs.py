@@ -12,31 +12,26 @@ from rlheals.errors import BadInput
 from rlheals.settings import validated
 from rlheals.stage import Tick, no_tick
 from rlheals.store.runs import Run, RunSpec
-from rlheals.store.stages import STAGES, module_of
+from rlheals.store.stages import modules_behind
 from rlheals.store.store import Store
 from rlheals.study.slurm import Job
 
 
 def run_unit(spec: RunSpec, store: Store, echo: Callable[[str], None], tick: Tick = no_tick) -> Run:
     """One unit of work: load the run of a spec or compute it; its inputs have to be in the store."""
-    if spec.stage not in STAGES:
-        raise BadInput(f"stage {spec.stage!r} is not known; accepted: {', '.join(STAGES)}")
-    stage = import_module(module_of(spec.stage))
+    stage = import_module(modules_behind(spec.stage, spec.settings)[0])
     return store.ensure(spec, lambda work: stage.run(replace(work, tick=tick)), echo)
 
 
 def settings_file(path: Path) -> RunSpec:
     """A unit of work read from a JSON file: {"stage": ..., "settings": {...}, "inputs": {...}, "seed": 0}."""
+    where = f"settings file {str(path)!r}"
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"settings file {str(path)!r}: {getattr(error, 'strerror', None) or 'is not UTF-8'}"
-        ) from None
-    try:
-        data = json.loads(text)
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise BadInput(f"{where}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"settings file {str(path)!r} is not JSON: {str(error).splitlines()[0]}") from None
+        raise BadInput(f"{where} is not JSON: {str(error).splitlines()[0]}") from None
     return validated(RunSpec, data, f"settings file {path.name}")
 
 

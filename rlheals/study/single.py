@@ -1,19 +1,26 @@
-"""Single runs of a profile's study, computed with what they need, as plain data."""
+"""Single runs of a profile's study, computed with what they need, and the evaluation of any model; as plain data."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
+from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from rlheals.errors import BadInput
+from rlheals.evaluation.evaluate import EvaluateSettings, Sampling
 from rlheals.profiles.profile import Profile
+from rlheals.settings import validated
+from rlheals.stage import Work
 from rlheals.store.files import refuse_used, whole
 from rlheals.store.runs import Run, RunSpec, digest_of
+from rlheals.store.stages import STAGES
 from rlheals.store.store import Store
-from rlheals.study.compute import compute
-from rlheals.study.evaluate_folder import census_settings
+from rlheals.study.compute import bar, compute
 from rlheals.study.jobs import settings_file
 from rlheals.study.plan import plan
 from rlheals.training.adopt import WEIGHTS, weights_hash
@@ -69,16 +76,50 @@ def evaluated(
     chosen = plan(profile, seed, store)
     census = RunSpec(
         stage=profile.stage("evaluate"),
-        settings=census_settings(profile, checkpoint_name(step), changes).model_dump(mode="json"),
+        settings=_census_settings(profile, checkpoint_name(step), changes),
         inputs={"model": store.key(chosen.sft)},
         seed=100 * seed,
     )
     *_, run = compute([chosen.base, chosen.sft, census], store)
+    return {**described(run), "summary": _summary(run.path, run.manifest.files, out)}
+
+
+def evaluate_folder(
+    folder: Path, profile: Profile, seed: int, changes: dict[str, Any], out: Path | None
+) -> dict[str, Any]:
+    """The same of the model in a folder from anywhere, without the store."""
+    if not folder.is_dir():
+        raise BadInput(f"--folder {str(folder)!r}: no such folder")
+    if out is not None:
+        refuse_used(out)
+    place = folder.resolve()
+    stage = import_module(STAGES[profile.stage("evaluate")])
+    with tempfile.TemporaryDirectory() as scratch, bar("evaluate") as tick:
+        made, parts = Path(scratch, "out"), Path(scratch, "parts")
+        made.mkdir()
+        parts.mkdir()
+        settings = _census_settings(profile, place.name, changes)
+        stage.run(Work(made, parts, settings, seed, {"model": place.parent}, tick))
+        summary = _summary(made, os.listdir(made), out)
+    return {"folder": str(folder), "out": None if out is None else str(out), "summary": summary}
+
+
+def _census_settings(profile: Profile, folder: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """Those of the profile with what is not None of the changes."""
+    data = profile.evaluate.model_dump(mode="json") | {"folder": folder}
+    for name, value in changes.items():
+        if value is not None:
+            (data["sampling"] if name in Sampling.model_fields else data)[name] = value
+    return validated(EvaluateSettings, data, "evaluate").model_dump(mode="json")
+
+
+def _summary(made: Path, names: Iterable[str], out: Path | None) -> Any:
+    """Of an evaluation, whose files are kept in `out`."""
     if out is not None:
         with whole(out) as folder:
-            for name in run.manifest.files:
-                shutil.copy(run.file(name), folder)
-    return {**described(run), "summary": json.loads(run.file("summary.json").read_text(encoding="utf-8"))}
+            for name in names:
+                shutil.copy(made / name, folder)
+    return json.loads((made / "summary.json").read_text(encoding="utf-8"))
 
 
 def unit(stage: str, file: Path, store: Store) -> dict[str, Any]:

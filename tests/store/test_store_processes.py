@@ -81,9 +81,10 @@ def test_the_other_may_fail_for_want_of_its_scratch(lab: Lab) -> None:
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from rlheals.store.runs import RunSpec
-from rlheals.store.store import Store
+from rlheals.store import store as stores
 from rlheals.store.files import atomic_write
+from rlheals.store.machine import Machine
+stores.this_machine = lambda: Machine(kind="cpu", model="c", isa="avx2", threads=1)  # torch takes seconds to import
 root, package, mode = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 def compute(work):
     atomic_write(work.scratch / "part", "p" * 1000)
@@ -93,8 +94,8 @@ def compute(work):
     if mode == "wait":
         time.sleep(60)
     (work.out / "a.txt").write_text("same " * 1000)
-store = Store(root, package=package)
-print(store.ensure(RunSpec(stage="train", seed=5), compute).id)
+store = stores.Store(root, package=package)
+print(store.ensure(stores.RunSpec(stage="train", seed=5), compute).id)
 """
 
 
