@@ -63,7 +63,7 @@ def test_a_kill_between_any_two_operations(folder: Path) -> None:
     trials = run("before", folder)
     check_recovery(trials)
     assert len(trials) > 40
-    assert [trial["killed"] for trial in trials] == [True] * (len(trials) - 1) + [False]
+    assert [trial["hit"] for trial in trials] == [True] * (len(trials) - 1) + [False]
     assert trials[-1]["status"] == 0
     # the kills really reached every phase: before the first part, between parts, before and after the rename
     phases = {(len(trial["left"]["parts"]), trial["left"]["runs"]) for trial in trials}
@@ -73,7 +73,7 @@ def test_a_kill_between_any_two_operations(folder: Path) -> None:
 def test_a_kill_in_the_middle_of_a_write(folder: Path) -> None:
     trials = run("within", folder)
     check_recovery(trials)
-    assert sum(trial["killed"] for trial in trials) > 20
+    assert sum(trial["hit"] for trial in trials) > 20
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(folder: Path) -> None:

@@ -1,13 +1,10 @@
-"""Units on Dask workers: the same bytes as from one process, in a fixed order, whoever dies in between."""
+"""Units on Dask workers: the same bytes as from one process, in a fixed order, and errors in one line."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -25,18 +22,10 @@ from rlheals.study import compute as computing
 from rlheals.study import dask as dask_workers
 from rlheals.study.compute import Bars, compute
 from rlheals.study.dask import unit
-from rlheals.study.jobs import GONE, Workers
+from rlheals.study.jobs import Workers
 from rlheals.study.plan import plan
 
 TIMED = ["seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb"]
-
-
-@pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The small study, computed in this process without any disturbance."""
-    store = Store(tmp_path_factory.mktemp("calm"))
-    compute(plan(SMALL, 1, store).specs(), store, quiet=True)
-    return store
 
 
 @pytest.fixture(scope="module")
@@ -51,37 +40,6 @@ def cluster() -> Iterator[LocalCluster]:
 @pytest.fixture
 def address(cluster: LocalCluster) -> Workers:
     return Workers(scheduler=cluster.scheduler_address)
-
-
-@contextlib.contextmanager
-def killer(
-    monkeypatch: pytest.MonkeyPatch, store: Store, next_kill: Callable[[], bool]
-) -> Iterator[set[int]]:
-    """Kills the workers of this process's studies whenever `next_kill()` allows; gives the ids of those killed."""
-    started, killed, over, local = [], set[int](), threading.Event(), dask_workers._local
-
-    def noted(count: int) -> LocalCluster:
-        started.append(local(count))
-        return started[-1]
-
-    def kill() -> None:
-        while not over.wait(0.01):
-            if not started or not next_kill():
-                continue
-            for nanny in started[-1].workers.values():
-                if (pid := nanny.pid) is not None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                        killed.add(pid)
-
-    monkeypatch.setattr(dask_workers, "_local", noted)
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        yield killed
-    finally:
-        over.set()
-        thread.join()
 
 
 def test_every_stage_gives_the_same_bytes_on_a_worker_as_in_this_process(
@@ -124,35 +82,6 @@ def test_a_scheduler_computes_one_seed_after_the_other_so_that_what_is_cut_short
     assert capsys.readouterr().err.count(": loaded") == 2 * RUNS
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(6, marks=pytest.mark.long)])
-def test_workers_that_are_killed_again_and_again_change_no_byte(
-    calm: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
-) -> None:
-    """Dask starts them again, or gives them up; then the study ends with one line, and the same call goes on."""
-    store, said, seen = Store(tmp_path), set[str](), set[int]()
-    specs = plan(SMALL, 1, store).specs()
-
-    def after_a_run() -> bool:
-        done = len(store.ids())
-        new = done > 0 and done not in seen and len(seen) < times
-        seen.update({done} if new else set())
-        return new
-
-    with killer(monkeypatch, store, after_a_run) as killed:
-        for _ in range(10):
-            try:
-                compute(specs, store, workers=2, quiet=True)
-                break
-            except BadInput as error:
-                said.add(one_line(error))
-    assert said <= {GONE}
-    assert len(killed) >= 2
-    assert results_of(store.root) == results_of(calm.root)
-    assert store.check().damaged == ()
-    store.clean()
-    assert store.check().ok
-
-
 def test_what_is_wrong_with_a_unit_is_said_in_one_line(address: Workers, tmp_path: Path) -> None:
     store = Store(tmp_path)
     chosen = plan(SMALL, 1, store)
@@ -183,10 +112,12 @@ def test_an_address_where_nobody_answers_is_refused(
     assert repr(address) in one_line(caught.value)
 
 
-def test_nothing_is_started_for_what_is_there(calm: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_started_for_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    specs = plan(SMALL, 1, store).specs()[:2]
+    compute(specs, store, quiet=True)
     monkeypatch.setattr(computing, "_by_workers", None)
-    specs = plan(SMALL, 1, calm).specs()
-    assert [run.id for run in compute(specs, calm, workers=4, quiet=True)] == list(map(calm.key, specs))
+    assert [run.id for run in compute(specs, store, workers=4, quiet=True)] == list(map(store.key, specs))
 
 
 def test_a_bar_counts_whole_units_and_the_parts_of_those_that_run() -> None:
@@ -205,31 +136,3 @@ def test_a_bar_counts_whole_units_and_the_parts_of_those_that_run() -> None:
         bars.told((0.0, {"run": "d" * 64, "line": "another study on the same workers"}))
         bars.told((0.0, {"run": "d" * 64, "share": 0.5}))
     assert lines == ["rl cccc: computing"]
-
-
-@pytest.mark.parametrize("after", [pytest.param(0, marks=pytest.mark.long), 1])
-def test_a_study_whose_workers_die_while_they_start_does_not_wait_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
-    """Dask starts a worker again when it dies, but gives up one that dies before it is ready."""
-    store = Store(tmp_path)
-    specs = plan(SMALL, 1, store).specs()
-    with (
-        killer(monkeypatch, store, lambda: len(store.ids()) >= after),
-        pytest.raises(BadInput, match="workers have ended; the same command goes on"),
-    ):
-        compute(specs, store, workers=2, quiet=True)
-    compute(specs, store, quiet=True)
-    assert len(store.ids()) == RUNS
-    assert store.check().damaged == ()
-
-
-def test_a_machine_that_takes_long_to_end_a_worker_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On busy machines a killed worker outlives the time that it is given; the study is finished all the same."""
-    monkeypatch.setattr(dask_workers, "SECONDS_TO_STOP", 0.0)
-    cluster = dask_workers._local(1)
-    (nanny,) = cluster.workers.values()
-    pid = nanny.pid
-    cluster.close()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
