@@ -5,12 +5,36 @@ An entry is `EDIT @ WHERE`, such as `directions(top=20%) @ blocks layers=0`.
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from rlheals.errors import BadInput
 from rlheals.settings import Int, Settings
 from rlheals.weights.edit_parser import parse
 from rlheals.weights.selection import Where
+
+
+def read_entry(entry: str) -> tuple[str, str]:
+    """(edit, where) in their one spelling; BadInput when either cannot be read.
+
+    >>> read_entry("values(all) @ ends")
+    ('values(all)', 'kinds=embed,head')
+    """
+    edit, mark, where = entry.partition("@")
+    if not mark:
+        raise BadInput(f"edit {entry!r:.60}: accepted is EDIT @ WHERE, such as values(all) @ blocks")
+    return str(parse(edit)), str(Where.parse(where))
+
+
+def _spelled(entries: tuple[str, ...]) -> tuple[str, ...]:
+    spelled = tuple(" @ ".join(read_entry(entry)) for entry in entries)
+    if len(set(spelled)) < len(spelled):
+        raise ValueError("an edit is there twice")
+    return spelled
+
+
+Entries = Annotated[tuple[str, ...], AfterValidator(_spelled)]
 
 
 class SwapGrid(Settings):
@@ -25,38 +49,12 @@ class SwapGrid(Settings):
 
     late: Int | None = Field(None, description="late SFT step that is edited; None: no edits in this profile")
     start: Int | None = Field(None, description="SFT step from which the edited RL run started")
-    restore: tuple[str, ...] = Field(
-        (), description="edits of the late checkpoint with the peak: EDIT @ WHERE"
-    )
-    swap: tuple[str, ...] = Field(
-        (), description="edits of the RL result with the late checkpoint: EDIT @ WHERE"
-    )
-    other: tuple[str, ...] = Field(
+    restore: Entries = Field((), description="edits of the late checkpoint with the peak: EDIT @ WHERE")
+    swap: Entries = Field((), description="edits of the RL result with the late checkpoint: EDIT @ WHERE")
+    other: Entries = Field(
         (), description="edits of the late checkpoint with that of another SFT seed at the peak's step"
     )
-    lend: tuple[str, ...] = Field(
-        (), description="edits of the start of RL with what RL made of it: EDIT @ WHERE"
-    )
-    reader_restore: tuple[str, ...] = Field((), description="those of a reader's fresh run")
-    reader_swap: tuple[str, ...] = Field((), description="those of a reader's fresh run")
+    lend: Entries = Field((), description="edits of the start of RL with what RL made of it: EDIT @ WHERE")
+    reader_restore: Entries = Field((), description="those of a reader's fresh run")
+    reader_swap: Entries = Field((), description="those of a reader's fresh run")
     decodes: Int = Field(1, ge=1, description="censuses of every edited model")
-
-    @field_validator("restore", "swap", "other", "lend", "reader_restore", "reader_swap")
-    @classmethod
-    def _readable(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
-        spelled = tuple(" @ ".join(read_entry(entry)) for entry in entries)
-        if len(set(spelled)) < len(spelled):
-            raise ValueError("an edit is there twice")
-        return spelled
-
-
-def read_entry(entry: str) -> tuple[str, str]:
-    """(edit, where) in their one spelling; BadInput when either cannot be read.
-
-    >>> read_entry("values(all) @ ends")
-    ('values(all)', 'kinds=embed,head')
-    """
-    edit, mark, where = entry.partition("@")
-    if not mark:
-        raise BadInput(f"edit {entry!r:.60}: accepted is EDIT @ WHERE, such as values(all) @ blocks")
-    return str(parse(edit)), str(Where.parse(where))

@@ -57,8 +57,8 @@ def _good_name(name: str) -> bool:
 class RunSpec(BaseModel):
     """What a run is asked for: stage, settings, input runs and seed.
 
-    `settings` are a dict of JSON or a pydantic model; `inputs` maps a name to the id of an input run.
-    Errors: pydantic's ValidationError naming the field.
+    `settings` are JSON; `inputs` maps a name to the id of an input run. Errors: pydantic's ValidationError naming the
+    field.
 
     >>> RunSpec(stage="sft", settings={"steps": 40}, seed=7).settings
     {'steps': 40}
@@ -70,11 +70,6 @@ class RunSpec(BaseModel):
     settings: dict[str, JsonValue] = {}
     inputs: dict[ShortText, Hash] = {}
     seed: int = 0
-
-    @field_validator("settings", mode="before")
-    @classmethod
-    def _settings_of_a_model(cls, value: Any) -> Any:
-        return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
     @field_validator("settings")
     @classmethod

@@ -49,7 +49,7 @@ class Store:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     store, spec = Store(folder), RunSpec(stage="adopt", seed=1)
     ...     run = store.ensure(spec, lambda work: (work.out / "a").write_text("24"), lambda line: None)
-    ...     run.file("a").read_text(), store.find(spec) == run
+    ...     run.file("a").read_text(), store.load(run.id) == run
     ('24', True)
     """
 
@@ -62,12 +62,8 @@ class Store:
         return self._identity(spec)[0]
 
     def find(self, spec: RunSpec, echo: Echo = _to_stderr) -> Run | None:
-        """The run if it is there and intact; a damaged one is moved to ``damaged/``, said, and not used."""
-        return self._intact(self.key(spec), echo)
-
-    def loaded(self, spec: RunSpec, echo: Echo = _to_stderr) -> Run | None:
-        """As ``find``, and says so when the run is there."""
-        run = self.find(spec, echo)
+        """The run if it is there and intact, and says so; a damaged one is moved to `damaged/`, said, and not used."""
+        run = self._intact(self.key(spec), echo)
         if run is not None:
             echo(
                 f"{spec.stage} {run.id[:12]}: loaded (took {run.manifest.seconds:.1f} s when it was computed)"
@@ -101,7 +97,7 @@ class Store:
         Errors: BadInput for a missing input run; StoreError for the folder, or when source was edited so that the
         result would be filed under code that did not make it; else what `compute` raises.
         """
-        if (run := self.loaded(spec, echo)) is not None:
+        if (run := self.find(spec, echo)) is not None:
             return run
         run_id, versions, code = self._identity(spec)
         name = f"{spec.stage} {run_id[:12]}"

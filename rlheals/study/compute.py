@@ -40,16 +40,17 @@ def compute(
     is called after each unit. Whatever ends it early leaves what is finished; the same call goes on.
     """
     crew = Workers(workers) if isinstance(workers, int) else workers
+    elsewhere = crew.scheduler is not None or crew.slurm is not None
     wanted = {store.key(spec): spec for spec in specs}
     echo: Callable[[str], None] = (lambda line: None) if quiet else _say
     runs, missing = dict[str, Run](), dict[str, RunSpec]()
     for key, spec in wanted.items():
-        if (run := store.loaded(spec, echo)) is None:
+        if (run := store.find(spec, echo)) is None:
             missing[key] = spec
         else:
             runs[key] = run
             finished(key)
-    if missing and (crew.elsewhere or (crew.count > 1 and len(missing) > 1)):
+    if missing and (elsewhere or (crew.count > 1 and len(missing) > 1)):
         _by_workers(missing, store, crew, quiet, echo, finished)
         runs |= {key: store.load(key) for key in missing}
     else:

@@ -21,7 +21,6 @@ from rlheals.store.runs import Run, RunSpec, digest_of
 from rlheals.store.stages import STAGES
 from rlheals.store.store import Store
 from rlheals.study.compute import bar, compute
-from rlheals.study.jobs import settings_file
 from rlheals.study.plan import plan
 from rlheals.training.adopt import WEIGHTS, weights_hash
 from rlheals.training.sft import checkpoint_name
@@ -123,8 +122,15 @@ def _summary(made: Path, names: Iterable[str], out: Path | None) -> Any:
 
 
 def unit(stage: str, file: Path, store: Store) -> dict[str, Any]:
-    """One unit of work from a settings file, as a scheduler calls it."""
-    spec = settings_file(file)
+    """One unit of work from a JSON file, {"stage", "settings", "inputs", "seed"}, as a scheduler calls it."""
+    said = f"settings file {str(file)!r}"
+    try:
+        data = json.loads(file.read_bytes())
+    except OSError as error:
+        raise BadInput(f"{said}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{said} is not JSON: {str(error).splitlines()[0]}") from None
+    spec = validated(RunSpec, data, f"settings file {file.name}")
     if spec.stage != stage:
         raise BadInput(f"settings file {file.name}: its stage is {spec.stage!r}, not {stage!r}")
     return described(compute([spec], store)[0])

@@ -25,8 +25,10 @@ from rlheals.store.runs import RunSpec
 from rlheals.store.stages import STAGES
 from rlheals.store.store import Store
 from rlheals.study.compute import compute
-from rlheals.study.jobs import run_unit, settings_file
+from rlheals.study.jobs import run_unit
 from rlheals.study.plan import base_spec, plan
+from rlheals.study.single import unit
+from rlheals.training.adopt import weights_hash
 
 
 def changed(**paths: Any) -> Profile:
@@ -255,10 +257,12 @@ def test_an_error_in_a_unit_ends_the_study_and_names_what_is_missing(tmp_path: P
 
 
 def test_a_unit_is_read_from_json(tmp_path: Path) -> None:
-    spec = plan(SMALL, 1, Store(tmp_path)).sft
+    spec, store = RunSpec(stage="adopt", settings={"sha256": weights_hash()}), Store(tmp_path / "store")
     path = tmp_path / "unit.json"
     path.write_text(json.dumps(spec.model_dump()))
-    assert settings_file(path) == spec
+    assert unit("adopt", path, store)["id"] == store.key(spec) == store.ids()[0]
+    with pytest.raises(BadInput, match="its stage is 'adopt', not 'sft'"):
+        unit("sft", path, store)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +289,7 @@ def test_a_file_that_is_no_unit_is_refused(tmp_path: Path, text: str | bytes | N
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(BadInput) as caught:
-        settings_file(path)
+        unit("sft", path, Store(tmp_path / "store"))
     assert named in one_line(caught.value)
 
 
