@@ -77,13 +77,14 @@ def _by_workers(
         stack.callback(sweep, store.root)  # of workers that were ended in the middle of a unit
         stages = tuple(dict.fromkeys(spec.stage for spec in missing.values()))
         of = stack.enter_context(pools(workers, stages, store.root, echo))
+        crews = set(of.values())
         bars = stack.enter_context(closing(Bars(missing, quiet, echo)))
-        for pool in set(of.values()):
+        for pool in crews:
             pool.client.subscribe_topic(PROGRESS, bars.told)
         try:
             while waiting or running:
                 # no more than can be computed at once, so that the first ones always come first
-                free = Counter({pool: pool.slots() for pool in set(of.values())})
+                free = Counter({pool: pool.slots() for pool in crews})
                 free.subtract(of[missing[key].stage] for key in running)
                 unfinished = waiting.keys() | running.keys()
                 for key, spec in list(waiting.items()):
@@ -96,7 +97,7 @@ def _by_workers(
                         )
                         future.add_done_callback(ended.put)
                         running[key] = future
-                future = _next(ended, set(of.values()))
+                future = _next(ended, crews)
                 if future.status == "finished" or store.has(future.key):
                     pass  # its result is in the store; what its worker remembers of it may have died with it
                 elif future.status in ("error", "cancelled"):

@@ -104,21 +104,17 @@ def test_more_decodes_or_steps_add_runs_and_keep_the_others(tmp_path: Path) -> N
 
 
 def test_no_two_runs_of_a_study_are_the_same_and_seeds_share_nothing_but_the_code(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store, lab = Store(tmp_path), load_profile("lab", {"decodes": 4})
     keys = [key for seed in range(4) for key in keys_of(SMALL, store, seed).values()]
     assert len(set(keys)) == len(keys)
+    plans = [plan(lab, seed, store) for seed in range(6)]
     noise = {
         (spec.stage, spec.seed, *spec.inputs.values(), str(spec.settings))
-        for seed in range(1, 6)
-        for spec in plan(load_profile("lab", {"decodes": 4}), seed, store).specs()
+        for chosen in plans[1:]
+        for spec in chosen.specs()
     }
     assert len(noise) == 5 * (2 + 4 * 17 + 5)
-    censuses = [
-        spec.seed
-        for seed in range(6)
-        for spec in plan(load_profile("lab", {"decodes": 4}), seed, store).censuses.values()
-    ]
-    assert len(set(censuses)) == 6 * 4
+    assert len({spec.seed for chosen in plans for spec in chosen.censuses.values()}) == 6 * 4
 
 
 def test_inputs_come_before_those_that_use_them(tmp_path: Path) -> None:
