@@ -21,7 +21,7 @@ from rlheals.store.runs import Run, RunSpec, digest_of
 from rlheals.store.stages import STAGES
 from rlheals.store.store import Store
 from rlheals.study.compute import bar, compute
-from rlheals.study.plan import plan
+from rlheals.study.plan import census_spec, plan
 from rlheals.training.adopt import WEIGHTS, weights_hash
 from rlheals.training.sft import checkpoint_name
 
@@ -73,12 +73,7 @@ def evaluated(
         refuse_used(out)
     refuse_unknown_step("--step", step, profile)
     chosen = plan(profile, seed, store)
-    census = RunSpec(
-        stage=profile.stage("evaluate"),
-        settings=_census_settings(profile, checkpoint_name(step), changes),
-        inputs={"model": store.key(chosen.sft)},
-        seed=100 * seed,
-    )
+    census = census_spec(_changed(profile, changes), store.key(chosen.sft), checkpoint_name(step), seed, 0)
     *_, run = compute([chosen.base, chosen.sft, census], store)
     return {**described(run), "summary": _summary(run.path, run.manifest.files, out)}
 
@@ -97,19 +92,19 @@ def evaluate_folder(
         made, parts = Path(scratch, "out"), Path(scratch, "parts")
         made.mkdir()
         parts.mkdir()
-        settings = _census_settings(profile, place.name, changes)
-        stage.run(Work(made, parts, settings, seed, {"model": place.parent}, tick))
+        settings = _changed(profile, changes).evaluate.model_copy(update={"folder": place.name})
+        stage.run(Work(made, parts, settings.model_dump(mode="json"), seed, {"model": place.parent}, tick))
         summary = _summary(made, os.listdir(made), out)
     return {"folder": str(folder), "out": None if out is None else str(out), "summary": summary}
 
 
-def _census_settings(profile: Profile, folder: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """Those of the profile with what is not None of the changes."""
-    data = profile.evaluate.model_dump(mode="json") | {"folder": folder}
+def _changed(profile: Profile, changes: dict[str, Any]) -> Profile:
+    """With what is not None of the changes to its evaluation."""
+    data = profile.evaluate.model_dump(mode="json")
     for name, value in changes.items():
         if value is not None:
             (data["sampling"] if name in Sampling.model_fields else data)[name] = value
-    return validated(EvaluateSettings, data, "evaluate").model_dump(mode="json")
+    return profile.model_copy(update={"evaluate": validated(EvaluateSettings, data, "evaluate")})
 
 
 def _summary(made: Path, names: Iterable[str], out: Path | None) -> Any:
