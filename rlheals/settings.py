@@ -11,7 +11,7 @@ from rlheals.errors import BadInput
 
 
 class Settings(BaseModel):
-    """Settings of a stage; they live beside the stage they describe."""
+    """Settings of a stage, which live beside it; other records that are checked when they are read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

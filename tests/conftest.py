@@ -14,6 +14,7 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
+from store_lab import lab  # noqa: F401
 from transformers import PreTrainedModel
 
 from rlheals.engines import models

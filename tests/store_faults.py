@@ -12,13 +12,13 @@ import json
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rlheals.stage import Work
-from rlheals.store import runs, store
+from rlheals.store import machine, runs, store
 from rlheals.store.files import StoreError, atomic_write
 
 PARTS = 2
@@ -98,74 +98,58 @@ def left(root: Path) -> dict[str, Any]:
     }
 
 
-def trial(root: Path, broken: dict[str, Any]) -> dict[str, Any]:
-    """The state after a fault, after the next call, and after cleaning."""
-    first = left(root)
-    result = content(ensure(root))
-    second = left(root)
-    place = store.Store(root, package="toy")
-    place.clean()
-    return {**broken, "left": first, "content": result, "again": second, "clean": place.check().ok}
-
-
-def killed(folder: Path, when: str) -> list[dict[str, Any]]:
-    """Kill a child before operation 1, 2, 3, ... (that is, after the last), or within the next write."""
-
-    def kill() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    trials = []
+def trials(folder: Path, attempt: Callable[[Path, int], dict[str, Any]]) -> list[dict[str, Any]]:
+    """A fault at operation 1, 2, 3, ... until none is hit: the state after it, after the next call, after cleaning."""
+    found: list[dict[str, Any]] = []
     for number in range(1, 500):
-        root = folder / f"{when}-{number}"
-
-        def fault(
-            count: int, name: str, go: Callable[[], Any], args: tuple[Any, ...], at: int = number
-        ) -> Any:
-            if count < at or (when == "within" and name != "write"):
-                return go()
-            if when == "within":
-                PLAIN["write"](args[0], bytes(args[1])[: len(args[1]) // 2])
-            return kill()
-
-        child = os.fork()
-        if child == 0:
-            with watched(fault):
-                ensure(root)
-            os._exit(0)
-        status = os.waitpid(child, 0)[1]
-        trials.append(trial(root, {"number": number, "killed": os.WIFSIGNALED(status), "status": status}))
-        if not os.WIFSIGNALED(status):
+        root = folder / str(number)
+        broken = attempt(root, number)
+        first, result, second = left(root), content(ensure(root)), left(root)
+        place = store.Store(root, package="toy")
+        place.clean()
+        found.append({**broken, "left": first, "content": result, "again": second, "clean": place.check().ok})
+        if not broken["hit"]:
             break
-    return trials
+    return found
 
 
-def raised(folder: Path, error: BaseException, operations: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Raise an error at operation 1, 2, 3, ... (once, as far as the operation is one of those named)."""
-    trials = []
-    for number in range(1, 500):
-        root, hit = folder / f"raised-{number}", False
+def killed(root: Path, number: int, within: bool) -> dict[str, Any]:
+    """Kill a child before an operation, or in the middle of the next write."""
 
-        def fault(
-            count: int, name: str, go: Callable[[], Any], args: tuple[Any, ...], at: int = number
-        ) -> Any:
-            nonlocal hit
-            if count >= at and not hit and name in operations:
-                hit = True
-                raise error
+    def fault(count: int, name: str, go: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        if count < number or (within and name != "write"):
             return go()
+        if within:
+            PLAIN["write"](args[0], bytes(args[1])[: len(args[1]) // 2])
+        return os.kill(os.getpid(), signal.SIGKILL)
 
-        got, text = "", ""
-        try:
-            with watched(fault):
-                ensure(root)
-        except (ValueError, OSError, KeyboardInterrupt) as caught:
-            got, text = type(caught).__name__, str(caught)
-        trials.append(
-            trial(root, {"number": number, "hit": hit, "got": got, "text": text, "root": str(root)})
-        )
-        if not hit:
-            break
-    return trials
+    child = os.fork()
+    if child == 0:
+        with watched(fault):
+            ensure(root)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    return {"hit": os.WIFSIGNALED(status), "status": status}
+
+
+def raised(root: Path, number: int, error: BaseException, operations: tuple[str, ...]) -> dict[str, Any]:
+    """Raise an error at an operation, or at the next one of those named, once."""
+    hit = False
+
+    def fault(count: int, name: str, go: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        nonlocal hit
+        if count >= number and not hit and name in operations:
+            hit = True
+            raise error
+        return go()
+
+    got, text = "", ""
+    try:
+        with watched(fault):
+            ensure(root)
+    except (ValueError, OSError, KeyboardInterrupt) as caught:
+        got, text = type(caught).__name__, str(caught)
+    return {"hit": hit, "got": got, "text": text, "root": str(root)}
 
 
 def order(folder: Path) -> list[list[str]]:
@@ -174,13 +158,8 @@ def order(folder: Path) -> list[list[str]]:
 
     def note(count: int, name: str, go: Callable[[], Any], args: tuple[Any, ...]) -> Any:
         path = os.readlink(f"/proc/self/fd/{args[0]}") if isinstance(args[0], int) else os.fspath(args[0])
-        log.append(
-            [
-                name,
-                os.path.relpath(path, root),
-                *(os.path.relpath(arg, root) for arg in args[1:2] if name == "rename"),
-            ]
-        )
+        targets = args[1:2] if name == "rename" else ()
+        log.append([name, *(os.path.relpath(one, root) for one in (path, *targets))])
         return go()
 
     with watched(note):
@@ -188,8 +167,8 @@ def order(folder: Path) -> list[list[str]]:
     return log
 
 
-def read_only(folder: Path) -> dict[str, Any]:
-    """A store that may only be read, used by a process without the rights of root."""
+def read_only(folder: Path) -> None:
+    """A store that may only be read, used by a process without the rights of root, which prints what it finds."""
     root = folder / "readonly"
     run = ensure(root)
     for here, _, _ in os.walk(root):
@@ -199,44 +178,40 @@ def read_only(folder: Path) -> dict[str, Any]:
         if os.geteuid() == 0:
             os.setgid(65534)
             os.setuid(65534)
-        found = store.Store(root, package="toy").find(SPEC)
-        loaded = ensure(root)
+        place, text = store.Store(root, package="toy"), "no error"
+        said = {"found": place.find(SPEC) == run, "loaded": ensure(root) == run, "root": str(root)}
         try:
-            other = store.RunSpec(stage="stage", seed=4)
-            store.Store(root, package="toy").ensure(other, lambda work: None, echo=lambda line: None)
-            text = "no error"
+            place.ensure(store.RunSpec(stage="stage", seed=4), lambda work: None, echo=lambda line: None)
         except StoreError as error:
             text = str(error)
-        print(
-            json.dumps({"found": found == run, "loaded": loaded == run, "text": text, "root": str(root)}),
-            flush=True,
-        )
+        print(json.dumps({**said, "text": text}), flush=True)
         os._exit(0)
     os.waitpid(pid, 0)
     for here, _, _ in os.walk(root):
         os.chmod(here, 0o755)
-    return {}
 
 
 def main(mode: str, folder: Path) -> None:
     """Run one mode; its trials go to the output as JSON."""
     sys.path.insert(0, str(folder))
-    versions = runs.library_versions()
-    store.library_versions = lambda: versions
+    versions, place = runs.library_versions(), machine.Machine(kind="cpu", model="c", isa="avx2", threads=1)
+    store.library_versions, store.this_machine = lambda: versions, lambda: place
     if mode == "readonly":
         read_only(folder)
         return
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     making = ("open", "write", "fsync", "mkdir", "rename", "replace")
     result: Any = {
-        "before": lambda: killed(folder, "before"),
-        "within": lambda: killed(folder, "within"),
-        "full": lambda: raised(folder, full, making),
-        "interrupt": lambda: raised(folder, KeyboardInterrupt(), OPERATIONS),
+        "before": lambda: trials(folder, partial(killed, within=False)),
+        "within": lambda: trials(folder, partial(killed, within=True)),
+        "full": lambda: trials(folder, partial(raised, error=full, operations=making)),
+        "interrupt": lambda: trials(
+            folder, partial(raised, error=KeyboardInterrupt(), operations=OPERATIONS)
+        ),
         "order": lambda: order(folder),
     }[mode]()
     print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else Path(tempfile.mkdtemp()))
+    main(sys.argv[1], Path(sys.argv[2]))

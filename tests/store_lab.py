@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+
+import pytest
 
 from rlheals.stage import Work
 from rlheals.store.files import atomic_write
@@ -45,3 +48,9 @@ class Lab:
         return sorted(
             f"{part}/{path.name}" for part in ("tmp", "scratch", "damaged") for path in root.glob(f"{part}/*")
         )
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return Lab(tmp_path, "toy_" + hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12])

@@ -21,8 +21,9 @@ from rlheals.study import plan as study
 from rlheals.study import record, tables
 from rlheals.study.compute import compute
 from rlheals.study.peaks import peaks_of
+from rlheals.study.plan import SeedPlan
 from rlheals.study.record import Recorded
-from rlheals.study.tables import Frames, Part, Planned
+from rlheals.study.tables import Frames, Part
 
 PLUMBING = "smoke"
 MEANS_NOTHING = "Profile smoke is a plumbing test: its numbers mean nothing."
@@ -54,7 +55,7 @@ class Slice:
     """
 
     steps: tuple[int, ...]
-    plan: Planned
+    plan: SeedPlan
     recorded: dict[str, pd.DataFrame]
 
 
@@ -110,7 +111,7 @@ class Chapter(Generic[Frames]):
         recorded: Frames | None,
         store: Store,
         peaks: Peaks,
-    ) -> tuple[Part[Frames], list[Planned]]:
+    ) -> tuple[Part[Frames], list[SeedPlan]]:
         """What is recorded of the chapter, and the runs of a reader's own seeds.
 
         A seed that the recorded study holds cannot be the fresh one, BadInput says so: the two would be drawn as if

@@ -209,8 +209,7 @@ def evaluate(
     """A full evaluation of one checkpoint (--seed and --step), or of any model in a local folder (--folder)."""
     if (step is None) == (folder is None):
         raise typer.BadParameter("give either --step or --folder.")
-    from rlheals.study.evaluate_folder import evaluate_folder
-    from rlheals.study.single import evaluated
+    from rlheals.study.single import evaluate_folder, evaluated
 
     changes = {
         "splits": split,

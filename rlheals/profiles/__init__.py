@@ -11,6 +11,7 @@ import yaml
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.settings import validated
+from rlheals.yaml_file import read_yaml
 
 __all__ = ["PROFILES", "VARIANTS", "Profile", "load_profile", "names", "to_yaml", "validated", "variant"]
 FILES = Path(str(resources.files("rlheals.profiles")))
@@ -49,11 +50,7 @@ def load_profile(name_or_file: str | Path, changes: dict[str, Any] | None = None
 
 def names() -> list[str]:
     """The names that `load_profile` knows."""
-    return [*PROFILES, *(name for name in _stems() if name not in PROFILES)]
-
-
-def _stems() -> list[str]:
-    return sorted(file.stem for file in FILES.glob("*.yaml"))
+    return [*PROFILES, *sorted(file.stem for file in FILES.glob("*.yaml") if file.stem not in PROFILES)]
 
 
 def variant(name: str) -> Profile:
@@ -73,19 +70,12 @@ def to_yaml(profile: Profile) -> str:
 
 
 def _read(name_or_file: str | Path) -> dict[str, Any]:
-    file = FILES / f"{name_or_file}.yaml" if str(name_or_file) in _stems() else Path(name_or_file)
+    file = FILES / f"{name_or_file}.yaml"
+    file = file if file.is_file() else Path(name_or_file)
     said = f"profile {str(name_or_file)!r}"
     if file.suffix not in (".yaml", ".yml") or not file.is_file():
         raise BadInput(f"{said} is not known; accepted: {', '.join(names())} or a .yaml file")
-    if file.stat().st_size > 100_000:
-        raise BadInput(f"{said} has over 100,000 bytes")
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BadInput(f"{said} is not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(data, dict):
-        raise BadInput(f"{said} has to be a YAML mapping of settings")
-    return data
+    return read_yaml(file, said)
 
 
 def _set(data: dict[str, Any], path: str, value: Any) -> None:

@@ -5,49 +5,14 @@ An entry is `EDIT @ WHERE`, such as `directions(top=20%) @ blocks layers=0`.
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from rlheals.errors import BadInput
 from rlheals.settings import Int, Settings
 from rlheals.weights.edit_parser import parse
 from rlheals.weights.selection import Where
-
-
-class SwapGrid(Settings):
-    """Edits of a late SFT checkpoint with the peak ("restore"), and of an RL result with that checkpoint ("swap").
-
-    "lend" is the reverse: the checkpoint from which RL started, with RL's result. "other" is a control: the late
-    checkpoint with another SFT run's checkpoint, of the same base at the peak's step.
-
-    >>> SwapGrid().late is None
-    True
-    """
-
-    late: Int | None = Field(None, description="late SFT step that is edited; None: no edits in this profile")
-    start: Int | None = Field(None, description="SFT step from which the edited RL run started")
-    restore: tuple[str, ...] = Field(
-        (), description="edits of the late checkpoint with the peak: EDIT @ WHERE"
-    )
-    swap: tuple[str, ...] = Field(
-        (), description="edits of the RL result with the late checkpoint: EDIT @ WHERE"
-    )
-    other: tuple[str, ...] = Field(
-        (), description="edits of the late checkpoint with that of another SFT seed at the peak's step"
-    )
-    lend: tuple[str, ...] = Field(
-        (), description="edits of the start of RL with what RL made of it: EDIT @ WHERE"
-    )
-    reader_restore: tuple[str, ...] = Field((), description="those of a reader's fresh run")
-    reader_swap: tuple[str, ...] = Field((), description="those of a reader's fresh run")
-    decodes: Int = Field(1, ge=1, description="censuses of every edited model")
-
-    @field_validator("restore", "swap", "other", "lend", "reader_restore", "reader_swap")
-    @classmethod
-    def _readable(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
-        spelled = tuple(entry_text(*read_entry(entry)) for entry in entries)
-        if len(set(spelled)) < len(spelled):
-            raise ValueError("an edit is there twice")
-        return spelled
 
 
 def read_entry(entry: str) -> tuple[str, str]:
@@ -62,6 +27,34 @@ def read_entry(entry: str) -> tuple[str, str]:
     return str(parse(edit)), str(Where.parse(where))
 
 
-def entry_text(edit: str, where: str) -> str:
-    """What `read_entry` reads back."""
-    return f"{edit} @ {where}"
+def _spelled(entries: tuple[str, ...]) -> tuple[str, ...]:
+    spelled = tuple(" @ ".join(read_entry(entry)) for entry in entries)
+    if len(set(spelled)) < len(spelled):
+        raise ValueError("an edit is there twice")
+    return spelled
+
+
+Entries = Annotated[tuple[str, ...], AfterValidator(_spelled)]
+
+
+class SwapGrid(Settings):
+    """Edits of a late SFT checkpoint with the peak ("restore"), and of an RL result with that checkpoint ("swap").
+
+    "lend" is the reverse: the checkpoint from which RL started, with RL's result. "other" is a control: the late
+    checkpoint with another SFT run's checkpoint, of the same base at the peak's step.
+
+    >>> SwapGrid().late is None
+    True
+    """
+
+    late: Int | None = Field(None, description="late SFT step that is edited; None: no edits in this profile")
+    start: Int | None = Field(None, description="SFT step from which the edited RL run started")
+    restore: Entries = Field((), description="edits of the late checkpoint with the peak: EDIT @ WHERE")
+    swap: Entries = Field((), description="edits of the RL result with the late checkpoint: EDIT @ WHERE")
+    other: Entries = Field(
+        (), description="edits of the late checkpoint with that of another SFT seed at the peak's step"
+    )
+    lend: Entries = Field((), description="edits of the start of RL with what RL made of it: EDIT @ WHERE")
+    reader_restore: Entries = Field((), description="those of a reader's fresh run")
+    reader_swap: Entries = Field((), description="those of a reader's fresh run")
+    decodes: Int = Field(1, ge=1, description="censuses of every edited model")

@@ -141,11 +141,8 @@ class Profile(Settings):
             if unknown := sorted(set(steps) - set(self.sft.checkpoints)):
                 raise ValueError(f"{field} has {unknown[0]}, which is not one of sft.checkpoints")
         for path in OF_A_TASK:
-            group: Any = self
-            for name in path.split("."):
-                group = getattr(group, name)
-            if group.task != self.task:
-                raise ValueError(f"{path}.task={group.task}, but the profile's task is {self.task}")
+            if (task := attrgetter(f"{path}.task")(self)) != self.task:
+                raise ValueError(f"{path}.task={task}, but the profile's task is {self.task}")
         if self.model is not None:
             return self  # its own configuration says what fits
         if self.shipped_base and self.task != Profile.model_fields["task"].default:

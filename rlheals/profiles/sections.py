@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any, get_args
+from functools import partial
+from typing import Annotated, Any, get_args
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from rlheals.errors import BadInput
 from rlheals.settings import Float, Int, Settings
@@ -30,6 +31,17 @@ LATE = "rl-hands"
 """Late starts again on RL-only hands alone: SFT has not memorised them, so rewards still differ."""
 
 
+def _known(accepted: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
+    if unknown := [name for name in names if name not in accepted]:
+        raise ValueError(f"{unknown[0]!r} is not one of {', '.join(accepted)}")
+    if len(set(names)) < len(names):
+        raise ValueError("a list of different names is accepted")
+    return names
+
+
+Controls = Annotated[tuple[str, ...], AfterValidator(partial(_known, CONTROLS))]
+
+
 class RLStarts(Settings):
     """Where RL starts, and what is compared with it.
 
@@ -48,7 +60,7 @@ class RLStarts(Settings):
     control_start: Int | None = Field(
         None, description="SFT step from which the controls start; None: no controls"
     )
-    controls: tuple[str, ...] = tuple(CONTROLS)
+    controls: Controls = tuple(CONTROLS)
     late_starts: tuple[Int, ...] = Field((), description="started again on RL-only hands alone")
     temperatures: tuple[Float, ...] = Field(
         (0.3, 0.5, 0.85, 1.0),
@@ -60,19 +72,6 @@ class RLStarts(Settings):
     def iterations(self) -> int:
         return self.rl.iterations
 
-    @field_validator("controls")
-    @classmethod
-    def _known_controls(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _known(names, CONTROLS)
-
-
-def _known(names: tuple[str, ...], accepted: dict[str, Any]) -> tuple[str, ...]:
-    if unknown := [name for name in names if name not in accepted]:
-        raise ValueError(f"{unknown[0]!r} is not one of {', '.join(accepted)}")
-    if len(set(names)) < len(names):
-        raise ValueError("a list of different names is accepted")
-    return names
-
 
 BRANCHES: dict[str, dict[str, Any]] = {
     "lr-1e-4": {"learning_rate": 1e-4},
@@ -81,6 +80,8 @@ BRANCHES: dict[str, dict[str, Any]] = {
     "batch-16": {"batch": 16},
 }
 """SFT variants compared in chapter 03: the same base, one setting changed."""
+
+Branches = Annotated[tuple[str, ...], AfterValidator(partial(_known, BRANCHES))]
 
 
 class Rotation(Settings):
@@ -91,9 +92,9 @@ class Rotation(Settings):
     """
 
     steps: tuple[Int, ...] = Field((), description="SFT steps whose weights and accuracies are compared")
-    branches: tuple[str, ...] = Field((), description="SFT with one setting changed")
+    branches: Branches = Field((), description="SFT with one setting changed")
     branch_steps: tuple[Int, ...] = Field((), description="SFT steps of a branch that get a census")
-    controls: tuple[str, ...] = Field(
+    controls: Controls = Field(
         (), description="controls of chapter 02 that are branches too, from the control start"
     )
     decodes: Int = Field(1, ge=1, description="censuses of every checkpoint on SFT and RL branches")
@@ -103,41 +104,8 @@ class Rotation(Settings):
     draws: Int = Field(10, ge=2, description="draws of every null model")
     questions: Int = Field(256, ge=1, description="base's answers for the forward KL")
 
-    @field_validator("branches")
-    @classmethod
-    def _known_branches(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _known(names, BRANCHES)
-
-    @field_validator("controls")
-    @classmethod
-    def _known_controls(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _known(names, CONTROLS)
-
 
 NAMES = (*get_args(Kind), "learning_rate", "weight_decay")
-
-
-class Protection(Settings):
-    """SFT from the same base with a regulariser, or another rate or decay, and how finely it is measured.
-
-    >>> Protection(regularisers=("subspace=0.10",)).regularisers
-    ('subspace=0.1',)
-    """
-
-    regularisers: tuple[str, ...] = Field(
-        (), description="NAME=VALUE, NAME a regulariser or a setting of SFT"
-    )
-    steps: tuple[Int, ...] = Field((), description="SFT steps that get a census")
-    reader_regularisers: tuple[str, ...] = Field((), description="those of a reader's fresh run")
-    decodes: Int = Field(1, ge=1, description="censuses of every checkpoint")
-
-    @field_validator("regularisers", "reader_regularisers")
-    @classmethod
-    def _readable(cls, regularisers: tuple[str, ...]) -> tuple[str, ...]:
-        spelled = tuple(regulariser_text(*read_regulariser(one)) for one in regularisers)
-        if len(set(spelled)) < len(spelled):
-            raise ValueError("a regulariser is there twice")
-        return spelled
 
 
 def read_regulariser(text: str) -> tuple[str, float]:
@@ -156,10 +124,25 @@ def read_regulariser(text: str) -> tuple[str, float]:
     return name.strip(), number
 
 
-def regulariser_text(name: str, value: float) -> str:
-    """What `read_regulariser` reads back.
+def _spelled(regularisers: tuple[str, ...]) -> tuple[str, ...]:
+    read = [read_regulariser(one) for one in regularisers]
+    spelled = tuple(f"{name}={number_text(value)}" for name, value in read)
+    if len(set(spelled)) < len(spelled):
+        raise ValueError("a regulariser is there twice")
+    return spelled
 
-    >>> regulariser_text("learning_rate", 1e-4)
-    'learning_rate=0.0001'
+
+Regularisers = Annotated[tuple[str, ...], AfterValidator(_spelled)]
+
+
+class Protection(Settings):
+    """SFT from the same base with a regulariser, or another rate or decay, and how finely it is measured.
+
+    >>> Protection(regularisers=("subspace=0.10",)).regularisers
+    ('subspace=0.1',)
     """
-    return f"{name}={number_text(value)}"
+
+    regularisers: Regularisers = Field((), description="NAME=VALUE, NAME a regulariser or a setting of SFT")
+    steps: tuple[Int, ...] = Field((), description="SFT steps that get a census")
+    reader_regularisers: Regularisers = Field((), description="those of a reader's fresh run")
+    decodes: Int = Field(1, ge=1, description="censuses of every checkpoint")

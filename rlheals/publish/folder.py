@@ -25,8 +25,8 @@ from rlheals.settings import Settings, validated
 from rlheals.store.files import told
 from rlheals.store.runs import Hash, canonical_json, digest_of
 from rlheals.study import tables
-from rlheals.study.evaluate_folder import evaluate_folder
 from rlheals.study.record import MANIFEST, Recorded
+from rlheals.study.single import evaluate_folder
 
 CARD, SETTINGS = "README.md", "settings.yaml"
 CHECKPOINTS, RESULTS, SPECTRA = "checkpoints", "results", "spectra"

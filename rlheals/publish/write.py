@@ -31,9 +31,9 @@ from rlheals.store.files import StoreError, atomic_write, whole
 from rlheals.store.runs import Run, digest_of, regular_files
 from rlheals.store.store import Store
 from rlheals.study import peaks, record, tables
-from rlheals.study.plan import Plan, plan
+from rlheals.study.plan import Plan, SeedPlan, plan
 from rlheals.study.record import MANIFEST, RecordedRun
-from rlheals.study.tables import Part, Planned
+from rlheals.study.tables import Part
 
 Pieces = list[tuple[Part[Any], Any]]
 """What is published of a study: its parts with their plans, that of SFT first."""
@@ -109,6 +109,7 @@ def gather(asked: Asked, store: ReadingStore, results: Path) -> tuple[Pieces, di
             absent[f"{chapter.title}: this profile has none."] = reason
             continue
         for part in (units := chapter.parts(profile)):
+            planned = None
             try:
                 known = part.at({seed: _peak(profile, first, store, results)}) if part.from_peaks else part
                 planned = known.plan(profile, seed, store)
@@ -118,14 +119,14 @@ def gather(asked: Asked, store: ReadingStore, results: Path) -> tuple[Pieces, di
             except BadInput as error:
                 if key in asked.needed:
                     raise BadInput(f"{chapter.option}: {error}") from None
-                name = f" ({planned.name})" if len(units) > 1 else ""
+                name = f" ({planned.name})" if planned and len(units) > 1 else ""
                 absent[f"{chapter.title}{name}: not computed, or not to the end."] = asked.command(key)
             else:
                 pieces.append((part, planned))
     return pieces, absent
 
 
-def _demand(asked: Asked, key: str, planned: Planned, store: ReadingStore) -> None:
+def _demand(asked: Asked, key: str, planned: SeedPlan, store: ReadingStore) -> None:
     """BadInput when a run of a part is missing."""
     if missing := store.lacks(planned.specs()):
         raise BadInput(

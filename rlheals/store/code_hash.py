@@ -13,7 +13,6 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,38 +22,10 @@ from rlheals.errors import BadInput
 if TYPE_CHECKING:
     from grimp import ImportGraph
 
-__all__ = ["Code", "code_hash", "snapshot"]
-
 DATA_NAME = "CODE_DATA"
 _SKIPPED_FIELDS = {"kind", "type_ignores", "type_comment", "ctx"}
-Stamp = tuple[int, int, int, int]
-"""Of a file: time of the last change of content and of its inode, inode, bytes. Every edit changes it."""
-Modules = tuple[tuple[str, str, Stamp], ...]
+Modules = tuple[tuple[str, str, tuple[int, ...]], ...]
 """Name, file and stamp of each."""
-
-
-def code_hash(module: str, package: str = "rlheals") -> str:
-    """Hash of a module's source and of every module of ``package`` it imports, directly or not.
-
-    sha256 over (name, syntax tree) of each module. Comments, docstrings and formatting do not count. Data files count
-    where a module declares them: ``CODE_DATA = ("base/model.safetensors",)``, relative to the module's folder.
-
-    Returns 64 hex digits. Errors: ``BadInput`` when the module does not exist, the package holds a file that is not
-    valid Python, or a declared data file is missing.
-
-    >>> len(code_hash("rlheals.errors"))
-    64
-    """
-    return snapshot(module, package).hash
-
-
-def snapshot(module: str, package: str = "rlheals") -> Code:
-    """The source behind a module as it is on the disk now; errors as ``code_hash``."""
-    sources = _closure(module, package, _modules(package))
-    code = Code({name: (path, _digest(name, path, stamp)) for name, path, stamp in sources})
-    for name, (path, digest) in code.sources.items():
-        _loaded(name, path, digest)
-    return code
 
 
 @dataclass(frozen=True)
@@ -88,18 +59,34 @@ class Code:
 
         This process may have loaded either version of them.
         """
-
-        def now(name: str, path: str) -> str:
+        found = []
+        for name, (path, digest) in self.sources.items():
             try:
-                return _digest(name, path, _stamp(os.stat(path)))
-            except (OSError, BadInput):  # gone, or in the middle of an edit
-                return ""
+                now = _digest(name, path)
+            except BadInput:  # gone, or in the middle of an edit
+                now = ""
+            if digest not in (now, _loaded(name, path)):
+                found.append(name)
+        return found
 
-        return [
-            name
-            for name, (path, digest) in self.sources.items()
-            if digest not in (now(name, path), _loaded(name, path))
-        ]
+
+def snapshot(module: str, package: str = "rlheals") -> Code:
+    """The source behind a module as it is on the disk now.
+
+    Of each module the syntax tree counts: comments, docstrings and formatting do not. Data files count where a module
+    declares them: `CODE_DATA = ("solved_hands.csv",)`, relative to the module's folder.
+
+    Errors: BadInput when the module does not exist, the package holds a file that is not valid Python, or a declared
+    data file is missing.
+
+    >>> len(snapshot("rlheals.errors").hash)
+    64
+    """
+    sources = _closure(module, package, _modules(package))
+    code = Code({name: (path, _digest(name, path)) for name, path in sources})
+    for name, (path, digest) in code.sources.items():
+        _loaded(name, path, digest)
+    return code
 
 
 def _loaded(name: str, path: str, digest: str = "") -> str:
@@ -115,7 +102,8 @@ def _loaded(name: str, path: str, digest: str = "") -> str:
     return vars(spec).get("rlheals_digest", "")
 
 
-def _stamp(facts: os.stat_result) -> Stamp:
+def _stamp(facts: os.stat_result) -> tuple[int, ...]:
+    """Of a file: time of the last change of content and of its inode, inode, bytes. Every edit changes it."""
     return facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_size
 
 
@@ -127,7 +115,7 @@ def _modules(package: str) -> Modules:
         spec = None
     if spec is None or spec.origin is None or not spec.submodule_search_locations:
         raise BadInput(f"no top-level package {package!r} to be imported")
-    found, waiting = list[tuple[str, str, Stamp]](), [(package, os.path.dirname(spec.origin))]
+    found, waiting = [], [(package, os.path.dirname(spec.origin))]
     while waiting:
         name, folder = waiting.pop()
         for entry in os.scandir(folder):
@@ -141,9 +129,9 @@ def _modules(package: str) -> Modules:
 
 
 @functools.lru_cache(maxsize=64)
-def _closure(module: str, package: str, modules: Modules) -> list[tuple[str, str, Stamp]]:
+def _closure(module: str, package: str, modules: Modules) -> list[tuple[str, str]]:
     """Those of the modules that importing one of them loads; itself is one of them."""
-    by_name = {entry[0]: entry for entry in modules}
+    by_name = {name: path for name, path, _ in modules}
     if module not in by_name:
         raise BadInput(f"no module {module!r} in the package {package!r}")
     graph, found, waiting = _graph(package, modules), set[str](), [module]
@@ -152,20 +140,13 @@ def _closure(module: str, package: str, modules: Modules) -> list[tuple[str, str
         if name in by_name and name not in found:
             found.add(name)
             waiting += [name.rpartition(".")[0], *graph.find_modules_directly_imported_by(name)]
-    return [by_name[name] for name in sorted(found)]
-
-
-_READERS = set[int]()
-"""Processes in which grimp has started its threads: these do not survive a fork, and their work is waited for."""
+    return [(name, by_name[name]) for name in sorted(found)]
 
 
 @functools.lru_cache(maxsize=4)
 def _graph(package: str, modules: Modules) -> ImportGraph:
     import grimp
 
-    if _READERS and os.getpid() not in _READERS:
-        raise BadInput("the source was edited after this process was forked; start it anew")
-    _READERS.add(os.getpid())
     try:
         return grimp.build_graph(package, cache_dir=None)
     except (grimp.exceptions.SourceSyntaxError, UnicodeError) as error:
@@ -174,9 +155,10 @@ def _graph(package: str, modules: Modules) -> ImportGraph:
         ) from error
 
 
-def _digest(name: str, path: str, stamp: Stamp) -> str:
+def _digest(name: str, path: str) -> str:
+    """Of a module and the data that it declares; 64 hex digits."""
     try:
-        parsed, data = _parsed(name, path, stamp)
+        parsed, data = _parsed(name, path, _stamp(os.stat(path)))
     except OSError as error:
         raise BadInput(f"cannot read the source of {name}, {path}: {error.strerror}") from error
     digest = hashlib.sha256(parsed.encode("ascii"))
@@ -186,25 +168,19 @@ def _digest(name: str, path: str, stamp: Stamp) -> str:
             raise BadInput(
                 f"{name}: {DATA_NAME} names {relative!r}, which is no file beside {Path(path).name}"
             )
-        digest.update(f"\n{relative} {_file_hash(file, _stamp(file.stat()))}".encode())
+        digest.update(f"\n{relative} {hashlib.sha256(file.read_bytes()).hexdigest()}".encode())
     return digest.hexdigest()
 
 
 @functools.lru_cache(maxsize=4096)
-def _file_hash(path: Path, stamp: Stamp) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-@functools.lru_cache(maxsize=4096)
-def _parsed(name: str, path: str, stamp: Stamp) -> tuple[str, tuple[str, ...]]:
+def _parsed(name: str, path: str, stamp: tuple[int, ...]) -> tuple[str, list[str]]:
     """Hash of the syntax tree of a file, and the data files that it declares."""
     try:
         tree = ast.parse(Path(path).read_bytes(), filename=path)
     except (SyntaxError, ValueError) as error:
         raise BadInput(f"{name} is not valid Python, {path}: {error}") from error
     plain = repr(_plain(tree)).encode("utf-8", "surrogatepass")
-    return hashlib.sha256(plain).hexdigest(), tuple(_declared(tree, name))
+    return hashlib.sha256(plain).hexdigest(), _declared(tree, name)
 
 
 def _plain(node: object) -> object:
@@ -226,13 +202,16 @@ def _is_text(item: object) -> bool:
     )
 
 
-def _declared(tree: ast.Module, name: str) -> Iterator[str]:
+def _declared(tree: ast.Module, name: str) -> list[str]:
+    found: list[str] = []
     for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if not any(isinstance(target, ast.Name) and target.id == DATA_NAME for target in targets):
-            continue
-        value = getattr(node, "value", None)
-        for item in value.elts if isinstance(value, ast.Tuple | ast.List) else [None]:
-            if not isinstance(item, ast.Constant) or type(item.value) is not str:
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        if any(getattr(target, "id", "") == DATA_NAME for target in targets):
+            try:
+                files = ast.literal_eval(getattr(node, "value", None))  # type: ignore[arg-type]
+            except ValueError:
+                files = None
+            if not isinstance(files, tuple | list) or not all(isinstance(file, str) for file in files):
                 raise BadInput(f"{name}: {DATA_NAME} has to be a tuple of written-out file names")
-            yield item.value
+            found += files
+    return found

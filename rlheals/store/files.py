@@ -32,13 +32,7 @@ class StoreError(BadInput):
 
 @contextlib.contextmanager
 def told(doing: str, folder: Path) -> Iterator[None]:
-    """Turn an ``OSError`` of the block into one line that names the folder.
-
-    >>> with told("list the runs", Path("/nowhere")):
-    ...     os.listdir("/nowhere")
-    Traceback (most recent call last):
-    rlheals.store.files.StoreError: cannot list the runs in /nowhere: no such folder
-    """
+    """Turn an OSError of the block into one line that names the folder."""
     try:
         yield
     except OSError as error:
@@ -47,14 +41,9 @@ def told(doing: str, folder: Path) -> Iterator[None]:
 
 
 def as_store_error(error: BaseException, folder: Path) -> StoreError | None:
-    """The error of a stage as a ``StoreError`` if the disk is to blame for it, else ``None``.
+    """The error of a stage as a StoreError if the disk is to blame for it, else None.
 
     Libraries that write through their own code report a full disk only in their text.
-
-    >>> as_store_error(OSError(errno.ENOSPC, "No space left on device"), Path("runs"))
-    StoreError('cannot keep results in runs: disk full')
-    >>> as_store_error(OSError(errno.ENOENT, "No such file or directory"), Path("runs")) is None
-    True
     """
     code = error.errno if isinstance(error, OSError) else None
     if code not in _FOLDER_TROUBLE and os.strerror(errno.ENOSPC) in str(error):
@@ -106,16 +95,8 @@ def make_folder(path: Path) -> None:
 def atomic_write(path: Path | str, data: bytes | str) -> None:
     """Write a file so that a reader, a kill or a full disk only ever sees the old file or the whole new one.
 
-    Text is written as UTF-8, newlines unchanged. Until the rename the bytes are in a hidden ``.*.tmp`` file
-    beside the target; only a killed process leaves one behind.
-
-    Errors: ``StoreError`` naming the folder (disk full, read-only, forbidden, missing).
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     atomic_write(Path(folder) / "a.txt", "24")
-    ...     (Path(folder) / "a.txt").read_text(), len(list(Path(folder).iterdir()))
-    ('24', 1)
+    Text is written as UTF-8, newlines unchanged. Until the rename the bytes are in a hidden `.*.tmp` file beside the
+    target; only a killed process leaves one behind. Errors: StoreError naming the folder.
     """
     path = Path(path)
     left = memoryview(data.encode("utf-8") if isinstance(data, str) else data)
@@ -132,14 +113,7 @@ def atomic_write(path: Path | str, data: bytes | str) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """A file beside `path`, to be written by a library, that takes its place when the block has ended well.
 
-    As with ``atomic_write``, a reader or a kill only ever sees the old file or the whole new one.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with whole_file(Path(folder) / "a.txt") as temporary:
-    ...         _ = temporary.write_text("24")
-    ...     [file.name for file in Path(folder).iterdir()]
-    ['a.txt']
+    As with `atomic_write`, a reader or a kill only ever sees the old file or the whole new one.
     """
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     with told(f"write {path.name}", path.parent):

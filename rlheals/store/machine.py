@@ -6,15 +6,11 @@ import functools
 import hashlib
 import os
 import platform
-import sys
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-__all__ = ["Machine", "is_alive", "place", "process_start", "this_machine"]
-
-_AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 
 
 class Machine(BaseModel):
@@ -35,42 +31,27 @@ class Machine(BaseModel):
     threads: Annotated[int, Field(ge=1)]
 
 
-def _cpuinfo() -> dict[str, str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
-    first = text.split("\n\n", 1)[0]
-    return {
-        key.strip(): value.strip() for key, _, value in (row.partition(":") for row in first.splitlines())
-    }
-
-
-def _isa(flags: set[str]) -> str:
-    has = "avx512" if flags >= _AVX512 else "avx2" if "avx2" in flags else "default"
-    asked = os.environ.get("ATEN_CPU_CAPABILITY", has).lower()
-    levels = ("default", "avx2", "avx512")
-    return min(has, asked, key=levels.index) if asked in levels else has
-
-
 def this_machine() -> Machine:
-    """The kind of this machine, as the tensor library sees it when it is loaded (it is not imported here).
+    """The kind of this machine, as the tensor library sees it.
 
     >>> this_machine().threads >= 1
     True
     """
-    info = _cpuinfo()
-    model = info.get("model name") or platform.processor() or platform.machine()
-    isa = _isa(set(info.get("flags", "").split()))
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    count = int(threads) if threads.isdecimal() and int(threads) > 0 else os.cpu_count() or 1
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return Machine(kind="cpu", model=model[:200], isa=isa, threads=count)
-    isa, count = torch.backends.cpu.get_cpu_capability().lower(), torch.get_num_threads()
+    import torch  # takes seconds, and only who has computed asks
+
+    isa, threads = torch.backends.cpu.get_cpu_capability().lower(), torch.get_num_threads()
     if torch.cuda.is_initialized():
-        return Machine(kind="gpu", model=torch.cuda.get_device_name()[:200], isa=isa, threads=count)
-    return Machine(kind="cpu", model=model[:200], isa=isa, threads=count)
+        return Machine(kind="gpu", model=torch.cuda.get_device_name()[:200], isa=isa, threads=threads)
+    return Machine(kind="cpu", model=_processor()[:200], isa=isa, threads=threads)
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*:\s*(\S.*)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 @functools.cache

@@ -54,18 +54,22 @@ def _good_name(name: str) -> bool:
     )
 
 
-class _Asked(BaseModel):
+class RunSpec(BaseModel):
+    """What a run is asked for: stage, settings, input runs and seed.
+
+    `settings` are JSON; `inputs` maps a name to the id of an input run. Errors: pydantic's ValidationError naming the
+    field.
+
+    >>> RunSpec(stage="sft", settings={"steps": 40}, seed=7).settings
+    {'steps': 40}
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     stage: Annotated[str, Field(pattern=_STAGE, max_length=100)]
     settings: dict[str, JsonValue] = {}
     inputs: dict[ShortText, Hash] = {}
     seed: int = 0
-
-    @field_validator("settings", mode="before")
-    @classmethod
-    def _settings_of_a_model(cls, value: Any) -> Any:
-        return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
     @field_validator("settings")
     @classmethod
@@ -74,17 +78,6 @@ class _Asked(BaseModel):
             value, ensure_ascii=False
         ).encode()  # a lone surrogate would be written, and never read again
         return value
-
-
-class RunSpec(_Asked):
-    """What a run is asked for: stage, settings, input runs and seed.
-
-    ``stage`` is a module of the package (``"sft"``); ``settings`` a JSON-able dict or a pydantic model;
-    ``inputs`` maps a name to the id of an input run. Errors: pydantic's ``ValidationError`` naming the field.
-
-    >>> RunSpec(stage="sft", settings={"steps": 40}, seed=7).settings
-    {'steps': 40}
-    """
 
 
 class FileEntry(BaseModel):
@@ -96,11 +89,11 @@ class FileEntry(BaseModel):
     bytes: Annotated[int, Field(ge=0)]
 
 
-class Manifest(_Asked):
+class Manifest(RunSpec):
     """What a run is: what was asked, what computed it, and the hash of every file.
 
-    ``seconds`` is the wall time of the attempt that finished; ``started`` is UTC; ``digest`` covers every
-    other field, so a manifest that was changed by hand or by a disk is noticed.
+    `seconds` is the wall time of the attempt that finished; `started` is UTC; `digest` covers every other field, so a
+    manifest that was changed by hand or by a disk is noticed.
     """
 
     id: Hash
@@ -128,10 +121,6 @@ class Manifest(_Asked):
     def _digest(self) -> str:
         return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude={"digest"}))).hexdigest()
 
-    def key(self) -> str:
-        """The id that a run with this stage, settings, inputs, seed, versions and source must have."""
-        return key_of(self, self.versions, self.code_hash)
-
     @classmethod
     def read(cls, data: bytes) -> Manifest:
         """Parse and check a manifest; errors: ``BadInput`` on anything but an intact manifest."""
@@ -145,21 +134,15 @@ class Manifest(_Asked):
             raise BadInput(f"{MANIFEST}: {where or 'text'}: {first['msg'][:120]}") from error
         if manifest.digest != manifest._digest():
             raise BadInput(f"{MANIFEST} does not match its own digest")
-        if manifest.id != manifest.key():
+        if manifest.id != key_of(manifest, manifest.versions, manifest.code_hash):
             raise BadInput(f"{MANIFEST} does not belong to the id {manifest.id[:12]}")
         return manifest
 
 
-def key_of(asked: _Asked, versions: dict[str, str], code_hash: str) -> str:
+def key_of(asked: RunSpec, versions: dict[str, str], code_hash: str) -> str:
     """sha256 over stage, settings, inputs, seed, library versions and source hash: 64 hex digits."""
-    identity = {
-        "stage": asked.stage,
-        "settings": asked.settings,
-        "inputs": asked.inputs,
-        "seed": asked.seed,
-        "versions": versions,
-        "code": code_hash,
-    }
+    identity = {name: getattr(asked, name) for name in RunSpec.model_fields}
+    identity |= {"versions": versions, "code": code_hash}
     return hashlib.sha256(canonical_json(identity)).hexdigest()
 
 
@@ -247,19 +230,16 @@ def open_run(path: Path) -> Run:
 
 
 def seal(out: Path, facts: dict[str, Any]) -> Manifest:
-    """Force a finished folder to the disk and write its manifest, last.
+    """Force a finished folder to the disk and write its manifest, last; `facts` are its fields without `files`.
 
-    ``facts`` are the manifest's fields without ``files``. Errors: ``BadInput`` when there is nothing in the
-    folder or something that cannot be part of a run; ``OSError`` from the disk.
+    Errors: BadInput when there is nothing in the folder or something that cannot be part of a run; OSError.
     """
     stage, found = facts["stage"], regular_files(out)
     if not found:
         raise BadInput(f"stage {stage} wrote no file")
-    for name in found:
-        if not _good_name(name):
-            raise BadInput(
-                f"stage {stage} wrote {name!r:.80}; a name has letters, digits and _@+=,.- and space only"
-            )
+    if bad := [name for name in found if not _good_name(name)]:
+        known = "a name has letters, digits and _@+=,.- and space only"
+        raise BadInput(f"stage {stage} wrote {bad[0]!r:.80}; {known}")
     fsync_tree(out)
     entries = {name: digest_of(path) for name, path in sorted(found.items())}
     manifest = Manifest(**facts, files=entries).sealed()

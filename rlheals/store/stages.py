@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from rlheals.errors import BadInput
@@ -26,54 +25,28 @@ STAGES = {
 }
 """A stage is a module with a function `run(work: Work)`. No stage imports this table: additions make nothing stale."""
 
-
-OF_A_TASK = {
-    "pretrain",
-    "sft",
-    "evaluate",
-    "rl",
-    "evaluate_vllm",
-    "rl_vllm",
-    "trajectory",
-    "edited",
-    "protected",
-}
+OF_A_TASK = STAGES.keys() - {"adopt", "fetch", "spectra"}
 """Stages whose settings name a task."""
-
-
-def module_of(stage: str, package: str = "rlheals") -> str:
-    """The module of a stage; a name that is not in the table, or of another package, is a module of the package itself.
-
-    >>> module_of("no_stage")
-    'rlheals.no_stage'
-    """
-    own = f"{package}.{stage}"
-    return STAGES.get(stage, own) if package == "rlheals" else own
 
 
 def modules_behind(stage: str, settings: Mapping[str, Any], package: str = "rlheals") -> tuple[str, ...]:
     """The modules that a run of these settings begins with: that of the stage, and that of the task it names.
 
+    Of another package every module is a stage. Raises BadInput for a stage that there is not.
+
     >>> modules_behind("sft", {"task": "general_points"})
     ('rlheals.training.sft', 'rlheals.tasks.general_points.task')
     """
-    module = module_of(stage, package)
-    if package != "rlheals" or stage not in OF_A_TASK:
-        return (module,)
-    return (module, task_module(settings.get("task", "general_points")))
+    if package != "rlheals":
+        return (f"{package}.{stage}",)
+    if stage not in STAGES:
+        raise BadInput(f"stage {stage!r:.80} is not known; accepted: {', '.join(STAGES)}")
+    task = [task_module(settings.get("task", "general_points"))] if stage in OF_A_TASK else []
+    return (STAGES[stage], *task)
 
 
 def code_behind(stage: str, settings: Mapping[str, Any], package: str = "rlheals") -> Code:
-    """The source that a run of these settings runs. A task of another package counts with that package's modules.
-
-    Raises BadInput for a stage that there is not.
-    """
-    behind = modules_behind(stage, settings, package)
-    try:
-        parts = [snapshot(module, module.partition(".")[0]) for module in behind]
-    except BadInput:
-        if package != "rlheals" or stage in STAGES:
-            raise
-        raise BadInput(f"stage {stage!r:.80} is not known; accepted: {', '.join(STAGES)}") from None
-    found = {name: source for part in parts for name, source in part.sources.items()}
-    return replace(parts[0], sources=dict(sorted(found.items())))
+    """The source that a run of these settings runs. A task of another package counts with that package's modules."""
+    modules = modules_behind(stage, settings, package)
+    parts = [snapshot(module, module.partition(".")[0]).sources for module in modules]
+    return Code(dict(sorted((name, source) for part in parts for name, source in part.items())))

@@ -43,13 +43,13 @@ class Store:
     """A folder of runs, local or on a network filesystem: no locks, no server.
 
     Nothing is created before something is computed. Errors of the folder (full, read-only, forbidden) are
-    ``StoreError``, one line naming it.
+    StoreError, one line naming it.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     store, spec = Store(Path(folder)), RunSpec(stage="errors", seed=1)
+    ...     store, spec = Store(folder), RunSpec(stage="adopt", seed=1)
     ...     run = store.ensure(spec, lambda work: (work.out / "a").write_text("24"), lambda line: None)
-    ...     run.file("a").read_text(), store.find(spec) == run
+    ...     run.file("a").read_text(), store.load(run.id) == run
     ('24', True)
     """
 
@@ -62,12 +62,8 @@ class Store:
         return self._identity(spec)[0]
 
     def find(self, spec: RunSpec, echo: Echo = _to_stderr) -> Run | None:
-        """The run if it is there and intact; a damaged one is moved to ``damaged/``, said, and not used."""
-        return self._intact(self.key(spec), echo)
-
-    def loaded(self, spec: RunSpec, echo: Echo = _to_stderr) -> Run | None:
-        """As ``find``, and says so when the run is there."""
-        run = self.find(spec, echo)
+        """The run if it is there and intact, and says so; a damaged one is moved to `damaged/`, said, and not used."""
+        run = self._intact(self.key(spec), echo)
         if run is not None:
             echo(
                 f"{spec.stage} {run.id[:12]}: loaded (took {run.manifest.seconds:.1f} s when it was computed)"
@@ -89,20 +85,19 @@ class Store:
         return (self.root / "runs" / run_id).is_dir()
 
     def ids(self) -> list[str]:
-        """Ids of the runs that are there, unchecked; sorted."""
+        """Those of the runs that are there, unchecked; sorted."""
         return [name for name in cleanup.entries(self.root, "runs") if RUN_ID.fullmatch(name)]
 
     def ensure(self, spec: RunSpec, compute: Compute, echo: Echo = _to_stderr) -> Run:
         """Load the run if it exists, else compute it; which of the two is said on one line through ``echo``.
 
-        Whatever ends ``compute`` early (error, Ctrl-C, kill) leaves no run; its scratch stays. Of two
-        processes computing the same run the first to finish wins and the other's result is dropped.
+        Whatever ends `compute` early (error, Ctrl-C, kill) leaves no run; its scratch stays. Of two processes computing
+        the same run the first to finish wins and the other's result is dropped.
 
-        Errors: ``BadInput`` for a missing input run; ``StoreError`` for the folder, or when source was
-        edited so that the result would be filed under code that did not make it; else what ``compute``
-        raises.
+        Errors: BadInput for a missing input run; StoreError for the folder, or when source was edited so that the
+        result would be filed under code that did not make it; else what `compute` raises.
         """
-        if (run := self.loaded(spec, echo)) is not None:
+        if (run := self.find(spec, echo)) is not None:
             return run
         run_id, versions, code = self._identity(spec)
         name = f"{spec.stage} {run_id[:12]}"
@@ -112,8 +107,8 @@ class Store:
             )
         inputs = {key: self.load(input_id, echo).path for key, input_id in spec.inputs.items()}
         echo(f"{name}: computing")
-        with self._temporary(run_id) as out:
-            work = Work(out, self._scratch(run_id), copy.deepcopy(spec.settings), spec.seed, inputs)
+        with self._temporary(run_id) as (out, scratch):
+            work = Work(out, scratch, copy.deepcopy(spec.settings), spec.seed, inputs)
             started = time.time()
             try:
                 compute(work)
@@ -151,13 +146,13 @@ class Store:
     def clean(self, older_than_seconds: float = WEEK_SECONDS) -> list[str]:
         """Remove what dead processes left behind; returns the names removed, relative to the root.
 
-        Temporary folders of processes that are known to be dead go at once; those of other machines, and scratch of
-        runs that were never finished, only when nothing in them was touched for ``older_than_seconds``.
+        What may belong to a process of another machine, and scratch of runs that were never finished, goes only when it
+        was not touched for that long.
         """
         return cleanup.clean(self.root, older_than_seconds)
 
     def repair(self, older_than_seconds: float = WEEK_SECONDS) -> tuple[list[str], StoreReport]:
-        """As ``clean``, and as ``check`` after it; damaged runs go too, the next study computes them again."""
+        """As `clean`, and as `check` after it; damaged runs go too, the next study computes them again."""
         return cleanup.repair(self.root, older_than_seconds)
 
     def _identity(self, spec: RunSpec) -> tuple[str, dict[str, str], Code]:
@@ -186,21 +181,17 @@ class Store:
         return None
 
     @contextlib.contextmanager
-    def _temporary(self, run_id: str) -> Iterator[Path]:
-        folder = self.root / "tmp" / cleanup.owner_name(run_id)
+    def _temporary(self, run_id: str) -> Iterator[tuple[Path, Path]]:
+        """The folder of the result, which goes with the block, and that of finished parts, which stays."""
+        folder, scratch = self.root / "tmp" / cleanup.owner_name(run_id), self.root / "scratch" / run_id
         try:
             with told("start a run", self.root):
                 cleanup.sweep(self.root)
                 make_folder(folder)
-            yield folder
+                make_folder(scratch)
+            yield folder, scratch
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-    def _scratch(self, run_id: str) -> Path:
-        folder = self.root / "scratch" / run_id
-        with told("make room for unfinished parts", self.root):
-            make_folder(folder)
-        return folder
 
     def _drop_scratch(self, run_id: str) -> None:
         with contextlib.suppress(OSError):  # the run is safe; what is left here is reported by check()

@@ -16,13 +16,13 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rlheals.errors import BadInput
-from rlheals.settings import validated
+from rlheals.settings import Settings, validated
 from rlheals.stats.intervals import Interval, holm, larger_p, t_interval
 from rlheals.stats.verdicts import Verdict, verdict
+from rlheals.yaml_file import read_yaml
 
 FILE = Path(str(resources.files("rlheals"))) / "claims.yaml"
 FIRST = "sft"
@@ -48,10 +48,8 @@ def estimator(part: str) -> Callable[[Estimator], Estimator]:
     return register
 
 
-class Claim(BaseModel):
+class Claim(Settings):
     """One sentence with its test; the fields are explained at the head of `claims.yaml`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     sentence: str
@@ -59,15 +57,13 @@ class Claim(BaseModel):
     family: Family
     section: str
     estimator: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
     unit: str
     margin: float = Field(ge=0)
 
 
-class StudyPlan(BaseModel):
+class StudyPlan(Settings):
     """Which runs decide, fixed before any of them was made: repetitions per base seed, as far as a chapter has them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     profile: str
     decodes: int = Field(ge=1, description="sampling seeds per checkpoint")
@@ -91,10 +87,8 @@ class StudyPlan(BaseModel):
         return ", ".join([*runs, *draws, f"{self.decodes} sampling seed{plural} per checkpoint"])
 
 
-class ClaimsFile(BaseModel):
+class ClaimsFile(Settings):
     """One part of `claims.yaml`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     study: StudyPlan
     claims: tuple[Claim, ...]
@@ -138,21 +132,20 @@ def judge(claims: ClaimsFile, numbers: Mapping[str, Mapping[int, float]]) -> lis
 
     numbers: by claim id, one number per base seed. Raises BadInput when a seed is missing.
     """
-    found: dict[str, dict[int, float]] = {}
+    study, found, adjusted = claims.study, dict[str, dict[int, float]](), dict[str, float]()
     for claim in claims.claims:
-        known = numbers[claim.id]
-        if missing := sorted(set(claims.study.seeds) - set(known)):
-            seeds = list(claims.study.seeds)
-            raise BadInput(f"claims are judged on base seeds {seeds}; {missing[0]} is not recorded")
-        found[claim.id] = {seed: value for seed, value in known.items() if seed in claims.study.seeds}
-    adjusted: dict[str, float] = {}
+        if missing := sorted(set(study.seeds) - set(numbers[claim.id])):
+            raise BadInput(
+                f"claims are judged on base seeds {list(study.seeds)}; {missing[0]} is not recorded"
+            )
+        found[claim.id] = {seed: value for seed, value in numbers[claim.id].items() if seed in study.seeds}
     for family in FAMILIES:
         mine = [claim for claim in claims.claims if claim.family == family]
         raw = [larger_p(list(found[claim.id].values()), claim.margin) for claim in mine]
         adjusted |= {claim.id: p for claim, p in zip(mine, holm(raw), strict=True)}
     judged = []
     for claim in claims.claims:
-        interval = t_interval(list(found[claim.id].values()), claims.study.level)
+        interval = t_interval(list(found[claim.id].values()), study.level)
         said = verdict(interval, claim.margin)
         judged.append(Judged(claim, found[claim.id], interval, said, adjusted[claim.id]))
     return judged
@@ -183,21 +176,21 @@ class ChapterClaims:
 
     def read(self, file: Path = FILE) -> ClaimsFile:
         """The claims, validated; BadInput names the offending field."""
-        data, where = yaml.safe_load(file.read_text(encoding="utf-8")), file.name
-        if self.key != FIRST:
-            data, where = data.get(self.key) if isinstance(data, dict) else None, f"{where}: {self.key}"
-        elif isinstance(data, dict):
+        data, where = read_yaml(file, file.name), file.name
+        if self.key == FIRST:
             parts = {name for name, part in data.items() if isinstance(part, dict) and "claims" in part}
             data = {name: field for name, field in data.items() if name not in parts}
+        else:
+            data, where = data.get(self.key, {}), f"{where}: {self.key}"
         found = validated(ClaimsFile, data, where)
         for name in ("runs", "draws"):
             if (getattr(found.study, name) is None) == (name in self.plan):
                 raise BadInput(f"{where}: study.{name} is {'missing' if name in self.plan else 'not for it'}")
         known = ESTIMATORS[self.key]
-        for place, claim in enumerate(found.claims):
-            if claim.estimator not in known:
+        for place, name in enumerate(claim.estimator for claim in found.claims):
+            if name not in known:
                 raise BadInput(
-                    f"{where}: claims.{place}.estimator: {claim.estimator!r} is not one of {', '.join(known)}"
+                    f"{where}: claims.{place}.estimator: {name!r} is not one of {', '.join(known)}"
                 )
         return found
 
@@ -210,16 +203,13 @@ class ChapterClaims:
     def missing(self, tables: Any, claims: ClaimsFile) -> list[str]:
         """Base seeds and repetitions that are not recorded yet of those that decide, in words."""
         found, rows, plan = [], self.repeated(tables), claims.study
-        wanted = {"run": (plan.runs, "RL seeds"), "decode": (plan.decodes, "sampling seeds")}
+        columns = (("run", plan.runs, "RL seeds"), ("decode", plan.decodes, "sampling seeds"))
         for seed in plan.seeds:
             mine = rows[rows["seed"] == seed]
-            there = {name: mine[name].nunique() for name, (count, _) in wanted.items() if count}
-            short = [name for name, count in there.items() if count < (wanted[name][0] or 0)]
-            if not len(mine):
-                found.append(f"base seed {seed}")
-            elif short:
-                count, words = wanted[short[0]]
-                found.append(f"base seed {seed}: {there[short[0]]} of {count} {words}")
+            for name, wanted, words in columns:
+                if wanted and (there := mine[name].nunique()) < wanted:
+                    found.append(f"base seed {seed}" + (f": {there} of {wanted} {words}" if there else ""))
+                    break
         return found
 
     def outcome(self, tables: Any | None) -> Outcome:

@@ -40,16 +40,17 @@ def compute(
     is called after each unit. Whatever ends it early leaves what is finished; the same call goes on.
     """
     crew = Workers(workers) if isinstance(workers, int) else workers
+    elsewhere = crew.scheduler is not None or crew.slurm is not None
     wanted = {store.key(spec): spec for spec in specs}
     echo: Callable[[str], None] = (lambda line: None) if quiet else _say
     runs, missing = dict[str, Run](), dict[str, RunSpec]()
     for key, spec in wanted.items():
-        if (run := store.loaded(spec, echo)) is None:
+        if (run := store.find(spec, echo)) is None:
             missing[key] = spec
         else:
             runs[key] = run
             finished(key)
-    if missing and (crew.elsewhere or (crew.count > 1 and len(missing) > 1)):
+    if missing and (elsewhere or (crew.count > 1 and len(missing) > 1)):
         _by_workers(missing, store, crew, quiet, echo, finished)
         runs |= {key: store.load(key) for key in missing}
     else:
@@ -76,17 +77,19 @@ def _by_workers(
         stack.callback(sweep, store.root)  # of workers that were ended in the middle of a unit
         stages = tuple(dict.fromkeys(spec.stage for spec in missing.values()))
         of = stack.enter_context(pools(workers, stages, store.root, echo))
+        crews = set(of.values())
         bars = stack.enter_context(closing(Bars(missing, quiet, echo)))
-        for pool in set(of.values()):
+        for pool in crews:
             pool.client.subscribe_topic(PROGRESS, bars.told)
         try:
             while waiting or running:
                 # no more than can be computed at once, so that the first ones always come first
-                free = Counter({pool: pool.slots() for pool in set(of.values())})
+                free = Counter({pool: pool.slots() for pool in crews})
                 free.subtract(of[missing[key].stage] for key in running)
-                for key in _ready(waiting, running):
-                    spec = missing[key]
-                    if free[of[spec.stage]] > 0:
+                unfinished = waiting.keys() | running.keys()
+                for key, spec in list(waiting.items()):
+                    ready = unfinished.isdisjoint(spec.inputs.values())
+                    if ready and free[of[spec.stage]] > 0:
                         free[of[spec.stage]] -= 1
                         del waiting[key]
                         future = of[spec.stage].client.submit(
@@ -94,7 +97,7 @@ def _by_workers(
                         )
                         future.add_done_callback(ended.put)
                         running[key] = future
-                future = _next(ended, set(of.values()))
+                future = _next(ended, crews)
                 if future.status == "finished" or store.has(future.key):
                     pass  # its result is in the store; what its worker remembers of it may have died with it
                 elif future.status in ("error", "cancelled"):
@@ -103,7 +106,7 @@ def _by_workers(
                     future.add_done_callback(ended.put)
                     continue
                 del running[future.key]
-                bars.done(future.key)
+                bars.set(future.key, 1.0)
                 finished(future.key)
         except BaseException:
             for future in running.values():
@@ -119,12 +122,6 @@ def _next(ended: SimpleQueue[Any], used: Collection[Pool]) -> Any:
         except Empty:
             if any(pool.gone() for pool in used):
                 raise BadInput(GONE) from None
-
-
-def _ready(waiting: Mapping[str, RunSpec], running: Mapping[str, object]) -> list[str]:
-    """The units whose inputs are neither waiting nor running, in order."""
-    unfinished = waiting.keys() | running.keys()
-    return [key for key, spec in waiting.items() if not unfinished & set(spec.inputs.values())]
 
 
 class Bars:
@@ -154,20 +151,17 @@ class Bars:
             return
         if "line" in said:
             self.echo(said["line"])
-        elif self.shares.get(said["run"], 0.0) < 1.0:
-            self._set(said["run"], min(said["share"], 0.999))
+        else:
+            self.set(said["run"], min(said["share"], 0.999))
 
-    def done(self, run_id: str) -> None:
-        """A unit has ended."""
-        self._set(run_id, 1.0)
-
-    def _set(self, run_id: str, share: float) -> None:
+    def set(self, run_id: str, share: float) -> None:
+        """So much of a unit is done; 1: it has ended, and late news of it are none."""
         stage = self.stages[run_id]
-        drawn = self.bars[stage]
-        if not any(self.stages[key] == stage for key in self.shares):
+        drawn, mine = self.bars[stage], [key for key in self.shares if self.stages[key] == stage]
+        if not mine:
             drawn.reset()  # its time began now
-        self.shares[run_id] = share
-        drawn.n = sum(value for key, value in self.shares.items() if self.stages[key] == stage)
+        self.shares[run_id] = max(share, self.shares.get(run_id, 0.0))
+        drawn.n = sum(self.shares[key] for key in {*mine, run_id})
         drawn.refresh()
 
 

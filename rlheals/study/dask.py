@@ -71,9 +71,9 @@ def pools(
 ) -> Iterator[Mapping[str, Pool]]:
     """For every stage the workers that compute it; those that are started here end with the block."""
     jobs = workers.slurm or {}
-    made = dict[Job | None, Pool]()
+    wanted, made = {stage: jobs.get(stage, jobs.get("slurm")) for stage in stages}, dict[Job | None, Pool]()
     with ExitStack() as stack, dask.config.set(DASK):
-        for job in {jobs.get(stage, jobs.get("slurm")): None for stage in stages}:
+        for job in dict.fromkeys(wanted.values()):
             made[job] = pool = _pool(workers, job, root, stack)
             try:
                 pool.client.register_plugin(Quiet())
@@ -81,11 +81,9 @@ def pools(
                 raise BadInput(GONE) from None
             port = pool.client.scheduler_info()["services"].get("dashboard")
             if port and workers.scheduler is None and importlib.util.find_spec("bokeh"):
-                from_afar = (
-                    f" (from afar: ssh -L {port}:127.0.0.1:{port} {socket.gethostname()})" if job else ""
-                )
-                say(f"dashboard: http://127.0.0.1:{port}/status{from_afar}")
-        yield {stage: made[jobs.get(stage, jobs.get("slurm"))] for stage in stages}
+                from_afar = f" (from afar: ssh -L {port}:127.0.0.1:{port} {socket.gethostname()})"
+                say(f"dashboard: http://127.0.0.1:{port}/status{from_afar if job else ''}")
+        yield {stage: made[job] for stage, job in wanted.items()}
 
 
 def _pool(workers: Workers, job: Job | None, root: Path, stack: ExitStack) -> Pool:

@@ -24,6 +24,10 @@ class SeedPlan:
         """Of the folder in which they are recorded."""
         return f"seed-{self.seed}"
 
+    def specs(self) -> list[RunSpec]:
+        """Every run, inputs before those that use them."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class Plan(SeedPlan):
@@ -35,7 +39,6 @@ class Plan(SeedPlan):
     rules: dict[int, RunSpec]
 
     def specs(self) -> list[RunSpec]:
-        """Every run, inputs before those that use them."""
         return [self.base, self.sft, *self.censuses.values(), *self.rules.values()]
 
 

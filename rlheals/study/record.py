@@ -6,26 +6,26 @@ results/lab-strict/seed-1/     the same for a variant
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BeforeValidator, Field
 
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
-from rlheals.settings import validated
+from rlheals.settings import Settings, validated
 from rlheals.store.files import atomic_write
-from rlheals.store.runs import Manifest
+from rlheals.store.runs import Manifest, digest_of
 from rlheals.store.store import Store
 from rlheals.study import tables
 from rlheals.study.compute import compute
 from rlheals.study.jobs import Workers
-from rlheals.study.tables import Frames, Part, Planned, Tables
+from rlheals.study.plan import SeedPlan
+from rlheals.study.tables import Frames, Part, Tables
 
 FOLDER = Path("results")
 MANIFEST = "manifest.json"
@@ -44,10 +44,8 @@ RENAMED = {
 """Settings of the recorded study under the names they had then. To go when the study is recorded anew."""
 
 
-class RecordedRun(BaseModel):
+class RecordedRun(Settings):
     """Where one run's numbers came from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: str
     id: str
@@ -61,23 +59,16 @@ class RecordedRun(BaseModel):
         return cls(**{name: getattr(manifest, name) for name in cls.model_fields})
 
 
-class Recorded(BaseModel):
+class Recorded(Settings):
     """The manifest of one recorded base seed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    profile: dict[str, Any]
+    profile: Annotated[dict[str, Any], BeforeValidator(lambda profile: _renamed(profile))]
     seed: int = Field(ge=0)
     started: str
     machine: dict[str, Any]
     versions: dict[str, str]
     runs: tuple[RecordedRun, ...]
     files: dict[str, str]
-
-    @field_validator("profile", mode="before")
-    @classmethod
-    def _names_of_today(cls, profile: Any) -> Any:
-        return _renamed(profile)
 
     @property
     def minutes(self) -> float:
@@ -123,7 +114,7 @@ def record(
     compute([spec for chosen in plans.values() for spec in chosen.specs()], store, workers, finished=finished)
 
 
-def _is_recorded(chosen: Planned, home: Path) -> bool:
+def _is_recorded(chosen: SeedPlan, home: Path) -> bool:
     """Whether a plan's folder is there with as many runs of the same stages and seeds as the plan has today."""
     place = home / chosen.name
     if not (place / MANIFEST).is_file():
@@ -133,7 +124,7 @@ def _is_recorded(chosen: Planned, home: Path) -> bool:
 
 
 def write(
-    chosen: Planned, profile: Profile, store: Store, folder: Path, part: Part[Any] = tables.SFT
+    chosen: SeedPlan, profile: Profile, store: Store, folder: Path, part: Part[Any] = tables.SFT
 ) -> None:
     """Write the tables of one base seed, the manifest last."""
     runs = [store.load(store.key(spec)).manifest for spec in chosen.specs()]
@@ -145,7 +136,7 @@ def write(
         machine=runs[-1].machine.model_dump(mode="json"),
         versions=runs[-1].versions,
         runs=tuple(map(RecordedRun.of, runs)),
-        files={file.name: _sha256(file) for file in sorted(folder.glob("*.parquet"))},
+        files={file.name: digest_of(file).sha256 for file in sorted(folder.glob("*.parquet"))},
     )
     atomic_write(folder / MANIFEST, json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
 
@@ -153,14 +144,14 @@ def write(
 def read(folder: Path, kind: type[Frames] = Tables) -> tuple[Frames, list[Recorded]]:  # type: ignore[assignment]
     """All recorded seeds below a profile's folder, with their manifests; BadInput when a file is damaged or missing."""
     parts, manifests = [], []
-    for place in _seed_folders(folder):
+    for seed, place in _places(folder):
         manifest, where = read_manifest(place), f"results {place.parent.name}/{place.name}"
         for field in fields(kind):
             name = f"{field.name}.parquet"
-            if not (place / name).is_file() or manifest.files.get(name) != _sha256(place / name):
+            if not (place / name).is_file() or manifest.files.get(name) != digest_of(place / name).sha256:
                 raise BadInput(f"{where}: {name} is missing or has changed since")
         part: Any = tables.read(place, kind)
-        if part.seeds != [manifest.seed] or _seed_of(place) != manifest.seed:
+        if part.seeds != [manifest.seed] or seed != manifest.seed:
             raise BadInput(f"{where}: holds seeds {part.seeds}, its manifest says {manifest.seed}")
         parts.append(part)
         manifests.append(manifest)
@@ -177,16 +168,15 @@ def find(name: str, part: Part[Frames], results: Path) -> tuple[Frames | None, l
     return read(folder, part.kind)
 
 
-def _seed_of(place: Path) -> int | None:
-    found = re.fullmatch(r"seed-(\d{1,6})(-run-\d|-controls)?", place.name)
-    return int(found[1]) if found else None
-
-
-def _seed_folders(folder: Path) -> list[Path]:
-    places = list(folder.glob("seed-*"))
-    if odd := [place.name for place in places if _seed_of(place) is None]:
-        raise BadInput(f"results {folder.name}: {odd[0]!r:.60} is not a folder of the form seed-1")
-    return sorted(places, key=lambda place: (_seed_of(place), place.name))
+def _places(folder: Path) -> list[tuple[int, Path]]:
+    """The folders of recorded base seeds, in order."""
+    found = []
+    for place in folder.glob("seed-*"):
+        seed = re.fullmatch(r"seed-(\d{1,6})(-run-\d|-controls)?", place.name)
+        if seed is None:
+            raise BadInput(f"results {folder.name}: {place.name!r:.60} is not a folder of the form seed-1")
+        found.append((int(seed[1]), place))
+    return sorted(found)
 
 
 def read_manifest(folder: Path) -> Recorded:
@@ -208,14 +198,9 @@ def _renamed(settings: Any) -> Any:
     return made
 
 
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 def recorded_manifests(results: Path) -> dict[str, list[Recorded]]:
     """The manifests of every recorded study below a folder, by the name of its profile."""
     studies: dict[str, list[Recorded]] = {}
-    for place in sorted(results.glob("*/seed-*")) if results.is_dir() else []:
-        if place.is_dir():
-            studies.setdefault(place.parent.name, []).append(read_manifest(place))
+    for place in sorted(results.glob("*/seed-*/")):
+        studies.setdefault(place.parent.name, []).append(read_manifest(place))
     return studies

@@ -1,21 +1,27 @@
-"""Single runs of a profile's study, computed with what they need, as plain data."""
+"""Single runs of a profile's study, computed with what they need, and the evaluation of any model; as plain data."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
+from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from rlheals.errors import BadInput
+from rlheals.evaluation.evaluate import EvaluateSettings, Sampling
 from rlheals.profiles.profile import Profile
+from rlheals.settings import validated
+from rlheals.stage import Work
 from rlheals.store.files import refuse_used, whole
 from rlheals.store.runs import Run, RunSpec, digest_of
+from rlheals.store.stages import STAGES
 from rlheals.store.store import Store
-from rlheals.study.compute import compute
-from rlheals.study.evaluate_folder import census_settings
-from rlheals.study.jobs import settings_file
-from rlheals.study.plan import plan
+from rlheals.study.compute import bar, compute
+from rlheals.study.plan import census_spec, plan
 from rlheals.training.adopt import WEIGHTS, weights_hash
 from rlheals.training.sft import checkpoint_name
 
@@ -67,23 +73,59 @@ def evaluated(
         refuse_used(out)
     refuse_unknown_step("--step", step, profile)
     chosen = plan(profile, seed, store)
-    census = RunSpec(
-        stage=profile.stage("evaluate"),
-        settings=census_settings(profile, checkpoint_name(step), changes).model_dump(mode="json"),
-        inputs={"model": store.key(chosen.sft)},
-        seed=100 * seed,
-    )
+    census = census_spec(_changed(profile, changes), store.key(chosen.sft), checkpoint_name(step), seed, 0)
     *_, run = compute([chosen.base, chosen.sft, census], store)
+    return {**described(run), "summary": _summary(run.path, run.manifest.files, out)}
+
+
+def evaluate_folder(
+    folder: Path, profile: Profile, seed: int, changes: dict[str, Any], out: Path | None
+) -> dict[str, Any]:
+    """The same of the model in a folder from anywhere, without the store."""
+    if not folder.is_dir():
+        raise BadInput(f"--folder {str(folder)!r}: no such folder")
+    if out is not None:
+        refuse_used(out)
+    place = folder.resolve()
+    stage = import_module(STAGES[profile.stage("evaluate")])
+    with tempfile.TemporaryDirectory() as scratch, bar("evaluate") as tick:
+        made, parts = Path(scratch, "out"), Path(scratch, "parts")
+        made.mkdir()
+        parts.mkdir()
+        settings = _changed(profile, changes).evaluate.model_copy(update={"folder": place.name})
+        stage.run(Work(made, parts, settings.model_dump(mode="json"), seed, {"model": place.parent}, tick))
+        summary = _summary(made, os.listdir(made), out)
+    return {"folder": str(folder), "out": None if out is None else str(out), "summary": summary}
+
+
+def _changed(profile: Profile, changes: dict[str, Any]) -> Profile:
+    """With what is not None of the changes to its evaluation."""
+    data = profile.evaluate.model_dump(mode="json")
+    for name, value in changes.items():
+        if value is not None:
+            (data["sampling"] if name in Sampling.model_fields else data)[name] = value
+    return profile.model_copy(update={"evaluate": validated(EvaluateSettings, data, "evaluate")})
+
+
+def _summary(made: Path, names: Iterable[str], out: Path | None) -> Any:
+    """Of an evaluation, whose files are kept in `out`."""
     if out is not None:
         with whole(out) as folder:
-            for name in run.manifest.files:
-                shutil.copy(run.file(name), folder)
-    return {**described(run), "summary": json.loads(run.file("summary.json").read_text(encoding="utf-8"))}
+            for name in names:
+                shutil.copy(made / name, folder)
+    return json.loads((made / "summary.json").read_text(encoding="utf-8"))
 
 
 def unit(stage: str, file: Path, store: Store) -> dict[str, Any]:
-    """One unit of work from a settings file, as a scheduler calls it."""
-    spec = settings_file(file)
+    """One unit of work from a JSON file, {"stage", "settings", "inputs", "seed"}, as a scheduler calls it."""
+    said = f"settings file {str(file)!r}"
+    try:
+        data = json.loads(file.read_bytes())
+    except OSError as error:
+        raise BadInput(f"{said}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{said} is not JSON: {str(error).splitlines()[0]}") from None
+    spec = validated(RunSpec, data, f"settings file {file.name}")
     if spec.stage != stage:
         raise BadInput(f"settings file {file.name}: its stage is {spec.stage!r}, not {stage!r}")
     return described(compute([spec], store)[0])

@@ -6,14 +6,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from rlheals.errors import BadInput
-from rlheals.settings import validated
+from rlheals.settings import Settings, validated
 from rlheals.store.stages import STAGES
+from rlheals.yaml_file import read_yaml
 
-MAX_BYTES = 100_000
 MIN_MINUTES = 10  # a worker retires five minutes before its job ends, up to two minutes earlier or later
 PASTED = r"^[A-Za-z0-9/._+@=-]+$"
 """What dask-jobqueue pastes into the job's script as it stands: no character that a shell would read otherwise."""
@@ -23,13 +22,11 @@ Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,@-]{1,100}$")]
 Memory = Annotated[str, Field(pattern=r"^[1-9]\d{0,5} ?[MGT]i?B$")]
 
 
-class Job(BaseModel):
+class Job(Settings):
     """The keys of dask-jobqueue that a study leaves open; one worker in a job computes one unit at a time.
 
     ``cores`` are those of the job, whatever the unit makes of them.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Word | None = None
     queue: Word | None = None
@@ -64,30 +61,8 @@ def minutes(walltime: str) -> int:
     return (int(days) * 24 + int(hours)) * 60 + int(rest)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without what a file of settings does not need: aliases (a few lines of them fill any memory), keys twice."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="an alias", problem_mark=self.peek_event().start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [str(key.value) for key, _ in node.value]
-        if twice := sorted({key for key in keys if keys.count(key) > 1}):
-            raise yaml.MarkedYAMLError(problem=f"{twice[0]!r:.40} twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-class _File(BaseModel):
-    """Hyphens and underscores in keys are the same, as everywhere in Dask's configuration."""
-
-    model_config = ConfigDict(extra="forbid")
-
+class _File(Settings):
     jobqueue: dict[str, dict[str, Any]]
-
-    def section(self, name: str) -> dict[str, Any]:
-        return {key.replace("-", "_"): value for key, value in self.jobqueue.get(name, {}).items()}
 
 
 def read_slurm_file(path: Path) -> dict[str, Job]:
@@ -95,22 +70,14 @@ def read_slurm_file(path: Path) -> dict[str, Job]:
 
     A section named like a stage says what its jobs ask for instead; the rest is as in the section `slurm`.
     """
-    where = f"Slurm file {str(path)!r}"
-    try:
-        with open(path, "rb") as file:
-            text = file.read(MAX_BYTES + 1)
-        if len(text) > MAX_BYTES:
-            raise BadInput(f"{where}: has more than {MAX_BYTES:,} bytes")
-        data = yaml.load(text.decode("utf-8"), _Loader)
-    except OSError as error:
-        raise BadInput(f"{where}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise BadInput(f"{where} is not plain YAML: {' '.join(str(error).split())[:120]}") from None
-    found, jobs = validated(_File, data, f"Slurm file {path.name}"), dict[str, Job]()
-    for name in ("slurm", *found.jobqueue):
+    where, jobs = f"Slurm file {path.name}", dict[str, Job]()
+    found = validated(_File, read_yaml(path, f"Slurm file {str(path)!r}"), where).jobqueue
+    # hyphens and underscores in keys are the same, as everywhere in Dask's configuration
+    given = {at: {key.replace("-", "_"): value for key, value in one.items()} for at, one in found.items()}
+    for name in ("slurm", *found):
         if name not in ("slurm", *STAGES):
             known = ", ".join(("slurm", *STAGES))
-            raise BadInput(f"Slurm file {path.name}: jobqueue.{name:.40} is not known; accepted: {known}")
-        given = found.section("slurm") | found.section(name)
-        jobs[name] = validated(Job, given, f"Slurm file {path.name}: jobqueue.{name}")
+            raise BadInput(f"{where}: jobqueue.{name:.40} is not known; accepted: {known}")
+        asked = given.get("slurm", {}) | given.get(name, {})
+        jobs[name] = validated(Job, asked, f"{where}: jobqueue.{name}")
     return jobs

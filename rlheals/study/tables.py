@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import pandas as pd
 
@@ -80,18 +80,6 @@ class Tables(Seeded):
     def steps(self) -> list[int]:
         """SFT steps with a census."""
         return sorted(int(step) for step in self.episodes["step"].unique())
-
-
-class Planned(Protocol):
-    """The runs of something that is recorded in one folder."""
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def name(self) -> str: ...
-
-    def specs(self) -> list[RunSpec]: ...
 
 
 @dataclass(frozen=True)
@@ -168,16 +156,13 @@ def read(folder: Path, kind: type[Frames] = Tables) -> Frames:  # type: ignore[a
     frames = {}
     for field in fields(kind):
         file = folder / f"{field.name}.parquet"
-        if not file.is_file():
-            raise BadInput(f"results in {folder.name!r}: {file.name} is missing")
-        if file.stat().st_size > LIMIT_BYTES:
-            raise BadInput(f"results in {folder.name!r}: {file.name} has over {LIMIT_BYTES} bytes")
         try:
+            if file.stat().st_size > LIMIT_BYTES:
+                raise ValueError(f"it has over {LIMIT_BYTES} bytes")
             frames[field.name] = pd.read_parquet(file)
         except (OSError, ValueError) as error:
-            raise BadInput(
-                f"results in {folder.name!r}: {file.name} is not parquet ({str(error)[:80]})"
-            ) from None
+            reason = " ".join(str(error).split())[:80]
+            raise BadInput(f"results in {folder.name!r}: {file.name} cannot be read ({reason})") from None
     return kind(**frames)
 
 
@@ -194,6 +179,7 @@ def _of_plan(chosen: Plan, store: Store) -> Tables:
         frame, counts = census(folder(spec))
         episodes.append(frame.assign(**place))
         categories.append(counts.assign(**place))
+    empty = pd.DataFrame(columns=["item", "rule", "solved_at", "seed", "step"])
     rules = [
         pd.read_parquet(folder(spec) / "episodes.parquet")[["item", "rule", "solved_at"]].assign(
             seed=seed, step=step
@@ -203,9 +189,7 @@ def _of_plan(chosen: Plan, store: Store) -> Tables:
     return Tables(
         episodes=pd.concat(episodes, ignore_index=True).astype(EPISODE_COLUMNS),
         categories=pd.concat(categories, ignore_index=True),
-        rules=pd.concat(rules, ignore_index=True)
-        if rules
-        else pd.DataFrame(columns=["item", "rule", "solved_at", "seed", "step"]),
+        rules=pd.concat(rules, ignore_index=True) if rules else empty,
         losses=_losses(folder(chosen.sft), seed),
         bases=_base(folder(chosen.base), seed),
     )
@@ -219,15 +203,11 @@ def census(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     counts = counted.agg(
         attempts=("reward", "size"),
         reward=("reward", "sum"),
-        entropy=("entropy", _sum),
+        # of nothing measured it is missing, not 0
+        entropy=("entropy", lambda values: float(values.sum(min_count=1))),
         tokens=("tokens", "sum"),
     )
     return episodes, counts.reset_index()
-
-
-def _sum(values: pd.Series) -> float:
-    """The sum; of nothing measured it is missing, not 0."""
-    return float(values.sum(min_count=1))
 
 
 def _losses(path: Path, seed: int) -> pd.DataFrame:

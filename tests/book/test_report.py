@@ -28,10 +28,11 @@ from rlheals.errors import BadInput
 from rlheals.profiles import PROFILES, load_profile
 from rlheals.profiles.describe import profiles_table
 from rlheals.publish.base_card import model_card
+from rlheals.store.runs import digest_of
 from rlheals.store.stages import code_behind
 from rlheals.study import tables
 from rlheals.study.claims import FAMILIES
-from rlheals.study.record import MANIFEST, Recorded, RecordedRun, _sha256
+from rlheals.study.record import MANIFEST, Recorded, RecordedRun
 from rlheals.study.tables import Tables, concat
 from rlheals.tasks.general_points.gallery import gallery_html, gallery_markdown, samples
 from rlheals.tasks.general_points.task import GeneralPoints
@@ -227,7 +228,7 @@ def write_study(
                     seconds=90.0,
                 ),
             ),
-            files={file.name: _sha256(file) for file in folder.glob("*.parquet")},
+            files={file.name: digest_of(file).sha256 for file in folder.glob("*.parquet")},
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json())
     return results
@@ -411,7 +412,7 @@ def test_profiles_table_has_every_setting_with_its_value() -> None:
 def test_shipped_card_is_the_one_that_its_files_give() -> None:
     card = (SHIPPED_BASE / "README.md").read_text()
     assert card == model_card(SHIPPED_BASE, PROFILES["lab"].pretrain, 0)
-    assert _sha256(SHIPPED_BASE / "model.safetensors") in card
+    assert digest_of(SHIPPED_BASE / "model.safetensors").sha256 in card
 
 
 def test_card_follows_weights_and_history(tmp_path: Path) -> None:

@@ -14,41 +14,54 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forks import ended, forked
 
 import rlheals
 from rlheals.errors import BadInput
-from rlheals.store import code_hash as sources
-from rlheals.store.code_hash import snapshot
+from rlheals.store.code_hash import Code, snapshot
 from rlheals.store.stages import STAGES
 
 ROOT = Path(rlheals.__file__).parents[1]
 ABOVE = {"cli", "book", "publish", "planning", "chapters", "study", "profiles"}
 Files = dict[str, str]
-Make = Callable[[Files], str]
+Make = Callable[[Files], "Toy"]
 _numbers = itertools.count()
 
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Write a package of the given files (``PKG`` stands for its name) on the path; returns the name."""
+    """Write a package of the given files (``PKG`` stands for its name) on the path."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def write(files: Files) -> str:
-        name = f"toy_sources_{next(_numbers)}"
+    def write(files: Files) -> Toy:
+        toy = Toy(tmp_path / f"toy_sources_{next(_numbers)}")
         for relative, text in {"__init__.py": "", **files}.items():
-            edit(tmp_path / name / relative, textwrap.dedent(text).replace("PKG", name))
+            toy.edit(relative, textwrap.dedent(text))
         importlib.invalidate_caches()
-        return name
+        return toy
 
     return write
 
 
-def edit(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    later = path.stat().st_mtime_ns + next(_numbers) * 1_000_000  # two edits within a tick of the file clock
-    os.utime(path, ns=(later, later))
+class Toy:
+    """A package whose module ``stage`` is hashed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.name = folder, folder.name
+
+    def edit(self, relative: str, text: str) -> None:
+        path = self.folder / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace("PKG", self.name), encoding="utf-8")
+        later = (
+            path.stat().st_mtime_ns + next(_numbers) * 1_000_000
+        )  # two edits within a tick of the file clock
+        os.utime(path, ns=(later, later))
+
+    def code(self) -> Code:
+        return snapshot(f"{self.name}.stage", self.name)
+
+    def hash(self) -> str:
+        return self.code().hash
 
 
 FORMS = {
@@ -70,11 +83,11 @@ REST = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_an_edit_behind_any_import_form_changes_the_hash(form: str, make: Make, tmp_path: Path) -> None:
-    name = make({**REST, "stage.py": FORMS[form]})
-    before = sources.code_hash(f"{name}.stage", name)
-    edit(tmp_path / name / "low.py", "value = 3\n")
-    assert sources.code_hash(f"{name}.stage", name) != before
+def test_an_edit_behind_any_import_form_changes_the_hash(form: str, make: Make) -> None:
+    toy = make({**REST, "stage.py": FORMS[form]})
+    before = toy.hash()
+    toy.edit("low.py", "value = 3\n")
+    assert toy.hash() != before
 
 
 def enumerated(module: str) -> list[str]:
@@ -110,9 +123,8 @@ def test_python_loads_nothing_that_is_not_counted() -> None:
     program = (
         "import sys, rlheals.store.store; print(*(m for m in sys.modules if m.split('.')[0] == 'rlheals'))"
     )
-    loaded = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    ).stdout
+    command = [sys.executable, "-c", program]
+    loaded = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "rlheals.store.cleanup" in loaded
     assert set(loaded.split()) <= set(snapshot("rlheals.store.store").modules)
 
@@ -172,128 +184,110 @@ OTHER = {
 }
 
 
-def test_comments_docstrings_and_layout_do_not_count(make: Make, tmp_path: Path) -> None:
-    name = make({"stage.py": STAGE, "low.py": "value = 1\n"})
-    before = sources.code_hash(f"{name}.stage", name)
-    edit(tmp_path / name / "stage.py", SAME.replace("PKG", name))
-    edit(tmp_path / name / "low.py", '"""New words."""\nvalue    =    1  # one\n')
-    assert sources.code_hash(f"{name}.stage", name) == before
+def test_comments_docstrings_and_layout_do_not_count(make: Make) -> None:
+    toy = make({"stage.py": STAGE, "low.py": "value = 1\n"})
+    before = toy.hash()
+    toy.edit("stage.py", SAME)
+    toy.edit("low.py", '"""New words."""\nvalue    =    1  # one\n')
+    assert toy.hash() == before
 
 
 @pytest.mark.parametrize("what", OTHER)
-def test_any_change_of_code_counts(what: str, make: Make, tmp_path: Path) -> None:
-    name = make({"stage.py": STAGE, "low.py": "value = 1\n"})
-    before = sources.code_hash(f"{name}.stage", name)
+def test_any_change_of_code_counts(what: str, make: Make) -> None:
+    toy = make({"stage.py": STAGE, "low.py": "value = 1\n"})
+    before = toy.hash()
     old, new = OTHER[what]
     assert STAGE.count(old) >= 1
-    edit(tmp_path / name / "stage.py", STAGE.replace(old, new).replace("PKG", name))
-    assert sources.code_hash(f"{name}.stage", name) != before
+    toy.edit("stage.py", STAGE.replace(old, new))
+    assert toy.hash() != before
 
 
-def test_packages_on_the_way_count_and_what_is_not_imported_does_not(make: Make, tmp_path: Path) -> None:
-    name = make({**REST, "stage.py": "import os, PKG_not.low\nimport PKG.sub.deep.leaf\n"})
-    hashes = [sources.code_hash(f"{name}.stage", name)]
+def test_packages_on_the_way_count_and_what_is_not_imported_does_not(make: Make) -> None:
+    toy = make({**REST, "stage.py": "import os, PKG_not.low\nimport PKG.sub.deep.leaf\n"})
+    hashes = [toy.hash()]
     for aside in ("new.py", "sub/deep/climber.py", "data.yaml"):
-        edit(tmp_path / name / aside, "value = 9\n")
-        assert sources.code_hash(f"{name}.stage", name) == hashes[0]
+        toy.edit(aside, "value = 9\n")
+        assert toy.hash() == hashes[0]
     for counted in ("high.py", "__init__.py", "sub/deep/__init__.py", "sub/__init__.py"):
-        edit(tmp_path / name / counted, "x = 1\n")
-        hashes.append(sources.code_hash(f"{name}.stage", name))
+        toy.edit(counted, "x = 1\n")
+        hashes.append(toy.hash())
     assert len(set(hashes)) == 5
 
 
-def test_a_module_that_appears_or_moves_counts(make: Make, tmp_path: Path) -> None:
-    name = make({"stage.py": "try:\n    from . import extra\nexcept ImportError:\n    pass\n"})
-    before = sources.code_hash(f"{name}.stage", name)
-    edit(tmp_path / name / "extra.py", "")
-    assert sources.code_hash(f"{name}.stage", name) != before
+def test_a_module_that_appears_counts(make: Make) -> None:
+    toy = make({"stage.py": "try:\n    from . import extra\nexcept ImportError:\n    pass\n"})
+    before = toy.hash()
+    toy.edit("extra.py", "")
+    assert toy.hash() != before
 
 
-def test_declared_data_counts(make: Make, tmp_path: Path) -> None:
-    name = make(
-        {
-            "stage.py": "from . import low\n",
-            "low.py": 'CODE_DATA: tuple[str, ...] = ("sub/t.bin",)\n',
-            "sub/t.bin": "1",
-        }
-    )
-    before = sources.code_hash(f"{name}.stage", name)
-    edit(tmp_path / name / "sub/t.bin", "2")
-    assert sources.code_hash(f"{name}.stage", name) != before
-    (tmp_path / name / "sub/t.bin").unlink()
+def test_declared_data_counts(make: Make) -> None:
+    declared = 'CODE_DATA: tuple[str, ...] = ("sub/t.bin",)\n'
+    toy = make({"stage.py": "from . import low\n", "low.py": declared, "sub/t.bin": "1"})
+    before = toy.hash()
+    toy.edit("sub/t.bin", "2")
+    assert toy.hash() != before
+    (toy.folder / "sub/t.bin").unlink()
     with pytest.raises(BadInput, match=r"low: CODE_DATA names 'sub/t.bin'"):
-        sources.code_hash(f"{name}.stage", name)
+        toy.hash()
 
 
 @pytest.mark.parametrize("declared", ['("../secret",)', '("/etc/hostname",)', "(1,)", "names()", '"a"'])
-def test_declared_data_stays_beside_the_module(declared: str, make: Make, tmp_path: Path) -> None:
-    name = make({"stage.py": f"CODE_DATA = {declared}\n"})
-    edit(tmp_path / "secret", "x")
+def test_declared_data_stays_beside_the_module(declared: str, make: Make) -> None:
+    toy = make({"stage.py": f"CODE_DATA = {declared}\n"})
+    toy.edit("../secret", "x")
     with pytest.raises(BadInput, match="CODE_DATA"):
-        sources.code_hash(f"{name}.stage", name)
+        toy.hash()
 
 
 def test_nothing_is_imported(make: Make) -> None:
-    name = make(
+    toy = make(
         {"__init__.py": "raise SystemExit", "stage.py": "from . import low", "low.py": "raise SystemExit"}
     )
-    assert len(sources.code_hash(f"{name}.stage", name)) == 64
-    assert not any(module.startswith(name) for module in sys.modules)
+    assert len(toy.hash()) == 64
+    assert not any(module.startswith(toy.name) for module in sys.modules)
 
 
 def test_bad_modules_are_named(make: Make) -> None:
-    name = make({"stage.py": "from . import low", "low.py": "def ("})
-    with pytest.raises(BadInput, match=rf"{name}/low.py, line 1: def \("):
-        sources.code_hash(f"{name}.stage", name)
+    toy = make({"stage.py": "from . import low", "low.py": "def ("})
+    with pytest.raises(BadInput, match=rf"{toy.name}/low.py, line 1: def \("):
+        toy.hash()
     for module, package in [
-        (f"{name}.absent", name),
-        ("os.path", name),
-        (f"{name}..stage", name),
+        (f"{toy.name}.absent", toy.name),
+        ("os.path", toy.name),
+        (f"{toy.name}..stage", toy.name),
         ("x.y", "no_such_pkg"),
     ]:
         with pytest.raises(BadInput, match="no "):
-            sources.code_hash(module, package)
+            snapshot(module, package)
 
 
-def test_a_hash_takes_milliseconds_and_the_file_clock_may_be_slow(make: Make, tmp_path: Path) -> None:
-    name = make({"stage.py": "from . import low", "low.py": "value = 1"})
-    first = sources.code_hash(f"{name}.stage", name)
-    times = (tmp_path / name / "low.py").stat()
-    (tmp_path / name / "low.py").write_text("value = 2")  # the same size, and the same time of the last edit
-    os.utime(tmp_path / name / "low.py", ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert sources.code_hash(f"{name}.stage", name) != first
-    sources.code_hash("rlheals.training.sft")
+def test_a_hash_takes_milliseconds_and_the_file_clock_may_be_slow(make: Make) -> None:
+    toy = make({"stage.py": "from . import low", "low.py": "value = 1"})
+    first, low = toy.hash(), toy.folder / "low.py"
+    times = low.stat()
+    low.write_text("value = 2")  # the same size, and the same time of the last edit
+    os.utime(low, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert toy.hash() != first
+    snapshot("rlheals.training.sft")
     begun = time.process_time()
     for _ in range(20):
-        sources.code_hash("rlheals.training.sft")
+        snapshot("rlheals.training.sft")
     assert time.process_time() - begun < 20 * 0.02
 
 
-def test_a_fork_reads_no_edited_source_and_does_not_hang(make: Make, tmp_path: Path) -> None:
-    name = make({"stage.py": "value = 1"})
-    before = sources.code_hash(f"{name}.stage", name)
-
-    def hashed() -> None:
-        assert sources.code_hash(f"{name}.stage", name) == before
-        edit(tmp_path / name / "stage.py", "value = 2")
-        with pytest.raises(BadInput, match="edited after this process was forked"):
-            sources.code_hash(f"{name}.stage", name)
-
-    assert ended(forked(hashed)) == 0
-
-
-def test_older_code_in_memory_is_noticed(make: Make, tmp_path: Path) -> None:
-    name = make({"stage.py": "from . import low", "low.py": "value = 1"})
-    before = snapshot(f"{name}.stage", name)
-    edit(tmp_path / name / "low.py", "value = 20")
-    assert before.changed_meanwhile() == [f"{name}.low"]  # not loaded: either version may be loaded later
-    module = importlib.import_module(f"{name}.low")
-    loaded = snapshot(f"{name}.stage", name)
+def test_older_code_in_memory_is_noticed(make: Make) -> None:
+    toy = make({"stage.py": "from . import low", "low.py": "value = 1"})
+    low, before = f"{toy.name}.low", toy.code()
+    toy.edit("low.py", "value = 20")
+    assert before.changed_meanwhile() == [low]  # not loaded: either version may be loaded later
+    module = importlib.import_module(low)
+    loaded = toy.code()
     assert loaded.edited_since_loaded() == []
-    edit(tmp_path / name / "low.py", "value = 300")
+    toy.edit("low.py", "value = 300")
     assert loaded.changed_meanwhile() == []  # loaded before: what runs is what was hashed
-    assert snapshot(f"{name}.stage", name).edited_since_loaded() == [f"{name}.low"]
-    edit(tmp_path / name / "low.py", "value = 300  # the same")
-    assert snapshot(f"{name}.stage", name).edited_since_loaded() == [f"{name}.low"]
+    assert toy.code().edited_since_loaded() == [low]
+    toy.edit("low.py", "value = 300  # the same")
+    assert toy.code().edited_since_loaded() == [low]
     importlib.reload(module)
-    assert snapshot(f"{name}.stage", name).edited_since_loaded() == []
+    assert toy.code().edited_since_loaded() == []

@@ -21,37 +21,13 @@ def fake_torch(cuda: bool) -> types.SimpleNamespace:
 
 
 @pytest.mark.parametrize(("cuda", "kind"), [(True, "gpu"), (False, "cpu")])
-def test_the_loaded_library_says_what_it_computes_on(
+def test_the_tensor_library_says_what_it_computes_on(
     cuda: bool, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", fake_torch(cuda))
     found = machine.this_machine()
     assert (found.kind, found.isa, found.threads) == (kind, "avx512", 3)
     assert (found.model == "Some GPU") == cuda
-
-
-def test_without_it_the_environment_and_the_processor_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
-    flags = "fpu avx avx2 avx512f avx512bw avx512dq avx512vl"
-    monkeypatch.setattr(machine, "_cpuinfo", lambda: {"model name": "Some CPU", "flags": flags})
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
-    assert machine.this_machine() == machine.Machine(kind="cpu", model="Some CPU", isa="avx512", threads=2)
-    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
-    assert machine.this_machine().isa == "avx2"
-    monkeypatch.setattr(machine, "_cpuinfo", dict)
-    assert machine.this_machine().isa == "default"  # what is asked for cannot exceed what there is
-    assert machine.this_machine().model
-    monkeypatch.setenv("OMP_NUM_THREADS", "many")
-    assert machine.this_machine().threads == os.cpu_count()
-
-
-def test_it_agrees_with_the_tensor_library() -> None:
-    torch = pytest.importorskip("torch")
-    program = "from rlheals.store.machine import this_machine; print(this_machine().isa)"
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2", "AVX512"):
-        assert said.strip() == torch.backends.cpu.get_cpu_capability().lower()
 
 
 def test_a_process_lives_until_it_ends_and_its_id_may_be_used_again() -> None:

@@ -18,18 +18,9 @@ from store_lab import SPEC, Lab
 from rlheals.errors import BadInput
 from rlheals.store import machine
 from rlheals.store.files import StoreError
-from rlheals.store.runs import MANIFEST, Manifest, canonical_json
+from rlheals.store.runs import MANIFEST, Manifest, canonical_json, key_of
 
-
-@pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return Lab(tmp_path, "toy_" + hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12])
-
-
-_text = st.text(
-    st.characters(exclude_categories=["Cs"]), max_size=8
-)  # lone surrogates are refused, see below
+_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)  # lone surrogates are refused
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3),
@@ -46,42 +37,45 @@ def test_any_settings_survive_the_manifest(settings: dict[str, Any], seed: int) 
 
 
 Harm = Callable[[Path], object]
-HARMS: dict[str, Harm] = {
-    "flipped bit": lambda run: flip(run / "weights.bin", 1000),
-    "truncated file": lambda run: os.truncate(run / "weights.bin", 2559),
-    "emptied file": lambda run: os.truncate(run / "deep/rows.csv", 0),
-    "longer file": lambda run: (run / "weights.bin").write_bytes((run / "weights.bin").read_bytes() + b"\0"),
-    "missing file": lambda run: (run / "deep/rows.csv").unlink(),
-    "extra file": lambda run: (run / "deep/more.csv").write_text("x"),
-    "extra hidden file": lambda run: (run / ".more").write_text(""),
-    "a link in place of a file": lambda run: (
-        (run / "weights.bin").rename(run.parent / "w") and (run / "weights.bin").symlink_to(run.parent / "w")
+HARMS: dict[str, tuple[Harm, str]] = {
+    "flipped bit": (
+        lambda run: flip(run / "weights.bin", 1000),
+        "'weights.bin' has changed (its hash differs)",
     ),
-    "a link to a folder": lambda run: (run / "more").symlink_to("/"),
-    "a pipe": lambda run: os.mkfifo(run / "pipe"),
-    "no manifest": lambda run: (run / MANIFEST).unlink(),
-    "empty manifest": lambda run: (run / MANIFEST).write_text(""),
-    "another run's manifest": lambda run: (run / MANIFEST).write_text(
-        json.dumps(a_manifest(seed=77).model_dump(mode="json"))
+    "truncated file": (
+        lambda run: os.truncate(run / "weights.bin", 2559),
+        "'weights.bin' has 2559 bytes instead of 2560",
     ),
-    "huge manifest": lambda run: (run / MANIFEST).write_bytes(
-        b" " * (5 << 20) + (run / MANIFEST).read_bytes()
+    "emptied file": (lambda run: os.truncate(run / "deep/rows.csv", 0), "'deep/rows.csv' has 0 bytes"),
+    "missing file": (lambda run: (run / "deep/rows.csv").unlink(), "'deep/rows.csv' is missing"),
+    "extra file": (
+        lambda run: (run / "deep/more.csv").write_text("x"),
+        "'deep/more.csv' is not in the manifest",
     ),
-    "a file in place of the folder": lambda run: run.rename(run.parent / "w") and run.write_text("x"),
-}
-
-
-SAID = {
-    "flipped bit": "'weights.bin' has changed (its hash differs)",
-    "truncated file": "'weights.bin' has 2559 bytes instead of 2560",
-    "longer file": "'weights.bin' has 2561 bytes instead of 2560",
-    "missing file": "'deep/rows.csv' is missing",
-    "extra file": "'deep/more.csv' is not in the manifest",
-    "a link in place of a file": "'weights.bin' is neither a file nor a folder",
-    "a pipe": "'pipe' is neither a file nor a folder",
-    "no manifest": "manifest.json is missing",
-    "another run's manifest": "manifest.json belongs to another run",
-    "huge manifest": "manifest.json has more than 4194304 bytes",
+    "extra hidden file": (lambda run: (run / ".more").write_text(""), "'.more' is not in the manifest"),
+    "a link in place of a file": (
+        lambda run: (
+            (run / "weights.bin").rename(run.parent / "w")
+            and (run / "weights.bin").symlink_to(run.parent / "w")
+        ),
+        "'weights.bin' is neither a file nor a folder",
+    ),
+    "a link to a folder": (
+        lambda run: (run / "more").symlink_to("/"),
+        "'more' is neither a file nor a folder",
+    ),
+    "a pipe": (lambda run: os.mkfifo(run / "pipe"), "'pipe' is neither a file nor a folder"),
+    "no manifest": (lambda run: (run / MANIFEST).unlink(), "manifest.json is missing"),
+    "empty manifest": (lambda run: (run / MANIFEST).write_text(""), "manifest.json: text"),
+    "another run's manifest": (
+        lambda run: (run / MANIFEST).write_text(json.dumps(a_manifest(seed=77).model_dump(mode="json"))),
+        "manifest.json belongs to another run",
+    ),
+    "huge manifest": (
+        lambda run: (run / MANIFEST).write_bytes(b" " * (5 << 20) + (run / MANIFEST).read_bytes()),
+        "manifest.json has more than 4194304 bytes",
+    ),
+    "a file in place of the folder": (lambda run: run.rename(run.parent / "w") and run.write_text("x"), ""),
 }
 
 
@@ -95,7 +89,8 @@ def flip(path: Path, at: int) -> None:
 def test_a_damaged_run_is_moved_aside_said_and_computed_again(lab: Lab, harm: str) -> None:
     run = lab.ensure()
     before = {name: run.file(name).read_bytes() for name in run.manifest.files}
-    HARMS[harm](run.path)
+    hurt, said = HARMS[harm]
+    hurt(run.path)
     report = lab.store.check()
     assert len(report.damaged) >= 1
     assert lab.computed == 1
@@ -104,7 +99,7 @@ def test_a_damaged_run_is_moved_aside_said_and_computed_again(lab: Lab, harm: st
     assert lab.computed == 2
     assert {name: again.file(name).read_bytes() for name in again.manifest.files} == before
     assert lab.lines[0].startswith(f"run {run.id[:12]}: damaged, not used (")
-    assert SAID.get(harm, "") in lab.lines[0]
+    assert said in lab.lines[0]
     assert lab.lines[1] == f"train {run.id[:12]}: computing"
     assert [name.partition(".")[0] for name in lab.left()] == [f"damaged/{run.id}"]
     assert f"{lab.store.root}/{lab.left()[0]}" in lab.lines[0]
@@ -124,7 +119,8 @@ def a_manifest(**changes: Any) -> Manifest:
         **changes,
     }
     first = Manifest(**facts)
-    return first.model_copy(update={"id": first.key()} if "id" not in changes else {}).sealed()
+    own = {"id": key_of(first, first.versions, first.code_hash)} if "id" not in changes else {}
+    return first.model_copy(update=own).sealed()
 
 
 def test_any_flipped_bit_of_a_manifest_is_noticed() -> None:
@@ -144,32 +140,13 @@ def resealed(data: dict[str, Any]) -> bytes:
     return json.dumps({**body, "digest": hashlib.sha256(canonical_json(body)).hexdigest()}).encode()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../x",
-        "a/../../x",
-        "/etc/passwd",
-        "a//b",
-        "./a",
-        "a/.",
-        "..",
-        ".",
-        "",
-        "a\\b",
-        "C:x",
-        "a\x00b",
-        "a\nb",
-        "~/x*",
-        "é",
-        "manifest.json",
-        " a",
-        "a ",
-        "a/ b",
-        "x" * 300,
-        "...",
-    ],
-)
+NAMES = [
+    "../x", "a/../../x", "/etc/passwd", "a//b", "./a", "a/.", "..", ".", "...", "", "a\\b", "C:x", "a\x00b", "a\nb",
+    "~/x*", "é", "manifest.json", " a", "a ", "a/ b", "x" * 300,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_file_names_from_elsewhere_stay_inside(name: str) -> None:
     data = a_manifest().model_dump(mode="json")
     assert Manifest.read(resealed(data)).files
@@ -202,19 +179,12 @@ def test_manifests_from_elsewhere_are_checked(key: str, value: Any) -> None:
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\xff\xfe",
-        b"null",
-        b"[]",
-        b"{",
-        b'{"seconds": NaN}',
-        b"[" * 100_000,
-        b'{"a":' * 5_000 + b"1" * 9_000,
-    ],
-)
+NO_MANIFESTS = [
+    b"", b"\xff\xfe", b"null", b"[]", b"{", b'{"seconds": NaN}', b"[" * 100_000, b'{"a":' * 5_000 + b"1" * 9_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("data", NO_MANIFESTS)
 def test_what_is_no_manifest_is_one_line(data: bytes) -> None:
     with pytest.raises(BadInput, match=r"^manifest.json: "):
         Manifest.read(data)
@@ -268,9 +238,8 @@ def test_an_unreadable_file_is_not_taken_for_damage(lab: Lab, monkeypatch: pytes
 
     with monkeypatch.context() as patch:
         patch.setattr(hashlib, "file_digest", fail)
-        with pytest.raises(
-            StoreError, match=f"cannot read the run {run.id[:12]} in {lab.store.root}: Input/output"
-        ):
+        said = f"cannot read the run {run.id[:12]} in {lab.store.root}: Input/output"
+        with pytest.raises(StoreError, match=said):
             lab.store.find(SPEC)
     assert lab.store.find(SPEC) == run
 

@@ -63,7 +63,7 @@ def test_a_kill_between_any_two_operations(folder: Path) -> None:
     trials = run("before", folder)
     check_recovery(trials)
     assert len(trials) > 40
-    assert [trial["killed"] for trial in trials] == [True] * (len(trials) - 1) + [False]
+    assert [trial["hit"] for trial in trials] == [True] * (len(trials) - 1) + [False]
     assert trials[-1]["status"] == 0
     # the kills really reached every phase: before the first part, between parts, before and after the rename
     phases = {(len(trial["left"]["parts"]), trial["left"]["runs"]) for trial in trials}
@@ -73,7 +73,7 @@ def test_a_kill_between_any_two_operations(folder: Path) -> None:
 def test_a_kill_in_the_middle_of_a_write(folder: Path) -> None:
     trials = run("within", folder)
     check_recovery(trials)
-    assert sum(trial["killed"] for trial in trials) > 20
+    assert sum(trial["hit"] for trial in trials) > 20
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(folder: Path) -> None:
@@ -108,31 +108,24 @@ def test_ctrl_c_at_any_operation(folder: Path) -> None:
 
 def test_everything_is_on_the_disk_before_the_rename_and_the_manifest_is_last(folder: Path) -> None:
     log = run("order", folder)
-    moves = [
-        index for index, (name, *paths) in enumerate(log) if name == "rename" and paths[1].startswith("runs/")
+    (move,) = [
+        at for at, (name, *paths) in enumerate(log) if name == "rename" and paths[1].startswith("runs/")
     ]
-    assert len(moves) == 1
-    out = log[moves[0]][1]
-    before = log[: moves[0]]
+    before, out = log[:move], log[move][1]
     synced = [path for name, path, *_ in before if name == "fsync"]
     changed = [
         (name, path) for name, path, *_ in before if path.startswith(out) and name in ("write", "replace")
     ]
     assert changed[-1][0] == "replace"
     assert changed[-1][1].endswith(".tmp")  # atomic_write of the manifest
-    last_write = {
-        path: index
-        for index, (name, path, *_) in enumerate(before)
-        if name == "write" and path.startswith(out)
-    }
-    last_sync = {path: index for index, (name, path, *_) in enumerate(before) if name == "fsync"}
-    assert len(last_write) == 3  # one stage file, the stage's and our atomic_write
-    for path, index in last_write.items():
-        assert last_sync[path] > index, path
+    last = {(name, path): at for at, (name, path, *_) in enumerate(before)}
+    written = {path: at for (name, path), at in last.items() if name == "write" and path.startswith(out)}
+    assert len(written) == 3  # one stage file, the stage's and our atomic_write
+    assert all(last["fsync", path] > at for path, at in written.items())
     assert {out, f"{out}/weights", "."} <= set(synced)
-    assert synced.index(f"{out}/weights/all.bin") < max(last_write.values())  # data first, manifest after it
+    assert synced.index(f"{out}/weights/all.bin") < max(written.values())  # data first, manifest after it
     assert before[-1][0] != "write"
-    assert ["fsync", "runs"] in log[moves[0] :]
+    assert ["fsync", "runs"] in log[move:]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

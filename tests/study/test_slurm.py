@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -81,30 +81,30 @@ class Study:
         return {(line.split("|")[0], line.split("|")[1]) for line in said.splitlines()}
 
     def wait(self, seen: set[tuple[str, str]] | None = None) -> int:
-        deadline = time.monotonic() + 60 * MINUTES
-        while self.process.poll() is None and time.monotonic() < deadline:
-            if seen is not None:
-                seen |= self.queue()
-            time.sleep(0.1)
+        seen = set() if seen is None else seen
+        until(lambda: self.process.poll() is not None, 60 * MINUTES, lambda: seen.update(self.queue()))
         assert self.process.returncode is not None, "the study does not end"
         return self.process.returncode
 
     def wait_for(self, runs: int) -> None:
-        deadline = time.monotonic() + 60 * MINUTES
-        while len(self.store.ids()) < runs and time.monotonic() < deadline:
-            assert self.process.poll() is None, self.said()
-            time.sleep(0.01)
+        until(lambda: len(self.store.ids()) >= runs or self.process.poll() is not None, 60 * MINUTES)
+        assert self.process.poll() is None, self.said()
 
     def said(self) -> str:
         self.log.seek(0)
         return self.log.read()
 
 
-def no_jobs(study: Study, seconds: float) -> bool:
+def until(ready: Callable[[], bool], seconds: float, between: Callable[[], None] = lambda: None) -> bool:
     deadline = time.monotonic() + seconds
-    while study.queue() and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return not study.queue()
+    while not ready() and time.monotonic() < deadline:
+        between()
+        time.sleep(0.01)
+    return ready()
+
+
+def no_jobs(study: Study, seconds: float) -> bool:
+    return until(lambda: not study.queue(), seconds)
 
 
 def test_jobs_give_the_bytes_of_one_process_and_ask_for_what_their_stage_needs(

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from rlheals.chapters.audit.spectra import SPREAD
 from rlheals.errors import BadInput
-from rlheals.store.code_hash import code_hash
+from rlheals.store.code_hash import snapshot
 from rlheals.store.files import atomic_write
 from rlheals.store.machine import this_machine
 
@@ -150,7 +150,7 @@ def record(file: Path, seed: int = 0) -> None:
     origin = {
         "transformers": transformers.__version__,
         "torch": torch.__version__,
-        "code": code_hash("rlheals.chapters.audit.loading"),
+        "code": snapshot("rlheals.chapters.audit.loading").hash,
         "machine": this_machine().model_dump(mode="json"),
         "seed": seed,
     }

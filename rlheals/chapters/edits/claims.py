@@ -7,13 +7,13 @@ import pandas as pd
 
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits.runs import SwapTables
-from rlheals.profiles.edit_grid import entry_text, read_entry
+from rlheals.profiles.edit_grid import read_entry
 from rlheals.study.claims import ChapterClaims, by_seed, estimator
 
 
 def _row(rows: pd.DataFrame, kind: str, edit: str, where: str) -> pd.Series:
     """The edit's row of `measured.effects`; a row of missing values when it is not there."""
-    wanted = read_entry(entry_text(edit, where))
+    wanted = read_entry(f"{edit} @ {where}")
     found = rows[(rows["kind"] == kind) & (rows["edit"] == wanted[0]) & (rows["where"] == wanted[1])]
     return found.iloc[0] if len(found) else pd.Series(dict.fromkeys(rows.columns, np.nan))
 
