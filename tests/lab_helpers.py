@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from rlheals.engines.hf import Generation, Past, Sampling
 from rlheals.errors import BadInput
 from rlheals.study.tables import Tables
-from rlheals.tasks.compact import END
+from rlheals.tasks.base import END
 from rlheals.tasks.general_points.cards import Rule
 from rlheals.tasks.general_points.compact import Compact
 

@@ -33,7 +33,7 @@ from rlheals.study.compute import compute
 from rlheals.study.plan import plan
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
-from rlheals.training import sft_data as expert_file
+from rlheals.training import expert
 from rlheals.training.expert import example
 from rlheals.training.fetch import Source
 from rlheals.training.sft import SFTSettings, examples
@@ -335,7 +335,7 @@ def test_a_file_of_another_form_is_one_line(data: bytes, said: str, tmp_path: Pa
     file = tmp_path / "mine.json"
     file.write_bytes(data)
     with pytest.raises(BadInput) as caught:
-        expert_file.read(file, hashlib.sha256(data).hexdigest())
+        expert.from_file(file, hashlib.sha256(data).hexdigest())
     assert said in one_line(caught.value)
 
 
@@ -344,11 +344,11 @@ def test_a_file_is_known_by_its_hash(tmp_path: Path) -> None:
     file.write_text(json.dumps([record("a", "b")]))
     found = hashlib.sha256(file.read_bytes()).hexdigest()
     with pytest.raises(BadInput, match=f"has the hash {found}; expert_sha256 is needed"):
-        expert_file.read(file, None)
+        expert.from_file(file, None)
     with pytest.raises(BadInput, match=f"has the hash {found}; expert_sha256 is 000000000000"):
-        expert_file.read(file, "0" * 64)
+        expert.from_file(file, "0" * 64)
     with pytest.raises(BadInput, match="No such file"):
-        expert_file.read(tmp_path / "none.json", found)
+        expert.from_file(tmp_path / "none.json", found)
 
 
 # The book's notebooks ---------------------------------------------------------------------------------------------

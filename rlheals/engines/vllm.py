@@ -115,7 +115,7 @@ def refuse_unfit(config: Any, folder: Path, name: str) -> None:
     """BadInput when the tensors in a folder are not those of the architecture: vLLM would go on without some."""
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    models._check_keys(name, skeleton, models.tensor_shapes(folder))
+    models.check_shapes(name, skeleton, models.tensor_shapes(folder))
 
 
 class Asking(ABC):

@@ -1,6 +1,6 @@
 """How an episode becomes tokens, and how tokens become a reply in the task's answer format.
 
-Two dialects: the task's own words for the lab's word-level models (`rlheals.tasks.compact`), `Chat` for any instruct
+Two dialects: the task's own words for the lab's word-level models (`rlheals.tasks.base`), `Chat` for any instruct
 model with a chat template. Both hand the verifier the same kind of reply, so both are graded by the same code.
 """
 
@@ -12,8 +12,7 @@ from typing import Literal, Protocol
 from transformers import PreTrainedTokenizerFast
 
 from rlheals.errors import BadInput
-from rlheals.tasks.base import Item, Protocol_, Reply, Task, Verdict
-from rlheals.tasks.compact import END
+from rlheals.tasks.base import END, Item, Protocol_, Reply, Task, Verdict
 
 Prompts = Literal["fixed", "diverse"]
 """fixed: every question is put in form 0; diverse: in any of the dialect's forms."""

@@ -36,11 +36,6 @@ class Episode:
         """1 for the first attempt, ..., 0 when no attempt solved the item."""
         return len(self.attempts) if self.attempts and self.attempts[-1].verdict.solved else 0
 
-    def forgotten(self) -> Episode:
-        """The same without what an engine remembers of it."""
-        attempts = [replace(one, generation=replace(one.generation, past=None)) for one in self.attempts]
-        return Episode(self.item, self.key, attempts)
-
 
 def rollout(
     engine: Engine,

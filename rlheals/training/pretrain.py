@@ -24,8 +24,7 @@ from rlheals.evaluation.rollout import rollout
 from rlheals.settings import Decay, Float, Int, Rate, Settings, TaskName
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.tasks import load_task
-from rlheals.tasks.base import Document, Item, Task, Variant
-from rlheals.tasks.compact import WordDialect
+from rlheals.tasks.base import Document, Item, Task, Variant, WordDialect
 
 POOL = 2048
 

@@ -29,8 +29,8 @@ from rlheals.settings import Checkpoints, Decay, Float, Int, Rate, Settings, Tas
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.store.files import atomic_write
 from rlheals.tasks import load_task
-from rlheals.training import resume, sft_data
-from rlheals.training.expert import IGNORED, example, expert_loss, loss_sets
+from rlheals.training import resume
+from rlheals.training.expert import IGNORED, example, expert_loss, from_file, loss_sets
 from rlheals.training.sft_trainer import AtSteps, ResumableTrainer
 
 LOSSES = "losses.json"
@@ -59,7 +59,7 @@ class SFTSettings(Settings):
     loss_examples: Int = Field(256, ge=1, description="expert answers in each loss set")
     prompts: Prompts = Field("fixed", description="forms of the questions: always the same, or many")
     expert_file: str | None = Field(
-        None, description="JSON with answers to imitate in place of the task's own, see `sft_data.py`"
+        None, description="JSON with answers to imitate in place of the task's own, see `expert.py`"
     )
     expert_sha256: str | None = Field(None, description="of that file")
     micro_batch_size: Int | None = Field(
@@ -255,7 +255,7 @@ def examples(dialect: Dialect, settings: SFTSettings, seed: int) -> Dataset:
 def _from_file(
     dialect: Dialect, settings: SFTSettings, random: np.random.Generator, count: int
 ) -> list[tuple[list[int], int]]:
-    pairs = sft_data.read(Path(settings.expert_file or ""), settings.expert_sha256)
+    pairs = from_file(Path(settings.expert_file or ""), settings.expert_sha256)
     if not isinstance(dialect, Chat):
         raise BadInput("expert_file has questions in words; a lab model knows only its own")
     rows = []

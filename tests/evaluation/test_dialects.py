@@ -16,8 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Chat, dialect_for
-from rlheals.tasks.base import Item, Verdict
-from rlheals.tasks.compact import END, UNK
+from rlheals.tasks.base import END, UNK, Item, Verdict
 from rlheals.tasks.general_points.cards import OOD_RULE, OTHER_RULES
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.formula import FormulaError, evaluate

@@ -27,7 +27,7 @@ from rlheals.evaluation.evaluate import (
 )
 from rlheals.evaluation.rollout import rollout
 from rlheals.stage import Work
-from rlheals.tasks.compact import END
+from rlheals.tasks.base import END
 from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE, OTHER_RULES
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.solver import canonical_solution

@@ -178,7 +178,7 @@ def test_every_stage_that_names_a_task_is_known_as_one() -> None:
         names_one = any("task" in getattr(kind, "model_fields", {}) for kind in kinds)
         assert names_one == (stage in OF_A_TASK) or module.endswith("vllm"), stage
     code = code_behind("sft", {"task": "general_points"}).modules
-    assert "rlheals.tasks.general_points.corpus" in code
+    assert "rlheals.tasks.general_points.compact" in code
     assert "rlheals.tasks.general_points.task" not in code_behind("spectra", {}).modules
     assert modules_behind("sft", {"task": TOY}) == ("rlheals.training.sft", "toy_task")
     assert not [name for name in code_behind("rl", {"task": TOY}).modules if "general_points" in name]

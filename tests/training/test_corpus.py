@@ -14,14 +14,14 @@ from lab_helpers import Text, read_text
 from rlheals.engines.models import ModelSettings
 from rlheals.tasks.base import Document
 from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE, item_of
-from rlheals.tasks.general_points.compact import Compact
-from rlheals.tasks.general_points.corpus import (
+from rlheals.tasks.general_points.compact import (
     ID_SHARE,
     MISREAD_SHARE,
     MOST_WRONG,
     SIDE_WEIGHT,
     TARGET_LAYOUT_SHARE,
     WRONG_SHARE,
+    Compact,
     Corpus,
     expert_formula,
     held_out,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lab_helpers import one_line
 
 from rlheals.errors import BadInput
-from rlheals.training.rl.advantages import AdvantageEstimator, Baseline, discounted, weights
+from rlheals.training.rl.episodes import AdvantageEstimator, Baseline, discounted, weights
 
 DISCOUNT = 0.9
 FIRST = np.array([5.0, -1.0, -3.0])  # rewards of the first attempt; answer 0 solves

@@ -19,8 +19,7 @@ from transformers import PreTrainedModel
 from rlheals.engines import models
 from rlheals.stage import Work
 from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE
-from rlheals.tasks.general_points.compact import Compact
-from rlheals.tasks.general_points.corpus import Corpus
+from rlheals.tasks.general_points.compact import Compact, Corpus
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import pretrain
 from rlheals.training.pretrain import (

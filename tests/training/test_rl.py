@@ -34,8 +34,7 @@ from rlheals.tasks.general_points.prompts import FEEDBACK_WORDS
 from rlheals.training import resume
 from rlheals.training.rl import grpo, session
 from rlheals.training.rl import stage as rl
-from rlheals.training.rl.advantages import discounted
-from rlheals.training.rl.episodes import rewards
+from rlheals.training.rl.episodes import discounted, rewards
 from rlheals.training.rl.session import Batch, Session
 from rlheals.training.rl.settings import RLSettings, checkpoint_name
 

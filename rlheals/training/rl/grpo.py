@@ -1,4 +1,4 @@
-"""GRPO, RLOO and expert iteration: one loss, which differs in the weights of attempts only (`advantages.py`).
+"""GRPO, RLOO and expert iteration: one loss, which differs in the weights of attempts only (`episodes.py`).
 
 With w the weight of the attempt that wrote a token, ratio = p / p_old of the token, c = `clip_range`, and E episodes of
 an iteration:

@@ -28,8 +28,16 @@ from rlheals.tasks import load_task
 from rlheals.tasks.base import Item
 from rlheals.training import resume
 from rlheals.training.expert import expert_loss, loss_sets
-from rlheals.training.rl.advantages import discounted, weights
-from rlheals.training.rl.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
+from rlheals.training.rl.episodes import (
+    Row,
+    advantage_statistics,
+    discounted,
+    rewards,
+    row,
+    statistics,
+    token_logprobs,
+    weights,
+)
 from rlheals.training.rl.settings import RLSettings, checkpoint_name
 
 LOGGED_KL_ROWS = 32
@@ -158,7 +166,7 @@ class Session:
             prompts=settings.prompts,
         )
         if settings.processes > 1:
-            episodes = fsdp.gathered([episode.forgotten() for episode in episodes])
+            episodes = fsdp.gathered(episodes)
         rows = [row(episode) for episode in episodes]
         log = {"update": iteration, **statistics(episodes, settings.group, settings.gamma)}
         log["seconds_rollout"] = time.perf_counter() - began

@@ -10,7 +10,7 @@ from rlheals.engines.hf import Sampling
 from rlheals.evaluation.dialects import Prompts
 from rlheals.settings import Checkpoints, Decay, Float, Int, Rate, Settings, TaskName
 from rlheals.tasks import checked_splits
-from rlheals.training.rl.advantages import AdvantageEstimator, Scale
+from rlheals.training.rl.episodes import AdvantageEstimator, Scale
 
 Algorithm = Literal["grpo", "rloo", "expert_iteration", "ppo"]
 Positive = Annotated[Float, Field(gt=0)]
@@ -42,7 +42,7 @@ class RLSettings(Settings):
     )
     gamma: Float = Field(0.9, ge=0, le=1, description="per attempt, as in the paper")
     advantage_estimator: AdvantageEstimator = Field(
-        "episode", description="what an attempt's weight is made of, see `advantages.py`"
+        "episode", description="what an attempt's weight is made of, see `episodes.py`"
     )
     scale: Scale = Field(
         "none", description="group: divide by the group's spread; it favours hands that vary least"
