@@ -106,8 +106,6 @@ class Task(ABC):
     """At an item, with feedback in between."""
     forms: ClassVar[int] = 1
     """In how many ways `prompt` can put a question; 0 is the usual one."""
-    unjudged: float | None = None
-    """Reward of one more reply after the last attempt, which the Gymnasium environment takes and does not judge."""
 
     @abstractmethod
     def items(self, split: str) -> Sequence[Item]:
@@ -194,20 +192,12 @@ def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     )
 
 
-class WordDialect(ABC):
-    """The part of a lab dialect that is the same for all tasks; a task says what its words mean."""
+class Dialect(ABC):
+    """How an episode becomes tokens, and how tokens become a reply in the task's answer format."""
 
-    name = "compact"
-    forms: ClassVar[int] = 1
+    tokenizer: PreTrainedTokenizerFast
+    forms: int = 1
     """In how many ways a question can be put."""
-
-    def __init__(
-        self, words: Sequence[str], feedback: Mapping[str, str], tokenizer: PreTrainedTokenizerFast | None
-    ) -> None:
-        self.tokenizer = tokenizer or word_tokenizer(words)
-        self._ids: dict[str, int] = self.tokenizer.get_vocab()
-        self._words = {index: word for word, index in self._ids.items()}
-        self._feedback = {kind: self.encode(f"wrong {word} answer") for kind, word in feedback.items()}
 
     @abstractmethod
     def prompt(self, item: Item, form: int = 0) -> list[int]:
@@ -216,6 +206,28 @@ class WordDialect(ABC):
     @abstractmethod
     def expert(self, item: Item, form: int = 0) -> list[int]:
         """Tokens of the answer to imitate, its end token included."""
+
+    @abstractmethod
+    def retry(self, attempt: list[int], verdict: Verdict) -> list[int]:
+        """Tokens that follow the prompt of a failed attempt: the attempt itself, the feedback, the next opening."""
+
+    @abstractmethod
+    def read(self, attempt: list[int], protocol: Protocol_ = "target") -> Reply:
+        """The reply in generated tokens; `protocol="either"` also accepts the layout that the base prefers."""
+
+
+class WordDialect(Dialect):
+    """The part of a lab dialect that is the same for all tasks; a task says what its words mean."""
+
+    name = "compact"
+
+    def __init__(
+        self, words: Sequence[str], feedback: Mapping[str, str], tokenizer: PreTrainedTokenizerFast | None
+    ) -> None:
+        self.tokenizer = tokenizer or word_tokenizer(words)
+        self._ids: dict[str, int] = self.tokenizer.get_vocab()
+        self._words = {index: word for word, index in self._ids.items()}
+        self._feedback = {kind: self.encode(f"wrong {word} answer") for kind, word in feedback.items()}
 
     @abstractmethod
     def stated(self, words: list[str]) -> tuple[Any, ...] | None:

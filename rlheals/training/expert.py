@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 
 from rlheals.engines import models
 from rlheals.errors import BadInput
-from rlheals.evaluation.dialects import Dialect, Prompts
-from rlheals.tasks.base import Item, Task
+from rlheals.evaluation.dialects import Prompts
+from rlheals.tasks.base import Dialect, Item, Task
 
 IGNORED = -100
 LOSS_SETS = {"train": "sft", "test": "held_out", "ood": "ood"}

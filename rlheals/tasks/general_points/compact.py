@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations_with_replacement, permutations
-from typing import ClassVar
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -36,7 +35,7 @@ class Compact(WordDialect):
     Forms: J, Q and K in any order, the rule before the cards or after them.
     """
 
-    forms: ClassVar[int] = 2 * len(FACE_ORDERS)
+    forms = 2 * len(FACE_ORDERS)
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast | None = None) -> None:
         super().__init__(WORDS, FEEDBACK_WORDS, tokenizer)

@@ -49,16 +49,11 @@ def row(episode: Episode) -> Row:
     attempt = np.full(len(whole) - start, -1)
     logprobs = np.full(len(whole) - start, np.nan)
     for number, one in enumerate(episode.attempts):
-        at = len(one.prompt) - start
-        tokens = one.generation.tokens
+        at = len(one.prompt)
         # a chat template may write the end of an answer in its own way; such a token was not the model's
-        kept = [
-            i
-            for i, token in enumerate(tokens)
-            if start + at + i < len(whole) and whole[start + at + i] == token
-        ]
-        attempt[[at + i for i in kept]] = number
-        logprobs[[at + i for i in kept]] = one.generation.logprobs[kept]
+        kept = [i for i, token in enumerate(one.generation.tokens) if whole[at + i : at + i + 1] == [token]]
+        places = [at - start + i for i in kept]
+        attempt[places], logprobs[places] = number, one.generation.logprobs[kept]
     return Row(list(prompt), whole[start:], attempt, logprobs)
 
 
@@ -67,10 +62,7 @@ def statistics(episodes: Sequence[Episode], group: int, gamma: float) -> dict[st
     returns = np.array([discounted(rewards(episode), gamma) for episode in episodes])
     solved = np.array([episode.solved_at for episode in episodes])
     groups = returns.reshape(-1, group)
-    tokens = sum(len(attempt.generation.tokens) for episode in episodes for attempt in episode.attempts)
-    entropies = np.concatenate(
-        [attempt.generation.entropies for episode in episodes for attempt in episode.attempts]
-    )
+    made = [attempt.generation for episode in episodes for attempt in episode.attempts]
     return {
         "return": float(returns.mean()),
         "solved": float((solved > 0).mean()),
@@ -79,8 +71,8 @@ def statistics(episodes: Sequence[Episode], group: int, gamma: float) -> dict[st
         "zero_variance": float((groups.std(axis=1) < 1e-9).mean()),
         "all_solved": float((solved.reshape(-1, group) == 1).all(axis=1).mean()),
         "none_solved": float((solved.reshape(-1, group) == 0).all(axis=1).mean()),
-        "entropy": float(entropies.mean()),
-        "tokens": tokens,
+        "entropy": float(np.concatenate([one.entropies for one in made]).mean()),
+        "tokens": sum(len(one.tokens) for one in made),
     }
 
 
@@ -179,14 +171,11 @@ def weights(
     for at in range(0, len(rewards), group):
         members = [_to_go(episode, gamma) for episode in rewards[at : at + group]]
         totals = np.array([member[0] for member in members])
-        made = (
-            [
-                np.full(len(m), value)
-                for m, value in zip(members, totals - _baseline(totals, baseline), strict=True)
-            ]
-            if estimator == "episode"
-            else _per_attempt(members, baseline)
-        )
+        if estimator == "attempt":
+            made = _per_attempt(members, baseline)
+        else:
+            values = totals - _baseline(totals, baseline)
+            made = [np.full(len(member), value) for member, value in zip(members, values, strict=True)]
         spread = totals.std(ddof=1) + 1e-4 if scale == "group" else 1.0
         result += [weight / spread for weight in made]
     return result
