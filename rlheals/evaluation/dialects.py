@@ -29,8 +29,6 @@ class Chat(Dialect):
     that of the template for the whole conversation.
     """
 
-    name = "chat"
-
     def __init__(self, tokenizer: PreTrainedTokenizerFast, task: Task) -> None:
         if tokenizer.chat_template is None:
             raise BadInput("the tokenizer has no chat template; the chat dialect needs an instruct model")

@@ -219,8 +219,6 @@ class Dialect(ABC):
 class WordDialect(Dialect):
     """The part of a lab dialect that is the same for all tasks; a task says what its words mean."""
 
-    name = "compact"
-
     def __init__(
         self, words: Sequence[str], feedback: Mapping[str, str], tokenizer: PreTrainedTokenizerFast | None
     ) -> None:

@@ -8,9 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
+import tiny_models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rlheals.engines.hf import Sampling
@@ -24,10 +22,6 @@ from rlheals.tasks.general_points.prompts import NUMBERS
 from rlheals.tasks.general_points.solver import canonical_solution
 from rlheals.tasks.general_points.task import GeneralPoints
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 FORGETS_OLD_ANSWERS = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{% if m['role'] == 'assistant' and not loop.last %}(done){% else %}{{ m['content'] }}{% endif %}"
@@ -199,20 +193,14 @@ def test_the_tokenizer_survives_its_files(tmp_path: Path, dialect: Compact, task
 
 
 def chat_tokenizer(template: str | None) -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer with a chat template, as instruct models have, without merges."""
-    vocabulary = {letter: index for index, letter in enumerate(sorted(ByteLevel.alphabet()))}
-    core = Tokenizer(BPE(vocabulary, []))
-    core.pre_tokenizer = ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|pad|>")
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    tokenizer = tiny_models.tokenizer("qwen2")
     tokenizer.chat_template = template
     return tokenizer
 
 
 @pytest.fixture
 def chat(task: GeneralPoints) -> Chat:
-    return Chat(chat_tokenizer(CHATML), task)
+    return Chat(chat_tokenizer(tiny_models.CHATML), task)
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -251,6 +239,6 @@ def test_a_template_that_rewrites_history_is_refused(task: GeneralPoints) -> Non
 
 def test_the_dialect_follows_from_the_tokenizer(dialect: Compact, task: GeneralPoints) -> None:
     assert isinstance(dialect_for(dialect.tokenizer, task), Compact)
-    assert isinstance(dialect_for(chat_tokenizer(CHATML), task), Chat)
+    assert isinstance(dialect_for(chat_tokenizer(tiny_models.CHATML), task), Chat)
     with pytest.raises(BadInput, match="no chat template"):
         dialect_for(chat_tokenizer(None), task)
