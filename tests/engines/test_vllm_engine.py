@@ -300,9 +300,6 @@ def tied(tmp_path: Path, dialect: Compact) -> tuple[Path, PreTrainedModel]:
 def test_a_census_and_rl_are_played_by_vllm_and_leave_no_engine_behind(
     tmp_path: Path, algorithm: Algorithm
 ) -> None:
-    if algorithm == "grpo":
-        pytest.importorskip("trl")
-
     asked = EvaluateSettings(folder="base", splits=("ood",), hands=6, attempts=2)
     made = pd.read_parquet(play(evaluate_vllm, asked, tmp_path / "census") / "episodes.parquet")
     assert len(made) == 6
@@ -318,8 +315,6 @@ def test_a_census_and_rl_are_played_by_vllm_and_leave_no_engine_behind(
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
 def test_processes_that_train_together_play_with_an_engine_each(tmp_path: Path, algorithm: Algorithm) -> None:
     """The same episodes as with one process, at first; then the engines get what all have learnt."""
-    if algorithm == "grpo":
-        pytest.importorskip("trl")
     chosen = PLAYED.model_copy(update={"algorithm": algorithm, "learning_rate": 1e-3, "log_kl": False})
     logs = []
     for processes in (1, 2):
