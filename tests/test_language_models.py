@@ -267,9 +267,9 @@ def test_sft_takes_the_references_own_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        *((data, "is not JSON") for data in (b"{", b"[" * 100_000, b"\xff\xfe")),
-        (b"{}", "the file: Input should be a valid list"),
-        (b"[]", "has no record"),
+        *((data, "Invalid JSON") for data in (b"{", b"[" * 100_000, b"\xff\xfe")),
+        (b"{}", "the file: Input should be a valid array"),
+        (b"[]", "at least 1 item"),
         (b"[1]", "0: Input should be"),
         (b"[{}]", "0.conversations: Field required"),
         (json.dumps([record("a", "")]).encode(), "0.conversations.1.value"),
@@ -277,7 +277,10 @@ def test_sft_takes_the_references_own_file(tmp_path: Path) -> None:
             json.dumps([record("a", "b"), record("a", "b") | {"conversations": []}]).encode(),
             "1.conversations",
         ),
-        (json.dumps([{"conversations": [{"from": "gpt", "value": "a"}] * 2}]).encode(), "record 0 is from"),
+        (
+            json.dumps([{"conversations": [{"from": "gpt", "value": "a"}] * 2}]).encode(),
+            "0.conversations.0.from: Input should be 'human'",
+        ),
     ],
 )
 def test_a_file_of_another_form_is_one_line(data: bytes, said: str, tmp_path: Path) -> None:

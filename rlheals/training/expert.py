@@ -7,9 +7,8 @@ A file is JSON as the reference publishes it: a list of records {"conversations"
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -82,13 +81,20 @@ class Pair(NamedTuple):
     reply: str
 
 
-class _Turn(BaseModel):
-    speaker: str = Field(alias="from")
+class _Asked(BaseModel):
+    speaker: Literal["human"] = Field(alias="from")
     value: str = Field(min_length=1)
 
 
+class _Answered(_Asked):
+    speaker: Literal["gpt"] = Field(alias="from")  # type: ignore[assignment]
+
+
 class _Record(BaseModel):
-    conversations: list[_Turn] = Field(min_length=2, max_length=2)
+    conversations: tuple[_Asked, _Answered]
+
+
+RECORDS = TypeAdapter(Annotated[list[_Record], Field(min_length=1)])
 
 
 def from_file(file: Path, sha256: str | None) -> list[Pair]:
@@ -104,18 +110,9 @@ def from_file(file: Path, sha256: str | None) -> list[Pair]:
         wanted = "is needed, so that the run is known by it" if sha256 is None else f"is {sha256[:12]}..."
         raise BadInput(f"expert_file {str(file)!r} has the hash {found}; expert_sha256 {wanted}")
     try:
-        records = TypeAdapter(list[_Record]).validate_python(json.loads(data))
+        records = RECORDS.validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise BadInput(f"expert_file {file.name!r}: {place}: {first['msg']}") from None
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"expert_file {file.name!r} is not JSON ({str(error).splitlines()[0][:80]})") from None
-    for number, record in enumerate(records):
-        if (speakers := [turn.speaker for turn in record.conversations]) != ["human", "gpt"]:
-            raise BadInput(
-                f"expert_file {file.name!r}: record {number} is from {speakers}, not human, then gpt"
-            )
-    if not records:
-        raise BadInput(f"expert_file {file.name!r} has no record")
     return [Pair(*(turn.value for turn in record.conversations)) for record in records]
