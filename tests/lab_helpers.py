@@ -14,8 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from rlheals.engines.hf import Generation, Past, Sampling
 from rlheals.errors import BadInput
+from rlheals.settings import Settings
+from rlheals.stage import Tick, Work, no_tick
 from rlheals.study.tables import Tables
-from rlheals.tasks.compact import END
+from rlheals.tasks.base import END
 from rlheals.tasks.general_points.cards import Rule
 from rlheals.tasks.general_points.compact import Compact
 
@@ -31,6 +33,28 @@ rule_hands: 1
 sft: {checkpoints: [0, 2, 4], batch: 4, loss_examples: 4}
 evaluate: {hands: 4, attempts: 2}
 """
+
+
+TIMED = ["seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb"]
+"""Columns of RL's log that are never the same twice."""
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside: nothing catches it."""
+
+
+def work_in(
+    folder: Path,
+    settings: Settings,
+    inputs: dict[str, Path] | None = None,
+    seed: int = 1,
+    tick: Tick = no_tick,
+) -> Work:
+    """What a stage is given, with `out` and `scratch` in a folder."""
+    for name in ("out", "scratch"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    chosen = settings.model_dump(mode="json")
+    return Work(folder / "out", folder / "scratch", chosen, seed, inputs or {}, tick)
 
 
 class FakeEngine:

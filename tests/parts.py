@@ -1,10 +1,13 @@
-"""What the processes of `test_together` do: a module of parts that go wrong in every way."""
+"""What the processes of `test_together` do: stages one after the other, or a part that goes wrong in every way."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -16,6 +19,16 @@ from rlheals.stage import Work
 
 def part(work: Work) -> None:
     rank, settings = fsdp.rank(), work.settings
+    for name, job in settings.get("jobs", {}).items():
+        inputs = {kind: Path(path) for kind, path in job["inputs"].items()}
+
+        def tick(done: int, total: int, unit: str, name: str = name) -> None:
+            work.tick(done, total, name)
+
+        one = replace(work, scratch=Path(job["scratch"]), settings=job["settings"], inputs=inputs, tick=tick)
+        import_module(job["module"]).part(one)
+    if "jobs" in settings:
+        return
     print("what a library prints")  # must not be taken for a message
     named = work.scratch / f"named-{os.getpid()}"
     named.write_text(str(os.getpid()))

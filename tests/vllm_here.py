@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lab_helpers import work_in
 from safetensors.torch import load_file, save_file
 
 from rlheals.engines import models
 from rlheals.engines.hf import Engine, Generation, HFEngine, Sampling
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.stage import Work
+from rlheals.settings import Settings
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.training.rl.settings import RLSettings
 
@@ -30,9 +31,19 @@ PLAYED = RLSettings(
 INPUTS = {"model": SHIPPED_BASE.parent, "base": SHIPPED_BASE.parent}
 
 
+NEEDS_VLLM = [
+    pytest.mark.vllm,
+    pytest.mark.skipif(
+        not INSTALLED,
+        reason="vLLM is not installed here; `make test-vllm` installs its CPU build and runs this",
+    ),
+]
+
+
 def needs_vllm(test):
-    reason = "vLLM is not installed here; `make test-vllm` installs its CPU build and runs this"
-    return pytest.mark.vllm(pytest.mark.skipif(not INSTALLED, reason=reason)(test))
+    for mark in NEEDS_VLLM:
+        test = mark(test)
+    return test
 
 
 def asked(dialect: Compact) -> list[list[int]]:
@@ -63,13 +74,10 @@ def ours(folder: Path, prompts: list[list[int]]) -> list[Generation]:
     return greedy(HFEngine(models.load(folder), models.load_tokenizer(folder), rows=16), prompts)
 
 
-def play(stage: ModuleType, settings: dict[str, Any], folder: Path) -> Path:
+def play(stage: ModuleType, settings: Settings, folder: Path) -> Path:
     """A stage, run from the shipped base; its output."""
-    out, scratch = folder / "out", folder / "scratch"
-    out.mkdir(parents=True)
-    scratch.mkdir()
-    stage.run(Work(out, scratch, settings, 1, INPUTS))
-    return out
+    stage.run(work_in(folder, settings, INPUTS))
+    return folder / "out"
 
 
 class Stand:

@@ -19,7 +19,7 @@ from rlheals.chapters.base import Chapter
 from rlheals.chapters.expected import FEWEST_SEEDS
 from rlheals.profiles import load_profile
 from rlheals.tasks import load_task
-from rlheals.training.rl.advantages import weights
+from rlheals.training.rl.episodes import weights
 from rlheals.weights.edit_parser import parse
 from rlheals.weights.edits import edit_matrix
 from rlheals.weights.linalg import decompose, principal_angles

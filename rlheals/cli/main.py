@@ -114,7 +114,7 @@ def grade(
     json: Json = False,
 ) -> None:
     """The verifier's verdict on one answer. Put -- before an answer that begins with a minus sign."""
-    from rlheals.tasks.general_points.census import graded
+    from rlheals.tasks.general_points.task import graded
 
     found = graded(hand, _read_answer(answer), rule, compat)
     lines = [f"{found['category']}, reward {found['reward']:+g}", found["feedback"]]
@@ -140,7 +140,7 @@ def census(
     json: Json = False,
 ) -> None:
     """The hands that can make 24: their numbers, or with --rule each of them with its values and one solution."""
-    from rlheals.tasks.general_points.census import census_counts, census_hands
+    from rlheals.tasks.general_points.task import census_counts, census_hands
 
     if rule is None:
         counts = census_counts()

@@ -21,14 +21,16 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from transformers import PreTrainedModel
 
 from rlheals.errors import BadInput
 from rlheals.stage import Work
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SHOWN = 12
 """Lines of the log of a process that crashed."""

@@ -36,9 +36,7 @@ class Sampling(Settings):
     28
     """
 
-    temperature: Float = Field(
-        0.7, ge=0, le=10, description="softmax temperature; 0 takes the likeliest token"
-    )
+    temperature: Float = Field(0.7, ge=0, le=10, description="of the softmax; 0 takes the likeliest token")
     max_new_tokens: Int = Field(28, ge=1, le=4096, description="an answer longer than this is cut")
 
 
@@ -197,9 +195,9 @@ class HFEngine:
         return _padded(len(prompt) - fresh, self.bucket), fresh
 
 
-def open_engine(folder: str | Path, rows: int = 128) -> HFEngine:
-    """The engine for a local folder, or a hub id, on the GPU if there is one; rows: sequences at once."""
-    return HFEngine(models.load(folder, models.device()), models.load_tokenizer(folder), rows)
+def open_engine(folder: str | Path, rows: int = 128, fill: bool = True) -> HFEngine:
+    """The engine for a local folder, or a hub id, on the GPU if there is one."""
+    return HFEngine(models.load(folder, models.device()), models.load_tokenizer(folder), rows, fill=fill)
 
 
 def refresh(engine: Engine, model: PreTrainedModel) -> None:

@@ -192,7 +192,7 @@ def load_weights(model: PreTrainedModel, file: Path) -> None:
         state = load_file(file, device=str(model.device))
     except (OSError, SafetensorError) as error:
         raise BadInput(f"weights {file.name!r}: {_first_line(error)}") from error
-    _check_keys(file.name, model, {name: tuple(tensor.shape) for name, tensor in state.items()})
+    check_shapes(file.name, model, {name: tuple(tensor.shape) for name, tensor in state.items()})
     model.load_state_dict(state, strict=False)  # checked above; a tied head is not in the file
 
 
@@ -251,7 +251,8 @@ def _check_loaded(where: str, found: Mapping[str, Iterable[Any]]) -> None:
         raise BadInput(f"weights of {where!r} do not fit the architecture: {'; '.join(problems[:3])}{more}")
 
 
-def _check_keys(where: str, model: PreTrainedModel, found: dict[str, tuple[int, ...]]) -> None:
+def check_shapes(where: str, model: PreTrainedModel, found: dict[str, tuple[int, ...]]) -> None:
+    """BadInput unless tensors of these names and shapes are all that the model needs."""
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if getattr(model.config, "tie_word_embeddings", False):  # one matrix, in the file under one of its names
         tied = getattr(model, "_tied_weights_keys", None) or ()

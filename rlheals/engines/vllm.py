@@ -81,23 +81,22 @@ def started_with(
     return chosen
 
 
-def local(folder: str | Path) -> Path:
-    """The folder of a model; of one on the hub ("owner/name"), its local copy."""
-    if Path(folder).is_dir():
-        return Path(folder)
-    models.refuse_missing_path(str(folder))
-    try:
-        return Path(snapshot_download(str(folder), allow_patterns=["*.json", "*.safetensors"]))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"model {str(folder)!r}: {last_line(error)}") from error
+def described(name: str | Path) -> tuple[Path, Any]:
+    """The folder of a model (of one on the hub, "owner/name", its local copy) and its configuration.
 
-
-def read_config(folder: Path) -> Any:
-    """The configuration of a model in a folder."""
+    BadInput when the tensors in it are not those of the architecture: vLLM would go on without some.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        models.refuse_missing_path(str(name))
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"]))
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise BadInput(f"model {str(folder)!r}: {last_line(error)}") from error
+        raise BadInput(f"model {str(name)!r}: {last_line(error)}") from error
+    refuse_unfit(config, folder, str(name))
+    return folder, config
 
 
 def vocabulary(config: Any) -> int:
@@ -112,10 +111,10 @@ def words(config: Any) -> int:
 
 
 def refuse_unfit(config: Any, folder: Path, name: str) -> None:
-    """BadInput when the tensors in a folder are not those of the architecture: vLLM would go on without some."""
+    """BadInput when the tensors in a folder are not those of the architecture."""
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    models._check_keys(name, skeleton, models.tensor_shapes(folder))
+    models.check_shapes(name, skeleton, models.tensor_shapes(folder))
 
 
 class Asking(ABC):
@@ -192,10 +191,8 @@ def last_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
 
 
-ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process: seconds to start, and weights can be exchanged
-    **QUIET,
-}
+ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", **QUIET}
+"""One process: seconds to start, and weights can be exchanged."""
 
 
 class VLLMEngine(Asking):
@@ -217,12 +214,10 @@ class VLLMEngine(Asking):
         self.in_place = not self.on_cpu
         self.name = str(folder)
         self.tokenizer = models.load_tokenizer(folder)
-        self._folder = local(folder)
-        self.config = read_config(self._folder)
+        self._folder, self.config = described(folder)
         self.rows = rows
         self.positions = positions or getattr(self.config, "max_position_embeddings", None)
         self._cache_gb = cache_gb
-        refuse_unfit(self.config, self._folder, self.name)
         self._build(self._folder)
 
     def close(self) -> None:
@@ -271,8 +266,9 @@ class VLLMEngine(Asking):
         from vllm import LLM
 
         chosen = started_with(self.config, self.on_cpu, self.rows, self.positions, self._cache_gb)
-        if (other := _running()) is not None:
-            raise BadInput(f"the vLLM engine of {other.name!r} runs in this process; close() it first")
+        for other in _engines:
+            if other._llm is not None:
+                raise BadInput(f"the vLLM engine of {other.name!r} runs in this process; close() it first")
         together = torch.distributed.is_initialized()
         if together:
             chosen["distributed_executor_backend"] = "external_launcher"  # the GPU of this process's rank
@@ -291,11 +287,6 @@ class VLLMEngine(Asking):
 
 
 _engines: weakref.WeakSet[VLLMEngine] = weakref.WeakSet()
-
-
-def _running() -> VLLMEngine | None:
-    """The engine of this process that has not been closed."""
-    return next((engine for engine in _engines if engine._llm is not None), None)
 
 
 def _start_vllm() -> bool:

@@ -11,11 +11,12 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Protocol, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import numpy as np
 import requests
@@ -25,7 +26,7 @@ from pydantic_core import from_json
 from urllib3.exceptions import HTTPError, ProtocolError
 
 from rlheals.engines import fsdp, models, vllm
-from rlheals.engines.hf import Engine, Generation
+from rlheals.engines.hf import Engine, Generation, Opens
 from rlheals.errors import BadInput
 
 SERVER = "RLHEALS_VLLM_SERVER"
@@ -82,17 +83,20 @@ class _Anything(BaseModel):
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
-class Closing(Engine, Protocol):
-    """An engine that is closed when it is not needed any more."""
+@contextmanager
+def closing_vllm(cache_gb: float | None = None) -> Iterator[Opens]:
+    """Opens vLLM for a model's folder: the server that the environment names, or an engine in this process.
 
-    def close(self) -> None: ...
+    What was opened is closed at the end. cache_gb: as of `VLLMEngine`.
+    """
+    with ExitStack() as engines:
 
+        def opens(folder: Path, rows: int) -> Engine:
+            if address := os.environ.get(SERVER):
+                return engines.enter_context(closing(ServedEngine(address, folder, rows)))
+            return engines.enter_context(closing(vllm.VLLMEngine(folder, rows, cache_gb=cache_gb)))
 
-def open_vllm(folder: Path, rows: int, cache_gb: float | None = None) -> Closing:
-    """vLLM for a model's folder: the server that the environment names, or an engine in this process."""
-    if address := os.environ.get(SERVER):
-        return ServedEngine(address, folder, rows)
-    return vllm.VLLMEngine(folder, rows, cache_gb=cache_gb)
+        yield opens
 
 
 class ServedEngine(vllm.Asking):
@@ -104,14 +108,13 @@ class ServedEngine(vllm.Asking):
     def __init__(self, address: str, folder: Path, rows: int = AT_ONCE) -> None:
         self.address = address.rstrip("/")
         self.tokenizer = models.load_tokenizer(folder)
-        self.config = vllm.read_config(folder)
+        folder, self.config = vllm.described(folder)
         self._at_once = min(rows, AT_ONCE)
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy between the machines of a cluster
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=self._at_once))
         self.positions = self._checked()
-        vllm.refuse_unfit(self.config, folder, str(folder))
         self._exchange(folder)
 
     def close(self) -> None:
@@ -250,9 +253,7 @@ def command(
     more: Sequence[str] = (),
 ) -> list[str]:
     """The command line of the server; more: options of vLLM's own, which come last and win."""
-    folder = vllm.local(model)
-    config = vllm.read_config(folder)
-    vllm.refuse_unfit(config, folder, str(model))
+    folder, config = vllm.described(model)
     options = {
         "model": folder.resolve(),
         "host": host,

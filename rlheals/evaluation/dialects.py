@@ -1,19 +1,17 @@
-"""How an episode becomes tokens, and how tokens become a reply in the task's answer format.
+"""Two dialects: a task's own words for the lab's word-level models, `Chat` for instruct models with a chat template.
 
-Two dialects: the task's own words for the lab's word-level models (`rlheals.tasks.compact`), `Chat` for any instruct
-model with a chat template. Both hand the verifier the same kind of reply, so both are graded by the same code.
+Both hand the verifier the same kind of reply, so both are graded by the same code.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal
 
 from transformers import PreTrainedTokenizerFast
 
 from rlheals.errors import BadInput
-from rlheals.tasks.base import Item, Protocol_, Reply, Task, Verdict
-from rlheals.tasks.compact import END
+from rlheals.tasks.base import END, Dialect, Item, Protocol_, Reply, Task, Verdict
 
 Prompts = Literal["fixed", "diverse"]
 """fixed: every question is put in form 0; diverse: in any of the dialect's forms."""
@@ -23,42 +21,13 @@ DAY = "26 Jul 2024"
 NO_CLOCK = f"{{%- macro strftime_now(form) -%}}{DAY}{{%- endmacro -%}}"
 
 
-class Dialect(Protocol):
-    """The seam between tasks (text) and engines (tokens)."""
-
-    tokenizer: PreTrainedTokenizerFast
-
-    @property
-    def forms(self) -> int:
-        """In how many ways a question can be put."""
-        ...
-
-    def prompt(self, item: Item, form: int = 0) -> list[int]:
-        """Tokens of the question, up to where the answer begins."""
-        ...
-
-    def expert(self, item: Item, form: int = 0) -> list[int]:
-        """Tokens of the answer to imitate, its end token included."""
-        ...
-
-    def retry(self, attempt: list[int], verdict: Verdict) -> list[int]:
-        """Tokens that follow the prompt of a failed attempt: the attempt itself, the feedback, the next opening."""
-        ...
-
-    def read(self, attempt: list[int], protocol: Protocol_ = "target") -> Reply:
-        """The reply in generated tokens; `protocol="either"` also accepts the layout that the base prefers."""
-        ...
-
-
-class Chat:
+class Chat(Dialect):
     """Any instruct model: the task's own prompt through the tokenizer's chat template, feedback as a user turn.
 
     SFT, RL and evaluation take their tokens from here, so that what is trained is what is asked later: an expert's
     answer is the question's tokens, the reply's and the end token, as a model would generate them; and their text is
     that of the template for the whole conversation.
     """
-
-    name = "chat"
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, task: Task) -> None:
         if tokenizer.chat_template is None:

@@ -11,13 +11,13 @@ import pandas as pd
 from pydantic import Field, ValidationInfo, field_validator
 
 from rlheals.engines.hf import Engine, Opens, Sampling, open_engine
-from rlheals.evaluation.dialects import Dialect, Prompts, dialect_for
+from rlheals.evaluation.dialects import Prompts, dialect_for
 from rlheals.evaluation.rollout import Attempt, Episode, Feedback, rollout
 from rlheals.settings import Int, Settings, TaskName
 from rlheals.stage import Work
 from rlheals.store.files import atomic_write
 from rlheals.tasks import checked_splits, load_task
-from rlheals.tasks.base import Item, Protocol_, Task
+from rlheals.tasks.base import Dialect, Item, Protocol_, Task
 
 PART = 1024
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
-
-from rlheals.engines.vllm_server import open_vllm
+from rlheals.engines.vllm_server import closing_vllm
 from rlheals.evaluation import evaluate
 from rlheals.stage import Work
 
 
 def run(work: Work) -> None:
     """The stage, as `evaluate`."""
-    with ExitStack() as engines:
-        evaluate.run(work, lambda folder, rows: engines.enter_context(closing(open_vllm(folder, rows))))
+    with closing_vllm() as opens:
+        evaluate.run(work, opens)

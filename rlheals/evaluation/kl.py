@@ -45,9 +45,7 @@ def sample(
     Prompts of any lengths; each is continued up to `end` or `max_new_tokens`.
     """
     if not prompts or min(map(len, prompts)) < 1 or max_new_tokens < 1:
-        raise BadInput(
-            "divergence: at least one prompt of at least one token is needed, and room for an answer"
-        )
+        raise BadInput("divergence: prompts of at least one token and room for an answer are needed")
     rows: list[tuple[list[int], list[int]]] = []
     was_training = base.training
     base.eval()
@@ -57,11 +55,10 @@ def sample(
         for first in range(0, len(prompts), ROWS):
             part = [torch.tensor(prompt) for prompt in prompts[first : first + ROWS]]
             ids = pad_sequence(part, True, pad, "left")
+            mask = pad_sequence([torch.ones_like(one) for one in part], True, 0, "left")
             made = generate(
                 input_ids=ids.to(base.device),
-                attention_mask=pad_sequence([torch.ones_like(one) for one in part], True, 0, "left").to(
-                    base.device
-                ),
+                attention_mask=mask.to(base.device),
                 do_sample=True,
                 temperature=1.0,
                 top_k=0,
@@ -97,9 +94,7 @@ def forward_kl(base: PreTrainedModel, model: PreTrainedModel, answers: Answers) 
     for part in map(Answers, answers.tokens.split(at_once), answers.own.split(at_once)):
         before, after = log_probabilities(base, part), log_probabilities(model, part)
         if before.shape != after.shape:
-            raise BadInput(
-                f"divergence: {before.shape[1]} and {after.shape[1]} words: the vocabularies are different"
-            )
+            raise BadInput(f"divergence: vocabularies of {before.shape[1]} and {after.shape[1]} words differ")
         per_token = (before.exp() * (before - after.to(before.device))).sum(-1).cpu()
         row = torch.arange(len(part.tokens))[:, None].expand_as(part.own)[part.own]
         values.append(torch.zeros(len(part.tokens), dtype=torch.float64).index_add_(0, row, per_token))

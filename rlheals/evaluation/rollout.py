@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rlheals.engines.hf import Engine, Generation, Past, Sampling, uniforms
-from rlheals.evaluation.dialects import Dialect, Prompts
-from rlheals.tasks.base import Item, Protocol_, Reply, Task, Verdict
+from rlheals.evaluation.dialects import Prompts
+from rlheals.tasks.base import Dialect, Item, Protocol_, Reply, Task, Verdict
 
 Feedback = Literal["verifier", "shuffled", "none"]
 
@@ -35,11 +35,6 @@ class Episode:
     def solved_at(self) -> int:
         """1 for the first attempt, ..., 0 when no attempt solved the item."""
         return len(self.attempts) if self.attempts and self.attempts[-1].verdict.solved else 0
-
-    def forgotten(self) -> Episode:
-        """The same without what an engine remembers of it."""
-        attempts = [replace(one, generation=replace(one.generation, past=None)) for one in self.attempts]
-        return Episode(self.item, self.key, attempts)
 
 
 def rollout(
@@ -69,12 +64,12 @@ def rollout(
     attempts = attempts or task.attempts
     begun = [()] * len(items) if begun is None else begun
     episodes = [Episode(*start) for start in zip(items, keys, map(list, begun), strict=True)]
-    contexts: dict[int, list[int]] = {}
-    pasts: dict[int, Past | None] = {}
-    for index, episode in enumerate(episodes):
-        if not episode.solved_at and len(episode.attempts) < attempts:
-            contexts[index] = _prompt(dialect, episode, prompts)
-            pasts[index] = None
+    contexts = {
+        index: _prompt(dialect, episode, prompts)
+        for index, episode in enumerate(episodes)
+        if not episode.solved_at and len(episode.attempts) < attempts
+    }
+    pasts: dict[int, Past | None] = dict.fromkeys(contexts)
     if len(contexts) < len(episodes):
         tick(len(episodes) - len(contexts))
     while contexts:
@@ -89,17 +84,13 @@ def rollout(
             episode = episodes[index]
             reply = dialect.read(list(generation.tokens), protocol)
             verdict = task.grade(episode.item, reply.text)
-            episode.attempts.append(
-                Attempt(tuple(contexts[index]), replace(generation, past=None), reply, verdict)
-            )
+            kept = replace(generation, past=None)
+            episode.attempts.append(Attempt(tuple(contexts[index]), kept, reply, verdict))
             if verdict.solved or len(episode.attempts) == attempts:
                 del contexts[index], pasts[index]
-            else:
-                if feedback == "none":
-                    continue
-                told = verdict
-                if feedback == "shuffled":
-                    told = _another(task, f"{episode.key}/{len(episode.attempts)}")
+            elif feedback != "none":
+                key = f"{episode.key}/{len(episode.attempts)}"
+                told = _another(task, key) if feedback == "shuffled" else verdict
                 contexts[index] += dialect.retry(list(generation.tokens), told)
                 pasts[index] = generation.past
         tick(len(asked) - len(contexts))

@@ -19,7 +19,7 @@ from rlheals.training.fetch import Source
 from rlheals.training.pretrain import PretrainSettings
 from rlheals.training.sft import SFTSettings
 
-FEEDBACK_TOKENS = 3  # "wrong numbers answer", see `rlheals.tasks.compact`
+FEEDBACK_TOKENS = 3  # "wrong numbers answer", see `rlheals.tasks.base`
 OF_A_TASK = ("pretrain", "sft", "evaluate", "rl_starts.rl")
 """Groups of settings that name a task."""
 PLAYING = ("evaluate", "rl")

@@ -1,17 +1,28 @@
-"""Expert answers as rows to learn from, and the loss on fixed sets of them."""
+"""Expert answers as rows to learn from, the task's own or those of a file, and the loss on fixed sets of them.
+
+A file is JSON as the reference publishes it: a list of records {"conversations": [{"from": "human", "value": question},
+{"from": "gpt", "value": reply}]}; whatever else a record has is not read.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
 import numpy as np
 import torch
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
-from rlheals.evaluation.dialects import Dialect, Prompts
-from rlheals.tasks.base import Item, Task
+from rlheals.errors import BadInput
+from rlheals.evaluation.dialects import Prompts
+from rlheals.tasks.base import Dialect, Item, Task
 
 IGNORED = -100
 LOSS_SETS = {"train": "sft", "test": "held_out", "ood": "ood"}
+MOST_BYTES = 4 * 2**30
 
 
 def example(
@@ -58,3 +69,50 @@ def expert_loss(model: PreTrainedModel, rows: list[tuple[list[int], int]]) -> fl
         total += float(loss) * int((wanted != IGNORED).sum())
     model.train(was_training)
     return total / int((labels[:, 1:] != IGNORED).sum())
+
+
+# From a file ----------------------------------------------------------------------------------------------------------
+
+
+class Pair(NamedTuple):
+    """A question and the reply to imitate, as text."""
+
+    question: str
+    reply: str
+
+
+class _Asked(BaseModel):
+    speaker: Literal["human"] = Field(alias="from")
+    value: str = Field(min_length=1)
+
+
+class _Answered(_Asked):
+    speaker: Literal["gpt"] = Field(alias="from")  # type: ignore[assignment]
+
+
+class _Record(BaseModel):
+    conversations: tuple[_Asked, _Answered]
+
+
+RECORDS = TypeAdapter(Annotated[list[_Record], Field(min_length=1)])
+
+
+def from_file(file: Path, sha256: str | None) -> list[Pair]:
+    """The pairs of a file with that hash. Raises BadInput with one line for any other file."""
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise BadInput(f"expert_file {str(file)!r}: over 4 GB")
+        data = file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"expert_file {str(file)!r}: {error.strerror}") from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        wanted = "is needed, so that the run is known by it" if sha256 is None else f"is {sha256[:12]}..."
+        raise BadInput(f"expert_file {str(file)!r} has the hash {found}; expert_sha256 {wanted}")
+    try:
+        records = RECORDS.validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise BadInput(f"expert_file {file.name!r}: {place}: {first['msg']}") from None
+    return [Pair(*(turn.value for turn in record.conversations)) for record in records]

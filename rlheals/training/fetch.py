@@ -21,12 +21,8 @@ READ = (".safetensors", ".json", ".jinja", ".txt", ".model")
 class Source(Settings):
     """Where a base comes from."""
 
-    name: str = Field(
-        min_length=1, description="hub id such as Qwen/Qwen2.5-0.5B-Instruct, or a local folder"
-    )
-    revision: str | None = Field(
-        None, description="of a hub id: branch, tag or commit; unset: its main branch"
-    )
+    name: str = Field(min_length=1, description="hub id (owner/name), or a local folder")
+    revision: str | None = Field(None, description="of a hub id: branch, tag or commit; unset: main")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="number format of the weights; auto: that of the files"
     )

@@ -24,8 +24,7 @@ from rlheals.evaluation.rollout import rollout
 from rlheals.settings import Decay, Float, Int, Rate, Settings, TaskName
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.tasks import load_task
-from rlheals.tasks.base import Document, Item, Task, Variant
-from rlheals.tasks.compact import WordDialect
+from rlheals.tasks.base import Document, Item, Task, Variant, WordDialect
 
 POOL = 2048
 
@@ -36,9 +35,7 @@ class PretrainSettings(Settings):
     task: TaskName = Field("general_points", description="the task's name")
     model: ModelSettings = ModelSettings()
     variant: Variant = Field("default", description="strict: held-out multisets never occur in pretraining")
-    ability: Float | None = Field(
-        0.5, gt=0, le=1, description="stop at this panel accuracy; None: use all steps"
-    )
+    ability: Float | None = Field(0.5, gt=0, le=1, description="stop at this panel accuracy; None: never")
     min_steps: Int = Field(300, ge=0, description="no ability check before this step")
     max_steps: Int = Field(1500, ge=1, description="stop here in any case")
     check_every: Int = Field(50, ge=1, description="steps between ability checks")

@@ -36,9 +36,7 @@ class ProtectedSettings(SFTSettings):
 
     kind: Kind = Field("subspace", description="the regulariser, see `protected.py`")
     strength: Float = Field(0.1, ge=0, description="of the penalty; 0: plain SFT")
-    share: Rate = Field(
-        0.25, le=1, description="dimension of the subspaces over the smaller side of a matrix"
-    )
+    share: Rate = Field(0.25, le=1, description="dimension of the subspaces / smaller side of a matrix")
 
     @field_validator("processes")
     @classmethod

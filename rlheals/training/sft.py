@@ -6,6 +6,7 @@ expert answers is measured for the SFT hands, the held-out hands and the OOD han
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -24,13 +25,14 @@ from trl import SFTConfig
 
 from rlheals.engines import fsdp, models
 from rlheals.errors import BadInput
-from rlheals.evaluation.dialects import Chat, Dialect, Prompts, dialect_for
+from rlheals.evaluation.dialects import Chat, Prompts, dialect_for
 from rlheals.settings import Checkpoints, Decay, Float, Int, Rate, Settings, TaskName
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.store.files import atomic_write
 from rlheals.tasks import load_task
-from rlheals.training import resume, sft_data
-from rlheals.training.expert import IGNORED, example, expert_loss, loss_sets
+from rlheals.tasks.base import Dialect
+from rlheals.training import resume
+from rlheals.training.expert import IGNORED, example, expert_loss, from_file, loss_sets
 from rlheals.training.sft_trainer import AtSteps, ResumableTrainer
 
 LOSSES = "losses.json"
@@ -58,25 +60,14 @@ class SFTSettings(Settings):
     max_grad_norm: Float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     loss_examples: Int = Field(256, ge=1, description="expert answers in each loss set")
     prompts: Prompts = Field("fixed", description="forms of the questions: always the same, or many")
-    expert_file: str | None = Field(
-        None, description="JSON with answers to imitate in place of the task's own, see `sft_data.py`"
-    )
+    expert_file: str | None = Field(None, description="JSON with answers to imitate instead, see `expert.py`")
     expert_sha256: str | None = Field(None, description="of that file")
-    micro_batch_size: Int | None = Field(
-        None,
-        ge=1,
-        description="examples per forward pass, a divisor of a process's part of batch; unset: all of it",
-    )
-    processes: Int = Field(
-        1, ge=1, description="GPUs that hold the weights together (FSDP), each with its part of a batch"
-    )
+    micro_batch_size: Int | None = Field(None, ge=1, description="examples per forward pass; unset: all")
+    processes: Int = Field(1, ge=1, description="GPUs that share weights (FSDP) and batches")
     precision: Literal["own", "bf16", "fp16"] = Field(
-        "own",
-        description="number format of products: the weights' own, or a shorter one beside float32 weights",
+        "own", description="of products: the weights' own format, or a shorter one beside float32 weights"
     )
-    gradient_checkpointing: bool = Field(
-        False, description="compute layers again for the gradient: less memory, a third more time"
-    )
+    gradient_checkpointing: bool = Field(False, description="less memory, a third more time")
     save_every: Int | None = Field(
         None, ge=1, description="steps between states that a killed run goes on from; unset: checkpoints only"
     )
@@ -184,14 +175,11 @@ def train(
         )
         trainer.losses = losses
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(
-            AtSteps(trainer, settings.checkpoints, at_checkpoint, tick, files, settings.save_every)
-        )
+        wanted = settings.checkpoints, at_checkpoint, tick, files, settings.save_every
+        trainer.add_callback(AtSteps(trainer, *wanted))
         trainer.go_on(files)
         log = [
-            {"step": record["step"], "loss": record["loss"]}
-            for record in trainer.state.log_history
-            if "loss" in record
+            {"step": one["step"], "loss": one["loss"]} for one in trainer.state.log_history if "loss" in one
         ]
     return {"sets": losses, "train": log}
 
@@ -230,7 +218,7 @@ def trainer_settings(settings: SFTSettings, seed: int, scratch: Path) -> SFTConf
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=cuda,
-        **(SHARED if settings.processes > 1 else {}),
+        **(copy.deepcopy(SHARED) if settings.processes > 1 else {}),  # transformers writes into it
     )
 
 
@@ -255,7 +243,7 @@ def examples(dialect: Dialect, settings: SFTSettings, seed: int) -> Dataset:
 def _from_file(
     dialect: Dialect, settings: SFTSettings, random: np.random.Generator, count: int
 ) -> list[tuple[list[int], int]]:
-    pairs = sft_data.read(Path(settings.expert_file or ""), settings.expert_sha256)
+    pairs = from_file(Path(settings.expert_file or ""), settings.expert_sha256)
     if not isinstance(dialect, Chat):
         raise BadInput("expert_file has questions in words; a lab model knows only its own")
     rows = []

@@ -17,7 +17,7 @@ from rlheals.profiles import load_profile
 from rlheals.profiles.profile import Profile
 from rlheals.study.tables import Tables, joined
 from rlheals.tasks import load_task
-from rlheals.tasks.general_points import census
+from rlheals.tasks.general_points import task as hands
 from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE
 
 COPIES = Path(__file__).parents[1] / "notebooks"
@@ -88,8 +88,8 @@ def test_graded_replies_cover_every_category():
     task = load_task("general_points")
     seen = {
         task.grade(task.item(hand, rule), reply).category
-        for hand in census.census("both")[::21][: census.GRADED_HANDS]
-        for reply in census.replies(hand)
+        for hand in hands.census("both")[::21][: hands.GRADED_HANDS]
+        for reply in hands.replies(hand)
         for rule in (ID_RULE, OOD_RULE)
     }
     assert seen == {"correct", "partial", "no_solution", "wrong_number", "wrong_rule", "illegal_formula"}

@@ -31,7 +31,7 @@ from rlheals.cli.options import parse_seeds, parse_settings
 from rlheals.display.markup import spans
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.tasks.general_points import census as hands
+from rlheals.tasks.general_points import task as hands
 from rlheals.tasks.general_points.verifier import REWARDS
 from rlheals.training.adopt import weights_hash
 
@@ -282,7 +282,7 @@ def test_traceback_on_request_only(say: Say, monkeypatch: pytest.MonkeyPatch) ->
 
 
 SLOW = (
-    "import sys, time; from rlheals.tasks.general_points import census as hands; from rlheals.cli.main import main\n"
+    "import sys, time; from rlheals.tasks.general_points import task as hands; from rlheals.cli.main import main\n"
     "def wait(*_):\n    print('ready', flush=True)\n    time.sleep(60)\n"
     "hands.graded = wait\nsys.exit(main(['grade', '3 3 8 8', '24']))"
 )

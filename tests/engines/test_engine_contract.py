@@ -6,7 +6,6 @@ vLLM's half runs where vLLM is installed; `make test-vllm` installs it.
 
 from __future__ import annotations
 
-import importlib.util
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from conftest import TINY
 from lab_helpers import one_line
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedModel
+from vllm_here import NEEDS_VLLM
 
 from rlheals.engines import load_engine, models
 from rlheals.engines.hf import Engine, HFEngine, Sampling, refresh
@@ -29,16 +30,7 @@ from rlheals.tasks.general_points.cards import OOD_RULE
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 
-VLLM = pytest.param(
-    "vllm",
-    marks=[
-        pytest.mark.vllm,
-        pytest.mark.skipif(
-            importlib.util.find_spec("vllm") is None,
-            reason="vLLM is not installed here; `make test-vllm` installs its CPU build and runs this",
-        ),
-    ],
-)
+VLLM = pytest.param("vllm", marks=NEEDS_VLLM)
 GREEDY, WARM = Sampling(temperature=0), Sampling(temperature=0.7)
 LAST_BITS = 1e-4  # float32 logits reach 20, and vLLM's kernels add up in another order
 Record = Callable[[str, object], None]
@@ -56,23 +48,9 @@ class Subject:
 @pytest.fixture(scope="module")
 def qwen2(dialect: Compact, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained Qwen2 with two query heads per key head, biases and a tied head; likely tokens stand out."""
-    config = Qwen2Config(
-        vocab_size=len(dialect.tokenizer),
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        bos_token_id=dialect.tokenizer.bos_token_id,
-        eos_token_id=dialect.tokenizer.eos_token_id,
-        pad_token_id=dialect.tokenizer.pad_token_id,
-        dtype="float32",
-    )
+    shape = {"hidden_size": 64, "intermediate_size": 96, "max_position_embeddings": 256, "dtype": "float32"}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(2)
-        model = Qwen2ForCausalLM(config)
+        model = tiny_models.model("qwen2", dialect.tokenizer, seed=2, tied=True, **shape)
         for parameter in model.parameters():
             parameter.mul_(4).add_(0.02 * torch.randn_like(parameter))
     folder = tmp_path_factory.mktemp("qwen2")
@@ -202,11 +180,8 @@ def test_tokens_follow_the_softmax(
     """The first tokens, and the second ones after the commonest first: noise of one position must not serve twice."""
     item = task.item(("3", "5", "9", "Q"), OOD_RULE)
     prompt = dialect.prompt(item) + dialect.encode("3 5 9 12 so")  # here a formula begins
-    made = subject.engine.generate(
-        [prompt] * 2048,
-        [f"softmax/{number}" for number in range(2048)],
-        Sampling(temperature=temperature, max_new_tokens=2),
-    )
+    keys, how = [f"softmax/{n}" for n in range(2048)], Sampling(temperature=temperature, max_new_tokens=2)
+    made = subject.engine.generate([prompt] * 2048, keys, how)
     firsts = [generation.tokens[0] for generation in made]
     common = max(set(firsts), key=firsts.count)
     if position == 0:

@@ -10,17 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
-from lab_helpers import one_line, same_weights, weights_of
+from lab_helpers import one_line, same_weights
+from scipy.stats import chisquare
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from rlheals.engines import load_engine, models
 from rlheals.engines.hf import Generation, HFEngine, Sampling, draw, uniforms
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.tasks.general_points.cards import OOD_RULE
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 
@@ -73,33 +72,6 @@ def test_order_company_and_repetition_change_no_bit(engine: HFEngine, asked, sam
     assert len({generation.tokens for generation in whole}) > 60
 
 
-def test_the_key_decides_when_sampling_and_does_not_when_greedy(engine: HFEngine, asked) -> None:
-    prompt = asked[0][0]
-    keys = [f"key {number}" for number in range(40)]
-    warm = engine.generate([prompt] * 40, keys, Sampling(temperature=2))
-    assert len({generation.tokens for generation in warm}) > 20
-    greedy = engine.generate([prompt] * 40, keys, GREEDY)
-    assert all(same(generation, greedy[0]) for generation in greedy)
-    twins = engine.generate([prompt] * 2, ["one"] * 2, WARM)
-    assert same(*twins)
-
-
-def test_a_shorter_limit_gives_the_beginning_of_the_same_text(
-    engine: HFEngine, asked, dialect: Compact
-) -> None:
-    prompts, keys = asked
-    end = dialect.tokenizer.eos_token_id
-    whole = engine.generate(prompts, keys, WARM)
-    for limit in (1, 5, 12):
-        cut = engine.generate(prompts, keys, Sampling(temperature=0.7, max_new_tokens=limit))
-        for long, short in zip(whole, cut, strict=True):
-            assert short.tokens == long.tokens[:limit]
-            assert len(short.logprobs) == len(short.entropies) == len(short.tokens)
-    for generation in whole:
-        assert end not in generation.tokens[:-1]
-        assert generation.tokens[-1] == end or len(generation.tokens) == WARM.max_new_tokens
-
-
 # Agreement with plain forward passes ----------------------------------------------------------------------------------
 
 
@@ -107,30 +79,6 @@ def plain_logits(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
     """Logits after every token of one unpadded sequence, without a cache; float64."""
     with torch.inference_mode():
         return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].double()
-
-
-def test_greedy_is_the_argmax_of_full_forward_passes(engine: HFEngine, asked) -> None:
-    prompts, keys = asked
-    for prompt, made in zip(prompts[:24], engine.generate(prompts, keys, GREEDY), strict=False):
-        tokens = list(prompt)
-        for token in made.tokens:
-            assert token == int(plain_logits(engine.model, tokens)[-1].argmax())
-            tokens.append(token)
-
-
-@pytest.mark.parametrize("temperature", [0, 0.7, 1.0, 2.0])
-def test_logprobs_and_entropies_are_those_of_the_full_forward_pass(
-    engine: HFEngine, asked, temperature: float
-) -> None:
-    prompts, keys = asked
-    made = engine.generate(prompts, keys, Sampling(temperature=temperature))
-    for prompt, generation in zip(prompts, made, strict=True):
-        logits = plain_logits(engine.model, [*prompt, *generation.tokens])[len(prompt) - 1 : -1]
-        logp = torch.log_softmax(logits / (temperature or 1), -1)
-        wanted = logp[range(len(generation.tokens)), list(generation.tokens)]
-        assert np.abs(generation.logprobs - wanted.numpy()).max() < LAST_BITS
-        entropy = -(logp.exp() * logp).sum(-1)
-        assert np.abs(generation.entropies - entropy.numpy()).max() < LAST_BITS
 
 
 def test_every_sampled_token_is_drawn_with_the_noise_of_its_own_key_and_position(
@@ -261,40 +209,6 @@ def test_large_models_do_not_remember_unless_told_to(base: PreTrainedModel, dial
     assert HFEngine(LlamaForCausalLM(wide), dialect.tokenizer, remember=True).remember
 
 
-@pytest.mark.parametrize("temperature", [0.7, 1.0])
-def test_first_tokens_follow_the_softmax(
-    base: PreTrainedModel, dialect: Compact, task: GeneralPoints, temperature: float
-) -> None:
-    size = 2048
-    engine = HFEngine(base, dialect.tokenizer, rows=256)
-    item = task.item(("3", "5", "9", "Q"), OOD_RULE)
-    prompt = dialect.prompt(item) + dialect.encode(
-        "3 5 9 12 so"
-    )  # here a formula begins, with one of several words
-    made = engine.generate(
-        [prompt] * size,
-        [f"chi/{i}" for i in range(size)],
-        Sampling(temperature=temperature, max_new_tokens=1),
-    )
-    expected = size * torch.softmax(plain_logits(base, prompt)[-1] / temperature, -1).numpy()
-    counts = np.bincount([generation.tokens[0] for generation in made], minlength=len(expected))
-    assert chi_square_is_ordinary(counts, expected)
-
-
-def chi_square_is_ordinary(counts: np.ndarray, expected: np.ndarray) -> bool:
-    """Whether Pearson's statistic is within 4.5 standard deviations of its mean; cells below 5 are put together."""
-    order = np.argsort(expected)
-    small = order[np.cumsum(expected[order]) < 5]
-    rest = np.setdiff1d(np.arange(len(expected)), small)
-    counts = np.append(counts[rest], counts[small].sum())
-    expected = np.append(expected[rest], expected[small].sum())
-    keep = expected > 1
-    assert keep.sum() >= 3, "too few likely tokens to tell"
-    square = ((counts - expected)[keep] ** 2 / expected[keep]).sum()
-    freedom = int(keep.sum()) - 1
-    return bool(square < freedom + 4.5 * math.sqrt(2 * freedom) + 5)
-
-
 # The noise and the draw -----------------------------------------------------------------------------------------------
 
 
@@ -304,7 +218,7 @@ def test_noise_is_uniform_over_keys_at_every_position_and_between_neighbours() -
     assert table.max() < 1
     for position in range(28):
         counts = np.bincount((table[:, position] * 20).astype(int), minlength=20)
-        assert chi_square_is_ordinary(counts, np.full(20, 200.0))
+        assert chisquare(counts).pvalue > 1e-6
     correlations = np.corrcoef(table.T) - np.eye(28)
     assert np.abs(correlations).max() < 5 / math.sqrt(4000)
     across = np.corrcoef(table[:-1, 0], table[1:, 0])[0, 1]
@@ -350,35 +264,6 @@ def test_a_draw_at_temperature_zero_is_the_likeliest_with_its_probability_at_one
 # Weights and bad input ------------------------------------------------------------------------------------------------
 
 
-def test_new_weights_give_new_answers_the_same_as_a_fresh_engine(
-    engine: HFEngine, asked, dialect: Compact, tmp_path: Path
-) -> None:
-    prompts, keys = asked[0][:20], asked[1][:20]
-    before = engine.generate(prompts, keys, WARM)
-    changed = models.load(SHIPPED_BASE)
-    with torch.no_grad():
-        changed.get_output_embeddings().weight.mul_(0.5)
-    models.save(tmp_path, changed, dialect.tokenizer)
-    engine.load_weights(tmp_path / "model.safetensors")
-    after = engine.generate(prompts, keys, WARM)
-    fresh = HFEngine(models.load(tmp_path), dialect.tokenizer, rows=32).generate(prompts, keys, WARM)
-    assert all(same(one, two) for one, two in zip(after, fresh, strict=True))
-    assert not any(same(one, two) for one, two in zip(before, after, strict=True))
-    engine.load_weights(SHIPPED_BASE / "model.safetensors")
-    back = engine.generate(prompts, keys, WARM)
-    assert all(same(one, two) for one, two in zip(before, back, strict=True))
-
-
-def test_weights_that_do_not_fit_leave_the_engine_as_it_was(
-    engine: HFEngine, dialect: Compact, tmp_path: Path
-) -> None:
-    models.save(tmp_path, models.create(TINY, dialect.tokenizer, 0))
-    before = weights_of(engine.model)
-    with pytest.raises(BadInput, match="do not fit"):
-        engine.load_weights(tmp_path / "model.safetensors")
-    assert all(torch.equal(before[name], tensor) for name, tensor in engine.model.state_dict().items())
-
-
 def test_generating_changes_no_weight_and_needs_no_gradient(engine: HFEngine, asked) -> None:
     fresh = models.load(SHIPPED_BASE)
     engine.model.train()
@@ -387,30 +272,6 @@ def test_generating_changes_no_weight_and_needs_no_gradient(engine: HFEngine, as
     assert not engine.model.training
     assert same_weights(engine.model, fresh)
     assert all(parameter.grad is None for parameter in engine.model.parameters())
-
-
-def test_bad_requests_are_refused_on_one_line(engine: HFEngine, asked) -> None:
-    prompts, keys = asked
-    for bad_prompts, bad_keys, named in (
-        (prompts[:3], keys[:2], "3 prompts but 2 keys"),
-        ([prompts[0], []], keys[:2], "empty prompt"),
-        ([prompts[0], [5] * 300], keys[:2], "256 positions"),
-    ):
-        with pytest.raises(BadInput) as caught:
-            engine.generate(bad_prompts, bad_keys, WARM)
-        assert named in one_line(caught.value)
-    assert engine.generate([], [], WARM) == []
-
-
-@pytest.mark.parametrize("length", [229, 240])
-def test_an_episode_one_token_too_long_is_refused(engine: HFEngine, length: int) -> None:
-    with pytest.raises(BadInput, match="256 positions"):
-        engine.generate([[5] * length], ["k"], WARM)
-
-
-def test_an_episode_that_just_fits_is_answered(engine: HFEngine) -> None:
-    (made,) = engine.generate([[5] * 228], ["k"], WARM)
-    assert 1 <= len(made.tokens) <= 28
 
 
 def test_engines_come_from_folders(tiny_folder: Path, tiny: PreTrainedModel, asked) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab_helpers import files_of, one_line, quick_start
+from lab_helpers import files_of, one_line, quick_start, work_in
 from safetensors.torch import load
 from small_study import RL, SMALL
 
@@ -14,7 +14,6 @@ from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.engines.models import retry_on_out_of_memory
 from rlheals.errors import BadInput
-from rlheals.stage import Work
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import sft
@@ -87,16 +86,11 @@ def test_sft_goes_on_with_fewer_examples_at_once(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     def trained(name: str, **changes: object) -> dict[str, bytes]:
-        settings = SMALL.sft.model_copy(update=changes).model_dump(mode="json")
-        out = tmp_path / name / "out"
-        out.mkdir(parents=True)
-        sft.run(Work(out, tmp_path / name / "scratch", settings, 1, {"base": inputs["base"]}))
-        return files_of(out)
+        sft.run(work_in(tmp_path / name, SMALL.sft.model_copy(update=changes), inputs))
+        return files_of(tmp_path / name / "out")
 
-    (tmp_path / "fits/scratch").mkdir(parents=True)
     fits = trained("fits", micro_batch_size=2)
     with_room(monkeypatch, Full(2, after), sft)
-    (tmp_path / "full/scratch").mkdir(parents=True)
     full = trained("full")
     assert full.keys() == fits.keys()
     if not after:  # from the first step on, it is the run with half as many
@@ -106,7 +100,6 @@ def test_sft_goes_on_with_fewer_examples_at_once(
         for weight, mine in load(full[name]).items():
             assert torch.allclose(mine, theirs[weight], rtol=0, atol=1e-6), f"{name}: {weight}"
     with_room(monkeypatch, Full(1), sft)
-    (tmp_path / "none/scratch").mkdir(parents=True)
     with pytest.raises(BadInput) as caught:
         trained("none")
     assert "sft.micro_batch_size=2" in one_line(caught.value)
@@ -117,9 +110,7 @@ def test_rl_goes_on_with_fewer_episodes_at_once(
 ) -> None:
     settings = RL.model_copy(update={"folder": "step-00003", "algorithm": "ppo"})
     with_room(monkeypatch, full := Full(2), session)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "scratch").mkdir()
-    rl.run(Work(tmp_path / "out", tmp_path / "scratch", settings.model_dump(mode="json"), 1, inputs))
+    rl.run(work_in(tmp_path, settings, inputs))
     assert (tmp_path / "out/update-00001/model.safetensors").exists()
     assert full.left == -1  # refused once
 

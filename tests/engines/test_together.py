@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,42 +19,34 @@ import pandas as pd
 import pytest
 import tiny_models
 import torch
-from lab_helpers import files_of, one_line, quick_start
-from pydantic import ValidationError
+from lab_helpers import TIMED, Killed, files_of, one_line, quick_start, work_in
 from safetensors.torch import load
 from small_study import RL, SMALL
 
 from rlheals.engines import fsdp, models
 from rlheals.engines.fsdp import together
 from rlheals.errors import BadInput
+from rlheals.settings import Settings
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.training import resume, sft
-from rlheals.training.protected import ProtectedSettings
 from rlheals.training.rl import stage as rl
 from rlheals.training.rl.settings import RLSettings
-from rlheals.training.sft import SFTSettings
 
 LONG = pytest.mark.long
-TIMED = ["seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb"]
+LANGUAGE: dict[str, Any] = {"micro_batch_size": None, "prompts": "diverse"}
 SETTINGS = SMALL.sft.model_copy(
     update={"batch": 8, "micro_batch_size": 2, "warmup_steps": 2, "learning_rate": 1e-2}
 )
 
 
-class Killed(BaseException):
-    """What a kill looks like from inside: nothing catches it."""
-
-
-def work_of(folder: Path, settings: dict[str, Any], base: Path | None = None, tick: Tick = no_tick) -> Work:
-    for name in ("out", "scratch"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    return Work(folder / "out", folder / "scratch", settings, 1, {"base": base} if base else {}, tick)
+def work_of(folder: Path, settings: dict[str, Any], tick: Tick = no_tick) -> Work:
+    """For `parts`."""
+    return replace(work_in(folder, Settings(), tick=tick), settings=settings)
 
 
 def trained(folder: Path, base: Path, tick: Tick = no_tick, **changes: Any) -> dict[str, bytes]:
-    settings = SETTINGS.model_copy(update=changes).model_dump(mode="json")
-    sft.run(work_of(folder, settings, base, tick))
+    sft.run(work_in(folder, SETTINGS.model_copy(update=changes), {"base": base}, tick=tick))
     return files_of(folder / "out")
 
 
@@ -80,11 +74,6 @@ def mllama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def undisturbed(lab: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    return trained(tmp_path_factory.mktemp("undisturbed"), lab, processes=2)
-
-
 # The same training ----------------------------------------------------------------------------------------------------
 
 
@@ -108,23 +97,19 @@ def alike(mine: dict[str, bytes], theirs: dict[str, bytes]) -> None:
             assert mine[name] == theirs[name], name
 
 
-def test_two_processes_train_as_one_does(lab: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
-    alike(undisturbed, trained(tmp_path, lab))
+def test_two_processes_train_as_one_does(lab: Path, group: Group, tmp_path: Path) -> None:
+    alike(group.files("lab"), trained(tmp_path, lab))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"micro_batch_size": None, "prompts": "diverse"},
-        pytest.param({}, marks=LONG),
-        pytest.param({"gradient_checkpointing": True}, marks=LONG),
-    ],
-    ids=str,
-)
-def test_a_language_model_as_well(qwen: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
-    two = trained(tmp_path / "two", qwen, processes=2, **changes)
-    alike(two, trained(tmp_path / "one", qwen, **changes))
-    models.load(tmp_path / "two/out/step-00005")  # of the class that it was before it was taken apart
+def test_a_language_model_as_well(qwen: Path, group: Group, tmp_path: Path) -> None:
+    alike(group.files("qwen"), trained(tmp_path, qwen, **LANGUAGE))
+    models.load(group.folder / "qwen/out/step-00005")  # of the class that it was before it was taken apart
+
+
+@LONG
+@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True}], ids=str)
+def test_a_language_model_in_slices(qwen: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    alike(trained(tmp_path / "two", qwen, processes=2, **changes), trained(tmp_path / "one", qwen, **changes))
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=LONG)])
@@ -156,15 +141,77 @@ PLAY: dict[str, Any] = {
 }  # fmt: skip
 
 
+ABLE: dict[str, Any] = {
+    **PLAY, "folder": "base", "algorithm": "grpo", "sampling": {"temperature": 0.7}, "checkpoints": (1, 2),
+    "episodes": 64, "micro_batch_size": 8,
+}  # fmt: skip
+"""From the shipped base, which solves some of the hands: groups of equal returns teach nothing."""
+SHIPPED = {"model": models.SHIPPED_BASE.parent, "base": models.SHIPPED_BASE.parent}
+CLIPPED = {**ABLE, "epochs": 2, "clip_range": 0.01}
+
+
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return quick_start(tmp_path_factory.mktemp("start"), (3,))
 
 
-def played(where: Path, inputs: dict[str, Path], tick: Tick = no_tick, **changes: Any) -> dict[str, bytes]:
-    settings = RLSettings.model_validate({**PLAY, **changes}).model_dump(mode="json")
-    rl.run(replace(work_of(where, settings, tick=tick), inputs=inputs))
+def played(
+    where: Path, inputs: dict[str, Path], settings: dict[str, Any], tick: Tick = no_tick
+) -> dict[str, bytes]:
+    rl.run(work_in(where, RLSettings.model_validate(settings), inputs, tick=tick))
     return files_of(where / "out")
+
+
+@dataclass
+class Group:
+    """What two processes made of several runs, one after the other, and what they told of each."""
+
+    folder: Path
+    told: dict[str, list[int]]
+
+    def files(self, name: str) -> dict[str, bytes]:
+        return files_of(self.folder / name / "out")
+
+
+@pytest.fixture(scope="module")
+def group(lab: Path, qwen: Path, start: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Group:
+    """Processes take seconds to start: these are started twice, the first time to be killed in the run "killed"."""
+
+    def dies(done: int, total: int, unit: str) -> None:
+        told["killed"].append(done)
+        if done == 4:
+            raise Killed
+
+    folder, told = tmp_path_factory.mktemp("group"), defaultdict(list)
+    with pytest.raises(Killed):
+        trained(folder / "killed", lab, dies, processes=2, save_every=1)
+    two = SETTINGS.model_copy(update={"processes": 2})
+    runs: dict[str, tuple[ModuleType, Work]] = {
+        name: (stage, work_in(folder / name, settings, inputs))
+        for name, stage, settings, inputs in [
+            ("ppo", rl, RLSettings(**PLAY | {"processes": 2}), start),
+            ("grpo", rl, RLSettings(**CLIPPED | {"processes": 2}), SHIPPED),
+            ("lab", sft, two, {"base": lab}),
+            ("killed", sft, two.model_copy(update={"save_every": 1}), {"base": lab}),
+            ("qwen", sft, two.model_copy(update=LANGUAGE), {"base": qwen}),
+        ]
+    }
+    jobs = {
+        name: {
+            "module": stage.__name__,
+            "scratch": str(work.scratch),
+            "settings": work.settings,
+            "inputs": {kind: str(path) for kind, path in work.inputs.items()},
+        }
+        for name, (stage, work) in runs.items()
+    }
+    whole = work_of(folder / "all", {"jobs": jobs}, tick=lambda done, total, name: told[name].append(done))
+    together("parts", whole, 2)
+    with pytest.MonkeyPatch.context() as patch:  # their parts are done
+        patch.setattr(fsdp, "together", lambda *_: None)
+        for stage, work in runs.values():
+            stage.run(work)
+    return Group(folder, told)
 
 
 def log_of(folder: Path) -> pd.DataFrame:
@@ -181,41 +228,39 @@ def same_updates(one: Path, other: Path) -> None:
             assert torch.allclose(mine[name], theirs[name], rtol=0, atol=2e-4), f"{file.name}: {name}"
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, pytest.param({"gradient_checkpointing": True, "epochs": 1}, marks=LONG)], ids=str
-)
 def test_two_processes_play_and_learn_as_one_does(
-    start: dict[str, Path], tmp_path: Path, changes: dict[str, Any]
+    group: Group, start: dict[str, Path], tmp_path: Path
 ) -> None:
-    played(tmp_path / "two", start, processes=2, **changes)
-    played(tmp_path / "one", start, **changes)
-    same_updates(tmp_path / "two", tmp_path / "one")
-    assert log_of(tmp_path / "two")["gradient_norm"].min() > 0
+    played(tmp_path, start, PLAY)
+    same_updates(group.folder / "ppo", tmp_path)
+    assert log_of(group.folder / "ppo")["gradient_norm"].min() > 0
 
 
+def test_without_a_value_head_two_processes_learn_as_one_does(group: Group, tmp_path: Path) -> None:
+    played(tmp_path, SHIPPED, CLIPPED)
+    same_updates(group.folder / "grpo", tmp_path)
+    assert log_of(group.folder / "grpo")["gradient_norm"].max() > 0
+
+
+@LONG
 @pytest.mark.parametrize(
-    "changes",
+    "settings",
     [
-        {"algorithm": "grpo", "epochs": 2, "clip_range": 0.01},
-        pytest.param(
-            {"algorithm": "grpo", "gradient_checkpointing": True, "micro_batch_size": 4}, marks=LONG
-        ),
-        pytest.param({"algorithm": "rloo", "advantage_estimator": "attempt"}, marks=LONG),
-        pytest.param({"algorithm": "expert_iteration"}, marks=LONG),
+        {**PLAY, "gradient_checkpointing": True, "epochs": 1},
+        {**ABLE, "gradient_checkpointing": True, "micro_batch_size": 4},
+        {**ABLE, "algorithm": "rloo", "advantage_estimator": "attempt"},
+        {**ABLE, "algorithm": "expert_iteration"},
     ],
-    ids=str,
+    ids=["ppo", "grpo", "rloo", "expert_iteration"],
 )
-def test_without_a_value_head_two_processes_learn_as_one_does(
-    tmp_path: Path, changes: dict[str, Any]
+def test_two_processes_learn_as_one_does_in_other_ways(
+    start: dict[str, Path], tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    """From the shipped base, which solves some of the hands: groups of equal returns teach nothing."""
-    able = {"model": models.SHIPPED_BASE.parent, "base": models.SHIPPED_BASE.parent}
-    more = {"folder": "base", "sampling": {"temperature": 0.7}, "checkpoints": (1, 2), "episodes": 64}
-    changes = {**more, "micro_batch_size": 8, **changes}
-    played(tmp_path / "two", able, processes=2, **changes)
-    played(tmp_path / "one", able, **changes)
-    same_updates(tmp_path / "two", tmp_path / "one")
-    assert log_of(tmp_path / "two")["gradient_norm"].max() > 0
+    inputs = SHIPPED if settings["folder"] == "base" else start
+    for processes in (1, 2):
+        played(tmp_path / f"{processes}", inputs, {**settings, "processes": processes})
+    same_updates(tmp_path / "2", tmp_path / "1")
+    assert log_of(tmp_path / "2")["gradient_norm"].max() > 0
 
 
 @LONG
@@ -223,70 +268,52 @@ def test_a_language_model_plays_and_learns_shared_as_well(qwen: Path, tmp_path: 
     trained(tmp_path / "sft", qwen)
     inputs = {"model": tmp_path / "sft/out", "base": qwen}
     for processes in (1, 2):
-        played(tmp_path / f"{processes}", inputs, processes=processes, sampling={"max_new_tokens": 12})
+        settings = {**PLAY, "processes": processes, "sampling": {"max_new_tokens": 12}}
+        played(tmp_path / f"{processes}", inputs, settings)
     same_updates(tmp_path / "2", tmp_path / "1")
 
 
 @LONG
-def test_shared_rl_that_was_killed_goes_on_to_the_same_bytes(start: dict[str, Path], tmp_path: Path) -> None:
+def test_shared_rl_that_was_killed_goes_on_to_the_same_bytes(
+    group: Group, start: dict[str, Path], tmp_path: Path
+) -> None:
     def tick(done: int, total: int, unit: str) -> None:
         told.append(done)
         if told == [1]:
             raise Killed
 
     told: list[int] = []
-    calm = played(tmp_path / "calm", start, processes=2)
     with pytest.raises(Killed):
-        played(tmp_path / "killed", start, tick, processes=2)
-    made = played(tmp_path / "killed", start, tick, processes=2)
+        played(tmp_path, start, {**PLAY, "processes": 2}, tick)
+    made, calm = played(tmp_path, start, {**PLAY, "processes": 2}, tick), group.files("ppo")
     assert told == [1, 2, 3]
-    assert log_of(tmp_path / "killed").equals(log_of(tmp_path / "calm"))
-    assert {n: made[n] for n in made if n != "log.parquet"} == {
-        n: calm[n] for n in calm if n != "log.parquet"
-    }
-
-
-def test_what_shared_rl_cannot_do_is_refused() -> None:
-    for changes, said in [
-        ({"log_kl": True, "processes": 2}, "processes=2 needs log_kl=false"),
-        ({"processes": 3}, "processes=3 does not divide episodes=16"),
-        ({"processes": 2, "micro_batch_size": 16}, "micro_batch_size=16 does not divide episodes=16/2"),
-    ]:
-        with pytest.raises(ValidationError, match=said):
-            RLSettings.model_validate({**PLAY, **changes})
-
-
-def test_the_batch_is_divided_among_processes_and_slices() -> None:
-    assert SFTSettings(batch=8, processes=4).rows == 2
-    with pytest.raises(ValidationError, match="processes=3 does not divide batch=8"):
-        SFTSettings(batch=8, processes=3)
-    with pytest.raises(ValidationError, match="micro_batch_size=4 does not divide batch=8/4"):
-        SFTSettings(batch=8, processes=4, micro_batch_size=4)
-    with pytest.raises(ValidationError, match="by one process"):
-        ProtectedSettings(processes=2)
+    assert log_of(tmp_path).equals(log_of(group.folder / "ppo"))
+    assert made | {"log.parquet": b""} == calm | {"log.parquet": b""}
 
 
 # Kills ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("moments", [(4,), pytest.param((2, 3, 4), marks=LONG)], ids=str)
-def test_processes_that_were_killed_go_on_to_the_same_bytes(
-    lab: Path, undisturbed: dict[str, bytes], tmp_path: Path, moments: tuple[int, ...]
-) -> None:
+def test_processes_that_were_killed_go_on_to_the_same_bytes(group: Group) -> None:
+    assert group.files("killed") == group.files("lab")
+    assert group.told["killed"].count(1) == 1, "the first step was not taken again"
+    assert group.told["killed"][-1] == group.told["lab"][-1] == 5
+
+
+@LONG
+def test_processes_that_are_killed_again_and_again_go_on(lab: Path, group: Group, tmp_path: Path) -> None:
     told: list[int] = []
 
     def tick(done: int, total: int, unit: str) -> None:
         told.append(done)
-        if told.count(done) == 1 and done in moments:
+        if told.count(done) == 1 and done in (2, 3, 4):
             raise Killed
 
-    for _ in moments:
+    for _ in range(3):
         with pytest.raises(Killed):
             trained(tmp_path, lab, tick, processes=2, save_every=1)
-    made = trained(tmp_path, lab, tick, processes=2, save_every=1)
-    assert made == undisturbed
-    assert told.count(1) == 1, "the first step was not taken again"
-    assert told[-1] == 5
+    assert trained(tmp_path, lab, tick, processes=2, save_every=1) == group.files("lab")
+    assert told.count(1) == 1
 
 
 def test_a_state_counts_when_every_process_has_written_its_part(
@@ -319,9 +346,9 @@ def test_parts_of_another_model_are_refused(tmp_path: Path, lab: Path) -> None:
 
 def test_parts_meet_and_the_first_one_tells_of_progress(tmp_path: Path) -> None:
     told: list[tuple[int, int, str]] = []
-    together("parts", work_of(tmp_path, {}, tick=lambda *said: told.append(said)), 3)
+    together("parts", work_of(tmp_path, {}, tick=lambda *said: told.append(said)), 2)
     assert {name: text.decode() for name, text in files_of(tmp_path / "out").items()} == {
-        f"sum-{rank}": "6.0 of 3, 1" for rank in range(3)
+        f"sum-{rank}": "3.0 of 2, 1" for rank in range(2)
     }
     assert told == [(1, 3, "part")]
 
@@ -333,7 +360,7 @@ def test_parts_meet_and_the_first_one_tells_of_progress(tmp_path: Path) -> None:
         ("input", BadInput, "card 14 is no card"),
         ("memory", torch.OutOfMemoryError, "out of memory"),
         ("bug", RuntimeError, "ended with status 1(.|\n)*ZeroDivisionError: by zero"),
-        ("death", RuntimeError, "ended with status 7"),
+        pytest.param("death", RuntimeError, "ended with status 7", marks=LONG),
     ],
 )
 def test_what_goes_wrong_in_one_process_ends_all_and_is_told(

@@ -144,7 +144,7 @@ def test_the_server_takes_new_weights_and_forgets_the_old(
 def test_rl_on_the_server_is_rl_with_an_engine_of_its_own(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, logs = PLAYED.model_dump(mode="json"), []
+    settings, logs = PLAYED, []
     for where in (served.address, ""):
         monkeypatch.setenv(SERVER, where)
         out = play(rl_vllm, settings, tmp_path / (where[-4:] or "here"))

@@ -223,6 +223,23 @@ def test_an_answer_that_never_ends_is_given_up(
 
 
 @pytest.mark.parametrize(
+    ("prompt", "temperature", "said"),
+    [
+        ([5, 6], 0.0099, r"0\.01 and above"),
+        ([5, 39], 0.7, "not one of the model's 39"),
+        ([5, -1], 0.7, "not one of the model's 39"),
+        ([5] * 229, 0.7, "256 positions"),
+    ],
+)
+def test_what_vllm_would_answer_otherwise_is_not_asked(
+    address: str, prompt: list[int], temperature: float, said: str
+) -> None:
+    with pytest.raises(BadInput, match=said) as caught:
+        ServedEngine(address, SHIPPED_BASE).generate([prompt], ["k"], Sampling(temperature=temperature))
+    one_line(caught.value)
+
+
+@pytest.mark.parametrize(
     "address", ["http://127.0.0.1:1", "ftp://127.0.0.1", "gpu2:8000", "http://[", "nonsense"]
 )
 def test_no_server_is_one_line(address: str) -> None:
@@ -259,11 +276,11 @@ def test_census_and_rl_ask_the_server_that_the_environment_names(
     stand: Stand, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(SERVER, address)
-    census = EvaluateSettings(folder="base", splits=("ood",), hands=6, attempts=2).model_dump(mode="json")
+    census = EvaluateSettings(folder="base", splits=("ood",), hands=6, attempts=2)
     episodes = pd.read_parquet(play(evaluate_vllm, census, tmp_path / "census") / "episodes.parquet")
     assert len(episodes) == 6
     stand.read.clear()
-    settings = PLAYED.model_copy(update={"checkpoints": (3,)}).model_dump(mode="json")
+    settings = PLAYED.model_copy(update={"checkpoints": (3,)})
     log = pd.read_parquet(play(rl_vllm, settings, tmp_path / "rl") / "log.parquet")
     assert log["update"].tolist() == [1, 2, 3]
     assert log["kl_start"].iloc[0] == pytest.approx(0, abs=1e-3)
@@ -283,7 +300,7 @@ def test_processes_that_train_together_share_a_server(
     for processes in (1, 2):
         stand.read.clear()
         changes = {"processes": processes, "learning_rate": 1e-3, "log_kl": False}
-        settings = PLAYED.model_copy(update=changes).model_dump(mode="json")
+        settings = PLAYED.model_copy(update=changes)
         out = play(rl_vllm, settings, tmp_path / str(processes))
         logs.append(pd.read_parquet(out / "log.parquet").set_index("update"))
         assert len(stand.read) == 3  # by one of them, for all

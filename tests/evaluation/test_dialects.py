@@ -8,27 +8,20 @@ import re
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
+import tiny_models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Chat, dialect_for
-from rlheals.tasks.base import Item, Verdict
-from rlheals.tasks.compact import END, UNK
+from rlheals.tasks.base import END, UNK, Item, Verdict
 from rlheals.tasks.general_points.cards import OOD_RULE, OTHER_RULES
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.formula import FormulaError, evaluate
-from rlheals.tasks.general_points.prompts import FEEDBACK_WORDS, NUMBERS
+from rlheals.tasks.general_points.prompts import NUMBERS
 from rlheals.tasks.general_points.solver import canonical_solution
 from rlheals.tasks.general_points.task import GeneralPoints
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 FORGETS_OLD_ANSWERS = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{% if m['role'] == 'assistant' and not loop.last %}(done){% else %}{{ m['content'] }}{% endif %}"
@@ -121,6 +114,21 @@ def test_of_all_texts_one_word_away_from_an_answer_only_answers_are_solved(
     assert solved > 100  # answers with another value in the list, without brackets that were not needed, ...
 
 
+def test_strange_tokens_are_no_answer_and_strange_words_are_refused(
+    dialect: Compact, task: GeneralPoints
+) -> None:
+    for tokens in ([10_000], [-1], [dialect.encode("{")[0], 999, *dialect.encode("} <end>")]):
+        reply = dialect.read(tokens)
+        assert reply.layout == "none"
+        assert not task.grade(task.items("ood")[0], reply.text).solved
+    apart = dialect.read(
+        dialect.encode("{ 1 2 2 12 | 1 2 * 2 = 24 } <end>")
+    )  # 1 and 2 side by side are not 12
+    assert task.grade(task.item(("A", "2", "2", "Q"), OOD_RULE), apart.text).category == "illegal_formula"
+    with pytest.raises(BadInput, match="no word 'joker'"):
+        dialect.encode("cards joker 3")
+
+
 @pytest.mark.parametrize("protocol", ["target", "either"])
 @pytest.mark.parametrize("layout", ["target", "plain"])
 def test_cut_prolonged_or_bare_replies_are_never_solved(
@@ -147,22 +155,6 @@ def test_cut_prolonged_or_bare_replies_are_never_solved(
             assert not task.grade(item, reply.text).solved, " ".join(text)
 
 
-def test_two_numbers_in_a_row_stay_two_numbers(dialect: Compact, task: GeneralPoints) -> None:
-    """1 and 2 side by side are not 12."""
-    item = task.item(("A", "2", "2", "Q"), OOD_RULE)
-    tokens = dialect.encode("{ 1 2 2 12 | 1 2 * 2 = 24 } <end>")
-    reply = dialect.read(tokens)
-    assert "1 2*2" in reply.text
-    assert task.grade(item, reply.text).category == "illegal_formula"
-
-
-def test_tokens_outside_the_vocabulary_are_no_answer(dialect: Compact, task: GeneralPoints) -> None:
-    for tokens in ([10_000], [-1], [dialect.encode("{")[0], 999, *dialect.encode("} <end>")]):
-        reply = dialect.read(tokens)
-        assert reply.layout == "none"
-        assert not task.grade(task.items("ood")[0], reply.text).solved
-
-
 # Prompts and retries --------------------------------------------------------------------------------------------------
 
 
@@ -178,20 +170,6 @@ def test_a_prompt_says_the_rule_and_the_cards_as_shown_and_no_two_questions_are_
         assert dialect.tokenizer.unk_token_id not in tokens
         seen.add(tuple(tokens))
     assert len(seen) == len({(item.rule, item.payload.hand) for item in every_item(task)})
-
-
-def test_a_retry_is_the_attempt_followed_by_the_feedback_on_its_category(dialect: Compact) -> None:
-    attempt = dialect.encode("{ 1 2 | 3 } <end>")
-    for category, word in FEEDBACK_WORDS.items():
-        verdict = Verdict(False, -1.0, category, "")
-        retry = dialect.retry(attempt, verdict)
-        assert retry[: len(attempt)] == attempt
-        assert dialect.words(retry[len(attempt) :]) == ["wrong", word, "answer"]
-
-
-def test_a_word_that_the_dialect_does_not_have_is_refused(dialect: Compact) -> None:
-    with pytest.raises(BadInput, match="no word 'joker'"):
-        dialect.encode("cards joker 3")
 
 
 # The tokenizer --------------------------------------------------------------------------------------------------------
@@ -211,34 +189,18 @@ def test_the_tokenizer_survives_its_files(tmp_path: Path, dialect: Compact, task
         assert again.decode(again(text)["input_ids"]) == text
 
 
-def test_card_10_and_number_10_are_one_token_and_special_tokens_differ() -> None:
-    tokenizer = Compact().tokenizer
-    vocabulary = tokenizer.get_vocab()
-    assert len(set(vocabulary.values())) == len(vocabulary) == len(tokenizer) < 60
-    assert tokenizer("10 cards 10")["input_ids"].count(vocabulary["10"]) == 2
-    special = {tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
-    assert len(special) == 4
-    assert tokenizer("joker")["input_ids"] == [tokenizer.unk_token_id]
-
-
 # Chat models ----------------------------------------------------------------------------------------------------------
 
 
 def chat_tokenizer(template: str | None) -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer with a chat template, as instruct models have, without merges."""
-    vocabulary = {letter: index for index, letter in enumerate(sorted(ByteLevel.alphabet()))}
-    core = Tokenizer(BPE(vocabulary, []))
-    core.pre_tokenizer = ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|pad|>")
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    tokenizer = tiny_models.tokenizer("qwen2")
     tokenizer.chat_template = template
     return tokenizer
 
 
 @pytest.fixture
 def chat(task: GeneralPoints) -> Chat:
-    return Chat(chat_tokenizer(CHATML), task)
+    return Chat(chat_tokenizer(tiny_models.CHATML), task)
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -269,15 +231,6 @@ def test_a_chat_episode_is_the_template_of_the_whole_conversation(
     )
 
 
-def test_a_chat_model_is_graded_by_the_same_verifier(chat: Chat, task: GeneralPoints) -> None:
-    for item in task.items("ood")[::40]:
-        for text, solved in ((task.answers(item)[0], True), ('{"formula": "1=24"}', False), ("hm", False)):
-            tokens = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
-            reply = chat.read([*tokens, chat.tokenizer.eos_token_id])
-            assert reply.text == text
-            assert task.grade(item, reply.text).solved == solved
-
-
 def test_a_template_that_rewrites_history_is_refused(task: GeneralPoints) -> None:
     chat = Chat(chat_tokenizer(FORGETS_OLD_ANSWERS), task)
     with pytest.raises(BadInput, match="rewrites earlier turns"):
@@ -286,6 +239,6 @@ def test_a_template_that_rewrites_history_is_refused(task: GeneralPoints) -> Non
 
 def test_the_dialect_follows_from_the_tokenizer(dialect: Compact, task: GeneralPoints) -> None:
     assert isinstance(dialect_for(dialect.tokenizer, task), Compact)
-    assert isinstance(dialect_for(chat_tokenizer(CHATML), task), Chat)
+    assert isinstance(dialect_for(chat_tokenizer(tiny_models.CHATML), task), Chat)
     with pytest.raises(BadInput, match="no chat template"):
         dialect_for(chat_tokenizer(None), task)

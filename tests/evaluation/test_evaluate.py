@@ -9,9 +9,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from conftest import TINY
-from lab_helpers import FakeEngine, files_of
-from pydantic import ValidationError
+from lab_helpers import FakeEngine, Killed, files_of, work_in
 
 from rlheals.engines import hf as hf_engine
 from rlheals.engines import models
@@ -23,15 +21,14 @@ from rlheals.evaluation.evaluate import (
     attempts_table,
     census_items,
     episodes_table,
-    summary,
 )
 from rlheals.evaluation.rollout import rollout
-from rlheals.stage import Work
-from rlheals.tasks.compact import END
+from rlheals.stage import Tick, no_tick
+from rlheals.tasks.base import END
 from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE, OTHER_RULES
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.solver import canonical_solution
-from rlheals.tasks.general_points.task import SPLITS, GeneralPoints
+from rlheals.tasks.general_points.task import GeneralPoints
 
 SOME = EvaluateSettings(splits=("sft", "held_out", "ood"), hands=14)
 
@@ -41,8 +38,8 @@ class Counting(HFEngine):
 
     first = 0
 
-    def __init__(self, model, tokenizer, rows):
-        super().__init__(model, tokenizer, rows=16)
+    def __init__(self, model, tokenizer, rows, fill):
+        super().__init__(model, tokenizer, rows=16, fill=fill)
 
     def generate(self, prompts, keys, sampling, pasts=None):
         Counting.first += sum(key.endswith("/0") for key in keys)
@@ -63,12 +60,10 @@ def model_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stage(folder: Path, model_run: Path, settings: EvaluateSettings = SOME, seed: int = 0, tick=None) -> Path:
-    for name in ("out", "scratch"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    inputs = {"model": model_run}
-    work = Work(folder / "out", folder / "scratch", settings.model_dump(mode="json"), seed, inputs)
-    evaluate.run(work if tick is None else Work(**{**vars(work), "tick": tick}))
+def stage(
+    folder: Path, model_run: Path, settings: EvaluateSettings = SOME, seed: int = 0, tick: Tick = no_tick
+) -> Path:
+    evaluate.run(work_in(folder, settings, {"model": model_run}, seed, tick))
     return folder / "out"
 
 
@@ -176,6 +171,8 @@ def test_the_summary_adds_up(census: SimpleNamespace) -> None:
         assert report["first_try"] <= report["within_five"] <= report["within_five_either"] <= 1
         assert report["first_try"] <= report["first_try_either"]
         assert report["within_five"] * len(group) == pytest.approx(report["categories"].get("correct", 0))
+        for name in ("both_id", "both_ood"):
+            assert 0 < census.summary[name]["hands"] < len(census.episodes)
         rewards = {"correct": 5, "partial": 1, "no_solution": -1, "wrong_number": -2, "wrong_rule": -2}
         total = sum(rewards.get(name, -3) * count for name, count in report["categories"].items())
         assert report["mean_reward"] == pytest.approx(total / report["attempts"])
@@ -185,10 +182,6 @@ def test_the_summary_adds_up(census: SimpleNamespace) -> None:
 # Kill and resume ------------------------------------------------------------------------------------------------------
 
 
-class Kill(BaseException):
-    """What a kill looks like from inside."""
-
-
 def test_a_census_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
     census: SimpleNamespace, tmp_path: Path, model_run: Path
 ) -> None:
@@ -196,9 +189,9 @@ def test_a_census_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
 
     def kill(done: int, total: int, unit: str) -> None:
         if done >= 32:
-            raise Kill
+            raise Killed
 
-    with pytest.raises(Kill):
+    with pytest.raises(Killed):
         stage(tmp_path, model_run, tick=kill)
     assert files_of(tmp_path / "out") == {}
     parts = sorted(path.name for path in (tmp_path / "scratch").iterdir())
@@ -227,20 +220,11 @@ def test_the_size_of_the_parts_and_of_the_census_changes_no_episode(
     part = pd.read_parquet(stage(tmp_path / "part", model_run, fewer) / "episodes.parquet")
     wanted = census.episodes[census.episodes["split"] == "ood"].head(6).reset_index(drop=True)
     pd.testing.assert_frame_equal(part, wanted)
-
-
-def test_another_seed_is_another_decode(census: SimpleNamespace, tmp_path: Path, model_run: Path) -> None:
-    fewer = SOME.model_copy(update={"splits": ("sft",), "hands": 8})
-    other = pd.read_parquet(stage(tmp_path, model_run, fewer, seed=1) / "attempts.parquet")
-    mine = census.attempts[census.attempts["item"].isin(other["item"])]
-    firsts = [
-        frame[(frame["attempt"] == 1) & (frame["protocol"] == "target")]["logprob"].tolist()
-        for frame in (mine, other)
-    ]
-    assert len(firsts[0]) == len(firsts[1]) == 8
-    assert (
-        sum(one != two for one, two in zip(*firsts, strict=True)) >= 4
-    )  # a hand it is sure of stays as it is
+    same, other = (
+        pd.read_parquet(stage(tmp_path / f"seed-{seed}", model_run, fewer, seed) / "attempts.parquet")
+        for seed in (0, 1)
+    )
+    assert same["logprob"].tolist() != other["logprob"].tolist()
 
 
 # Which hands ----------------------------------------------------------------------------------------------------------
@@ -251,42 +235,13 @@ def test_a_full_census_asks_every_hand_once(task: GeneralPoints) -> None:
     assert len(items) == 1236 + 796 == len({item.id for item in items})
     assert [item.split for item in items] == ["sft"] * 712 + ["rl"] * 263 + ["held_out"] * 261 + ["ood"] * 796
     few = census_items(task, EvaluateSettings(hands=3))
-    assert [item.id for item in few] == [
-        item.id for s in ("sft", "rl", "held_out", "ood") for item in task.items(s)[:3]
-    ]
-
-
-def test_about_twenty_other_rules_are_tried_none_of_them_id_or_ood(task: GeneralPoints) -> None:
+    assert few == [item for s in ("sft", "rl", "held_out", "ood") for item in task.items(s)[:3]]
     assert len(set(OTHER_RULES)) == len(OTHER_RULES) == 21
     assert not set(OTHER_RULES) & {ID_RULE, OOD_RULE}
     items = census_items(task, EvaluateSettings(splits=("rules",), hands=5))
     assert len(items) == 5 * len(OTHER_RULES)
     assert {item.payload.rule for item in items} == set(OTHER_RULES)
     assert all(set(item.payload.hand) & set(FACES) for item in items)
-
-
-def test_tables_of_an_engine_that_is_always_right_or_always_wrong(
-    dialect: Compact, task: GeneralPoints
-) -> None:
-    items = census_items(task, EvaluateSettings(splits=("ood", "rules"), hands=3))
-    by_key = {f"4/{item.id}": item for item in items}
-
-    def right(key: str, attempt: int) -> list[int]:
-        values = by_key[key].payload.values
-        return dialect.answer(values, canonical_solution(values))
-
-    for script, solved in ((right, 1), (lambda key, attempt: dialect.encode(f"answer {END}"), 0)):
-        engine = FakeEngine(dialect.tokenizer, script)
-        settings = EvaluateSettings(attempts=3)
-        attempts = attempts_table(engine, dialect, task, items, settings, seed=4)
-        assert len(attempts) == len(items) * (1 if solved else 3)
-        assert set(attempts["protocol"]) == {"target"}
-        episodes = episodes_table(attempts)
-        assert episodes["item"].tolist() == [item.id for item in items]
-        assert set(episodes["solved_at"]) == set(episodes["solved_at_either"]) == {solved}
-        report = summary(task, attempts, episodes)
-        assert set(report) == {"ood", *(f"rule:{rule.name}" for rule in OTHER_RULES)}
-        assert {part["within_five"] for part in report.values()} == {float(solved)}
 
 
 def test_an_episode_is_played_again_whenever_any_attempt_of_it_was_plain(
@@ -315,54 +270,10 @@ def test_an_episode_is_played_again_whenever_any_attempt_of_it_was_plain(
     assert (attempts.groupby(["item", "protocol"])["attempt"].max() <= 5).all()
 
 
-def test_a_random_model_runs_through_and_solves_nothing(tmp_path: Path, dialect: Compact) -> None:
-    models.save(tmp_path / "m" / "base", models.create(TINY, dialect.tokenizer, 0), dialect.tokenizer)
-    settings = EvaluateSettings(splits=("ood",), hands=5, sampling=Sampling(temperature=1))
-    out = stage(tmp_path / "work", tmp_path / "m", settings)
-    report = json.loads((out / "summary.json").read_text())
-    assert report["ood"]["within_five"] == 0
-    assert report["ood"]["attempts"] == 25
-
-
 # Bad input ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"splits": ("everything",)}, "splits"),
-        ({"splits": ()}, "splits"),
-        ({"splits": ("sft", "sft")}, "splits"),
-        ({"task": "../toy"}, "task"),
-        ({"hands": 0}, "hands"),
-        ({"attempts": 0}, "attempts"),
-        ({"attempts": 21}, "attempts"),
-        ({"sampling": {"temperature": -1}}, "temperature"),
-        ({"sampling": {"max_new_tokens": 0}}, "max_new_tokens"),
-        ({"temperature": 1}, "temperature"),
-    ],
-)
-def test_impossible_settings_name_the_field(settings: dict, named: str) -> None:
-    with pytest.raises(ValidationError, match=named):
-        EvaluateSettings(**settings)
 
 
 def test_a_missing_checkpoint_is_refused_and_nothing_is_written(tmp_path: Path, model_run: Path) -> None:
     with pytest.raises(BadInput, match="no such folder"):
         stage(tmp_path, model_run, SOME.model_copy(update={"folder": "step-00040"}))
     assert files_of(tmp_path) == {}
-
-
-def test_every_split_of_the_task_is_known_or_a_part_of_known_ones(task: GeneralPoints) -> None:
-    known = {item.id for item in census_items(task, EvaluateSettings())}
-    assert all(item.id in known for split in SPLITS for item in task.items(split))
-
-
-def test_the_summary_reports_the_hands_that_both_rules_can_solve(
-    task: GeneralPoints, census: SimpleNamespace
-) -> None:
-    for name in ("both_id", "both_ood"):
-        common = {item.id for item in task.items(name)} & set(census.episodes["item"])
-        assert census.summary[name]["hands"] == len(common) > 0
-        solved = census.episodes[census.episodes["item"].isin(common)]["solved_at"] > 0
-        assert census.summary[name]["within_five"] == pytest.approx(solved.mean())

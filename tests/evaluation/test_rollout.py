@@ -37,17 +37,13 @@ class Script:
         values = item.payload.values
         if attempt + 1 == self.at[key]:
             return self.dialect.answer(values, canonical_solution(values))
-        return self.dialect.encode(
-            (
-                "{ 1 | 1 = 24 } <end>",
-                "so so so",
-                " ".join(self.dialect.words(self.dialect.answer(values, "+".join(map(str, values))))),
-                "<end>",
-                " ".join(
-                    self.dialect.words(self.dialect.answer(values, canonical_solution(values), "plain"))
-                ),
-            )[attempt % 5]
-        )
+        return (
+            self.dialect.encode("{ 1 | 1 = 24 } <end>"),
+            self.dialect.encode("so so so"),
+            self.dialect.answer(values, "+".join(map(str, values))),
+            self.dialect.encode("<end>"),
+            self.dialect.answer(values, canonical_solution(values), "plain"),
+        )[attempt % 5]
 
 
 def play(dialect: Compact, task: GeneralPoints, items: list[Item], at: list[int], **options):
@@ -72,13 +68,6 @@ def test_an_episode_ends_when_solved_or_when_the_attempts_are_used_up(
     for number, call in enumerate(engine.calls):
         playing = [f"key {i}" for i, wanted in enumerate(at) if wanted == 0 or wanted > number]
         assert [key for _, key in call] == [f"{key}/{number}" for key in playing]
-
-
-def test_no_call_is_made_when_all_episodes_have_ended(
-    dialect: Compact, task: GeneralPoints, items: list[Item]
-) -> None:
-    engine, _ = play(dialect, task, items, [2] * len(items))
-    assert [len(call) for call in engine.calls] == [len(items), len(items)]
 
 
 def test_a_prompt_holds_every_earlier_attempt_with_the_feedback_on_it_in_order(
@@ -134,10 +123,3 @@ def test_the_same_hands_give_the_same_episodes_alone_and_together(
     assert [e.attempts[0].generation.tokens for e in other] != [
         e.attempts[0].generation.tokens for e in together
     ]
-
-
-def test_every_item_needs_a_key(dialect: Compact, task: GeneralPoints, items: list[Item]) -> None:
-    engine = FakeEngine(dialect.tokenizer, lambda key, attempt: [2])
-    with pytest.raises(ValueError, match="shorter"):
-        rollout(engine, dialect, task, items, ["one"], SAMPLING)
-    assert engine.calls == []

@@ -6,7 +6,7 @@ import json
 import random
 from collections import Counter
 from fractions import Fraction
-from itertools import permutations, product
+from itertools import combinations_with_replacement, permutations, product
 from typing import Any
 
 import pytest
@@ -108,16 +108,6 @@ def test_unknown_tasks_options_and_hands_are_bad_input() -> None:
         item("A A X 8")
 
 
-def test_prompts_state_the_rule_the_cards_and_the_format() -> None:
-    assert len({TASK.prompt(entry) for entry in (*TASK.items("both_id"), *TASK.items("both_ood"))}) == 2 * 529
-    entry = item("2 8 Q K", OOD_RULE)
-    text = TASK.prompt(entry)
-    assert all(
-        word in text
-        for word in ("J counts 11", "Q 12", "K 13", ", ".join(entry.payload.hand), "24", '"formula"')
-    )
-
-
 # ---- every expert answer is right, every mutated one is judged as by rationals
 
 
@@ -165,10 +155,6 @@ def test_every_solution_tree_is_accepted_and_every_mutation_judged_as_by_rationa
             assert (verdict.category, verdict.reward) == (expected, REWARD[expected])
             outcomes[verdict.category] += 1
     assert min(outcomes["correct"], outcomes["no_solution"]) > 100
-
-
-def census_all_values() -> list[tuple[int, ...]]:
-    return sorted({tuple(sorted(values)) for values in product(range(1, 14), repeat=4)})
 
 
 # ---- the reference's rewards, case by case (hand 4 5 10 J counts 4, 5, 10, 10 under the ID rule)
@@ -231,20 +217,16 @@ def test_reference_never_wins_3388_and_rejects_right_answers_of_44_more_hands() 
         return [not REFERENCE.grade(entry, text).solved for text in chosen]
 
     assert all(rejected(item("3 3 8 8")))
+    assert REFERENCE.grade(item("3 3 8 8"), "8/(3-8/3)").feedback == "."
     hands = {
         values: TASK.item([LABELS[v - 1] for v in values], OOD_RULE)
-        for values in census_all_values()
+        for values in combinations_with_replacement(range(1, 14), 4)
         if solutions(values)
     }
     affected = {values: rejected(entry) for values, entry in hands.items()}
     assert sum(map(any, affected.values())) == 1 + 44
     assert sum(any(flags) for values, flags in affected.items() if max(values) <= 10) == 1 + 24
     assert [values for values, flags in affected.items() if all(flags)] == [(3, 3, 8, 8)]
-
-
-def test_an_exact_but_float_rejected_answer_gets_an_empty_message_in_the_reference_only() -> None:
-    assert REFERENCE.grade(item("3 3 8 8"), "8/(3-8/3)").feedback == "."
-    assert TASK.grade(item("3 3 8 8"), "8/(3-8/3)").solved
 
 
 # ---- our own rewards: the worst complaint alone, exact, spaces allowed
@@ -313,16 +295,6 @@ def test_wrong_rule_names_the_rule_that_was_read(
 ) -> None:
     verdict = TASK.grade(item(hand, rule), formula)
     assert (verdict.category, verdict.read_as, verdict.reward) == (category, read_as, -2)
-
-
-def test_answers_of_one_rule_are_wrong_rule_under_the_other_or_right_by_luck() -> None:
-    seen: Counter[str] = Counter()
-    for mine, other in (("both_id", "both_ood"), ("both_ood", "both_id")):
-        for asked, read in zip(TASK.items(mine), TASK.items(other), strict=True):
-            verdict = TASK.grade(asked, TASK.answers(read)[0])
-            assert (verdict.category, verdict.read_as) == ("wrong_rule", read.rule)
-            seen[verdict.category] += 1
-    assert seen == {"wrong_rule": 2 * 529}
 
 
 # ---- invariances

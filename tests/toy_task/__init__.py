@@ -10,8 +10,7 @@ from hashlib import sha256
 import numpy as np
 
 from rlheals.errors import BadInput
-from rlheals.tasks.base import Document, Item, Task, Verdict
-from rlheals.tasks.compact import BOS, WordDialect
+from rlheals.tasks.base import BOS, Document, Item, Task, Verdict, WordDialect
 
 CARRIES = {"carry": 1, "drop": 0, "twice": 2, "thrice": 3}
 PAIRS = [(a, b) for a in range(10, 60) for b in range(10, 60) if a % 10 + b % 10 >= 10]

@@ -14,14 +14,14 @@ from lab_helpers import Text, read_text
 from rlheals.engines.models import ModelSettings
 from rlheals.tasks.base import Document
 from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE, item_of
-from rlheals.tasks.general_points.compact import Compact
-from rlheals.tasks.general_points.corpus import (
+from rlheals.tasks.general_points.compact import (
     ID_SHARE,
     MISREAD_SHARE,
     MOST_WRONG,
     SIDE_WEIGHT,
     TARGET_LAYOUT_SHARE,
     WRONG_SHARE,
+    Compact,
     Corpus,
     expert_formula,
     held_out,
@@ -139,10 +139,6 @@ def test_strict_never_mentions_a_held_out_multiset_and_default_does(
     assert not any(text.rule == OOD_RULE for text in strict)
 
 
-def test_held_out_is_what_the_split_says(task: GeneralPoints) -> None:
-    assert {tuple(sorted(item.payload.values)) for item in task.items("held_out")} == held_out()
-
-
 def test_the_stream_depends_on_its_seed_and_on_nothing_else(dialect: Compact) -> None:
     one, again, other = (documents(dialect, seed, size=200) for seed in (5, 5, 6))
     assert one == again
@@ -155,62 +151,39 @@ def test_the_stream_depends_on_its_seed_and_on_nothing_else(dialect: Compact) ->
 # SFT ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [0, 1, 5])
-def test_no_hand_outside_the_sft_split_is_in_the_training_stream(
+@pytest.mark.parametrize("seed", [0, 5])
+def test_sft_shows_right_answers_to_hands_of_its_split_only_in_every_order(
     dialect: Compact, task: GeneralPoints, seed: int
 ) -> None:
     settings = SFTSettings(checkpoints=(0, 160))
-    others = {split: set() for split in ("rl", "held_out")}
-    formulas = set()
-    for split, multisets in others.items():
-        for item in task.items(split):
-            multisets.add(tuple(sorted(item.payload.values)))
-            formulas.add(expert_formula(tuple(sorted(item.payload.values))))
+    items = [item for split in ("rl", "held_out") for item in task.items(split)]
+    others = {tuple(sorted(item.payload.values)) for item in items}
+    formulas = {expert_formula(values) for values in others}
     rows = examples(dialect, settings, seed)
     assert len(rows) == 160 * settings.batch
-    hands = Counter()
+    hands, orders = Counter(), Counter()
     for row in rows:
         text = read_text(dialect, row["input_ids"])
         (said,) = text.said
         assert text.rule == ID_RULE
         assert said.target
-        assert not multisets_of(text) & (others["rl"] | others["held_out"])
+        assert not multisets_of(text) & others
         assert said.formula.replace(" ", "") not in formulas
         assert said.values == ID_RULE.values(text.hand)
         hands[tuple(sorted(text.hand))] += 1
         start = said.start
         assert row["labels"] == [IGNORED] * start + row["input_ids"][start:]
+        assert task.grade(item_of(text.hand, ID_RULE), dialect.read(row["input_ids"][start:]).text).solved
+        if len(set(text.hand)) == 4:
+            shown = task.item(text.hand, ID_RULE).payload.hand
+            orders[tuple(shown.index(card) for card in text.hand)] += 1
     sft = {tuple(sorted(item.payload.hand)) for item in task.items("sft")}
     assert set(hands) == sft
     expected = len(rows) / len(sft)
     square = sum((count - expected) ** 2 / expected for count in hands.values())
     assert abs(square - len(sft)) < 5 * math.sqrt(2 * len(sft))  # uniform over hands
-
-
-def test_every_sft_answer_is_right_and_the_cards_come_in_every_order(
-    dialect: Compact, task: GeneralPoints
-) -> None:
-    rows = examples(dialect, SFTSettings(checkpoints=(0, 160)), seed=3)
-    orders = Counter()
-    for row in rows:
-        text = read_text(dialect, row["input_ids"])
-        item = item_of(text.hand, ID_RULE)
-        answer = row["input_ids"][text.said[0].start :]
-        assert task.grade(item, dialect.read(answer).text).solved
-        if len(set(text.hand)) == 4:
-            orders[
-                tuple(np.argsort([task.item(text.hand, ID_RULE).payload.hand.index(c) for c in text.hand]))
-            ] += 1
     assert len(orders) == 24
     assert max(orders.values()) < 2 * min(orders.values())
-
-
-def test_examples_depend_on_the_seed_only(dialect: Compact) -> None:
-    settings = SFTSettings(checkpoints=(0, 5), batch=8)
-    one, again, other = (examples(dialect, settings, seed)["input_ids"] for seed in (1, 1, 2))
-    assert list(one) == list(again) != list(other)
-    longer = examples(dialect, SFTSettings(checkpoints=(5,), batch=8, learning_rate=1.0), 1)["input_ids"]
-    assert list(longer) == list(one)
 
 
 @pytest.mark.parametrize("name", list(LOSS_SETS))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import product
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from lab_helpers import one_line
 
 from rlheals.errors import BadInput
-from rlheals.training.rl.advantages import AdvantageEstimator, Baseline, discounted, weights
+from rlheals.training.rl.episodes import AdvantageEstimator, Baseline, discounted, weights
 
 DISCOUNT = 0.9
 FIRST = np.array([5.0, -1.0, -3.0])  # rewards of the first attempt; answer 0 solves
@@ -74,40 +73,12 @@ def of_library(groups: np.ndarray, estimator: AdvantageEstimator, baseline: Base
     return estimates(groups, weights(paid, groups.shape[1], DISCOUNT, estimator, baseline))
 
 
-def mixing_attempts(groups: np.ndarray, left_out: Literal["attempt", "episode"] = "attempt") -> np.ndarray:
-    """What must not be done: the returns-to-go of all attempts in one baseline, only the attempt's own one left out."""
-    made = []
-    for group in groups:
-        terms = [[r * DISCOUNT**t for t, r in enumerate(REWARDS[episode])] for episode in group]
-        to_go = [[sum(part[t:]) for t in range(len(part))] for part in terms]
-        everything = sum(map(sum, to_go))
-        count = sum(map(len, to_go))
-        for part in to_go:
-            own = [[value] if left_out == "attempt" else part for value in part]
-            made.append(
-                np.array(
-                    [
-                        value - (everything - sum(mine)) / (count - len(mine))
-                        for value, mine in zip(part, own, strict=True)
-                    ]
-                )
-            )
-    return estimates(groups, made)
-
-
 # Expectation over every possible group, without noise -----------------------------------------------------------------
 
 
 def expected(size: int, estimator) -> np.ndarray:
     groups = np.array(list(product(range(len(EPISODES)), repeat=size)))
     return np.einsum("g,gsa->sa", P[groups].prod(1), estimator(groups))
-
-
-def test_the_game_has_failures_of_both_kinds_and_episodes_of_both_lengths() -> None:
-    assert P.sum() == pytest.approx(1)
-    assert 0.2 < P[0] < 0.8
-    assert min(P) > 0.01
-    assert np.abs(GRADIENT).max(axis=1).min() > 0.1
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
@@ -138,14 +109,6 @@ def test_the_groups_own_mean_shrinks_first_attempts_alike_and_later_ones_by_how_
 
 def binomial(n: int, k: int, p: float) -> float:
     return math.comb(n, k) * p**k * (1 - p) ** (n - k)
-
-
-@pytest.mark.parametrize("size", [2, 3, 4])
-def test_a_baseline_that_mixes_attempts_is_biased(size: int) -> None:
-    """An episode's own later attempt tells how its first one went; with the whole episode left out nothing is told."""
-    assert np.abs(expected(size, mixing_attempts) - GRADIENT).max() > 0.1
-    apart = expected(size, lambda groups: mixing_attempts(groups, "episode"))
-    np.testing.assert_allclose(apart, GRADIENT, atol=1e-12)
 
 
 # Laws -----------------------------------------------------------------------------------------------------------------
@@ -249,31 +212,6 @@ def test_scaling_by_the_spread_makes_the_unit_of_rewards_irrelevant(rewards, fac
 def test_a_group_whose_episodes_are_alike_teaches_nothing(one, other, estimator, baseline, scale) -> None:
     made = weights([one] * GROUP + [other] * GROUP, GROUP, DISCOUNT, estimator, baseline, scale)
     assert np.abs(flat(made)).max() < 1e-9  # rounding of the mean, divided by 1e-4 under scale="group"
-
-
-@every_kind
-def test_a_group_alone_has_the_weights_it_has_among_others(estimator, baseline, scale) -> None:
-    rewards = [[5.0], [-1.0, 5.0], [-3.0, -3.0], [1.0], [-2.0, 5.0], [5.0], [5.0], [-2.0, -1.0, 5.0]]
-    made = weights(rewards, GROUP, DISCOUNT, estimator, baseline, scale)
-    for at in (0, GROUP):
-        alone = weights(rewards[at : at + GROUP], GROUP, DISCOUNT, estimator, baseline, scale)
-        assert flat(alone).tolist() == flat(made[at : at + GROUP]).tolist()
-
-
-def test_attempts_that_are_alone_in_reaching_their_turn() -> None:
-    """Nothing to compare with: leave-one-out keeps the return-to-go, the mean has nothing left."""
-    rewards = [[5.0], [-2.0, 5.0]]
-    assert weights(rewards, 2, 0.5, "attempt", "leave_one_out")[1].tolist() == [-4.5, 2.5]
-    assert weights(rewards, 2, 0.5, "attempt", "mean")[1].tolist() == [-2.25, 0.0]
-
-
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
-def test_discounted_by_recursion(gamma: float) -> None:
-    for rewards in ([5.0], [-3.0, 5.0], [-1.0, 1.0, -2.0, -3.0, -1.0], []):
-        by_recursion = 0.0
-        for r in reversed(rewards):
-            by_recursion = r + gamma * by_recursion
-        assert discounted(rewards, gamma) == pytest.approx(by_recursion, abs=1e-12)
 
 
 @pytest.mark.parametrize(("count", "group"), [(4, 1), (4, 0), (4, -2), (5, 2), (3, 4)])

@@ -12,15 +12,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from lab_helpers import files_of, same_weights, weights_of
-from pydantic import ValidationError
+from lab_helpers import files_of, weights_of, work_in
+from small_study import SMALL
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
-from rlheals.stage import Work
 from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE
-from rlheals.tasks.general_points.compact import Compact
-from rlheals.tasks.general_points.corpus import Corpus
+from rlheals.tasks.general_points.compact import Compact, Corpus
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import pretrain
 from rlheals.training.pretrain import (
@@ -31,16 +29,7 @@ from rlheals.training.pretrain import (
     weighted_loss,
 )
 
-FEW = PretrainSettings(
-    model=TINY,
-    ability=None,
-    min_steps=0,
-    max_steps=4,
-    check_every=2,
-    panel_hands=16,
-    batch_tokens=512,
-    warmup_steps=2,
-)
+FEW = SMALL.pretrain.model_copy(update={"max_steps": 4, "warmup_steps": 2})
 
 
 @pytest.fixture(autouse=True)
@@ -62,8 +51,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def stage(folder: Path, settings: PretrainSettings, seed: int) -> dict[str, bytes]:
-    (folder / "out").mkdir(parents=True)
-    pretrain.run(Work(folder / "out", folder, settings.model_dump(mode="json"), seed))
+    pretrain.run(work_in(folder, settings, seed=seed))
     return files_of(folder / "out")
 
 
@@ -209,11 +197,8 @@ def test_the_id_and_the_ood_rule_are_passed_over_when_drawn(monkeypatch: pytest.
         """Draws the OOD rule, the ID rule and then others."""
 
         def __init__(self, seed: int) -> None:
-            self.inner, self.rules = (
-                real(seed),
-                [(11, 12, 13), (10, 10, 10), (11, 12, 13), (5, 7, 2), (2, 4, 6)],
-            )
-            self.choice = self.inner.choice
+            self.choice = real(seed).choice
+            self.rules = [(11, 12, 13), (10, 10, 10), (11, 12, 13), (5, 7, 2), (2, 4, 6)]
 
         def integers(self, low: int, high: int, size: int) -> tuple[int, ...]:
             return self.rules.pop(0)
@@ -229,27 +214,3 @@ def test_the_shipped_base_is_as_able_as_its_card_says(base: PreTrainedModel, dia
     assert abs(found - recorded[-1]["within_five"]) <= 2 / wanted.panel_hands
     assert found >= wanted.ability - 2 / wanted.panel_hands
     assert all(record["within_five"] < wanted.ability for record in recorded[:-1])
-
-
-def test_ability_leaves_the_model_in_its_mode_for_training(tiny: PreTrainedModel, dialect: Compact) -> None:
-    before = models.create(TINY, dialect.tokenizer, 1)
-    assert 0 <= ability(tiny, dialect, GeneralPoints(), GeneralPoints().panel(16)) <= 1
-    assert same_weights(tiny, before)
-
-
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"variant": "lenient"}, "variant"),
-        ({"ability": 1.5}, "ability"),
-        ({"ability": 0}, "ability"),
-        ({"learning_rate": -1}, "learning_rate"),
-        ({"steps": 3}, "steps"),
-        ({"model": {"hidden": 65}}, "hidden"),
-        ({"max_steps": 0}, "max_steps"),
-        ({"betas": (2.0, 0.98)}, "betas"),
-    ],
-)
-def test_impossible_settings_name_the_field(settings: dict, named: str) -> None:
-    with pytest.raises(ValidationError, match=named):
-        PretrainSettings(**settings)

@@ -7,18 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab_helpers import one_line
+from lab_helpers import work_in
 from safetensors.torch import load_file
 from trl import SFTTrainer
 
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.errors import BadInput
-from rlheals.settings import validated
-from rlheals.stage import Work
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.training import protected, sft
 from rlheals.training.protected import ProtectedSettings
+from rlheals.training.sft import SFTSettings
 from rlheals.weights.linalg import decompose
 
 BASE = models.load(SHIPPED_BASE).eval()
@@ -28,14 +26,9 @@ FEW = {"checkpoints": [0, 2, 4], "batch": 8, "loss_examples": 4, "warmup_steps":
 
 def trained(root: Path, name: str, stage, **changes) -> tuple[dict[str, torch.Tensor], Path]:
     """Weights of the last checkpoint, and the folder."""
-    out = root / name
-    out.mkdir(parents=True)
-    (root / "in").mkdir(exist_ok=True)
-    (root / "scratch").mkdir(exist_ok=True)
-    if not (root / "in/base").exists():
-        (root / "in/base").symlink_to(SHIPPED_BASE)
-    stage.run(Work(out, root / "scratch", FEW | changes, 0, {"base": root / "in"}))
-    return load_file(out / "step-00004/model.safetensors"), out
+    kind = ProtectedSettings if stage is protected else SFTSettings
+    stage.run(work_in(root / name, kind(**FEW | changes), {"base": SHIPPED_BASE.parent}, 0))
+    return load_file(root / name / "out/step-00004/model.safetensors"), root / name / "out"
 
 
 def perturb(model: torch.nn.Module) -> None:
@@ -149,19 +142,3 @@ def test_the_divergence_enters_the_loss_of_the_trainer(tmp_path: Path) -> None:
     assert found[2.0][0] - found[0.0][0] == pytest.approx(2 * float(kl), rel=1e-3)
     for plain, with_kl, weight in zip(found[0.0][2], found[2.0][2], model.parameters(), strict=True):
         assert torch.allclose(with_kl - plain, 2 * weight.grad, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"kind": "values"}, "kind"),
-        ({"strength": -1}, "strength"),
-        ({"strength": True}, "strength"),
-        ({"share": 0}, "share"),
-        ({"share": 1.5}, "share"),
-    ],
-)
-def test_impossible_settings_are_one_line(changes: dict, said: str) -> None:
-    with pytest.raises(BadInput, match=said) as refused:
-        validated(ProtectedSettings, changes, "protected")
-    one_line(refused.value)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_helpers import files_of, quick_start
+from lab_helpers import files_of, quick_start, work_in
 from small_study import RL, SMALL
 
 from rlheals.engines.fsdp import together
+from rlheals.settings import Settings
 from rlheals.stage import Work
 from rlheals.training import resume, sft
 from rlheals.training.rl import stage as rl
@@ -35,27 +36,21 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return quick_start(tmp_path_factory.mktemp("start"), (10,))
 
 
-def of_sft(inputs: dict[str, Path]) -> tuple[dict[str, Any], dict[str, Path]]:
-    return SMALL.sft.model_dump(mode="json"), {"base": inputs["base"]}
-
-
-def of_rl(inputs: dict[str, Path]) -> tuple[dict[str, Any], dict[str, Path]]:
-    return RL.model_copy(update={"folder": "step-00010"}).model_dump(mode="json"), inputs
-
-
-@pytest.mark.parametrize(("stage", "asked"), [(sft, of_sft), (rl, of_rl)])
+@pytest.mark.parametrize(
+    ("stage", "settings"), [(sft, SMALL.sft), (rl, RL.model_copy(update={"folder": "step-00010"}))]
+)
 def test_another_process_that_computes_the_same_run_writes_nothing_in_it(
-    stage: Any, asked: Callable[..., Any], inputs: dict[str, Path], tmp_path: Path
+    stage: Any, settings: Settings, inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     """It began before the first one had ended, and comes to the same checkpoints afterwards."""
-    settings, needed = asked(inputs)
-    for name in ("first", "second", "scratch"):
+    work = work_in(tmp_path, settings, inputs)
+    for name in ("first", "second"):
         (tmp_path / name).mkdir()
-    stage.run(Work(tmp_path / "first", tmp_path / "scratch", settings, 1, needed))
+    stage.run(replace(work, out=tmp_path / "first"))
     finished = stamped(tmp_path / "first")
     for state in (tmp_path / "scratch").glob("state*"):
         state.unlink()
-    stage.run(Work(tmp_path / "second", tmp_path / "scratch", settings, 1, needed))
+    stage.run(replace(work, out=tmp_path / "second"))
     assert stamped(tmp_path / "first") == finished
     second = files_of(tmp_path / "second")
     assert second.keys() == finished.keys()

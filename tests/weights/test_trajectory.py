@@ -18,7 +18,7 @@ from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.evaluation import kl as divergence
 from rlheals.stage import Work
-from rlheals.tasks.compact import END, PAD
+from rlheals.tasks.base import END, PAD
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.weights import trajectory

@@ -22,23 +22,9 @@ from rlheals.tasks.general_points.solver import (
 )
 
 __all__ = [
-    "FACES",
-    "ID_RULE",
-    "LABELS",
-    "OOD_RULE",
-    "TARGET",
-    "Cards",
-    "Hand",
-    "Rule",
-    "all_hands",
-    "canonical_solution",
-    "census",
-    "hands_solvable",
-    "parse_hand",
-    "solutions",
-    "solvable",
-    "split_of",
-]
+    "FACES", "ID_RULE", "LABELS", "OOD_RULE", "TARGET", "Cards", "Hand", "Rule", "all_hands", "canonical_solution",
+    "census", "hands_solvable", "parse_hand", "solutions", "solvable", "split_of",
+]  # fmt: skip
 
 LABELS = ("A", "2", "3", "4", "5", "6", "7", "8", "9", "10", "J", "Q", "K")
 FACES = ("J", "Q", "K")

@@ -6,11 +6,11 @@ import html
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rlheals.display.markup import inline
 from rlheals.tasks.base import Item, Verdict
-from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, Cards, Rule
+from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, Cards
 from rlheals.tasks.general_points.prompts import FORMS, answer
 from rlheals.tasks.general_points.solver import solutions
 from rlheals.tasks.general_points.task import GeneralPoints
@@ -40,19 +40,20 @@ def samples(seed: int = SEED) -> list[Sample]:
     >>> {sample.verdict.category for sample in samples()} == set(REWARDS)
     True
     """
-    task, chance = GeneralPoints(), random.Random(seed)
-    pairs = [(category, rule) for category in REWARDS for rule in (ID_RULE, OOD_RULE)]
+    chance = random.Random(seed)
+    pairs = [(category, split) for category in REWARDS for split in GeneralPoints.paired]
     wanted = pairs + chance.sample(pairs, SIZE - len(pairs))
     order = list(REWARDS)
     found: list[Sample] = []
-    for category, rule in sorted(wanted, key=lambda pair: order.index(pair[0])):
-        found.append(_sample(task, category, rule, chance, {sample.item.id for sample in found}))
+    for category, split in sorted(wanted, key=lambda pair: order.index(pair[0])):
+        found.append(_sample(category, split, chance, {sample.item.id for sample in found}))
     return found
 
 
-def _sample(task: GeneralPoints, category: str, rule: Rule, chance: random.Random, used: set[str]) -> Sample:
-    items = [item for item in task.items("both_id" if rule == ID_RULE else "both_ood") if item.id not in used]
-    for _ in range(10_000):
+def _sample(category: str, split: str, chance: random.Random, used: set[str]) -> Sample:
+    task = GeneralPoints()
+    items = [item for item in task.items(split) if item.id not in used]
+    while True:
         item = chance.choice(items)
         formula = BREAKERS[category](item.payload, chance)
         if formula is None:
@@ -65,12 +66,11 @@ def _sample(task: GeneralPoints, category: str, rule: Rule, chance: random.Rando
         verdict = task.grade(item, reply)
         if verdict.category == category:
             return Sample(item, task.prompt(item), reply, verdict)
-    raise RuntimeError(f"no reply found whose verdict is {category}")
 
 
 def _other(cards: Cards) -> Cards:
     """Both rules make 24 from the hands drawn here."""
-    return Cards(cards.hand, OOD_RULE if cards.rule == ID_RULE else ID_RULE)
+    return replace(cards, rule=OOD_RULE if cards.rule == ID_RULE else ID_RULE)
 
 
 def _solution(cards: Cards, chance: random.Random) -> str:
@@ -109,12 +109,13 @@ ABOUT = (
 
 
 def gallery_markdown(drawn: list[Sample]) -> str:
-    """The gallery for the book: one folded box per sample."""
+    """The gallery for the book: one folded box per sample; feedback quotes formulas, whose `*` is no emphasis."""
     parts = [ABOUT]
     for number, sample in enumerate(drawn, 1):
+        verdict = _verdict(sample, re.sub(r"([*_])", r"\\\1", sample.verdict.feedback))
         parts.append(
             f"````{{dropdown}} {_headline(number, sample)}\n```text\n{sample.prompt}\n```\n"
-            f"Reply:\n```text\n{sample.reply}\n```\n{_verdict(sample, _escaped)}\n````"
+            f"Reply:\n```text\n{sample.reply}\n```\n{verdict}\n````"
         )
     return "\n\n".join(parts) + "\n"
 
@@ -124,7 +125,7 @@ def gallery_html(drawn: list[Sample]) -> str:
     boxes = [
         f"<details><summary>{html.escape(_headline(number, sample))}</summary>"
         f"<pre>{html.escape(sample.prompt)}</pre><p>Reply:</p><pre>{html.escape(sample.reply)}</pre>"
-        f"<p>{inline(_verdict(sample, str))}</p></details>"
+        f"<p>{inline(_verdict(sample, sample.verdict.feedback))}</p></details>"
         for number, sample in enumerate(drawn, 1)
     ]
     return f"<p>{inline(ABOUT)}</p>\n" + "\n".join(boxes)
@@ -135,12 +136,7 @@ def _headline(number: int, sample: Sample) -> str:
     return f"{number}. {rule} rule, {hand}: {sample.verdict.category}, {sample.verdict.reward:+g}"
 
 
-def _verdict(sample: Sample, escape: Callable[[str], str]) -> str:
+def _verdict(sample: Sample, feedback: str) -> str:
     verdict = sample.verdict
     read_as = f" (right under the rule `{verdict.read_as}`)" if verdict.read_as else ""
-    return f"Verdict: `{verdict.category}`, reward {verdict.reward:+g}{read_as}. {escape(verdict.feedback)}"
-
-
-def _escaped(text: str) -> str:
-    """Text in which markdown sees no emphasis: feedback quotes formulas with `*` in them."""
-    return re.sub(r"([*_])", r"\\\1", text)
+    return f"Verdict: `{verdict.category}`, reward {verdict.reward:+g}{read_as}. {feedback}"

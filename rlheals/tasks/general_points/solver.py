@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache, lru_cache
-from itertools import combinations_with_replacement, permutations, product
+from itertools import permutations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,22 +79,6 @@ def solved_table() -> dict[Values, str]:
         raise BadInput(f"{TABLE_FILE} does not match its SHA-256: install rlheals again")
     rows = (line.split(",") for line in data.decode("ascii").splitlines()[1:])
     return {tuple(map(int, row[:4])): row[4] for row in rows}
-
-
-def simplicity(formula: str) -> tuple[int, bool, str]:
-    """Sort key of `canonical_solution`: (brackets, has a division, text)."""
-    return formula.count("("), "/" in formula, formula
-
-
-def write_table(path: Path) -> str:
-    """Solve all 1,820 hands and write the table; returns its SHA-256."""
-    lines = ["a,b,c,d,canonical"]
-    for values in combinations_with_replacement(range(1, LARGEST + 1), 4):
-        if found := solutions(values):
-            lines.append(",".join(map(str, values)) + "," + min(found, key=simplicity))
-    data = ("\n".join(lines) + "\n").encode("ascii")
-    path.write_bytes(data)
-    return hashlib.sha256(data).hexdigest()
 
 
 def solutions(values: Values) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
-"""GeneralPoints, the card game of 24: items per split, prompt, expert replies, grading, and its lab side."""
+"""GeneralPoints, the card game of 24: items, prompts, expert replies, grading, its lab side; hands as plain data."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,14 +15,17 @@ from rlheals.tasks.general_points.cards import (
     ID_RULE,
     OOD_RULE,
     OTHER_RULES,
+    SHARES,
     Cards,
     Hand,
     Rule,
+    all_hands,
     as_hand,
     census,
     hands_solvable,
     has_face,
     item_of,
+    parse_hand,
     split_of,
 )
 from rlheals.tasks.general_points.prompts import FEEDBACK_WORDS, FORMS, WORDS, answer, question
@@ -30,10 +34,13 @@ from rlheals.tasks.general_points.verifier import REWARDS, formula_of, judge, ju
 
 if TYPE_CHECKING:
     import numpy as np
+    from transformers import PreTrainedTokenizerFast
 
     from rlheals.tasks.general_points.compact import Compact
 
 SPLITS = ("sft", "rl", "held_out", "id", "ood", "both_id", "both_ood")
+GRADED_HANDS = 25
+"""Under either rule; for `GeneralPoints.facts`."""
 
 
 class GeneralPoints(Task):
@@ -59,7 +66,6 @@ class GeneralPoints(Task):
         if compat not in (None, "reference"):
             raise BadInput(f"task {self.name}: compat = {compat!r:.40}; accepted: None, 'reference'")
         self.compat = compat
-        self.unjudged = -1.0 if compat else None
 
     def items(self, split: str) -> list[Item]:
         """The items of a split, in the order of `rlheals.tasks.general_points.cards.all_hands`.
@@ -155,17 +161,37 @@ class GeneralPoints(Task):
         return round(sum(abs(value - 10) for value in (read.jack, read.queen, read.king)) / 3, 2)
 
     def facts(self) -> tuple[str, ...]:
-        from rlheals.tasks.general_points.census import facts
+        """Counts of hands and items, and 200 graded replies with the digest of their verdicts."""
+        counts = census_counts()
+        lines = [
+            f"hands: {counts['all']}; solvable under the ID rule {counts['id']}, with a face card under the OOD rule "
+            f"{counts['ood']}, with a face card under both {counts['both']}",
+            f"splits: sft {counts['sft']}, rl {counts['rl']}, held-out {counts['held_out']}",
+        ]
+        digest = hashlib.sha256()
+        for name, rule in (("ID", ID_RULE), ("OOD", OOD_RULE)):
+            verdicts = []
+            for hand in census("both")[::21][:GRADED_HANDS]:
+                for reply in replies(hand):
+                    verdict = self.grade(item_of(hand, rule), reply)
+                    verdicts.append(verdict)
+                    said = verdict.category, f"{verdict.reward:+.1f}", verdict.read_as or ""
+                    digest.update(("\t".join((name, *hand, reply, *said)) + "\n").encode())
+            categories = sorted(Counter(verdict.category for verdict in verdicts).items())
+            lines.append(
+                f"{len(verdicts)} replies graded under the {name} rule: "
+                + ", ".join(f"{category} {count}" for category, count in categories)
+                + f"; sum of rewards {sum(verdict.reward for verdict in verdicts):+.0f}"
+            )
+        return (*lines, f"digest of these verdicts: {digest.hexdigest()[:16]}")
 
-        return facts(self)
-
-    def dialect(self, tokenizer: Any = None) -> Compact:
+    def dialect(self, tokenizer: PreTrainedTokenizerFast | None = None) -> Compact:
         from rlheals.tasks.general_points.compact import Compact
 
         return Compact(tokenizer)
 
     def documents(self, dialect: Compact, seed: int, variant: Variant = "default") -> Iterator[Document]:
-        from rlheals.tasks.general_points.corpus import Corpus
+        from rlheals.tasks.general_points.compact import Corpus
 
         return iter(Corpus(dialect, seed, variant))
 
@@ -206,3 +232,54 @@ def _item(hand: Hand, rule: Rule) -> Item:
     if rule == ID_RULE:
         split = split_of(rule.values(hand))
     return item_of([hand[place] for place in shown], rule, split)
+
+
+# Hands as plain data -------------------------------------------------------------------------------------------------
+
+
+def replies(hand: Hand) -> list[str]:
+    """Right under the ID rule, right under the OOD rule, the latter with an operator changed, and cut short."""
+    under_id, under_ood = (canonical_solution(rule.values(hand)) for rule in (ID_RULE, OOD_RULE))
+    swapped = under_ood.translate(str.maketrans("+-*/", "-+/*"))
+    return [f"{under_id}=24", f'{{"formula": "{under_ood}=24"}}', swapped, under_ood[:-1]]
+
+
+def census_counts() -> dict[str, int]:
+    """How many hands there are, by set and by part of the ID split.
+
+    >>> census_counts()["both"]
+    529
+    """
+    parts = Counter(split_of(ID_RULE.values(hand)) for hand in census("id"))
+    return {
+        "all": len(all_hands()),
+        "id": parts.total(),
+        **{part: parts[part] for part in SHARES},
+        "ood": len(census("ood")),
+        "both": len(census("both")),
+    }
+
+
+def census_hands(name: str) -> dict[str, Any]:
+    """Every hand of a set (`cards.census`); for "both" the values and the solution are those under the OOD rule.
+
+    >>> census_hands("ood")["hands"][0]
+    {'hand': ['A', 'A', 'A', 'J'], 'values': [1, 1, 1, 11], 'solution': '(1+1)*(1+11)'}
+    """
+    hands = census(name)
+    rule = OOD_RULE if name == "both" else Rule.parse(name)
+    valued = [(hand, rule.values(hand)) for hand in hands]
+    rows = [{"hand": list(h), "values": list(v), "solution": canonical_solution(v)} for h, v in valued]
+    return {"census": name, "rule": rule.name, "count": len(rows), "hands": rows}
+
+
+def graded(hand: str, reply: str, rule: str, compat: str | None = None) -> dict[str, Any]:
+    """The verdict on an answer to any hand, also one that no formula solves; then `solvable` is False.
+
+    >>> graded("3 3 8 8", "8/(3-8/3)", "id")["solved"]
+    True
+    """
+    task, item = GeneralPoints(compat), item_of(parse_hand(hand), Rule.parse(rule))
+    values = item.payload.values
+    about = {"hand": list(item.payload.hand), "rule": item.rule, "values": list(values)}
+    return about | {"solvable": solvable(values)} | asdict(task.grade(item, reply))

@@ -1,18 +1,28 @@
-"""Episodes as training rows: one token sequence each, which tokens the model wrote, and in which attempt."""
+"""Episodes as training rows, and the weight that every attempt of an episode gets in the policy gradient.
+
+A row is one token sequence; it knows which tokens the model wrote, and in which attempt. Weights are pure functions of
+the rewards. The objective is the expected discounted return of an episode, J = E sum_t gamma^t reward_t (t from 0). An
+estimator multiplies the score (gradient of the log-probability) of attempt t by its weight and sums over attempts and
+episodes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
+from rlheals.errors import BadInput
 from rlheals.evaluation.rollout import Episode
-from rlheals.training.rl.advantages import discounted
+
+AdvantageEstimator = Literal["episode", "attempt"]
+Baseline = Literal["mean", "leave_one_out"]
+Scale = Literal["none", "group"]
 
 
 @dataclass(frozen=True)
@@ -39,16 +49,11 @@ def row(episode: Episode) -> Row:
     attempt = np.full(len(whole) - start, -1)
     logprobs = np.full(len(whole) - start, np.nan)
     for number, one in enumerate(episode.attempts):
-        at = len(one.prompt) - start
-        tokens = one.generation.tokens
+        at = len(one.prompt)
         # a chat template may write the end of an answer in its own way; such a token was not the model's
-        kept = [
-            i
-            for i, token in enumerate(tokens)
-            if start + at + i < len(whole) and whole[start + at + i] == token
-        ]
-        attempt[[at + i for i in kept]] = number
-        logprobs[[at + i for i in kept]] = one.generation.logprobs[kept]
+        kept = [i for i, token in enumerate(one.generation.tokens) if whole[at + i : at + i + 1] == [token]]
+        places = [at - start + i for i in kept]
+        attempt[places], logprobs[places] = number, one.generation.logprobs[kept]
     return Row(list(prompt), whole[start:], attempt, logprobs)
 
 
@@ -57,10 +62,7 @@ def statistics(episodes: Sequence[Episode], group: int, gamma: float) -> dict[st
     returns = np.array([discounted(rewards(episode), gamma) for episode in episodes])
     solved = np.array([episode.solved_at for episode in episodes])
     groups = returns.reshape(-1, group)
-    tokens = sum(len(attempt.generation.tokens) for episode in episodes for attempt in episode.attempts)
-    entropies = np.concatenate(
-        [attempt.generation.entropies for episode in episodes for attempt in episode.attempts]
-    )
+    made = [attempt.generation for episode in episodes for attempt in episode.attempts]
     return {
         "return": float(returns.mean()),
         "solved": float((solved > 0).mean()),
@@ -69,8 +71,8 @@ def statistics(episodes: Sequence[Episode], group: int, gamma: float) -> dict[st
         "zero_variance": float((groups.std(axis=1) < 1e-9).mean()),
         "all_solved": float((solved.reshape(-1, group) == 1).all(axis=1).mean()),
         "none_solved": float((solved.reshape(-1, group) == 0).all(axis=1).mean()),
-        "entropy": float(entropies.mean()),
-        "tokens": tokens,
+        "entropy": float(np.concatenate([one.entropies for one in made]).mean()),
+        "tokens": sum(len(one.tokens) for one in made),
     }
 
 
@@ -128,3 +130,75 @@ def token_logprobs(
             results[i] = picked[place, start : start + len(rows[i].completion)]
     model.train(was_training)
     return results
+
+
+# Weights --------------------------------------------------------------------------------------------------------------
+
+
+def discounted(rewards: Sequence[float], gamma: float) -> float:
+    """sum_t gamma^t reward_t.
+
+    >>> discounted([-2.0, 5.0], 0.9)
+    2.5
+    """
+    return float(sum(gamma**t * reward for t, reward in enumerate(rewards)))
+
+
+def weights(
+    rewards: Sequence[Sequence[float]],
+    group: int,
+    gamma: float,
+    estimator: AdvantageEstimator = "episode",
+    baseline: Baseline = "mean",
+    scale: Scale = "none",
+) -> list[np.ndarray]:
+    """One weight per attempt of every episode; `group` consecutive episodes are of the same item.
+
+    estimator="episode": every attempt gets the episode's discounted return less the group's. estimator="attempt":
+    attempt t gets gamma^t times what comes from t on, less what came from t on in those episodes of the group that
+    reached t. A baseline must not mix attempts: whether a second attempt exists depends on the first one's outcome,
+    and a baseline that saw it would be biased.
+
+    baseline="leave_one_out" is unbiased; "mean" includes the episode itself, which with estimator="episode" only
+    shrinks every weight by (group - 1) / group. scale="group" divides by the standard deviation of the group's returns.
+
+    >>> [w.tolist() for w in weights([[5.0], [-2.0, 5.0]], group=2, gamma=0.5)]
+    [[2.25], [-2.25, -2.25]]
+    """
+    if group < 2 or len(rewards) % group:
+        raise BadInput(f"{len(rewards)} episodes do not divide into groups of {group} (2 or more)")
+    result: list[np.ndarray] = []
+    for at in range(0, len(rewards), group):
+        members = [_to_go(episode, gamma) for episode in rewards[at : at + group]]
+        totals = np.array([member[0] for member in members])
+        if estimator == "attempt":
+            made = _per_attempt(members, baseline)
+        else:
+            values = totals - _baseline(totals, baseline)
+            made = [np.full(len(member), value) for member, value in zip(members, values, strict=True)]
+        spread = totals.std(ddof=1) + 1e-4 if scale == "group" else 1.0
+        result += [weight / spread for weight in made]
+    return result
+
+
+def _to_go(rewards: Sequence[float], gamma: float) -> np.ndarray:
+    """sum_{s >= t} gamma^s reward_s for every t: what attempt t can still change of the episode's return."""
+    terms = np.array(rewards, dtype=np.float64) * gamma ** np.arange(len(rewards))
+    return np.cumsum(terms[::-1])[::-1]
+
+
+def _baseline(values: np.ndarray, kind: Baseline) -> np.ndarray:
+    """What each value is compared with; 0 when there is nothing to compare it with."""
+    if kind == "mean":
+        return np.full(len(values), values.mean())
+    return (values.sum() - values) / (len(values) - 1) if len(values) > 1 else np.zeros(len(values))
+
+
+def _per_attempt(members: list[np.ndarray], kind: Baseline) -> list[np.ndarray]:
+    made = [np.zeros(len(member)) for member in members]
+    for t in range(max(map(len, members))):
+        reached = [index for index, member in enumerate(members) if len(member) > t]
+        values = np.array([members[index][t] for index in reached])
+        for index, value in zip(reached, values - _baseline(values, kind), strict=True):
+            made[index][t] = value
+    return made

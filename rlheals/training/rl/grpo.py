@@ -1,4 +1,4 @@
-"""GRPO, RLOO and expert iteration: one loss, which differs in the weights of attempts only (`advantages.py`).
+"""GRPO, RLOO and expert iteration: one loss, which differs in the weights of attempts only (`episodes.py`).
 
 With w the weight of the attempt that wrote a token, ratio = p / p_old of the token, c = `clip_range`, and E episodes of
 an iteration:
@@ -75,10 +75,8 @@ def _slice(batch: Batch, chosen: np.ndarray, pad: int, device: torch.device) -> 
     ids, mask = padded([batch.rows[i] for i in chosen], pad, device)
     weights = torch.zeros((len(ids), ids.shape[1] - 1))
     for place, i in enumerate(chosen):
-        start = len(batch.rows[i].prompt) - 1
-        weights[place, start : start + len(batch.rows[i].completion)] = torch.from_numpy(
-            batch.token_weights(i)
-        )
+        start, given = len(batch.rows[i].prompt) - 1, torch.from_numpy(batch.token_weights(i))
+        weights[place, start : start + len(given)] = given
     return ids, mask, weights.to(device)
 
 
@@ -89,12 +87,9 @@ def logprobs(
     first = int(
         counted.any(0).byte().argmax()
     )  # logits of what stands before, questions mostly, are not needed
-    logits = model(
-        input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=ids.shape[1] - first
-    ).logits
-    logits, labels = (
-        logits[:, :-1].float() / temperature,
-        ids[:, 1 + first :].masked_fill(~counted[:, first:], -100),
-    )
+    kept = ids.shape[1] - first
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits
+    logits = logits[:, :-1].float() / temperature
+    labels = ids[:, 1 + first :].masked_fill(~counted[:, first:], -100)
     logp = -torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     return torch.nn.functional.pad(logp.view(labels.shape), (first, 0))

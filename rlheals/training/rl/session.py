@@ -1,4 +1,4 @@
-"""An RL run between kills: what is played at every iteration, what is logged, what is kept.
+"""An RL run: what is played at every iteration, what is logged, what is kept.
 
 An iteration plays `episodes` episodes and takes `epochs` optimiser steps. At its end everything that the rest depends
 on is in one file (weights, optimiser, log), so that a run goes on after a kill as if nothing had happened: all
@@ -12,6 +12,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 
 from rlheals.engines import fsdp, models
-from rlheals.engines.hf import Engine, HFEngine, Opens, refresh
+from rlheals.engines.hf import Engine, HFEngine, Opens, open_engine, refresh
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.rollout import Episode, rollout
@@ -28,8 +29,16 @@ from rlheals.tasks import load_task
 from rlheals.tasks.base import Item
 from rlheals.training import resume
 from rlheals.training.expert import expert_loss, loss_sets
-from rlheals.training.rl.advantages import discounted, weights
-from rlheals.training.rl.episodes import Row, advantage_statistics, rewards, row, statistics, token_logprobs
+from rlheals.training.rl.episodes import (
+    Row,
+    advantage_statistics,
+    discounted,
+    rewards,
+    row,
+    statistics,
+    token_logprobs,
+    weights,
+)
 from rlheals.training.rl.settings import RLSettings, checkpoint_name
 
 LOGGED_KL_ROWS = 32
@@ -73,18 +82,15 @@ class Session:
             models.checkpoint_gradients(self.model)
         if settings.processes > 1:
             fsdp.share(self.model)
-            opens = opens or _another_engine
+            opens = opens or partial(open_engine, fill=False)
         _same_shape(start, base, settings.folder)
         compared = {"start": start, "base": base} if settings.log_kl else {}
         self.references = {name: models.load(folder, device) for name, folder in compared.items()}
         self.task = load_task(settings.task)
         self.dialect = dialect_for(self.tokenizer, self.task)
-        self.engine: Engine
-        if opens is None:
-            self.engine = HFEngine(self.model, self.tokenizer, settings.play_rows, fill=False)
-        else:
-            self.engine = opens(start, settings.play_rows)
         self._has_own_weights = opens is not None
+        play = opens or (lambda _, rows: HFEngine(self.model, self.tokenizer, rows, fill=False))
+        self.engine: Engine = play(start, settings.play_rows)
         self.items = [item for split in settings.splits for item in self.task.items(split)]
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
@@ -158,7 +164,7 @@ class Session:
             prompts=settings.prompts,
         )
         if settings.processes > 1:
-            episodes = fsdp.gathered([episode.forgotten() for episode in episodes])
+            episodes = fsdp.gathered(episodes)
         rows = [row(episode) for episode in episodes]
         log = {"update": iteration, **statistics(episodes, settings.group, settings.gamma)}
         log["seconds_rollout"] = time.perf_counter() - began
@@ -275,10 +281,6 @@ class Session:
         files = self._files
         resume.save(files.at(self.done), {"model": self.model, **self.extra}, self.optimizer, said)
         files.written(self.done)
-
-
-def _another_engine(folder: Path, rows: int) -> HFEngine:
-    return HFEngine(models.load(folder, models.device()), models.load_tokenizer(folder), rows, fill=False)
 
 
 def _imitated(episode: Episode) -> np.ndarray:

@@ -10,7 +10,7 @@ from rlheals.engines.hf import Sampling
 from rlheals.evaluation.dialects import Prompts
 from rlheals.settings import Checkpoints, Decay, Float, Int, Rate, Settings, TaskName
 from rlheals.tasks import checked_splits
-from rlheals.training.rl.advantages import AdvantageEstimator, Scale
+from rlheals.training.rl.episodes import AdvantageEstimator, Scale
 
 Algorithm = Literal["grpo", "rloo", "expert_iteration", "ppo"]
 Positive = Annotated[Float, Field(gt=0)]
@@ -30,7 +30,7 @@ class RLSettings(Settings):
     )
     splits: tuple[str, ...] = Field(("sft", "rl"), description="the task's splits that it plays")
     checkpoints: Checkpoints = Field(
-        (80,), description="iterations at which the weights are kept; the last one ends the run"
+        (80,), description="iterations whose weights are kept; the last ends the run"
     )
     episodes: Int = Field(512, ge=2, description="per iteration")
     group: Int = Field(8, ge=2, description="episodes of the same hand in an iteration")
@@ -42,10 +42,10 @@ class RLSettings(Settings):
     )
     gamma: Float = Field(0.9, ge=0, le=1, description="per attempt, as in the paper")
     advantage_estimator: AdvantageEstimator = Field(
-        "episode", description="what an attempt's weight is made of, see `advantages.py`"
+        "episode", description="of an attempt's weight, see `episodes.py`"
     )
     scale: Scale = Field(
-        "none", description="group: divide by the group's spread; it favours hands that vary least"
+        "none", description="group: divide by its spread, which favours hands that vary least"
     )
     learning_rate: Rate = Field(1e-4, description="AdamW, constant: a resumed run needs no schedule")
     weight_decay: Float = Field(0.0, ge=0)
@@ -60,28 +60,18 @@ class RLSettings(Settings):
         None, description="optimiser steps per iteration; unset: 1, for ppo 4 as in the paper"
     )
     gae_lambda: Float = Field(0.95, ge=0, le=1, description="ppo: 1 trusts returns only, 0 the value head")
-    value_weight: Float = Field(
-        0.5, ge=0, description="ppo: weight of the value head's loss, as in the paper"
-    )
+    value_weight: Float = Field(0.5, ge=0, description="ppo: weight of the value loss, as in the paper")
     kl_start: Float = Field(0.0, ge=0, description="penalty per nat of KL to the start, taken off the return")
     kl_base: Float = Field(0.0, ge=0, description="the same to the base")
-    micro_batch_size: Int = Field(
-        64, ge=1, description="episodes per forward pass; similar lengths share one"
-    )
+    micro_batch_size: Int = Field(64, ge=1, description="episodes of similar length per forward pass")
     loss_every: Int = Field(10, ge=1, description="iterations between measurements of the expert losses")
     loss_examples: Int = Field(256, ge=1, description="expert answers in each loss set")
     prompts: Prompts = Field("fixed", description="forms of the questions: always the same, or many")
     play_rows: Int = Field(256, ge=1, description="episodes that are played at once, as far as memory goes")
-    log_kl: bool = Field(
-        True, description="measure the KL to start and base at every iteration; both stay in memory"
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="compute layers again for the gradient: less memory, a third more time"
-    )
+    log_kl: bool = Field(True, description="measure the KL to start and base, which then stay in memory")
+    gradient_checkpointing: bool = Field(False, description="less memory, a third more time")
     save_every: Int = Field(1, ge=1, description="iterations between states that a killed run goes on from")
-    processes: Int = Field(
-        1, ge=1, description="GPUs that hold the weights together (FSDP), each with its part of the episodes"
-    )
+    processes: Int = Field(1, ge=1, description="GPUs that share weights (FSDP) and episodes")
 
     @field_validator("splits")
     @classmethod
