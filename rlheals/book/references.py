@@ -12,21 +12,19 @@ from pathlib import Path
 import nbformat
 
 from rlheals.book import notebooks
+from rlheals.chapters.registry import NOTEBOOKS
 from rlheals.errors import BadInput
 from rlheals.store.files import atomic_write
 
 SOURCES = Path("notebooks")
 COPIES = Path("tests/notebooks")
-TRIMMED = "checks_only.ipynb"
-NEED_NO_RUNS = ("exact", "shipped", "credit", "known-angles", "laws")
+CHAPTERS = tuple(f"{name}.ipynb" for name in NOTEBOOKS)
 
 
-def chapters() -> list[str]:
-    """The notebooks' file names, in order; BadInput outside of the repository."""
-    found = sorted(file.name for file in SOURCES.glob("*.ipynb"))
-    if not found or not COPIES.is_dir():
+def in_repository() -> None:
+    """BadInput in any other folder."""
+    if not SOURCES.is_dir() or not COPIES.is_dir():
         raise BadInput(f"this is done in the repository: {SOURCES} and {COPIES} have to be here")
-    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,14 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--notebooks-only", action="store_true", help="leave smoke.json as it is")
     chosen = parser.parse_args(arguments)
     try:
-        names = chapters()
+        in_repository()
         if not chosen.notebooks_only:
             from rlheals.chapters import references
 
             references.make()
-        for name in names:
+        for name in CHAPTERS:
             make_copy(SOURCES / name, COPIES / name)
-        make_trimmed([SOURCES / name for name in names], COPIES / TRIMMED)
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
@@ -64,20 +61,6 @@ def make_copy(source: Path, copy: Path) -> Path:
     executed.metadata.pop("widgets", None)
     atomic_write(copy, nbformat.writes(executed) + "\n")
     return copy
-
-
-def make_trimmed(sources: Sequence[Path], copy: Path) -> Path:
-    """Execute the cells of the chapters that need no runs: seconds instead of a minute."""
-    book, *others = (nbformat.read(source, as_version=4) for source in sources)
-    setup = nbformat.v4.new_code_cell(
-        "from rlheals.chapters import checks", id="setup", metadata={"name": "setup"}
-    )
-    cells = [cell for one in (book, *others) for cell in one.cells]
-    book.cells = [setup, *(cell for cell in cells if cell.metadata.get("name") in NEED_NO_RUNS)]
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / copy.name
-        nbformat.write(book, source)
-        return notebooks.execute(source, copy, cwd=copy.parent)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,11 @@ class Chapter(Generic[Frames]):
         """
         part = cls.PART
         part.check(profile)
-        fresh = unrecorded_seeds(profile, seeds, () if recorded is None else recorded.seeds)
+        fresh = list(profile.seeds if seeds is None else seeds)
+        if both := sorted(set(fresh) & set(() if recorded is None else recorded.seeds)):
+            raise BadInput(
+                f"base seed {both[0]} is in the recorded study; choose a fresh one (0 ships with the package)"
+            )
         mine = profile.for_reader(recorded=part.from_peaks or recorded is not None)
         if part.from_peaks:
             part = part.at(peaks.of(mine, fresh))
@@ -143,9 +147,8 @@ class Chapter(Generic[Frames]):
     def code(self) -> str:
         """Hash of the code that the chapter's main stage ran."""
         main = self.profile.stage(self.PART.stage)
-        return next(
-            (run for run in self.runs if run.manifest.stage == main), self.runs[-1]
-        ).manifest.code_hash
+        mine = [run for run in self.runs if run.manifest.stage == main] or self.runs[-1:]
+        return mine[0].manifest.code_hash
 
     @property
     def tables(self) -> Frames:
@@ -187,30 +190,22 @@ class Chapter(Generic[Frames]):
         """What has to be said above verdicts that are not those of this profile's runs."""
         if self.profile.name == PLUMBING:
             return [f"**{MEANS_NOTHING} The verdicts are those of the recorded lab study.**"]
-        if self.recorded is None:
-            return [
-                f"Nothing is recorded of profile `{self.profile.name}`: the verdicts are not about this run."
-            ]
-        return []
+        unrecorded = (
+            f"Nothing is recorded of profile `{self.profile.name}`: the verdicts are not about this run."
+        )
+        return [unrecorded] if self.recorded is None else []
 
     def origin(self, studies: Sequence[str]) -> str:
         """The seeds, settings, code and minutes behind what is drawn."""
         said = []
         if self.recorded is not None and "recorded" in studies:
-            known = [
-                f"base seeds {spans(self.recorded.seeds)}",
-                *self.how_recorded(self.recorded),
-                f"{sum(manifest.minutes for manifest in self.manifests):.0f} core-minutes",
-            ]
-            said.append(f"Recorded study: {'; '.join(known)}.")
+            minutes = sum(manifest.minutes for manifest in self.manifests)
+            how = "; ".join([f"base seeds {spans(self.recorded.seeds)}", *self.how_recorded(self.recorded)])
+            said.append(f"Recorded study: {how}; {minutes:.0f} core-minutes.")
         if "fresh" in studies:
-            mine = [
-                f"base seed {spans(self.fresh.seeds)}, profile {self.profile.name}",
-                *self.how_fresh(),
-                f"code {self.code[:8]}",
-                f"{self.minutes:.1f} core-minutes",
-            ]
-            said.append(f"Fresh run: {'; '.join(mine)}.")
+            seeds = f"base seed {spans(self.fresh.seeds)}, profile {self.profile.name}"
+            how = "; ".join([seeds, *self.how_fresh(), f"code {self.code[:8]}"])
+            said.append(f"Fresh run: {how}; {self.minutes:.1f} core-minutes.")
         return " ".join(said)
 
 
@@ -232,13 +227,3 @@ def core(
         _, plans = chapter.planned(profile, seeds, recorded, place, peaks)
         specs += [spec for one in plans for spec in one.specs()]
     return compute(specs, place, workers, quiet)
-
-
-def unrecorded_seeds(profile: Profile, seeds: Sequence[int] | None, recorded: Sequence[int]) -> list[int]:
-    """The base seeds of a fresh run: those asked for, or the profile's own. BadInput for one that is recorded."""
-    fresh = list(seeds) if seeds is not None else list(profile.seeds)
-    if both := sorted(set(fresh) & set(recorded)):
-        raise BadInput(
-            f"base seed {both[0]} is in the recorded study; choose a fresh one (0 ships with the package)"
-        )
-    return fresh
