@@ -184,7 +184,7 @@ def write(profile: Profile, results: Path, out: Path, store: Store | None = None
     Runs that are not in the store yet are computed.
     """
     place = store or default_store(project_root())
-    opened = {
+    opened: dict[str, Any] = {
         key: one.chapter.open(profile, results=results, store=place, quiet=True)
         for key, one in CHAPTERS.items()
     }

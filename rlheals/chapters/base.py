@@ -29,21 +29,25 @@ MEANS_NOTHING = "Profile smoke is a plumbing test: its numbers mean nothing."
 
 
 @dataclass
-class Peaks:
-    """Where a chapter starts from the peak of SFT, that of a fresh base is found first, once, by chapter 01's runs."""
+class Computer:
+    """Loads a reader's runs, or computes those that are not in the store yet. peaks: by fresh base seed, found once."""
 
     store: Store
     workers: int
     quiet: bool
-    found: dict[int, int] = field(default_factory=dict)
+    peaks: dict[int, int] = field(default_factory=dict)
 
-    def of(self, profile: Profile, seeds: Sequence[int]) -> dict[int, int]:
-        """By base seed; what is not in the store yet is computed."""
-        if new := [seed for seed in seeds if seed not in self.found]:
+    def runs(self, plans: Iterable[Planned]) -> list[Run]:
+        specs = [spec for one in plans for spec in one.specs()]
+        return compute(specs, self.store, self.workers, self.quiet)
+
+    def peaks_of(self, profile: Profile, seeds: Sequence[int]) -> dict[int, int]:
+        """The peaks of SFT, from which some chapters start, by chapter 01's runs."""
+        if new := [seed for seed in seeds if seed not in self.peaks]:
             plans = [study.plan(profile, seed, self.store) for seed in new]
-            compute([spec for one in plans for spec in one.specs()], self.store, self.workers, self.quiet)
-            self.found |= peaks_of(tables.collect(plans, self.store))
-        return {seed: self.found[seed] for seed in seeds}
+            self.runs(plans)
+            self.peaks |= peaks_of(tables.collect(plans, self.store))
+        return {seed: self.peaks[seed] for seed in seeds}
 
 
 @dataclass(frozen=True)
@@ -90,26 +94,16 @@ class Chapter(Generic[Frames]):
         chosen = profile if isinstance(profile, Profile) else load_profile(profile)
         root = project_root()
         place = store if isinstance(store, Store) else Store(store) if store else default_store(root)
+        computer = Computer(place, workers, quiet)
         recorded, manifests = record.find(chosen.name, cls.PART, root / results)
-        part, plans = cls.planned(chosen, seeds, recorded, place, Peaks(place, workers, quiet))
-        runs = compute([spec for one in plans for spec in one.specs()], place, workers, quiet)
-        return cls(
-            profile=chosen,
-            fresh=part.collect(plans, place),
-            recorded=recorded,
-            manifests=tuple(manifests),
-            runs=tuple(runs),
-            **cls.more(chosen, recorded, root / results),
-        )
+        part, plans = cls.planned(chosen, seeds, recorded, computer)
+        runs = tuple(computer.runs(plans))
+        more = cls.more(chosen, recorded, root / results)
+        return cls(chosen, part.collect(plans, place), recorded, tuple(manifests), runs, **more)
 
     @classmethod
     def planned(
-        cls,
-        profile: Profile,
-        seeds: Sequence[int] | None,
-        recorded: Frames | None,
-        store: Store,
-        peaks: Peaks,
+        cls, profile: Profile, seeds: Sequence[int] | None, recorded: Frames | None, computer: Computer
     ) -> tuple[Part[Frames], list[Planned]]:
         """What is recorded of the chapter, and the runs of a reader's own seeds.
 
@@ -125,8 +119,8 @@ class Chapter(Generic[Frames]):
             )
         mine = profile.for_reader(recorded=part.from_peaks or recorded is not None)
         if part.from_peaks:
-            part = part.at(peaks.of(mine, fresh))
-        return part, [part.plan(mine, seed, store) for seed in fresh]
+            part = part.at(computer.peaks_of(mine, fresh))
+        return part, [part.plan(mine, seed, computer.store) for seed in fresh]
 
     @classmethod
     def slice_of(cls, recorded: Frames, profile: Profile, seed: int, store: Store) -> Slice:
@@ -220,10 +214,8 @@ def core(
 ) -> list[Run]:
     """Load or compute the fresh runs of chapters: chapter 1's, which others start from, then the rest together."""
     root = project_root()
-    place, specs = store or default_store(root), []
-    peaks = Peaks(place, workers, quiet)
+    computer, plans = Computer(store or default_store(root), workers, quiet), list[Planned]()
     for chapter in chapters:
         recorded, _ = record.find(profile.name, chapter.PART, root / results)
-        _, plans = chapter.planned(profile, seeds, recorded, place, peaks)
-        specs += [spec for one in plans for spec in one.specs()]
-    return compute(specs, place, workers, quiet)
+        plans += chapter.planned(profile, seeds, recorded, computer)[1]
+    return computer.runs(plans)

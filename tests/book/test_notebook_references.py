@@ -59,10 +59,9 @@ def flipped() -> list[Any]:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make book` has computed here with the same code, or a store with the runs that the notebooks show."""
-    if (ROOT / STORE_FOLDER).is_dir():
-        return ROOT / STORE_FOLDER
-    folder = tmp_path_factory.mktemp("store")
+    """With the runs that the notebooks show: what `make book` has left here, or a new one."""
+    here = ROOT / STORE_FOLDER
+    folder = here if (here / "runs").is_dir() else tmp_path_factory.mktemp("store")
     chapters = [one.chapter for one in PARTS.values()]
     core(chapters, load_profile("smoke"), results=ROOT / "results", store=Store(folder), quiet=True)
     return folder

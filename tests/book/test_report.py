@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from lab_helpers import TINY, study_of
+from lab_helpers import TINY
 
 from rlheals.book import claims as claims_tables
 from rlheals.book import pages, report
 from rlheals.book.pages import README_BEGIN, README_END
-from rlheals.chapters import verdicts
 from rlheals.chapters.registry import CHAPTERS
 from rlheals.cli.main import main
-from rlheals.display.markup import Table, inline, to_html, to_markdown
+from rlheals.display.markup import Table, inline, spans, to_html, to_markdown
 from rlheals.display.style import Drawn
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.profiles import PROFILES, load_profile
+from rlheals.profiles import PROFILES
 from rlheals.profiles.describe import profiles_table
 from rlheals.publish.base_card import model_card
 from rlheals.store.stages import code_behind
-from rlheals.study import tables
+from rlheals.study import record
 from rlheals.study.claims import FAMILIES
-from rlheals.study.record import MANIFEST, Recorded, RecordedRun, _sha256
-from rlheals.study.tables import Tables, concat
+from rlheals.study.tables import SFT
 from rlheals.tasks.general_points.gallery import gallery_html, gallery_markdown, samples
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.tasks.general_points.verifier import REWARDS
 
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "results"
 CLAIMS = CHAPTERS["sft"].claims.read()
 
 # --- a report from an empty folder
@@ -160,97 +158,45 @@ def test_an_absent_figure_does_not_stop_the_report() -> None:
 # --- the recorded study
 
 
-def lab_tables(seed: int, decodes: int = CLAIMS.study.decodes) -> Tables:
-    """A made-up seed in which OOD accuracy rises, then falls, while ID accuracy rises and all losses fall.
-
-    All sampling seeds are alike.
-    """
-    random = np.random.default_rng(seed)
-    accuracy = {
-        step: {
-            "ood": random.random(400) < ood,
-            "sft": random.random(400) < known,
-            "held_out": random.random(200) < known * 0.8,
-        }
-        for step, ood, known in ((0, 0.02, 0.02), (20, 0.35, 0.7), (1280, 0.03, 0.95))
-    }
-    losses = {name: {0: 3.0, 20: 1.0 + seed / 100, 1280: 0.2} for name in ("train", "test", "ood")}
-    made = study_of(accuracy, losses, seed=seed)
-    return replace(made, episodes=pd.concat([made.episodes.assign(decode=n) for n in range(decodes)]))
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A folder with a copy of the recorded study of SFT alone."""
+    shutil.copytree(RESULTS / "lab", tmp_path / "results" / "lab")
+    return tmp_path / "results"
 
 
-def write_study(
-    results: Path, seeds: tuple[int, ...], decodes: int = CLAIMS.study.decodes, code: str = ""
-) -> Path:
-    """A recorded study of the profile that the claims name, in the form that `rlheals study` gives it."""
-    profile = load_profile(CLAIMS.study.profile, {"decodes": decodes}).model_dump(mode="json")
-    ran = code or code_behind("evaluate", {}).hash
-    for seed in seeds:
-        folder = results / CLAIMS.study.profile / f"seed-{seed}"
-        tables.write(lab_tables(seed, decodes), folder)
-        manifest = Recorded(
-            profile=profile,
-            seed=seed,
-            started="2026-01-01T00:00:00Z",
-            machine={"kind": "cpu", "model": "Some CPU", "isa": "avx2", "threads": 1},
-            versions={"torch": "2.0"},
-            runs=(RecordedRun(stage="evaluate", id="0" * 64, seed=seed, code_hash=ran, seconds=90.0),),
-            files={file.name: _sha256(file) for file in folder.glob("*.parquet")},
-        )
-        (folder / MANIFEST).write_text(manifest.model_dump_json())
-    return results
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("results"), CLAIMS.study.seeds)
-
-
-def test_claims_table_shows_interval_margin_seeds_and_verdict(results: Path) -> None:
-    paper, table, ours, controls, _ = claims_tables.claims_table("sft", results)
+def test_claims_table_shows_interval_margin_seeds_and_verdict(copied: Path) -> None:
+    paper, table, ours, controls, _ = claims_tables.claims_table("sft", copied)
     assert (paper, ours) == ("Claims of the paper:", "Our own questions and controls:")
     assert isinstance(table, Table)
     assert isinstance(controls, Table)
-    judged = CHAPTERS["sft"].claims.outcome(concat([lab_tables(seed) for seed in CLAIMS.study.seeds])).judged
-    assert len({one.verdict for one in judged}) >= 2
+    judged = CHAPTERS["sft"].claims.outcome(record.find("lab", SFT, RESULTS)[0]).judged
     ordered = [one for family in FAMILIES for one in judged if one.claim.family == family]
     for row, one in zip((*table.rows, *controls.rows), ordered, strict=True):
         sentence, estimate, margin, seeds, adjusted, verdict = row
-        assert sentence == one.claim.sentence
+        assert (sentence, float(margin)) == (one.claim.sentence, one.claim.margin)
         assert estimate == f"{one.interval:.3f} {one.claim.unit}"
-        assert float(margin) == one.claim.margin
-        assert seeds == "1-5"
+        assert seeds == spans(CLAIMS.study.seeds)
         assert adjusted == claims_tables.p_text(one.adjusted)
         assert verdict == one.shown
 
 
-@pytest.mark.parametrize(
-    ("lacking", "decodes", "says"),
-    [
-        (1, CLAIMS.study.decodes, "not complete (base seed 5)"),
-        (0, CLAIMS.study.decodes - 1, "not complete (base seed 1: 1 of 2 sampling seeds;"),
-    ],
-)
-def test_an_incomplete_study_gives_no_verdict(lacking: int, decodes: int, says: str, tmp_path: Path) -> None:
-    seeds = CLAIMS.study.seeds[: len(CLAIMS.study.seeds) - lacking]
-    blocks = claims_tables.claims_table("sft", write_study(tmp_path, seeds, decodes))
-    assert says in blocks[0]
+def test_an_incomplete_study_gives_no_verdict_and_a_damaged_one_is_refused(copied: Path) -> None:
+    last = max(CLAIMS.study.seeds)
+    shutil.rmtree(copied / f"lab/seed-{last}")
+    blocks = claims_tables.claims_table("sft", copied)
+    assert f"not complete (base seed {last})" in blocks[0]
     assert not re.search(r"\*\*|\[-?\d", to_markdown(blocks))
-
-
-def test_a_damaged_study_is_refused(results: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "results"
-    shutil.copytree(results, copy)
-    file = copy / "lab/seed-2/episodes.parquet"
+    file = copied / "lab/seed-2/episodes.parquet"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(BadInput, match=r"seed-2.*episodes.parquet"):
-        verdicts.outcomes(copy, ["sft"])
+        claims_tables.claims_table("sft", copied)
 
 
-def test_claims_command_agrees_with_the_table(results: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["claims", "--results", str(results), "--json"]) == 0
+def test_claims_command_agrees_with_the_table(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["claims", "--results", str(copied), "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
-    table = to_markdown(claims_tables.all_claims(results))
+    table = to_markdown(claims_tables.all_claims(copied))
     assert found["sft"]["missing"] == []
     for claim in found["sft"]["claims"]:
         at = claim["interval"]
@@ -259,29 +205,35 @@ def test_claims_command_agrees_with_the_table(results: Path, capfd: pytest.Captu
         assert f"**{claim['verdict']}**" in table
 
 
-@pytest.mark.parametrize(("code", "stale"), [("", False), ("0" * 64, True)])
-def test_recorded_page_says_when_code_has_changed(code: str, stale: bool, tmp_path: Path) -> None:
-    text = to_markdown(pages.recorded_page(write_study(tmp_path, (1, 2), code=code)))
-    assert "| `lab` | 1-2 | 2 | 2 | 3 | Some CPU (avx2) | torch 2.0 |" in text
-    assert ("**Stale:**" in text) == stale
-    if stale:
-        assert "`evaluate` (lab seeds 1-2)" in text
+def test_recorded_page_says_when_code_has_changed(copied: Path) -> None:
+    for stale in (False, True):
+        for file in copied.glob("lab/seed-*/manifest.json"):
+            data = json.loads(file.read_text())
+            for run in data["runs"]:
+                today = code_behind(run["stage"], record.read_manifest(file.parent).profile).hash
+                run["code_hash"] = "0" * 64 if stale and run["stage"] == "evaluate" else today
+            file.write_text(json.dumps(data))
+        text = to_markdown(pages.recorded_page(copied))
+        seeds, manifests = spans(CLAIMS.study.seeds), record.read(copied / "lab")[1]
+        runs = sum(len(one.runs) for one in manifests)
+        assert re.search(
+            rf"^\| `lab` \| {spans([one.seed for one in manifests])} \| \d+ \| {runs} \| ", text, re.M
+        )
+        assert ("**Stale:**" in text) == stale
+    assert re.search(rf"`evaluate` \(lab seeds {seeds}", text)
 
 
 # --- README
 
 
-def test_readme_part_is_replaced_and_the_rest_kept(results: Path, tmp_path: Path) -> None:
+def test_readme_part_is_replaced_and_the_rest_kept(copied: Path, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"# Title\n\n{README_BEGIN}\noutdated\n{README_END}\n\nend\n")
-    assert report.update_readme(readme, results)
+    assert report.update_readme(readme, copied)
     text = readme.read_text()
-    assert text.startswith(f"# Title\n\n{README_BEGIN}\nClaims of the paper (")
-    assert "**Supervised fine-tuning (chapter 1)**\n\nClaims of the paper:\n\n| claim |" in text
-    assert "**Reinforcement learning afterwards (chapter 2)**" in text
-    assert text.endswith(f"{README_END}\n\nend\n")
-    assert "outdated" not in text
-    assert not report.update_readme(readme, results)
+    table = to_markdown(claims_tables.all_claims(copied))
+    assert text == f"# Title\n\n{README_BEGIN}\n{table.strip()}\n{README_END}\n\nend\n"
+    assert not report.update_readme(readme, copied)
     assert readme.read_text() == text
 
 
@@ -293,10 +245,9 @@ def test_readme_without_both_markers_is_refused(text: str) -> None:
         pages.rewritten_readme(text, "table")
 
 
-@pytest.mark.skipif(not (ROOT / "results/lab").is_dir(), reason="no recorded study is committed")
 def test_readme_agrees_with_the_recorded_study() -> None:
     text = (ROOT / "README.md").read_text()
-    table = to_markdown(claims_tables.all_claims(ROOT / "results"))
+    table = to_markdown(claims_tables.all_claims(RESULTS))
     assert pages.rewritten_readme(text, table) == text, "run: rlheals report --readme README.md"
 
 
@@ -357,7 +308,7 @@ def test_profiles_table_has_every_setting_with_its_value() -> None:
 def test_shipped_card_is_the_one_that_its_files_give() -> None:
     card = (SHIPPED_BASE / "README.md").read_text()
     assert card == model_card(SHIPPED_BASE, PROFILES["lab"].pretrain, 0)
-    assert _sha256(SHIPPED_BASE / "model.safetensors") in card
+    assert hashlib.sha256((SHIPPED_BASE / "model.safetensors").read_bytes()).hexdigest() in card
 
 
 def test_card_follows_weights_and_history(tmp_path: Path) -> None:
