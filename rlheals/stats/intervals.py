@@ -204,15 +204,12 @@ def t_interval(per_seed_values: Sequence[float] | npt.NDArray[np.float64], level
     """
     check_level(level)
     values = np.asarray(per_seed_values, dtype=float)
-    if values.ndim != 1:
-        raise BadInput(f"t_interval: values of shape {values.shape}, accepted is one value per seed, (n,)")
-    n = len(values)
-    if n < 2:
+    if values.ndim != 1 or len(values) < 2:
         raise BadInput(
-            f"t_interval: {n} seed(s) given, at least two seeds are needed for an interval over seeds"
+            f"t_interval: shape {values.shape}, accepted is one value per seed of two or more, (n,)"
         )
     if not np.isfinite(values).all():
         raise BadInput(f"t_interval: value {int(np.argmin(np.isfinite(values)))} is not a finite number")
-    mean = float(values.mean())
+    n, mean = len(values), float(values.mean())
     half = float(scipy.stats.t.ppf(0.5 + level / 2, n - 1) * values.std(ddof=1)) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, level, n, "t over seeds")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from rlheals.book.references import CHAPTERS
+from rlheals.book.references import CHAPTERS, PROFILES, SMALL
 from rlheals.chapters.base import core
 from rlheals.chapters.registry import CHAPTERS as PARTS
 from rlheals.profiles import load_profile
@@ -62,8 +63,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the runs that the notebooks show: what `make book` has left here, or a new one."""
     here = ROOT / STORE_FOLDER
     folder = here if (here / "runs").is_dir() else tmp_path_factory.mktemp("store")
-    chapters = [one.chapter for one in PARTS.values()]
-    core(chapters, load_profile("smoke"), results=ROOT / "results", store=Store(folder), quiet=True)
+    first, *others = (one.chapter for one in PARTS.values())
+    for chapters, profile in (([first], PROFILES[CHAPTERS[0]]), (others, COPIES / SMALL)):
+        core(chapters, load_profile(str(profile)), results=ROOT / "results", store=Store(folder), quiet=True)
     return folder
 
 
@@ -76,6 +78,7 @@ def green(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[s
     project = tmp_path_factory.mktemp("project")
     (project / "notebooks").mkdir()
     (project / "results").symlink_to(ROOT / "results")
+    shutil.copy(COPIES / SMALL, project / "notebooks")
     books = {name: code_cells(COPIES / name) for name in COMPARED} | {FLIPPED: flipped()}
     places, cells = [], []
     for name, mine in books.items():
