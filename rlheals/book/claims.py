@@ -60,36 +60,29 @@ def _counted(found: Collection[Outcome]) -> str:
 
 
 def _table(found: Outcome) -> list[Block]:
-    study = found.claims.study
+    study, judged = found.claims.study, {one.claim.id: one for one in found.judged}
     level, seeds = f"{100 * study.level:g} %", spans(study.seeds)
-    if not found.judged:
-        waiting = [
-            (one.family, (one.sentence, one.unit, f"{one.margin:g}", seeds, UNDECIDED))
-            for one in found.claims.claims
-        ]
-        missing = "Nothing is recorded yet"
-        if found.missing is not None:
-            more = ["..."] if len(found.missing) > SHOWN_MISSING else []
-            missing = (
-                f"The recorded study is not complete ({'; '.join([*found.missing[:SHOWN_MISSING], *more])})"
-            )
-        decided = f"The claims are decided on base seeds {seeds} with {study.said}"
-        return [
-            f"{missing}. {decided}; no verdict is given before.",
-            *_by_family(("claim", "quantity", "margin", "seeds", "verdict"), waiting),
-        ]
-    head = ("claim", f"estimate [{level} interval]", "margin", "seeds", "Holm-adjusted p", "verdict")
     rows = []
-    for one in found.judged:
-        claim, estimate = one.claim, f"{one.interval:.3f} {one.claim.unit}"
-        decided_on = (f"{claim.margin:g}", spans(sorted(one.values)), p_text(one.adjusted))
-        rows.append((claim.family, (claim.sentence, estimate, *decided_on, one.shown)))
-    about = (
-        f"Profile `{study.profile}`, {study.said}; {level} t intervals over base seeds. A claim holds when its whole "
-        "interval lies above the margin. Holm's correction is for the claims of one table; it does not change the "
-        "verdict."
-    )
-    return [*_by_family(head, rows), about]
+    for claim in found.claims.claims:
+        estimate, p, verdict = claim.unit, "", UNDECIDED
+        if one := judged.get(claim.id):
+            estimate, p, verdict = f"{one.interval:.3f} {claim.unit}", p_text(one.adjusted), one.shown
+        rows.append((claim.family, (claim.sentence, estimate, f"{claim.margin:g}", seeds, p, verdict)))
+    head = ("claim", f"estimate [{level} interval]", "margin", "seeds", "Holm-adjusted p", "verdict")
+    tables = _by_family(head, rows)
+    if judged:
+        about = (
+            f"Profile `{study.profile}`, {study.said}; {level} t intervals over base seeds. A claim holds when its "
+            "whole interval lies above the margin. Holm's correction is for the claims of one table; it does not "
+            "change the verdict."
+        )
+        return [*tables, about]
+    state = "Nothing is recorded yet"
+    if found.missing is not None:
+        more = ["..."] if len(found.missing) > SHOWN_MISSING else []
+        state = f"The recorded study is not complete ({'; '.join([*found.missing[:SHOWN_MISSING], *more])})"
+    decided = f"The claims are decided on base seeds {seeds} with {study.said}; no verdict is given before."
+    return [f"{state}. {decided}", *tables]
 
 
 def _by_family(head: tuple[str, ...], rows: Iterable[tuple[str, tuple[str, ...]]]) -> list[Block]:

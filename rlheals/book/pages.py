@@ -24,15 +24,13 @@ README_BEGIN, README_END = "<!-- claims:begin -->", "<!-- claims:end -->"
 
 def run_facts(chapter: SFTChapter) -> list[Block]:
     """What the fresh run was and what it took."""
-    where, settings = this_machine(), chapter.profile.evaluate
-    hands = chapter.fresh.episodes.drop_duplicates(["split", "item"]).groupby("split", observed=True).size()
+    where = this_machine()
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
     facts = (
         ("profile", f"`{chapter.profile.name}`"),
         ("base seeds", spans(chapter.fresh.seeds)),
         ("evaluated checkpoints", ", ".join(f"{step:,}" for step in chapter.fresh.steps)),
-        ("hands", ", ".join(f"{split} {count:,}" for split, count in hands.items())),
-        ("attempts", f"up to {settings.attempts}, temperature {settings.sampling.temperature:g}"),
+        ("evaluation", "; ".join(chapter.how_fresh())),
         ("time", f"{chapter.minutes:.1f} core-minutes when its runs were computed"),
         ("machine", f"{where.model} ({where.kind}, {where.isa}), threads per process: {where.threads}"),
         ("versions", f"Python {platform.python_version()}, {versions}"),

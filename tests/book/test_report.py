@@ -79,7 +79,7 @@ def test_without_a_recorded_study_claims_have_margins_and_no_numbers(made: Path)
     for one in CHAPTERS.values():
         for claim in one.claims.read().claims:
             (row,) = [line for line in text.splitlines() if line.startswith(f"| {claim.sentence} | ")]
-            *_, margin, _, verdict = row.removesuffix(" |").split(" | ")
+            *_, margin, _, _, verdict = row.removesuffix(" |").split(" | ")
             assert (float(margin), verdict) == (claim.margin, "no verdict yet")
     assert "No recorded study" in (made / "out/recorded.md").read_text()
 
@@ -186,7 +186,7 @@ def test_an_incomplete_study_gives_no_verdict_and_a_damaged_one_is_refused(copie
     shutil.rmtree(copied / f"lab/seed-{last}")
     blocks = claims_tables.claims_table("sft", copied)
     assert f"not complete (base seed {last})" in blocks[0]
-    assert not re.search(r"\*\*|\[-?\d", to_markdown(blocks))
+    assert not re.search(r"\*\*|\[-?\d\.", to_markdown(blocks))
     file = copied / "lab/seed-2/episodes.parquet"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(BadInput, match=r"seed-2.*episodes.parquet"):
