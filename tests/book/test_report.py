@@ -158,15 +158,31 @@ def test_an_absent_figure_does_not_stop_the_report() -> None:
 # --- the recorded study
 
 
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which the study of SFT alone is recorded; its verdicts are kept there once they are given."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(RESULTS / "lab", folder / "results" / "lab")
+    (folder / "notebooks").mkdir()
+    return folder
+
+
+@pytest.fixture
+def results(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("RLHEALS_STORE", raising=False)
+    return project / "results"
+
+
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    """A folder with a copy of the recorded study of SFT alone."""
+    """A copy to be changed."""
     shutil.copytree(RESULTS / "lab", tmp_path / "results" / "lab")
     return tmp_path / "results"
 
 
-def test_claims_table_shows_interval_margin_seeds_and_verdict(copied: Path) -> None:
-    paper, table, ours, controls, _ = claims_tables.claims_table("sft", copied)
+def test_claims_table_shows_interval_margin_seeds_and_verdict(results: Path) -> None:
+    paper, table, ours, controls, _ = claims_tables.claims_table("sft", results)
     assert (paper, ours) == ("Claims of the paper:", "Our own questions and controls:")
     assert isinstance(table, Table)
     assert isinstance(controls, Table)
@@ -193,10 +209,10 @@ def test_an_incomplete_study_gives_no_verdict_and_a_damaged_one_is_refused(copie
         claims_tables.claims_table("sft", copied)
 
 
-def test_claims_command_agrees_with_the_table(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["claims", "--results", str(copied), "--json"]) == 0
+def test_claims_command_agrees_with_the_table(results: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["claims", "--results", str(results), "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
-    table = to_markdown(claims_tables.all_claims(copied))
+    table = to_markdown(claims_tables.all_claims(results))
     assert found["sft"]["missing"] == []
     for claim in found["sft"]["claims"]:
         at = claim["interval"]
@@ -224,14 +240,14 @@ def test_recorded_page_says_when_code_has_changed(copied: Path) -> None:
 # --- README
 
 
-def test_readme_part_is_replaced_and_the_rest_kept(copied: Path, tmp_path: Path) -> None:
+def test_readme_part_is_replaced_and_the_rest_kept(results: Path, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"# Title\n\n{README_BEGIN}\noutdated\n{README_END}\n\nend\n")
-    assert report.update_readme(readme, copied)
+    assert report.update_readme(readme, results)
     text = readme.read_text()
-    table = to_markdown(claims_tables.all_claims(copied))
+    table = to_markdown(claims_tables.all_claims(results))
     assert text == f"# Title\n\n{README_BEGIN}\n{table.strip()}\n{README_END}\n\nend\n"
-    assert not report.update_readme(readme, copied)
+    assert not report.update_readme(readme, results)
     assert readme.read_text() == text
 
 
