@@ -130,12 +130,14 @@ def recovery(chapter: Chapter[Any]) -> Report:
     mean = "mean advantage of an iteration" if rl.algorithm in ("grpo", "rloo") else "advantages"
     first = log[log["update"] == log["update"].min()]
     shares = log[["solved", "first_try", "zero_variance"]]
-    kl = {"KL to the RL start checkpoint before the first step": (first["kl_start"].abs().max(), 1e-4)}
+    kl = {}
+    if rl.log_kl:
+        kl = {"KL to the RL start checkpoint before the first step": (first["kl_start"].abs().max(), 1e-4)}
     runs = log.drop_duplicates(["seed", "start", "run"])
     return _obeyed(
         f"RL runs: {len(runs)}, iterations each: {log['update'].max()}, starts: {sorted(set(runs['start']))}",
         {
-            **(kl if rl.log_kl else {}),
+            **kl,
             mean: (sizes.mean().abs().max(), 1e-4),
             "shares that are no shares": (~((shares >= 0) & (shares <= 1))).sum().sum(),
             "pass@1 above the share that is solved": (log["first_try"] > log["solved"]).sum(),
