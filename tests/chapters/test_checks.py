@@ -12,6 +12,7 @@ import pytest
 
 from rlheals.book.references import CHAPTERS, main
 from rlheals.chapters import checks, references
+from rlheals.chapters.rl import runs as rl_runs
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.study import record
@@ -145,6 +146,20 @@ def test_a_fresh_run_is_compared_with_the_recorded_study(lab):
     )
     (outside,) = [line for line in checks.trained(one).lines[1:] if not line.endswith(": inside")]
     assert outside.startswith("fresh run, train loss: outside (got ")
+
+
+@pytest.mark.parametrize("log_kl", [True, False])
+def test_laws_of_rl_hold_for_the_recorded_runs_and_a_broken_one_is_named(log_kl):
+    found, _ = record.find("lab", rl_runs.STUDY, RESULTS)
+    log, advantages = (rows[rows["control"] == rl_runs.MAIN] for rows in (found.log, found.advantages))
+    log = log if log_kl else log.drop(columns="kl_start")
+    profile = load_profile("lab", {"rl_starts.rl.log_kl": log_kl})
+    runs = SimpleNamespace(profile=profile, fresh=SimpleNamespace(log=log, advantages=advantages))
+    report = checks.recovery(runs)
+    assert report.ok, report
+    assert ("KL to the RL start" in str(report)) == log_kl
+    runs.fresh.log = log.assign(first_try=log["solved"] + 0.01)
+    assert "pass@1 above the share that is solved: outside" in str(checks.recovery(runs))
 
 
 def test_names_that_do_not_agree_are_outside():
