@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pandas as pd
 from rlheals.book import pages
 from rlheals.chapters.registry import CHAPTERS
 from rlheals.chapters.spectra import predictors
-from rlheals.chapters.verdicts import outcome
+from rlheals.chapters.verdicts import outcomes
 from rlheals.display.markup import Block, Table, spans, to_markdown
 from rlheals.planning import speed
 from rlheals.profiles.profile import Profile
@@ -25,20 +25,25 @@ from rlheals.study.claims import FAMILIES, ChapterClaims, Claim, Outcome
 
 SHOWN_MISSING = 5
 UNDECIDED = "no verdict yet"
+FOLDER = "/book/_generated"
+NAME = "all_claims"
+HEAD = (
+    "claim, its source", "verdict", "study", "Holm-adjusted p", "fresh run", "margin, seeds", "shown in, computed by"
+)  # fmt: skip
 
 
 def all_claims(results: Path) -> list[Block]:
     """The claims of all chapters, as the front page and README show them."""
-    found = {key: outcome(key, project_root() / results) for key in CHAPTERS}
+    found = outcomes(project_root() / results)
     blocks: list[Block] = [_counted(found.values())]
-    for key, one in CHAPTERS.items():
-        blocks += [f"**{one.title}**", *_table(key, found[key])]
+    for key, one in found.items():
+        blocks += [f"**{CHAPTERS[key].title}**", *_table(one)]
     return blocks
 
 
 def claims_table(key: str, results: Path) -> list[Block]:
     """The claims of a part (a key of `CHAPTERS`), with verdicts once everything that decides is recorded."""
-    return _table(key, outcome(key, project_root() / results))
+    return _table(outcomes(project_root() / results, [key])[key])
 
 
 def _counted(found: Collection[Outcome]) -> str:
@@ -54,50 +59,37 @@ def _counted(found: Collection[Outcome]) -> str:
     return " ".join(said)
 
 
-def _table(key: str, found: Outcome) -> list[Block]:
-    claims, study = found.claims.claims, found.claims.study
+def _table(found: Outcome) -> list[Block]:
+    study, judged = found.claims.study, {one.claim.id: one for one in found.judged}
     level, seeds = f"{100 * study.level:g} %", spans(study.seeds)
-    if not found.judged:
-        waiting = {one.id: (one.sentence, one.unit, f"{one.margin:g}", seeds, UNDECIDED) for one in claims}
-        tables = _by_family(claims, ("claim", "quantity", "margin", "seeds", "verdict"), waiting)
-        decided = (
-            f"The claims are decided on base seeds {seeds} with {study.said}; no verdict is given before."
-        )
-        return [f"{_unjudged(found)}. {decided}", *tables]
+    rows = []
+    for claim in found.claims.claims:
+        estimate, p, verdict = claim.unit, "", UNDECIDED
+        if one := judged.get(claim.id):
+            estimate, p, verdict = f"{one.interval:.3f} {claim.unit}", p_text(one.adjusted), one.shown
+        rows.append((claim.family, (claim.sentence, estimate, f"{claim.margin:g}", seeds, p, verdict)))
     head = ("claim", f"estimate [{level} interval]", "margin", "seeds", "Holm-adjusted p", "verdict")
-    rows = {
-        one.claim.id: (
-            one.claim.sentence,
-            f"{one.interval:.3f} {one.claim.unit}",
-            f"{one.claim.margin:g}",
-            spans(sorted(one.values)),
-            p_text(one.adjusted),
-            one.shown,
+    tables = _by_family(head, rows)
+    if judged:
+        about = (
+            f"Profile `{study.profile}`, {study.said}; {level} t intervals over base seeds. A claim holds when its "
+            "whole interval lies above the margin. Holm's correction is for the claims of one table; it does not "
+            "change the verdict."
         )
-        for one in found.judged
-    }
-    about = (
-        f"Profile `{study.profile}`, {study.said}; {level} t intervals over base seeds. A claim holds when its whole "
-        "interval lies above the margin. Holm's correction is for the claims of one table; it does not change the "
-        "verdict."
-    )
-    return [*_by_family(claims, head, rows), about]
+        return [*tables, about]
+    state = "Nothing is recorded yet"
+    if found.missing is not None:
+        more = ["..."] if len(found.missing) > SHOWN_MISSING else []
+        state = f"The recorded study is not complete ({'; '.join([*found.missing[:SHOWN_MISSING], *more])})"
+    decided = f"The claims are decided on base seeds {seeds} with {study.said}; no verdict is given before."
+    return [f"{state}. {decided}", *tables]
 
 
-def _unjudged(found: Outcome) -> str:
-    if found.missing is None:
-        return "Nothing is recorded yet"
-    more = ["..."] if len(found.missing) > SHOWN_MISSING else []
-    return f"The recorded study is not complete ({'; '.join([*found.missing[:SHOWN_MISSING], *more])})"
-
-
-def _by_family(
-    claims: Sequence[Claim], head: tuple[str, ...], rows: Mapping[str, tuple[str, ...]]
-) -> list[Block]:
-    """One table per family that has claims, each under its heading; rows: by claim id."""
-    blocks: list[Block] = []
+def _by_family(head: tuple[str, ...], rows: Iterable[tuple[str, tuple[str, ...]]]) -> list[Block]:
+    """One table for each family that has claims, under its heading; rows: family and cells."""
+    rows, blocks = list(rows), list[Block]()
     for family, heading in FAMILIES.items():
-        if mine := tuple(rows[claim.id] for claim in claims if claim.family == family):
+        if mine := tuple(cells for of, cells in rows if of == family):
             blocks += [f"{heading}:", Table(head, mine)]
     return blocks
 
@@ -111,29 +103,15 @@ def p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-FOLDER = "/book/_generated"
-NAME = "all_claims"
-HEAD = (
-    "claim, its source", "verdict", "study", "Holm-adjusted p", "fresh run", "margin, seeds", "shown in, computed by"
-)  # fmt: skip
-
-
-def chapters(profile: Profile, results: Path, store: Store | None = None) -> dict[str, Any]:
-    """Loads the fresh runs of all chapters, or computes what is missing of them; by part of `claims.yaml`."""
-    return {
-        key: one.chapter.open(profile, results=results, store=store, quiet=True)
-        for key, one in CHAPTERS.items()
-    }
-
-
 def frame(opened: Mapping[str, Any], results: Path) -> pd.DataFrame:
     """One row per claim: chapter, id, margin, estimate with interval and verdict of the study, value of the fresh run.
 
-    Not a number: what is not recorded, or what the fresh run does not measure.
+    opened: chapters by part of `claims.yaml`. Not a number: what is not recorded, or what the fresh run does not
+    measure.
     """
     rows = []
-    for key, one in CHAPTERS.items():
-        found = outcome(key, results)
+    for key, found in outcomes(results).items():
+        one = CHAPTERS[key]
         judged = {each.claim.id: each for each in found.judged}
         for claim in found.claims.claims:
             row = {
@@ -174,41 +152,45 @@ def blocks(table: pd.DataFrame) -> list[Block]:
     """The table: by chapter, the paper's claims and then our own. Links lead to the section that shows the data."""
     made: list[Block] = []
     for chapter, rows in table.groupby("chapter", sort=False):
-        made.append(f"**{chapter}**")
-        for family, heading in FAMILIES.items():
-            if cells := tuple(_cells(row) for row in rows[rows["family"] == family].to_dict("records")):
-                made += [f"{heading}:", Table(HEAD, cells)]
+        cells = ((row["family"], _cells(row)) for row in rows.to_dict("records"))
+        made += [f"**{chapter}**", *_by_family(HEAD, cells)]
     return made
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    decided = row["estimate"] == row["estimate"]  # not NaN
+    decided = not pd.isna(row["estimate"])
     study = f"{row['estimate']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" if decided else "not complete"
-    fresh = f"{row['fresh']:.3f}" if row["fresh"] == row["fresh"] else "not measured"
     return (
         f"{row['sentence']} ({row['source']})",
         row["shown"],
         f"{row['unit']}: {study}",
         p_text(row["holm_p"]) if decided else "",
-        fresh,
+        "not measured" if pd.isna(row["fresh"]) else f"{row['fresh']:.3f}",
         f"{row['margin']:g}; {row['seeds']}",
         f"[{row['section']}]({FOLDER}/{row['page']}.ipynb#{anchor(row['section'])}), `{row['code']}`",
     )
 
 
 def write(profile: Profile, results: Path, out: Path, store: Store | None = None) -> pd.DataFrame:
-    """Write what needs the runs of all chapters into a folder: claims (also as CSV), rivals, what the runs took."""
+    """Write what needs the runs of all chapters into a folder: claims (also as CSV), rivals, what the runs took.
+
+    Runs that are not in the store yet are computed.
+    """
     place = store or default_store(project_root())
-    opened = chapters(profile, results, place)
+    opened: dict[str, Any] = {
+        key: one.chapter.open(profile, results=results, store=place, quiet=True)
+        for key, one in CHAPTERS.items()
+    }
     table = frame(opened, results)
     about = f"Fresh run: profile `{profile.name}`, base seed {spans(profile.seeds)}."
     runs = {run.id: run for chapter in opened.values() for run in chapter.runs}
-    times = [*pages.time_table(runs.values()), *speed.blocks(runs.values(), place)]
-    rivals = predictors.blocks(opened["rotation"], opened["sft"])
     with told("make the folder of the claims page", out.absolute().parent):
         make_folder(out.absolute())
-    atomic_write(out / f"{NAME}.md", to_markdown([about, *blocks(table)]))
+    for name, part in {
+        NAME: [about, *blocks(table)],
+        "rivals": predictors.blocks(opened["rotation"], opened["sft"]),
+        "time": [*pages.time_table(runs.values()), *speed.blocks(runs.values(), place)],
+    }.items():
+        atomic_write(out / f"{name}.md", to_markdown(part))
     atomic_write(out / f"{NAME}.csv", table.to_csv(index=False, lineterminator="\n"))
-    atomic_write(out / "rivals.md", to_markdown(rivals))
-    atomic_write(out / "time.md", to_markdown(times))
     return table

@@ -12,7 +12,8 @@ from pathlib import Path
 import yaml
 
 from rlheals import __version__
-from rlheals.book.references import COPIES, SOURCES, chapters
+from rlheals.book.references import CHAPTERS, COPIES, SOURCES, in_repository
+from rlheals.chapters.registry import AUDIT, EDITS
 from rlheals.errors import BadInput
 from rlheals.store.files import atomic_write
 
@@ -20,8 +21,8 @@ BADGE, INSTALL = "colab", "install"
 """Ids of the two cells."""
 
 COST = {
-    "audit": "nothing is trained, so no GPU is needed.",
-    "04_swapping_directions": "profile `lab` takes minutes and needs no GPU; profile `colab` edits no weights.",
+    AUDIT: "nothing is trained, so no GPU is needed.",
+    EDITS: "profile `lab` takes minutes and needs no GPU; profile `colab` edits no weights.",
 }
 ANY_COST = (
     "profile `lab` takes minutes and needs no GPU; `colab` is made for a T4, where nobody has run it yet."
@@ -69,7 +70,8 @@ def main() -> int:
 
     try:
         address = address_of(Path("_config.yml"))
-        for file in (folder / name for folder in (SOURCES, COPIES) for name in chapters()):
+        in_repository()
+        for file in (folder / name for folder in (SOURCES, COPIES) for name in CHAPTERS):
             book = nbformat.read(file, as_version=4)
             made = {BADGE: badge(file.stem, address), INSTALL: install(address)}
             for cell in book.cells:

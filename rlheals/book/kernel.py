@@ -23,8 +23,7 @@ DRIVE = Path("/content/drive")
 def ready() -> None:
     """Called by the set-up cell: BadInput when the kernel has to be restarted before it goes on.
 
-    A kernel may have loaded a package before pip put another version in its place: Colab's kernels load pandas, and
-    with it pyarrow, as they start. After a restart the versions agree, and nothing is asked for again.
+    A kernel may have loaded a package before pip put another version in its place, as Colab's kernels load pandas.
     """
     show_bad_input_on_one_line()
     if old := replaced():
@@ -76,10 +75,7 @@ def show_bad_input_on_one_line() -> None:
 
 
 def mount_drive(folder: Path) -> None:
-    """On Colab, mount Google Drive when a folder lies in it; BadInput when that is refused or fails.
-
-    Otherwise the folder would be made on the session's own disk, and lost with it.
-    """
+    """On Colab, mount Google Drive when a folder lies in it; BadInput when that is refused or fails."""
     if not Path(os.path.abspath(folder)).is_relative_to(DRIVE) or os.path.ismount(DRIVE):
         return
     try:
@@ -88,7 +84,9 @@ def mount_drive(folder: Path) -> None:
         return
     try:
         drive.mount(str(DRIVE))
-    except Exception as error:  # whatever the reason, the runs must not go elsewhere
+    except (
+        Exception
+    ) as error:  # whatever the reason: on the session's own disk the runs would be lost with it
         said = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise BadInput(f"store {str(folder)!r}: Google Drive was not mounted ({said})") from None
 

@@ -10,10 +10,11 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -66,7 +67,7 @@ class NotebookParameters(BaseModel):
     @field_validator("seeds", "workers", mode="before")
     @classmethod
     def _from_text(cls, value: Any, field: ValidationInfo) -> Any:
-        if isinstance(value, str):
+        if isinstance(value, str):  # as papermill's `-p seeds [7]` passes it
             try:
                 value = yaml.safe_load(value)
             except (yaml.YAMLError, RecursionError):
@@ -91,9 +92,8 @@ def parameters(names: MutableMapping[str, object]) -> NotebookParameters:
     """The parameters among a notebook's variables, checked; to be called with `globals()` after the parameters cell.
 
     Every variable that holds plain data must be a parameter, so a misspelt one fails; when the cell is run again, later
-    cells' variables pass unless they look like a misspelt parameter. Text is read as YAML where no text is meant
-    (papermill's `-p seeds [7]` passes text). Google Drive is mounted if the store lies there. Where the current project
-    has no recorded study, that of the folder the package was installed from is used, as on Colab.
+    cells' variables pass unless they look like a misspelt parameter. Google Drive is mounted if the store lies there.
+    Where the current project has no recorded study, that of the folder the package was installed from is used.
     Raises BadInput with one line that names the parameter; IPython shows that line without a traceback.
 
     >>> parameters({"profile": "smoke", "seeds": "[7]", "In": ["..."]}).seeds
@@ -151,7 +151,7 @@ def execute(
         given = _check(source, notebook.name, parameters or {})
     failed = out.with_name(f"{out.stem}.failed.ipynb")
     make_folder(out.parent)
-    with tempfile.TemporaryDirectory() as scratch, _environment(KERNEL):
+    with tempfile.TemporaryDirectory() as scratch, patch.dict(os.environ, KERNEL):
         copy = Path(scratch) / "copy.ipynb"
         try:
             executed = papermill.execute_notebook(
@@ -168,16 +168,13 @@ def execute(
             executed = _read(copy)
             begun = [cell for cell in executed.cells if cell.metadata.papermill.get("status") != "pending"]
             raised = [cell for cell in begun if cell.metadata.papermill.get("exception")]
-            cell, kept = (raised or begun[-1:])[0], ""
+            where = f"notebook {notebook.name}, cell {_name((raised or begun[-1:])[0])}"
             if isinstance(error, DeadKernelError):
-                name, what = "DeadKernelError", "the kernel died (killed, or out of memory)"
-            else:
-                name, kept = error.ename, f" (executed copy: {failed})"
-                what = f"{name}: {(str(error.evalue).splitlines() or [''])[0][:400]}"
-                atomic_write(failed, _clean(executed))
-            raise NotebookFailed(
-                f"notebook {notebook.name}, cell {_name(cell)}: {what}{kept}", name
-            ) from None
+                died = f"{where}: the kernel died (killed, or out of memory)"
+                raise NotebookFailed(died, "DeadKernelError") from None
+            atomic_write(failed, _clean(executed))
+            what = f"{error.ename}: {(str(error.evalue).splitlines() or [''])[0][:400]}"
+            raise NotebookFailed(f"{where}: {what} (executed copy: {failed})", error.ename) from None
         atomic_write(out, _clean(executed))
     failed.unlink(missing_ok=True)
     return out
@@ -222,18 +219,6 @@ def _name(cell: Any) -> str:
         return repr(str(name))
     first = next((line for line in cell.source.splitlines() if line.strip()), "")
     return f"In [{cell.get('execution_count') or ' '}] ({first[:60]})"
-
-
-@contextlib.contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name in changes:
-            os.environ.pop(name)
-        os.environ.update(before)
 
 
 def _clean(executed: Any) -> str:

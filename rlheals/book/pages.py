@@ -7,7 +7,6 @@ targets, so that a snippet can be included on several pages.
 from __future__ import annotations
 
 import platform
-from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
@@ -16,24 +15,22 @@ from rlheals.chapters.replay import Replay
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.display.markup import Block, Table, spans
 from rlheals.errors import BadInput
-from rlheals.store.machine import Machine, this_machine
+from rlheals.store.machine import this_machine
 from rlheals.store.runs import Run, library_versions
 from rlheals.study.record import Recorded, recorded_manifests
 
 README_BEGIN, README_END = "<!-- claims:begin -->", "<!-- claims:end -->"
 
 
-def run_facts(chapter: SFTChapter, machine: Machine | None = None) -> list[Block]:
+def run_facts(chapter: SFTChapter) -> list[Block]:
     """What the fresh run was and what it took."""
-    where, settings = machine or this_machine(), chapter.profile.evaluate
-    hands = chapter.fresh.episodes.drop_duplicates(["split", "item"]).groupby("split", observed=True).size()
+    where = this_machine()
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
     facts = (
         ("profile", f"`{chapter.profile.name}`"),
         ("base seeds", spans(chapter.fresh.seeds)),
         ("evaluated checkpoints", ", ".join(f"{step:,}" for step in chapter.fresh.steps)),
-        ("hands", ", ".join(f"{split} {count:,}" for split, count in hands.items())),
-        ("attempts", f"up to {settings.attempts}, temperature {settings.sampling.temperature:g}"),
+        ("evaluation", "; ".join(chapter.how_fresh())),
         ("time", f"{chapter.minutes:.1f} core-minutes when its runs were computed"),
         ("machine", f"{where.model} ({where.kind}, {where.isa}), threads per process: {where.threads}"),
         ("versions", f"Python {platform.python_version()}, {versions}"),
@@ -44,14 +41,12 @@ def run_facts(chapter: SFTChapter, machine: Machine | None = None) -> list[Block
 
 def time_table(runs: Collection[Run]) -> list[Block]:
     """What runs took when they were computed, stage by stage."""
-    stages = Counter(run.manifest.stage for run in runs)
-    minutes = {
-        stage: sum(run.manifest.seconds for run in runs if run.manifest.stage == stage) / 60
-        for stage in stages
-    }
-    rows = [(f"`{stage}`", f"{count}", f"{minutes[stage]:.1f}") for stage, count in stages.items()]
-    rows.append(("all", f"{len(runs)}", f"{sum(minutes.values()):.1f}"))
-    return [Table(("stage", "fresh runs", "core-minutes"), tuple(rows))]
+    seconds: dict[str, list[float]] = {}
+    for run in runs:
+        seconds.setdefault(f"`{run.manifest.stage}`", []).append(run.manifest.seconds)
+    seconds["all"] = [run.manifest.seconds for run in runs]
+    rows = tuple((stage, f"{len(each)}", f"{sum(each) / 60:.1f}") for stage, each in seconds.items())
+    return [Table(("stage", "fresh runs", "core-minutes"), rows)]
 
 
 def recorded_page(results: Path) -> list[Block]:
@@ -64,20 +59,11 @@ def recorded_page(results: Path) -> list[Block]:
     rows = []
     for name, manifests in studies.items():
         machines = {f"{one.machine['model']} ({one.machine['isa']})" for one in manifests}
-        versions = {
-            ", ".join(f"{lib} {version}" for lib, version in one.versions.items()) for one in manifests
-        }
-        rows.append(
-            (
-                f"`{name}`",
-                spans(sorted({one.seed for one in manifests})),
-                ", ".join(sorted({str(one.profile["decodes"]) for one in manifests})),
-                str(sum(len(one.runs) for one in manifests)),
-                f"{sum(one.minutes for one in manifests):.0f}",
-                "; ".join(sorted(machines)),
-                "; ".join(sorted(versions)),
-            )
-        )
+        versions = {", ".join(" ".join(pair) for pair in one.versions.items()) for one in manifests}
+        seeds, decodes = {one.seed for one in manifests}, {str(one.profile["decodes"]) for one in manifests}
+        counts = str(sum(len(one.runs) for one in manifests)), f"{sum(one.minutes for one in manifests):.0f}"
+        texts = ["; ".join(sorted(each)) for each in (machines, versions)]
+        rows.append((f"`{name}`", spans(sorted(seeds)), ", ".join(sorted(decodes)), *counts, *texts))
     head = ("study", "base seeds", "sampling seeds", "runs", "core-minutes", "machine", "versions")
     return [Table(head, tuple(rows)), _staleness(studies, replay.read(results))]
 
@@ -106,9 +92,7 @@ def rewritten_readme(text: str, table: str) -> str:
     >>> rewritten_readme(f"a {README_BEGIN} old {README_END} z", "new")
     'a <!-- claims:begin -->\\nnew\\n<!-- claims:end --> z'
     """
-    if text.count(README_BEGIN) != 1 or text.count(README_END) != 1:
-        raise BadInput(f"README: {README_BEGIN} and {README_END} have to be there, once each")
-    before, rest = text.split(README_BEGIN)
-    if README_END not in rest:
-        raise BadInput(f"README: {README_END} stands before {README_BEGIN}")
-    return f"{before}{README_BEGIN}\n{table.strip()}\n{README_END}{rest.split(README_END)[1]}"
+    before, *rest = text.split(README_BEGIN)
+    if len(rest) != 1 or text.count(README_END) != 1 or README_END not in rest[0]:
+        raise BadInput(f"README: {README_BEGIN} and, after it, {README_END} have to be there, once each")
+    return f"{before}{README_BEGIN}\n{table.strip()}\n{README_END}{rest[0].split(README_END)[1]}"

@@ -12,21 +12,22 @@ from pathlib import Path
 import nbformat
 
 from rlheals.book import notebooks
+from rlheals.chapters.registry import NOTEBOOKS
 from rlheals.errors import BadInput
 from rlheals.store.files import atomic_write
 
 SOURCES = Path("notebooks")
 COPIES = Path("tests/notebooks")
-TRIMMED = "checks_only.ipynb"
-NEED_NO_RUNS = ("exact", "shipped", "credit", "known-angles", "laws")
+CHAPTERS = tuple(f"{name}.ipynb" for name in NOTEBOOKS)
+SMALL = "small.yaml"
+PROFILES = dict.fromkeys(CHAPTERS, SMALL) | {CHAPTERS[0]: "smoke"}
+"""Of the copies: the first is compared with what `smoke` gave before; the checks of the others hold for any run."""
 
 
-def chapters() -> list[str]:
-    """The notebooks' file names, in order; BadInput outside of the repository."""
-    found = sorted(file.name for file in SOURCES.glob("*.ipynb"))
-    if not found or not COPIES.is_dir():
+def in_repository() -> None:
+    """BadInput in any other folder."""
+    if not SOURCES.is_dir() or not COPIES.is_dir():
         raise BadInput(f"this is done in the repository: {SOURCES} and {COPIES} have to be here")
-    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,14 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--notebooks-only", action="store_true", help="leave smoke.json as it is")
     chosen = parser.parse_args(arguments)
     try:
-        names = chapters()
+        in_repository()
         if not chosen.notebooks_only:
             from rlheals.chapters import references
 
             references.make()
-        for name in names:
+        for name in CHAPTERS:
             make_copy(SOURCES / name, COPIES / name)
-        make_trimmed([SOURCES / name for name in names], COPIES / TRIMMED)
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
@@ -50,13 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_copy(source: Path, copy: Path) -> Path:
-    """Execute a chapter under profile smoke from an empty store, in the folder where nbval will execute the copy.
+    """Execute a chapter from an empty store, in the folder of its copy.
 
     Outputs that nbval ignores are left out: the copy holds what is compared, and figures would only make it large.
     """
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["RLHEALS_STORE"] = str(Path(scratch) / "store")
-        made = notebooks.execute(source, Path(scratch) / copy.name, {"profile": "smoke"}, cwd=copy.parent)
+        given = {"profile": PROFILES[copy.name]}
+        made = notebooks.execute(source, Path(scratch) / copy.name, given, cwd=copy.parent)
         executed = nbformat.read(made, as_version=4)
     for cell in executed.cells:
         if cell.cell_type == "code" and "nbval-ignore-output" in cell.metadata.get("tags", []):
@@ -64,20 +65,6 @@ def make_copy(source: Path, copy: Path) -> Path:
     executed.metadata.pop("widgets", None)
     atomic_write(copy, nbformat.writes(executed) + "\n")
     return copy
-
-
-def make_trimmed(sources: Sequence[Path], copy: Path) -> Path:
-    """Execute the cells of the chapters that need no runs: seconds instead of a minute."""
-    book, *others = (nbformat.read(source, as_version=4) for source in sources)
-    setup = nbformat.v4.new_code_cell(
-        "from rlheals.chapters import checks", id="setup", metadata={"name": "setup"}
-    )
-    cells = [cell for one in (book, *others) for cell in one.cells]
-    book.cells = [setup, *(cell for cell in cells if cell.metadata.get("name") in NEED_NO_RUNS)]
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / copy.name
-        nbformat.write(book, source)
-        return notebooks.execute(source, copy, cwd=copy.parent)
 
 
 if __name__ == "__main__":

@@ -26,26 +26,14 @@ INDEX = "index.html"
 MAX_README = 1_000_000
 
 
-@dataclass(frozen=True)
-class Absent:
-    """A figure that could not be drawn, and why."""
-
-    name: str
-    reason: str
-
-    @property
-    def sentence(self) -> str:
-        return f"The figure `{self.name}` is not drawn: {self.reason.rstrip('.')}."
-
-
-Figure = Drawn | Absent
+Figure = Drawn | str
+"""What was drawn, or a sentence that says why nothing was."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written: the folder, the page to open, every file, and the figures that could not be drawn."""
+    """What was written: the page to open, every file, and in sentences the figures that could not be drawn."""
 
-    folder: Path
     index: Path
     files: tuple[str, ...]
     absent: tuple[str, ...]
@@ -72,38 +60,33 @@ def report(
         make_folder(out.absolute())
     results = project_root() / results  # as the chapter finds it
     chapter = SFTChapter.open(profile, seeds, workers, results, store, quiet)
-    drawn, parts, gallery = (
-        [draw(figure, chapter) for figure in figures.SFT],
-        facts(chapter, results),
-        samples(),
-    )
+    drawn = [draw(figure, chapter) for figure in figures.SFT]
+    parts, gallery = facts(chapter, results), samples()
     shown = {FRONT: drawn[0], PAPER: drawn[figures.SFT.index(figures.paper_beside)]}
     files = {**figure_files(drawn), **snippets(parts, shown, gallery, out.name)}
     files[INDEX] = index_page(chapter.profile, parts, drawn, gallery)
     for name, data in files.items():
         atomic_write(out / name, data)
-    absent = tuple(one.sentence for one in drawn if isinstance(one, Absent))
-    return Report(out, out / INDEX, tuple(files), absent, chapter.minutes)
+    absent = tuple(one for one in drawn if isinstance(one, str))
+    return Report(out / INDEX, tuple(files), absent, chapter.minutes)
 
 
 def draw(figure: Callable[[SFTChapter], Drawn], chapter: SFTChapter) -> Figure:
     """The figure, or why it cannot be drawn from what is there (most often: nothing is recorded)."""
-    name = figure.__name__.replace("_", "-")
+    reason = "its data are not recorded here"
     try:
         drawn = figure(chapter)
+        if len(drawn.frame):
+            return drawn
     except BadInput as error:
-        return Absent(name, str(error))
-    return Absent(name, "its data are not recorded here") if drawn.frame.empty else drawn
+        reason = str(error).rstrip(".")
+    return f"The figure `{figure.__name__.replace('_', '-')}` is not drawn: {reason}."
 
 
 def figure_files(drawn: Sequence[Figure]) -> dict[str, bytes | str]:
     """An image and its data per figure."""
-    files: dict[str, bytes | str] = {}
-    for one in drawn:
-        if isinstance(one, Drawn):
-            files[f"{one.name}.svg"] = one.svg
-            files[f"{one.name}.csv"] = one.csv()
-    return files
+    there = [one for one in drawn if isinstance(one, Drawn)]
+    return {f"{one.name}.svg": one.svg for one in there} | {f"{one.name}.csv": one.csv() for one in there}
 
 
 def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
@@ -133,7 +116,7 @@ def snippets(
                 f"**{figure.title}.** {figure.caption} {figure.origin}\n```\n"
             )
         else:
-            files[f"{name}.md"] = f"{figure.sentence}\n"
+            files[f"{name}.md"] = f"{figure}\n"
     return files
 
 
@@ -142,8 +125,7 @@ def index_page(
 ) -> str:
     """One HTML page with everything in it: it loads no other file."""
     boxes = "\n".join(
-        one._repr_html_() if isinstance(one, Drawn) else f'<p class="note">{inline(one.sentence)}</p>'
-        for one in drawn
+        one._repr_html_() if isinstance(one, Drawn) else f'<p class="note">{inline(one)}</p>' for one in drawn
     )
     sections = {
         "Claims and verdicts": to_html(parts["claims_table"]),

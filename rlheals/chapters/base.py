@@ -30,21 +30,25 @@ MEANS_NOTHING = "Profile smoke is a plumbing test: its numbers mean nothing."
 
 
 @dataclass
-class Peaks:
-    """Where a chapter starts from the peak of SFT, that of a fresh base is found first, once, by chapter 01's runs."""
+class Computer:
+    """Loads a reader's runs, or computes those that are not in the store yet. peaks: by fresh base seed, found once."""
 
     store: Store
     workers: int
     quiet: bool
-    found: dict[int, int] = field(default_factory=dict)
+    peaks: dict[int, int] = field(default_factory=dict)
 
-    def of(self, profile: Profile, seeds: Sequence[int]) -> dict[int, int]:
-        """By base seed; what is not in the store yet is computed."""
-        if new := [seed for seed in seeds if seed not in self.found]:
+    def runs(self, plans: Iterable[SeedPlan]) -> list[Run]:
+        specs = [spec for one in plans for spec in one.specs()]
+        return compute(specs, self.store, self.workers, self.quiet)
+
+    def peaks_of(self, profile: Profile, seeds: Sequence[int]) -> dict[int, int]:
+        """The peaks of SFT, from which some chapters start, by chapter 01's runs."""
+        if new := [seed for seed in seeds if seed not in self.peaks]:
             plans = [study.plan(profile, seed, self.store) for seed in new]
-            compute([spec for one in plans for spec in one.specs()], self.store, self.workers, self.quiet)
-            self.found |= peaks_of(tables.collect(plans, self.store))
-        return {seed: self.found[seed] for seed in seeds}
+            self.runs(plans)
+            self.peaks |= peaks_of(tables.collect(plans, self.store))
+        return {seed: self.peaks[seed] for seed in seeds}
 
 
 @dataclass(frozen=True)
@@ -91,26 +95,16 @@ class Chapter(Generic[Frames]):
         chosen = profile if isinstance(profile, Profile) else load_profile(profile)
         root = project_root()
         place = store if isinstance(store, Store) else Store(store) if store else default_store(root)
+        computer = Computer(place, workers, quiet)
         recorded, manifests = record.find(chosen.name, cls.PART, root / results)
-        part, plans = cls.planned(chosen, seeds, recorded, place, Peaks(place, workers, quiet))
-        runs = compute([spec for one in plans for spec in one.specs()], place, workers, quiet)
-        return cls(
-            profile=chosen,
-            fresh=part.collect(plans, place),
-            recorded=recorded,
-            manifests=tuple(manifests),
-            runs=tuple(runs),
-            **cls.more(chosen, recorded, root / results),
-        )
+        part, plans = cls.planned(chosen, seeds, recorded, computer)
+        runs = tuple(computer.runs(plans))
+        more = cls.more(chosen, recorded, root / results)
+        return cls(chosen, part.collect(plans, place), recorded, tuple(manifests), runs, **more)
 
     @classmethod
     def planned(
-        cls,
-        profile: Profile,
-        seeds: Sequence[int] | None,
-        recorded: Frames | None,
-        store: Store,
-        peaks: Peaks,
+        cls, profile: Profile, seeds: Sequence[int] | None, recorded: Frames | None, computer: Computer
     ) -> tuple[Part[Frames], list[SeedPlan]]:
         """What is recorded of the chapter, and the runs of a reader's own seeds.
 
@@ -119,11 +113,15 @@ class Chapter(Generic[Frames]):
         """
         part = cls.PART
         part.check(profile)
-        fresh = unrecorded_seeds(profile, seeds, () if recorded is None else recorded.seeds)
+        fresh = list(profile.seeds if seeds is None else seeds)
+        if both := sorted(set(fresh) & set(() if recorded is None else recorded.seeds)):
+            raise BadInput(
+                f"base seed {both[0]} is in the recorded study; choose a fresh one (0 ships with the package)"
+            )
         mine = profile.for_reader(recorded=part.from_peaks or recorded is not None)
         if part.from_peaks:
-            part = part.at(peaks.of(mine, fresh))
-        return part, [part.plan(mine, seed, store) for seed in fresh]
+            part = part.at(computer.peaks_of(mine, fresh))
+        return part, [part.plan(mine, seed, computer.store) for seed in fresh]
 
     @classmethod
     def slice_of(cls, recorded: Frames, profile: Profile, seed: int, store: Store) -> Slice:
@@ -144,9 +142,8 @@ class Chapter(Generic[Frames]):
     def code(self) -> str:
         """Hash of the code that the chapter's main stage ran."""
         main = self.profile.stage(self.PART.stage)
-        return next(
-            (run for run in self.runs if run.manifest.stage == main), self.runs[-1]
-        ).manifest.code_hash
+        mine = [run for run in self.runs if run.manifest.stage == main] or self.runs[-1:]
+        return mine[0].manifest.code_hash
 
     @property
     def tables(self) -> Frames:
@@ -188,30 +185,22 @@ class Chapter(Generic[Frames]):
         """What has to be said above verdicts that are not those of this profile's runs."""
         if self.profile.name == PLUMBING:
             return [f"**{MEANS_NOTHING} The verdicts are those of the recorded lab study.**"]
-        if self.recorded is None:
-            return [
-                f"Nothing is recorded of profile `{self.profile.name}`: the verdicts are not about this run."
-            ]
-        return []
+        unrecorded = (
+            f"Nothing is recorded of profile `{self.profile.name}`: the verdicts are not about this run."
+        )
+        return [unrecorded] if self.recorded is None else []
 
     def origin(self, studies: Sequence[str]) -> str:
         """The seeds, settings, code and minutes behind what is drawn."""
         said = []
         if self.recorded is not None and "recorded" in studies:
-            known = [
-                f"base seeds {spans(self.recorded.seeds)}",
-                *self.how_recorded(self.recorded),
-                f"{sum(manifest.minutes for manifest in self.manifests):.0f} core-minutes",
-            ]
-            said.append(f"Recorded study: {'; '.join(known)}.")
+            minutes = sum(manifest.minutes for manifest in self.manifests)
+            how = "; ".join([f"base seeds {spans(self.recorded.seeds)}", *self.how_recorded(self.recorded)])
+            said.append(f"Recorded study: {how}; {minutes:.0f} core-minutes.")
         if "fresh" in studies:
-            mine = [
-                f"base seed {spans(self.fresh.seeds)}, profile {self.profile.name}",
-                *self.how_fresh(),
-                f"code {self.code[:8]}",
-                f"{self.minutes:.1f} core-minutes",
-            ]
-            said.append(f"Fresh run: {'; '.join(mine)}.")
+            seeds = f"base seed {spans(self.fresh.seeds)}, profile {self.profile.name}"
+            how = "; ".join([seeds, *self.how_fresh(), f"code {self.code[:8]}"])
+            said.append(f"Fresh run: {how}; {self.minutes:.1f} core-minutes.")
         return " ".join(said)
 
 
@@ -226,20 +215,8 @@ def core(
 ) -> list[Run]:
     """Load or compute the fresh runs of chapters: chapter 1's, which others start from, then the rest together."""
     root = project_root()
-    place, specs = store or default_store(root), []
-    peaks = Peaks(place, workers, quiet)
+    computer, plans = Computer(store or default_store(root), workers, quiet), list[SeedPlan]()
     for chapter in chapters:
         recorded, _ = record.find(profile.name, chapter.PART, root / results)
-        _, plans = chapter.planned(profile, seeds, recorded, place, peaks)
-        specs += [spec for one in plans for spec in one.specs()]
-    return compute(specs, place, workers, quiet)
-
-
-def unrecorded_seeds(profile: Profile, seeds: Sequence[int] | None, recorded: Sequence[int]) -> list[int]:
-    """The base seeds of a fresh run: those asked for, or the profile's own. BadInput for one that is recorded."""
-    fresh = list(seeds) if seeds is not None else list(profile.seeds)
-    if both := sorted(set(fresh) & set(recorded)):
-        raise BadInput(
-            f"base seed {both[0]} is in the recorded study; choose a fresh one (0 ships with the package)"
-        )
-    return fresh
+        plans += chapter.planned(profile, seeds, recorded, computer)[1]
+    return computer.runs(plans)

@@ -1,8 +1,8 @@
 """The checks at the end of a chapter: each returns text that is the same wherever nothing has changed.
 
-`exact`, `credit` and `laws` print counts, weights and verdicts themselves. What floating point decides is compared with
-`references.py`, with the recorded study, or with laws that hold on every processor, and printed as inside or outside.
-The executed reference notebooks hold these texts, and nbval compares them; only `make references` changes them.
+`exact`, `advantages` and `laws` print counts, weights and verdicts themselves. What floating point decides is compared
+with `references.py`, with the recorded study, or with laws that hold on every processor: inside or outside. nbval
+compares these texts with those in the executed reference notebooks; only `make references` changes them.
 """
 
 from __future__ import annotations
@@ -51,24 +51,24 @@ class Report:
     __repr__ = __str__
 
 
-def compared(what: str, got: Mapping[str, float], accepted: Mapping[str, Bounds]) -> Report:
-    """A line per value: inside what is accepted, or outside with the value."""
+def compared(what: str, got: Mapping[str, float], accepted: Mapping[str, Bounds], *about: str) -> Report:
+    """A line per value: inside what is accepted, or outside with the value. about: lines above these."""
     if odd := sorted(set(got) ^ set(accepted)):
         return Report((f"{what}: outside (only one side has {odd[0]!r})",), False)
-    lines, ok = [], True
+    said = {}
     for name, value in got.items():
         low, high = accepted[name]
         inside = low <= value <= high
-        ok = ok and inside
-        told = "inside" if inside else f"outside (got {value:.4g}, accepted {low:.4g} to {high:.4g})"
-        lines.append(f"{what}, {name}: {told}")
-    return Report(tuple(lines), ok)
+        said[name] = "inside" if inside else f"outside (got {value:.4g}, accepted {low:.4g} to {high:.4g})"
+    lines = (f"{what}, {name}: {one}" for name, one in said.items())
+    return Report((*about, *lines), all(one == "inside" for one in said.values()))
 
 
-def _obeyed(found: Mapping[str, float], about: str, slack: Mapping[str, float]) -> Report:
-    """Laws that a fresh run obeys on every processor: each value is 0, or at most its slack."""
-    report = compared("fresh run", found, {name: (0.0, slack.get(name, 0.0)) for name in found})
-    return Report((about, *report.lines), report.ok)
+def _obeyed(about: str, found: Mapping[str, tuple[float, float] | float]) -> Report:
+    """Laws that a fresh run obeys on every processor: each value is 0, or at most its slack where it has one."""
+    each = {name: value if isinstance(value, tuple) else (value, 0.0) for name, value in found.items()}
+    values = {name: float(value) for name, (value, _) in each.items()}
+    return compared("fresh run", values, {name: (0.0, slack) for name, (_, slack) in each.items()}, about)
 
 
 def exact() -> Report:
@@ -89,31 +89,29 @@ def trained(chapter: Chapter[Any]) -> Report:
     Under `smoke` nothing is recorded, and a run from the shipped base (seed 0) is compared with stored ones. Anything
     else is not compared, and the text says so.
     """
-    recorded, fresh, lines, seeds = chapter.recorded, chapter.fresh, list[str](), 1
-    values = references.trained_values
+    recorded, fresh = chapter.recorded, chapter.fresh
     if recorded is not None and len(recorded.seeds) >= FEWEST_SEEDS:
         last, seeds = int(fresh.episodes["step"].max()), len(fresh.seeds)
-        known = references.by_seed([values(recorded.of_seed(seed), last) for seed in recorded.seeds])
-        mine = references.by_seed([values(fresh.of_seed(seed), last) for seed in fresh.seeds])
-        got = {name: sum(found) / seeds for name, found in mine.items() if name in known}
-        known = {name: known[name] for name in got}
-        numbers = len(known)
-        lines.append(
-            f"fresh run, step {last:,}: compared with {len(recorded.seeds)} recorded base seeds, 95 % prediction "
-            f"intervals for {numbers} numbers at once"
+        known, mine = (
+            references.by_seed([references.trained_values(one.of_seed(seed), last) for seed in one.seeds])
+            for one in (recorded, fresh)
         )
-    elif chapter.profile == load_profile("smoke") and 0 in fresh.seeds:
-        known, numbers = references.read().trained, 1
-        got = values(fresh.of_seed(0))
-    else:
-        why = f"fewer than {FEWEST_SEEDS} base seeds of profile {chapter.profile.name} are recorded"
-        return Report((f"fresh run: not compared; {why}",), True)
-    accepted = {name: references.trained_interval(name, of, numbers, seeds) for name, of in known.items()}
-    found = compared("fresh run", got, accepted)
-    return Report((*lines, *found.lines), found.ok)
+        got = {name: sum(found) / seeds for name, found in mine.items() if name in known}
+        about = (
+            f"fresh run, step {last:,}: compared with {len(recorded.seeds)} recorded base seeds, 95 % prediction "
+            f"intervals for {len(got)} numbers at once"
+        )
+        accepted = {name: references.trained_interval(name, known[name], len(got), seeds) for name in got}
+        return compared("fresh run", got, accepted, about)
+    if chapter.profile == load_profile("smoke") and 0 in fresh.seeds:
+        known = references.read().trained
+        accepted = {name: references.trained_interval(name, of) for name, of in known.items()}
+        return compared("fresh run", references.trained_values(fresh.of_seed(0)), accepted)
+    why = f"fewer than {FEWEST_SEEDS} base seeds of profile {chapter.profile.name} are recorded"
+    return Report((f"fresh run: not compared; {why}",), True)
 
 
-def credit() -> Report:
+def advantages() -> Report:
     """Weights of attempts in a worked example: four episodes of one hand, by advantage estimator and baseline."""
     rewards = [[5.0], [-2.0, 5.0], [-1.0, -2.0, -3.0], [-4.0, -1.0]]
     lines = []
@@ -127,23 +125,26 @@ def credit() -> Report:
 
 def recovery(chapter: Chapter[Any]) -> Report:
     """Laws of every RL run."""
-    log, advantages, rl_starts = chapter.fresh.log, chapter.fresh.advantages, chapter.profile.rl_starts
-    sizes = advantages.groupby(["seed", "control", "start", "run", "update"])["advantage"]
-    mean = "mean advantage of an update" if rl_starts.rl.algorithm in ("grpo", "rloo") else "advantages"
-    kl = "KL to the start before the first step"
+    log, rl = chapter.fresh.log, chapter.profile.rl_starts.rl
+    sizes = chapter.fresh.advantages.groupby(["seed", "control", "start", "run", "update"])["advantage"]
+    mean = "mean advantage of an iteration" if rl.algorithm in ("grpo", "rloo") else "advantages"
     first = log[log["update"] == log["update"].min()]
     shares = log[["solved", "first_try", "zero_variance"]]
-    found = {kl: float(first["kl_start"].abs().max())} if rl_starts.rl.log_kl else {}
-    found |= {
-        mean: float(sizes.mean().abs().max()),
-        "shares that are no shares": float((~((shares >= 0) & (shares <= 1))).sum().sum()),
-        "first tries solved more often than episodes": float((log["first_try"] > log["solved"]).sum()),
-        "attempts beyond the limit": float((~log["attempts"].between(1, rl_starts.rl.attempts)).sum()),
-        "gradients that are not finite": float((~log["gradient_norm"].between(0, 1e6)).sum()),
-    }
+    kl = {}
+    if rl.log_kl:
+        kl = {"KL to the RL start checkpoint before the first step": (first["kl_start"].abs().max(), 1e-4)}
     runs = log.drop_duplicates(["seed", "start", "run"])
-    line = f"RL runs: {len(runs)}, updates each: {int(log['update'].max())}, starts: {sorted(set(runs['start']))}"
-    return _obeyed(found, line, {kl: 1e-4, mean: 1e-4})
+    return _obeyed(
+        f"RL runs: {len(runs)}, iterations each: {log['update'].max()}, starts: {sorted(set(runs['start']))}",
+        {
+            **kl,
+            mean: (sizes.mean().abs().max(), 1e-4),
+            "shares that are no shares": (~((shares >= 0) & (shares <= 1))).sum().sum(),
+            "pass@1 above the share that is solved": (log["first_try"] > log["solved"]).sum(),
+            "attempts beyond the limit": (~log["attempts"].between(1, rl.attempts)).sum(),
+            "gradients that are not finite": (~log["gradient_norm"].between(0, 1e6)).sum(),
+        },
+    )
 
 
 def angles() -> Report:
@@ -157,7 +158,7 @@ def angles() -> Report:
     matrix = torch.randn((24, 40), generator=torch.Generator().manual_seed(24), dtype=torch.float64)
     by_gram, by_svd = decompose(matrix, "gram"), decompose(matrix, "svd")
     found["angle of a subspace and itself"] = float(principal_angles(frame, frame).abs().max())
-    found["Gram against svd, values"] = float((by_gram.s - by_svd.s).abs().max())
+    found["Gram against svd, singular values"] = float((by_gram.s - by_svd.s).abs().max())
     found["Gram against svd, angle of the leading 8"] = float(
         principal_angles(by_gram.v[:, :8], by_svd.v[:, :8]).max()
     )
@@ -168,7 +169,8 @@ def angles() -> Report:
 def rotation(chapter: Chapter[Any]) -> Report:
     """Laws of every comparison of two checkpoints."""
     tables = chapter.fresh
-    sizes, path = tables.changes, tables.path[tables.path["step"] == tables.path["step"].min()]
+    sizes, angles, known = tables.changes, tables.angles, tables.behaviour
+    first = tables.path[tables.path["step"] == tables.path["step"].min()]
     matrix = ["seed", "pair", "tensor", "head"]
     by_what = sizes.astype({"what": object}).pivot_table(
         index=matrix, columns="what", values="change_norm", observed=True
@@ -177,32 +179,21 @@ def rotation(chapter: Chapter[Any]) -> Report:
     norms = sizes[sizes["what"] == "change"].set_index(matrix)["change_norm"]
     moved = tables.values.assign(by=(tables.values["after"] - tables.values["before"]).abs())
     furthest = moved.groupby(matrix, observed=True)["by"].max()
-    known = tables.behaviour
-    found = {
-        "norms of nulls against that of the change": float(equal.max().max()),
-        "singular values that moved by more than the change's norm (Weyl)": float(
-            (furthest > norms.reindex(furthest.index) * 1.0001 + 1e-6).sum()
-        ),
-        "angles below 0 or above 90 degrees": float(
-            (~tables.angles["mean"].dropna().between(0, 90.001)).sum()
-        ),
-        "means beyond the largest angle": float(
-            (tables.angles["mean"] > tables.angles["largest"] * 1.0001).sum()
-        ),
-        "shares of energy above 1": float(
-            (sizes["stretch_energy"] + sizes["rotation_energy"] > 1.0001).sum()
-        ),
-        "negative divergences": float((known["kl"] < -1e-6).sum()),
-        "divergence of the base from itself": float(known.loc[known["step"] == 0, "kl"].abs().max()),
-        "change of the base against itself": float(path["change_norm"].abs().max()),
-    }
+    beyond = furthest > norms.reindex(furthest.index) * 1.0001 + 1e-6
     whole = sizes[sizes["head"] == -1]
-    line = f"pairs: {whole['pair'].nunique()}, matrices in each: {whole['tensor'].nunique()}"
-    slack = {
-        "norms of nulls against that of the change": 1e-4,
-        "divergence of the base from itself": 1e-6,
-    }
-    return _obeyed(found, line, slack)
+    return _obeyed(
+        f"pairs: {whole['pair'].nunique()}, matrices in each: {whole['tensor'].nunique()}",
+        {
+            "norms of nulls against that of the change": (equal.max().max(), 1e-4),
+            "singular values that moved by more than the change's norm (Weyl)": beyond.sum(),
+            "angles below 0 or above 90 degrees": (~angles["mean"].dropna().between(0, 90.001)).sum(),
+            "means beyond the largest angle": (angles["mean"] > angles["largest"] * 1.0001).sum(),
+            "shares of energy above 1": (sizes["stretch_energy"] + sizes["rotation_energy"] > 1.0001).sum(),
+            "negative divergences": (known["kl"] < -1e-6).sum(),
+            "divergence of the base from itself": (known.loc[known["step"] == 0, "kl"].abs().max(), 1e-6),
+            "change of the base against itself": first["change_norm"].abs().max(),
+        },
+    )
 
 
 def laws() -> Report:
@@ -228,19 +219,18 @@ def swaps(chapter: Chapter[Any]) -> Report:
     """Laws of every edited checkpoint."""
     sizes, effects = chapter.fresh.sizes, chapter.fresh.effects
     names, keys = sizes["edit"].astype(str), ["seed", "kind", "where"]
-    noise = sizes[names.str.startswith("noise() like directions(all)")].groupby(keys, observed=True)[
-        "edit_norm"
-    ]
+    noise = sizes[names.str.startswith("noise() like directions(all)")].groupby(keys, observed=True)
     wanted = sizes[names == "directions(all)"].set_index(keys)["edit_norm"]
-    gaps = noise.first().div(wanted).dropna() - 1
+    gaps = noise["edit_norm"].first().div(wanted).dropna() - 1
     triangle = (sizes["left"] - sizes["distance"]).abs() - sizes["edit_norm"] * 1.0001
-    found = {
-        "size of noise against that of the directions it controls": float(gaps.abs().max()),
-        "distances that changed by more than the edit": float((triangle > 1e-6).sum()),
-        "negative divergences": float((sizes[["kl_origin", "kl_target"]] < -1e-6).sum().sum()),
-        "more first tries than solved": float((effects["first"] > effects["solved"]).sum()),
-        "more solved than hands": float((effects["solved"] > effects["hands"]).sum()),
-        "edits without a census": float(len(set(sizes["edit"]) - set(effects["edit"]))),
-    }
-    slack = {"size of noise against that of the directions it controls": 1e-4}
-    return _obeyed(found, f"edited checkpoints: {len(sizes)}", slack)
+    return _obeyed(
+        f"edited checkpoints: {len(sizes)}",
+        {
+            "norm of noise against that of the edit it is a control of": (gaps.abs().max(), 1e-4),
+            "distances that changed by more than the edit": (triangle > 1e-6).sum(),
+            "negative divergences": (sizes[["kl_origin", "kl_target"]] < -1e-6).sum().sum(),
+            "pass@1 above success@5": (effects["first"] > effects["solved"]).sum(),
+            "more solved than hands": (effects["solved"] > effects["hands"]).sum(),
+            "edits without an evaluation": len(set(sizes["edit"]) - set(effects["edit"])),
+        },
+    )

@@ -1,9 +1,8 @@
 """Does a fresh run belong to the recorded study? A handful of numbers against one simultaneous prediction interval.
 
-A prediction interval says where the number of one more base seed falls, given those of the recorded ones: mean and
-spread between seeds, Student's t, wider by the noise of the mean. With Bonferroni's correction all numbers of an honest
-run lie inside in at least 95 % of repetitions, if numbers are about normal over seeds. What is recorded is cut down to
-what a fresh run has (first sampling seed, first RL seed, the same checkpoints), so that both are the same draw.
+With Bonferroni's correction all numbers of an honest run lie inside in at least 95 % of repetitions, if numbers are
+about normal over seeds. What is recorded is cut down to what a fresh run has (first sampling seed, first RL seed, the
+same checkpoints), so that both are the same draw.
 """
 
 from __future__ import annotations

@@ -53,18 +53,21 @@ class Entry:
         return self.part.in_units(profile)
 
 
+EDITS = "04_swapping_directions"
+AUDIT = "audit"
+"""The page on released artefacts, which makes no claims."""
+
 CHAPTERS = {
     entry.key: entry
     for entry in (
         Entry("sft", "sft", "Supervised fine-tuning (chapter 1)", "01_sft_forgets"),
         Entry("recovery", "rl", "Reinforcement learning afterwards (chapter 2)", "02_rl_heals", "--recovery"),
         Entry("rotation", "spectra", "What moves in the weights (chapter 3)", "03_what_moves", "--rotation"),
-        Entry(
-            "swaps", "edits", "Restoring singular vectors (chapter 4)", "04_swapping_directions", "--edits"
-        ),
-        Entry(
-            "protection", "protected", "Protected SFT (chapter 4)", "04_swapping_directions", "--protection"
-        ),
+        Entry("swaps", "edits", "Restoring singular vectors (chapter 4)", EDITS, "--edits"),
+        Entry("protection", "protected", "Protected SFT (chapter 4)", EDITS, "--protection"),
     )
 }
 """By their part of `claims.yaml`, in the order of the book."""
+
+NOTEBOOKS = (*dict.fromkeys(entry.notebook for entry in CHAPTERS.values()), AUDIT)
+"""Every notebook's name without ending, in the order of the book."""

@@ -6,7 +6,7 @@ Each chapter says what its slice is (`Chapter.slice_of`). Slices that agreed are
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,10 @@ def _computed(folder: Path, seed: int, store: Store, workers: int) -> Computed:
     manifest = record.read_manifest(place)
     profile = validated(Profile, manifest.profile, f"results {folder.name}: profile")
     chosen = chapter.slice_of(tables.read(place, chapter.PART.kind), profile, seed, store)
-    specs = chosen.plan.specs()
-    compute(specs, store, workers)
+    runs = compute(chosen.plan.specs(), store, workers)
     found = chapter.PART.collect([chosen.plan], store)
     again = {name: getattr(found, name)[list(frame.columns)] for name, frame in chosen.recorded.items()}
-    code = {stage: code_behind(stage, manifest.profile).hash for stage in {spec.stage for spec in specs}}
+    code = {run.manifest.stage: code_behind(run.manifest.stage, manifest.profile).hash for run in runs}
     return Computed(chosen.steps, chosen.recorded, again, manifest.code(), code)
 
 
@@ -90,16 +89,13 @@ def replay(
     seed: int,
     store: Store,
     workers: int = 1,
-    say: Callable[[str], object] = print,
     against: Path | None = None,
 ) -> Replay:
-    """Compute a slice of a recorded seed anew; note it in `replays.json` when all values agree.
+    """Compute a slice of a recorded seed anew; note it, with the stages it has runs of, when all values agree.
 
-    against: a folder of `write_tables`, to compare with instead of the recorded tables. Another processor may give
-    other last bits and with them other answers; there, old and new code are compared with each other.
-
-    Stages that the slice has no run of are not noted. Raises BadInput when a value differs, and when `against` holds
-    something else.
+    against: a folder of `write_tables`, to compare with instead of the recorded tables: on another processor, which may
+    give other last bits, old and new code are compared with each other.
+    Raises BadInput when a value differs, and when `against` holds something else.
     """
     kept = None if against is None else _read_tables(against, folder.name, seed)
     found = _computed(folder, seed, store, workers)
@@ -119,7 +115,6 @@ def replay(
     known = [one for one in read(folder.parent) if _place(one) != _place(done)]
     notes = [one.model_dump(mode="json", exclude_defaults=True) for one in [*known, done]]
     atomic_write(folder.parent / FILE, json.dumps(notes, indent=1) + "\n")
-    say(f"replayed {folder.name} seed {seed}: {compared:,} values agree")
     return done
 
 

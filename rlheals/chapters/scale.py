@@ -30,6 +30,17 @@ LEVELS: dict[str, Callable[[Curves], float]] = {
     "OOD, last checkpoint": measures.end_level,
     "ID, last checkpoint": lambda curves: float(curves.accuracy("sft")[curves.end]),
 }
+ABOUT_LEVELS = (
+    "Accuracy is success@5 with feedback: solved in at most five attempts. The peak is chosen on one half of the hands "
+    "and measured on the other, both ways. 95 % t intervals over base seeds; of a single base seed, Wilson's interval "
+    "over hands and sampling seeds, which says nothing about other base seeds."
+)
+ABOUT_GAINS = (
+    "What RL adds to OOD accuracy (success@5) from SFT checkpoints that RL started from at all sizes. 95 % t intervals "
+    "over base seeds that hold for all start checkpoints of a row together; none of a single base seed. The same "
+    "number of steps is not the same amount of learning in models of other sizes: read each row beside the accuracy "
+    "before RL."
+)
 
 
 @lru_cache(maxsize=64)
@@ -73,27 +84,18 @@ def scale_table(results: Path) -> list[Block]:
     """The trend as tables; in words when nothing but the lab itself is recorded."""
     recorded = studies(tables.SFT, results)
     shown = [*_levels_table(recorded), *_gains_table(studies(rl_runs.STUDY, results))]
-    if len(recorded) < 2:
-        shown.append("No study of another size is recorded.")
-    return shown
+    return shown if len(recorded) > 1 else [*shown, "No study of another size is recorded."]
 
 
 def _levels_table(recorded: dict[str, Tables]) -> list[Block]:
     table = trend(recorded).set_index(["profile", "level"])
     rows = []
     for name, study in recorded.items():
-        cells = [
-            f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
-            for one in (table.loc[(name, level)] for level in LEVELS)
-        ]
+        levels = [table.loc[(name, level)] for level in LEVELS]
+        cells = [f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for one in levels]
         size = weights(load_profile(name).pretrain.model)
         rows.append((f"`{name}`", f"{size:,}", str(len(study.seeds)), *cells))
-    about = (
-        "Accuracy is success@5 with feedback: solved in at most five attempts. The peak is chosen on one half of "
-        "the hands and measured on the other, both ways. 95 % t intervals over base seeds; of a single base seed, "
-        "Wilson's interval over hands and sampling seeds, which says nothing about other base seeds."
-    )
-    return [Table(("profile", "weights", "base seeds", *LEVELS), tuple(rows)), about] if rows else []
+    return [Table(("profile", "weights", "base seeds", *LEVELS), tuple(rows)), ABOUT_LEVELS] if rows else []
 
 
 def _gains_table(recorded: dict[str, RecoveryTables]) -> list[Block]:
@@ -103,18 +105,12 @@ def _gains_table(recorded: dict[str, RecoveryTables]) -> list[Block]:
     rows = []
     for name, study in recorded.items():
         before = rl_measures.accuracy(study, "ood", after=False).groupby("step")["value"].mean()
-        gained = rl_measures.gains(study).set_index("step")
+        gained = rl_measures.gains(study).set_index("step").loc[starts]
         cells = [
             f"{one.value:.3f}" + (f" [{one.low:.3f}, {one.high:.3f}]" if one.seeds > 1 else "")
-            for one in (gained.loc[start] for start in starts)
+            for one in gained.itertuples()
         ]
         known = " / ".join(f"{before[start]:.3f}" for start in starts)
         rows.append((f"`{name}`", str(len(study.seeds)), known, *cells))
-    about = (
-        "What RL adds to OOD accuracy (success@5) from SFT checkpoints that RL started from at all sizes. 95 % t "
-        "intervals over base seeds that hold for all start checkpoints of a row together; none of a single base "
-        "seed. The same number of steps is not the same amount of learning in models of other sizes: read each row "
-        "beside the accuracy before RL."
-    )
     heads = ("profile", "base seeds", f"OOD at steps {' / '.join(map(str, starts))}")
-    return [Table((*heads, *(f"RL from {start}" for start in starts)), tuple(rows)), about]
+    return [Table((*heads, *(f"RL from {start}" for start in starts)), tuple(rows)), ABOUT_GAINS]

@@ -7,6 +7,8 @@ checked before it is believed, and judged anew where it is damaged or where resu
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
+from dataclasses import asdict
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -21,25 +23,27 @@ from rlheals.store.store import default_store
 from rlheals.study.claims import Outcome
 
 FILE = "verdicts.json"
+JUDGED = ("verdict", "interval", "holm_p", "holds_after_holm", "values")
 KEPT: TypeAdapter[dict[str, Outcome]] = TypeAdapter(dict[str, Outcome])
 
 
-def outcome(key: str, results: Path) -> Outcome:
-    """The claims of a part, judged on the recorded study of the profile that `claims.yaml` names.
+def outcomes(results: Path, keys: Collection[str] = tuple(CHAPTERS)) -> dict[str, Outcome]:
+    """The claims of parts, judged on the recorded study of the profile that `claims.yaml` names.
 
-    Raises BadInput when what is recorded is damaged.
+    What is recorded is read once for all of them. Raises BadInput when it is damaged.
     """
     file, behind = default_store(project_root()).root / FILE, _digest(results)
     kept = _read(file, behind)
-    if key not in kept:
-        kept[key] = judged(key, results)
-        if kept[key].missing is not None and results.absolute().is_relative_to(project_root()):
+    if new := {key: judged(key, results) for key in keys if key not in kept}:
+        kept |= new
+        recorded = any(one.missing is not None for one in new.values())
+        if recorded and results.absolute().is_relative_to(project_root()):
             _write(file, behind, kept)
-    return kept[key]
+    return {key: kept[key] for key in keys}
 
 
 def judged(key: str, results: Path) -> Outcome:
-    """The same from the tables, whatever is kept."""
+    """The same of one part from the tables, whatever is kept."""
     from rlheals.study import record  # takes seconds to import, which a verdict that is kept does not need
 
     one = CHAPTERS[key]
@@ -79,19 +83,19 @@ def _write(file: Path, behind: str, kept: dict[str, Outcome]) -> None:
 
 
 def as_json(results: Path) -> dict[str, dict[str, Any]]:
-    """By part of `claims.yaml`: every claim with its interval and verdict; both null while something is missing."""
-    return {key: {"title": one.title, **_as_json(outcome(key, results))} for key, one in CHAPTERS.items()}
+    """By part of `claims.yaml`: every claim with its interval and verdict; null while something is missing."""
+    return {key: {"title": CHAPTERS[key].title, **_as_json(one)} for key, one in outcomes(results).items()}
 
 
 def _as_json(found: Outcome) -> dict[str, Any]:
-    verdicts = {one["claim"]["id"]: one for one in KEPT.dump_python({"": found}, mode="json")[""]["judged"]}
-    survives = {one.claim.id: one.survives and one.verdict == "holds" for one in found.judged}
+    judged = {one.claim.id: one for one in found.judged}
     rows = []
     for claim in found.claims.claims:
-        one = verdicts.get(claim.id, {})
-        row = {name: one.get(name) for name in ("verdict", "interval")}
-        more = {"holm_p": one.get("adjusted"), "holds_after_holm": survives.get(claim.id)}
-        rows.append({**claim.model_dump(mode="json"), **row, **more, "values": one.get("values")})
+        row = claim.model_dump(mode="json") | dict.fromkeys(JUDGED)
+        if one := judged.get(claim.id):
+            said = (one.verdict, asdict(one.interval), one.adjusted, one.survives and one.verdict == "holds")
+            row |= zip(JUDGED, (*said, one.values), strict=True)
+        rows.append(row)
     return {
         "study": found.claims.study.model_dump(mode="json", exclude_none=True),
         "missing": ["nothing is recorded"] if found.missing is None else list(found.missing),

@@ -123,7 +123,7 @@ def replay(
         made = again.write_tables(study, seed, the_store(), tables, workers)
         show(made.model_dump(mode="json"), [f"tables: {tables}"], json)
         return
-    done = again.replay(study, seed, the_store(), workers, lambda line: None, against)
+    done = again.replay(study, seed, the_store(), workers, against)
     show(done.model_dump(mode="json"), [f"{done.compared:,} values agree"], json)
 
 

@@ -21,9 +21,8 @@ def largest_bound(
     values: (seeds, quantities), every quantity measured at every seed; at least two seeds.
     Returns (bound of the largest mean, one bound per quantity): mean_q + c s_q / sqrt(seeds), where c is the
     `level` quantile of the largest Student's t over the quantities in a wild bootstrap: the deviations of a
-    whole seed from the means are multiplied by one of +-sqrt(1/2), +-1, +-sqrt(3/2) (all combinations are
-    gone through when there are at most `resamples` of them), so that what the quantities share is kept.
-    Choosing the largest among noisy means needs no remedy: the bound is there for all of them.
+    whole seed from the means are multiplied by one of +-sqrt(1/2), +-1, +-sqrt(3/2) (all combinations when
+    there are at most `resamples` of them), so that what the quantities share is kept.
     Raises BadInput for another shape, fewer than two seeds, a number that is not finite.
     Source: Webb 2023 (the weights, for few clusters); Romano and Wolf 2005 (the largest t).
 

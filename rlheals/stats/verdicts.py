@@ -22,17 +22,10 @@ def verdict(interval: Interval, margin: float) -> Verdict:
     | 0 < low <= margin  | holds in part                          | holds in part                         |
     | low <= 0           | differs                                | not shown                             |
 
-    * holds: every value in the interval is an effect of the size claimed.
-    * holds in part: the direction is shown, the size is not (or is excluded; the interval printed beside the
-      verdict says which).
-    * not shown: no effect and the claimed effect are both within the interval; more seeds could decide.
-    * differs: the claimed size is excluded and not even the direction is shown.  An interval such as
-      [-0.01, 0.02] against a margin of 0.05 belongs here and not to "not shown": the margin is what would
-      count as the effect, the data rule it out, and more seeds would not bring it back.
-
-    Ends of the interval belong to it and the claim is a strict inequality, hence the <= in the table; with
-    margin 0 the row "holds in part" is empty.  Shifting the interval up never worsens the verdict; a narrower
-    interval inside never turns "holds" into another verdict, nor "differs" into "holds".
+    More seeds could decide what is not shown; they would not bring back what differs, such as [-0.01, 0.02]
+    against a margin of 0.05.  The claim is a strict inequality, hence the <=; with margin 0 the row "holds in
+    part" is empty.  Shifting the interval up never worsens the verdict; a narrower interval inside never turns
+    "holds" into another verdict, nor "differs" into "holds".
     Raises BadInput for a margin that is negative or not finite.
 
     >>> verdict(Interval(0.34, 0.31, 0.37), margin=0.05)

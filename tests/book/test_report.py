@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
-from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import pandas as pd
 import pytest
-from lab_helpers import TINY, study_of
+from bs4 import BeautifulSoup
+from lab_helpers import TINY
 
 from rlheals.book import claims as claims_tables
 from rlheals.book import pages, report
 from rlheals.book.pages import README_BEGIN, README_END
-from rlheals.chapters import verdicts
 from rlheals.chapters.registry import CHAPTERS
 from rlheals.cli.main import main
-from rlheals.display.markup import Table, inline, to_html, to_markdown
+from rlheals.display.markup import Table, inline, spans, to_html, to_markdown
 from rlheals.display.style import Drawn
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
-from rlheals.profiles import PROFILES, load_profile
+from rlheals.profiles import PROFILES
 from rlheals.profiles.describe import profiles_table
 from rlheals.publish.base_card import model_card
-from rlheals.store.runs import digest_of
 from rlheals.store.stages import code_behind
-from rlheals.study import tables
+from rlheals.study import record
 from rlheals.study.claims import FAMILIES
-from rlheals.study.record import MANIFEST, Recorded, RecordedRun
-from rlheals.study.tables import Tables, concat
+from rlheals.study.tables import SFT
 from rlheals.tasks.general_points.gallery import gallery_html, gallery_markdown, samples
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.tasks.general_points.verifier import REWARDS
 
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "results"
 CLAIMS = CHAPTERS["sft"].claims.read()
+
 # --- a report from an empty folder
 
 
@@ -76,24 +75,12 @@ def test_every_snippet_that_the_book_includes_is_written(made: Path) -> None:
 
 def test_without_a_recorded_study_claims_have_margins_and_no_numbers(made: Path) -> None:
     text = (made / "out/claims_table.md").read_text()
-    rows = [
-        line
-        for line in text.splitlines()
-        if line.startswith("| ") and "claim |" not in line and "---" not in line
-    ]
     assert text.count("Nothing is recorded yet") == len(CHAPTERS)
-    claims = [
-        claim
-        for one in CHAPTERS.values()
-        for family in FAMILIES
-        for claim in one.claims.read().claims
-        if claim.family == family
-    ]
-    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [one.sentence for one in claims]
-    for row, claim in zip(rows, claims, strict=True):
-        *_, margin, _, verdict = row.removesuffix(" |").split(" | ")
-        assert float(margin) == claim.margin
-        assert verdict == "no verdict yet"
+    for one in CHAPTERS.values():
+        for claim in one.claims.read().claims:
+            (row,) = [line for line in text.splitlines() if line.startswith(f"| {claim.sentence} | ")]
+            *_, margin, _, _, verdict = row.removesuffix(" |").split(" | ")
+            assert (float(margin), verdict) == (claim.margin, "no verdict yet")
     assert "No recorded study" in (made / "out/recorded.md").read_text()
 
 
@@ -112,44 +99,32 @@ def test_front_picture_is_found_from_the_page_above(made: Path) -> None:
     assert (made / target).read_bytes() == (made / "out/sft-accuracy.svg").read_bytes()
 
 
-class Page(HTMLParser):
-    """Collects addresses, ids and text of a page, and notices tags that are not closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.addresses: list[str] = []
-        self.open: list[str] = []
-        self.words = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
-        if tag not in ("meta", "img", "br", "link"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
+def words(html: str) -> str:
+    """The text of a page whose tags are all closed."""
+    page = BeautifulSoup(html, "html.parser")
+    for tag in {tag.name for tag in page.find_all()} - {"meta", "img", "br", "link"}:
+        assert len(re.findall(rf"<{tag}[ >]", html)) == html.count(f"</{tag}>"), tag
+    return page.get_text()
 
 
 def test_index_is_one_self_contained_page(made: Path) -> None:
     text = (made / "out/index.html").read_text()
-    page = Page(text)
-    assert page.open == []
-    assert page.addresses
-    assert all(address.startswith("data:") for address in page.addresses)
+    addresses = [
+        tag[name]
+        for tag in BeautifulSoup(text, "html.parser").find_all()
+        for name in ("src", "href", "srcset", "data")
+        if tag.has_attr(name)
+    ]
+    assert addresses
+    assert all(address.startswith("data:") for address in addresses)
     assert not re.search(r"@import|url\(", text)
+    said = words(text)
     for claim in CLAIMS.claims:
-        assert claim.sentence in page.words
-    assert "Twenty prompts" in page.words
-    assert text.count("<figure") == len(list((made / "out").glob("sft-*.svg")))
-
-
-def test_a_figure_that_needs_the_recorded_study_becomes_a_sentence(made: Path) -> None:
+        assert claim.sentence in said
+    assert "Twenty prompts" in said
+    assert "The figure sensitivity is not drawn" in said, "it needs the recorded study"
     assert not (made / "out/sft-sensitivity.svg").exists()
-    assert "The figure sensitivity is not drawn" in Page((made / "out/index.html").read_text()).words
+    assert text.count("<figure") == len(list((made / "out").glob("sft-*.svg")))
 
 
 def test_run_facts_name_profile_seed_and_hands(made: Path) -> None:
@@ -176,67 +151,34 @@ def test_an_absent_figure_does_not_stop_the_report() -> None:
 
     for figure in (refuses, empty):
         drawn = report.draw(figure, None)  # type: ignore[arg-type]
-        assert isinstance(drawn, report.Absent)
+        assert f"The figure `{figure.__name__}` is not drawn" in str(drawn)
         assert report.figure_files([drawn]) == {}
-        assert figure.__name__ in drawn.sentence
 
 
 # --- the recorded study
 
 
-def lab_tables(seed: int, decodes: int = CLAIMS.study.decodes) -> Tables:
-    """A made-up seed in which OOD accuracy rises, then falls, while ID accuracy rises and all losses fall.
-
-    All decodes are alike.
-    """
-    random = np.random.default_rng(seed)
-    ood = {0: 0.02, 20: 0.35, 1280: 0.03}
-    rising = {0: 0.02, 20: 0.7, 1280: 0.95}
-    accuracy = {
-        step: {
-            "ood": random.random(400) < ood[step],
-            "sft": random.random(400) < rising[step],
-            "held_out": random.random(200) < rising[step] * 0.8,
-        }
-        for step in ood
-    }
-    losses = {name: {0: 3.0, 20: 1.0 + seed / 100, 1280: 0.2} for name in ("train", "test", "ood")}
-    made = study_of(accuracy, losses, seed=seed)
-    return replace(made, episodes=pd.concat([made.episodes.assign(decode=n) for n in range(decodes)]))
-
-
-def write_study(
-    results: Path, seeds: tuple[int, ...], decodes: int = CLAIMS.study.decodes, code: str = ""
-) -> Path:
-    """A recorded study of the profile that the claims name, in the form that `rlheals study` gives it."""
-    profile = load_profile(CLAIMS.study.profile, {"decodes": decodes}).model_dump(mode="json")
-    for seed in seeds:
-        folder = results / CLAIMS.study.profile / f"seed-{seed}"
-        tables.write(lab_tables(seed, decodes), folder)
-        manifest = Recorded(
-            profile=profile,
-            seed=seed,
-            started="2026-01-01T00:00:00Z",
-            machine={"kind": "cpu", "model": "Some CPU", "isa": "avx2", "threads": 1},
-            versions={"torch": "2.0"},
-            runs=(
-                RecordedRun(
-                    stage="evaluate",
-                    id="0" * 64,
-                    seed=seed,
-                    code_hash=code or code_behind("evaluate", {}).hash,
-                    seconds=90.0,
-                ),
-            ),
-            files={file.name: digest_of(file).sha256 for file in folder.glob("*.parquet")},
-        )
-        (folder / MANIFEST).write_text(manifest.model_dump_json())
-    return results
-
-
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("results"), CLAIMS.study.seeds)
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which the study of SFT alone is recorded; its verdicts are kept there once they are given."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(RESULTS / "lab", folder / "results" / "lab")
+    (folder / "notebooks").mkdir()
+    return folder
+
+
+@pytest.fixture
+def results(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("RLHEALS_STORE", raising=False)
+    return project / "results"
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A copy to be changed."""
+    shutil.copytree(RESULTS / "lab", tmp_path / "results" / "lab")
+    return tmp_path / "results"
 
 
 def test_claims_table_shows_interval_margin_seeds_and_verdict(results: Path) -> None:
@@ -244,45 +186,27 @@ def test_claims_table_shows_interval_margin_seeds_and_verdict(results: Path) -> 
     assert (paper, ours) == ("Claims of the paper:", "Our own questions and controls:")
     assert isinstance(table, Table)
     assert isinstance(controls, Table)
-    judged = CHAPTERS["sft"].claims.outcome(concat([lab_tables(seed) for seed in CLAIMS.study.seeds])).judged
-    assert len({one.verdict for one in judged}) >= 2
+    judged = CHAPTERS["sft"].claims.outcome(record.find("lab", SFT, RESULTS)[0]).judged
     ordered = [one for family in FAMILIES for one in judged if one.claim.family == family]
     for row, one in zip((*table.rows, *controls.rows), ordered, strict=True):
         sentence, estimate, margin, seeds, adjusted, verdict = row
-        assert sentence == one.claim.sentence
+        assert (sentence, float(margin)) == (one.claim.sentence, one.claim.margin)
         assert estimate == f"{one.interval:.3f} {one.claim.unit}"
-        assert float(margin) == one.claim.margin
-        assert seeds == "1-5"
+        assert seeds == spans(CLAIMS.study.seeds)
         assert adjusted == claims_tables.p_text(one.adjusted)
         assert verdict == one.shown
 
 
-@pytest.mark.parametrize(
-    ("seeds", "decodes", "says"),
-    [
-        (CLAIMS.study.seeds[:-1], CLAIMS.study.decodes, "not complete (base seed 5)"),
-        (
-            CLAIMS.study.seeds,
-            CLAIMS.study.decodes - 1,
-            "not complete (base seed 1: 1 of 2 sampling seeds;",
-        ),
-    ],
-)
-def test_an_incomplete_study_gives_no_verdict(
-    seeds: tuple[int, ...], decodes: int, says: str, tmp_path: Path
-) -> None:
-    blocks = claims_tables.claims_table("sft", write_study(tmp_path, seeds, decodes))
-    assert says in blocks[0]
-    assert not re.search(r"\*\*|\[-?\d", to_markdown(blocks))
-
-
-def test_a_damaged_study_is_refused(results: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "results"
-    shutil.copytree(results, copy)
-    file = copy / "lab/seed-2/episodes.parquet"
+def test_an_incomplete_study_gives_no_verdict_and_a_damaged_one_is_refused(copied: Path) -> None:
+    last = max(CLAIMS.study.seeds)
+    shutil.rmtree(copied / f"lab/seed-{last}")
+    blocks = claims_tables.claims_table("sft", copied)
+    assert f"not complete (base seed {last})" in blocks[0]
+    assert not re.search(r"\*\*|\[-?\d\.", to_markdown(blocks))
+    file = copied / "lab/seed-2/episodes.parquet"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(BadInput, match=r"seed-2.*episodes.parquet"):
-        verdicts.outcome("sft", copy)
+        claims_tables.claims_table("sft", copied)
 
 
 def test_claims_command_agrees_with_the_table(results: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -297,13 +221,20 @@ def test_claims_command_agrees_with_the_table(results: Path, capfd: pytest.Captu
         assert f"**{claim['verdict']}**" in table
 
 
-@pytest.mark.parametrize(("code", "stale"), [("", False), ("0" * 64, True)])
-def test_recorded_page_says_when_code_has_changed(code: str, stale: bool, tmp_path: Path) -> None:
-    text = to_markdown(pages.recorded_page(write_study(tmp_path, (1, 2), code=code)))
-    assert "| `lab` | 1-2 | 2 | 2 | 3 | Some CPU (avx2) | torch 2.0 |" in text
-    assert ("**Stale:**" in text) == stale
-    if stale:
-        assert "`evaluate` (lab seeds 1-2)" in text
+def test_recorded_page_says_when_code_has_changed(copied: Path) -> None:
+    for stale in (False, True):
+        for file in copied.glob("lab/seed-*/manifest.json"):
+            data = json.loads(file.read_text())
+            for run in data["runs"]:
+                today = code_behind(run["stage"], record.read_manifest(file.parent).profile).hash
+                run["code_hash"] = "0" * 64 if stale and run["stage"] == "evaluate" else today
+            file.write_text(json.dumps(data))
+        text = to_markdown(pages.recorded_page(copied))
+        manifests = record.read(copied / "lab")[1]
+        seeds, runs = spans([one.seed for one in manifests]), sum(len(one.runs) for one in manifests)
+        assert re.search(rf"^\| `lab` \| {seeds} \| \d+ \| {runs} \| ", text, re.M)
+        assert ("**Stale:**" in text) == stale
+    assert f"`evaluate` (lab seeds {seeds})" in text
 
 
 # --- README
@@ -314,34 +245,23 @@ def test_readme_part_is_replaced_and_the_rest_kept(results: Path, tmp_path: Path
     readme.write_text(f"# Title\n\n{README_BEGIN}\noutdated\n{README_END}\n\nend\n")
     assert report.update_readme(readme, results)
     text = readme.read_text()
-    assert text.startswith(f"# Title\n\n{README_BEGIN}\nClaims of the paper (")
-    assert "**Supervised fine-tuning (chapter 1)**\n\nClaims of the paper:\n\n| claim |" in text
-    assert "**Reinforcement learning afterwards (chapter 2)**" in text
-    assert text.endswith(f"{README_END}\n\nend\n")
-    assert "outdated" not in text
+    table = to_markdown(claims_tables.all_claims(results))
+    assert text == f"# Title\n\n{README_BEGIN}\n{table.strip()}\n{README_END}\n\nend\n"
     assert not report.update_readme(readme, results)
     assert readme.read_text() == text
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        README_BEGIN,
-        README_END,
-        f"{README_END} {README_BEGIN}",
-        f"{README_BEGIN}{README_BEGIN}{README_END}",
-    ],
+    "text", ["", README_BEGIN, README_END, README_END + README_BEGIN, 2 * README_BEGIN + README_END]
 )
 def test_readme_without_both_markers_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="claims:"):
         pages.rewritten_readme(text, "table")
 
 
-@pytest.mark.skipif(not (ROOT / "results/lab").is_dir(), reason="no recorded study is committed")
 def test_readme_agrees_with_the_recorded_study() -> None:
     text = (ROOT / "README.md").read_text()
-    table = to_markdown(claims_tables.all_claims(ROOT / "results"))
+    table = to_markdown(claims_tables.all_claims(RESULTS))
     assert pages.rewritten_readme(text, table) == text, "run: rlheals report --readme README.md"
 
 
@@ -362,19 +282,12 @@ def test_gallery_is_what_the_verifier_says() -> None:
     assert samples() == drawn
     assert samples(seed=1) != drawn
 
-
-def test_gallery_shows_prompt_reply_and_verdict_of_every_sample() -> None:
-    drawn = samples()
-    markdown, page = gallery_markdown(drawn), Page(gallery_html(drawn))
-    assert page.open == []
+    markdown, said = gallery_markdown(drawn), words(gallery_html(drawn))
     assert markdown.count("````{dropdown}") == 20
     for sample in drawn:
-        assert sample.prompt in markdown
-        assert sample.prompt in page.words
-        assert sample.reply in markdown
-        assert sample.reply in page.words
-        assert sample.verdict.feedback in page.words
-        assert sample.verdict.feedback in markdown.replace("\\", "")
+        for text in (sample.prompt, sample.reply, sample.verdict.feedback):
+            assert text in markdown.replace("\\", "")
+            assert text in said
 
 
 # --- markup, profiles, model card
@@ -383,9 +296,7 @@ def test_gallery_shows_prompt_reply_and_verdict_of_every_sample() -> None:
 def test_markup_escapes() -> None:
     table = Table(("a|b", "<i>"), (("**x**", "`<y>`"),))
     assert to_markdown([table]).splitlines()[0] == "| a\\|b | <i> |"
-    page = Page(to_html(["<script>", table]))
-    assert page.open == []
-    assert "<script>" in page.words
+    assert "<script>" in words(to_html(["<script>", table]))
     assert inline("`a` **b** <") == "<code>a</code> <strong>b</strong> &lt;"
 
 
@@ -394,25 +305,24 @@ def test_profiles_table_has_every_setting_with_its_value() -> None:
     assert isinstance(about, Table)
     assert isinstance(settings, Table)
     assert isinstance(variants, Table)
-    values = {row[0].strip("`"): row[2:] for row in settings.rows}
     for place, profile in enumerate(PROFILES.values()):
-        for name, shown in values.items():
-            value = profile
-            for part in name.split("."):
+        for cells in settings.rows:
+            value: Any = profile
+            for part in cells[0].strip("`").split("."):
                 value = getattr(value, part)
-            numbers = re.findall(r"[\d.]+", shown[place].replace(",", ""))
+            shown = cells[2 + place].replace(",", "")
             if isinstance(value, bool):
-                assert shown[place] == str(value).lower()
+                assert shown == str(value).lower()
             elif isinstance(value, int | float):
-                assert [float(number) for number in numbers] == [value]
+                assert [float(number) for number in re.findall(r"[\d.]+", shown)] == [value]
             elif isinstance(value, tuple) and value and isinstance(value[0], int):
-                assert tuple(int(part.replace(",", "")) for part in shown[place].split(", ")) == value
+                assert tuple(map(int, shown.split())) == value
 
 
 def test_shipped_card_is_the_one_that_its_files_give() -> None:
     card = (SHIPPED_BASE / "README.md").read_text()
     assert card == model_card(SHIPPED_BASE, PROFILES["lab"].pretrain, 0)
-    assert digest_of(SHIPPED_BASE / "model.safetensors").sha256 in card
+    assert hashlib.sha256((SHIPPED_BASE / "model.safetensors").read_bytes()).hexdigest() in card
 
 
 def test_card_follows_weights_and_history(tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ def test_a_recorded_table_is_that_which_was_measured(routes: pd.DataFrame, tmp_p
     pd.testing.assert_frame_equal(again, routes)
 
 
-def test_the_pinned_version_is_recorded_and_the_table_keeps_both_apart(routes: pd.DataFrame) -> None:
+def test_the_pinned_version_is_recorded_and_the_table_keeps_both_apart(
+    routes: pd.DataFrame, tmp_path: Path
+) -> None:
     pinned = spectra.released()["requirements"]["transformers"]
     version, old = loading.recorded(RECORDED)
     assert version == pinned
@@ -48,14 +50,9 @@ def test_the_pinned_version_is_recorded_and_the_table_keeps_both_apart(routes: p
     text = markup.to_markdown(tables.loading(routes, RECORDED))
     assert text.count(f"{pinned} (recorded)") == len(old)
     assert "which the released `requirements.txt` pins" in text
-
-
-def test_without_a_recording_only_the_installed_version_is_shown(
-    routes: pd.DataFrame, tmp_path: Path
-) -> None:
-    text = markup.to_markdown(tables.loading(routes, tmp_path / "none.json"))
-    assert "No other version of transformers is recorded here" in text
-    assert "(recorded)" not in text
+    alone = markup.to_markdown(tables.loading(routes, tmp_path / "none.json"))
+    assert "No other version of transformers is recorded here" in alone
+    assert "(recorded)" not in alone
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"transformers": "1", "routes": 3}', '{"routes": []}'])

@@ -3,84 +3,37 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
-import pandas as pd
 import pytest
 
-from rlheals.book.references import TRIMMED, main
+from rlheals.book.references import CHAPTERS, main
 from rlheals.chapters import checks, references
+from rlheals.chapters.rl import runs as rl_runs
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
-from rlheals.profiles.profile import Profile
-from rlheals.study.tables import Tables, joined
+from rlheals.study import record
+from rlheals.study.tables import SFT, Tables, joined
 from rlheals.tasks import load_task
 from rlheals.tasks.general_points import task as hands
 from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE
 
 COPIES = Path(__file__).parents[1] / "notebooks"
-SPLITS = {"sft": "sft", "rl": "rl", "held-out": "held_out", "OOD": "ood"}
-
-
-@dataclass(frozen=True)
-class Chapter:
-    profile: Profile
-    fresh: Tables
-    recorded: Tables | None = None
-
-
-def chapter_with(values: dict[str, float], profile: str = "smoke", seed: int = 0) -> Chapter:
-    """A chapter whose last losses and counts of solved hands are those given."""
-    losses = [(name.removesuffix(" loss"), value) for name, value in values.items() if name.endswith(" loss")]
-    rows = []
-    for name, split in SPLITS.items():
-        first, five, either = (
-            int(values[f"{name}, {measure}"])
-            for measure in ("first try", "within five", "within five in either layout")
-        )
-        for hand in range(32):
-            at = 1 if hand < first else 2 if hand < five else 0
-            rows.append((f"{split}/{hand}", split, at, at or (3 if hand < either else 0)))
-    episodes = pd.DataFrame(rows, columns=["item", "split", "solved_at", "solved_at_either"])
-    earlier = episodes.assign(step=30, solved_at=0, solved_at_either=0)
-    return Chapter(
-        load_profile(profile),
-        Tables(
-            episodes=pd.concat([episodes.assign(step=60), earlier]).assign(seed=seed, decode=0),
-            categories=pd.DataFrame({"seed": [seed]}),
-            rules=pd.DataFrame({"seed": [seed]}),
-            losses=pd.concat(
-                [
-                    pd.DataFrame(losses, columns=["set", "loss"]).assign(step=60),
-                    pd.DataFrame([("ood", 9.0, 30)], columns=["set", "loss", "step"]),
-                ]
-            ).assign(seed=seed),
-            bases=pd.DataFrame({"seed": [seed]}),
-        ),
-    )
-
-
-@pytest.fixture
-def measured() -> dict[str, float]:
-    """What seed 0 gave when the references were made."""
-    return {name: values[0] for name, values in references.read().trained.items()}
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 # --- exact things
 
 
-def test_exact_is_the_text_of_the_reference_copy():
-    copy = nbformat.read(COPIES / TRIMMED, as_version=4)
-    stored = next(cell for cell in copy.cells if cell.metadata.name == "exact").outputs[0].data["text/plain"]
-    assert repr(checks.exact()) == stored
-
-
-def test_exact_holds_the_published_counts_and_200_verdicts():
+def test_exact_is_the_text_of_the_reference_copy_with_the_published_counts_and_200_verdicts():
+    copy = nbformat.read(COPIES / CHAPTERS[0], as_version=4)
+    exact = next(cell for cell in copy.cells if cell.metadata.get("name") == "exact")
     text = str(checks.exact())
-    for count in ("1820", "1236", "796", "529"):
-        assert count in text
+    assert text == exact.outputs[0].data["text/plain"]
+    assert all(count in text for count in ("1820", "1236", "796", "529"))
     assert text.count("100 replies graded") == 2
 
 
@@ -98,13 +51,7 @@ def test_graded_replies_cover_every_category():
 # --- references
 
 
-def test_references_come_from_five_seeds_or_more():
-    found = references.read()
-    assert len(set(found.seeds)) >= 5
-    assert all(len(values) == len(found.seeds) for values in found.trained.values())
-
-
-@pytest.mark.parametrize("name", ["ID, first try", "OOD, within five"])
+@pytest.mark.parametrize("name", ["ID, pass@1", "OOD, success@5"])
 def test_two_hands_more_or_fewer_are_accepted_and_three_are_not(name):
     low, high = references.shipped_interval(name, 19.0)
     assert [low <= value <= high for value in (16, 17, 21, 22)] == [False, True, True, False]
@@ -115,13 +62,16 @@ def test_reward_intervals_are_what_two_hands_can_change():
 
     once = max(REWARDS.values()) - min(REWARDS.values())
     episode = max(REWARDS.values()) - 5 * min(REWARDS.values())
-    assert references.shipped_interval("ID, reward of first tries", 0.0) == (-2 * once, 2 * once)
+    assert references.shipped_interval("ID, reward of first attempts", 0.0) == (-2 * once, 2 * once)
     assert references.shipped_interval("ID, reward of all attempts", 0.0) == (-2 * episode, 2 * episode)
 
 
-def test_intervals_are_narrow_enough_to_mean_something():
-    for name, values in references.read().trained.items():
+def test_references_come_from_five_seeds_or_more_and_are_narrow_enough_to_mean_something():
+    found = references.read()
+    assert len(set(found.seeds)) >= 5
+    for name, values in found.trained.items():
         low, high = references.trained_interval(name, values)
+        assert len(values) == len(found.seeds)
         assert high - low < (0.1 if name.endswith("loss") else 20), name
         assert high - low >= 1.99 * references.LEAST["loss" if name.endswith("loss") else "hands"]
 
@@ -138,68 +88,78 @@ def test_damaged_references_are_one_line(tmp_path, text):
 # --- trained values
 
 
-def test_what_the_references_were_made_of_is_inside(measured):
-    report = checks.trained(chapter_with(measured))
-    assert report.ok
-    assert [line.rsplit(": ")[1] for line in report.lines] == ["inside"] * len(measured)
-
-
 @pytest.mark.parametrize(
     ("name", "change"),
     [
+        (None, 0.0),
         ("ood loss", 0.1),
         ("test loss", -0.1),
         ("batch loss", 0.1),
-        ("sft, first try", -9),
-        ("OOD, within five in either layout", 8),
+        ("sft, pass@1", -9),
+        ("OOD, success@5, format-agnostic", 8),
+        ("ood loss", float("nan")),
     ],
 )
-def test_only_the_value_that_changed_is_outside(measured, name, change):
-    report = checks.trained(chapter_with(measured | {name: measured[name] + change}))
+def test_only_the_value_that_changed_is_outside_of_what_other_seeds_gave(name, change):
+    known = references.read().trained
+    accepted = {one: references.trained_interval(one, values) for one, values in known.items()}
+    got = {one: values[0] + (change if one == name else 0.0) for one, values in known.items()}
+    report = checks.compared("fresh run", got, accepted)
     outside = [line for line in report.lines if not line.endswith(": inside")]
-    assert not report.ok
-    assert len(outside) == 1
-    assert outside[0].startswith(f"fresh run, {name}: outside (got ")
-    assert ", accepted " in outside[0]
+    assert report.ok == (name is None)
+    assert len(outside) == (name is not None)
+    assert all(line.startswith(f"fresh run, {name}: outside (got ") for line in outside)
+    assert all(", accepted " in line for line in outside)
 
 
-def test_a_loss_that_is_not_a_number_is_outside(measured):
-    assert not checks.trained(chapter_with(measured | {"ood loss": float("nan")})).ok
+@pytest.fixture(scope="module")
+def lab() -> Tables:
+    found, _ = record.find("lab", SFT, RESULTS)
+    assert found is not None
+    return found
 
 
-@pytest.mark.parametrize(("profile", "seed"), [("lab", 0), ("smoke", 7)])
-def test_runs_that_nothing_is_recorded_for_are_not_compared(measured, profile, seed):
-    report = checks.trained(chapter_with(measured, profile, seed))
+def chapter(lab: Tables, recorded: int, profile: str = "lab") -> SimpleNamespace:
+    """The first recorded base seed in the place of a fresh run, beside so many others."""
+    others = [lab.of_seed(seed) for seed in lab.seeds[1 : 1 + recorded]]
+    beside = joined(others, Tables) if others else None
+    return SimpleNamespace(profile=load_profile(profile), fresh=lab.of_seed(lab.seeds[0]), recorded=beside)
+
+
+@pytest.mark.parametrize(("recorded", "profile"), [(0, "lab"), (2, "lab"), (0, "smoke")])
+def test_runs_that_too_little_is_recorded_for_are_not_compared(lab, recorded, profile):
+    report = checks.trained(chapter(lab, recorded, profile))
     assert report.ok
     assert "not compared" in str(report)
 
 
-def recorded_with(values: dict[str, float], seeds: int) -> Tables:
-    """A recorded study around these values: every seed solves one hand more or fewer, at a slightly other loss."""
-    parts = []
-    for seed in range(1, seeds + 1):
-        shift = (-1) ** seed
-        mine = {
-            name: value + shift * (0.005 if name.endswith("loss") else 1) for name, value in values.items()
-        }
-        parts.append(chapter_with(mine, "lab", seed).fresh)
-    return joined(parts, Tables)
-
-
-def test_a_fresh_run_is_compared_with_the_recorded_study(measured):
-    values = measured | {name: 10.0 for name in measured if not name.endswith("loss")}
-    recorded = recorded_with(values, 6)
-    alike = replace(chapter_with(values, "lab"), recorded=recorded)
-    report = checks.trained(alike)
+def test_a_fresh_run_is_compared_with_the_recorded_study(lab):
+    one = chapter(lab, 6)
+    report = checks.trained(one)
     assert report.ok, report
     assert "6 recorded base seeds" in report.lines[0]
+    assert len(report.lines) > 10
     assert all(line.endswith(": inside") for line in report.lines[1:])
-    far = replace(chapter_with(values | {"ood loss": values["ood loss"] + 0.3}, "lab"), recorded=recorded)
-    outside = [line for line in checks.trained(far).lines[1:] if not line.endswith(": inside")]
-    assert len(outside) == 1
-    assert outside[0].startswith("fresh run, ood loss: outside (got ")
-    few = replace(alike, recorded=recorded_with(values, 2))
-    assert "not compared" in str(checks.trained(few))
+    losses = one.fresh.losses
+    one.fresh = replace(
+        one.fresh, losses=losses.assign(loss=losses["loss"] + 0.5 * (losses["set"] == "train"))
+    )
+    (outside,) = [line for line in checks.trained(one).lines[1:] if not line.endswith(": inside")]
+    assert outside.startswith("fresh run, train loss: outside (got ")
+
+
+@pytest.mark.parametrize("log_kl", [True, False])
+def test_laws_of_rl_hold_for_the_recorded_runs_and_a_broken_one_is_named(log_kl):
+    found, _ = record.find("lab", rl_runs.STUDY, RESULTS)
+    log, advantages = (rows[rows["control"] == rl_runs.MAIN] for rows in (found.log, found.advantages))
+    log = log if log_kl else log.drop(columns="kl_start")
+    profile = load_profile("lab", {"rl_starts.rl.log_kl": log_kl})
+    runs = SimpleNamespace(profile=profile, fresh=SimpleNamespace(log=log, advantages=advantages))
+    report = checks.recovery(runs)
+    assert report.ok, report
+    assert ("KL to the RL start" in str(report)) == log_kl
+    runs.fresh.log = log.assign(first_try=log["solved"] + 0.01)
+    assert "pass@1 above the share that is solved: outside" in str(checks.recovery(runs))
 
 
 def test_names_that_do_not_agree_are_outside():

@@ -78,16 +78,13 @@ def test_a_number_is_compared_with_every_seed_that_has_it(known: dict[int, dict[
         assert (one == whole[name]) == (not name.startswith("rl-"))
 
 
-@pytest.mark.parametrize("bug", ["rule swapped", "reward negated", "feedback dropped"])
-def test_a_planted_bug_is_noticed(bug: str, known: dict[int, dict[str, float]]) -> None:
+@pytest.mark.parametrize("bug", ["honest", "rule swapped", "reward negated", "feedback dropped"])
+def test_a_planted_bug_is_noticed_and_an_honest_run_is_not(
+    bug: str, known: dict[int, dict[str, float]]
+) -> None:
     """The numbers come from real runs with the bug in the code; `benchmarks/plant_bugs.py` makes them."""
     found = judged(known, json.loads(PLANTED.read_text())["numbers"][bug])
-    assert not all(one.agrees for one in found), found
-
-
-def test_the_same_runs_without_a_bug_agree(known: dict[int, dict[str, float]]) -> None:
-    found = judged(known, json.loads(PLANTED.read_text())["numbers"]["honest"])
-    assert all(one.agrees for one in found), found
+    assert all(one.agrees for one in found) == (bug == "honest"), found
 
 
 def test_more_decodes_runs_checkpoints_and_starts_change_no_number(recorded: SimpleNamespace) -> None:
@@ -103,14 +100,19 @@ def test_more_decodes_runs_checkpoints_and_starts_change_no_number(recorded: Sim
     assert numbers(sft, rl, STEPS, STARTS) == numbers(fewer, few, STEPS, STARTS)
 
 
-def test_more_fresh_seeds_and_more_recorded_ones_narrow_the_interval() -> None:
-    def width(count: int, seeds: int, of: int = 1) -> float:
+@pytest.mark.parametrize(
+    ("wide", "narrow"),
+    [((8, 1, 1), (8, 1, 4)), ((4, 1, 1), (8, 1, 1)), ((8, 1, 1), (64, 1, 1)), ((8, 5, 1), (8, 1, 1))],
+)
+def test_fewer_seeds_on_either_side_and_more_numbers_widen_the_interval(
+    wide: tuple[int, int, int], narrow: tuple[int, int, int]
+) -> None:
+    """recorded seeds, numbers at once, fresh seeds"""
+    widths = []
+    for count, of, seeds in (wide, narrow):
         low, high = prediction_interval(np.tile([0.1, 0.3], count // 2), of, seeds)
-        return high - low
-
-    assert width(8, 1) > width(8, 4)
-    assert width(4, 1) > width(8, 1) > width(64, 1)
-    assert width(8, 1, of=5) > width(8, 1, of=1)
+        widths.append(high - low)
+    assert widths[0] > widths[1]
 
 
 def test_too_little_recorded_is_said_before_anything_is_computed(tmp_path: Path) -> None:

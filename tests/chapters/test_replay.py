@@ -24,8 +24,6 @@ from rlheals.store.store import Store
 from rlheals.study import record, tables
 from rlheals.study.tables import Part
 
-SILENT = {"say": lambda line: None}
-
 
 class Study(NamedTuple):
     """A small recorded study; sliced: stages of the runs that a replay computes; columns: of which one value is off."""
@@ -74,7 +72,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> Path:
         patch.setenv("CI", "true")
         for one in STUDIES.values():
             seeds = [2, 3] if one.part is tables.SFT else [2]
-            record.record(one.profile, seeds, shared, root / "results", **SILENT, part=one.part)
+            record.record(one.profile, seeds, shared, root / "results", say=lambda line: None, part=one.part)
     return root
 
 
@@ -100,7 +98,7 @@ def test_changed_code_makes_all_seeds_stale_and_one_replay_that_agrees_clears_th
     assert stale(copy) == [[], []]
     change_code(monkeypatch, "sft")
     assert stale(copy) == [["sft"], ["sft"]]
-    done = replays.replay(copy / "small", 2, Store(home / "sft"), **SILENT)
+    done = replays.replay(copy / "small", 2, Store(home / "sft"))
     assert done.compared > 50
     assert stale(copy) == [[], []]
     change_code(monkeypatch, "evaluate")
@@ -138,8 +136,8 @@ def test_a_second_replay_leaves_what_was_recorded_in_between_as_good_as_it_was(h
     between, now = "b" * 64, "0" * 64
     for code in (between, now):
         change_code(monkeypatch, "sft", code)
-        replays.replay(copy / "small", 2, store, **SILENT)
-        replays.replay(copy / "small", 2, store, **SILENT)
+        replays.replay(copy / "small", 2, store)
+        replays.replay(copy / "small", 2, store)
     notes = replays.read(copy)
     assert [note.replayed_by["sft"] for note in notes] == [between, now], "one note per code"
     _, (manifest, _) = record.read(copy / "small")
@@ -156,7 +154,7 @@ def test_a_slice_has_a_run_of_each_stage_it_is_about_and_only_what_was_computed_
     _, (manifest, *_) = record.read(copy / study.name, study.part.kind)
     before = replays.stale_stages(manifest, [])
     assert study.stage in before
-    done = replays.replay(copy / study.name, 2, store, **SILENT)
+    done = replays.replay(copy / study.name, 2, store)
     assert (done.study, done.seed) == (study.name, 2)
     assert done.compared > 3
     assert sorted(store.load(key).manifest.stage for key in store.ids()) == study.sliced
@@ -180,7 +178,7 @@ def test_one_value_that_differs_is_named_and_nothing_is_noted(
     frame.loc[sliced.recorded[table].index[-1], column] += 1
     frame.to_parquet(file)
     with pytest.raises(BadInput, match=f"replay: {table}.{column} differs in 1 of"):
-        replays.replay(copy / study.name, 2, store, **SILENT)
+        replays.replay(copy / study.name, 2, store)
     assert not (copy / replays.FILE).exists()
 
 
@@ -199,20 +197,20 @@ def test_old_and_new_code_are_compared_on_one_machine_where_the_recorded_numbers
         replays.write_tables(copy / "small", 2, store, kept)
     change_code(monkeypatch, "sft")
     with pytest.raises(BadInput, match=r"losses\.loss differs"):
-        replays.replay(copy / "small", 2, store, **SILENT)
-    done = replays.replay(copy / "small", 2, store, **SILENT, against=kept)
+        replays.replay(copy / "small", 2, store)
+    done = replays.replay(copy / "small", 2, store, against=kept)
     assert done.against
     manifest = record.read_manifest(copy / "small" / "seed-2")
     assert replays.stale_stages(manifest, replays.read(copy)) == []
     (copy / replays.FILE).unlink()
     for folder, seed, named in ((kept, 3, "of small seed 2"), (tmp_path / "none", 2, "holds no tables")):
         with pytest.raises(BadInput, match=named):
-            replays.replay(copy / "small", seed, store, **SILENT, against=folder)
+            replays.replay(copy / "small", seed, store, against=folder)
     losses = pd.read_parquet(kept / "losses.parquet")
     losses.loc[0, "loss"] += 1
     losses.to_parquet(kept / "losses.parquet", index=False)
     with pytest.raises(BadInput, match=r"losses\.loss differs in 1 of"):
-        replays.replay(copy / "small", 2, store, **SILENT, against=kept)
+        replays.replay(copy / "small", 2, store, against=kept)
     assert not (copy / replays.FILE).exists()
 
 

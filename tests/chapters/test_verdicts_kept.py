@@ -9,11 +9,17 @@ from pathlib import Path
 import pytest
 
 from rlheals.chapters import verdicts
-from rlheals.chapters.verdicts import FILE, outcome
+from rlheals.chapters.registry import CHAPTERS
+from rlheals.chapters.verdicts import FILE, outcomes
 from rlheals.errors import BadInput
+from rlheals.study.claims import Outcome
 
 RESULTS = Path(__file__).parents[2] / "results"
 KEY = "protection"
+
+
+def outcome(results: Path) -> Outcome:
+    return outcomes(results, [KEY])[KEY]
 
 
 @pytest.fixture
@@ -40,9 +46,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_what_is_kept_is_what_the_tables_say_and_is_judged_once(project: Path, counted: list[str]) -> None:
-    first = outcome(KEY, project / "results")
+    first = outcome(project / "results")
     assert first.judged
-    assert outcome(KEY, project / "results") == first == verdicts.judged(KEY, project / "results")
+    assert outcome(project / "results") == first == verdicts.judged(KEY, project / "results")
     assert counted[:1] == [KEY]
     assert len(counted) == 2, "the second of them by this test itself"
     assert [file.name for file in (project / ".rlheals").iterdir()] == [FILE]
@@ -50,7 +56,7 @@ def test_what_is_kept_is_what_the_tables_say_and_is_judged_once(project: Path, c
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "digit", "binary", "none"])
 def test_damage_is_noticed_and_repaired(project: Path, counted: list[str], damage: str) -> None:
-    first = outcome(KEY, project / "results")
+    first = outcome(project / "results")
     file = project / ".rlheals" / FILE
     text = file.read_text()
     place = text.index('"estimate":') + len('"estimate":') + 4
@@ -63,31 +69,40 @@ def test_damage_is_noticed_and_repaired(project: Path, counted: list[str], damag
         "none": None,
     }
     file.unlink() if made[damage] is None else file.write_bytes(made[damage] or b"")
-    assert outcome(KEY, project / "results") == first
+    assert outcome(project / "results") == first
     assert counted == [KEY, KEY]
     assert file.read_text() == text
 
 
 def test_other_results_are_judged_anew_and_damaged_ones_refused(project: Path, counted: list[str]) -> None:
-    outcome(KEY, project / "results")
+    outcome(project / "results")
     shutil.rmtree(project / "results/lab-protection/seed-1")
-    assert outcome(KEY, project / "results").missing == ("base seed 1",)
+    assert outcome(project / "results").missing == ("base seed 1",)
     assert counted == [KEY, KEY]
     (project / "results/lab-protection/seed-2/accuracy.parquet").write_bytes(b"no")
     with pytest.raises(BadInput, match="has changed since"):
-        outcome(KEY, project / "results")
+        outcome(project / "results")
 
 
 def test_where_nothing_can_be_kept_the_verdicts_are_the_same(
     project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = outcome(KEY, project / "results")
+    first = outcome(project / "results")
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(elsewhere)
-    assert outcome(KEY, project / "results") == first, "results of another project leave no store here"
-    assert outcome(KEY, elsewhere / "results").missing is None
+    assert outcome(project / "results") == first, "results of another project leave no store here"
+    assert outcome(elsewhere / "results").missing is None
     assert not os.listdir(elsewhere)
     monkeypatch.chdir(project)
     (project / "file").write_text("")
     monkeypatch.setenv("RLHEALS_STORE", str(project / "file"))
-    assert outcome(KEY, project / "results") == first
+    assert outcome(project / "results") == first
+
+
+def test_results_are_hashed_once_for_all_parts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, digest = [], verdicts._digest
+    monkeypatch.setattr(verdicts, "_digest", lambda results: asked.append(results) or digest(results))
+    found = outcomes(project / "results")
+    assert list(found) == list(CHAPTERS)
+    assert found[KEY].judged
+    assert len(asked) == 1

@@ -37,9 +37,21 @@ def _points(axis: Axes, at: Any, values: Any, error: float, look: Look) -> None:
     estimates(axis, at, table, look, label=look.label)
 
 
-def _span(axis: Axes, at: Any, low: Any, high: Any, color: str, label: str) -> None:
-    """From the smallest to the largest of several draws."""
-    axis.fill_between(at, low, high, color=color, alpha=0.5, linewidth=0.5, label=label)
+def _span(axis: Axes, rows: pd.DataFrame, color: str, label: str, less: Any = 0.0) -> None:
+    """From the smallest to the largest of several draws (index, low, high), less a curve."""
+    ends = rows["low"] - less, rows["high"] - less
+    axis.fill_between(rows["index"], *ends, color=color, alpha=0.5, linewidth=0.5, label=label)
+
+
+def _of_draws(index: Any, draws: np.ndarray) -> pd.DataFrame:
+    """index, and value (mean), low and high of (draws, indices)."""
+    return pd.DataFrame({"index": index, "value": draws.mean(0), "low": draws.min(0), "high": draws.max(0)})
+
+
+def _released(one: dict[str, Any], scale: float = 1.0) -> pd.DataFrame:
+    """The points of a released curve: index, value."""
+    points = one["points"]
+    return pd.DataFrame({"index": list(points), "value": [scale * value for value in points.values()]})
 
 
 def spectra(nulls: Nulls) -> Drawn:
@@ -52,19 +64,11 @@ def spectra(nulls: Nulls) -> Drawn:
         level(lower)
         panels.keep(pd.DataFrame({"index": index, "value": law})[::THIN], series="law", file=one["file"])
         if tuple(one["shape"]) == KEY_SHAPE:
-            ends = {"low": nulls.values.min(0), "high": nulls.values.max(0)}
-            draws = pd.DataFrame({"index": index, "value": nulls.values.mean(0), **ends})[::THIN]
-            for axis, less in ((upper, 0), (lower, law[::THIN])):
-                _span(
-                    axis,
-                    draws["index"],
-                    draws["low"] - less,
-                    draws["high"] - less,
-                    SKY,
-                    f"{len(nulls.values)} draws",
-                )
+            draws, count = _of_draws(index, nulls.values)[::THIN], f"{len(nulls.values)} draws"
+            _span(upper, draws, SKY, count)
+            _span(lower, draws, SKY, count, law[::THIN])
             panels.keep(draws, series="draws", file=one["file"])
-        points = pd.DataFrame({"index": list(one["points"]), "value": list(one["points"].values())})
+        points = _released(one)
         _points(upper, points["index"], points["value"], one["error"], RELEASED)
         _points(lower, points["index"], points["value"] - law[points["index"]], one["error"], RELEASED)
         panels.keep(points, series="released", file=one["file"])
@@ -96,15 +100,12 @@ def largest(nulls: Nulls) -> Drawn:
             {"series": "null, Llama's shape", "low": low, "high": high},
             {"series": "null, Qwen's shape, law", "low": edge, "high": edge},
         ]
-        spans = {("Llama", layer): llama["matrices"][kind]["first"] for layer in (1, 20, 40)}
-        spans |= {("Qwen", layer): span for layer, span in qwen["matrices"][kind]["layers"].items()}
-        for (model, layer), (smallest, greatest) in spans.items():
-            look = (LLAMA if model == "Llama" else QWEN).named(model)
-            _points(
-                axis, [layer], np.array([(smallest + greatest) / 2]),
-                max((greatest - smallest) / 2, llama["error"]), look,
-            )  # fmt: skip
-            rows.append({"series": model, "layer": layer, "low": smallest, "high": greatest})
+        spans = [(LLAMA.named("Llama"), layer, llama["matrices"][kind]["first"]) for layer in (1, 20, 40)]
+        spans += [(QWEN.named("Qwen"), *span) for span in qwen["matrices"][kind]["layers"].items()]
+        for look, layer, (smallest, greatest) in spans:
+            half = max((greatest - smallest) / 2, llama["error"])
+            _points(axis, [layer], np.array([(smallest + greatest) / 2]), half, look)
+            rows.append({"series": look.label, "layer": layer, "low": smallest, "high": greatest})
         panels.keep(pd.DataFrame(rows), matrix=kind)
         panels.label(axis, f"{kind}_proj", "layer")
         axis.set_yscale("log")
@@ -135,17 +136,13 @@ def angles(nulls: Nulls) -> Drawn:
             (nulls.matrices[kind][k // part], GREY, "independent matrices, draws"),
             (nulls.updates[kind][k // part], BLUE, "updates of one base, draws"),
         ):
-            degrees = np.rad2deg(drawn)
-            ends = {"value": degrees.mean(0), "low": degrees.min(0), "high": degrees.max(0)}
-            table = pd.DataFrame({"index": np.arange(k // part) * part, **ends})
-            every = table[:: max(1, THIN // 2 // part)]
-            _span(axis, every["index"], every["low"], every["high"], color, name)
+            table = _of_draws(np.arange(k // part) * part, np.rad2deg(drawn))
+            _span(axis, table[:: max(1, THIN // 2 // part)], color, name)
             panels.keep(table[:: max(1, THIN // part)], series=name, **at)
         for one in released()["angles"]:
             if (one["matrix"], one["k"]) == (kind, k):
                 scale = 1.0 if one["unit"] == "degrees" else float(np.rad2deg(1))
-                points = pd.DataFrame({"index": list(one["points"]), "value": list(one["points"].values())})
-                points["value"] *= scale
+                points = _released(one, scale)
                 look = FILES["hist" if "hist" in one["file"] else "step"]
                 _points(axis, points["index"], points["value"], one["error"] * scale, look)
                 panels.keep(points, series="released", file=one["file"], **at)
@@ -205,9 +202,8 @@ def copy() -> Drawn:
         ood, id_ = (one.ravel() for one in apart)
         axis.plot(ood, id_, ".", color=GREY, markersize=3, alpha=0.4, label="sampled")
         ends = np.array([x.min(), x.max()])
-        axis.plot(
-            ends, fit["slope"] * ends + fit["intercept"], color=BLUE, linewidth=1, label="least squares"
-        )
+        fitted = fit["slope"] * ends + fit["intercept"]
+        axis.plot(ends, fitted, color=BLUE, linewidth=1, label="least squares")
         axis.plot(x, y, "o", color=RED, markersize=4, label="published")
         panels.label(axis, f"{model}: residual {fit['residual']:.3f} points", "OOD accuracy (%)")
         panels.keep(pd.DataFrame({"ood": x, "id": y}), model=model, series="published")

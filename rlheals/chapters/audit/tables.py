@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import transformers
@@ -34,21 +35,19 @@ def said() -> list[Block]:
     return [Table(("subject", "computed here", "inferred"), rows)]
 
 
-def spectra(nulls: Nulls) -> list[Block]:
+def spectra(found: Nulls) -> list[Block]:
     """Released spectral numbers beside the null of independent matrices."""
-    table = comparison(nulls)
-    return _compared(table[~table["quantity"].str.startswith("angle")])
+    return _compared(found, [MATRICES])
 
 
-def angles(nulls: Nulls) -> list[Block]:
+def angles(found: Nulls) -> list[Block]:
     """Released angles beside two nulls; numbers of zeros that the shape forces are said to be that."""
-    table = comparison(nulls)
-    return _compared(table[table["quantity"].str.startswith("angle")])
+    return _compared(found, [MATRICES, UPDATES])
 
 
-def _compared(table: pd.DataFrame) -> list[Block]:
-    nulls = [null for null in (MATRICES, UPDATES) if null in set(table["null"])]
-    one_null, rows = len(nulls) == 1, []
+def _compared(found: Nulls, nulls: list[str]) -> list[Block]:
+    table, one_null, rows = comparison(found), len(nulls) == 1, list[tuple[str, ...]]()
+    table = table[table["quantity"].str.startswith("angle") != one_null]
     readings = table.groupby(["quantity", "file", "value"], sort=False)
     for (quantity, file, value), group in readings:
         by_null, error = {row.null: row for row in group.itertuples()}, float(group["error"].iloc[0])
@@ -70,10 +69,10 @@ def _compared(table: pd.DataFrame) -> list[Block]:
     ]
 
 
-def _span(row: object, digits: int) -> str:
-    low, high, by = row.low, row.high, row.by  # type: ignore[attr-defined]
-    span = f"{low:.{digits}f}" if low == high else f"{low:.{digits}f} to {high:.{digits}f}"
-    return f"{span} (law)" if by == LAW else span
+def _span(row: Any, digits: int) -> str:
+    low, high = f"{row.low:.{digits}f}", f"{row.high:.{digits}f}"
+    span = low if row.low == row.high else f"{low} to {high}"
+    return f"{span} (law)" if row.by == LAW else span
 
 
 def moved() -> list[Block]:
@@ -89,9 +88,26 @@ def moved() -> list[Block]:
 
 def loading(routes: pd.DataFrame, file: Path | None = None) -> list[Block]:
     """What each way of loading leaves of the text weights, with the installed transformers and with a recorded one."""
-    there = file or project_root() / RECORDED
-    version, old = recorded(there) if there.is_file() else (None, routes.head(0))
-    both = {transformers.__version__: routes} | ({f"{version} (recorded)": old} if version else {})
+    there, installed = file or project_root() / RECORDED, routes.set_index("route")["left_at_random"]
+    still = "leaves tensors at random" if installed[AUTO] else "leaves none at random"
+    renamed = "leaves some" if installed[MEMORY] else "none"
+    said = (
+        f"With the installed version {AUTO} {still}, and {renamed} when the file carries the names in memory."
+    )
+    both = {transformers.__version__: routes}
+    if there.is_file():
+        version, old = recorded(there)
+        both[f"{version} (recorded)"] = old
+        lost = old.set_index("route").loc[AUTO, ["left_at_random", "tensors"]].astype(int)
+        pinned = version == released()["requirements"]["transformers"]
+        origin = ", which the released `requirements.txt` pins" if pinned else ""
+        said = (
+            f"With transformers {version}{origin}, {AUTO} left {lost['left_at_random']} of {lost['tensors']} text "
+            f"tensors at random, without an error. {said} Computed; the rows of {version} by the same program, "
+            f"recorded in `{RECORDED}`."
+        )
+    else:
+        said += " No other version of transformers is recorded here. Computed."
     rows = tuple(
         (
             str(row.route), name, f"{row.left_at_random} of {row.tensors}", str(row.redrawn),
@@ -101,23 +117,6 @@ def loading(routes: pd.DataFrame, file: Path | None = None) -> list[Block]:
         for row in table.itertuples()
     )  # fmt: skip
     left = ("text tensors left at random", "differ at the next load", "their spread")
-    shows = routes.set_index("route")["left_at_random"]
-    still = "leaves tensors at random" if shows[AUTO] else "leaves none at random"
-    renamed = "leaves some" if shows[MEMORY] else "none"
-    said = (
-        f"With the installed version {AUTO} {still}, and {renamed} when the file carries the names in memory."
-    )
-    if version is None:
-        said += " No other version of transformers is recorded here. Computed."
-    else:
-        lost = old.set_index("route").loc[AUTO, ["left_at_random", "tensors"]].astype(int)
-        pinned = released()["requirements"]["transformers"]
-        origin = ", which the released `requirements.txt` pins" if pinned == version else ""
-        said = (
-            f"With transformers {version}{origin}, {AUTO} left {lost['left_at_random']} of {lost['tensors']} text "
-            f"tensors at random, without an error. {said} Computed; the rows of {version} by the same program, "
-            f"recorded in `{RECORDED}`."
-        )
     return [Table(("way of loading", "transformers", *left), rows), said]
 
 

@@ -1,12 +1,14 @@
-"""Start-up file of a kernel: breaks the package on purpose, in the way that RLHEALS_MUTATION names.
+"""The package broken on purpose, in a process of its own: what the checks that need no runs say then.
 
-The tests copy it into a kernel's IPython profile, so it runs before the notebook imports anything.
+Nothing of the package is imported before it is broken.
 """
 
-import os
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 
-def swapped_rule():
+def swapped_rule() -> None:
     """J and K change places under the OOD rule."""
     from rlheals.tasks.general_points import cards
 
@@ -14,26 +16,31 @@ def swapped_rule():
     cards.OOD_RULE = cards.Rule(13, 12, 11)
 
 
-def dropped_feedback():
+def dropped_feedback() -> None:
     """A failed attempt is followed by the next opening, without the verifier's words."""
     from rlheals.tasks.general_points.compact import Compact
 
     Compact.retry = lambda self, attempt, verdict: [*attempt, *self.encode("answer")]
 
 
-def negated_reward():
+def negated_reward() -> None:
     """What was rewarded is punished."""
     from rlheals.tasks.general_points import verifier
 
     verifier.REWARDS.update({category: -reward for category, reward in verifier.REWARDS.items()})
 
 
-def no_baseline():
+def no_baseline() -> None:
     """Every attempt is paid for itself, compared with nothing."""
     from rlheals.training.rl import advantages
 
     advantages._baseline = lambda values, kind: 0 * values
 
 
-if "RLHEALS_MUTATION" in os.environ:
-    globals()[os.environ["RLHEALS_MUTATION"]]()
+def shown(mutation: str, cells: Sequence[str]) -> dict[str, str]:
+    """What cells of these names show when this is broken."""
+    globals()[mutation]()
+    from rlheals.chapters import checks
+
+    found = {"exact": checks.exact, "shipped": checks.shipped, "credit": checks.advantages}
+    return {cell: repr(found[cell]()) for cell in cells}
