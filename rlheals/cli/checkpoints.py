@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,13 +20,13 @@ app = Typer()
 )
 def spectra(
     before: Annotated[str, Argument(help="A .safetensors file, a folder with shards, or a hub id.")],
-    after: Annotated[str, Argument(help="Another checkpoint of the same model.")],
+    after: Annotated[str, Argument(help="Another checkpoint of the same model, or a LoRA adapter of it.")],
     reference: Annotated[
         str | None, Option(help="A third checkpoint: does the change lead toward its singular vectors?")
     ] = None,
     k: Annotated[str | None, Option(help="Sizes of subspaces, e.g. 8,64,256.")] = None,
     matrices: Annotated[
-        str | None, Option(help="Of q,k,v,o,gate,up,down,embed,head; all by default.")
+        str | None, Option(help="Kinds such as q,k,gate,router,cross_q,expert_up or 64x32; all by default.")
     ] = None,
     null: Annotated[int, Option(min=0, max=10_000, help="Draws of every null model; 0: none.")] = 20,
     nulls: Annotated[str | None, Option(help="Of gaussian,permuted,turned,ulp,independent.")] = None,
@@ -42,13 +42,13 @@ def spectra(
     json: Json = False,
 ) -> None:
     """Singular values and vectors of two checkpoints beside null models; with --out tables, figures and a page."""
-    from rlheals.weights.checkpoint import KINDS
+    from rlheals.weights.architectures import NAMED, known
     from rlheals.weights.two_checkpoints import NULLS, compare_checkpoints
 
     asked = {
         "ks": _sizes(k),
-        "kinds": _listed("--matrices", matrices, KINDS),
-        "nulls": _listed("--nulls", nulls, NULLS),
+        "kinds": _listed("--matrices", matrices, known, NAMED),
+        "nulls": _listed("--nulls", nulls, NULLS.__contains__, NULLS),
         "draws": null,
         "heads": heads,
         "key_value_heads": key_value_heads,
@@ -67,11 +67,13 @@ def _sizes(text: str | None) -> list[int] | None:
     return sizes
 
 
-def _listed(option: str, text: str | None, accepted: Iterable[str]) -> list[str] | None:
+def _listed(
+    option: str, text: str | None, known: Callable[[str], bool], accepted: Iterable[str]
+) -> list[str] | None:
     if text is None:
         return None
     names = text.split(",")
-    if not {*names} <= {*accepted} or len({*names}) < len(names):
+    if not all(map(known, names)) or len({*names}) < len(names):
         raise BadInput(f"{option} {text!r:.60}: accepted are, each once, {', '.join(accepted)}")
     return names
 
@@ -82,12 +84,20 @@ def _spectra_lines(found: dict[str, Any]) -> Iterable[str]:
     columns |= {"change": "degrees", "gaussian": "Gaussian null", "excess": "excess"}
     if found["reference"] is not None:
         yield f"angles to {found['reference']}"
-    yield f"{'kind':6} {'side':6} {'k':>6}" + "".join(f" {name:>14}" for name in columns.values())
+    wide = max(6, *map(len, found["relative_change"]), 0)
+    yield f"{'kind':{wide}} {'side':6} {'k':>6}" + "".join(f" {name:>14}" for name in columns.values())
     for row in found["angles"]:
         cells = ("-" if row.get(key) is None else f"{row[key]:.3f}" for key in columns)
-        yield f"{row['kind']:6} {row['side']:6} {row['k']:6}" + "".join(f" {cell:>14}" for cell in cells)
+        yield f"{row['kind']:{wide}} {row['side']:6} {row['k']:6}" + "".join(f" {cell:>14}" for cell in cells)
     for kind, size in found["relative_change"].items():
-        yield f"{kind:6} |dW|/|W| {size['size']:.3g}, singular values change by {size['values']:.3g} on average"
+        said = {name: "-" if value is None else f"{value:.3g}" for name, value in size.items()}
+        null = found["intruders_null"].get(kind)
+        intruders = f"{found['intruders'][kind]:.2g}" + ("" if null is None else f" (null {null:.2g})")
+        yield (
+            f"{kind:{wide}} |dW|/|W| {said['size']}, singular values change by {said['values']} on average, "
+            f"intruder dimensions {intruders}"
+        )
+    yield from found["notes"]
     if found["out"] is not None:
         yield f"page: {found['page']}"
 
@@ -117,7 +127,9 @@ def _edit_lines(found: dict[str, Any]) -> Iterable[str]:
     yield f"{found['edit']} of {found['where']}"
     yield f"{'change':>9} {'to base':>9} {'after':>9} {'degrees':>9} {'after':>9}  tensor"
     for row in found["tensors"]:
-        cells = [f"{row[key]:.4g}" for key in ("change", "distance_before", "distance_after")]
-        cells += ["-" if row[key] is None else f"{row[key]:.3f}" for key in ("angle_before", "angle_after")]
+        formats = {"change": ".4g", "distance_before": ".4g", "distance_after": ".4g"}
+        formats |= {"angle_before": ".3f", "angle_after": ".3f"}
+        cells = ["-" if row[key] is None else f"{row[key]:{form}}" for key, form in formats.items()]
         yield " ".join(f"{cell:>9}" for cell in cells) + f"  {row['tensor']}"
+    yield from found["notes"]
     yield f"sizes are in units of the tensor before; written: {found['out']}"

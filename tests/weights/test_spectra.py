@@ -250,7 +250,7 @@ def test_numbers_that_are_not_finite_are_named(base, tmp_path: Path, bad: float)
 
 
 def test_heads_that_do_not_divide_a_matrix_are_refused(base) -> None:
-    with pytest.raises(BadInput, match="64 does not divide into 5 heads"):
+    with pytest.raises(BadInput, match="says 2 heads for q, not 5"):
         compare(base, base, FEW.model_copy(update={"heads": 5}))
 
 
