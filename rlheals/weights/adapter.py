@@ -118,9 +118,7 @@ class Adapted(Checkpoint):
 
     def tensor(self, name: str) -> torch.Tensor:
         """The base's, with the adapter's product on it in float64 where there is one."""
-        if name in self.replaced:
-            return self.replaced[name]
-        before = self.base.tensor(name)
+        before = self.replaced[name] if name in self.replaced else self.base.tensor(name)
         if name not in self._factors:
             return before
         left, right = self._factors[name]
@@ -142,13 +140,11 @@ def _scale(config: dict[str, Any], module: str, rank: int, said: str) -> float:
     """lora_alpha / r, or / sqrt(r) where it is rank-stabilised; both by pattern of the module where there are some."""
 
     def of(name: str, patterns: str) -> float:
-        found = config.get(patterns) or {}
-        hits = (
-            [v for p, v in found.items() if module == p or module.endswith(f".{p}")]
-            if isinstance(found, dict)
-            else []
-        )
-        value = hits[0] if hits else config.get(name)
+        by_module = config.get(patterns) or {}
+        if not isinstance(by_module, dict):
+            raise BadInput(f"{said}{patterns} is {by_module!r:.40}, not a table")
+        found = [value for end, value in by_module.items() if f".{module}".endswith(f".{end}")]
+        value = found[0] if found else config.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise BadInput(f"{said}{name} is {value!r:.40}, not a number")
         return float(value)
