@@ -272,7 +272,9 @@ def known(kind: str) -> bool:
 
 def meant(piece: Piece, kinds: tuple[str, ...]) -> bool:
     """Whether a piece is of the kinds: its own is named, or that of its family; all of `KINDS` are all matrices, with
-    norms every tensor."""
+    norms every tensor; never buffers."""
+    if piece.kind == BUFFERS:
+        return False
     if set(KINDS) <= set(kinds):
         return piece.is_matrix or NORMS in kinds or piece.kind in kinds
     return piece.kind in kinds or piece.family in kinds
