@@ -380,7 +380,7 @@ def test_one_command_gives_tables_figures_and_a_page_that_needs_nothing_else(
         (["--k", "8,4"], "rising numbers"),
         (["--matrices", "query"], "--matrices 'query': accepted are"),
         (["--nulls", "none"], "--nulls"),
-        (["--heads", "5"], "does not divide into 5 heads"),
+        (["--heads", "5"], "says 2 heads for q, not 5"),
     ],
 )
 def test_bad_requests_are_told_on_one_line(
