@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from rlheals.weights.checkpoint import Place
+from rlheals.weights.architectures import Piece
 from rlheals.weights.linalg import SIDES, Overlap, decompose
 from rlheals.weights.nulls import haar
 from rlheals.weights.spectra import Matrix, measure
@@ -104,7 +104,7 @@ def one_shape(shape: tuple[int, int], rounds: int) -> dict[str, Any]:
 
 def compared(w: torch.Tensor, other: torch.Tensor) -> None:
     """Everything measured of one change, its base included, without nulls."""
-    matrix = Matrix(Place("w", Path(), tuple(w.shape), "F32"), -1, w.double(), other.double())
+    matrix = Matrix(Piece("w", "w", "q", tuple(w.shape)), -1, w.double(), other.double())
     measure(matrix)
 
 

@@ -24,7 +24,7 @@ from bench_spectra import made
 
 from rlheals.display import style as drawing
 from rlheals.display.looks import BLUE, GREEN, RED
-from rlheals.weights.checkpoint import Place
+from rlheals.weights.architectures import Piece
 from rlheals.weights.linalg import Bases
 from rlheals.weights.spectra import Matrix, measure
 
@@ -85,7 +85,7 @@ def comparison(
     """A change measured at `count` values of k, for every other matrix."""
     small = min(w.shape)
     ks = tuple(sorted({max(1, small * (number + 1) // (2 * count)) for number in range(count)}))
-    place = Place("w", Path(), tuple(w.shape), "F64")
+    place = Piece("w", "w", "q", tuple(w.shape))
 
     def run() -> None:
         for other in others:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,10 +20,12 @@ app = Typer()
 )
 def spectra(
     before: Annotated[str, Argument(help="A .safetensors file, a folder with shards, or a hub id.")],
-    after: Annotated[str, Argument(help="Another checkpoint of the same model.")],
+    after: Annotated[str, Argument(help="Another checkpoint of the same model, or a LoRA adapter of it.")],
     reference: Annotated[str | None, Option(help="A third one, from which angles are measured.")] = None,
     k: Annotated[str | None, Option(help="Sizes of subspaces, e.g. 8,64,256.")] = None,
-    matrices: Annotated[str | None, Option(help="Of q,k,v,o,gate,up,down,embed,head; else all.")] = None,
+    matrices: Annotated[
+        str | None, Option(help="Kinds such as q,gate,router,cross_q,expert_up or 64x32; else all.")
+    ] = None,
     null: Annotated[int, Option(min=0, max=10_000, help="Draws of every null model; 0: none.")] = 20,
     nulls: Annotated[str | None, Option(help="Of gaussian,permuted,turned,ulp,independent.")] = None,
     heads: Annotated[int, Option(min=0, help="Measure every attention head as well.")] = 0,
@@ -34,13 +36,13 @@ def spectra(
     json: Json = False,
 ) -> None:
     """Singular values and vectors of two checkpoints beside null models; with --out tables, figures and a page."""
-    from rlheals.weights.checkpoint import KINDS
+    from rlheals.weights.architectures import NAMED, known
     from rlheals.weights.two_checkpoints import NULLS, compare_checkpoints
 
     asked = {
         "ks": None if k is None else parse_numbers("--k", k, 1),
-        "kinds": _listed("--matrices", matrices, KINDS),
-        "nulls": _listed("--nulls", nulls, NULLS),
+        "kinds": _listed("--matrices", matrices, known, NAMED),
+        "nulls": _listed("--nulls", nulls, NULLS.__contains__, NULLS),
         "draws": null,
         "heads": heads,
         "key_value_heads": key_value_heads,
@@ -50,11 +52,13 @@ def spectra(
     show(found, _spectra_lines(found), json)
 
 
-def _listed(option: str, text: str | None, accepted: Iterable[str]) -> list[str] | None:
+def _listed(
+    option: str, text: str | None, known: Callable[[str], bool], accepted: Iterable[str]
+) -> list[str] | None:
     if text is None:
         return None
     names = text.split(",")
-    if not {*names} <= {*accepted} or len({*names}) < len(names):
+    if not all(map(known, names)) or len({*names}) < len(names):
         raise BadInput(f"{option} {text!r:.60}: accepted are, each once, {', '.join(accepted)}")
     return names
 
@@ -66,7 +70,14 @@ def _spectra_lines(found: dict[str, Any]) -> Iterable[str]:
     columns = {"kind": "kind", "side": "side", "k": "k", "start": "start", "change": "degrees"}
     yield from table(found["angles"], {**columns, "gaussian": "Gaussian null", "excess": "excess"})
     for kind, size in found["relative_change"].items():
-        yield f"{kind:6} |dW|/|W| {size['size']:.3g}, singular values change by {size['values']:.3g} on average"
+        said = {name: "-" if value is None else f"{value:.3g}" for name, value in size.items()}
+        null = found["intruders_null"].get(kind)
+        intruders = f"{found['intruders'][kind]:.2g}" + ("" if null is None else f" (null {null:.2g})")
+        yield (
+            f"{kind:11} |dW|/|W| {said['size']}, singular values change by {said['values']} on average, "
+            f"intruder dimensions {intruders}"
+        )
+    yield from found["notes"]
     if found["out"] is not None:
         yield f"page: {found['page']}"
 
@@ -101,4 +112,5 @@ def _edit_lines(found: dict[str, Any]) -> Iterable[str]:
     }
     yield f"{found['edit']} of {found['where']}"
     yield from table(found["tensors"], columns)
+    yield from found["notes"]
     yield f"sizes are in units of the tensor before; written: {found['out']}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from pydantic import Field, model_validator
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
@@ -31,6 +32,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
+from rlheals.engines import weight_files
 from rlheals.errors import BadInput
 from rlheals.settings import Int, Settings
 
@@ -122,11 +124,11 @@ def load(
     if not (name and path.is_dir()):
         refuse_missing_path(name)
         where = {"revision": revision or "main"}
-    config = PreTrainedConfig()
-    try:
+    with _told(f"model {name!r}") as read:
+        stored = {} if where else weight_files.places(path)[0]
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, **where)
-        if not where:
-            tensor_shapes(path)
+        read.append(config)
+        _refuse_config(f"model {name!r}", config, {at: place.shape for at, place in stored.items()})
         with _quiet():
             model, found = _class_of(config, name).from_pretrained(
                 name,
@@ -137,17 +139,63 @@ def load(
                 ignore_mismatched_sizes=True,
                 **where,
             )
-    except BadInput:
-        raise
-    except KeyError as error:  # transformers looks words of config.json up in tables of its own
-        fields = [key for key, value in config.to_dict().items() if value == error.args[0]]
-        known = f"config.json: {', '.join(fields) or 'a field'} = {error} is not known to transformers"
-        raise BadInput(f"model {name!r}: {known}") from error
-    except (OSError, ValueError, SafetensorError) as error:
-        raise BadInput(f"model {name!r}: {_first_line(error)}") from error
     _check_loaded(name, found)
+    for tensor_name, tensor in model.named_parameters():
+        if not bool(torch.isfinite(tensor.detach().sum())) and not bool(torch.isfinite(tensor).all()):
+            raise BadInput(f"model {name!r}: {tensor_name} holds numbers that are not finite")
     torch.nn.Module.to(model, device)
     return model.eval()
+
+
+@contextmanager
+def _told(where: str) -> Iterator[list[PreTrainedConfig]]:
+    """Whatever a library says of a folder of anybody's, as one line of BadInput; memory that is full stays itself.
+
+    The block puts its config.json into the list, once it has one.
+    """
+    config: list[PreTrainedConfig] = []
+    try:
+        yield config
+    except (BadInput, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if (
+            isinstance(error, KeyError) and config
+        ):  # transformers looks words of config.json up in tables of its own
+            fields = [key for key, value in config[0].to_dict().items() if value == error.args[0]]
+            known = f"config.json: {', '.join(fields) or 'a field'} = {error} is not known to transformers"
+            raise BadInput(f"{where}: {known}") from error
+        said = " ".join(str(error).split())[:200] or "cannot be read"
+        kind = (
+            "" if isinstance(error, OSError | ValueError | SafetensorError) else f"{type(error).__name__}: "
+        )
+        raise BadInput(f"{where}: {kind}{said}") from error
+
+
+def _refuse_config(said: str, config: PreTrainedConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """BadInput for quantised models, kernels that a folder chooses, and more weights than the files hold.
+
+    shapes: by the files' headers, empty where they are not here yet. The model is made without memory first, so that
+    what a config.json says cannot fill it.
+    """
+    if getattr(config, "quantization_config", None) is not None:
+        raise BadInput(
+            "quantised weights are not read; give the checkpoint before quantisation, or dequantise it"
+        )
+    if (kernel := getattr(config, "_attn_implementation", None)) not in (None, "eager", "sdpa"):
+        raise BadInput(
+            f"{said}: config.json asks for the attention {kernel!r:.60}, which is not for a model to say"
+        )
+    if not shapes:
+        return
+    layers, held = config.get_text_config().num_hidden_layers, sum(map(math.prod, shapes.values()))
+    if layers > len(shapes):
+        raise BadInput(f"{said}: config.json says {layers} layers, the files hold {len(shapes)} tensors")
+    with torch.device("meta"), _quiet():
+        skeleton = _class_of(config, "config.json").from_config(config)
+    wanted = sum(one.numel() for one in skeleton.parameters())  # tied matrices once
+    if wanted > held * 1.01 + 1000:
+        raise BadInput(f"{said}: config.json describes {wanted:,} weights, the files hold {held:,}")
 
 
 def _class_of(config: PreTrainedConfig, name: str) -> Any:
@@ -167,18 +215,14 @@ def load_tokenizer(
 
     fetch: ask the hub for what is not on this machine.
     """
-    try:
-        where = {}
-        if not Path(folder).is_dir():
-            refuse_missing_path(str(folder))
-            where = {"revision": revision or "main"}
+    where = {}
+    if not Path(folder).is_dir():
+        refuse_missing_path(str(folder))
+        where = {"revision": revision or "main"}
+    with _told(f"tokenizer of {str(folder)!r}"):
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=not fetch, trust_remote_code=False, **where
         )
-    except BadInput:
-        raise
-    except (OSError, ValueError) as error:
-        raise BadInput(f"tokenizer of {str(folder)!r}: {_first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise BadInput(f"tokenizer of {str(folder)!r}: is a {type(tokenizer).__name__}, not a fast tokenizer")
     if tokenizer.pad_token is None:
@@ -220,22 +264,10 @@ def refuse_missing_path(name: str) -> None:
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a folder's safetensors files, from their headers alone."""
+    """Names and shapes of the tensors that a model folder's files hold, from their headers alone."""
     if not path.is_dir():
         raise BadInput(f"model {str(path)!r}: no such folder")
-    files = sorted(path.glob("*.safetensors"))
-    if not files:
-        raise BadInput(
-            f"model {str(path)!r}: holds no *.safetensors file (other weight formats are not read)"
-        )
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as handle:
-                shapes.update({name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()})  # noqa: SIM118 - not a dict
-        except (OSError, SafetensorError) as error:
-            raise BadInput(f"weights {str(file)!r}: {_first_line(error)}") from error
-    return shapes
+    return {name: place.shape for name, place in weight_files.places(path)[0].items()}
 
 
 def _check_loaded(where: str, found: Mapping[str, Iterable[Any]]) -> None:

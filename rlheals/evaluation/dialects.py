@@ -5,7 +5,8 @@ Both hand the verifier the same kind of reply, so both are graded by the same co
 
 from __future__ import annotations
 
-from functools import cached_property
+import re
+from itertools import takewhile
 from typing import Literal
 
 from transformers import PreTrainedTokenizerFast
@@ -16,7 +17,11 @@ from rlheals.tasks.base import END, Dialect, Item, Protocol_, Reply, Task, Verdi
 Prompts = Literal["fixed", "diverse"]
 """fixed: every question is put in form 0; diverse: in any of the dialect's forms."""
 
-PROBE = [{"role": "user", "content": "A question."}, {"role": "assistant", "content": "An answer."}]
+ANSWER = '{"answer": [1, 2]}'
+PROBE = [{"role": "user", "content": "A question."}, {"role": "assistant", "content": ANSWER}]
+LONGEST_TEMPLATE = 100_000
+_THOUGHT = re.compile(r"\s*(<think>)?\s*(</think>)?\s*")
+_EMPTY_THOUGHT = re.compile(r"<think>\s*</think>\s*$")
 DAY = "26 Jul 2024"
 NO_CLOCK = f"{{%- macro strftime_now(form) -%}}{DAY}{{%- endmacro -%}}"
 
@@ -24,22 +29,46 @@ NO_CLOCK = f"{{%- macro strftime_now(form) -%}}{DAY}{{%- endmacro -%}}"
 class Chat(Dialect):
     """Any instruct model: the task's own prompt through the tokenizer's chat template, feedback as a user turn.
 
-    SFT, RL and evaluation take their tokens from here, so that what is trained is what is asked later: an expert's
-    answer is the question's tokens, the reply's and the end token, as a model would generate them; and their text is
-    that of the template for the whole conversation.
+    SFT, RL and evaluation take their tokens from here, so that what is trained is what is asked later. A question is
+    the template's text of a conversation up to where it writes something else with an answer than without; an expert's
+    answer is what it then writes, with its end token. So an empty thought that the template puts before an answer
+    (Qwen3) is part of the expert's answer, and an opening `<think>` that it only asks with (R1) is left out of the
+    question: thinking is up to the model, as part of its reply. All this is checked when the dialect is made.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, task: Task) -> None:
-        if tokenizer.chat_template is None:
-            raise BadInput("the tokenizer has no chat template; the chat dialect needs an instruct model")
         self.tokenizer = tokenizer
         self.task = task
         self.forms = task.forms
-        if not self._after_answer.startswith(tokenizer.eos_token or "?"):
+        self._template = NO_CLOCK + _template(tokenizer)
+        asked, answered = self._text(PROBE[:1], opening=True), self._text(PROBE, opening=False)
+        at = answered.rfind(ANSWER)
+        if at < 0:
             raise BadInput(
-                f"the chat template ends an answer with {self._after_answer[:20]!r}, the tokenizer's end token is "
+                "the chat template does not write an answer as it is given (it may take the content of a message as "
+                "a list of parts, which is not supported)"
+            )
+        pairs = zip(asked, answered[:at], strict=False)
+        start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        self._left_out, self._put_in, self._before_answer = asked[start:], answered[start:at], answered[:at]
+        if self._left_out and not _THOUGHT.fullmatch(self._left_out):
+            raise BadInput(
+                f"the chat template asks for an answer with {self._left_out[-40:]!r}, which it leaves out of the "
+                "conversation that has the answer; what is trained would not be what is asked"
+            )
+        end, after = tokenizer.eos_token or "", answered[at + len(ANSWER) :]
+        if not end or not after.startswith(end):
+            raise BadInput(
+                f"the chat template ends an answer with {after[:20]!r}, the tokenizer's end token is "
                 f"{tokenizer.eos_token!r}; a model trained on one would not stop at the other"
             )
+        whole = self._tokens(answered[: at + len(ANSWER)] + end)
+        if whole != [*self.question(PROBE[0]["content"]), *self.reply(ANSWER)]:
+            raise BadInput(
+                "the tokenizer reads a question and its answer together as other tokens than one after the other; "
+                "what is trained would not be what is generated"
+            )
+        self._new_turn("Feedback.")
 
     def prompt(self, item: Item, form: int = 0) -> list[int]:
         return self.question(self.task.prompt(item, form))
@@ -49,51 +78,78 @@ class Chat(Dialect):
 
     def question(self, text: str) -> list[int]:
         """Tokens of any question, up to where the answer begins."""
-        return self._tokens(self._text([{"role": "user", "content": text}], opening=True))
+        return self._tokens(self._open(self._text([{"role": "user", "content": text}], opening=True)))
 
     def reply(self, text: str) -> list[int]:
         """Tokens of any answer, its end token included."""
-        return [*self._tokens(text), self.tokenizer.eos_token_id]
+        return [*self._tokens(self._put_in + text), self.tokenizer.eos_token_id]
 
     def retry(self, attempt: list[int], verdict: Verdict) -> list[int]:
         """The attempt's own tokens stay as they were generated; only the new user turn is rendered."""
-        turn = {"role": "user", "content": f"That attempt failed: {verdict.feedback}"}
-        before, after = self._before, self._text([*PROBE, turn], opening=True)
-        if not after.startswith(before):
-            raise BadInput("this chat template rewrites earlier turns; an episode cannot be extended with it")
         end = self.tokenizer.eos_token_id
         body = attempt[:-1] if attempt and attempt[-1] == end else attempt
-        return [*body, *self._tokens(self._after_answer + after[len(before) :])]
+        return [*body, *self._tokens(self._new_turn(f"That attempt failed: {verdict.feedback}"))]
 
     def read(self, attempt: list[int], protocol: Protocol_ = "target") -> Reply:
         text = str(self.tokenizer.decode(attempt, skip_special_tokens=True))
         return Reply(text, "target" if "{" in text and "}" in text else "none")
 
-    @cached_property
-    def _before(self) -> str:
-        """A conversation of one question and one answer."""
-        return self._text(PROBE, opening=False)
+    def _new_turn(self, text: str) -> str:
+        """What the template writes behind an answer for another user turn, up to where the next answer begins.
 
-    @cached_property
-    def _after_answer(self) -> str:
-        """What the template writes after an answer, before the next turn."""
-        text = self._before
-        return text[text.rindex(PROBE[-1]["content"]) + len(PROBE[-1]["content"]) :]
+        BadInput where it writes the turns before otherwise than they were, but for thoughts that it takes out.
+        """
+        before = self._before_answer
+        after = self._text([*PROBE, {"role": "user", "content": text}], opening=True)
+        at = after.rfind(ANSWER, 0, after.rfind(text))
+        kept = (before, _EMPTY_THOUGHT.sub("", before))
+        turn = self._open(after[at + len(ANSWER) :])
+        if at < 0 or after[:at] not in kept or not turn.startswith(self.tokenizer.eos_token):
+            raise BadInput("this chat template rewrites earlier turns; an episode cannot be extended with it")
+        return turn
+
+    def _open(self, text: str) -> str:
+        """Without the thought that the template opens for the model."""
+        if not text.endswith(self._left_out):
+            raise BadInput(
+                "this chat template opens answers in more than one way; its questions cannot be told"
+            )
+        return text.removesuffix(self._left_out)
 
     def _text(self, messages: list[dict[str, str]], opening: bool) -> str:
         """The conversation as the template writes it, on the same day always: some templates name today's date."""
-        return str(
-            self.tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=opening,
-                chat_template=f"{NO_CLOCK}{self.tokenizer.chat_template}",
-                date_string=DAY,
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages,
+                    tokenize=False,
+                    add_generation_prompt=opening,
+                    chat_template=self._template,
+                    date_string=DAY,
+                )
             )
-        )
+        except Exception as error:  # a template is anybody's program
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+            raise BadInput(
+                f"the chat template cannot be applied to a question and its answer: {reason}"
+            ) from None
 
     def _tokens(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _template(tokenizer: PreTrainedTokenizerFast) -> str:
+    """The tokenizer's chat template, of several named ones the default; BadInput if there is none."""
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError:
+        raise BadInput(
+            "the tokenizer has no chat template, or several and none called default; the chat dialect needs an "
+            "instruct model"
+        ) from None
+    if not isinstance(template, str) or len(template) > LONGEST_TEMPLATE:
+        raise BadInput(f"the chat template is no text of at most {LONGEST_TEMPLATE} characters")
+    return template
 
 
 def dialect_for(tokenizer: PreTrainedTokenizerFast, task: Task) -> Dialect:

@@ -7,75 +7,25 @@ matrices however large the model is.
 from __future__ import annotations
 
 import json
-import re
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from rlheals.engines.weight_files import CONFIG, INDEX, places, read_config, regular
 from rlheals.errors import BadInput
-
-INDEX = "model.safetensors.index.json"
-MAX_INDEX = 50_000_000
-
-KINDS: dict[str, str] = {
-    "q": r"(self_attn|attn|attention)\.(q_proj|query)",
-    "k": r"(self_attn|attn|attention)\.(k_proj|key)",
-    "v": r"(self_attn|attn|attention)\.(v_proj|value)",
-    "o": r"(self_attn|attn|attention)\.(o_proj|out_proj)",
-    "gate": r"mlp\.gate_proj",
-    "up": r"mlp\.up_proj",
-    "down": r"mlp\.down_proj",
-    "embed": r"embed_tokens",
-    "head": r"lm_head",
-}
-"""Kinds of weight matrices, by what their names contain (Llama, Qwen and their relatives)."""
-
-HEADED = ("q", "k", "v", "o")
-"""Kinds that consist of attention heads."""
-
-_KINDS = {kind: re.compile(rf"(^|\.){pattern}\.weight$") for kind, pattern in KINDS.items()}
-_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a tensor is and what its header says of it."""
-
-    name: str
-    file: Path
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def kind(self) -> str | None:
-        """q, k, v, o, gate, up, down, embed or head; None for everything else (norms, biases)."""
-        return next((kind for kind, pattern in _KINDS.items() if pattern.search(self.name)), None)
-
-    @property
-    def layer(self) -> int | None:
-        """Number of the block that the tensor belongs to."""
-        found = _LAYER.search(self.name)
-        return int(found[1]) if found else None
-
-    @property
-    def head_axis(self) -> int:
-        """Attention heads are rows of q, k, v (0) and columns of o (1)."""
-        return 1 if self.kind == "o" else 0
-
-    def heads(self, tensor: torch.Tensor, count: int) -> tuple[torch.Tensor, ...]:
-        """The part of every attention head; BadInput where they do not divide the tensor."""
-        if tensor.shape[self.head_axis] % count:
-            raise BadInput(f"{self.name}: {tensor.shape[self.head_axis]} does not divide into {count} heads")
-        return tensor.chunk(count, self.head_axis)
+from rlheals.weights.architectures import BUFFERS, KINDS, NAMED, NORMS, Architecture, Piece, known, meant
 
 
 class Checkpoint:
     """The tensors of a .safetensors file, of a folder with one or several, or of a hub id ("owner/name").
+
+    places: by name; pieces: the weight matrices and other parts that these hold, by their own names; notes: what a
+    user should know of how it was read, a line each.
 
     >>> from rlheals.engines.models import SHIPPED_BASE
     >>> Checkpoint(SHIPPED_BASE).places["model.layers.0.self_attn.q_proj.weight"].shape
@@ -84,7 +34,46 @@ class Checkpoint:
 
     def __init__(self, source: str | Path) -> None:
         self.source = str(source)
-        self.places = {place.name: place for file in _files(source) for place in _headers(file)}
+        path = Path(source)
+        path = path if path.exists() or path.is_symlink() else Path(_fetched(self.source))
+        self.places, self.notes = places(path)
+        try:
+            self.architecture = Architecture.of(read_config(path if path.is_dir() else path.parent))
+            self._untie()
+        except BadInput as error:
+            raise BadInput(f"checkpoint {self.source!r}: {error}") from None
+
+    @property
+    def architecture(self) -> Architecture:
+        """What config.json says; that of another checkpoint of the model where this one has none."""
+        return self._architecture
+
+    @architecture.setter
+    def architecture(self, architecture: Architecture) -> None:
+        self._architecture = architecture
+        self.pieces: dict[str, Piece] = {}
+        for name, place in self.places.items():
+            if place.is_buffer:
+                self.pieces[name] = Piece(name, name, BUFFERS, place.shape)
+            else:
+                self.pieces |= {piece.name: piece for piece in architecture.pieces(name, place.shape)}
+
+    def _untie(self) -> None:
+        """One matrix under two names counts once: the head of a tied model is its embedding."""
+        if not self.architecture.tied:
+            return
+        kinds = {
+            kind: [one for one in self.pieces.values() if one.kind == kind] for kind in ("embed", "head")
+        }
+        for head in kinds["head"]:
+            if not kinds["embed"]:
+                continue
+            if not torch.equal(self.tensor(head.name), self.tensor(kinds["embed"][0].name)):
+                raise BadInput(
+                    f"{CONFIG} says that the output head is the embedding, but {head.name} holds other numbers than "
+                    f"{kinds['embed'][0].name}; set tie_word_embeddings to false, or leave one of them out"
+                )
+            del self.places[head.name], self.pieces[head.name]
 
     def tensor(self, name: str) -> torch.Tensor:
         """One tensor, read now; BadInput when it is not there or its file is damaged."""
@@ -97,24 +86,40 @@ class Checkpoint:
         except (OSError, SafetensorError) as error:
             raise BadInput(f"checkpoint {self.source!r}: {file.name} is damaged ({_line(error)})") from None
 
-    def matrices(self, kinds: Sequence[str] | None = None) -> list[Place]:
+    def matrices(self, kinds: Sequence[str] | None = None) -> list[Piece]:
         """Weight matrices of the wanted kinds (all by default), in the order of layers; BadInput if there are none."""
-        order = list(KINDS)
-        if unknown := [kind for kind in kinds or () if kind not in KINDS]:
-            raise BadInput(f"matrices: {unknown[0]!r} is not one of {', '.join(order)}")
-        kinds = kinds or order
-        wanted = [place for place in self.places.values() if place.kind in kinds and len(place.shape) == 2]
+        if unknown := [kind for kind in kinds or () if not known(kind)]:
+            raise BadInput(f"matrices: {unknown[0]!r:.40} is not one of {', '.join(NAMED)}")
+        kinds = tuple(kinds or KINDS)
+        wanted = [piece for piece in self.pieces.values() if len(piece.shape) == 2 and meant(piece, kinds)]
+        wanted = [piece for piece in wanted if piece.kind != NORMS]
         if not wanted:
             said, some = ", ".join(kinds), ", ".join(list(self.places)[:3])
             raise BadInput(f"checkpoint {self.source!r}: no matrix of the kinds {said}; it holds {some}, ...")
+        order = {kind: number for number, kind in enumerate(NAMED)}
         return sorted(
-            wanted, key=lambda at: (at.layer is None, at.layer or 0, order.index(str(at.kind)), at.name)
-        )
+            wanted,
+            key=lambda at: (at.layer is None, at.layer or 0, order.get(at.kind, len(order)), at.kind,
+                            at.tensor, -1 if at.expert is None else at.expert),
+        )  # fmt: skip
+
+    def left_out(self, taken: Collection[str]) -> dict[str, int]:
+        """How many tensors of each kind no piece named in `taken` is of."""
+        there = {self.pieces[name].tensor for name in taken}
+        left = {piece.tensor: piece.kind for piece in self.pieces.values() if piece.tensor not in there}
+        return dict(sorted(Counter(left.values()).items()))
 
 
 def require_same_tensors(one: Checkpoint, other: Checkpoint) -> None:
-    """BadInput unless both hold the same names with the same shapes; it names what differs."""
-    first, second = ({name: at.shape for name, at in source.places.items()} for source in (one, other))
+    """BadInput unless both hold the same names with the same shapes; it names what differs.
+
+    Buffers are not compared. Where only one has a config.json, the other is read as it says.
+    """
+    for mine, theirs in ((one, other), (other, one)):
+        if mine.architecture == Architecture():
+            mine.architecture = theirs.architecture
+    shapes = ({n: at.shape for n, at in source.places.items() if not at.is_buffer} for source in (one, other))
+    first, second = shapes
     problems = [f"{name} is only in the first" for name in first if name not in second]
     problems += [f"{name} is only in the second" for name in second if name not in first]
     problems += [
@@ -122,6 +127,9 @@ def require_same_tensors(one: Checkpoint, other: Checkpoint) -> None:
         for name, shape in first.items()
         if second.get(name, shape) != shape
     ]
+    pieces = [{n for n, at in source.pieces.items() if at.kind != BUFFERS} for source in (one, other)]
+    if pieces[0] != pieces[1] and not problems:
+        problems = [f"{CONFIG} describes {one.architecture} and {other.architecture}"]
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise BadInput(
@@ -129,51 +137,15 @@ def require_same_tensors(one: Checkpoint, other: Checkpoint) -> None:
         )
 
 
-def _files(source: str | Path) -> list[Path]:
-    path = Path(source)
-    if path.is_file():
-        if path.suffix != ".safetensors":
-            raise BadInput(f"checkpoint {str(source)!r}: only .safetensors files are read")
-        return [path]
-    if not path.is_dir():
-        return _files(_fetched(str(source)))
-    index = path / INDEX
-    if not index.is_file():
-        if files := sorted(path.glob("*.safetensors")):
-            return files
-        raise BadInput(f"checkpoint {str(source)!r}: holds no *.safetensors file")
-    return _shards(path, index)
+def said(left: dict[str, int], verb: str) -> list[str]:
+    """One line on what was left out, none if nothing was.
 
-
-def _shards(folder: Path, index: Path) -> list[Path]:
-    """The files that an index names, all of which have to hold what it says."""
-    said = f"checkpoint {str(folder)!r}"
-    try:
-        if index.stat().st_size > MAX_INDEX:
-            raise BadInput(f"{said}: {index.name} has over {MAX_INDEX} bytes")
-        where = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        named = {str(name): str(file) for name, file in where.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise BadInput(f"{said}: {index.name} is no index of safetensors files") from None
-    if outside := [file for file in named.values() if Path(file).name != file]:
-        raise BadInput(f"{said}: {index.name} names {outside[0]!r}, outside of the folder")
-    files = [folder / file for file in sorted(set(named.values()))]
-    if absent := [file.name for file in files if not file.is_file()]:
-        raise BadInput(f"{said}: {absent[0]} is missing")
-    held = {place.name: file.name for file in files for place in _headers(file)}
-    for name, file in named.items():
-        if held.get(name) != file:
-            raise BadInput(f"{said}: {name} is not in {file}, where the index says it is")
-    return files
-
-
-def _headers(file: Path) -> list[Place]:
-    try:
-        with safe_open(file, framework="pt") as handle:
-            slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-            return [Place(n, file, tuple(s.get_shape()), str(s.get_dtype())) for n, s in slices.items()]
-    except (OSError, SafetensorError) as error:
-        raise BadInput(f"checkpoint: {file.name} cannot be read ({_line(error)})") from None
+    >>> said({"norms": 9, "tower": 2}, "measured")
+    ['not measured: 11 tensors (norms 9, tower 2)']
+    """
+    count = sum(left.values())
+    kinds = ", ".join(f"{kind} {number}" for kind, number in left.items())
+    return [f"not {verb}: {count} tensor{'s' * (count > 1)} ({kinds})"] if left else []
 
 
 def _fetched(name: str) -> str:
@@ -186,7 +158,7 @@ def _fetched(name: str) -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        return snapshot_download(name, allow_patterns=["*.safetensors", INDEX])
+        return snapshot_download(name, allow_patterns=["*.safetensors", INDEX, CONFIG, "adapter_config.json"])
     except (OSError, ValueError) as error:
         raise BadInput(f"checkpoint {name!r}: {_line(error)}") from None
 
@@ -234,8 +206,11 @@ def write(
 
 
 def copy_beside(source: Path, folder: Path) -> None:
-    """Copy what belongs to the model in `source` besides its weights; nothing if `source` is a file or a hub id."""
+    """Copy what belongs to the model in `source` besides its weights; nothing if `source` is a file or a hub id.
+
+    BadInput for links that are broken or lead out of the folder, and for what is no regular file.
+    """
     for pattern in BESIDE if source.is_dir() else ():
         for file in sorted(source.glob(pattern)):
             if file.name != INDEX:
-                shutil.copy(file, folder)
+                shutil.copyfile(regular(file), folder / file.name)

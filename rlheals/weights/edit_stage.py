@@ -55,8 +55,8 @@ def run(work: Work) -> None:
 
     def measured() -> Iterator[tuple[str, torch.Tensor]]:
         for one in edited(base, target, parse(settings.edit), Where.parse(settings.where)):
-            if one.pair is not None:
-                b, t, made = one.pair.b, one.pair.t, one.after.double()
+            for piece in one.pieces:
+                b, t, made = piece.pair.b, piece.pair.t, piece.after.double()
                 squares["target_norm"] += float(t.square().sum())
                 squares["edit_norm"] += float((made - t).square().sum())
                 squares["distance"] += float((b - t).square().sum())

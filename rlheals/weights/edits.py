@@ -19,6 +19,7 @@ from pydantic import Field
 
 from rlheals.errors import BadInput
 from rlheals.weights.alignment import Pair, nearest_frame, outside, planes, rotated
+from rlheals.weights.architectures import Piece
 from rlheals.weights.checkpoint import Checkpoint, require_same_tensors
 from rlheals.weights.linalg import SIDES, Side
 from rlheals.weights.nulls import haar, null
@@ -317,32 +318,57 @@ def _on(pair: Pair, edit: Edit) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
+class EditedPiece:
+    """A weight matrix, or another tensor as a whole: what it was made of, and what it is now, in the target's type."""
+
+    name: str
+    pair: Pair
+    after: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Edited:
-    """One tensor of the target, edited; pair: what it was made of, None where nothing was wanted."""
+    """One tensor of the target, edited; pieces: those of it that were wanted, none where nothing was."""
 
     name: str
     after: torch.Tensor
-    pair: Pair | None
+    pieces: tuple[EditedPiece, ...] = ()
 
 
 def edited(base: Checkpoint, target: Checkpoint, edit: Edit, where: Where = BLOCKS) -> Iterator[Edited]:
     """Every tensor of `target`, edited where wanted, one at a time, read once.
 
-    Raises BadInput when the checkpoints are not of one model, when nothing is chosen, or when an edit does not fit.
+    Raises BadInput when the checkpoints are not of one model, when nothing is chosen, when an edit does not fit, or
+    when a number is not finite, chosen or not.
     """
     require_same_tensors(base, target)
-    chosen = where.places(target)
-    for name, place in target.places.items():
+    chosen: dict[str, list[Piece]] = {}
+    for piece in where.pieces(target).values():
+        chosen.setdefault(piece.tensor, []).append(piece)
+    for name in target.places:
         t = target.tensor(name)
+        if not bool(torch.isfinite(t).all()):
+            raise BadInput(f"checkpoint {target.source!r}: {name} holds numbers that are not finite")
         if name not in chosen:
-            yield Edited(name, t, None)
+            yield Edited(name, t)
             continue
-        pair = Pair(base.tensor(name), t)
-        if where.heads:
-            after = where.by_head(place, pair.b, pair.t, lambda b, t: edit_matrix(b, t, edit))
-        else:
-            after = _on(pair, edit)
-        yield Edited(name, after.to(t.dtype), pair)
+        b = base.tensor(name)
+        made = tuple(_edited_piece(piece, piece.of(b), piece.of(t), edit, where) for piece in chosen[name])
+        after = made[0].after
+        if not chosen[name][0].whole:
+            after = t.clone()
+            for piece, one in zip(chosen[name], made, strict=True):
+                piece.put(after, one.after)
+        yield Edited(name, after, made)
+
+
+def _edited_piece(piece: Piece, b: torch.Tensor, t: torch.Tensor, edit: Edit, where: Where) -> EditedPiece:
+    pair = Pair(b, t)
+    if where.heads:
+        after = where.by_head(piece, pair.b, pair.t, lambda b, t: edit_matrix(b, t, edit))
+    else:
+        after = _on(pair, edit)
+    return EditedPiece(piece.name, pair, after.to(t.dtype))
 
 
 def apply(

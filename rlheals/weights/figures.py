@@ -89,7 +89,7 @@ def _strips(found: Spectra, columns: Mapping[str, str]) -> Panels:
 
 def _grid(kinds: Sequence[str], height: float, x: str) -> Panels:
     """A panel per kind, three in a row."""
-    panels = Panels(3, -(-len(kinds) // 3), height)
+    panels = Panels(3, max(1, -(-len(kinds) // 3)), height)
     for axis, kind in zip(panels.axes, kinds, strict=False):
         panels.label(axis, kind)
     for axis in panels.axes[max(0, len(kinds) - 3) : len(kinds)]:
@@ -100,9 +100,10 @@ def _grid(kinds: Sequence[str], height: float, x: str) -> Panels:
 
 def angles(found: Spectra) -> Drawn:
     """Mean principal angle of the leading subspaces against their size k, by kind, with the nulls."""
-    kinds = kinds_of(found)
-    panels = _grid(kinds, 2.1, "singular vectors k")
     frame = found.angles[(found.angles["head"] == -1) & (found.angles["end"] == "top")]
+    turned = set(frame.loc[(frame["what"] == CHANGE) & frame["mean"].notna(), "kind"])
+    kinds = [kind for kind in kinds_of(found) if kind in turned]  # a zero matrix has no singular vectors
+    panels = _grid(kinds, 2.1, "singular vectors k")
     for axis, kind in zip(panels.axes, kinds, strict=False):
         table = over_draws(frame[frame["kind"] == kind].assign(mean=_degrees), "mean", ["side", "k"])
         for side, look in SIDES.items():

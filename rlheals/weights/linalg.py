@@ -214,6 +214,15 @@ class Overlap:
         sines = torch.cat([columns[..., outside, :], self.rest[..., :, inside]], dim=-2)
         return _from_cosines_and_sines(cosines, sines, self.size)
 
+    def intruders(self, rank: torch.Tensor, k: int = 10, likeness: float = 0.5) -> torch.Tensor:
+        """How many of the first k of b are unlike every a_i, |a_i . b_j| < likeness: intruder dimensions; (...,).
+
+        rank: of b's matrix, behind which vectors are arbitrary and not counted.
+        Source: Shuttleworth et al. 2024 (arXiv 2410.21228), algorithm 1, on left singular vectors.
+        """
+        unlike = self.cross.abs().amax(-2)[..., :k] < likeness
+        return (unlike & (torch.arange(unlike.shape[-1], device=unlike.device) < rank[..., None])).sum(-1)
+
     def alignment(self, k: int, end: End = "top") -> torch.Tensor:
         """Mean over the first (last) k vectors of b of the largest |a_i . b_j| among those of a; (...,)."""
         r = self.cross.shape[-1]
@@ -267,11 +276,30 @@ def effective_rank(delta: torch.Tensor) -> torch.Tensor:
     """
     matrix = delta.to(torch.float64)
     short = matrix if matrix.shape[-2] <= matrix.shape[-1] else matrix.mT
-    energy = torch.linalg.eigvalsh(short @ short.mT).clamp(min=0)
+    return _spread(torch.linalg.eigvalsh(short @ short.mT).clamp(min=0))
+
+
+def _spread(energy: torch.Tensor) -> torch.Tensor:
+    """exp of the entropy of non-negative numbers, each a share of their sum."""
     whole = energy.sum(-1, keepdim=True)
     p = energy / whole.clamp(min=1e-300)
     entropy = -(p * p.clamp(min=1e-300).log()).sum(-1)
     return torch.where(whole[..., 0] > 0, entropy.exp(), 0.0)
+
+
+def product_effective_rank(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """`effective_rank` of left @ right, (m, r) and (r, n) with small r, without making the product.
+
+    >>> round(float(product_effective_rank(torch.eye(4)[:, :2], torch.eye(2, 3))), 6)
+    2.0
+    """
+    return _spread(product_values(left, right).square())
+
+
+def product_values(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Singular values of left @ right, (m, r) and (r, n): those of the product of both triangular factors, (<= r,)."""
+    upper, lower = (torch.linalg.qr(one.to(torch.float64), mode="r")[1] for one in (left, right.mT))
+    return torch.linalg.svdvals(upper @ lower.mT)
 
 
 def value_changes(before: Decomposition, after: Decomposition) -> torch.Tensor:

@@ -23,6 +23,7 @@ def write(
     after: str,
     folder: Path,
     reference: str | None = None,
+    notes: Sequence[str] = (),
 ) -> list[str]:
     """Everything about one comparison into an empty folder; the names of the files."""
     has_null = (found.angles["what"] == "gaussian").any()
@@ -33,7 +34,7 @@ def write(
         atomic_write(folder / f"{one.name}.csv", one.csv())
     nulls = list(settings.nulls) if settings.draws else []
     sections = {
-        "In numbers": to_html(sizes(found, settings.draws, nulls)),
+        "In numbers": to_html([*sizes(found, settings.draws, nulls), *notes]),
         "Figures": "\n".join(one._repr_html_() for one in drawn),
         "Mean angles in degrees": to_html([_table(spectra_stage.summary(found, [START, *nulls]).round(3))]),
         "Files": to_html([f"Tables with every matrix and draw: {', '.join(f'`{name}`' for name in files)}."]),
@@ -57,6 +58,8 @@ def sizes(found: Spectra, draws: int, nulls: Sequence[str]) -> list[Block]:
     headings = {
         "relative_change": "Size of the change, |dW| / |W|:",
         "value_change_mean": "Mean relative change of singular values:",
+        "intruders": "Intruder dimensions (of the first 10 left singular vectors after the change, those unlike every "
+        "one before, |cos| < .5):",
     }
     for column, heading in headings.items():
         means = whole.groupby(["kind", "what"], sort=False)[column].mean().unstack("what")

@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 
 from rlheals.errors import BadInput
-from rlheals.weights.checkpoint import HEADED, KINDS, Checkpoint, Place
+from rlheals.weights.architectures import HEADED, KINDS, NAMED, NORMS, Piece, known, meant
+from rlheals.weights.checkpoint import Checkpoint
 
 LONGEST = 10_000
 """Characters of a text that is read: more than every layer and every head named one by one."""
-NORMS = "norms"
 GROUPS: dict[str, tuple[str, ...]] = {
     "blocks": (*HEADED, "gate", "up", "down"),
     "attention": HEADED,
@@ -24,8 +24,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "matrices": tuple(KINDS),
     "everything": (*KINDS, NORMS),
 }
-"""Names for the usual choices; "paper" is what the paper's text names, "ends" embeddings and output head,
-"everything" includes norms and biases."""
+"""Names for the usual choices; "paper" is what the paper's text names, "ends" embeddings and output head, "matrices"
+every weight matrix of the text model, "everything" every tensor."""
 
 
 def number_text(value: float) -> str:
@@ -71,10 +71,10 @@ class Where:
             else:
                 accepted = f"{', '.join(GROUPS)}, kinds=q,k, layers=0-3,7, heads=0,2/8"
                 raise BadInput(f"where {word!r:.60}: accepted are {accepted}")
-        if unknown := [kind for kind in kinds if kind not in GROUPS["everything"]]:
-            accepted = ", ".join(GROUPS["everything"])
+        if unknown := [kind for kind in kinds if not known(kind) and kind != NORMS]:
+            accepted = ", ".join((*NAMED, NORMS))
             raise BadInput(f"where: kind {unknown[0]!r:.40} is not one of {accepted}")
-        if heads and (max(heads) >= of or not set(kinds) & set(HEADED)):
+        if heads and (max(heads) >= of or not set(kinds) & {*HEADED, *(f"cross_{kind}" for kind in HEADED)}):
             raise BadInput(f"where: {text!r:.60}: no such heads")
         return cls(kinds, layers, heads, of)
 
@@ -86,30 +86,34 @@ class Where:
             words.append(f"heads={','.join(map(str, self.heads))}/{self.of}")
         return " ".join(words)
 
-    def places(self, checkpoint: Checkpoint) -> dict[str, Place]:
-        """The tensors that are meant, by name; BadInput when there are none."""
-        chosen = {name: place for name, place in checkpoint.places.items() if self._means(place)}
+    def pieces(self, checkpoint: Checkpoint) -> dict[str, Piece]:
+        """What is meant, by name; BadInput when there is nothing, or a layer that the model does not have."""
+        there = {piece.layer for piece in checkpoint.pieces.values()}
+        if absent := [layer for layer in self.layers or () if layer not in there]:
+            raise BadInput(
+                f"where {str(self)!r:.60}: checkpoint {checkpoint.source!r} has no layer {absent[0]}"
+            )
+        chosen = {name: piece for name, piece in checkpoint.pieces.items() if self._means(piece)}
         if not chosen:
             raise BadInput(f"where {str(self)!r}: checkpoint {checkpoint.source!r} has no such tensor")
         return chosen
 
-    def _means(self, place: Place) -> bool:
-        kind = NORMS if len(place.shape) < 2 else place.kind
-        if kind not in self.kinds or (self.heads and kind not in HEADED):
+    def _means(self, piece: Piece) -> bool:
+        if not meant(piece, self.kinds) or (self.heads and piece.family not in HEADED):
             return False
-        return self.layers is None or place.layer in self.layers
+        return self.layers is None or piece.layer in self.layers
 
     def by_head(
         self,
-        place: Place,
+        piece: Piece,
         b: torch.Tensor,
         t: torch.Tensor,
         edit: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
-        """The tensor with the wanted heads edited, each on its own (rows of q, k, v; columns of o)."""
-        pieces = zip(place.heads(b, self.of), place.heads(t, self.of), strict=True)
+        """The matrix with the wanted heads edited, each on its own (rows of q, k, v; columns of o)."""
+        pieces = zip(piece.by_head(b, self.of), piece.by_head(t, self.of), strict=True)
         made = [edit(one, other) if head in self.heads else other for head, (one, other) in enumerate(pieces)]
-        return torch.cat(made, place.head_axis)
+        return torch.cat(made, piece.head_axis)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from rlheals.weights.checkpoint import Place
+from rlheals.weights.architectures import Piece
 from rlheals.weights.linalg import (
     ENDS,
     SIDES,
@@ -26,6 +26,7 @@ from rlheals.weights.linalg import (
     decompose,
     effective_rank,
     energies,
+    product_effective_rank,
     projector_distance,
     value_changes,
 )
@@ -43,7 +44,7 @@ CURVE_COLUMNS = ("side", "k", "index", "angle", "null", "null_low", "null_high")
 class Spectra:
     """What was measured; every row names tensor, kind, layer and head (-1: the whole matrix).
 
-    matrices   one row per (what, draw): size of the change, changes of singular values, energies
+    matrices   one row per (what, draw): size of the change, changes of singular values, energies, intruder dimensions
     angles     one row per (what, draw, side, end, k): mean and largest angle in radians, gap at k, distances
     values     one row per singular value: before, after, and under the Gaussian null (mean, 2.5 % and 97.5 %)
     heat       one row per block of U^T dW V (at most 32 x 32): mean square in units of that of dW's entries
@@ -73,20 +74,24 @@ def part_of(r: Any, part: int) -> Any:
 
 @dataclass(frozen=True)
 class Matrix:
-    """One matrix before and after, float64, and where it comes from; reference: what both are seen from."""
+    """One matrix before and after, float64, and where it comes from.
 
-    place: Place
+    reference: what both are seen from; factors: left and right of the change, where it is a product of low rank.
+    """
+
+    piece: Piece
     head: int
     before: torch.Tensor
     after: torch.Tensor
     reference: torch.Tensor | None = None
+    factors: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
     def labels(self) -> dict[str, str | int]:
-        at, (rows, columns) = self.place, self.before.shape
+        at, (rows, columns) = self.piece, self.before.shape
         layer = -1 if at.layer is None else at.layer
         where = {"layer": layer, "head": self.head, "rows": rows, "columns": columns}
-        return {"tensor": at.name, "kind": str(at.kind), **where}
+        return {"tensor": at.name, "kind": at.kind, **where}
 
 
 def measure(
@@ -113,7 +118,7 @@ def measure(
         size = max(1, BATCH_BYTES // (8 * before.numel()))
         for name in nulls:
             for first in range(0, draws, size):
-                count, of = min(size, draws - first), f"{key}/{matrix.place.name}/{matrix.head}/{first}"
+                count, of = min(size, draws - first), f"{key}/{matrix.piece.name}/{matrix.head}/{first}"
                 drawn = null(name, before.cpu(), delta.cpu(), count, of)
                 yield name, first, _Measured(base, before, drawn.to(before.device), ks)
 
@@ -123,7 +128,10 @@ def measure(
         versions.append((START, 0, _Measured(base, before, before[None], ks)))
     matrices, angles, values, curves = [], [], [], []
     for what, first, version in chain(versions, under_nulls()):
-        matrices.append(version.scalars().assign(what=what, draw=np.arange(first, first + version.count)))
+        scalars = version.scalars()
+        if what == CHANGE and matrix.factors is not None:
+            scalars["effective_rank"] = float(product_effective_rank(*matrix.factors))
+        matrices.append(scalars.assign(what=what, draw=np.arange(first, first + version.count)))
         angles.append(version.angles().assign(what=what, draw=lambda frame, at=first: frame["draw"] + at))
         if what == "gaussian":
             values.append(version.after.s.cpu().numpy())
@@ -170,7 +178,7 @@ class _Measured:
         changes = value_changes(self.base, self.after).abs()
         stretch, rotation = energies(self.base, self.delta)
         size, change = self.before.norm(), self.delta.flatten(1).norm(dim=1)
-        table = {
+        table: dict[str, torch.Tensor] = {
             "norm": size.expand(self.count),
             "change_norm": change,
             "relative_change": change / size if size > 0 else torch.full_like(change, math.nan),
@@ -180,6 +188,7 @@ class _Measured:
             "rotation_energy": rotation,
             "effective_rank": effective_rank(self.delta),
             "rank": self.after.rank,
+            "intruders": self.overlaps["left"].intruders(self.after.rank),
         }
         return pd.DataFrame({name: values.cpu().numpy() for name, values in table.items()})
 

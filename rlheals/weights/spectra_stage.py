@@ -19,7 +19,9 @@ from pydantic import Field, field_validator
 from rlheals.errors import BadInput
 from rlheals.settings import Int, Settings
 from rlheals.stage import Tick, Work, no_tick
-from rlheals.weights.checkpoint import HEADED, KINDS, Checkpoint, Place, require_same_tensors
+from rlheals.weights.adapter import Adapted
+from rlheals.weights.architectures import HEADED, KINDS, NAMED, Piece, known
+from rlheals.weights.checkpoint import Checkpoint, require_same_tensors
 from rlheals.weights.linalg import Bases
 from rlheals.weights.spectra import CHANGE, Matrix, NullName, Spectra, measure
 
@@ -49,8 +51,8 @@ class SpectraSettings(Settings):
     @field_validator("kinds")
     @classmethod
     def _known(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [kind for kind in kinds if kind not in KINDS]:
-            raise ValueError(f"{unknown[0]!r} is not one of {', '.join(KINDS)}")
+        if unknown := [kind for kind in kinds if not known(kind)]:
+            raise ValueError(f"{unknown[0]!r:.40} is not one of {', '.join(NAMED)}")
         if not kinds or len(set(kinds)) < len(kinds):
             raise ValueError("a list of one or more different kinds is accepted")
         return kinds
@@ -96,42 +98,47 @@ def compare(
     checkpoints = [before, after] if reference is None else [before, after, reference]
     for other in checkpoints[1:]:
         require_same_tensors(before, other)
-    places = before.matrices(settings.kinds)
+    pieces = before.matrices(settings.kinds)
     parts: list[Spectra] = []
-    for done, place in enumerate(places, start=1):
-        for matrix in _matrices(place, checkpoints, settings):
+    for done, piece in enumerate(pieces, start=1):
+        for matrix in _matrices(piece, checkpoints, settings):
             parts.append(measure(matrix, settings.ks, settings.nulls, settings.draws, key, bases))
-        tick(done, len(places), "matrix")
+        tick(done, len(pieces), "matrix")
     return Spectra(
         *(pd.concat([getattr(part, name) for part in parts], ignore_index=True) for name in TABLES)
     )
 
 
-def _matrices(place: Place, checkpoints: Sequence[Checkpoint], settings: SpectraSettings) -> Iterator[Matrix]:
+def _matrices(piece: Piece, checkpoints: Sequence[Checkpoint], settings: SpectraSettings) -> Iterator[Matrix]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    found = [one.tensor(place.name).to(device, torch.float64) for one in checkpoints]
+    found = [piece.of(one.tensor(piece.tensor)).to(device, torch.float64) for one in checkpoints]
     for one, source in zip(found, checkpoints, strict=True):
         if not bool(torch.isfinite(one).all()):
-            raise BadInput(f"checkpoint {source.source!r}: {place.name} holds numbers that are not finite")
+            raise BadInput(f"checkpoint {source.source!r}: {piece.name} holds numbers that are not finite")
     if not settings.unrelated:
         for other in found[1:]:
-            _refuse_unrelated(place, found[0], other)
-    yield Matrix(place, -1, *found)
-    count = settings.key_value_heads or settings.heads if place.kind in ("k", "v") else settings.heads
-    if count and place.kind in HEADED:
-        for head, parts in enumerate(zip(*(place.heads(one, count) for one in found), strict=True)):
-            yield Matrix(place, head, *parts)
+            _refuse_unrelated(piece, found[0], other)
+    reference, factors = (found[2] if len(found) > 2 else None), None
+    if isinstance(checkpoints[1], Adapted) and checkpoints[1].base is checkpoints[0]:
+        factors = checkpoints[1].factors(piece)
+    yield Matrix(piece, -1, found[0], found[1], reference, factors)
+    if settings.heads and piece.family in HEADED:
+        count = settings.heads
+        if piece.family in ("k", "v"):
+            count = settings.key_value_heads or piece.heads or count
+        for head, parts in enumerate(zip(*(piece.by_head(one, count) for one in found), strict=True)):
+            yield Matrix(piece, head, *parts)
 
 
-def _refuse_unrelated(place: Place, before: torch.Tensor, after: torch.Tensor) -> None:
-    """Two independent matrices of m n entries have a correlation of about 1 / sqrt(m n)."""
+def _refuse_unrelated(piece: Piece, before: torch.Tensor, after: torch.Tensor) -> None:
+    """Two independent matrices of m n entries have a correlation of about 1 / sqrt(m n); of small ones, .5 is asked."""
     sizes = before.norm() * after.norm()
     if sizes == 0 or torch.equal(before, after):
         return
     correlation = float((before * after).sum() / sizes)
-    if correlation < 6 / math.sqrt(before.numel()):
+    if correlation < min(6 / math.sqrt(before.numel()), 0.5):
         raise BadInput(
-            f"{place.name} of the two checkpoints has nothing in common (correlation {correlation:.3f}): it looks "
+            f"{piece.name} of the two checkpoints has nothing in common (correlation {correlation:.3f}): it looks "
             "re-initialised, as by a loader that did not find it; to compare all the same, pass --unrelated"
         )
 

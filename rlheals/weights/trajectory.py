@@ -13,7 +13,8 @@ from pydantic import Field, field_validator
 from rlheals.evaluation.kl import Behaviour
 from rlheals.settings import Int, Settings, TaskName
 from rlheals.stage import Work
-from rlheals.weights.checkpoint import KINDS, Checkpoint
+from rlheals.weights.architectures import KINDS
+from rlheals.weights.checkpoint import Checkpoint
 from rlheals.weights.spectra import CHANGE, PARTS, part_of
 from rlheals.weights.spectra_stage import SpectraSettings, compare
 

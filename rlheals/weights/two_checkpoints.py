@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,12 +14,13 @@ from tqdm import tqdm
 from rlheals.settings import validated
 from rlheals.store.files import refuse_used, whole
 from rlheals.weights import checkpoint, edits, report, spectra_stage
+from rlheals.weights.adapter import opened, refuse_adapter
 from rlheals.weights.alignment import Pair
 from rlheals.weights.checkpoint import Checkpoint
 from rlheals.weights.edit_parser import parse
 from rlheals.weights.linalg import Bases, decompose, principal_angles
 from rlheals.weights.selection import Where
-from rlheals.weights.spectra import CHANGE, START, NullName, part_of
+from rlheals.weights.spectra import CHANGE, START, NullName, Spectra, part_of
 from rlheals.weights.spectra_stage import SpectraSettings
 
 NULLS: tuple[str, ...] = get_args(NullName)
@@ -48,25 +49,36 @@ def compare_checkpoints(
             bar.total, bar.unit = total, unit
             bar.update(done - bar.n)
 
-        pair = Checkpoint(before), Checkpoint(after)
+        for whole_one in (before, reference or before):
+            refuse_adapter(whole_one)
+        first = Checkpoint(before)
+        second = opened(after, first)
         bases = None if cache is None else Bases(cache)
         third = None if reference is None else Checkpoint(reference)
-        found = spectra_stage.compare(*pair, settings, tick, "spectra", bases, third)
+        found = spectra_stage.compare(first, second, settings, tick, "spectra", bases, third)
+    measured = set(found.matrices["tensor"])
+    notes = [*dict.fromkeys([*first.notes, *second.notes, *(third.notes if third else ())])]
+    notes += [*_too_large(found, settings.ks), *checkpoint.said(first.left_out(measured), "measured")]
     if out is not None:
         with whole(out) as folder:
-            report.write(found, settings, before, after, folder, reference)
+            report.write(found, settings, before, after, folder, reference, notes)
     angles = spectra_stage.summary(found, [START, *(name for name in settings.nulls if settings.draws)])
     change = found.matrices[(found.matrices["what"] == CHANGE) & (found.matrices["head"] == -1)]
     sizes = change.groupby("kind", sort=False)[["relative_change", "value_change_mean"]].mean()
+    unsplit = found.matrices[found.matrices["head"] == -1]
+    intruders = unsplit.groupby(["kind", "what"], sort=False)["intruders"].mean().unstack("what")
     return {
         "before": before,
         "after": after,
         "reference": reference,
         "angles": json.loads(angles.to_json(orient="records")),
         "relative_change": {
-            str(kind): {"size": float(row.iloc[0]), "values": float(row.iloc[1])}
+            str(kind): {"size": _finite(row.iloc[0]), "values": _finite(row.iloc[1])}
             for kind, row in sizes.iterrows()
         },
+        "intruders": {str(kind): float(mean) for kind, mean in intruders[CHANGE].items()},
+        "intruders_null": {str(kind): float(mean) for kind, mean in intruders.get("gaussian", {}).items()},
+        "notes": notes,
         "out": None if out is None else str(out),
         "page": None if out is None else str(out / report.PAGE),
     }
@@ -79,6 +91,8 @@ def edit_checkpoint(base: str, target: str, edit: str, where: str, out: Path) ->
     """
     chosen, at = parse(edit), Where.parse(where)
     refuse_used(out)
+    for source in (base, target):
+        refuse_adapter(source)
     first, second = Checkpoint(base), Checkpoint(target)
     rows: list[dict[str, Any]] = []
 
@@ -86,27 +100,49 @@ def edit_checkpoint(base: str, target: str, edit: str, where: str, out: Path) ->
         stream = edits.edited(first, second, chosen, at)
         total = len(second.places)
         for one in tqdm(stream, desc="edit", total=total, unit="tensor", disable=None, leave=False):
-            if one.pair is not None:
-                rows.append(_row(one.name, one.pair, one.after))
+            rows.extend(_row(piece.name, piece.pair, piece.after) for piece in one.pieces)
             yield one.name, one.after
 
     with whole(out) as folder:
         files = checkpoint.write(told(), folder)
         checkpoint.copy_beside(Path(target), folder)
-        facts = {"base": base, "target": target, "edit": str(chosen), "where": str(at), "tensors": rows}
+        left = second.left_out([row["tensor"] for row in rows])
+        notes = [*dict.fromkeys([*first.notes, *second.notes]), *checkpoint.said(left, "edited")]
+        facts = {
+            "base": base,
+            "target": target,
+            "edit": str(chosen),
+            "where": str(at),
+            "tensors": rows,
+            "notes": notes,
+        }
         (folder / "edit.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return {**facts, "out": str(out), "files": files}
 
 
+def _too_large(found: Spectra, ks: Sequence[int]) -> list[str]:
+    """A line for every k that some matrices have too few singular vectors for."""
+    there = found.matrices.drop_duplicates(["tensor", "head"])
+    smaller = {k: int((there[["rows", "columns"]].min(axis=1) <= k).sum()) for k in ks}
+    return [
+        f"k = {k}: left out of {n} matrices with no more singular values" for k, n in smaller.items() if n
+    ]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
 def _row(name: str, pair: Pair, after: torch.Tensor) -> dict[str, Any]:
-    """Sizes in units of the tensor before; mean angle (degrees) of the leading quarter to the base, then and now."""
+    """Sizes in units of the tensor before, None where it is zero; mean angle (degrees) of the leading quarter to the
+    base, then and now, of matrices."""
     made = after.to(torch.float64)
     size = float(pair.t.norm()) or math.nan
     row: dict[str, Any] = {
         "tensor": name,
-        "change": float((made - pair.t).norm()) / size,
-        "distance_before": float((pair.b - pair.t).norm()) / size,
-        "distance_after": float((pair.b - made).norm()) / size,
+        "change": _finite(float((made - pair.t).norm()) / size),
+        "distance_before": _finite(float((pair.b - pair.t).norm()) / size),
+        "distance_after": _finite(float((pair.b - made).norm()) / size),
         "angle_before": None,
         "angle_after": None,
     }

@@ -232,9 +232,8 @@ def test_a_chat_episode_is_the_template_of_the_whole_conversation(
 
 
 def test_a_template_that_rewrites_history_is_refused(task: GeneralPoints) -> None:
-    chat = Chat(chat_tokenizer(FORGETS_OLD_ANSWERS), task)
     with pytest.raises(BadInput, match="rewrites earlier turns"):
-        chat.retry([1, 2, 3], WRONG)
+        Chat(chat_tokenizer(FORGETS_OLD_ANSWERS), task)
 
 
 def test_the_dialect_follows_from_the_tokenizer(dialect: Compact, task: GeneralPoints) -> None:

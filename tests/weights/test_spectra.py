@@ -250,7 +250,7 @@ def test_numbers_that_are_not_finite_are_named(base, tmp_path: Path, bad: float)
 
 
 def test_heads_that_do_not_divide_a_matrix_are_refused(base) -> None:
-    with pytest.raises(BadInput, match="64 does not divide into 5 heads"):
+    with pytest.raises(BadInput, match="says 2 heads for q, not 5"):
         compare(base, base, FEW.model_copy(update={"heads": 5}))
 
 
@@ -380,7 +380,7 @@ def test_one_command_gives_tables_figures_and_a_page_that_needs_nothing_else(
         (["--k", "8,4"], "rising numbers"),
         (["--matrices", "query"], "--matrices 'query': accepted are"),
         (["--nulls", "none"], "--nulls"),
-        (["--heads", "5"], "does not divide into 5 heads"),
+        (["--heads", "5"], "says 2 heads for q, not 5"),
     ],
 )
 def test_bad_requests_are_told_on_one_line(

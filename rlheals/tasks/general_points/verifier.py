@@ -239,30 +239,62 @@ def _are(numbers: Iterable[int]) -> str:
     return f"{listed} {'is' if len(ordered) == 1 else 'are'}"
 
 
-_LENIENT = re.compile(r'"formula"\s*:\s*"([^"]*)"')
+_FIELD = re.compile(r'"formula"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _REFERENCE = re.compile(r'"formula": "([^"]*)"')
+_FENCE = re.compile(r"```\w*\s*(.*?)\s*```", re.DOTALL)
+_SIGNS = str.maketrans("×xX·÷−–", "****/--")
+"""How people write the four operations."""
 
 
 def formula_of(reply: str, reference: bool = False) -> str | None:
     """The formula field of a reply, None when it has none that is text.
 
-    First the whole reply as strict JSON; then the first `"formula": "..."` anywhere, so a trailing comma or
-    words around the object do no harm (`reference`: with exactly one space after the colon). A reply without
-    braces and double quotes is taken to be the formula itself. Never raises for text.
-    Source: the field extraction of the reference environment; the bare formula is our addition.
+    What counts is what stands behind the last `</think>`; a thought that is not closed is no answer. There, the whole
+    as strict JSON; else the last `"formula": "..."`, so that a draft, a repeated question, a trailing comma or words
+    around the object do no harm. A reply without braces and double quotes is taken to be the formula itself, in a code
+    fence or not. White space at the ends goes, and `×`, `x`, `·`, `÷` and `−` are read as the signs that they stand
+    for. `reference`: as the reference environment reads it, the first field with exactly one space after the colon.
+    Never raises for text. Source: the field extraction of the reference environment; the rest is our addition.
 
-    >>> formula_of('{"cards": ["A"], "formula": "8/(3-8/3)=24",}'), formula_of("8/(3-8/3)")
-    ('8/(3-8/3)=24', '8/(3-8/3)')
+    >>> formula_of('{"cards": ["A"], "formula": "8/(3-8/3)=24",}'), formula_of(" 8 ÷ (3 − 8 ÷ 3)\\n")
+    ('8/(3-8/3)=24', '8 / (3 - 8 / 3)')
+    >>> formula_of('<think>{"formula": "3*8"}</think>{"formula": "8+16"}')
+    '8+16'
     >>> formula_of('{"formula": 24}'), formula_of('{"number": [1]}')
     (None, None)
     """
-    try:
-        read = json.loads(reply)
-    except (ValueError, RecursionError):
-        read = None
+    if reference:
+        return _as_reference(reply)
+    _, closed, answer = reply.rpartition("</think>")
+    if not closed and "<think>" in answer:
+        return None
+    answer = answer.strip()
+    whole = _json(answer)
+    if isinstance(whole, dict) and "formula" in whole:
+        found = whole["formula"]
+    elif fields := _FIELD.findall(answer):
+        found = _json(f'"{fields[-1]}"')
+        found = fields[-1] if found is None else found
+    elif "{" in answer or '"' in answer:
+        return None
+    else:
+        found = (_FENCE.findall(answer) or [answer])[-1]
+    return found.strip().translate(_SIGNS) if isinstance(found, str) else None
+
+
+def _as_reference(reply: str) -> str | None:
+    read = _json(reply)
     if isinstance(read, dict) and "formula" in read:
         return read["formula"] if isinstance(read["formula"], str) else None
-    match = (_REFERENCE if reference else _LENIENT).search(reply)
+    match = _REFERENCE.search(reply)
     if match is not None:
         return match.group(1)
     return None if "{" in reply or '"' in reply else reply
+
+
+def _json(text: str) -> object:
+    """What strict JSON says, None if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,193 @@
+"""Which files hold a model's weights, and what their headers say: what transformers would load, and no other file.
+
+Everything here reads names, shapes and types only. A file that is no regular file, a link that leads out of its folder,
+quantised weights and empty tensors are refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from rlheals.errors import BadInput
+
+WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+MAX_HEADER = 30_000_000
+"""Bytes of a header or an index: ten times what the largest public mixtures of experts need per file."""
+MAX_CONFIG = 5_000_000
+FLOATS = ("F64", "F32", "F16", "BF16")
+_SCALES = re.compile(
+    r"(_scale|_scale_inv|_scale_2|\.scales|_scales|_blocks|\.SCB|\.qweight|\.qzeros|\.absmax|\.quant_map"
+    r"|\.quant_state\.\w+|\.weight_format|\.weight_packed)$"
+)
+"""Names of what quantised weights are stored with."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor is and what its header says of it."""
+
+    name: str
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def is_buffer(self) -> bool:
+        """Whether it holds no floating-point numbers, as masks and positions do, which older checkpoints store."""
+        return self.dtype not in FLOATS
+
+
+def places(source: Path) -> tuple[dict[str, Place], list[str]]:
+    """Tensors by name of a .safetensors file or a model folder, and what was left aside, a line each.
+
+    Raises BadInput, with one line, for everything that is not believed.
+    """
+    files, aside = _files(source)
+    found: dict[str, Place] = {}
+    for file in files:
+        for place in headers(file):
+            if place.name in found:
+                both = f"{found[place.name].file.name} and {file.name}"
+                raise BadInput(f"checkpoint {str(source)!r}: {place.name} is in two files, {both}")
+            found[place.name] = place
+    refuse_unreadable(str(source), found)
+    return found, aside
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder; empty if there is none."""
+    return read_json(folder / CONFIG, MAX_CONFIG) if _there(folder / CONFIG) else {}
+
+
+def read_json(file: Path, limit: int) -> dict[str, Any]:
+    """A JSON object from a file of anybody's; BadInput unless it is a regular file of at most `limit` bytes."""
+    regular(file)
+    try:
+        if file.stat().st_size > limit:
+            raise BadInput(f"{str(file)!r}: has over {limit} bytes")
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"{str(file)!r}: cannot be read ({_line(error)})") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"{str(file)!r}: is no JSON object")
+    return found
+
+
+def regular(file: Path) -> Path:
+    """The file, if it is a regular one of its folder; BadInput for links that are broken or lead out, pipes, devices.
+
+    The links of a hub snapshot lead to the blobs of its own repository, and are taken.
+    """
+    if file.is_symlink():
+        folder = file.parent.resolve()
+        try:
+            target = file.resolve(strict=True)
+        except (OSError, RuntimeError):
+            raise BadInput(f"{str(file)!r} is a broken link") from None
+        blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
+        if not (target.is_relative_to(folder) or target.is_relative_to(blobs)):
+            raise BadInput(f"{str(file)!r} is a link out of its folder; put the file itself there")
+    if file.exists() and not file.is_file():
+        raise BadInput(f"{str(file)!r} is not a regular file")
+    return file
+
+
+def headers(file: Path) -> list[Place]:
+    """Names, shapes and types of one file, without reading a number of it."""
+    regular(file)
+    try:
+        with file.open("rb") as opened:
+            size = int.from_bytes(opened.read(8), "little")
+        if MAX_HEADER < size <= file.stat().st_size:
+            raise BadInput(f"checkpoint: the header of {file.name} has {size} bytes, over {MAX_HEADER}")
+        with safe_open(file, framework="pt") as handle:
+            slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+            return [Place(n, file, tuple(s.get_shape()), str(s.get_dtype())) for n, s in slices.items()]
+    except PermissionError:
+        raise BadInput(f"checkpoint: {str(file)!r}: permission denied") from None
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"checkpoint: {file.name} cannot be read ({_line(error)})") from None
+
+
+def refuse_unreadable(source: str, found: dict[str, Place]) -> None:
+    """BadInput for quantised weights and for tensors without entries; it names the first."""
+    said = f"checkpoint {source!r}: "
+    for name, place in found.items():
+        if _SCALES.search(name) or (place.is_buffer and (name.endswith(".weight") or place.dtype[0] == "F")):
+            raise BadInput(
+                f"{said}{name} ({place.dtype}) belongs to quantised weights, which are not read; "
+                "give the checkpoint before quantisation, or dequantise it"
+            )
+        if 0 in place.shape:
+            raise BadInput(
+                f"{said}{name} has shape {place.shape}: nothing was saved of it, as happens under ZeRO-3 when the "
+                "weights are not gathered"
+            )
+
+
+def _files(source: Path) -> tuple[list[Path], list[str]]:
+    """model.safetensors, else the files of the index, else the only .safetensors file; a line per file left aside."""
+    said = f"checkpoint {str(source)!r}"
+    if not source.is_dir():
+        if source.suffix != ".safetensors":
+            raise BadInput(f"{said}: only .safetensors files are read")
+        return [source], []
+    there = sorted(file for file in source.glob("*.safetensors") if _there(file))
+    if _there(source / WEIGHTS):
+        files = [source / WEIGHTS]
+    elif _there(source / INDEX):
+        files = _shards(source)
+    elif len(there) == 1 and there[0].name != ADAPTER:
+        files = there
+    elif there:
+        names = ", ".join(file.name for file in there[:3])
+        raise BadInput(
+            f"{said}: holds {names}, but neither {WEIGHTS} nor {INDEX} that says which belong together"
+        )
+    else:
+        raise BadInput(f"{said}: holds no *.safetensors file (other weight formats are not read)")
+    aside = [file.name for file in there if file not in files]
+    if files == [source / WEIGHTS] and _there(source / INDEX):
+        aside.append(INDEX)
+    names = f"{', '.join(aside[:3])}{f' and {len(aside) - 3} more' if len(aside) > 3 else ''}"
+    return files, [f"{source}: not read, as transformers would not: {names}"] if aside else []
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The files that an index names, all of which have to hold what it says."""
+    said = f"checkpoint {str(folder)!r}"
+    try:
+        where = read_json(folder / INDEX, MAX_HEADER)["weight_map"]
+        named = {str(name): str(file) for name, file in where.items()}
+    except (KeyError, AttributeError):
+        raise BadInput(f"{said}: {INDEX} is no index of safetensors files") from None
+    if outside := [file for file in named.values() if Path(file).name != file or file in ("", ".", "..")]:
+        raise BadInput(f"{said}: {INDEX} names {outside[0]!r}, outside of the folder")
+    files = [folder / file for file in sorted(set(named.values()))]
+    if absent := [file.name for file in files if not _there(file)]:
+        raise BadInput(f"{said}: {absent[0]} is missing")
+    held: dict[str, set[str]] = {}
+    for file in files:
+        for place in headers(file):
+            held.setdefault(place.name, set()).add(file.name)
+    for name, file_name in named.items():
+        if file_name not in held.get(name, ()):
+            raise BadInput(f"{said}: {name} is not in {file_name}, where the index says it is")
+    if not files:
+        raise BadInput(f"{said}: {INDEX} names no file")
+    return files
+
+
+def _there(file: Path) -> bool:
+    return file.exists() or file.is_symlink()
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
