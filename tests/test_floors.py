@@ -13,7 +13,7 @@ from rlheals.store.code_hash import snapshot
 from rlheals.store.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
-MOST_BEHIND_RL = 21
+MOST_BEHIND_RL = 22
 MOST_AT_THE_TOP = 12
 
 

@@ -139,7 +139,7 @@ WRONG = [
     ("evaluate --step 3", "--step 3: accepted are the checkpoints 0, "),
     ("evaluate --folder missing", "'missing' does not exist"),
     ("evaluate --folder weightless/config.json", "config.json' is a file"),
-    ("evaluate --folder .", "config.json"),
+    ("evaluate --folder .", "holds no *.safetensors file"),
     ("evaluate --folder weightless", "safetensors"),
     ("evaluate --folder odd", "hidden_act = 'evil' is not known"),
     ("evaluate --folder theirs --attempts 1", "theirs"),
