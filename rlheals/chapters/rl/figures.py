@@ -15,11 +15,12 @@ from rlheals.chapters.rl import measures as measured
 from rlheals.chapters.rl.figures_training import advantages, learning, losses, why_late
 from rlheals.chapters.rl.measures import Accuracies
 from rlheals.chapters.rl.runs import MAIN, RecoveryChapter
+from rlheals.chapters.rows import only
 from rlheals.chapters.sft import measures
 from rlheals.display.looks import AFTER, BEFORE, BLUE, GREY, OOD, RED, RL_ONLY, SPLITS, Look
 from rlheals.display.panels import level, step_axis
 from rlheals.display.style import Drawn
-from rlheals.stats.intervals import Interval, t_interval, wilson
+from rlheals.stats.intervals import t_interval, wilson
 
 STARTS = "RL start checkpoint (SFT step)"
 SIMULTANEOUS = "95 % t intervals over base seeds, simultaneous for all RL start checkpoints (Bonferroni)"
@@ -33,11 +34,8 @@ def _before_after(
 ) -> None:
     """The checkpoints from which RL starts, and what RL makes of them."""
     looks = ((False, BEFORE), (True, look.named(AFTER.label)))
-    sheet.curves(
-        axis,
-        {f"{series}, {one.label}": (partial(measure, after=after), one) for after, one in looks},
-        **options,
-    )
+    drawn = {f"{series}, {one.label}": (partial(measure, after=after), one) for after, one in looks}
+    sheet.curves(axis, drawn, **options)
 
 
 def _sheet(chapter: RecoveryChapter, columns: int, rows: int = 1, height: float = 3.2) -> Sheet:
@@ -47,13 +45,9 @@ def _sheet(chapter: RecoveryChapter, columns: int, rows: int = 1, height: float 
 def ood(chapter: RecoveryChapter) -> Drawn:
     """OOD accuracy of every RL start checkpoint and after RL: three measures (the paper's Fig. 2c)."""
     sheet = _sheet(chapter, 3)
-    panels: dict[str, dict[str, Any]] = {
-        FEEDBACK: {},
-        "pass@1": {"solved": measures.first_try},
-        "success@5, format-agnostic": {"column": "solved_at_either"},
-    }
-    for axis, (title, options) in zip(sheet.axes, panels.items(), strict=True):
-        measure = partial(measured.accuracy, split="ood", **options)
+    titles = {"within_five": FEEDBACK, "first_try": "pass@1", "either": "success@5, format-agnostic"}
+    for axis, (name, title) in zip(sheet.axes, titles.items(), strict=True):
+        measure = partial(measured.accuracy, split="ood", measure=name)
         _before_after(sheet, axis, measure, OOD, f"OOD, {title}", title=title, whole=False)
     sheet.axes[0].set_ylabel("share of OOD hands solved")
     sheet.legend(sheet.axes[0])
@@ -111,11 +105,8 @@ def paper_beside(chapter: RecoveryChapter) -> Drawn:
     """The paper's Fig. 2c beside ours."""
     sheet = _sheet(chapter, 2)
     left, right = sheet.axes
-    for key, look in (
-        ("ood_accuracy_llama", BEFORE),
-        ("ood_accuracy_after_rl_llama", OOD.named(AFTER.label)),
-    ):
-        sheet.paper(left, key, look, 100)
+    sheet.paper(left, "ood_accuracy_llama", BEFORE, 100)
+    sheet.paper(left, "ood_accuracy_after_rl_llama", OOD.named(AFTER.label), 100)
     title = "Paper: Llama-3.2-11B-Vision, 234 hands, one sampling seed"
     sheet.label(left, title, "SFT checkpoint", "share of OOD hands solved", share=False)
     sheet.legend(left)
@@ -132,9 +123,8 @@ def stages(chapter: RecoveryChapter) -> Drawn:
         place, ticks = 0.0, {}
         for label, rows in _stage_rows(chapter, split).items():
             for row in rows:
-                axis.bar(
-                    place, row["value"], width=0.7, edgecolor="black", linewidth=0.5, **BARS[row["stage"]]
-                )
+                look = {"width": 0.7, "edgecolor": "black", "linewidth": 0.5, **BARS[row["stage"]]}
+                axis.bar(place, row["value"], **look)
                 axis.plot([place] * 2, [row["low"], row["high"]], color="black", linewidth=0.9)
                 ticks[place] = row["bar"]
                 place += 0.8
@@ -159,17 +149,16 @@ def _stage_rows(chapter: RecoveryChapter, split: str) -> dict[str, list[dict[str
     rows: dict[str, list[dict[str, Any]]] = {}
     words = {"peak": ("peak", "peak"), "end": ("start", "end"), "rl": ("rl", "RL from the end")}
     for key, label in (("stages_llama", "Llama (paper)"), ("stages_qwen", "Qwen (paper)")):
-        paper = paper_points()[key]
-        rows[label] = []
-        for name, (stage, bar) in words.items():
-            value = paper["points"][f"{split}_{name}"] / 100
-            found = wilson(round(value * paper["hands"]), paper["hands"])
-            rows[label].append(_bar(stage, bar, value, found) | {"study": "paper"})
+        points, hands = paper_points()[key]["points"], paper_points()[key]["hands"]
+        rows[label] = [
+            _bar(stage, bar, [points[f"{split}_{name}"] / 100], hands) | {"study": "paper"}
+            for name, (stage, bar) in words.items()
+        ]
     tables = chapter.tables
-    accuracies = list(Accuracies.by_seed(tables).values())
+    accuracies = tables.once(measured.by_seed).values()
     splits = set(tables.episodes["split"])
     asked = "ood" if split == "ood" else "sft" if "sft" in splits else "held_out"
-    hands = int(tables.episodes.loc[tables.episodes["split"] == asked, "item"].nunique())
+    hands = only(tables.episodes, split=asked)["item"].nunique()
     middle = chapter.profile.rl_starts.control_start or tables.starts[len(tables.starts) // 2]
     wanted: list[tuple[str, str, int | None]] = [("peak", "peak", None)]
     for start in dict.fromkeys((middle, tables.starts[-1])):
@@ -177,13 +166,14 @@ def _stage_rows(chapter: RecoveryChapter, split: str) -> dict[str, list[dict[str
     rows["lab (this book)"] = []
     for stage, bar, at in wanted:
         values = [_stage(one, stage, asked, at) for one in accuracies]
-        found = t_interval(values) if len(values) > 1 else wilson(round(values[0] * hands), hands)
-        row = _bar(stage, bar, float(np.mean(values)), found)
-        rows["lab (this book)"].append(row | {"start": at, "study": chapter.study})
+        row = _bar(stage, bar, values, hands) | {"start": at, "study": chapter.study}
+        rows["lab (this book)"].append(row)
     return rows
 
 
-def _bar(stage: str, bar: str, value: float, found: Interval) -> dict[str, Any]:
+def _bar(stage: str, bar: str, values: list[float], hands: int) -> dict[str, Any]:
+    found = t_interval(values) if len(values) > 1 else wilson(round(values[0] * hands), hands)
+    value = float(np.mean(values))
     return {"stage": stage, "bar": bar, "value": value, "low": found.low, "high": found.high}
 
 
@@ -199,7 +189,8 @@ def parts(chapter: RecoveryChapter) -> Drawn:
     """What changes on OOD hands: format, rule, arithmetic, revision."""
     sheet = _sheet(chapter, 2, 2, 2.5)
     for axis, name in zip(sheet.axes, measures.PARTS, strict=True):
-        _before_after(sheet, axis, partial(measured.part, split="ood", name=name), OOD, name, title=name)
+        measure = partial(measured.accuracy, split="ood", measure=name)
+        _before_after(sheet, axis, measure, OOD, name, title=name)
     sheet.legend(sheet.axes[0])
     note = "Each part among the hands that got to it: readable answers, those with right values, failed first attempts."
     return sheet.finish("rl-parts", "What RL restores on OOD hands", note)
@@ -210,12 +201,10 @@ def controls(chapter: RecoveryChapter) -> Drawn:
     start = chapter.profile.rl_starts.control_start
     levels: dict[str, dict[int, float]] = {}
     if chapter.recorded is not None and start:
-        levels = measured.control_levels(chapter.recorded, start)
-    if chapter.sft is not None and start:
-        rows = chapter.sft.episodes
-        rows = rows[(rows["split"] == "ood") & (rows["step"] == 4 * start)]
-        levels["SFT continued"] = (rows["solved_at"] > 0).groupby(rows["seed"]).mean().to_dict()
-    if chapter.recorded is not None and start:
+        levels |= measured.control_levels(chapter.recorded, start)
+        if chapter.sft is not None:
+            rows = only(chapter.sft.episodes, split="ood", step=4 * start)
+            levels["SFT continued"] = (rows["solved_at"] > 0).groupby(rows["seed"]).mean().to_dict()
         levels["start at RL's entropy"] = measured.at_matched_entropy(chapter.recorded, start)
     levels = {name: values for name, values in levels.items() if values}
     sheet = Sheet(chapter, height=0.24 * max(2, len(levels)) + 0.9)
@@ -250,22 +239,13 @@ def entropy(chapter: RecoveryChapter) -> Drawn:
         control = frame["control"].astype(str)
         before = frame[(control.str.startswith("temperature") | (control == MAIN)) & (frame["run"] < 0)]
         after = frame[(control == MAIN) & (frame["run"] >= 0)]
-        name: str | None = "RL start checkpoint, temperatures 0.3 to 1"
+        looks = {"color": BEFORE.color, "linewidth": 0.8, "markersize": 2}
         for _, curve in before.groupby("seed"):
             line = curve.sort_values("entropy")
-            axis.plot(
-                line["entropy"],
-                line["value"],
-                "s-",
-                color=BEFORE.color,
-                linewidth=0.8,
-                markersize=2,
-                label=name,
-            )
-            name = None
-        axis.plot(
-            after["entropy"], after["value"], "o", color=RED, markersize=4, label="after RL, temperature 0.7"
-        )
+            label = "RL start checkpoint, temperatures 0.3 to 1"
+            axis.plot(line["entropy"], line["value"], "s-", label=label, **looks)
+        label = "after RL, temperature 0.7"
+        axis.plot(after["entropy"], after["value"], "o", color=RED, markersize=4, label=label)
         axis.set_ylim(bottom=0)
         if len(frame):
             sheet.legend()

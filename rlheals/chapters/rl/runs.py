@@ -7,7 +7,7 @@ one base seed. Evaluations of a start checkpoint and of what RL makes of it shar
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from rlheals.chapters.base import Chapter, Slice
+from rlheals.chapters.rows import only
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import CONTROLS, LATE
 from rlheals.store.runs import RunSpec
@@ -90,10 +91,9 @@ def plan(profile: Profile, seed: int, store: Store, unit: Unit = 0) -> RecoveryP
     made = RecoveryPlan(seed, unit, before)
 
     def evaluate(cell: Cell, model: RunSpec, folder: str, **changes: Any) -> None:
+        key = store.key(model)
         for decode in range(rl_starts.decodes if cell.control == MAIN else min(2, rl_starts.decodes)):
-            made.censuses[cell, decode] = census_spec(
-                profile, store.key(model), folder, seed, decode, changes
-            )
+            made.censuses[cell, decode] = census_spec(profile, key, folder, seed, decode, changes)
 
     def evaluate_start(control: str, start: int, **changes: Any) -> None:
         evaluate(Cell(control, start, -1), before.sft, sft.checkpoint_name(start), **changes)
@@ -154,33 +154,20 @@ def collect(plans: Sequence[RecoveryPlan], store: Store) -> RecoveryTables:
 
 def _of_plan(made: RecoveryPlan, store: Store) -> RecoveryTables:
     folder = tables.folders(store)
-
-    def place(cell: Cell) -> dict[str, Any]:
-        return {"seed": made.seed, "control": cell.control, "start": cell.start, "run": cell.run}
-
-    episodes, categories = [], []
+    frames: dict[str, list[pd.DataFrame]] = {table.name: [] for table in fields(RecoveryTables)}
     for (cell, decode), spec in made.censuses.items():
-        one, counts = tables.census(folder(spec))
-        episodes.append(one.assign(**place(cell), decode=decode))
-        categories.append(counts.assign(**place(cell), decode=decode))
-    log, advantages, losses = [], [], []
+        for name, rows in zip(("episodes", "categories"), tables.census(folder(spec)), strict=True):
+            frames[name].append(rows.assign(seed=made.seed, **vars(cell), decode=decode))
     for cell, spec in made.runs.items():
         if cell.control == NO_FEEDBACK:  # the same run as the main one, evaluated otherwise
             continue
         path = folder(spec)
-        log.append(pd.read_parquet(path / "log.parquet").assign(**place(cell)))
-        advantages.append(pd.read_parquet(path / "advantages.parquet").assign(**place(cell)))
-        losses.append(pd.DataFrame(list(_losses(path))).assign(**place(cell)))
-    return RecoveryTables(
-        *(pd.concat(frames, ignore_index=True) for frames in (episodes, categories, log, advantages, losses))
-    )
-
-
-def _losses(path: Path) -> Iterator[dict[str, Any]]:
-    for row in json.loads((path / "losses.json").read_text(encoding="utf-8")):
-        for name, value in row.items():
-            if name != "update":
-                yield {"update": row["update"], "set": name, "loss": value}
+        losses = pd.DataFrame(json.loads((path / "losses.json").read_text())).set_index("update")
+        found = {name: pd.read_parquet(path / f"{name}.parquet") for name in ("log", "advantages")}
+        found["losses"] = losses.rename_axis(columns="set").stack().rename("loss").reset_index()
+        for name, rows in found.items():
+            frames[name].append(rows.assign(seed=made.seed, **vars(cell)))
+    return RecoveryTables(**{name: pd.concat(rows, ignore_index=True) for name, rows in frames.items()})
 
 
 def _lacking(profile: Profile) -> str:
@@ -212,8 +199,8 @@ class RecoveryChapter(Chapter[RecoveryTables]):
         )
         rows = {}
         for table in fields(recorded):
-            frame = getattr(recorded, table.name)
-            frame = frame[(frame["start"] == start) & (frame.get("decode", 0) == 0)]
+            frame = only(getattr(recorded, table.name), start=start)
+            frame = only(frame, decode=0) if "decode" in frame else frame
             rows[table.name] = frame.drop(columns=OF_THE_MACHINE, errors="ignore")
         return Slice((start,), part, rows)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from rlheals.chapters.rows import only
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.runs import SFT, RotationTables
 from rlheals.study.claims import ChapterClaims, estimator
@@ -44,8 +45,7 @@ def correlates_along(tables: RotationTables) -> float:
     """Minus the correlation of angle to the base and OOD accuracy, over checkpoints of plain SFT from the peak on."""
     rows = tables.once(measured.points)
     peak = int(tables.peaks["peak"].iloc[0])
-    line = rows[(rows["branch"] == SFT) & (rows["step"] >= peak)]
-    return -measured.correlation(line, "angle")
+    return -measured.correlation(only(rows[rows["step"] >= peak], branch=SFT), "angle")
 
 
 @estimator("rotation")
@@ -87,6 +87,6 @@ def _by_seed(tables: RotationTables) -> dict[int, RotationTables]:
 CLAIMS = ChapterClaims(
     "rotation",
     _by_seed,
-    lambda tables: tables.accuracy[tables.accuracy["branch"] == SFT],
+    lambda tables: only(tables.accuracy, branch=SFT),
     plan=("draws",),
 )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from rlheals.chapters.rows import only
 from rlheals.chapters.spectra.runs import SFT, RotationTables
 from rlheals.errors import BadInput
 from rlheals.weights.spectra import CHANGE, part_of
@@ -24,12 +25,9 @@ SCALES = ("size", "angle", "kl")
 """On which plain SFT goes on and on, so that a place on them is a place along it."""
 
 
-def angles(
-    tables: RotationTables, part: int = PART, end: str = "top", kinds: Sequence[str] = BLOCKS
-) -> pd.DataFrame:
-    """Mean angle by (seed, pair, what) over whole matrices of some kinds, with the mean range of the draws."""
-    rows = tables.angles
-    rows = rows[(rows["head"] == -1) & (rows["end"] == end) & rows["kind"].isin(kinds)]
+def angles(tables: RotationTables, part: int = PART, end: str = "top") -> pd.DataFrame:
+    """Mean angle by (seed, pair, what) over whole matrices of the blocks, with the mean range of the draws."""
+    rows = only(tables.angles, head=-1, end=end, kind=BLOCKS)
     rows = rows[rows["k"] == part_of(rows[["rows", "columns"]].min(axis=1), part)]
     keys = [rows[key].astype(object) for key in ("seed", "pair", "what")]
     return rows.groupby(keys)[["mean", "low", "high"]].mean().reset_index()
@@ -37,15 +35,13 @@ def angles(
 
 def angle(tables: RotationTables, pair: str, what: str = CHANGE, part: int = PART) -> float:
     """The same of one base seed, one pair; not a number when there is no such pair."""
-    found = angles(tables, part)
-    return float(found.loc[(found["pair"] == pair) & (found["what"] == what), "mean"].mean())
+    return float(only(angles(tables, part), pair=pair, what=what)["mean"].mean())
 
 
 def value_change(tables: RotationTables, pair: str, what: str = CHANGE) -> float:
     """Mean relative change of a singular value, over the matrices of the blocks."""
-    rows = tables.changes
-    chosen = (rows["pair"] == pair) & (rows["what"] == what) & (rows["head"] == -1)
-    return float(rows.loc[chosen & rows["kind"].isin(BLOCKS), "value_change_mean"].mean())
+    rows = only(tables.changes, pair=pair, what=what, head=-1, kind=BLOCKS)
+    return float(rows["value_change_mean"].mean())
 
 
 def points(tables: RotationTables, part: int = PART) -> pd.DataFrame:
@@ -55,19 +51,14 @@ def points(tables: RotationTables, part: int = PART) -> pd.DataFrame:
     id: success@5 (id: of the SFT split, or what there is of ID hands).
     """
     keys = ["seed", *TRAJECTORY, "step"]
-    rows = tables.path[(tables.path["part"] == part) & tables.path["kind"].isin(BLOCKS)]
-    rows = rows.astype({"branch": object, "angle": float, "gaussian": float})
-    squares = rows.assign(
-        change=rows["change_norm"].astype(float) ** 2, whole=rows["norm"].astype(float) ** 2
-    )
-    found = squares.groupby(keys)[["change", "whole", "angle", "gaussian"]].agg(
-        {"change": "sum", "whole": "sum", "angle": "mean", "gaussian": "mean"}
-    )
+    numbers = dict.fromkeys(("angle", "gaussian", "change_norm", "norm"), float)
+    rows = only(tables.path, part=part, kind=BLOCKS).astype({"branch": object, **numbers})
+    squares = rows.assign(change=rows["change_norm"] ** 2, whole=rows["norm"] ** 2)
+    found = squares.groupby(keys).agg({"change": "sum", "whole": "sum", "angle": "mean", "gaussian": "mean"})
     found["size"] = np.sqrt(found["change"] / found["whole"])
     found["excess"] = found["angle"] - found["gaussian"]
     known = tables.behaviour.astype({"branch": object}).set_index(keys)["kl"].astype(float)
-    counts = tables.accuracy.astype({"branch": object, "split": object})
-    counts = counts[counts["split"].isin(["ood", "sft"])]
+    counts = only(tables.accuracy, split=("ood", "sft")).astype({"branch": object, "split": object})
     solved = counts.groupby([*keys, "split"])[["solved", "hands"]].sum()
     shares = (solved["solved"] / solved["hands"]).unstack("split").rename(columns={"sft": "id"})
     table = found[["size", "angle", "excess"]].join(known).join(shares.reindex(columns=["ood", "id"]))

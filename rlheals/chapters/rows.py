@@ -1,0 +1,28 @@
+"""Rows of tables: those that are asked for, and shares of hands by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def only(frame: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+    """The rows whose columns have these values (a tuple, list or set: one of them).
+
+    >>> only(pd.DataFrame({"seed": [1, 1, 2], "step": [0, 5, 5]}), seed=1, step=(5, 9)).values.tolist()
+    [[1, 5]]
+    """
+    chosen = [
+        frame[column].isin(value) if isinstance(value, (tuple, list, set)) else frame[column] == value
+        for column, value in wanted.items()
+    ]
+    return frame[np.logical_and.reduce(chosen)]
+
+
+def shares(table: pd.DataFrame, hit: pd.Series, by: Sequence[str] = ("seed", "step")) -> pd.DataFrame:
+    """Share of True in `hit` per group, without missing ones, and their count: columns by..., value, n."""
+    grouped = hit.astype(float).groupby([table[column] for column in by], observed=True)
+    return grouped.agg(value="mean", n="count").dropna().reset_index()
