@@ -13,6 +13,7 @@ from rlheals.chapters.drawing import FEEDBACK, Sheet
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits.runs import SwapChapter, SwapTables
 from rlheals.chapters.edits.style import LABELS, checkpoint_lines, look, where_label
+from rlheals.chapters.rows import only
 from rlheals.display.panels import level, size_axis
 from rlheals.display.style import Drawn
 from rlheals.weights.selection import Where
@@ -44,11 +45,9 @@ def _kinds(chapter: SwapChapter) -> list[str]:
     return [kind for kind in LABELS if kind in set(chapter.tables.sizes["kind"].astype(str))]
 
 
-def _effects(tables: SwapTables, split: str, column: str, **only: Any) -> pd.DataFrame:
-    """Rows of `measures.effects` whose value is this column (or "rate", the effect per size). only: wanted values."""
-    rows = measured.effects(tables, split)
-    for name, wanted in only.items():
-        rows = rows[rows[name].isin(wanted)]
+def _effects(tables: SwapTables, split: str, column: str, **wanted: Any) -> pd.DataFrame:
+    """Rows of `measures.effects` whose value is this column (or "rate", the effect per size). wanted: see `only`."""
+    rows = only(measured.effects(tables, split), **wanted)
     rows = rows.assign(rate=rows["effect"] / rows["size"])
     rows["value"] = rows[column]
     return rows if column == "value" else rows.drop(columns="n")  # an effect is no share of hands
@@ -70,7 +69,7 @@ def by_size(chapter: SwapChapter) -> Drawn:
     sheet = Sheet(chapter, 2, len(kinds), 2.9)
     for row, kind in enumerate(kinds):
         for axis, (split, title) in zip(sheet.row(row), SPLITS.items(), strict=True):
-            measure = partial(_effects, split=split, column="effect", kind=[kind])
+            measure = partial(_effects, split=split, column="effect", kind=kind)
             _marked(sheet, axis, measure, lambda table: table["size"], means=("size",), split=split)
             level(axis)
             size_axis(axis)
@@ -89,9 +88,8 @@ def dose(chapter: SwapChapter) -> Drawn:
     sheet = Sheet(chapter, 2, 2, 2.6)
     panels = [(measure, split) for measure in MEASURES for split in SPLITS]
     for axis, (measure, split) in zip(sheet.axes, panels, strict=True):
-        for study, table in sheet.estimates(
-            partial(_doses, split=split, measure=measure), ["family", "share"]
-        ):
+        doses = partial(_doses, split=split, measure=measure)
+        for study, table in sheet.estimates(doses, ["family", "share"]):
             for family, mine in table.groupby("family"):
                 series = f"{MEASURES[measure]}, {split}, {family}"
                 sheet.mark(axis, mine["share"], mine, look(family), study, "line", series=series)
@@ -110,8 +108,7 @@ def dose(chapter: SwapChapter) -> Drawn:
 
 def _doses(tables: SwapTables, split: str, measure: str) -> pd.DataFrame:
     """Edits whose dose is a share of the singular vectors, with it in percent, at the place where most edits are."""
-    rows = measured.effects(tables, split, measure)
-    rows = rows[rows["kind"] == "restore"]
+    rows = only(measured.effects(tables, split, measure), kind="restore")
     rows = rows[rows["where"].isin(rows["where"].mode().iloc[:1])]
     found = rows["edit"].str.extract(DOSED)
     control = rows["edit"].str.extract(CONTROL).set_axis(found.columns, axis=1)
@@ -122,23 +119,18 @@ def _doses(tables: SwapTables, split: str, measure: str) -> pd.DataFrame:
 
 def controls(chapter: SwapChapter) -> Drawn:
     """OOD accuracy after edits of like size, one under the other; the same edit with another SFT run's checkpoint."""
-    known = {
-        (kind, edit)
-        for tables, _ in chapter.layers
-        for kind, edit in _effects(tables, "ood", "value", where=[BLOCKS])[["kind", "edit"]].itertuples(
-            index=False
-        )
-    }
+
+    def pairs(table: pd.DataFrame) -> list[tuple[str, str]]:
+        return list(zip(table["kind"], table["edit"], strict=True))
+
+    def listed(tables: SwapTables, column: str = "value") -> pd.DataFrame:
+        rows = _effects(tables, "ood", column, where=BLOCKS)
+        return rows[[pair in LISTED for pair in pairs(rows)]]
+
+    known = {pair for tables, _ in chapter.layers for pair in pairs(listed(tables))}
     there = [one for one in LISTED if one in known]
     sheet = Sheet(chapter, 3, height=0.17 * len(there) + 1.1)
-
-    def listed(tables: SwapTables, column: str) -> pd.DataFrame:
-        rows = _effects(tables, "ood", column, where=[BLOCKS])
-        return rows[[pair in there for pair in zip(rows["kind"], rows["edit"], strict=True)]]
-
-    def places(table: pd.DataFrame) -> list[int]:
-        return [-there.index(pair) for pair in zip(table["kind"], table["edit"], strict=True)]
-
+    places = lambda table: [-there.index(pair) for pair in pairs(table)]  # noqa: E731
     titles = {"value": "OOD accuracy", "effect": "effect", "rate": "effect per size"}
     names = [f"{name} †" if kind == OTHER_RUN else name for kind, name in there]
     for axis, (column, title) in zip(sheet.axes, titles.items(), strict=True):
@@ -160,17 +152,14 @@ def controls(chapter: SwapChapter) -> Drawn:
 
 def layers(chapter: SwapChapter) -> Drawn:
     """Where singular vectors are restored: from the first layer on, layer by layer, embeddings and output head."""
-    only: dict[str, Any] = {"kind": ["restore"], "edit": LAYERED}
-    rows = pd.concat([_effects(tables, "ood", "value", **only) for tables, _ in chapter.layers])
+    restored = partial(_effects, split="ood", kind="restore", edit=LAYERED)
+    rows = pd.concat([restored(tables, column="value") for tables, _ in chapter.layers])
     there = sorted(map(str, rows["where"].unique()), key=_order)
     sheet = Sheet(chapter, 2, height=3.0)
     shifts = dict(zip(LAYERED, (-0.2, 0.0, 0.2), strict=True))
     for axis, column in zip(sheet.axes, ("value", "rate"), strict=True):
-        measure = partial(_effects, split="ood", column=column, **only)
-        _marked(
-            sheet, axis, measure, lambda table: table["where"].map(there.index) + table["edit"].map(shifts),
-            quantity=column,
-        )  # fmt: skip
+        places = lambda table: table["where"].map(there.index) + table["edit"].map(shifts)  # noqa: E731
+        _marked(sheet, axis, partial(restored, column=column), places, quantity=column)
         axis.set_xticks(range(len(there)), list(map(where_label, there)), rotation=35, ha="right", fontsize=6)
         axis.set_xlim(-0.5, len(there) - 0.5)
         level(axis)
@@ -206,7 +195,7 @@ def behaviour(chapter: SwapChapter) -> Drawn:
         "kl_origin": "KL from the pretrained base (nats)",
     }
     for row, kind in enumerate(kinds):
-        measure = partial(_effects, split="ood", column="effect", kind=[kind])
+        measure = partial(_effects, split="ood", column="effect", kind=kind)
         for axis, (scale, title) in zip(sheet.row(row), titles.items(), strict=True):
             _marked(sheet, axis, measure, lambda table, at=scale: table[at], means=(scale,), scale=scale)
             level(axis)

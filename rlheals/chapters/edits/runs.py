@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import pandas as pd
 
 from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.rl.runs import rl_spec
+from rlheals.chapters.rows import only
 from rlheals.profiles.edit_grid import read_entry
 from rlheals.profiles.profile import Profile
 from rlheals.store.runs import RunSpec
@@ -56,11 +56,10 @@ class SwapPlan(SeedPlan):
 
     def specs(self) -> list[RunSpec]:
         """Every run, inputs before those that use them."""
-        listed = [self.before.base, self.before.sft]
         used = {swap.edit if swap.kind == ANCHOR else swap.kind for swap, _ in self.censuses}
-        listed += [self.rl] if used & {"rl", "swap", "lend"} else []
-        listed += [self.other] if OTHER in used else []
-        return [*listed, *followed(self.edited, self.censuses)]
+        rl = [self.rl] if used & {"rl", "swap", "lend"} else []
+        other = [self.other] if OTHER in used else []
+        return [self.before.base, self.before.sft, *rl, *other, *followed(self.edited, self.censuses)]
 
 
 @dataclass(frozen=True)
@@ -114,12 +113,9 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
         inputs = {"base": runs[with_[0]], "target": runs[edited[0]], "origin": store.key(before.base)}
         for entry in entries:
             swap = Swap(kind, *read_entry(entry))
-            settings = EditedSettings(
-                task=profile.task, base=with_[1], target=edited[1], edit=swap.edit, where=swap.where
-            )
-            made.edited[swap] = RunSpec(
-                stage="edited", settings=settings.model_dump(mode="json"), inputs=inputs, seed=seed
-            )
+            asked = {"base": with_[1], "target": edited[1], "edit": swap.edit, "where": swap.where}
+            settings = EditedSettings(task=profile.task, **asked).model_dump(mode="json")
+            made.edited[swap] = RunSpec(stage="edited", settings=settings, inputs=inputs, seed=seed)
             evaluate(swap, store.key(made.edited[swap]), MODEL)
     return made
 
@@ -131,12 +127,14 @@ def collect(plans: Sequence[SwapPlan], store: Store) -> SwapTables:
 
 def _of_plan(made: SwapPlan, store: Store) -> SwapTables:
     folder = tables.folders(store)
-    effects, sizes = [], []
-    for (swap, decode), spec in made.censuses.items():
-        effects.append(tables.solved(folder(spec)).assign(**vars(swap), decode=decode))
-    for swap, spec in made.edited.items():
-        found: dict[str, Any] = json.loads((folder(spec) / "sizes.json").read_text(encoding="utf-8"))
-        sizes.append({**vars(swap), **found})
+    effects = [
+        tables.solved(folder(spec)).assign(**vars(swap), decode=decode)
+        for (swap, decode), spec in made.censuses.items()
+    ]
+    sizes = [
+        {**vars(swap), **json.loads((folder(spec) / "sizes.json").read_text(encoding="utf-8"))}
+        for swap, spec in made.edited.items()
+    ]
     frames = (pd.concat(effects, ignore_index=True), pd.DataFrame(sizes), pd.DataFrame({"peak": [made.peak]}))
     return SwapTables(*(frame.assign(seed=made.seed) for frame in frames))
 
@@ -160,21 +158,14 @@ class SwapChapter(Chapter[SwapTables]):
         """One edit of the late checkpoint, and an evaluation of it."""
         peak = int(recorded.peaks["peak"].iloc[0])
         whole = plan(profile, seed, store, {seed: peak})
-        restored = (swap for swap in whole.edited if swap.kind == "restore")
-        chosen = next(
-            (swap for swap in restored if swap.edit.startswith("directions(top=")), next(iter(whole.edited))
-        )
+        known = list(whole.edited)
+        top = [swap for swap in known if swap.kind == "restore" and swap.edit.startswith("directions(top=")]
+        chosen = [*top, *known][0]
         part = replace(
-            whole,
-            edited={chosen: whole.edited[chosen]},
-            censuses={(chosen, 0): whole.censuses[chosen, 0]},
+            whole, edited={chosen: whole.edited[chosen]}, censuses={(chosen, 0): whole.censuses[chosen, 0]}
         )
-        rows = {}
-        for name in ("effects", "sizes"):
-            frame = getattr(recorded, name)
-            mine = (frame[list(vars(chosen))].astype(str) == pd.Series(vars(chosen))).all(axis=1)
-            rows[name] = frame[mine & (frame.get("decode", 0) == 0)]
-        return Slice((peak,), part, rows)
+        effects = only(recorded.effects, **vars(chosen), decode=0)
+        return Slice((peak,), part, {"effects": effects, "sizes": only(recorded.sizes, **vars(chosen))})
 
     def how_fresh(self) -> list[str]:
         peaks, grid = ", ".join(f"{peak:,}" for peak in self.fresh.peaks["peak"]), self.profile.swaps

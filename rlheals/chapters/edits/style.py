@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits.runs import ANCHOR, SwapTables
+from rlheals.chapters.rows import only
 from rlheals.display.looks import EDITS, GREY, Look
 from rlheals.weights.selection import Where
 
@@ -46,8 +47,7 @@ def checkpoint_lines(
 ) -> None:
     """The accuracies of the late checkpoint (dotted) and the peak (dashed) as lines across."""
     levels = measured.accuracy(tables, split, measure)
-    levels = levels[levels["kind"] == ANCHOR]
     for name, dashes in (("late", ":"), ("peak", "--")):
-        at = float(levels.loc[levels["edit"] == name, "value"].mean())
+        at = only(levels, kind=ANCHOR, edit=name)["value"].mean()
         draw = axis.axhline if upright else axis.axvline
         draw(at, color=GREY, linestyle=dashes, linewidth=0.9, label=f"{name} checkpoint")

@@ -6,13 +6,14 @@ import pandas as pd
 
 from rlheals.chapters.protected import measures as measured
 from rlheals.chapters.protected.runs import ProtectionTables
+from rlheals.chapters.rows import only
 from rlheals.study.claims import ChapterClaims, by_seed, estimator
 
 
 @estimator("protection")
 def over_early_stopping(rows: pd.DataFrame, way: str) -> float:
     """OOD accuracy under a regulariser less that of plain SFT stopped at the same ID accuracy."""
-    return float(rows.loc[rows["way"] == way, "gained"].mean())
+    return float(only(rows, way=way)["gained"].mean())
 
 
 @estimator("protection")

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from rlheals.chapters.protected.runs import SFT, ProtectionTables
+from rlheals.chapters.rows import only
 
 
 def points(tables: ProtectionTables, measure: str = "solved") -> pd.DataFrame:
@@ -27,7 +28,7 @@ def at_equal_id(measured: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for seed, group in measured.groupby("seed"):
-        line = group[group["way"] == SFT].sort_values("step")
+        line = only(group, way=SFT).sort_values("step")
         at = np.maximum.accumulate(line["id"].to_numpy())
         for way, own in group.groupby("way"):
             own = own.sort_values("step")

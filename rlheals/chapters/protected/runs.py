@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import get_args
 
 import pandas as pd
 
 from rlheals.chapters.base import Chapter, Slice
+from rlheals.chapters.rows import only
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import read_regulariser
 from rlheals.store.runs import RunSpec
@@ -68,11 +70,10 @@ def plan(profile: Profile, seed: int, store: Store) -> ProtectionPlan:
         stage = "protected" if "kind" in changes else "sft"
         made.trained[way] = made.before.sft.model_copy(update={"stage": stage, "settings": settings})
     for way, spec in made.trained.items():
-        for step in group.steps:
-            for decode in range(group.decodes):
-                made.censuses[way, step, decode] = census_spec(
-                    profile, store.key(spec), sft.checkpoint_name(step), seed, decode
-                )
+        key = store.key(spec)
+        for step, decode in product(group.steps, range(group.decodes)):
+            folder = sft.checkpoint_name(step)
+            made.censuses[way, step, decode] = census_spec(profile, key, folder, seed, decode)
     return made
 
 
@@ -93,15 +94,13 @@ def _of_plan(made: ProtectionPlan, store: Store) -> ProtectionTables:
         if spec.stage == "protected"
     ]
     found = (accuracy, penalties or [pd.DataFrame(columns=["step", "penalty", "way"])])
-    return ProtectionTables(
-        *(pd.concat(frames, ignore_index=True).assign(seed=made.seed) for frames in found)
-    )
+    joined = (pd.concat(frames, ignore_index=True) for frames in found)
+    return ProtectionTables(*(frame.assign(seed=made.seed) for frame in joined))
 
 
 def _lacking(profile: Profile) -> str:
-    return (
-        "" if profile.protection.regularisers else "protection.regularisers is empty, so nothing is protected"
-    )
+    nothing = not profile.protection.regularisers
+    return "protection.regularisers is empty, so nothing is protected" if nothing else ""
 
 
 STUDY = Part("-protection", plan, collect, ProtectionTables, "protected", _lacking)
@@ -119,24 +118,21 @@ class ProtectionChapter(Chapter[ProtectionTables]):
         whole = plan(profile, seed, store)
         way = next(way for way, spec in whole.trained.items() if spec.stage == "protected")
         step = max(step for _, step, _ in whole.censuses)
-        part = replace(
-            whole,
-            trained={way: whole.trained[way]},
-            censuses={(way, step, 0): whole.censuses[way, step, 0]},
-        )
-        rows = recorded.accuracy
-        rows = rows[(rows["way"] == way) & (rows["step"] == step) & (rows["decode"] == 0)]
-        penalties = recorded.penalties[recorded.penalties["way"] == way]
-        return Slice((step,), part, {"accuracy": rows, "penalties": penalties})
+        at = (way, step, 0)
+        part = replace(whole, trained={way: whole.trained[way]}, censuses={at: whole.censuses[at]})
+        rows = {
+            "accuracy": only(recorded.accuracy, way=way, step=step, decode=0),
+            "penalties": only(recorded.penalties, way=way),
+        }
+        return Slice((step,), part, rows)
 
     def how_fresh(self) -> list[str]:
         ways = [str(way) for way in self.fresh.accuracy["way"].unique()]
         return [f"regularisers {', '.join(ways)}, up to step {self.fresh.accuracy['step'].max():,}"]
 
     def how_recorded(self, recorded: ProtectionTables) -> list[str]:
-        return [
-            f"{recorded.accuracy['way'].nunique()} regularisers, {recorded.accuracy['decode'].nunique()} sampling seeds"
-        ]
+        rows = recorded.accuracy
+        return [f"{rows['way'].nunique()} regularisers, {rows['decode'].nunique()} sampling seeds"]
 
 
 CHAPTER = ProtectionChapter
