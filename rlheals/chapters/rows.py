@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from rlheals.store.store import Store
+from rlheals.study.tables import Frames, joined
+
+
+def collector(of_plan: Callable[[Any, Store], Frames], kind: type[Frames]) -> Callable[..., Frames]:
+    """From plans and the store that has their runs to their tables."""
+    return lambda plans, store: joined([of_plan(one, store) for one in plans], kind)
 
 
 def only(frame: pd.DataFrame, **wanted: Any) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rlheals.chapters.rl.runs import MAIN, RecoveryPlan
+from rlheals.chapters.rl.runs import MAIN, RLPlan
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.publish.folder import CHECKPOINTS, RESULTS, Checkpoint, RecordedCensus
@@ -56,7 +56,7 @@ class ReadingStore(Store):
 def write(
     profile: Profile,
     first: Plan,
-    later: Iterable[RecoveryPlan],
+    later: Iterable[RLPlan],
     steps: Sequence[int] | None,
     store: ReadingStore,
     folder: Path,

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rlheals.chapters.registry import CHAPTERS
-from rlheals.chapters.rl.runs import RecoveryPlan
-from rlheals.chapters.spectra.runs import RotationPlan
+from rlheals.chapters.rl.runs import RLPlan
+from rlheals.chapters.spectra.runs import SpectraPlan
 from rlheals.errors import BadInput
 from rlheals.profiles import to_yaml
 from rlheals.profiles.profile import Profile
@@ -158,10 +158,8 @@ def _plans(
 def _write(asked: Asked, found: Found, store: ReadingStore, folder: Path) -> Published:
     base = store.of(found.sft.base)
     profile = without_paths(asked.profile, base)
-    checkpoints = publish_models.write(
-        asked.profile, found.sft, found.of(RecoveryPlan), asked.steps, store, folder
-    )
-    for spectra in found.of(RotationPlan):
+    checkpoints = publish_models.write(asked.profile, found.sft, found.of(RLPlan), asked.steps, store, folder)
+    for spectra in found.of(SpectraPlan):
         for name, spec in spectra.pairs.items():
             copy_files(store.of(spec), "", folder / SPECTRA / name)
     for part, chosen in found.pieces:

@@ -16,7 +16,7 @@ import pytest
 from test_edit_claims import ANCHORS, tables
 
 from rlheals.chapters.edits.panel import Panel, bars, choices
-from rlheals.chapters.edits.runs import SwapTables
+from rlheals.chapters.edits.runs import EditTables
 from rlheals.chapters.edits.style import where_label
 from rlheals.errors import BadInput
 
@@ -34,10 +34,10 @@ EDITS = {
 }
 
 
-def both_splits(seeds: tuple[int, ...] = (1, 2, 3)) -> SwapTables:
+def both_splits(seeds: tuple[int, ...] = (1, 2, 3)) -> EditTables:
     made = tables(EDITS, seeds)
     effects = pd.concat([made.effects, made.effects.assign(split="sft", solved=900)], ignore_index=True)
-    return SwapTables(effects, made.sizes, made.peaks)
+    return EditTables(effects, made.sizes, made.peaks)
 
 
 def panel(seeds: tuple[int, ...] = (1, 2, 3)) -> Panel:

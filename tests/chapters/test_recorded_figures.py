@@ -13,19 +13,19 @@ import pytest
 
 from rlheals.chapters.edits import figures as swaps_figures
 from rlheals.chapters.edits import runs as edit_runs
-from rlheals.chapters.edits.runs import SwapChapter
+from rlheals.chapters.edits.runs import EditChapter
 from rlheals.chapters.protected import runs as protected_runs
 from rlheals.chapters.protected.figures import PROTECTION
-from rlheals.chapters.protected.runs import ProtectionChapter
+from rlheals.chapters.protected.runs import ProtectedChapter
 from rlheals.chapters.rl import figures as recovery_figures
 from rlheals.chapters.rl import runs as rl_runs
-from rlheals.chapters.rl.measures import Accuracies
-from rlheals.chapters.rl.runs import RecoveryChapter
+from rlheals.chapters.rl.measures import by_seed
+from rlheals.chapters.rl.runs import RLChapter
 from rlheals.chapters.sft import figures
 from rlheals.chapters.sft.runs import SFTChapter, variant_studies
 from rlheals.chapters.spectra import figures as rotation_figures
 from rlheals.chapters.spectra import runs as spectra_runs
-from rlheals.chapters.spectra.runs import RotationChapter
+from rlheals.chapters.spectra.runs import SpectraChapter
 from rlheals.display.style import Drawn
 from rlheals.profiles import load_profile
 from rlheals.study import record, tables
@@ -56,10 +56,10 @@ def chapters() -> dict[str, Any]:
     sft = facts(tables.SFT)
     return {
         "sft": SFTChapter(**sft, variants=variant_studies(RESULTS)),
-        "recovery": RecoveryChapter(**facts(rl_runs.STUDY), sft=sft["recorded"]),
-        "rotation": RotationChapter(**facts(spectra_runs.STUDY)),
-        "swaps": SwapChapter(**facts(edit_runs.STUDY)),
-        "protection": ProtectionChapter(**facts(protected_runs.STUDY)),
+        "recovery": RLChapter(**facts(rl_runs.STUDY), sft=sft["recorded"]),
+        "rotation": SpectraChapter(**facts(spectra_runs.STUDY)),
+        "swaps": EditChapter(**facts(edit_runs.STUDY)),
+        "protection": ProtectedChapter(**facts(protected_runs.STUDY)),
     }
 
 
@@ -115,7 +115,7 @@ def test_every_bar_of_rl_stands_beside_the_checkpoint_it_starts_from(chapters: d
     mine = chapters["recovery"]
     frame = recovery_figures.stages(mine).frame
     lab = frame[frame["study"] == "recorded"]
-    accuracies = Accuracies.by_seed(mine.recorded).values()
+    accuracies = mine.recorded.once(by_seed).values()
     for series, rows in lab.groupby("series"):
         split = "ood" if series.startswith("ood") else "sft"
         stages = list(rows["stage"])

@@ -10,7 +10,7 @@ import pytest
 
 from rlheals.chapters.spectra import claims, predictors
 from rlheals.chapters.spectra import measures as measured
-from rlheals.chapters.spectra.runs import RL, SFT, RotationTables
+from rlheals.chapters.spectra.runs import RL, SFT, SpectraTables
 
 SIZES = np.geomspace(0.01, 0.3, 9)
 BRANCHES = [f"branch-{number}" for number in range(10)]
@@ -136,7 +136,7 @@ def test_permuting_trajectories_gives_the_null_its_level() -> None:
 
 def spectra(
     pairs: dict[str, dict[str, float]], values: dict[str, dict[str, float]] | None = None
-) -> RotationTables:
+) -> SpectraTables:
     """Tables of one base seed with given angles (degrees) by pair and what, for k of every part."""
     angles = [
         {"seed": 1, "pair": pair, "what": what, "kind": kind, "head": head, "end": end, "k": 64 // part,
@@ -151,9 +151,9 @@ def spectra(
          "value_change_mean": value if kind == "q" else 9.0}
         for pair, levels in (values or {}).items() for what, value in levels.items() for kind in ("q", "embed")
     ]  # fmt: skip
-    empty = {field.name: pd.DataFrame() for field in fields(RotationTables)}
+    empty = {field.name: pd.DataFrame() for field in fields(SpectraTables)}
     columns = ["seed", "pair", "what", "kind", "head", "value_change_mean"]
-    return RotationTables(
+    return SpectraTables(
         **{**empty, "angles": pd.DataFrame(angles), "changes": pd.DataFrame(changes, columns=columns)}
     )
 
@@ -171,7 +171,7 @@ def test_values_are_judged_against_the_limit_and_against_the_null() -> None:
 
 
 def test_rl_that_turns_back_is_told_from_rl_that_does_not() -> None:
-    def tables(after: float) -> RotationTables:
+    def tables(after: float) -> SpectraTables:
         return spectra(
             {
                 "back-160": {"start": 4.0, "change": after, "gaussian": 4.2},
@@ -197,10 +197,10 @@ def test_no_verdict_while_a_seed_or_a_decode_is_missing() -> None:
         [{"seed": seed, "branch": SFT, "decode": decode} for seed in seeds for decode in range(2)]
         + [{"seed": 1, "branch": RL, "decode": 5}]
     )
-    empty = {field.name: pd.DataFrame({"seed": []}) for field in fields(RotationTables)}
+    empty = {field.name: pd.DataFrame({"seed": []}) for field in fields(SpectraTables)}
 
-    def tables(rows: pd.DataFrame) -> RotationTables:
-        return RotationTables(**{**empty, "accuracy": rows, "peaks": rows[["seed"]].assign(peak=20)})
+    def tables(rows: pd.DataFrame) -> SpectraTables:
+        return SpectraTables(**{**empty, "accuracy": rows, "peaks": rows[["seed"]].assign(peak=20)})
 
     assert claims.CLAIMS.missing(tables(accuracy), found) == []
     without = accuracy[~((accuracy["seed"] == 2) & (accuracy["decode"] == 1))]

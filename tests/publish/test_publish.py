@@ -140,8 +140,8 @@ def test_models_tables_and_spectra_are_those_of_the_store(full: SimpleNamespace)
     results = full.folder / "results"
     kinds = {
         "": tables.Tables,
-        "-recovery": rl_runs.RecoveryTables,
-        "-rotation": spectra_runs.RotationTables,
+        "-recovery": rl_runs.RLTables,
+        "-rotation": spectra_runs.SpectraTables,
     }
     assert {place.name for place in results.iterdir()} == {f"spin{suffix}" for suffix in kinds}
     for suffix, kind in kinds.items():

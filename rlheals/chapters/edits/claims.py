@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from rlheals.chapters.edits import measures as measured
-from rlheals.chapters.edits.runs import SwapTables
+from rlheals.chapters.edits.runs import EditTables
 from rlheals.chapters.rows import only
 from rlheals.profiles.edit_grid import entry_text, read_entry
 from rlheals.study.claims import ChapterClaims, by_seed, estimator
@@ -69,7 +69,7 @@ def over_rollback_per_size(rows: pd.DataFrame, edit: str, where: str) -> float:
     return float(one["effect"] / one["size"] - other["effect"] / other["size"])
 
 
-def _by_seed(tables: SwapTables) -> dict[int, pd.DataFrame]:
+def _by_seed(tables: EditTables) -> dict[int, pd.DataFrame]:
     return by_seed(measured.effects(tables), tables.seeds)
 
 

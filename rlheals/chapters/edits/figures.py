@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from rlheals.chapters.drawing import FEEDBACK, Sheet
 from rlheals.chapters.edits import measures as measured
-from rlheals.chapters.edits.runs import SwapChapter, SwapTables
+from rlheals.chapters.edits.runs import EditChapter, EditTables
 from rlheals.chapters.edits.style import LABELS, checkpoint_lines, look, where_label
 from rlheals.chapters.rows import only
 from rlheals.display.panels import level, size_axis
@@ -20,8 +20,8 @@ from rlheals.weights.selection import Where
 
 MEASURES = {"solved": FEEDBACK, "first": "pass@1"}
 SPLITS = {"ood": "OOD", "sft": "ID, SFT hands"}
-DOSED = r"^(values|left|right|directions|triples|subspace)\((?:top=(\d+)%|(all))\)$"
-CONTROL = r"^(partial|random)\(top=(\d+)%\)(?P<none>) like directions\(top="
+DOSED = r"^(?P<family>[a-z]+)\((?:top=(?P<share>\d+)%|all)\)(?P<like> like directions\(top=.*)?$"
+RESTORED, CONTROLS = ("values", "left", "right", "directions", "triples", "subspace"), ("partial", "random")
 KEYS = ["kind", "edit", "where", "family"]
 OTHER_RUN = "other"
 LISTED: tuple[tuple[str, str], ...] = (
@@ -41,11 +41,11 @@ LAYERED = ("directions(all)", "rollback()", "values(all)")
 MARKS = "Circles: parts of the other checkpoint restored; other marks: controls."
 
 
-def _kinds(chapter: SwapChapter) -> list[str]:
+def _kinds(chapter: EditChapter) -> list[str]:
     return [kind for kind in LABELS if kind in set(chapter.tables.sizes["kind"].astype(str))]
 
 
-def _effects(tables: SwapTables, split: str, column: str, **wanted: Any) -> pd.DataFrame:
+def _effects(tables: EditTables, split: str, column: str, **wanted: Any) -> pd.DataFrame:
     """Rows of `measures.effects` whose value is this column (or "rate", the effect per size). wanted: see `only`."""
     rows = only(measured.effects(tables, split), **wanted)
     rows = rows.assign(rate=rows["effect"] / rows["size"])
@@ -63,7 +63,7 @@ def _marked(
             sheet.mark(axis, at(mine), mine, look(family), study, upright=upright, series=family, **columns)
 
 
-def by_size(chapter: SwapChapter) -> Drawn:
+def by_size(chapter: EditChapter) -> Drawn:
     """Effect on OOD and ID accuracy against the size of the edit, with controls in the same axes."""
     kinds = _kinds(chapter)
     sheet = Sheet(chapter, 2, len(kinds), 2.9)
@@ -83,7 +83,7 @@ def by_size(chapter: SwapChapter) -> Drawn:
     return sheet.finish("swaps-size", "Effect against size", note)
 
 
-def dose(chapter: SwapChapter) -> Drawn:
+def dose(chapter: EditChapter) -> Drawn:
     """Accuracy against the share of singular vectors put back (the paper's curves), the two checkpoints as lines."""
     sheet = Sheet(chapter, 2, 2, 2.6)
     panels = [(measure, split) for measure in MEASURES for split in SPLITS]
@@ -106,24 +106,23 @@ def dose(chapter: SwapChapter) -> Drawn:
     return sheet.finish("swaps-dose", "Dose and response", note)
 
 
-def _doses(tables: SwapTables, split: str, measure: str) -> pd.DataFrame:
+def _doses(tables: EditTables, split: str, measure: str) -> pd.DataFrame:
     """Edits whose dose is a share of the singular vectors, with it in percent, at the place where most edits are."""
     rows = only(measured.effects(tables, split, measure), kind="restore")
     rows = rows[rows["where"].isin(rows["where"].mode().iloc[:1])]
-    found = rows["edit"].str.extract(DOSED)
-    control = rows["edit"].str.extract(CONTROL).set_axis(found.columns, axis=1)
-    found = found.where(found[0].notna(), control)
-    share = found[1].where(found[2].isna() | (found[2] == ""), "100").astype(float)
-    return rows.assign(family=found[0], share=share).dropna(subset=["share", "family"])
+    rows = rows.drop(columns=["family", "share"]).join(rows["edit"].str.extract(DOSED))
+    control = rows["like"].notna()
+    rows = rows[rows["family"].isin(RESTORED) & ~control | rows["family"].isin(CONTROLS) & control]
+    return rows.fillna({"share": "100"}).astype({"share": float})
 
 
-def controls(chapter: SwapChapter) -> Drawn:
+def controls(chapter: EditChapter) -> Drawn:
     """OOD accuracy after edits of like size, one under the other; the same edit with another SFT run's checkpoint."""
 
     def pairs(table: pd.DataFrame) -> list[tuple[str, str]]:
         return list(zip(table["kind"], table["edit"], strict=True))
 
-    def listed(tables: SwapTables, column: str = "value") -> pd.DataFrame:
+    def listed(tables: EditTables, column: str = "value") -> pd.DataFrame:
         rows = _effects(tables, "ood", column, where=BLOCKS)
         return rows[[pair in LISTED for pair in pairs(rows)]]
 
@@ -150,7 +149,7 @@ def controls(chapter: SwapChapter) -> Drawn:
     return sheet.finish("swaps-controls", "Edits beside controls of their size", note)
 
 
-def layers(chapter: SwapChapter) -> Drawn:
+def layers(chapter: EditChapter) -> Drawn:
     """Where singular vectors are restored: from the first layer on, layer by layer, embeddings and output head."""
     restored = partial(_effects, split="ood", kind="restore", edit=LAYERED)
     rows = pd.concat([restored(tables, column="value") for tables, _ in chapter.layers])
@@ -185,7 +184,7 @@ def _order(where: str) -> tuple[int, int, str]:
     return (2 if kinds == BLOCKS else 3, len(kinds), "")
 
 
-def behaviour(chapter: SwapChapter) -> Drawn:
+def behaviour(chapter: EditChapter) -> Drawn:
     """Effect against the distance left to the other checkpoint, and against forward KL."""
     kinds = _kinds(chapter)
     sheet = Sheet(chapter, 3, len(kinds), 2.6)
@@ -214,4 +213,4 @@ def behaviour(chapter: SwapChapter) -> Drawn:
     return sheet.finish("swaps-behaviour", "How near, and how differently it answers", note)
 
 
-SWAPS: tuple[Callable[[SwapChapter], Drawn], ...] = (by_size, dose, controls, layers, behaviour)
+SWAPS: tuple[Callable[[EditChapter], Drawn], ...] = (by_size, dose, controls, layers, behaviour)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from rlheals.chapters.edits.runs import ANCHOR, SwapTables
+from rlheals.chapters.edits.runs import ANCHOR, EditTables
 from rlheals.chapters.rows import only
 
 TARGETS = {
@@ -23,14 +23,14 @@ WORDS = {"kind": object, "edit": object, "where": object}
 """Columns that say which edit it is, and their type."""
 
 
-def accuracy(tables: SwapTables, split: str = "ood", measure: str = "solved") -> pd.DataFrame:
+def accuracy(tables: EditTables, split: str = "ood", measure: str = "solved") -> pd.DataFrame:
     """Columns seed, kind, edit, where, value, n: share of n hands solved (measure "first": in the first attempt)."""
     rows = only(tables.effects, split=split).astype(WORDS)
     sums = rows.groupby(["seed", *WORDS])[[measure, "hands"]].sum()
     return pd.DataFrame({"value": sums[measure] / sums["hands"], "n": sums["hands"]}).reset_index()
 
 
-def effects(tables: SwapTables, split: str = "ood", measure: str = "solved") -> pd.DataFrame:
+def effects(tables: EditTables, split: str = "ood", measure: str = "solved") -> pd.DataFrame:
     """One row per edited checkpoint: its accuracy, that of its target and of the other one, sizes of the edit.
 
     Columns seed, kind, edit, where, family, value, n, target, other, effect (value - target), share (effect over the

@@ -17,7 +17,7 @@ import ipywidgets
 import pandas as pd
 
 from rlheals.chapters.edits import measures as measured
-from rlheals.chapters.edits.runs import ANCHOR, SwapChapter, SwapTables
+from rlheals.chapters.edits.runs import ANCHOR, EditChapter, EditTables
 from rlheals.chapters.edits.style import PLACES, where_label
 from rlheals.chapters.rows import only
 from rlheals.display.looks import BLUE, GREY, RED
@@ -33,7 +33,7 @@ PART = rf"^(?P<choice>{'|'.join(KINDS)})\((?:top=(?P<share>\d+)%|all)?\)$"
 PLACE = ["kind", "where", "share"]
 
 
-def choices(tables: SwapTables) -> pd.DataFrame:
+def choices(tables: EditTables) -> pd.DataFrame:
     """What can be chosen and what it shows: one row per (kind, where, share, series, split).
 
     series: the late checkpoint, the edited one, controls of the edit's size, the peak; role: "checkpoint", "edited" or
@@ -98,7 +98,7 @@ def bars(rows: pd.DataFrame) -> str:
 class Panel:
     """The panel of a chapter. `kind`, `where` and `share` are widgets; setting their `.value` changes `data`."""
 
-    def __init__(self, chapter: SwapChapter) -> None:
+    def __init__(self, chapter: EditChapter) -> None:
         self.rows = choices(chapter.tables)
         self.chosen: dict[str, dict[str, dict[int, pd.DataFrame]]] = {}
         for (kind, where, share), rows in self.rows.groupby(PLACE, sort=False):

@@ -9,14 +9,14 @@ themselves: peak, late, start, rl, other-peak.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
 from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.rl.runs import rl_spec
-from rlheals.chapters.rows import only
+from rlheals.chapters.rows import collector, only
 from rlheals.profiles.edit_grid import read_entry
 from rlheals.profiles.profile import Profile
 from rlheals.store.runs import RunSpec
@@ -35,7 +35,7 @@ ANCHOR, OTHER = "anchor", "other"
 
 
 @dataclass(frozen=True)
-class Swap:
+class Edited:
     """One edited checkpoint. kind "anchor": a checkpoint as it is, `edit` is its name."""
 
     kind: str
@@ -44,15 +44,15 @@ class Swap:
 
 
 @dataclass(frozen=True)
-class SwapPlan(SeedPlan):
+class EditPlan(SeedPlan):
     """The runs of one base seed."""
 
     peak: int
     before: Plan
     rl: RunSpec
     other: RunSpec
-    edited: dict[Swap, RunSpec] = field(default_factory=dict)
-    censuses: dict[tuple[Swap, int], RunSpec] = field(default_factory=dict)
+    edited: dict[Edited, RunSpec] = field(default_factory=dict)
+    censuses: dict[tuple[Edited, int], RunSpec] = field(default_factory=dict)
 
     def specs(self) -> list[RunSpec]:
         """Every run, inputs before those that use them."""
@@ -63,7 +63,7 @@ class SwapPlan(SeedPlan):
 
 
 @dataclass(frozen=True)
-class SwapTables(Seeded):
+class EditTables(Seeded):
     """Everything chapter 04 is drawn from; every row says seed, kind, edit and where.
 
     effects   per (decode, split): hands, solved in five attempts, solved in the first
@@ -79,7 +79,7 @@ class SwapTables(Seeded):
     peaks: pd.DataFrame
 
 
-def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) -> SwapPlan:
+def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) -> EditPlan:
     """The runs of one base seed; peaks: its peak, known from the study of chapter 01."""
     grid = profile.swaps
     assert grid.late is not None, "see _lacking"
@@ -87,21 +87,21 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
     before, peak = sft_plan(profile, seed, store), peaks[seed]
     trained = rl_spec(profile, before, store, grid.start, 0, {})
     another = before.sft.model_copy(update={"seed": OTHER_SEED + seed})
-    made = SwapPlan(seed, peak, before, trained, another)
+    made = EditPlan(seed, peak, before, trained, another)
     after = checkpoint_name(profile.rl_starts.iterations)
     steps = {"peak": peak, "late": grid.late, "start": grid.start}
     folders = {name: sft.checkpoint_name(step) for name, step in steps.items()}
     runs = {"sft": store.key(before.sft), "rl": store.key(trained), "other": store.key(another)}
 
-    def evaluate(of: Swap, model: str, folder: str) -> None:
+    def evaluate(of: Edited, model: str, folder: str) -> None:
         for decode in range(grid.decodes):
             made.censuses[of, decode] = census_spec(profile, model, folder, seed, decode)
 
     for name, folder in folders.items():
-        evaluate(Swap(ANCHOR, name), runs["sft"], folder)
-    evaluate(Swap(ANCHOR, "rl"), runs["rl"], after)
+        evaluate(Edited(ANCHOR, name), runs["sft"], folder)
+    evaluate(Edited(ANCHOR, "rl"), runs["rl"], after)
     if grid.other:
-        evaluate(Swap(ANCHOR, "other-peak"), runs["other"], folders["peak"])
+        evaluate(Edited(ANCHOR, "other-peak"), runs["other"], folders["peak"])
     peak_of, late = ("sft", folders["peak"]), ("sft", folders["late"])
     kinds = (
         ("restore", grid.restore, peak_of, late),
@@ -112,7 +112,7 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
     for kind, entries, with_, edited in kinds:
         inputs = {"base": runs[with_[0]], "target": runs[edited[0]], "origin": store.key(before.base)}
         for entry in entries:
-            swap = Swap(kind, *read_entry(entry))
+            swap = Edited(kind, *read_entry(entry))
             asked = {"base": with_[1], "target": edited[1], "edit": swap.edit, "where": swap.where}
             settings = EditedSettings(task=profile.task, **asked).model_dump(mode="json")
             made.edited[swap] = RunSpec(stage="edited", settings=settings, inputs=inputs, seed=seed)
@@ -120,12 +120,7 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
     return made
 
 
-def collect(plans: Sequence[SwapPlan], store: Store) -> SwapTables:
-    """The tables of base seeds that are in the store."""
-    return tables.joined([_of_plan(one, store) for one in plans], SwapTables)
-
-
-def _of_plan(made: SwapPlan, store: Store) -> SwapTables:
+def _of_plan(made: EditPlan, store: Store) -> EditTables:
     folder = tables.folders(store)
     effects = [
         tables.solved(folder(spec)).assign(**vars(swap), decode=decode)
@@ -136,7 +131,7 @@ def _of_plan(made: SwapPlan, store: Store) -> SwapTables:
         for swap, spec in made.edited.items()
     ]
     frames = (pd.concat(effects, ignore_index=True), pd.DataFrame(sizes), pd.DataFrame({"peak": [made.peak]}))
-    return SwapTables(*(frame.assign(seed=made.seed) for frame in frames))
+    return EditTables(*(frame.assign(seed=made.seed) for frame in frames))
 
 
 def _lacking(profile: Profile) -> str:
@@ -144,17 +139,18 @@ def _lacking(profile: Profile) -> str:
     return "swaps.late or swaps.start is not set, so there is nothing to edit" if nothing else ""
 
 
-STUDY = Part("-swaps", plan, collect, SwapTables, "edited", _lacking, from_peaks=True)
+collect = collector(_of_plan, EditTables)
+STUDY = Part("-swaps", plan, collect, EditTables, "edited", _lacking, from_peaks=True)
 
 
 @dataclass(frozen=True)
-class SwapChapter(Chapter[SwapTables]):
+class EditChapter(Chapter[EditTables]):
     """Chapter 04."""
 
     PART = STUDY
 
     @classmethod
-    def slice_of(cls, recorded: SwapTables, profile: Profile, seed: int, store: Store) -> Slice:
+    def slice_of(cls, recorded: EditTables, profile: Profile, seed: int, store: Store) -> Slice:
         """One edit of the late checkpoint, and an evaluation of it."""
         peak = int(recorded.peaks["peak"].iloc[0])
         whole = plan(profile, seed, store, {seed: peak})
@@ -172,5 +168,5 @@ class SwapChapter(Chapter[SwapTables]):
         return [f"peak at SFT step {peaks}", f"late checkpoint at {grid.late:,}", f"RL from {grid.start:,}"]
 
 
-CHAPTER = SwapChapter
-edits = SwapChapter.open
+CHAPTER = EditChapter
+edits = EditChapter.open

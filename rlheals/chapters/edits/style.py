@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 
 from rlheals.chapters.edits import measures as measured
-from rlheals.chapters.edits.runs import ANCHOR, SwapTables
+from rlheals.chapters.edits.runs import ANCHOR, EditTables
 from rlheals.chapters.rows import only
 from rlheals.display.looks import EDITS, GREY, Look
 from rlheals.weights.selection import Where
@@ -43,7 +43,7 @@ def look(family: object) -> Look:
 
 
 def checkpoint_lines(
-    axis: Axes, tables: SwapTables, split: str, measure: str = "solved", upright: bool = True
+    axis: Axes, tables: EditTables, split: str, measure: str = "solved", upright: bool = True
 ) -> None:
     """The accuracies of the late checkpoint (dotted) and the peak (dashed) as lines across."""
     levels = measured.accuracy(tables, split, measure)

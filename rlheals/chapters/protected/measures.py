@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from rlheals.chapters.protected.runs import SFT, ProtectionTables
+from rlheals.chapters.protected.runs import SFT, ProtectedTables
 from rlheals.chapters.rows import only
 
 
-def points(tables: ProtectionTables, measure: str = "solved") -> pd.DataFrame:
+def points(tables: ProtectedTables, measure: str = "solved") -> pd.DataFrame:
     """One row per (seed, way, step): accuracies id (SFT hands, or what ID hands there are) and ood."""
     rows = tables.accuracy.astype({"way": object, "split": object})
     sums = rows.groupby(["seed", "way", "step", "split"])[[measure, "hands"]].sum()

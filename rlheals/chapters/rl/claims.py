@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from rlheals.chapters.rl.measures import Accuracies, by_seed
-from rlheals.chapters.rl.runs import MAIN, RecoveryTables
+from rlheals.chapters.rl.runs import MAIN, RLTables
 from rlheals.chapters.rows import only
 from rlheals.study.claims import ChapterClaims, estimator
 
@@ -57,7 +57,7 @@ def over_control(measured: Accuracies, control: str, start: int) -> float:
     return measured.accuracy(start, True) - measured.accuracy(start, True, control=control)
 
 
-def _after_rl(tables: RecoveryTables) -> pd.DataFrame:
+def _after_rl(tables: RLTables) -> pd.DataFrame:
     rows = only(tables.episodes, control=MAIN)
     return rows[rows["run"] >= 0]
 

@@ -14,7 +14,7 @@ from rlheals.chapters.drawing import FEEDBACK, Sheet, paper_points
 from rlheals.chapters.rl import measures as measured
 from rlheals.chapters.rl.figures_training import advantages, learning, losses, why_late
 from rlheals.chapters.rl.measures import Accuracies
-from rlheals.chapters.rl.runs import MAIN, RecoveryChapter
+from rlheals.chapters.rl.runs import MAIN, RLChapter
 from rlheals.chapters.rows import only
 from rlheals.chapters.sft import measures
 from rlheals.display.looks import AFTER, BEFORE, BLUE, GREY, OOD, RED, RL_ONLY, SPLITS, Look
@@ -38,11 +38,11 @@ def _before_after(
     sheet.curves(axis, drawn, **options)
 
 
-def _sheet(chapter: RecoveryChapter, columns: int, rows: int = 1, height: float = 3.2) -> Sheet:
+def _sheet(chapter: RLChapter, columns: int, rows: int = 1, height: float = 3.2) -> Sheet:
     return Sheet(chapter, columns, rows, height, steps=chapter.starts, x=STARTS)
 
 
-def ood(chapter: RecoveryChapter) -> Drawn:
+def ood(chapter: RLChapter) -> Drawn:
     """OOD accuracy of every RL start checkpoint and after RL: three measures (the paper's Fig. 2c)."""
     sheet = _sheet(chapter, 3)
     titles = {"within_five": FEEDBACK, "first_try": "pass@1", "either": "success@5, format-agnostic"}
@@ -55,7 +55,7 @@ def ood(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-ood", "OOD accuracy before and after RL", note)
 
 
-def id_hands(chapter: RecoveryChapter) -> Drawn:
+def id_hands(chapter: RLChapter) -> Drawn:
     """The same on ID hands: those of SFT, those that only RL sees, those that neither sees (the paper's Fig. 2d)."""
     sheet = _sheet(chapter, 3)
     looks = {"sft": SPLITS["sft"], "rl": RL_ONLY, "held_out": SPLITS["held_out"]}
@@ -70,7 +70,7 @@ def id_hands(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-id", "ID accuracy before and after RL", note)
 
 
-def window(chapter: RecoveryChapter) -> Drawn:
+def window(chapter: RLChapter) -> Drawn:
     """Gain from every RL start checkpoint with simultaneous intervals: where the window can and cannot be."""
     sheet = _sheet(chapter, 3)
     names = {"within_five": FEEDBACK, "first_try": "pass@1", "revision": "corrected after feedback"}
@@ -86,7 +86,7 @@ def window(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-window", "The window", window_note(chapter))
 
 
-def window_note(chapter: RecoveryChapter) -> str:
+def window_note(chapter: RLChapter) -> str:
     """Where the window surely is, surely is not, and may be."""
     if chapter.recorded is None or len(chapter.recorded.seeds) < 2:
         return "There are not enough recorded base seeds for intervals."
@@ -101,7 +101,7 @@ def window_note(chapter: RecoveryChapter) -> str:
     )
 
 
-def paper_beside(chapter: RecoveryChapter) -> Drawn:
+def paper_beside(chapter: RLChapter) -> Drawn:
     """The paper's Fig. 2c beside ours."""
     sheet = _sheet(chapter, 2)
     left, right = sheet.axes
@@ -116,7 +116,7 @@ def paper_beside(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-paper", "The paper's window beside ours", note)
 
 
-def stages(chapter: RecoveryChapter) -> Drawn:
+def stages(chapter: RLChapter) -> Drawn:
     """Peak of SFT, an RL start checkpoint and RL from that very one: the paper's three bars (Fig. 1) beside ours."""
     sheet = Sheet(chapter, 2, height=3.6)
     for axis, split in zip(sheet.axes, ("ood", "id"), strict=True):
@@ -144,7 +144,7 @@ def stages(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-stages", "Three stages", note)
 
 
-def _stage_rows(chapter: RecoveryChapter, split: str) -> dict[str, list[dict[str, Any]]]:
+def _stage_rows(chapter: RLChapter, split: str) -> dict[str, list[dict[str, Any]]]:
     """The bars of each model in order; every bar of RL stands right of the checkpoint from which it starts."""
     rows: dict[str, list[dict[str, Any]]] = {}
     words = {"peak": ("peak", "peak"), "end": ("start", "end"), "rl": ("rl", "RL from the end")}
@@ -185,7 +185,7 @@ def _stage(one: Accuracies, stage: str, split: str, start: int | None) -> float:
     return one.accuracy(at, stage == "rl", split=split)
 
 
-def parts(chapter: RecoveryChapter) -> Drawn:
+def parts(chapter: RLChapter) -> Drawn:
     """What changes on OOD hands: format, rule, arithmetic, revision."""
     sheet = _sheet(chapter, 2, 2, 2.5)
     for axis, name in zip(sheet.axes, measures.PARTS, strict=True):
@@ -196,7 +196,7 @@ def parts(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-parts", "What RL restores on OOD hands", note)
 
 
-def controls(chapter: RecoveryChapter) -> Drawn:
+def controls(chapter: RLChapter) -> Drawn:
     """OOD accuracy of one RL start checkpoint, of RL from it, and of every control from the same checkpoint."""
     start = chapter.profile.rl_starts.control_start
     levels: dict[str, dict[int, float]] = {}
@@ -227,7 +227,7 @@ def controls(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-controls", "Controls", note)
 
 
-def entropy(chapter: RecoveryChapter) -> Drawn:
+def entropy(chapter: RLChapter) -> Drawn:
     """Accuracy against entropy: is RL more than sampling its start checkpoint at another temperature?"""
     start = chapter.profile.rl_starts.control_start
     sheet = Sheet(chapter, height=2.4)
@@ -236,14 +236,12 @@ def entropy(chapter: RecoveryChapter) -> Drawn:
     sheet.label(axis, x="entropy of first attempts at OOD hands (nats per token)", y=f"OOD, {FEEDBACK}")
     if chapter.recorded is not None and start:
         frame = measured.entropies(chapter.recorded, start)
-        control = frame["control"].astype(str)
-        before = frame[(control.str.startswith("temperature") | (control == MAIN)) & (frame["run"] < 0)]
-        after = frame[(control == MAIN) & (frame["run"] >= 0)]
-        looks = {"color": BEFORE.color, "linewidth": 0.8, "markersize": 2}
-        for _, curve in before.groupby("seed"):
+        label = "RL start checkpoint, temperatures 0.3 to 1"
+        look: dict[str, Any] = {"color": BEFORE.color, "linewidth": 0.8, "markersize": 2, "label": label}
+        for _, curve in measured.at_temperatures(frame).groupby("seed"):
             line = curve.sort_values("entropy")
-            label = "RL start checkpoint, temperatures 0.3 to 1"
-            axis.plot(line["entropy"], line["value"], "s-", label=label, **looks)
+            axis.plot(line["entropy"], line["value"], "s-", **look)
+        after = only(frame[frame["run"] >= 0], control=MAIN)
         label = "after RL, temperature 0.7"
         axis.plot(after["entropy"], after["value"], "o", color=RED, markersize=4, label=label)
         axis.set_ylim(bottom=0)
@@ -254,6 +252,6 @@ def entropy(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-entropy", "RL and temperature", note)
 
 
-RL: tuple[Callable[[RecoveryChapter], Drawn], ...] = (
+RL: tuple[Callable[[RLChapter], Drawn], ...] = (
     ood, id_hands, window, paper_beside, stages, parts, why_late, advantages, learning, losses, controls, entropy,
 )  # fmt: skip

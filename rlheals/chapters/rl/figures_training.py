@@ -9,14 +9,14 @@ import pandas as pd
 
 from rlheals.chapters.drawing import Sheet, paper_points
 from rlheals.chapters.rl import measures as measured
-from rlheals.chapters.rl.runs import MAIN, RecoveryChapter
+from rlheals.chapters.rl.runs import MAIN, RLChapter
 from rlheals.chapters.rows import only
 from rlheals.display.looks import CATEGORICAL, ID, LOSSES
 from rlheals.display.style import Drawn, with_intervals
 from rlheals.training.rl.episodes import advantage_statistics
 
 
-def why_late(chapter: RecoveryChapter) -> Drawn:
+def why_late(chapter: RLChapter) -> Drawn:
     """What RL finds at its start: hands on which all episodes earn the same, entropy, attempts, advantages."""
     sheet = Sheet(chapter, 3, 2, 2.3, steps=chapter.starts, x="RL start checkpoint (SFT step)")
     panels = {
@@ -38,7 +38,7 @@ def why_late(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-why", "What RL finds at its start", note)
 
 
-def advantages(chapter: RecoveryChapter) -> Drawn:
+def advantages(chapter: RLChapter) -> Drawn:
     """Histograms of episode advantages at the first iteration, per RL start checkpoint (the paper's Fig. 3)."""
     starts, tables = chapter.starts, chapter.tables
     sheet = Sheet(chapter, min(4, len(starts)), -(-len(starts) // 4), 1.9)
@@ -59,7 +59,7 @@ def advantages(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-advantages", "Advantages at the first iteration", note)
 
 
-def learning(chapter: RecoveryChapter) -> Drawn:
+def learning(chapter: RLChapter) -> Drawn:
     """Return and success on training hands against iterations: has RL levelled off?"""
     sheet = Sheet(chapter, 2)
     tables, study = chapter.tables, chapter.study
@@ -75,7 +75,7 @@ def learning(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-learning", "Learning curves", note)
 
 
-def losses(chapter: RecoveryChapter) -> Drawn:
+def losses(chapter: RLChapter) -> Drawn:
     """Cross-entropy of expert answers during RL (the paper's figure of RL losses)."""
     known = chapter.tables.starts
     starts = [start for start in known if start in (10, 160, 1280)] or known[:3]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from rlheals.chapters.rl.runs import MAIN, RecoveryTables
+from rlheals.chapters.rl.runs import MAIN, RLTables
 from rlheals.chapters.rows import only, shares
 from rlheals.chapters.sft.measures import MEASURES, SOLVED
 from rlheals.stats.bootstrap import largest_bound
@@ -22,7 +22,7 @@ class Accuracies:
     table: pd.DataFrame
 
     @classmethod
-    def of(cls, tables: RecoveryTables, seed: int) -> Accuracies:
+    def of(cls, tables: RLTables, seed: int) -> Accuracies:
         rows = only(tables.episodes, seed=seed)
         halves = {item: half_of(str(item)) for item in rows["item"].unique()}
         rows = rows.assign(half=rows["item"].map(halves).astype(int))
@@ -35,15 +35,9 @@ class Accuracies:
         return cls(pd.concat(frames, ignore_index=True))
 
     def accuracy(
-        self,
-        start: int,
-        after: bool,
-        *,
-        split: str = "ood",
-        measure: str = "within_five",
-        control: str = MAIN,
+        self, start: int, after: bool, *, split: str = "ood", measure: str = "within_five", control: str = MAIN,
         half: int | None = None,
-    ) -> float:
+    ) -> float:  # fmt: skip
         """Share of hands solved by a start (after=False) or by RL from it, all RL and sampling seeds together.
 
         Not a number where nothing was measured.
@@ -72,12 +66,12 @@ class Accuracies:
         return float(np.mean(found))
 
 
-def by_seed(tables: RecoveryTables) -> dict[int, Accuracies]:
+def by_seed(tables: RLTables) -> dict[int, Accuracies]:
     """Those of every base seed; through `tables.once`, made one time."""
     return {seed: Accuracies.of(tables, seed) for seed in tables.seeds}
 
 
-def accuracy(tables: RecoveryTables, split: str, after: bool, measure: str = "within_five") -> pd.DataFrame:
+def accuracy(tables: RLTables, split: str, after: bool, measure: str = "within_five") -> pd.DataFrame:
     """Share of hands that a measure counts, by the starts (after=False) or by RL from them, over all RL seeds."""
     rows = only(tables.episodes, control=MAIN, split=split)
     rows = rows[(rows["run"] >= 0) == after]
@@ -90,7 +84,7 @@ def _means(rows: pd.DataFrame, step: str, column: str) -> pd.DataFrame:
     return mean.rename(columns={step: "step", column: "value"})
 
 
-def early_log(tables: RecoveryTables, column: str, iterations: int = 5) -> pd.DataFrame:
+def early_log(tables: RLTables, column: str, iterations: int = 5) -> pd.DataFrame:
     """Mean of a logged quantity over the first iterations: what RL finds at its start.
 
     Column "revision": share of failed first attempts corrected after feedback, on training hands.
@@ -102,19 +96,19 @@ def early_log(tables: RecoveryTables, column: str, iterations: int = 5) -> pd.Da
     return _means(log[log["update"] <= iterations], "start", column)
 
 
-def learning_curve(tables: RecoveryTables, column: str, start: int, smooth: int = 5) -> pd.DataFrame:
+def learning_curve(tables: RLTables, column: str, start: int, smooth: int = 5) -> pd.DataFrame:
     """A logged quantity against iterations, per base seed, as a running mean: every iteration plays other hands."""
     mean = _means(only(tables.log, control=MAIN, start=start), "update", column)
     smoothed = mean.groupby("seed")["value"].rolling(smooth, min_periods=1).mean()
     return mean.assign(value=smoothed.to_numpy())
 
 
-def loss(tables: RecoveryTables, name: str, start: int) -> pd.DataFrame:
+def loss(tables: RLTables, name: str, start: int) -> pd.DataFrame:
     """Cross-entropy of one set of expert answers during RL from a start."""
     return _means(only(tables.losses, control=MAIN, start=start, set=name), "update", "loss")
 
 
-def gains(tables: RecoveryTables, measure: str = "within_five") -> pd.DataFrame:
+def gains(tables: RLTables, measure: str = "within_five") -> pd.DataFrame:
     """Gain of every start: mean over base seeds, with an interval that holds for all starts together.
 
     Columns step, value, low, high, seeds. With one base seed there is no interval: low and high are missing.
@@ -142,7 +136,7 @@ def window(gained: pd.DataFrame) -> dict[str, list[int]]:
     return {name: [int(step) for step in gained.loc[chosen, "step"]] for name, chosen in kinds.items()}
 
 
-def excess_bound(tables: RecoveryTables) -> float:
+def excess_bound(tables: RLTables) -> float:
     """How far RL from whichever start may lie above the OOD peak of SFT: an upper bound (95 %) over all starts.
 
     Per base seed, accuracy after RL from each start minus the cross-fitted peak; at least two base seeds.
@@ -151,11 +145,10 @@ def excess_bound(tables: RecoveryTables) -> float:
         [one.accuracy(start, True) - one.best(after=False) for start in tables.starts]
         for one in tables.once(by_seed).values()
     ]
-    complete = ~np.isnan(excess).any(axis=0)
-    return largest_bound(np.array(excess)[:, complete])[0]
+    return largest_bound(np.array(excess)[:, ~np.isnan(excess).any(axis=0)])[0]
 
 
-def entropies(tables: RecoveryTables, start: int) -> pd.DataFrame:
+def entropies(tables: RLTables, start: int) -> pd.DataFrame:
     """Entropy of first attempts at OOD hands (nats per token) and success@5 of everything from one start.
 
     Columns seed, control, start, run (-1: the start itself), entropy, value. The start sampled at other temperatures
@@ -170,7 +163,13 @@ def entropies(tables: RecoveryTables, start: int) -> pd.DataFrame:
     return frame.dropna().reset_index()
 
 
-def at_matched_entropy(tables: RecoveryTables, start: int) -> dict[int, float]:
+def at_temperatures(entropies: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the start itself, as it is and at other temperatures."""
+    control = entropies["control"].astype(str)
+    return entropies[((control == MAIN) | control.str.startswith("temperature")) & (entropies["run"] < 0)]
+
+
+def at_matched_entropy(tables: RLTables, start: int) -> dict[int, float]:
     """Per base seed: accuracy of the start at the temperature that gives it the entropy of RL's first attempts.
 
     Interpolated between the temperatures that were sampled; seeds whose RL lies outside of them are left out.
@@ -178,14 +177,13 @@ def at_matched_entropy(tables: RecoveryTables, start: int) -> dict[int, float]:
     found = {}
     for seed, frame in entropies(tables, start).groupby("seed"):
         after = frame.loc[(frame["control"] == MAIN) & (frame["run"] >= 0), "entropy"].mean()
-        tempered = frame["control"].astype(str).str.startswith("temperature") | (frame["control"] == MAIN)
-        curve = frame[tempered & (frame["run"] < 0)].sort_values("entropy")
+        curve = at_temperatures(frame).sort_values("entropy")
         if len(curve) > 1 and curve["entropy"].iloc[0] <= after <= curve["entropy"].iloc[-1]:
             found[int(str(seed))] = float(np.interp(after, curve["entropy"], curve["value"]))
     return found
 
 
-def control_levels(tables: RecoveryTables, control_start: int) -> dict[str, dict[int, float]]:
+def control_levels(tables: RLTables, control_start: int) -> dict[str, dict[int, float]]:
     """OOD success@5 by control and base seed, all of the same start; "start" and "RL" are those without a control."""
     rows = only(tables.episodes, split="ood", start=control_start)
     names = rows["control"].astype(str) + np.where(rows["run"] < 0, " (start)", "")

@@ -12,19 +12,7 @@ from rlheals.chapters.rows import only
 from rlheals.chapters.sft import measures
 from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.chapters.sft.runs import SFTChapter
-from rlheals.display.looks import (
-    AGNOSTIC,
-    CATEGORICAL,
-    CATEGORIES,
-    ID,
-    LLAMA,
-    LOSSES,
-    OOD,
-    PLAIN_SFT,
-    QWEN,
-    RED,
-    SPLITS,
-)  # fmt: skip
+from rlheals.display import looks
 from rlheals.display.panels import level, step_axis
 from rlheals.display.style import Drawn, with_intervals
 from rlheals.errors import BadInput
@@ -46,9 +34,9 @@ def accuracy(chapter: SFTChapter) -> Drawn:
     """success@5 with feedback and pass@1 against SFT step, with the base's format-agnostic accuracy as a line."""
     sheet = _sheet(chapter, 2)
     for axis, (title, (solved, agnostic)) in zip(sheet.axes, TRIES.items(), strict=True):
-        series = {f"{split}, {title}": (_curve(split, solved), look) for split, look in SPLITS.items()}
+        series = {f"{split}, {title}": (_curve(split, solved), look) for split, look in looks.SPLITS.items()}
         sheet.curves(axis, series, title)
-        for name, (split, look) in zip(series, SPLITS.items(), strict=True):
+        for name, (split, look) in zip(series, looks.SPLITS.items(), strict=True):
             found = with_intervals(only(_curve(split, agnostic)(chapter.tables), step=0))
             if found.empty:
                 raise BadInput(
@@ -71,10 +59,10 @@ def layout_free(chapter: SFTChapter) -> Drawn:
     """Accuracy in the format asked for against format-agnostic accuracy: how much of the rise is format."""
     sheet = _sheet(chapter, 2)
     for axis, split in zip(sheet.axes, ("ood", "sft"), strict=True):
-        asked = SPLITS[split].named("format asked for")
-        looks = {"within_five": asked, "either": AGNOSTIC}
-        series = {f"{split}, {look.label}": (_curve(split, name), look) for name, look in looks.items()}
-        sheet.curves(axis, series, SPLITS[split].label, whole=False)
+        asked = looks.SPLITS[split].named("format asked for")
+        drawn = {"within_five": asked, "either": looks.AGNOSTIC}
+        series = {f"{split}, {look.label}": (_curve(split, name), look) for name, look in drawn.items()}
+        sheet.curves(axis, series, looks.SPLITS[split].label, whole=False)
         sheet.legend(axis)
     sheet.axes[0].set_ylabel(FEEDBACK)
     note = "Where the two curves meet the format is learnt; what the upper one does before that is ability."
@@ -85,8 +73,11 @@ def common_hands(chapter: SFTChapter) -> Drawn:
     """The hands that both rules can solve, asked under either: the rule changes, the hands do not."""
     sheet = _sheet(chapter)
     measure = partial(measures.common_hands, task=chapter.profile.task)
-    looks = {"id": ID.named("asked with J, Q, K = 10"), "ood": OOD.named("asked with J, Q, K = 11, 12, 13")}
-    series = {rule: (partial(measure, rule=rule), look) for rule, look in looks.items()}
+    drawn = {
+        "id": looks.ID.named("asked with J, Q, K = 10"),
+        "ood": looks.OOD.named("asked with J, Q, K = 11, 12, 13"),
+    }
+    series = {rule: (partial(measure, rule=rule), look) for rule, look in drawn.items()}
     sheet.curves(sheet.axes[0], series, y=FEEDBACK)
     sheet.legend()
     note = (
@@ -101,8 +92,8 @@ def paper_beside(chapter: SFTChapter) -> Drawn:
     source = paper_points()["ood_accuracy_llama"]
     sheet = _sheet(chapter, 2)
     left, right = sheet.axes
-    sheet.paper(left, "ood_accuracy_llama", LLAMA, 100)
-    sheet.curves(right, {"this book": (_curve("ood"), OOD)}, HERE, whole=False)
+    sheet.paper(left, "ood_accuracy_llama", looks.LLAMA, 100)
+    sheet.curves(right, {"this book": (_curve("ood"), looks.OOD)}, HERE, whole=False)
     sheet.label(left, source["label"], y=f"OOD, {FEEDBACK}", share=False)
     note = (
         f"Left: {source['source']}; Wilson intervals ours. Right: all OOD hands. Another model at another scale: "
@@ -115,9 +106,9 @@ def losses(chapter: SFTChapter) -> Drawn:
     """Cross-entropy of expert answers during SFT on training, held-out and OOD hands; the paper's beside."""
     sheet = _sheet(chapter, 2)
     left, right = sheet.axes
-    series = {name: (partial(measures.loss, name=name), look) for name, look in LOSSES.items()}
+    series = {name: (partial(measures.loss, name=name), look) for name, look in looks.LOSSES.items()}
     sheet.curves(left, series, HERE, "cross-entropy, nats per answer token", share=False, log=True)
-    for key, look in (("train_loss_llama", ID), ("ood_loss_llama", OOD)):
+    for key, look in (("train_loss_llama", looks.ID), ("ood_loss_llama", looks.OOD)):
         sheet.paper(right, key, look.named(paper_points()[key]["label"]))
     sheet.label(right, THERE)
     step_axis(right, [2000])
@@ -135,9 +126,9 @@ def format_errors(chapter: SFTChapter) -> Drawn:
     """Share of first attempts that cannot be read, ours and the paper's."""
     sheet = _sheet(chapter, 2)
     left, right = sheet.axes
-    series = {split: (_curve(split, "unreadable"), SPLITS[split]) for split in ("sft", "ood")}
+    series = {split: (_curve(split, "unreadable"), looks.SPLITS[split]) for split in ("sft", "ood")}
     sheet.curves(left, series, HERE, "unreadable first attempts")
-    for key, look in (("format_error_llama", LLAMA), ("format_error_qwen", QWEN)):
+    for key, look in (("format_error_llama", looks.LLAMA), ("format_error_qwen", looks.QWEN)):
         sheet.paper(right, key, look.named(paper_points()[key]["label"]), 100)
     sheet.label(right, THERE, share=True)
     step_axis(right, [1280])
@@ -153,16 +144,16 @@ def error_categories(chapter: SFTChapter) -> Drawn:
     """All attempts by the verifier's verdict, stacked, for seen ID and OOD hands."""
     sheet = _sheet(chapter, 2, height=3.5)
     for axis, split in zip(sheet.axes, ("sft", "ood"), strict=True):
-        parts = measures.categories(chapter.tables, split, list(CATEGORIES))
-        looks = [look for look, _ in CATEGORIES.values()]
+        parts = measures.categories(chapter.tables, split, list(looks.CATEGORIES))
+        verdicts = [look for look, _ in looks.CATEGORIES.values()]
         areas = axis.stackplot(
-            parts.index, parts.to_numpy().T, labels=[look.label for look in looks],
-            colors=[look.color for look in looks], alpha=0.85, edgecolor="black", lw=0.4,
+            parts.index, parts.to_numpy().T, labels=[look.label for look in verdicts],
+            colors=[look.color for look in verdicts], alpha=0.85, edgecolor="black", lw=0.4,
         )  # fmt: skip
-        for area, (_, hatch) in zip(areas, CATEGORIES.values(), strict=True):
+        for area, (_, hatch) in zip(areas, looks.CATEGORIES.values(), strict=True):
             area.set_hatch(hatch)
         axis.set_ylim(0, 1)
-        sheet.label(axis, SPLITS[split].label)
+        sheet.label(axis, looks.SPLITS[split].label)
         step_axis(axis, chapter.fresh.steps)
         rows = parts.reset_index().melt("step", var_name="series", value_name="value")
         sheet.keep(rows, split=split, study=chapter.study)
@@ -176,7 +167,7 @@ def decomposition(chapter: SFTChapter) -> Drawn:
     """Format, rule and arithmetic in the first attempt, and revision after feedback, each given the one before."""
     sheet = _sheet(chapter, 2, 2, 2.5)
     for axis, title in zip(sheet.axes, measures.PARTS, strict=True):
-        series = {f"{split}, {title}": (_curve(split, title), look) for split, look in SPLITS.items()}
+        series = {f"{split}, {title}": (_curve(split, title), look) for split, look in looks.SPLITS.items()}
         sheet.curves(axis, series, title, "share")
     sheet.legend(sheet.axes[0], loc="lower right")
     note = (
@@ -193,7 +184,7 @@ def rule_distance(chapter: SFTChapter) -> Drawn:
     table = with_intervals(
         measures.rule_trials(chapter.tables, chapter.profile.task), by=("step", "distance")
     )
-    for look, (step, group) in zip(CATEGORICAL, table.groupby("step"), strict=False):
+    for look, (step, group) in zip(looks.CATEGORICAL, table.groupby("step"), strict=False):
         sheet.mark(axis, group["distance"], group, look.named(f"step {step:,}"), chapter.study, "line")
     sheet.label(axis, x="distance of the rule: mean of |value - 10| over J, Q, K", y=FEEDBACK, share=True)
     sheet.legend(ncols=3)
@@ -209,9 +200,9 @@ def sensitivity(chapter: SFTChapter) -> Drawn:
     """OOD accuracy of base, peak and last checkpoint when the lab is made differently."""
     studies = ({"lab": chapter.recorded} if chapter.recorded is not None else {}) | chapter.variants
     levels = (
-        (AGNOSTIC.named("base, format-agnostic"), measures.base_level),
-        (OOD.named("peak"), measures.peak_level),
-        (PLAIN_SFT.named("last checkpoint"), measures.end_level),
+        (looks.AGNOSTIC.named("base, format-agnostic"), measures.base_level),
+        (looks.OOD.named("peak"), measures.peak_level),
+        (looks.PLAIN_SFT.named("last checkpoint"), measures.end_level),
     )
     sheet = Sheet(chapter, height=0.45 * max(1, len(studies)) + 1.0)
     (axis,) = sheet.axes
@@ -247,10 +238,10 @@ def claims_forest(chapter: SFTChapter) -> Drawn:
             if claim.id in judged:
                 found["recorded"] = dict(judged[claim.id].values)
             for study, values in found.items():
-                sheet.forest_row(axis, -place, list(values.values()), PLAIN_SFT, study)
+                sheet.forest_row(axis, -place, list(values.values()), looks.PLAIN_SFT, study)
                 rows = pd.DataFrame({"seed": list(values), "value": list(values.values())})
                 sheet.keep(rows, claim=claim.id, study=study)
-            axis.plot([claim.margin] * 2, [-place - 0.35, -place + 0.35], color=RED, linewidth=1.4)
+            axis.plot([claim.margin] * 2, [-place - 0.35, -place + 0.35], color=looks.RED, linewidth=1.4)
         level(axis, upright=False)
         verdicts = [f"{c.id} ({judged[c.id].verdict})" if c.id in judged else c.id for c in group]
         sheet.names(axis, verdicts, size=8)

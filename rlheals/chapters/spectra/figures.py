@@ -18,7 +18,7 @@ from rlheals.chapters.rows import only
 from rlheals.chapters.spectra.figures_angles import back, by_size, where
 from rlheals.chapters.spectra.figures_trajectories import along, matched, scales, trajectories
 from rlheals.chapters.spectra.measures import BLOCKS
-from rlheals.chapters.spectra.runs import RotationChapter, RotationTables
+from rlheals.chapters.spectra.runs import SpectraChapter, SpectraTables
 from rlheals.display import looks as looked
 from rlheals.display.looks import AFTER, BEFORE, GAUSSIAN, NULLS, PAIRS, SIDES, Look
 from rlheals.display.panels import estimates, heat_map, level
@@ -36,7 +36,7 @@ SIZES = {
 }
 
 
-def _by_index(tables: RotationTables, table: str, value: str, less: str = "", **wanted: str) -> pd.DataFrame:
+def _by_index(tables: SpectraTables, table: str, value: str, less: str = "", **wanted: str) -> pd.DataFrame:
     """Mean over layers by (seed, index) of a column and of its null, less another column; wanted: pair, kind, side."""
     rows = only(getattr(tables, table), head=-1, **wanted)
     found = rows[[value, "null", "null_low", "null_high"]]
@@ -57,7 +57,7 @@ def _null(sheet: Sheet, axis: Axes, table: pd.DataFrame, look: Look, series: str
     sheet.keep(null, series=f"{series}, null", study=study)
 
 
-def values(chapter: RotationChapter) -> Drawn:
+def values(chapter: SpectraChapter) -> Drawn:
     """Singular values and how they change, index by index (the paper's values and differences)."""
     sheet = Sheet(chapter, len(SHOWN), 1 + len(COMPARED), 1.9)
     for column, kind in enumerate(SHOWN):
@@ -87,7 +87,7 @@ def values(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-values", "Singular values", note)
 
 
-def changes(chapter: RotationChapter) -> Drawn:
+def changes(chapter: SpectraChapter) -> Drawn:
     """Size of the change, change of singular values, energies: every pair with its nulls."""
     pairs = [name for name in PAIRS if name in set(chapter.tables.changes["pair"])]
     sheet = Sheet(chapter, len(SIZES), height=0.42 * len(pairs) + 1.3)
@@ -116,12 +116,12 @@ def changes(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-changes", "Size of the change and of what it does", note)
 
 
-def _mean_change(tables: RotationTables, column: str) -> pd.DataFrame:
+def _mean_change(tables: SpectraTables, column: str) -> pd.DataFrame:
     rows = only(tables.changes, head=-1, kind=BLOCKS).astype({"pair": object, "what": object})
     return rows.groupby(["seed", "pair", "what"])[column].mean().rename("value").reset_index()
 
 
-def curves(chapter: RotationChapter) -> Drawn:
+def curves(chapter: SpectraChapter) -> Drawn:
     """Principal angles one by one, ascending, of the leading half (the paper's curves)."""
     sheet = Sheet(chapter, len(SHOWN), len(COMPARED), 2.1)
     for row, pair in enumerate(COMPARED):
@@ -141,7 +141,7 @@ def curves(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-curves", "Angle curves", note)
 
 
-def heat(chapter: RotationChapter) -> Drawn:
+def heat(chapter: SpectraChapter) -> Drawn:
     """Where the change lies among the singular vectors of the matrix that it changes (the paper's U^T dW V)."""
     rows = chapter.tables.heat.astype({"pair": object, "kind": object})
     sheet = Sheet(chapter, len(SHOWN), len(COMPARED), 1.9)
@@ -172,6 +172,6 @@ def _same_height(axes: Sequence[Axes], label: str) -> None:
         axis.tick_params(labelleft=not number)
 
 
-ROTATION: tuple[Callable[[RotationChapter], Drawn], ...] = (
+ROTATION: tuple[Callable[[SpectraChapter], Drawn], ...] = (
     values, changes, curves, by_size, where, heat, along, trajectories, matched, scales, back,
 )  # fmt: skip

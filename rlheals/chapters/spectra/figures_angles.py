@@ -11,7 +11,7 @@ from rlheals.chapters.drawing import Sheet
 from rlheals.chapters.rows import only
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.measures import BLOCKS, PART
-from rlheals.chapters.spectra.runs import RotationChapter, RotationTables
+from rlheals.chapters.spectra.runs import SpectraChapter, SpectraTables
 from rlheals.display.looks import BACK, CATEGORICAL, PAIRS
 from rlheals.display.panels import level, null_level
 from rlheals.display.style import Drawn
@@ -20,7 +20,7 @@ from rlheals.weights.spectra import CHANGE, PARTS, START, part_of
 BY_SIZE = ("base-peak", "peak-end", "middle-rl", "end-rl")
 
 
-def by_size(chapter: RotationChapter) -> Drawn:
+def by_size(chapter: SpectraChapter) -> Drawn:
     """Mean angle against the size of the subspace, in degrees and against the null (the paper's table of k)."""
     sheet = Sheet(chapter, 3, height=2.9)
     panels = {
@@ -47,7 +47,7 @@ def by_size(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-by-size", "Rotation against its null", note)
 
 
-def _by_part(tables: RotationTables, pair: str, end: str, unit: str) -> pd.DataFrame:
+def _by_part(tables: SpectraTables, pair: str, end: str, unit: str) -> pd.DataFrame:
     """Per base seed and part: angle (degrees, or over the null), and the null's degrees."""
     rows = pd.concat([measured.angles(tables, part, end).assign(part=part) for part in PARTS])
     found = only(rows, pair=pair).pivot_table(index=["part", "seed"], columns="what", values="mean")
@@ -57,7 +57,7 @@ def _by_part(tables: RotationTables, pair: str, end: str, unit: str) -> pd.DataF
     return table.reset_index().astype({"part": int})
 
 
-def where(chapter: RotationChapter) -> Drawn:
+def where(chapter: SpectraChapter) -> Drawn:
     """Rotation over its null by kind, layer and attention head, peak to end."""
     sheet = Sheet(chapter, 2, height=3.0)
     for axis, whole in zip(sheet.axes, (True, False), strict=True):
@@ -83,7 +83,7 @@ def where(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-where", "Where singular vectors rotate", note)
 
 
-def _over_null(tables: RotationTables, whole: bool) -> pd.DataFrame:
+def _over_null(tables: SpectraTables, whole: bool) -> pd.DataFrame:
     rows = only(tables.angles, pair="peak-end", end="top")
     rows = rows[(rows["head"] == -1) == whole]
     rows = rows[rows["k"] == part_of(rows[["rows", "columns"]].min(axis=1), PART)]
@@ -92,7 +92,7 @@ def _over_null(tables: RotationTables, whole: bool) -> pd.DataFrame:
     return (found[CHANGE] / found["gaussian"]).rename("value").dropna().reset_index()
 
 
-def back(chapter: RotationChapter) -> Drawn:
+def back(chapter: SpectraChapter) -> Drawn:
     """Does RL turn back toward the peak? Angle to the peak before and after, against further SFT and noise."""
     sheet = Sheet(chapter, 2, height=2.9)
     starts = sorted({int(at) for tables, _ in chapter.layers for at in tables.once(to_the_peak)["start"]})
@@ -118,11 +118,11 @@ def back(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-back", "Back toward the peak", note)
 
 
-def _toward(tables: RotationTables, what: str, column: str) -> pd.DataFrame:
+def _toward(tables: SpectraTables, what: str, column: str) -> pd.DataFrame:
     return only(tables.once(to_the_peak), what=what).rename(columns={column: "value"})
 
 
-def to_the_peak(tables: RotationTables) -> pd.DataFrame:
+def to_the_peak(tables: SpectraTables) -> pd.DataFrame:
     """Rows (seed, start, what, degrees, share): share is the change of the angle against that of the start."""
     rows = []
     names = {"back": {CHANGE: "RL", START: "start", "gaussian": "null"}, "on": {CHANGE: "SFT on"}}

@@ -10,13 +10,13 @@ from rlheals.chapters.drawing import FEEDBACK, Sheet
 from rlheals.chapters.rows import only
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.predictors import SCALES, associations
-from rlheals.chapters.spectra.runs import SFT, RotationChapter, RotationTables
+from rlheals.chapters.spectra.runs import SFT, SpectraChapter, SpectraTables
 from rlheals.display.looks import BRANCHES, GAUSSIAN, GREY, ID, KL, OOD, ROTATION, SIZE
 from rlheals.display.panels import level
 from rlheals.display.style import Drawn
 
 
-def along(chapter: RotationChapter) -> Drawn:
+def along(chapter: SpectraChapter) -> Drawn:
     """Along SFT: size, rotation with its null, KL, accuracies. Everything is monotone in time."""
     sheet = Sheet(chapter, 3, 2, 2.2, steps=chapter.profile.rotation.steps)
     panels = {
@@ -41,13 +41,13 @@ def along(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-along", "Along SFT", note)
 
 
-def _along(tables: RotationTables, column: str) -> pd.DataFrame:
+def _along(tables: SpectraTables, column: str) -> pd.DataFrame:
     rows = tables.once(measured.points)
     rows = only(rows, branch=SFT).assign(null=lambda frame: frame["angle"] - frame["excess"])
     return rows[["seed", "step", column]].rename(columns={column: "value"}).dropna()
 
 
-def trajectories(chapter: RotationChapter) -> Drawn:
+def trajectories(chapter: SpectraChapter) -> Drawn:
     """OOD accuracy of every checkpoint of every trajectory against size, rotation and forward KL."""
     rows = chapter.tables.once(measured.points)
     rows = rows[(rows["size"] > 0) & rows["ood"].notna()]
@@ -72,7 +72,7 @@ def trajectories(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-trajectories", "Trajectories", note)
 
 
-def matched(chapter: RotationChapter) -> Drawn:
+def matched(chapter: SpectraChapter) -> Drawn:
     """Among runs matched on |dW|: do those that rotate more have lower OOD accuracy?"""
     table = measured.matched(chapter.tables.once(measured.points))
     sheet = Sheet(chapter, 2, height=3.3)
@@ -105,7 +105,7 @@ def matched(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-matched", "At equal size", note)
 
 
-def scales(chapter: RotationChapter) -> Drawn:
+def scales(chapter: SpectraChapter) -> Drawn:
     """Which quantity predicts OOD accuracy of another trajectory best, from plain SFT's curve at the same value?"""
     found = measured.prediction_errors(chapter.tables.once(measured.points)).dropna()
     sheet = Sheet(chapter, height=2.0)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from rlheals.chapters.rows import only
-from rlheals.chapters.spectra.runs import SFT, RotationTables
+from rlheals.chapters.spectra.runs import SFT, SpectraTables
 from rlheals.errors import BadInput
 from rlheals.weights.spectra import CHANGE, part_of
 
@@ -25,7 +25,7 @@ SCALES = ("size", "angle", "kl")
 """On which plain SFT goes on and on, so that a place on them is a place along it."""
 
 
-def angles(tables: RotationTables, part: int = PART, end: str = "top") -> pd.DataFrame:
+def angles(tables: SpectraTables, part: int = PART, end: str = "top") -> pd.DataFrame:
     """Mean angle by (seed, pair, what) over whole matrices of the blocks, with the mean range of the draws."""
     rows = only(tables.angles, head=-1, end=end, kind=BLOCKS)
     rows = rows[rows["k"] == part_of(rows[["rows", "columns"]].min(axis=1), part)]
@@ -33,18 +33,18 @@ def angles(tables: RotationTables, part: int = PART, end: str = "top") -> pd.Dat
     return rows.groupby(keys)[["mean", "low", "high"]].mean().reset_index()
 
 
-def angle(tables: RotationTables, pair: str, what: str = CHANGE, part: int = PART) -> float:
+def angle(tables: SpectraTables, pair: str, what: str = CHANGE, part: int = PART) -> float:
     """The same of one base seed, one pair; not a number when there is no such pair."""
     return float(only(angles(tables, part), pair=pair, what=what)["mean"].mean())
 
 
-def value_change(tables: RotationTables, pair: str, what: str = CHANGE) -> float:
+def value_change(tables: SpectraTables, pair: str, what: str = CHANGE) -> float:
     """Mean relative change of a singular value, over the matrices of the blocks."""
     rows = only(tables.changes, pair=pair, what=what, head=-1, kind=BLOCKS)
     return float(rows["value_change_mean"].mean())
 
 
-def points(tables: RotationTables, part: int = PART) -> pd.DataFrame:
+def points(tables: SpectraTables, part: int = PART) -> pd.DataFrame:
     """One row per (seed, branch, start, step): size, angle, excess, kl, ood, id.
 
     size: |dW| / |W| of all block matrices together; excess: angle minus that of Gaussian changes of equal norm; ood and

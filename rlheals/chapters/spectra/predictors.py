@@ -13,7 +13,7 @@ from rlheals.chapters.sft.claims import fall
 from rlheals.chapters.sft.measures import Curves, by_seed
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.chapters.spectra import measures as measured
-from rlheals.chapters.spectra.runs import RotationChapter
+from rlheals.chapters.spectra.runs import SpectraChapter
 from rlheals.display.looks import GREY, KL, ROTATION, SIZE, Look
 from rlheals.display.markup import Block, Table
 from rlheals.stats.intervals import t_interval
@@ -88,7 +88,7 @@ def associations(rows: pd.DataFrame) -> list[Association]:
     return found
 
 
-def blocks(rotation: RotationChapter, sft: SFTChapter) -> list[Block]:
+def blocks(rotation: SpectraChapter, sft: SFTChapter) -> list[Block]:
     """Correlations at equal size, errors of prediction, the age of the base and the form of the prompts, as tables."""
     return [
         "Correlation with OOD accuracy over trajectories of one base (SFT with other settings, RL, controls), each at "
@@ -103,7 +103,7 @@ def blocks(rotation: RotationChapter, sft: SFTChapter) -> list[Block]:
     ]
 
 
-def _correlations(chapter: RotationChapter) -> Table:
+def _correlations(chapter: SpectraChapter) -> Table:
     nothing = pd.DataFrame(columns=["seed", "branch"])
     recorded, fresh = (
         associations(measured.matched(tables.once(measured.points)) if tables else nothing)
@@ -116,7 +116,7 @@ def _correlations(chapter: RotationChapter) -> Table:
     return Table(("predictor of OOD accuracy", "study", "permuted", "fresh run"), rows)
 
 
-def _scales(chapter: RotationChapter) -> Table:
+def _scales(chapter: SpectraChapter) -> Table:
     found = [
         measured.prediction_errors(tables.once(measured.points)).dropna() if tables else None
         for tables in (chapter.recorded, chapter.fresh)

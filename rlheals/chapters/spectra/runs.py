@@ -7,7 +7,7 @@ behaviour (an evaluation, the forward KL from the base).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 
 from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.rl.runs import rl_spec
-from rlheals.chapters.rows import only
+from rlheals.chapters.rows import collector, only
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import BRANCHES, CONTROLS
 from rlheals.store.runs import RunSpec
@@ -53,7 +53,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class RotationPlan(SeedPlan):
+class SpectraPlan(SeedPlan):
     """The runs of one base seed."""
 
     peak: int
@@ -70,7 +70,7 @@ class RotationPlan(SeedPlan):
 
 
 @dataclass(frozen=True)
-class RotationTables(Seeded):
+class SpectraTables(Seeded):
     """Everything chapter 03 is drawn from; every row says seed.
 
     angles       per (pair, matrix, side, end, k, what): mean angle over draws and its 95 % (degrees), gap at k
@@ -97,9 +97,9 @@ class RotationTables(Seeded):
     peaks: pd.DataFrame
 
 
-def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) -> RotationPlan:
+def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) -> SpectraPlan:
     """The runs of one base seed; peaks: its peak, known from the study of chapter 01."""
-    made = RotationPlan(seed, peaks[seed], sft_plan(profile, seed, store))
+    made = SpectraPlan(seed, peaks[seed], sft_plan(profile, seed, store))
     rl_starts, rotation = profile.rl_starts, profile.rotation
     made.trained[SFT, -1] = made.before.sft
     for name in rotation.branches:
@@ -167,7 +167,7 @@ def pairs(profile: Profile, peak: int) -> dict[str, Pair]:
     return made
 
 
-def _pair_spec(profile: Profile, made: RotationPlan, store: Store, name: str, pair: Pair) -> RunSpec:
+def _pair_spec(profile: Profile, made: SpectraPlan, store: Store, name: str, pair: Pair) -> RunSpec:
     rotation = profile.rotation
     whole = name == "peak-end"
     ends = {end: point for end, point in vars(pair).items() if point is not None}
@@ -185,14 +185,9 @@ def _pair_spec(profile: Profile, made: RotationPlan, store: Store, name: str, pa
     )
 
 
-def collect(plans: Sequence[RotationPlan], store: Store) -> RotationTables:
-    """The tables of base seeds that are in the store."""
-    return tables.joined([_of_plan(one, store) for one in plans], RotationTables)
-
-
-def _of_plan(made: RotationPlan, store: Store) -> RotationTables:
+def _of_plan(made: SpectraPlan, store: Store) -> SpectraTables:
     folder = tables.folders(store)
-    frames: dict[str, list[pd.DataFrame]] = {table.name: [] for table in fields(RotationTables)}
+    frames: dict[str, list[pd.DataFrame]] = {table.name: [] for table in fields(SpectraTables)}
     for name, spec in made.pairs.items():
         found = read_spectra(folder(spec))
         parts = {"angles": _angles(found.angles), "changes": _over_draws(found.matrices, "value_change_mean")}
@@ -211,7 +206,7 @@ def _of_plan(made: RotationPlan, store: Store) -> RotationTables:
         frames["accuracy"].append(tables.solved(folder(spec)).assign(**vars(point), decode=decode))
     frames["peaks"].append(pd.DataFrame({"peak": [made.peak]}))
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()}
-    return RotationTables(**{name: _compact(rows.assign(seed=made.seed)) for name, rows in joined.items()})
+    return SpectraTables(**{name: _compact(rows.assign(seed=made.seed)) for name, rows in joined.items()})
 
 
 def _degrees(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
@@ -244,17 +239,18 @@ def _lacking(profile: Profile) -> str:
     return "rotation.steps or rl_starts.starts is empty, nothing to compare" if nothing else ""
 
 
-STUDY = Part("-rotation", plan, collect, RotationTables, "spectra", _lacking, from_peaks=True)
+collect = collector(_of_plan, SpectraTables)
+STUDY = Part("-rotation", plan, collect, SpectraTables, "spectra", _lacking, from_peaks=True)
 
 
 @dataclass(frozen=True)
-class RotationChapter(Chapter[RotationTables]):
+class SpectraChapter(Chapter[SpectraTables]):
     """Chapter 03."""
 
     PART = STUDY
 
     @classmethod
-    def slice_of(cls, recorded: RotationTables, profile: Profile, seed: int, store: Store) -> Slice:
+    def slice_of(cls, recorded: SpectraTables, profile: Profile, seed: int, store: Store) -> Slice:
         """The trajectory of SFT, and the pair from its peak to its end."""
         peak, pair = int(recorded.peaks["peak"].iloc[0]), "peak-end"
         whole = plan(profile, seed, store, {seed: peak})
@@ -276,11 +272,11 @@ class RotationChapter(Chapter[RotationTables]):
         peaks = ", ".join(f"{peak:,}" for peak in self.fresh.peaks["peak"])
         return [f"peak at SFT step {peaks}", f"{self.profile.rotation.draws} draws of every null"]
 
-    def how_recorded(self, recorded: RotationTables) -> list[str]:
+    def how_recorded(self, recorded: SpectraTables) -> list[str]:
         steps = recorded.peaks["peak"]
         spread = f"{steps.min():,}" if steps.nunique() == 1 else f"{steps.min():,} to {steps.max():,}"
         return [f"peaks at steps {spread}"]
 
 
-CHAPTER = RotationChapter
-spectra = RotationChapter.open
+CHAPTER = SpectraChapter
+spectra = SpectraChapter.open
