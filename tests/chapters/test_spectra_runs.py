@@ -77,12 +77,6 @@ def test_pairs_seen_from_the_peak_start_where_rl_started_after_it() -> None:
         assert ("peak-middle" in made) == (peak < 160)
 
 
-def test_the_peak_is_inside_and_the_first_of_equals() -> None:
-    assert peak_of(pd.Series({0: 1.0, 20: 0.5, 10: 0.5, 40: 0.9})) == 10
-    with pytest.raises(BadInput, match="three SFT steps"):
-        peak_of(pd.Series({0: 1.0, 20: 0.5}))
-
-
 def test_a_reader_computes_no_branches() -> None:
     mine = LAB.for_reader(recorded=True).rotation
     assert (mine.branches, mine.controls, mine.decodes) == ((), (), 1)
@@ -139,6 +133,8 @@ def test_peaks_come_from_the_recorded_study_of_chapter_one() -> None:
     found = recorded_peaks("lab", [1, 5], Path("results").absolute())
     assert set(found) == {1, 5}
     assert all(10 <= peak <= 160 for peak in found.values())
+    with pytest.raises(BadInput, match="three SFT steps"):
+        peak_of(pd.Series({0: 1.0, 20: 0.5}))
     with pytest.raises(BadInput, match="base seed 99 of lab is not in results/lab") as refused:
         recorded_peaks("lab", [1, 99], Path("results").absolute())
     one_line(refused.value)
