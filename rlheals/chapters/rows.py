@@ -34,3 +34,9 @@ def shares(table: pd.DataFrame, hit: pd.Series, by: Sequence[str] = ("seed", "st
     """Share of True in `hit` per group, without missing ones, and their count: columns by..., value, n."""
     grouped = hit.astype(float).groupby([table[column] for column in by], observed=True)
     return grouped.agg(value="mean", n="count").dropna().reset_index()
+
+
+def solved_shares(counts: pd.DataFrame, by: Sequence[str], column: str = "solved") -> pd.DataFrame:
+    """Of hands counted by evaluation: the share solved (or "first": in the first attempt) and n, by group."""
+    sums = counts.groupby(list(by))[[column, "hands"]].sum()
+    return pd.DataFrame({"value": sums[column] / sums["hands"], "n": sums["hands"]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from rlheals.chapters.edits.runs import ANCHOR, EditTables
-from rlheals.chapters.rows import only
+from rlheals.chapters.rows import only, solved_shares
 
 TARGETS = {
     "restore": ("late", "peak"),
@@ -26,8 +26,7 @@ WORDS = {"kind": object, "edit": object, "where": object}
 def accuracy(tables: EditTables, split: str = "ood", measure: str = "solved") -> pd.DataFrame:
     """Columns seed, kind, edit, where, value, n: share of n hands solved (measure "first": in the first attempt)."""
     rows = only(tables.effects, split=split).astype(WORDS)
-    sums = rows.groupby(["seed", *WORDS])[[measure, "hands"]].sum()
-    return pd.DataFrame({"value": sums[measure] / sums["hands"], "n": sums["hands"]}).reset_index()
+    return solved_shares(rows, ["seed", *WORDS], measure).reset_index()
 
 
 def effects(tables: EditTables, split: str = "ood", measure: str = "solved") -> pd.DataFrame:

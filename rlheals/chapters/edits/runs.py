@@ -154,9 +154,8 @@ class EditChapter(Chapter[EditTables]):
         """One edit of the late checkpoint, and an evaluation of it."""
         peak = int(recorded.peaks["peak"].iloc[0])
         whole = plan(profile, seed, store, {seed: peak})
-        known = list(whole.edited)
-        top = [swap for swap in known if swap.kind == "restore" and swap.edit.startswith("directions(top=")]
-        chosen = [*top, *known][0]
+        top = "directions(top="
+        chosen = max(whole.edited, key=lambda one: one.kind == "restore" and one.edit.startswith(top))
         part = replace(
             whole, edited={chosen: whole.edited[chosen]}, censuses={(chosen, 0): whole.censuses[chosen, 0]}
         )

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import matplotlib
 import numpy as np
-import pandas as pd
 
 from rlheals.chapters.drawing import Sheet
 from rlheals.chapters.protected import measures as measured
-from rlheals.chapters.protected.runs import SFT, ProtectedChapter, ProtectedTables
+from rlheals.chapters.protected.runs import SFT, ProtectedChapter
+from rlheals.chapters.rows import only
 from rlheals.display.looks import PLAIN_SFT, REGULARISERS, Look
 from rlheals.display.panels import level
 from rlheals.display.style import Drawn
@@ -47,10 +47,7 @@ def plane(chapter: ProtectedChapter) -> Drawn:
     names = list(dict.fromkeys(name_of(way) for way in ways if way != SFT)) or [SFT]
     sheet = Sheet(chapter, 3, -(-len(names) // 3), 2.5)
 
-    def measure(tables: ProtectedTables) -> pd.DataFrame:
-        rows = measured.points(tables)
-        return rows.assign(value=rows["ood"])
-
+    measure = lambda tables: measured.points(tables).rename(columns={"ood": "value"})  # noqa: E731
     found = list(sheet.estimates(measure, ["way", "step"], ["id"]))
     for axis, name in zip(sheet.axes, names, strict=False):
         own = [way for way in ways if name_of(way) == name != SFT]
@@ -61,8 +58,7 @@ def plane(chapter: ProtectedChapter) -> Drawn:
             looks[way] = Look(label_of(way), matplotlib.colors.to_hex(shade), marker, line)
         for study, table in found:
             for way, look in looks.items():
-                mine = table[table["way"] == way]
-                if len(mine):
+                if len(mine := only(table, way=way)):
                     sheet.mark(axis, mine["id"], mine, look, study, "band", series=label_of(way))
         sheet.label(axis, NOTHING if name == SFT else REGULARISERS[name].label, "ID accuracy, SFT hands")
         axis.set_ylim(bottom=0)

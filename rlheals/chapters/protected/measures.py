@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 
 from rlheals.chapters.protected.runs import SFT, ProtectedTables
-from rlheals.chapters.rows import only
+from rlheals.chapters.rows import only, solved_shares
 
 
-def points(tables: ProtectedTables, measure: str = "solved") -> pd.DataFrame:
+def points(tables: ProtectedTables) -> pd.DataFrame:
     """One row per (seed, way, step): accuracies id (SFT hands, or what ID hands there are) and ood."""
     rows = tables.accuracy.astype({"way": object, "split": object})
-    sums = rows.groupby(["seed", "way", "step", "split"])[[measure, "hands"]].sum()
-    shares = (sums[measure] / sums["hands"]).unstack("split")
+    shares = solved_shares(rows, ["seed", "way", "step", "split"])["value"].unstack("split")
     known = shares.get("sft", shares.get("held_out"))
     return pd.DataFrame({"id": known, "ood": shares.get("ood")}).astype(float).reset_index()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -54,7 +55,7 @@ def trajectories(chapter: SpectraChapter) -> Drawn:
     sheet = Sheet(chapter, 3, height=3.4)
     for axis, scale in zip(sheet.axes, measured.SCALES, strict=True):
         for branch, look in BRANCHES.items():
-            drawn = {"marker": look.marker, "color": look.color, "label": look.label}
+            drawn: dict[str, Any] = {"marker": look.marker, "color": look.color, "label": look.label}
             for _, one in only(rows, branch=branch).groupby(["seed", "start"]):
                 line = one.sort_values("step")
                 axis.plot(line[scale], line["ood"], linewidth=0.5, markersize=3, alpha=0.8, **drawn)
@@ -79,8 +80,8 @@ def matched(chapter: SpectraChapter) -> Drawn:
     left, right = sheet.axes
     for branch, look in BRANCHES.items():
         if len(mine := only(table, branch=branch)):
-            drawn = {"color": look.color, "label": look.label}
-            left.plot(mine["angle"], mine["ood"], look.marker, markersize=4, **drawn)
+            shown: dict[str, Any] = {"color": look.color, "label": look.label}
+            left.plot(mine["angle"], mine["ood"], look.marker, markersize=4, **shown)
     level(left)
     level(left, upright=False)
     sheet.label(left, x="rotation - that of plain SFT (degrees)", y="OOD accuracy - that of plain SFT")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from rlheals.chapters.rows import only
+from rlheals.chapters.rows import only, solved_shares
 from rlheals.chapters.spectra.runs import SFT, SpectraTables
 from rlheals.errors import BadInput
 from rlheals.weights.spectra import CHANGE, part_of
@@ -44,7 +44,7 @@ def value_change(tables: SpectraTables, pair: str, what: str = CHANGE) -> float:
     return float(rows["value_change_mean"].mean())
 
 
-def points(tables: SpectraTables, part: int = PART) -> pd.DataFrame:
+def points(tables: SpectraTables) -> pd.DataFrame:
     """One row per (seed, branch, start, step): size, angle, excess, kl, ood, id.
 
     size: |dW| / |W| of all block matrices together; excess: angle minus that of Gaussian changes of equal norm; ood and
@@ -52,15 +52,14 @@ def points(tables: SpectraTables, part: int = PART) -> pd.DataFrame:
     """
     keys = ["seed", *TRAJECTORY, "step"]
     numbers = dict.fromkeys(("angle", "gaussian", "change_norm", "norm"), float)
-    rows = only(tables.path, part=part, kind=BLOCKS).astype({"branch": object, **numbers})
+    rows = only(tables.path, part=PART, kind=BLOCKS).astype({"branch": object, **numbers})
     squares = rows.assign(change=rows["change_norm"] ** 2, whole=rows["norm"] ** 2)
     found = squares.groupby(keys).agg({"change": "sum", "whole": "sum", "angle": "mean", "gaussian": "mean"})
     found["size"] = np.sqrt(found["change"] / found["whole"])
     found["excess"] = found["angle"] - found["gaussian"]
     known = tables.behaviour.astype({"branch": object}).set_index(keys)["kl"].astype(float)
     counts = only(tables.accuracy, split=("ood", "sft")).astype({"branch": object, "split": object})
-    solved = counts.groupby([*keys, "split"])[["solved", "hands"]].sum()
-    shares = (solved["solved"] / solved["hands"]).unstack("split").rename(columns={"sft": "id"})
+    shares = solved_shares(counts, [*keys, "split"])["value"].unstack("split").rename(columns={"sft": "id"})
     table = found[["size", "angle", "excess"]].join(known).join(shares.reindex(columns=["ood", "id"]))
     return table.reset_index()
 
@@ -89,7 +88,7 @@ def matched(measured: pd.DataFrame, by: str = "size") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["seed", *TRAJECTORY, "n", *DELTAS])
 
 
-def prediction_errors(measured: pd.DataFrame, scales: Sequence[str] = SCALES) -> pd.DataFrame:
+def prediction_errors(measured: pd.DataFrame) -> pd.DataFrame:
     """How far OOD accuracy of other trajectories lies from what plain SFT has at the same place on a scale.
 
     Columns seed, scale, value: root mean square over trajectories, each counted by the mean over its points. Scale
@@ -97,14 +96,13 @@ def prediction_errors(measured: pd.DataFrame, scales: Sequence[str] = SCALES) ->
     """
     rows = []
     for seed, group in measured.groupby("seed"):
-        tables = {scale: matched(group, scale).set_index(TRAJECTORY)["ood"] for scale in scales}
+        tables = {scale: matched(group, scale).set_index(TRAJECTORY)["ood"] for scale in SCALES}
         common = pd.concat(tables, axis=1).dropna()
-        for scale in scales:
-            rows.append({"seed": seed, "scale": scale, "value": float((common[scale] ** 2).mean() ** 0.5)})
         others = group[group["branch"] != SFT].groupby(TRAJECTORY)["ood"].mean()
-        level = group.loc[(group["branch"] == SFT) & (group["size"] > 0), "ood"].mean()
-        rest = others.reindex(common.index) - level
-        rows.append({"seed": seed, "scale": "mean", "value": float((rest**2).mean() ** 0.5)})
+        level = only(group[group["size"] > 0], branch=SFT)["ood"].mean()
+        common["mean"] = others.reindex(common.index) - level
+        rows += [{"seed": seed, "scale": scale, "value": float((rest**2).mean() ** 0.5)}
+                 for scale, rest in common.items()]  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -118,11 +116,9 @@ def correlation(rows: pd.DataFrame, predictor: str, given: Sequence[str] = ()) -
     return float(_correlations(table, table[None, :, 0])[0])
 
 
-def permuted(
-    rows: pd.DataFrame, predictor: str, given: Sequence[str] = (), draws: int = 2000, seed: int = 0
-) -> np.ndarray:
+def permuted(rows: pd.DataFrame, predictor: str, given: Sequence[str] = (), draws: int = 2000) -> np.ndarray:
     """Mean correlation over base seeds with OOD accuracies permuted among the trajectories of each: (draws,)."""
-    random = np.random.default_rng([seed, 3])
+    random = np.random.default_rng([0, 3])
     found = []
     for _, group in rows.groupby("seed"):
         table = group[["ood", predictor, *given]].dropna().to_numpy(dtype=float)
