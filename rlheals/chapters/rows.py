@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from rlheals.store.store import Store
+from rlheals.study.claims import half_of
 from rlheals.study.tables import Frames, joined
 
 
@@ -28,6 +29,12 @@ def only(frame: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
         for column, value in wanted.items()
     ]
     return frame[np.logical_and.reduce(chosen)]
+
+
+def halved(episodes: pd.DataFrame) -> pd.DataFrame:
+    """With a column half: to which half of the hands an item belongs, so that one can choose and the other measure."""
+    halves = {item: half_of(str(item)) for item in episodes["item"].unique()}
+    return episodes.assign(half=episodes["item"].map(halves).astype(int))
 
 
 def shares(table: pd.DataFrame, hit: pd.Series, by: Sequence[str] = ("seed", "step")) -> pd.DataFrame:

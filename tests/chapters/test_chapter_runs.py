@@ -122,6 +122,49 @@ def test_a_profile_without_what_a_chapter_is_about_says_so(key: str, said: str, 
     one_line(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        *(({f"rl_starts.{name}": [77]}, name) for name in ("starts", "reader_starts", "late_starts")),
+        ({"rl_starts.control_start": 77}, "control_start"),
+        ({"rotation.branches": ["warm"]}, "'warm' is not one of"),
+        ({"rotation.controls": ["lr-1e-4"]}, "is not one of"),
+        ({"rotation.branches": ["lr-1e-4", "lr-1e-4"]}, "different names"),
+        ({"rotation.steps": [0, 7]}, "not one of sft.checkpoints"),
+        ({"rotation.draws": 1}, "rotation.draws"),
+        ({"swaps.restore": ["values(all)"]}, "EDIT @ WHERE"),
+        ({"swaps.restore": ["conjure() @ blocks"]}, "accepted are values"),
+        ({"swaps.swap": ["values(all) @ walls"]}, "accepted are blocks"),
+        ({"swaps.swap": ["values() @ blocks", "values(all)@blocks"]}, "there twice"),
+        ({"swaps.late": 7}, "not one of sft.checkpoints"),
+        ({"protection.regularisers": ["kl=0.1", "kl=0.10"]}, "there twice"),
+        ({"protection.steps": [7]}, "not one of sft.checkpoints"),
+        *(
+            ({"protection.regularisers": [text]}, "accepted is NAME=VALUE")
+            for text in ("", "kl", "kl=", "kl=-1", "kl=nan", "shield=1", "kl=0.1=2", "KL=1")
+        ),
+    ],
+)
+def test_impossible_settings_are_one_line(changes: dict, said: str) -> None:
+    with pytest.raises(BadInput, match=said) as refused:
+        load_profile("lab", changes)
+    one_line(refused.value)
+
+
+def test_edits_and_regularisers_have_one_spelling() -> None:
+    entries = {"swaps.restore": ["values( all )@layers=0-1"], "protection.regularisers": ["kl=0.10"]}
+    made = load_profile("lab", entries)
+    assert made.swaps.restore == ("values(all) @ kinds=q,k,v,o,gate,up,down layers=0,1",)
+    assert made.protection.regularisers == ("kl=0.1",)
+
+
+def test_a_reader_computes_few_rl_runs_and_no_branches() -> None:
+    mine = load_profile("lab").for_reader(recorded=True)
+    assert mine.rl_starts.starts == (10, 160, 1280)
+    assert (mine.rl_starts.runs, mine.rl_starts.decodes, mine.rl_starts.control_start) == (1, 1, None)
+    assert (mine.rotation.branches, mine.rotation.controls, mine.rotation.decodes) == ((), (), 1)
+
+
 def test_a_profile_that_asks_for_vllm_plays_everything_with_it_and_trains_as_before(tmp_path: Path) -> None:
     store, profile = Store(tmp_path), STUDIES["recovery"]
     served = profile.model_copy(update={"engine": "vllm"})

@@ -7,14 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from chapter_studies import recorded_study
-from lab_helpers import one_line
 
 from rlheals.chapters.edits import figures as swaps_figures
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits.runs import ANCHOR, EditTables, plan
 from rlheals.chapters.rl import runs as rl_runs
 from rlheals.chapters.rows import only
-from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.profiles.edit_grid import read_entry
 from rlheals.store.store import Store
@@ -72,27 +70,6 @@ def test_effects_are_taken_against_the_checkpoint_that_was_edited(recorded: Edit
         assert sizes[seed, "restore", "rollback()"] == pytest.approx(1)
         noise, directions = "noise() like directions(all)", "directions(all)"
         assert sizes[seed, "swap", noise] == pytest.approx(sizes[seed, "swap", directions], rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"swaps.restore": ["values(all)"]}, "EDIT @ WHERE"),
-        ({"swaps.restore": ["conjure() @ blocks"]}, "accepted are values"),
-        ({"swaps.swap": ["values(all) @ walls"]}, "accepted are blocks"),
-        ({"swaps.swap": ["values() @ blocks", "values(all)@blocks"]}, "there twice"),
-        ({"swaps.late": 7}, "not one of sft.checkpoints"),
-    ],
-)
-def test_impossible_edits_are_one_line(changes: dict, said: str) -> None:
-    with pytest.raises(BadInput, match=said) as refused:
-        load_profile("lab", changes)
-    one_line(refused.value)
-
-
-def test_the_same_entry_has_one_spelling() -> None:
-    made = load_profile("lab", {"swaps.restore": ["values( all )@layers=0-1"]})
-    assert made.swaps.restore == ("values(all) @ kinds=q,k,v,o,gate,up,down layers=0,1",)
 
 
 def test_every_edit_that_is_listed_in_a_figure_is_in_the_grid() -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from chapter_studies import recorded_study
-from lab_helpers import one_line
 from small_study import SHIELD
 
 from rlheals.chapters.protected import claims
@@ -20,9 +19,7 @@ from rlheals.chapters.protected.figures import PROTECTION, ways_of
 from rlheals.chapters.protected.runs import SFT, ProtectedTables, plan, protect
 from rlheals.chapters.rows import only
 from rlheals.chapters.spectra import runs as spectra_runs
-from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
-from rlheals.profiles.sections import read_regulariser
 from rlheals.store.store import Store
 from rlheals.study import record
 
@@ -120,26 +117,6 @@ def test_verdicts_follow_the_effect_and_wait_for_every_seed() -> None:
     for gain, verdict in ((0.1, "holds"), (0.0, "differs")):
         assert {one.verdict for one in claims.CLAIMS.outcome(complete(seeds, gain)).judged} == {verdict}
     assert claims.CLAIMS.outcome(complete(seeds[1:])).missing == (f"base seed {seeds[0]}",)
-
-
-@pytest.mark.parametrize("text", ["", "kl", "kl=", "kl=-1", "kl=nan", "shield=1", "kl=0.1=2", "KL=1"])
-def test_ways_that_cannot_be_read_say_what_is_accepted(text: str) -> None:
-    with pytest.raises(BadInput, match="accepted is NAME=VALUE") as refused:
-        read_regulariser(text)
-    one_line(refused.value)
-    with pytest.raises(BadInput) as refused:
-        load_profile("lab", {"protection.regularisers": [text]})
-    one_line(refused.value)
-
-
-def test_regularisers_have_one_spelling() -> None:
-    assert load_profile("lab", {"protection.regularisers": ["kl=0.10"]}).protection.regularisers == (
-        "kl=0.1",
-    )
-    with pytest.raises(BadInput, match="there twice"):
-        load_profile("lab", {"protection.regularisers": ["kl=0.1", "kl=0.10"]})
-    with pytest.raises(BadInput, match=r"not one of sft\.checkpoints"):
-        load_profile("lab", {"protection.steps": [7]})
 
 
 @pytest.mark.parametrize("with_recorded", [True, False])

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from chapter_studies import recorded_study
 
 from rlheals.chapters.rl.runs import MAIN, Cell, RLTables, plan, units
-from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.profiles.sections import CONTROLS, LATE
 from rlheals.store.store import Store
@@ -48,19 +46,6 @@ def test_controls_change_what_their_name_says_and_nothing_else(tmp_path: Path) -
         mine = made.runs[Cell(name, 160, 0)].settings
         assert {key for key in main if main[key] != mine[key]} == set(changes)
         RLSettings.model_validate(mine)
-
-
-def test_a_reader_runs_early_middle_and_late_once() -> None:
-    mine = LAB.for_reader(recorded=True).rl_starts
-    assert mine.starts == (10, 160, 1280)
-    assert (mine.runs, mine.decodes, mine.control_start) == (1, 1, None)
-    assert units(LAB.for_reader(recorded=True)) == [0]
-
-
-@pytest.mark.parametrize("field", ["starts", "reader_starts", "late_starts", "control_start"])
-def test_a_start_that_is_no_checkpoint_is_refused_by_name(field: str) -> None:
-    with pytest.raises(BadInput, match=field):
-        load_profile("lab", {f"rl_starts.{field}": 77 if field == "control_start" else [77]})
 
 
 def test_the_same_run_evaluated_without_feedback_is_logged_once(tmp_path: Path, shared: Store) -> None:

@@ -77,28 +77,6 @@ def test_pairs_seen_from_the_peak_start_where_rl_started_after_it() -> None:
         assert ("peak-middle" in made) == (peak < 160)
 
 
-def test_a_reader_computes_no_branches() -> None:
-    mine = LAB.for_reader(recorded=True).rotation
-    assert (mine.branches, mine.controls, mine.decodes) == ((), (), 1)
-    assert mine.steps == LAB.rotation.steps
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"rotation.branches": ["warm"]}, "'warm' is not one of"),
-        ({"rotation.controls": ["lr-1e-4"]}, "is not one of"),
-        ({"rotation.branches": ["lr-1e-4", "lr-1e-4"]}, "different names"),
-        ({"rotation.steps": [0, 7]}, "not one of sft.checkpoints"),
-        ({"rotation.draws": 1}, "rotation.draws"),
-    ],
-)
-def test_impossible_settings_are_one_line(changes: dict, said: str) -> None:
-    with pytest.raises(BadInput, match=said) as refused:
-        load_profile("lab", changes)
-    one_line(refused.value)
-
-
 def test_every_point_has_a_place_a_behaviour_and_an_accuracy(recorded: SimpleNamespace) -> None:
     mine = tables.read(recorded.folder / "seed-2", SpectraTables)
     keys = ["branch", "start", "step"]

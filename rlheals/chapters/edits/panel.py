@@ -17,8 +17,8 @@ import ipywidgets
 import pandas as pd
 
 from rlheals.chapters.edits import measures as measured
+from rlheals.chapters.edits.figures import PLACES, where_label
 from rlheals.chapters.edits.runs import ANCHOR, EditChapter, EditTables
-from rlheals.chapters.edits.style import PLACES, where_label
 from rlheals.chapters.rows import only
 from rlheals.display.looks import BLUE, GREY, RED
 from rlheals.display.style import with_intervals

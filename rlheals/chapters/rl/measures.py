@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 
 from rlheals.chapters.rl.runs import MAIN, RLTables
-from rlheals.chapters.rows import only, shares
+from rlheals.chapters.rows import halved, only, shares
 from rlheals.chapters.sft.measures import MEASURES, SOLVED
 from rlheals.stats.bootstrap import largest_bound
 from rlheals.stats.intervals import simultaneous_level, t_interval
-from rlheals.study.claims import half_of
 
 
 @dataclass(frozen=True)
@@ -23,9 +22,7 @@ class Accuracies:
 
     @classmethod
     def of(cls, tables: RLTables, seed: int) -> Accuracies:
-        rows = only(tables.episodes, seed=seed)
-        halves = {item: half_of(str(item)) for item in rows["item"].unique()}
-        rows = rows.assign(half=rows["item"].map(halves).astype(int))
+        rows = halved(only(tables.episodes, seed=seed))
         keys = ["control", "start", "run", "split", "half"]
         frames = []
         for name, measure in SOLVED.items():

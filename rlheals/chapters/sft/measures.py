@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from rlheals.chapters.rows import only, shares
-from rlheals.study.claims import half_of
+from rlheals.chapters.rows import halved, only, shares
 from rlheals.study.tables import Tables
 from rlheals.tasks import load_task
 
@@ -51,10 +50,7 @@ class Curves:
 
     @classmethod
     def of(cls, tables: Tables) -> Curves:
-        halves = {item: half_of(str(item)) for item in tables.episodes["item"].unique()}
-        return cls(
-            tables.episodes.assign(half=tables.episodes["item"].map(halves).astype(int)), tables.losses
-        )
+        return cls(halved(tables.episodes), tables.losses)
 
     def accuracy(self, split: str, layout: str = "target", half: int | None = None) -> pd.Series:
         """success@5 by step, all sampling seeds together; `half` restricts it to one half of the hands."""
