@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -156,6 +157,7 @@ def test_revision_on_training_hands_is_among_the_failed_first_tries() -> None:
     assert rl_measures.early_log(study, "revision")["value"].tolist() == pytest.approx([0.4])
 
 
+@cache
 def complete_study(shift: float = 0.3) -> RLTables:
     plan = CLAIMS.read().study
     controls = {one.options["control"] for one in CLAIMS.read().claims if "control" in one.options}
@@ -170,9 +172,8 @@ def complete_study(shift: float = 0.3) -> RLTables:
                 for run in range(plan.runs):
                     share = 0.1 + wobble + (shift if start in (80, 160, 320) else 0)
                     frames.append(rows(solved(share), start=start, run=run, **place))
-            frames += [
-                rows(solved(0.1 + wobble), start=160, run=0, control=name, **place) for name in controls
-            ]
+            for name in controls:
+                frames.append(rows(solved(0.1 + wobble), start=160, run=0, control=name, **place))
     return tables(*frames)
 
 
@@ -220,10 +221,9 @@ def test_claims_use_no_development_seed_and_start_only_where_rl_starts() -> None
 def test_the_window_needs_intervals_that_hold_for_all_starts_together() -> None:
     study = complete_study()
     gained = rl_measures.gains(study)
-    kinds = rl_measures.window(gained)
-    assert kinds["gain"] == [80, 160, 320]
-    assert kinds["loss"] == []
+    assert rl_measures.window(gained)["gain"] == [80, 160, 320]
+    assert rl_measures.window(gained)["loss"] == []
     assert (gained["seeds"] == 5).all()
-    alone = rl_measures.gains(tables(study.episodes[study.episodes["seed"] == 1]))
+    alone = rl_measures.gains(tables(only(study.episodes, seed=1)))
     assert alone["low"].isna().all()
     assert rl_measures.window(alone)["gain"] == []

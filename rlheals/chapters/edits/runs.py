@@ -56,7 +56,7 @@ class EditPlan(SeedPlan):
 
     def specs(self) -> list[RunSpec]:
         """Every run, inputs before those that use them."""
-        used = {swap.edit if swap.kind == ANCHOR else swap.kind for swap, _ in self.censuses}
+        used = {one.edit if one.kind == ANCHOR else one.kind for one, _ in self.censuses}
         rl = [self.rl] if used & {"rl", "swap", "lend"} else []
         other = [self.other] if OTHER in used else []
         return [self.before.base, self.before.sft, *rl, *other, *followed(self.edited, self.censuses)]
@@ -112,23 +112,23 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
     for kind, entries, with_, edited in kinds:
         inputs = {"base": runs[with_[0]], "target": runs[edited[0]], "origin": store.key(before.base)}
         for entry in entries:
-            swap = Edited(kind, *read_entry(entry))
-            asked = {"base": with_[1], "target": edited[1], "edit": swap.edit, "where": swap.where}
+            one = Edited(kind, *read_entry(entry))
+            asked = {"base": with_[1], "target": edited[1], "edit": one.edit, "where": one.where}
             settings = EditedSettings(task=profile.task, **asked).model_dump(mode="json")
-            made.edited[swap] = RunSpec(stage="edited", settings=settings, inputs=inputs, seed=seed)
-            evaluate(swap, store.key(made.edited[swap]), MODEL)
+            made.edited[one] = RunSpec(stage="edited", settings=settings, inputs=inputs, seed=seed)
+            evaluate(one, store.key(made.edited[one]), MODEL)
     return made
 
 
 def _of_plan(made: EditPlan, store: Store) -> EditTables:
     folder = tables.folders(store)
     effects = [
-        tables.solved(folder(spec)).assign(**vars(swap), decode=decode)
-        for (swap, decode), spec in made.censuses.items()
+        tables.solved(folder(spec)).assign(**vars(one), decode=decode)
+        for (one, decode), spec in made.censuses.items()
     ]
     sizes = [
-        {**vars(swap), **json.loads((folder(spec) / "sizes.json").read_text(encoding="utf-8"))}
-        for swap, spec in made.edited.items()
+        {**vars(one), **json.loads((folder(spec) / "sizes.json").read_text(encoding="utf-8"))}
+        for one, spec in made.edited.items()
     ]
     frames = (pd.concat(effects, ignore_index=True), pd.DataFrame(sizes), pd.DataFrame({"peak": [made.peak]}))
     return EditTables(*(frame.assign(seed=made.seed) for frame in frames))
