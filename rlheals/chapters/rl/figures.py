@@ -30,12 +30,13 @@ BARS: dict[str, dict[str, Any]] = {
 
 
 def _before_after(
-    sheet: Sheet, axis: Axes, measure: Callable[..., pd.DataFrame], look: Look, series: str, **options: Any
+    sheet: Sheet, axis: Axes, split: str, look: Look, series: str, measure: str = "within_five", **of: Any
 ) -> None:
-    """The checkpoints from which RL starts, and what RL makes of them."""
+    """A measure of the checkpoints from which RL starts, and of what RL makes of them."""
+    accuracy = partial(measured.accuracy, split=split, measure=measure)
     looks = ((False, BEFORE), (True, look.named(AFTER.label)))
-    drawn = {f"{series}, {one.label}": (partial(measure, after=after), one) for after, one in looks}
-    sheet.curves(axis, drawn, **options)
+    drawn = {f"{series}, {one.label}": (partial(accuracy, after=after), one) for after, one in looks}
+    sheet.curves(axis, drawn, **of)
 
 
 def _sheet(chapter: RLChapter, columns: int, rows: int = 1, height: float = 3.2) -> Sheet:
@@ -47,8 +48,7 @@ def ood(chapter: RLChapter) -> Drawn:
     sheet = _sheet(chapter, 3)
     titles = {"within_five": FEEDBACK, "first_try": "pass@1", "either": "success@5, format-agnostic"}
     for axis, (name, title) in zip(sheet.axes, titles.items(), strict=True):
-        measure = partial(measured.accuracy, split="ood", measure=name)
-        _before_after(sheet, axis, measure, OOD, f"OOD, {title}", title=title, whole=False)
+        _before_after(sheet, axis, "ood", OOD, f"OOD, {title}", name, title=title, whole=False)
     sheet.axes[0].set_ylabel("share of OOD hands solved")
     sheet.legend(sheet.axes[0])
     note = "Every point of the axis is an SFT checkpoint from which RL starts; RL sees the ID rule only."
@@ -60,7 +60,7 @@ def id_hands(chapter: RLChapter) -> Drawn:
     sheet = _sheet(chapter, 3)
     looks = {"sft": SPLITS["sft"], "rl": RL_ONLY, "held_out": SPLITS["held_out"]}
     for axis, (split, look) in zip(sheet.axes, looks.items(), strict=True):
-        _before_after(sheet, axis, partial(measured.accuracy, split=split), look, split, title=look.label)
+        _before_after(sheet, axis, split, look, split, title=look.label)
     sheet.axes[0].set_ylabel(FEEDBACK)
     sheet.legend(sheet.axes[0])
     note = (
@@ -110,8 +110,7 @@ def paper_beside(chapter: RLChapter) -> Drawn:
     title = "Paper: Llama-3.2-11B-Vision, 234 hands, one sampling seed"
     sheet.label(left, title, "SFT checkpoint", "share of OOD hands solved", share=False)
     sheet.legend(left)
-    measure = partial(measured.accuracy, split="ood")
-    _before_after(sheet, right, measure, OOD, "OOD, this book", title="Lab model (this book)", whole=False)
+    _before_after(sheet, right, "ood", OOD, "OOD, this book", title="Lab model (this book)", whole=False)
     note = "Left: points from the authors' files; the Wilson intervals on them are ours, for hands alone."
     return sheet.finish("rl-paper", "The paper's window beside ours", note)
 
@@ -189,8 +188,7 @@ def parts(chapter: RLChapter) -> Drawn:
     """What changes on OOD hands: format, rule, arithmetic, revision."""
     sheet = _sheet(chapter, 2, 2, 2.5)
     for axis, name in zip(sheet.axes, measures.PARTS, strict=True):
-        measure = partial(measured.accuracy, split="ood", measure=name)
-        _before_after(sheet, axis, measure, OOD, name, title=name)
+        _before_after(sheet, axis, "ood", OOD, name, name, title=name)
     sheet.legend(sheet.axes[0])
     note = "Each part among the hands that got to it: readable answers, those with right values, failed first attempts."
     return sheet.finish("rl-parts", "What RL restores on OOD hands", note)
