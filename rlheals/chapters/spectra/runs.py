@@ -205,7 +205,10 @@ def _of_plan(made: SpectraPlan, store: Store) -> SpectraTables:
     for (point, decode), spec in made.censuses.items():
         frames["accuracy"].append(tables.solved(folder(spec)).assign(**vars(point), decode=decode))
     frames["peaks"].append(pd.DataFrame({"peak": [made.peak]}))
-    joined = {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()}
+    joined = {  # a slice has no evaluations
+        name: pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        for name, found in frames.items()
+    }
     return SpectraTables(**{name: _compact(rows.assign(seed=made.seed)) for name, rows in joined.items()})
 
 
