@@ -25,7 +25,7 @@ from typing import Any
 import pandas as pd
 
 from rlheals.chapters import compare
-from rlheals.chapters.rl.runs import MAIN, RecoveryChapter, RecoveryTables
+from rlheals.chapters.rl.runs import MAIN, RLChapter, RLTables
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.evaluation import evaluate
 from rlheals.stage import Work
@@ -49,7 +49,7 @@ def main() -> int:
     options = arguments.parse_args()
     store = default_store()
     first = SFTChapter.open(options.profile, workers=2, store=store)
-    second = RecoveryChapter.open(options.profile, workers=2, store=store)
+    second = RLChapter.open(options.profile, workers=2, store=store)
     bench = Bench(store, first, second)
     found = {"honest": bench.numbers(first.fresh, second.fresh)}
     with swapped_rules():
@@ -71,12 +71,12 @@ def main() -> int:
 class Bench:
     """Stages run with the code as it is now in memory, outside of the store."""
 
-    def __init__(self, store: Store, first: SFTChapter, second: RecoveryChapter) -> None:
+    def __init__(self, store: Store, first: SFTChapter, second: RLChapter) -> None:
         self.store, self.first, self.second = store, first, second
         (self.seed,) = first.fresh.seeds
         self.plan = plan(first.profile.for_reader(recorded=True), self.seed, store)
 
-    def numbers(self, sft: Tables, reinforced: RecoveryTables) -> dict[str, float]:
+    def numbers(self, sft: Tables, reinforced: RLTables) -> dict[str, float]:
         return compare.numbers(sft, reinforced, self.first.fresh.steps, self.second.fresh.starts)[self.seed]
 
     def censuses(self, changes: dict[str, Any]) -> Tables:
@@ -106,11 +106,11 @@ class Bench:
             evaluate.run(Work(out, scratch, {**spec.settings, **changes}, spec.seed, {"model": model}))
             return tables.census(out)
 
-    def reinforced(self) -> RecoveryTables:
+    def reinforced(self) -> RLTables:
         """The fresh RL tables with the run from the middle start made again."""
         fresh, profile = self.second.fresh, self.first.profile.for_reader(recorded=True)
         start = fresh.starts[len(fresh.starts) // 2]
-        made = RecoveryChapter.PART.plan(profile, self.seed, self.store)
+        made = RLChapter.PART.plan(profile, self.seed, self.store)
         cell = next(cell for cell in made.runs if cell.start == start)
         spec, census = made.runs[cell], next(one for (of, _), one in made.censuses.items() if of == cell)
         place = {"seed": self.seed, "control": MAIN, "start": start, "run": 0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from rlheals.chapters.rl.runs import MAIN, RecoveryTables
+from rlheals.chapters.rl.runs import MAIN, RLTables
 from rlheals.study.claims import half_of
 
 HANDS = 200
@@ -28,8 +28,8 @@ def rows(numbers: np.ndarray, split: str = "ood", **place: object) -> pd.DataFra
     return frame.assign(**{"control": MAIN, "decode": 0, "seed": 1, "run": -1, **place})
 
 
-def tables(*frames: pd.DataFrame) -> RecoveryTables:
+def tables(*frames: pd.DataFrame) -> RLTables:
     episodes = pd.concat(frames, ignore_index=True)
     log = episodes[episodes["run"] >= 0].drop_duplicates(["seed", "control", "start", "run"])
     empty = pd.DataFrame()
-    return RecoveryTables(episodes, empty, log[["seed", "control", "start", "run"]], empty, empty)
+    return RLTables(episodes, empty, log[["seed", "control", "start", "run"]], empty, empty)

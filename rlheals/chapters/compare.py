@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from rlheals.chapters.expected import FEWEST_SEEDS, prediction_interval
-from rlheals.chapters.rl.runs import MAIN, RecoveryChapter, RecoveryTables
+from rlheals.chapters.rl.runs import MAIN, RLChapter, RLTables
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
@@ -57,7 +57,7 @@ def compare(
     """The named numbers of the reader's fresh runs beside the recorded study; BadInput when too little is recorded."""
     chosen = profile if isinstance(profile, Profile) else load_profile(profile)
     sft, _ = record.find(chosen.name, SFTChapter.PART, project_root() / results)
-    rl, _ = record.find(chosen.name, RecoveryChapter.PART, project_root() / results)
+    rl, _ = record.find(chosen.name, RLChapter.PART, project_root() / results)
     counts = {kind: len(found.seeds) if found else 0 for kind, found in (("SFT", sft), ("RL", rl))}
     few = {kind: count for kind, count in counts.items() if count < FEWEST_SEEDS}
     if sft is None or rl is None or few:
@@ -67,7 +67,7 @@ def compare(
             f"an interval needs {FEWEST_SEEDS}"
         )
     first = SFTChapter.open(chosen, seeds, workers, results, store, quiet)
-    second = RecoveryChapter.open(chosen, seeds, workers, results, store, quiet)
+    second = RLChapter.open(chosen, seeds, workers, results, store, quiet)
     steps, starts = first.fresh.steps, second.fresh.starts
     fresh = numbers(first.fresh, second.fresh, steps, starts).values()
     means = {name: float(np.mean([one[name] for one in fresh])) for name in ABOUT}
@@ -90,7 +90,7 @@ def judged(
 
 
 def numbers(
-    sft: Tables, rl: RecoveryTables, steps: Sequence[int], starts: Sequence[int]
+    sft: Tables, rl: RLTables, steps: Sequence[int], starts: Sequence[int]
 ) -> dict[int, dict[str, float]]:
     """The named numbers of each base seed, from these checkpoints and starts alone; those of RL where it has RL."""
     middle = sorted(starts)[len(starts) // 2]
@@ -113,7 +113,7 @@ def _of_sft(sft: Tables, steps: Sequence[int], middle: int) -> dict[str, float]:
     }
 
 
-def _of_rl(rl: RecoveryTables, start: int) -> dict[str, float]:
+def _of_rl(rl: RLTables, start: int) -> dict[str, float]:
     def chosen(rows: pd.DataFrame) -> pd.DataFrame:
         return rows[(rows["control"] == MAIN) & (rows["start"] == start) & (rows["run"] <= 0)]
 

@@ -11,7 +11,7 @@ import torch
 
 from rlheals.chapters.rl import measures as rl_measures
 from rlheals.chapters.rl import runs as rl_runs
-from rlheals.chapters.rl.runs import RecoveryTables
+from rlheals.chapters.rl.runs import RLTables
 from rlheals.chapters.sft import measures
 from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.chapters.sft.measures import Curves, by_seed
@@ -98,7 +98,7 @@ def _levels_table(recorded: dict[str, Tables]) -> list[Block]:
     return [Table(("profile", "weights", "base seeds", *LEVELS), tuple(rows)), ABOUT_LEVELS] if rows else []
 
 
-def _gains_table(recorded: dict[str, RecoveryTables]) -> list[Block]:
+def _gains_table(recorded: dict[str, RLTables]) -> list[Block]:
     starts = sorted(set.intersection(*(set(study.starts) for study in recorded.values()))) if recorded else []
     if len(recorded) < 2 or not starts:
         return []

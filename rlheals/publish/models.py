@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from rlheals.chapters.rl import runs as rl_runs
-from rlheals.chapters.rl.runs import MAIN, RecoveryPlan
+from rlheals.chapters.rl.runs import MAIN, RLPlan
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.publish.folder import CHECKPOINTS, RESULTS, Checkpoint, RecordedCensus
@@ -52,7 +52,7 @@ class Model(NamedTuple):
 def chosen(
     profile: Profile,
     first: Plan,
-    later: Iterable[RecoveryPlan],
+    later: Iterable[RLPlan],
     steps: Sequence[int] | None,
     store: ReadingStore,
 ) -> dict[str, Model]:
@@ -69,7 +69,7 @@ def chosen(
         run: Run,
         inside: str,
         about: str,
-        plan: Plan | RecoveryPlan,
+        plan: Plan | RLPlan,
         of: Any,
         where: dict[str, Any],
     ) -> None:

@@ -16,8 +16,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from rlheals.chapters.registry import CHAPTERS
-from rlheals.chapters.rl.runs import RecoveryPlan
-from rlheals.chapters.spectra.runs import RotationPlan
+from rlheals.chapters.rl.runs import RLPlan
 from rlheals.errors import BadInput
 from rlheals.profiles import to_yaml
 from rlheals.profiles.profile import Profile
@@ -152,11 +151,11 @@ def _write(
     first = pieces[0][1]
     base = store.of(first.base)
     profile = without_paths(asked.profile, base)
-    later = [chosen for _, chosen in pieces if isinstance(chosen, RecoveryPlan)]
+    later = [chosen for _, chosen in pieces if isinstance(chosen, RLPlan)]
     models = publish_models.chosen(asked.profile, first, later, asked.steps, store)
     checkpoints = publish_models.write(models, folder)
     for part, chosen in pieces:
-        if isinstance(chosen, RotationPlan):
+        if isinstance(chosen, SpectraPlan):
             for name, spec in chosen.pairs.items():
                 copy_files(store.of(spec), "", folder / SPECTRA / name)
         place = folder / RESULTS / f"{profile.name}{part.suffix}" / chosen.name

@@ -17,12 +17,12 @@ from rlheals.book import models
 from rlheals.chapters.base import core
 from rlheals.chapters.registry import CHAPTERS
 from rlheals.chapters.rl import claims as rl_claims
-from rlheals.chapters.rl.runs import RecoveryChapter
+from rlheals.chapters.rl.runs import RLChapter
 from rlheals.chapters.sft import claims as sft_claims
 from rlheals.chapters.sft.runs import SFTChapter, variant_studies
 from rlheals.chapters.spectra import measures as spectra_measures
 from rlheals.chapters.spectra import predictors
-from rlheals.chapters.spectra.runs import RotationChapter
+from rlheals.chapters.spectra.runs import SpectraChapter
 from rlheals.display.markup import Table, to_markdown
 from rlheals.errors import BadInput
 from rlheals.planning.speed import STAGES
@@ -76,7 +76,7 @@ def test_without_a_recorded_study_there_is_the_fresh_run_and_no_verdict(
         if claim.id in measured:
             assert rows.loc[claim.id, "fresh"] == sft_claims.CLAIMS.estimates(claim, chapter.fresh)[1]
     assert pd.isna(rows.loc["sft-id-rises", "fresh"])  # this profile plays no hands of the SFT split
-    second = RecoveryChapter.open(WHOLE, store=store, results=root / "none", quiet=True)
+    second = RLChapter.open(WHOLE, store=store, results=root / "none", quiet=True)
     for claim in rl_claims.CLAIMS.read().claims:
         value = rl_claims.CLAIMS.estimates(claim, second.fresh).get(1, float("nan"))
         assert rows.loc[claim.id, "fresh"] == pytest.approx(value, nan_ok=True)
@@ -110,7 +110,7 @@ def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
     fresh: tuple[pd.DataFrame, Store, Path],
 ) -> None:
     _, store, root = fresh
-    rotation = RotationChapter.open(WHOLE, store=store, results=root / "none", quiet=True)
+    rotation = SpectraChapter.open(WHOLE, store=store, results=root / "none", quiet=True)
     sft = SFTChapter.open(WHOLE, store=store, results=root / "none", quiet=True)
     errors = spectra_measures.prediction_errors(spectra_measures.points(rotation.fresh)).set_index("scale")
     alone = predictors.blocks(rotation, sft)
@@ -122,7 +122,7 @@ def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
     )
     assert {cell for _, cell in ages.rows} == {"not measured"}
     assert {cell for _, *cells in prompts.rows for cell in cells} == {"not measured"}
-    known, _ = record.find("lab", RotationChapter.PART, ROOT / "results")
+    known, _ = record.find("lab", SpectraChapter.PART, ROOT / "results")
     study, _ = record.find("lab", SFTChapter.PART, ROOT / "results")
     both = predictors.blocks(
         replace(rotation, recorded=known),

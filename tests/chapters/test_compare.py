@@ -15,7 +15,7 @@ from scipy.stats import binom
 from rlheals.chapters import compare
 from rlheals.chapters.compare import ABOUT, Compared, judged, numbers
 from rlheals.chapters.expected import LEVEL, prediction_interval
-from rlheals.chapters.rl.runs import RecoveryChapter
+from rlheals.chapters.rl.runs import RLChapter
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.cli.main import main
 from rlheals.errors import BadInput
@@ -30,7 +30,7 @@ STEPS, STARTS = (0, 10, 20, 40, 80, 160, 320, 640, 1280), (10, 160, 1280)
 @pytest.fixture(scope="module")
 def recorded() -> SimpleNamespace:
     sft, _ = record.find("lab", SFTChapter.PART, ROOT / "results")
-    rl, _ = record.find("lab", RecoveryChapter.PART, ROOT / "results")
+    rl, _ = record.find("lab", RLChapter.PART, ROOT / "results")
     return SimpleNamespace(sft=sft, rl=rl)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from rlheals.chapters.edits import claims
 from rlheals.chapters.edits import measures as measured
-from rlheals.chapters.edits.runs import ANCHOR, SwapTables
+from rlheals.chapters.edits.runs import ANCHOR, EditTables
 from rlheals.profiles import load_profile
 from rlheals.profiles.edit_grid import read_entry
 
@@ -19,7 +19,7 @@ ANCHORS = {"peak": 0.20, "late": 0.04, "start": 0.15, "rl": 0.16, "other-peak": 
 
 def tables(
     edits: dict[tuple[str, str, str], tuple[float, float]], seeds: tuple[int, ...] = (1,), decodes: int = 2
-) -> SwapTables:
+) -> EditTables:
     """Edited checkpoints with given accuracies and sizes (in distances), by (kind, edit, where)."""
     rows, sizes = [], []
     for seed in seeds:
@@ -35,7 +35,7 @@ def tables(
     effects = pd.DataFrame(rows)
     solved = (effects["value"] * HANDS).round().astype(int)
     effects = effects.drop(columns="value").assign(split="ood", hands=HANDS, solved=solved, first=0)
-    return SwapTables(effects, pd.DataFrame(sizes), pd.DataFrame({"seed": list(seeds), "peak": 20}))
+    return EditTables(effects, pd.DataFrame(sizes), pd.DataFrame({"seed": list(seeds), "peak": 20}))
 
 
 def everything(accuracy: float = 0.1) -> dict[tuple[str, str, str], tuple[float, float]]:
@@ -52,7 +52,7 @@ def everything(accuracy: float = 0.1) -> dict[tuple[str, str, str], tuple[float,
     return needed
 
 
-def value(id_: str, made: SwapTables) -> float:
+def value(id_: str, made: EditTables) -> float:
     (claim,) = (one for one in FILE.claims if one.id == id_)
     return claims.CLAIMS.estimates(claim, made).get(1, np.nan)
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from lab_helpers import one_line
-from small_study import EDIT, SPIN
+from chapter_studies import recorded_study
 
 from rlheals.chapters.edits import figures as swaps_figures
 from rlheals.chapters.edits import measures as measured
-from rlheals.chapters.edits import runs as edit_runs
-from rlheals.chapters.edits import runs as swaps_chapter
-from rlheals.chapters.edits.runs import ANCHOR, Swap, SwapTables, plan
+from rlheals.chapters.edits.runs import ANCHOR, EditTables, plan
 from rlheals.chapters.rl import runs as rl_runs
-from rlheals.errors import BadInput
+from rlheals.chapters.rows import only
 from rlheals.profiles import load_profile
 from rlheals.profiles.edit_grid import read_entry
 from rlheals.store.store import Store
@@ -26,23 +22,17 @@ LAB = load_profile("lab")
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> SimpleNamespace:
-    root = tmp_path_factory.mktemp("edit")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CI", "true")
-        record.record(EDIT, [2, 3], shared, root / "results", say=str, part=edit_runs.STUDY.at({2: 3, 3: 3}))
-    return SimpleNamespace(root=root, store=shared, folder=root / "results/edit-swaps")
+def recorded(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> EditTables:
+    tables, _ = record.read(
+        recorded_study("swaps", shared, tmp_path_factory.mktemp("edit")).folder, EditTables
+    )
+    return tables
 
 
 def test_edits_are_made_of_the_runs_of_the_other_chapters(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made, other = plan(LAB, 1, store, {1: 20}), rl_runs.plan(LAB, 1, store, 0)
-    known = {store.key(spec) for spec in other.specs()}
-    assert store.key(made.rl) in known
-    seen: set[str] = set()
-    for spec in made.specs():
-        assert set(spec.inputs.values()) <= seen
-        seen.add(store.key(spec))
+    assert store.key(made.rl) in {store.key(spec) for spec in other.specs()}
     for swap, spec in made.edited.items():
         ends = (spec.settings["base"], spec.settings["target"])
         wanted = {"swap": ("step-00640", "update-00080"), "lend": ("update-00080", "step-00160")}
@@ -58,24 +48,18 @@ def test_edits_are_made_of_the_runs_of_the_other_chapters(tmp_path: Path) -> Non
     assert anchors == {"peak", "late", "start", "rl", "other-peak"}
 
 
-def test_a_rollback_of_everything_does_what_the_other_checkpoint_does(recorded: SimpleNamespace) -> None:
-    tables, _ = record.read(recorded.folder, SwapTables)
-    assert tables.seeds == [2, 3]
-    effects = tables.effects.astype({"kind": str, "edit": str, "where": str})
-    for seed in (2, 3):
-        mine = effects[effects["seed"] == seed]
-        back = mine[mine["where"].str.contains("norms")].set_index(["decode", "split"])[
-            ["solved", "first", "hands"]
-        ]
-        peak = mine[(mine["kind"] == ANCHOR) & (mine["edit"] == "peak")].set_index(["decode", "split"])
-        pd.testing.assert_frame_equal(back.sort_index(), peak[["solved", "first", "hands"]].sort_index())
+def test_a_rollback_of_everything_does_what_the_other_checkpoint_does(recorded: EditTables) -> None:
+    effects = recorded.effects.set_index(["seed", "decode", "split"]).sort_index()
+    counts = ["solved", "first", "hands"]
+    back = effects.loc[effects["where"].astype(str).str.contains("norms"), counts]
+    assert len(back)
+    pd.testing.assert_frame_equal(back, only(effects, kind=ANCHOR, edit="peak")[counts])
 
 
-def test_effects_are_taken_against_the_checkpoint_that_was_edited(recorded: SimpleNamespace) -> None:
-    tables, _ = record.read(recorded.folder, SwapTables)
-    rows = measured.effects(tables)
+def test_effects_are_taken_against_the_checkpoint_that_was_edited(recorded: EditTables) -> None:
+    rows = measured.effects(recorded)
     assert len(rows) == 2 * 7
-    levels = measured.accuracy(tables).set_index(["seed", "edit"])["value"]
+    levels = measured.accuracy(recorded).set_index(["seed", "edit"])["value"]
     for _, row in rows.iterrows():
         target, other = measured.TARGETS[row["kind"]]
         assert row["target"] == levels[row["seed"], target]
@@ -86,47 +70,6 @@ def test_effects_are_taken_against_the_checkpoint_that_was_edited(recorded: Simp
         assert sizes[seed, "restore", "rollback()"] == pytest.approx(1)
         noise, directions = "noise() like directions(all)", "directions(all)"
         assert sizes[seed, "swap", noise] == pytest.approx(sizes[seed, "swap", directions], rel=1e-3)
-
-
-@pytest.mark.parametrize("with_recorded", [True, False])
-def test_figures_are_drawn(recorded: SimpleNamespace, tmp_path: Path, with_recorded: bool) -> None:
-    results = recorded.root / "results" if with_recorded else tmp_path
-    chapter = swaps_chapter.edits(EDIT, [1], 1, results, recorded.store, quiet=True)
-    assert set(chapter.fresh.sizes["edit"]) == {"directions(all)"}
-    for figure in swaps_figures.SWAPS:
-        drawn = figure(chapter)
-        assert ("base seed 1" in drawn.origin) == ("fresh run" in drawn.caption.lower())
-        assert ("There is no recorded study" in drawn.caption) != with_recorded
-
-
-def test_profiles_that_edit_nothing_say_so(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"swaps\.late"):
-        edit_runs.STUDY.check(SPIN)
-    with pytest.raises(BadInput, match=r"swaps\.late") as refused:
-        swaps_chapter.edits(SPIN, [1])
-    one_line(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"swaps.restore": ["values(all)"]}, "EDIT @ WHERE"),
-        ({"swaps.restore": ["conjure() @ blocks"]}, "accepted are values"),
-        ({"swaps.swap": ["values(all) @ walls"]}, "accepted are blocks"),
-        ({"swaps.swap": ["values() @ blocks", "values(all)@blocks"]}, "there twice"),
-        ({"swaps.late": 7}, "not one of sft.checkpoints"),
-    ],
-)
-def test_impossible_edits_are_one_line(changes: dict, said: str) -> None:
-    with pytest.raises(BadInput, match=said) as refused:
-        load_profile("lab", changes)
-    one_line(refused.value)
-
-
-def test_the_same_entry_has_one_spelling() -> None:
-    made = load_profile("lab", {"swaps.restore": ["values( all )@layers=0-1"]})
-    assert made.swaps.restore == ("values(all) @ kinds=q,k,v,o,gate,up,down layers=0,1",)
-    assert Swap("restore", "a") == Swap("restore", "a", "")
 
 
 def test_every_edit_that_is_listed_in_a_figure_is_in_the_grid() -> None:

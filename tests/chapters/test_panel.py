@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -16,8 +17,7 @@ import pytest
 from test_edit_claims import ANCHORS, tables
 
 from rlheals.chapters.edits.panel import Panel, bars, choices
-from rlheals.chapters.edits.runs import SwapTables
-from rlheals.chapters.edits.style import where_label
+from rlheals.chapters.edits.runs import EditTables
 from rlheals.errors import BadInput
 
 EDITS = {
@@ -34,10 +34,10 @@ EDITS = {
 }
 
 
-def both_splits(seeds: tuple[int, ...] = (1, 2, 3)) -> SwapTables:
+def both_splits(seeds: tuple[int, ...] = (1, 2, 3)) -> EditTables:
     made = tables(EDITS, seeds)
     effects = pd.concat([made.effects, made.effects.assign(split="sft", solved=900)], ignore_index=True)
-    return SwapTables(effects, made.sizes, made.peaks)
+    return EditTables(effects, made.sizes, made.peaks)
 
 
 def panel(seeds: tuple[int, ...] = (1, 2, 3)) -> Panel:
@@ -111,16 +111,11 @@ def test_without_an_edit_of_the_late_checkpoint_there_is_no_panel() -> None:
         choices(made)
 
 
-def test_a_place_without_a_name_is_called_as_it_is_written() -> None:
-    assert where_label("kinds=q layers=1") == "kinds=q layers=1"
-
-
 def test_figures_need_no_widgets() -> None:
+    """They are an optional extra."""
     code = "import sys, rlheals.chapters.edits.figures as a, rlheals.chapters.protected.figures as b; "
     code += "sys.exit('ipywidgets' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0, (
-        "widgets are an optional extra"
-    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -149,8 +144,6 @@ def test_in_a_browser_moving_the_slider_changes_what_is_drawn(tmp_path: Path) ->
     done = subprocess.run(
         [str(CHROMIUM), *flags, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120
     )
-    import html
-
     (data,) = re.findall(r'data-seen="([^"]*)"', done.stdout)
     seen = json.loads(html.unescape(data))
     assert [one.split(" | ")[0] for one in seen] == ["100 %", "10 %", "20 %", "100 %"]
@@ -167,9 +160,7 @@ def test_all_bars_are_on_the_scale_of_shares() -> None:
     rows = rows.assign(series="peak", role="edited", size=1.0)
     page = bars(rows)
     assert re.findall(r'<i style="width:([\d.]+)%', page) == ["17.50", "98.00"]
-    assert re.findall(r'<b style="left:([\d.]+)%;width:([\d.]+)%', page) == [
-        ("0.00", "20.00"),
-        ("95.00", "5.00"),
-    ]
+    intervals = re.findall(r'<b style="left:([\d.]+)%;width:([\d.]+)%', page)
+    assert intervals == [("0.00", "20.00"), ("95.00", "5.00")]
     assert "[0.000, 0.200]" in page
     assert "[0.950, 1.000]" in page

@@ -10,31 +10,28 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from lab_helpers import one_line
-from small_study import SHIELD, SMALL
+from chapter_studies import recorded_study
+from small_study import SHIELD
 
 from rlheals.chapters.protected import claims
 from rlheals.chapters.protected import measures as measured
 from rlheals.chapters.protected.figures import PROTECTION, ways_of
-from rlheals.chapters.protected.runs import SFT, STUDY, ProtectionTables, plan, protect
+from rlheals.chapters.protected.runs import SFT, ProtectedTables, plan, protect
+from rlheals.chapters.rows import only
 from rlheals.chapters.spectra import runs as spectra_runs
-from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
-from rlheals.profiles.sections import read_regulariser
 from rlheals.store.store import Store
 from rlheals.study import record
 
 LAB = load_profile("lab")
 FILE = claims.CLAIMS.read()
+NEEDED = {claim.options[key] for claim in FILE.claims for key in ("way", "other") if key in claim.options}
+"""Regularisers that the claims speak of."""
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> SimpleNamespace:
-    root = tmp_path_factory.mktemp("shield")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CI", "true")
-        record.record(SHIELD, [2, 3], shared, root / "results", say=str, part=STUDY)
-    return SimpleNamespace(root=root, store=shared, folder=root / "results/shield-protection")
+    return recorded_study("protection", shared, tmp_path_factory.mktemp("shield"))
 
 
 def test_every_way_starts_from_the_same_base_on_the_same_examples(tmp_path: Path) -> None:
@@ -45,10 +42,6 @@ def test_every_way_starts_from_the_same_base_on_the_same_examples(tmp_path: Path
         (tuple(made.before.sft.inputs.items()), made.before.sft.seed)
     }
     assert len({store.key(spec) for spec in made.trained.values()}) == len(made.trained)
-    seen: set[str] = set()
-    for spec in made.specs():
-        assert set(spec.inputs.values()) <= seen
-        seen.add(store.key(spec))
     branches = {store.key(spec) for spec in spectra_runs.plan(LAB, 1, store, {1: 20}).trained.values()}
     assert store.key(made.trained["weight_decay=0.3"]) in branches, "chapter 3 trains it too"
 
@@ -56,19 +49,15 @@ def test_every_way_starts_from_the_same_base_on_the_same_examples(tmp_path: Path
 def test_a_recorded_study_holds_every_way_and_the_penalties_of_the_protected(
     recorded: SimpleNamespace,
 ) -> None:
-    tables, manifests = record.read(recorded.folder, ProtectionTables)
-    assert tables.seeds == [2, 3]
+    tables, manifests = record.read(recorded.folder, ProtectedTables)
     assert set(tables.accuracy["way"]) == {SFT, *SHIELD.protection.regularisers}
     assert set(tables.penalties["way"]) == {"subspace=1", "random=1", "kl=1"}
     first = tables.penalties[tables.penalties["step"] == 0]
     assert (first["penalty"] == 0).all()
     assert {run.stage for run in manifests[0].runs} == {"pretrain", "sft", "protected", "evaluate"}
-    before = {file.name: file.read_bytes() for file in (recorded.folder / "seed-3").glob("*.parquet")}
-    record.record(SHIELD, [3], recorded.store, recorded.root / "results", say=str, part=STUDY)
-    assert before == {file.name: file.read_bytes() for file in (recorded.folder / "seed-3").glob("*.parquet")}
 
 
-def tables(curves: dict[str, list[tuple[float, float]]], seeds: tuple[int, ...] = (1,)) -> ProtectionTables:
+def tables(curves: dict[str, list[tuple[float, float]]], seeds: tuple[int, ...] = (1,)) -> ProtectedTables:
     """Ways with given (ID, OOD) accuracies at steps 1, 2, ..."""
     rows = [
         {"seed": seed, "way": way, "step": step, "decode": 0, "split": split, "hands": 1000, "first": 0,
@@ -78,38 +67,34 @@ def tables(curves: dict[str, list[tuple[float, float]]], seeds: tuple[int, ...] 
         for step, pair in enumerate(points, start=1)
         for split, value in zip(("sft", "ood"), pair, strict=True)
     ]  # fmt: skip
-    return ProtectionTables(
-        pd.DataFrame(rows), pd.DataFrame({"seed": list(seeds), "step": 0, "penalty": 0.0})
-    )
+    return ProtectedTables(pd.DataFrame(rows), pd.DataFrame({"seed": list(seeds), "step": 0, "penalty": 0.0}))
 
 
 PLAIN = [(0.4, 0.2), (0.6, 0.2), (0.8, 0.1), (1.0, 0.0)]
 
 
+def at_equal_id(curves: dict[str, list[tuple[float, float]]]) -> pd.DataFrame:
+    return measured.at_equal_id(measured.points(tables(curves))).set_index("way")
+
+
 def test_points_are_compared_where_plain_sft_has_the_same_id_accuracy() -> None:
-    found = measured.at_equal_id(
-        measured.points(
-            tables({SFT: PLAIN, "kl=1": [(0.5, 0.25), (0.7, 0.2), (0.9, 0.15)], "kl=2": [(0.3, 0.9)]})
-        )
-    ).set_index("way")
+    found = at_equal_id({SFT: PLAIN, "kl=1": [(0.5, 0.25), (0.7, 0.2), (0.9, 0.15)], "kl=2": [(0.3, 0.9)]})
     assert found.loc["kl=1", "gained"] == pytest.approx((0.05 + 0.05 + 0.10) / 3)
     assert found.loc["kl=1", "kept"] == pytest.approx(0.10)
-    assert found.loc["kl=1", "n"] == 3
+    assert found["n"].to_dict() == {SFT: 4, "kl=1": 3, "kl=2": 0}
     assert found.loc[SFT, "gained"] == 0
-    assert found.loc["kl=2", "n"] == 0
     assert np.isnan(found.loc["kl=2", "gained"]), "nothing is said of what plain SFT never has"
 
 
-def test_a_slower_way_that_only_stops_early_gains_nothing() -> None:
+def test_slower_training_that_only_stops_early_gains_nothing() -> None:
     slow = [(0.4, 0.2), (0.5, 0.2), (0.6, 0.2), (0.7, 0.15), (0.8, 0.1)]
-    found = measured.at_equal_id(measured.points(tables({SFT: PLAIN, "learning_rate=0.0001": slow})))
-    assert found.set_index("way").loc["learning_rate=0.0001", "gained"] == pytest.approx(0, abs=1e-9)
+    found = at_equal_id({SFT: PLAIN, "learning_rate=0.0001": slow})
+    assert found.loc["learning_rate=0.0001", "gained"] == pytest.approx(0, abs=1e-9)
 
 
 def test_beyond_all_that_plain_sft_learns_it_is_held_against_its_best_at_its_highest() -> None:
     plain = [(0.4, 0.2), (0.9, 0.1), (0.9, 0.0)]
-    ways = {SFT: plain, "kl=1": [(0.5, 0.2), (0.95, 0.12)], "kl=2": [(0.95, 0.3), (0.8, 0.2)]}
-    found = measured.at_equal_id(measured.points(tables(ways))).set_index("way")
+    found = at_equal_id({SFT: plain, "kl=1": [(0.5, 0.2), (0.95, 0.12)], "kl=2": [(0.95, 0.3), (0.8, 0.2)]})
     assert found.loc["kl=1", "beyond"] == pytest.approx(0.02)
     assert np.isnan(found.loc["kl=1", "kept"])
     assert np.isnan(found.loc[[SFT, "kl=2"], "beyond"]).all(), "the last checkpoint counts"
@@ -117,70 +102,34 @@ def test_beyond_all_that_plain_sft_learns_it_is_held_against_its_best_at_its_hig
 
 def test_id_accuracy_that_dips_is_taken_as_what_was_reached() -> None:
     dipping = [(0.4, 0.2), (0.8, 0.1), (0.7, 0.05), (1.0, 0.0)]
-    found = measured.at_equal_id(measured.points(tables({SFT: dipping, "kl=1": [(0.9, 0.1)]})))
-    assert np.isfinite(found.set_index("way").loc["kl=1", "gained"])
+    assert np.isfinite(at_equal_id({SFT: dipping, "kl=1": [(0.9, 0.1)]}).loc["kl=1", "gained"])
 
 
-def complete(seeds: tuple[int, ...], gain: float = 0.0) -> ProtectionTables:
-    ways = {claim.options[key] for claim in FILE.claims for key in ("way", "other") if key in claim.options}
+def complete(seeds: tuple[int, ...], gain: float = 0.0) -> ProtectedTables:
     lifted = [(x, y + gain) for x, y in PLAIN]
-    return tables(
-        {SFT: PLAIN, **{way: lifted if way.startswith("subspace") else PLAIN for way in ways}}, seeds
-    )
+    curves = {way: lifted if way.startswith("subspace") else PLAIN for way in NEEDED}
+    return tables({SFT: PLAIN, **curves}, seeds)
 
 
 def test_verdicts_follow_the_effect_and_wait_for_every_seed() -> None:
     seeds = FILE.study.seeds
-    ways = {claim.options[key] for claim in FILE.claims for key in ("way", "other") if key in claim.options}
-    assert ways <= set(LAB.protection.regularisers)
-    better = {one.claim.id: one.verdict for one in claims.CLAIMS.outcome(complete(seeds, 0.1)).judged}
-    assert better["protected-keeps-ood"] == "holds"
-    same = {one.claim.id: one.verdict for one in claims.CLAIMS.outcome(complete(seeds)).judged}
-    assert set(better.values()) == {"holds"}
-    assert set(same.values()) == {"differs"}
-    waiting = claims.CLAIMS.outcome(complete(seeds[1:]))
-    assert waiting.judged == ()
-    assert waiting.missing == (f"base seed {seeds[0]}",)
-
-
-@pytest.mark.parametrize("text", ["", "kl", "kl=", "kl=-1", "kl=nan", "shield=1", "kl=0.1=2", "KL=1"])
-def test_ways_that_cannot_be_read_say_what_is_accepted(text: str) -> None:
-    with pytest.raises(BadInput, match="accepted is NAME=VALUE") as refused:
-        read_regulariser(text)
-    one_line(refused.value)
-    with pytest.raises(BadInput) as refused:
-        load_profile("lab", {"protection.regularisers": [text]})
-    one_line(refused.value)
-
-
-def test_ways_have_one_spelling_and_profiles_without_any_say_so() -> None:
-    assert load_profile("lab", {"protection.regularisers": ["kl=0.10"]}).protection.regularisers == (
-        "kl=0.1",
-    )
-    with pytest.raises(BadInput, match="there twice"):
-        load_profile("lab", {"protection.regularisers": ["kl=0.1", "kl=0.10"]})
-    with pytest.raises(BadInput, match=r"not one of sft\.checkpoints"):
-        load_profile("lab", {"protection.steps": [7]})
-    with pytest.raises(BadInput, match=r"protection\.regularisers is empty"):
-        STUDY.check(SMALL)
+    assert set(LAB.protection.regularisers) >= NEEDED
+    for gain, verdict in ((0.1, "holds"), (0.0, "differs")):
+        assert {one.verdict for one in claims.CLAIMS.outcome(complete(seeds, gain)).judged} == {verdict}
+    assert claims.CLAIMS.outcome(complete(seeds[1:])).missing == (f"base seed {seeds[0]}",)
 
 
 @pytest.mark.parametrize("with_recorded", [True, False])
-def test_figures_are_drawn(recorded: SimpleNamespace, tmp_path: Path, with_recorded: bool) -> None:
-    results = recorded.root / "results" if with_recorded else tmp_path
+def test_figures_show_the_regularisers_that_are_there(
+    recorded: SimpleNamespace, tmp_path: Path, with_recorded: bool
+) -> None:
+    results = recorded.results if with_recorded else tmp_path
     chapter = protect(SHIELD, [1], 1, results, recorded.store, quiet=True)
-    assert set(chapter.fresh.accuracy["way"]) == {SFT, "subspace=1"}
-    for figure in PROTECTION:
-        drawn = figure(chapter)
-        assert drawn.svg.startswith(b"<?xml")
-        assert ("base seed 1" in drawn.origin) == ("fresh run" in drawn.caption.lower())
-        assert ("There is no recorded study" in drawn.caption) != with_recorded
-    shown = ways_of(chapter)
-    plain = replace(chapter, recorded=None, fresh=ProtectionTables(
-        chapter.fresh.accuracy[chapter.fresh.accuracy["way"] == SFT], chapter.fresh.penalties))  # fmt: skip
-    for figure in PROTECTION:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            assert figure(plain).svg != figure(chapter).svg
-    assert shown[0] == SFT
-    assert shown == ([SFT, *SHIELD.protection.regularisers] if with_recorded else [SFT, "subspace=1"])
+    known = SHIELD.protection.regularisers if with_recorded else ("subspace=1",)
+    assert ways_of(chapter) == [SFT, *known]
+    plain = only(chapter.fresh.accuracy, way=SFT)
+    alone = replace(chapter, recorded=None, fresh=ProtectedTables(plain, chapter.fresh.penalties))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for figure in PROTECTION:
+            assert figure(alone).svg != figure(chapter).svg

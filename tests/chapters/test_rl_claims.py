@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -12,38 +13,44 @@ from rl_tables import HANDS, rows, solved, tables
 from rlheals.chapters.rl import measures as rl_measures
 from rlheals.chapters.rl.claims import CLAIMS, below_peak, gain, id_rule, no_gain, over_control
 from rlheals.chapters.rl.measures import Accuracies
-from rlheals.chapters.rl.runs import MAIN, RecoveryTables
+from rlheals.chapters.rl.runs import MAIN, RLTables
+from rlheals.chapters.rows import only
+from rlheals.profiles import load_profile
 
 STARTS = (10, 20, 40, 80, 160, 320, 640, 1280)
 
 
-def ladder(
-    before: dict[int, float], after: dict[int, float], id_before: dict[int, float] | None = None
-) -> Accuracies:
-    frames = [rows(solved(share), start=start) for start, share in before.items()]
-    frames += [rows(solved(share), start=start, run=0) for start, share in after.items()]
-    frames += [rows(solved(share), "sft", start=start) for start, share in (id_before or {}).items()]
+def accuracies(*frames: pd.DataFrame) -> Accuracies:
     return Accuracies.of(tables(*frames), 1)
 
 
+def before_after(
+    before: dict[int, float], after: dict[int, float], id_before: dict[int, float] | None = None
+) -> Accuracies:
+    """Shares of hands solved by the start checkpoints and by RL from them."""
+    frames = [rows(solved(share), start=start) for start, share in before.items()]
+    frames += [rows(solved(share), start=start, run=0) for start, share in after.items()]
+    frames += [rows(solved(share), "sft", start=start) for start, share in (id_before or {}).items()]
+    return accuracies(*frames)
+
+
 def test_a_gain_is_after_minus_before_averaged_over_starts() -> None:
-    one = ladder({80: 0.2, 160: 0.1}, {80: 0.3, 160: 0.4})
+    one = before_after({80: 0.2, 160: 0.1}, {80: 0.3, 160: 0.4})
     assert gain(one, [80]) == pytest.approx(0.1, abs=0.01)
     assert gain(one, [80, 160]) == pytest.approx(0.2, abs=0.01)
     assert no_gain(one, [80, 160], 0.02) == pytest.approx(-0.18, abs=0.01)
 
 
 def test_first_try_and_revision_are_told_apart() -> None:
-    frames = [rows(solved(0.4, first=0.2), start=80), rows(solved(0.6, first=0.2), start=80, run=0)]
-    one = Accuracies.of(tables(*frames), 1)
+    one = accuracies(rows(solved(0.4, first=0.2), start=80), rows(solved(0.6, first=0.2), start=80, run=0))
     assert gain(one, [80], measure="first_try") == pytest.approx(0, abs=1e-9)
     assert gain(one, [80], measure="revision") == pytest.approx((0.4 - 0.2) / 0.8, abs=0.02)
 
 
-def test_runs_and_decodes_count_alike() -> None:
+def test_runs_and_sampling_seeds_count_alike() -> None:
     frames = [rows(solved(0.2), start=80, decode=d) for d in (0, 1)]
     frames += [rows(solved(s), start=80, run=r, decode=d) for r, s in ((0, 0.2), (1, 0.6)) for d in (0, 1)]
-    assert gain(Accuracies.of(tables(*frames), 1), [80]) == pytest.approx(0.2, abs=0.01)
+    assert gain(accuracies(*frames), [80]) == pytest.approx(0.2, abs=0.01)
 
 
 def test_choosing_the_best_of_equal_starts_on_noise_flatters_nothing() -> None:
@@ -53,40 +60,36 @@ def test_choosing_the_best_of_equal_starts_on_noise_flatters_nothing() -> None:
     for _ in range(60):
         frames = [rows((random.random(HANDS) < 0.2).astype("uint8"), start=start) for start in STARTS]
         frames += [rows((random.random(HANDS) < 0.2).astype("uint8"), start=start, run=0) for start in STARTS]
-        values.append(below_peak(Accuracies.of(tables(*frames), 1), 0.0))
+        values.append(below_peak(accuracies(*frames), 0.0))
     assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(len(values))
 
 
 def test_below_peak_is_peak_plus_tolerance_minus_best_rl() -> None:
-    one = ladder({10: 0.1, 40: 0.3, 640: 0.0}, {10: 0.5, 40: 0.2, 640: 0.1})
+    one = before_after({10: 0.1, 40: 0.3, 640: 0.0}, {10: 0.5, 40: 0.2, 640: 0.1})
     assert below_peak(one, 0.02) == pytest.approx(0.3 + 0.02 - 0.5, abs=0.01)
 
 
 @pytest.mark.parametrize(
-    ("id_before", "value"),
+    ("after", "id_before", "value"),
     [
-        ({10: 0.1, 80: 0.6, 640: 0.95}, 0.5),
-        ({10: 0.6, 80: 0.1, 640: 0.6}, -0.5),
-        ({10: 0.6, 80: 0.6, 640: 0.6}, 0.0),
-        ({10: 0.1, 80: 0.6, 640: 0.6}, 0.25),
+        ((0.1, 0.4, 0.1), (0.1, 0.6, 0.95), 0.5),
+        ((0.1, 0.4, 0.1), (0.6, 0.1, 0.6), -0.5),
+        ((0.1, 0.4, 0.1), (0.6, 0.6, 0.6), 0.0),
+        ((0.1, 0.4, 0.1), (0.1, 0.6, 0.6), 0.25),
+        ((0.1, 0.1, 0.1), (0.1, 0.6, 0.1), 0.0),  # where all starts do the same, nothing speaks for the rule
+        ((0.5, 0.5, 0.5), (0.1, 0.6, 0.1), 0.0),
     ],
 )
-def test_the_id_rule_is_scored_by_balanced_accuracy(id_before: dict[int, float], value: float) -> None:
-    one = ladder({10: 0.1, 80: 0.1, 640: 0.1}, {10: 0.1, 80: 0.4, 640: 0.1}, id_before)
-    assert id_rule(one, 0.4, 0.8, 0.02) == pytest.approx(value)
-
-
-@pytest.mark.parametrize("after", [0.1, 0.5])
-def test_a_seed_where_all_starts_do_the_same_cannot_speak_for_the_id_rule(after: float) -> None:
-    one = ladder({10: 0.1, 80: 0.1}, {10: after, 80: after}, {10: 0.1, 80: 0.6})
-    assert id_rule(one, 0.4, 0.8, 0.02) == 0.0
+def test_the_id_rule_is_scored_by_balanced_accuracy(after: tuple, id_before: tuple, value: float) -> None:
+    starts = (10, 80, 640)
+    shares = (dict(zip(starts, each, strict=True)) for each in ((0.1,) * 3, after, id_before))
+    assert id_rule(before_after(*shares), 0.4, 0.8, 0.02) == pytest.approx(value)
 
 
 def test_a_control_is_compared_at_the_same_start() -> None:
-    frames = [rows(solved(0.5), start=160, run=0), rows(solved(0.9), start=80, run=0)]
-    frames += [rows(solved(0.2), start=160, run=0, control="rejection")]
-    frames += [rows(solved(0.8), start=80, run=0, control="rejection")]
-    assert over_control(Accuracies.of(tables(*frames), 1), "rejection", 160) == pytest.approx(0.3, abs=0.01)
+    shares = {(MAIN, 160): 0.5, (MAIN, 80): 0.9, ("rejection", 160): 0.2, ("rejection", 80): 0.8}
+    frames = [rows(solved(share), start=at, run=0, control=name) for (name, at), share in shares.items()]
+    assert over_control(accuracies(*frames), "rejection", 160) == pytest.approx(0.3, abs=0.01)
 
 
 def with_entropies(points: dict[str, tuple[float, float]], seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -122,30 +125,25 @@ def test_at_matched_entropy_the_start_is_interpolated_and_never_extrapolated() -
     assert found[2] == pytest.approx(0.30, abs=0.01)
     assert found[4] == pytest.approx(0.15, abs=0.01)
     frame = rl_measures.entropies(one, 160)
-    measured = frame[(frame["seed"] == 1) & (frame["run"] == 0)]
-    assert measured["entropy"].tolist() == pytest.approx([0.3])
+    assert only(frame, seed=1, run=0)["entropy"].tolist() == pytest.approx([0.3])
     assert rl_measures.at_matched_entropy(one, 80) == {}
 
 
 def test_the_excess_over_the_peak_is_bounded_for_all_starts_together() -> None:
     """RL ends at the peak from every start but one, which lies 0.1 above it, give or take 0.02 over base seeds."""
-    frames = []
-    for seed, wobble in enumerate((-0.02, 0.0, 0.02), start=1):
-        before = {10: 0.1, 40: 0.3, 160: 0.2}
-        after = {10: 0.3, 40: 0.3, 160: 0.4 + wobble}
-        frames += [rows(solved(share), start=start, seed=seed) for start, share in before.items()]
-        frames += [rows(solved(share), start=start, seed=seed, run=0) for start, share in after.items()]
-    bound = rl_measures.excess_bound(tables(*frames))
-    assert 0.1 < bound < 0.25
-    below = tables(
-        *(
-            rows(solved(share), start=start, seed=seed, run=run)
-            for seed in (1, 2, 3)
-            for start in (40, 160)
-            for run, share in ((-1, 0.3), (0, 0.2))
-        )
-    )
-    assert rl_measures.excess_bound(below) == pytest.approx(-0.1, abs=0.011)
+
+    def bound(before: dict[int, float], after: dict[int, float], wobbles: tuple[float, ...]) -> float:
+        return rl_measures.excess_bound(tables(*(
+            rows(solved(share + (wobble if run == 0 and start == 160 else 0)), start=start, seed=seed, run=run)
+            for seed, wobble in enumerate(wobbles, start=1)
+            for run, shares in ((-1, before), (0, after))
+            for start, share in shares.items()
+        )))  # fmt: skip
+
+    above = bound({10: 0.1, 40: 0.3, 160: 0.2}, {10: 0.3, 40: 0.3, 160: 0.4}, (-0.02, 0.0, 0.02))
+    assert 0.1 < above < 0.25
+    below = bound({40: 0.3, 160: 0.3}, {40: 0.2, 160: 0.2}, (0.0,) * 3)
+    assert below == pytest.approx(-0.1, abs=0.011)
 
 
 def test_revision_on_training_hands_is_among_the_failed_first_tries() -> None:
@@ -155,11 +153,12 @@ def test_revision_on_training_hands_is_among_the_failed_first_tries() -> None:
             for u, s, f in ((1, 0.6, 0.5), (2, 0.8, 0.5), (6, 0.0, 0.0))
         ]
     )
-    frame = rl_measures.early_revision(dataclasses.replace(tables(rows(solved(0.1), start=80)), log=log))
-    assert frame["value"].tolist() == pytest.approx([0.4])
+    study = dataclasses.replace(tables(rows(solved(0.1), start=80)), log=log)
+    assert rl_measures.early_log(study, "revision")["value"].tolist() == pytest.approx([0.4])
 
 
-def complete_study(shift: float = 0.3) -> RecoveryTables:
+@cache
+def complete_study(shift: float = 0.3) -> RLTables:
     plan = CLAIMS.read().study
     controls = {one.options["control"] for one in CLAIMS.read().claims if "control" in one.options}
     frames = []
@@ -173,9 +172,8 @@ def complete_study(shift: float = 0.3) -> RecoveryTables:
                 for run in range(plan.runs):
                     share = 0.1 + wobble + (shift if start in (80, 160, 320) else 0)
                     frames.append(rows(solved(share), start=start, run=run, **place))
-            frames += [
-                rows(solved(0.1 + wobble), start=160, run=0, control=name, **place) for name in controls
-            ]
+            for name in controls:
+                frames.append(rows(solved(0.1 + wobble), start=160, run=0, control=name, **place))
     return tables(*frames)
 
 
@@ -197,10 +195,7 @@ def test_a_complete_study_is_judged_and_the_verdicts_follow_the_effect() -> None
         (lambda e: e["seed"] == 4, "base seed 4"),
         (lambda e: (e["seed"] == 2) & (e["run"] == 2), "base seed 2: 2 of 3 RL seeds"),
         (lambda e: (e["seed"] == 5) & (e["decode"] == 3), "base seed 5: 3 of 4 sampling seeds"),
-        (
-            lambda e: (e["seed"] == 1) & (e["control"] == "rejection"),
-            "base seed 1: what rl-over-rejection needs",
-        ),
+        (lambda e: (e["seed"] == 1) & (e["control"] == "rejection"), "seed 1: what rl-over-rejection needs"),
     ],
 )
 def test_nothing_is_judged_before_everything_decided_on_is_there(drop, said: str) -> None:
@@ -213,8 +208,6 @@ def test_nothing_is_judged_before_everything_decided_on_is_there(drop, said: str
 
 
 def test_claims_use_no_development_seed_and_start_only_where_rl_starts() -> None:
-    from rlheals.profiles import load_profile
-
     claims, profile = CLAIMS.read(), load_profile("lab")
     assert min(claims.study.seeds) >= 1
     assert claims.study.runs == profile.rl_starts.runs
@@ -228,10 +221,9 @@ def test_claims_use_no_development_seed_and_start_only_where_rl_starts() -> None
 def test_the_window_needs_intervals_that_hold_for_all_starts_together() -> None:
     study = complete_study()
     gained = rl_measures.gains(study)
-    kinds = rl_measures.window(gained)
-    assert kinds["gain"] == [80, 160, 320]
-    assert kinds["loss"] == []
+    assert rl_measures.window(gained)["gain"] == [80, 160, 320]
+    assert rl_measures.window(gained)["loss"] == []
     assert (gained["seeds"] == 5).all()
-    alone = rl_measures.gains(tables(study.episodes[study.episodes["seed"] == 1]))
+    alone = rl_measures.gains(tables(only(study.episodes, seed=1)))
     assert alone["low"].isna().all()
     assert rl_measures.window(alone)["gain"] == []

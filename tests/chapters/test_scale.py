@@ -13,7 +13,7 @@ from rl_tables import rows, solved, tables
 
 from rlheals.chapters import scale
 from rlheals.chapters.rl import runs as rl_runs
-from rlheals.chapters.rl.runs import RecoveryTables
+from rlheals.chapters.rl.runs import RLTables
 from rlheals.display.markup import Table
 from rlheals.engines import models
 from rlheals.engines.models import ModelSettings
@@ -81,7 +81,7 @@ def test_the_table_is_of_what_is_recorded_and_says_when_nothing_else_is(
     assert "single base seed" in str(about)
 
 
-def climbed(gains: dict[int, dict[int, float]]) -> RecoveryTables:
+def climbed(gains: dict[int, dict[int, float]]) -> RLTables:
     """RL by base seed and start: a fifth of the hands is solved before, so much more afterwards."""
     return tables(
         *(

@@ -10,7 +10,7 @@ import pytest
 
 from rlheals.chapters.spectra import claims, predictors
 from rlheals.chapters.spectra import measures as measured
-from rlheals.chapters.spectra.runs import RL, SFT, RotationTables
+from rlheals.chapters.spectra.runs import SFT, SpectraTables
 
 SIZES = np.geomspace(0.01, 0.3, 9)
 BRANCHES = [f"branch-{number}" for number in range(10)]
@@ -33,8 +33,8 @@ def world(ood, seeds: int = 4, noise: float = 0.0, seed: int = 0) -> pd.DataFram
 
 
 def correlations(points: pd.DataFrame, predictor: str, given: tuple[str, ...] = ()) -> list[float]:
-    table = measured.matched(points)
-    return [measured.correlation(group, predictor, given) for _, group in table.groupby("seed")]
+    groups = measured.matched(points).groupby("seed")
+    return [measured.correlation(group, predictor, given) for _, group in groups]
 
 
 def test_accuracy_that_follows_rotation_is_found_at_equal_size() -> None:
@@ -53,8 +53,7 @@ def test_accuracy_that_follows_size_alone_is_not_taken_for_rotation() -> None:
 def test_a_rival_is_told_from_rotation() -> None:
     points = world(lambda size, angle, kl: 0.5 - 0.03 * kl, noise=0.002)
     assert correlations(points, "kl") == pytest.approx([-1] * 4, abs=0.1)
-    partial = correlations(points, "angle", ("kl",))
-    assert max(map(abs, partial)) < 0.8
+    assert max(map(abs, correlations(points, "angle", ("kl",)))) < 0.8
     found = measured.prediction_errors(points).groupby("scale")["value"].mean()
     assert found["kl"] < 0.3 * min(found["size"], found["angle"])
     assert found["mean"] > found["kl"]
@@ -83,11 +82,8 @@ def test_a_trajectory_that_is_plain_sft_again_differs_in_nothing() -> None:
 
 def test_matching_does_not_depend_on_the_order_of_points_or_on_units_of_size() -> None:
     points = world(lambda size, angle, kl: 0.5 - 0.02 * angle, noise=0.01)
-    one = measured.matched(points)
-    shuffled = measured.matched(points.sample(frac=1, random_state=1))
-    pd.testing.assert_frame_equal(one, shuffled, check_exact=False, rtol=1e-9)
-    scaled = measured.matched(points.assign(size=7 * points["size"]))
-    pd.testing.assert_frame_equal(one, scaled, check_exact=False, rtol=1e-6)
+    for same in (points.sample(frac=1, random_state=1), points.assign(size=7 * points["size"])):
+        pd.testing.assert_frame_equal(measured.matched(points), measured.matched(same), rtol=1e-6)
 
 
 def test_points_beyond_the_reach_of_plain_sft_do_not_count() -> None:
@@ -110,9 +106,7 @@ def test_partial_correlation_is_that_of_the_textbook() -> None:
 
 
 def test_too_few_or_constant_values_have_no_correlation() -> None:
-    frame = pd.DataFrame(
-        {"ood": [1.0, 2.0, 3.0, 5.0], "angle": [1.0, 2.0, 4.0, 3.0], "id": [1.0, 1.0, 1.0, 1.0]}
-    )
+    frame = pd.DataFrame({"ood": [1.0, 2.0, 3.0, 5.0], "angle": [1.0, 2.0, 4.0, 3.0], "id": 1.0})
     assert np.isfinite(measured.correlation(frame, "angle"))
     assert np.isnan(measured.correlation(frame.head(3), "angle"))
     assert np.isnan(measured.correlation(frame, "angle", ("id",)))
@@ -134,32 +128,27 @@ def test_permuting_trajectories_gives_the_null_its_level() -> None:
 # From tables ---------------------------------------------------------------------------------------------------------
 
 
-def spectra(
-    pairs: dict[str, dict[str, float]], values: dict[str, dict[str, float]] | None = None
-) -> RotationTables:
-    """Tables of one base seed with given angles (degrees) by pair and what, for k of every part."""
-    angles = [
+def spectra(angles: dict[str, dict[str, float]], changes: dict[str, dict[str, float]]) -> SpectraTables:
+    """Tables of one base seed with given angles (degrees) and changes of singular values of q, by pair and what."""
+    rows = [
         {"seed": 1, "pair": pair, "what": what, "kind": kind, "head": head, "end": end, "k": 64 // part,
          "rows": 64, "columns": 64, "side": side, "mean": angle if (kind, head, end) == ("q", -1, "top") else 77.0,
          "low": angle, "high": angle}
-        for pair, levels in pairs.items() for what, angle in levels.items() for part in (16, 8, 4, 2)
+        for pair, levels in angles.items() for what, angle in levels.items() for part in (16, 8, 4, 2)
         for kind, head, end in (("q", -1, "top"), ("embed", -1, "top"), ("q", 0, "top"), ("q", -1, "bottom"))
         for side in ("left", "right")
     ]  # fmt: skip
-    changes = [
+    values = [
         {"seed": 1, "pair": pair, "what": what, "kind": kind, "head": -1,
          "value_change_mean": value if kind == "q" else 9.0}
-        for pair, levels in (values or {}).items() for what, value in levels.items() for kind in ("q", "embed")
+        for pair, levels in changes.items() for what, value in levels.items() for kind in ("q", "embed")
     ]  # fmt: skip
-    empty = {field.name: pd.DataFrame() for field in fields(RotationTables)}
-    columns = ["seed", "pair", "what", "kind", "head", "value_change_mean"]
-    return RotationTables(
-        **{**empty, "angles": pd.DataFrame(angles), "changes": pd.DataFrame(changes, columns=columns)}
-    )
+    empty = {field.name: pd.DataFrame() for field in fields(SpectraTables)}
+    return SpectraTables(**{**empty, "angles": pd.DataFrame(rows), "changes": pd.DataFrame(values)})
 
 
 def test_angles_count_whole_matrices_of_the_blocks_at_their_top_only() -> None:
-    tables = spectra({"peak-end": {"change": 12.0, "gaussian": 8.0}})
+    tables = spectra({"peak-end": {"change": 12.0, "gaussian": 8.0}}, {})
     for part in (16, 8, 4, 2):
         assert claims.rotation_over_null(tables, "peak-end", part) == pytest.approx(0.5)
 
@@ -171,14 +160,15 @@ def test_values_are_judged_against_the_limit_and_against_the_null() -> None:
 
 
 def test_rl_that_turns_back_is_told_from_rl_that_does_not() -> None:
-    def tables(after: float) -> RotationTables:
+    def tables(after: float) -> SpectraTables:
         return spectra(
             {
                 "back-160": {"start": 4.0, "change": after, "gaussian": 4.2},
                 "back-320": {"start": 8.0, "change": 2 * after, "gaussian": 8.4},
                 "on-160": {"start": 4.0, "change": 6.0, "gaussian": 5.0},
                 "on-320": {"start": 8.0, "change": 12.0, "gaussian": 10.0},
-            }
+            },
+            {},
         )
 
     both = [160, 320]
@@ -188,24 +178,3 @@ def test_rl_that_turns_back_is_told_from_rl_that_does_not() -> None:
     assert claims.nearer_than_null(tables(4.0), both) == pytest.approx(0.05)
     assert claims.nearer_than_sft(tables(4.0), both) == pytest.approx(0.5)
     assert np.isnan(claims.rotates_back(tables(4.0), [640]))
-
-
-def test_no_verdict_while_a_seed_or_a_decode_is_missing() -> None:
-    found = claims.CLAIMS.read()
-    seeds = list(found.study.seeds)
-    accuracy = pd.DataFrame(
-        [{"seed": seed, "branch": SFT, "decode": decode} for seed in seeds for decode in range(2)]
-        + [{"seed": 1, "branch": RL, "decode": 5}]
-    )
-    empty = {field.name: pd.DataFrame({"seed": []}) for field in fields(RotationTables)}
-
-    def tables(rows: pd.DataFrame) -> RotationTables:
-        return RotationTables(**{**empty, "accuracy": rows, "peaks": rows[["seed"]].assign(peak=20)})
-
-    assert claims.CLAIMS.missing(tables(accuracy), found) == []
-    without = accuracy[~((accuracy["seed"] == 2) & (accuracy["decode"] == 1))]
-    assert claims.CLAIMS.missing(tables(without), found) == ["base seed 2: 1 of 2 sampling seeds"]
-    fewer = tables(accuracy[accuracy["seed"] != 3])
-    waiting = claims.CLAIMS.outcome(fewer)
-    assert waiting.judged == ()
-    assert waiting.missing == ("base seed 3",)

@@ -9,15 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from lab_helpers import files_of, one_line
-from small_study import CLIMB, SPIN
+from chapter_studies import PEAK, recorded_study
+from lab_helpers import one_line
+from small_study import SPIN
 
 from rlheals.chapters import checks
 from rlheals.chapters.rl import runs as rl_runs
-from rlheals.chapters.spectra import figures as rotation_figures
-from rlheals.chapters.spectra import runs as spectra_runs
-from rlheals.chapters.spectra.runs import RL, SFT, STUDY, Point, RotationTables, pairs, plan
-from rlheals.display.style import Drawn
+from rlheals.chapters.rows import only
+from rlheals.chapters.spectra.runs import RL, SFT, Point, SpectraTables, pairs, plan
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.profiles.sections import BRANCHES
@@ -28,21 +27,12 @@ from rlheals.study.jobs import run_unit
 from rlheals.study.peaks import peak_of, recorded_peaks
 from rlheals.study.plan import plan as sft_plan
 
-PEAKS = {2: 3, 3: 3}
 LAB = load_profile("lab")
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> SimpleNamespace:
-    root = tmp_path_factory.mktemp("spin")
-    store, lines = shared, []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CI", "true")
-        record.record(SPIN, [2, 3], store, root / "results", say=lines.append, part=STUDY.at(PEAKS))
-    return SimpleNamespace(root=root, store=store, folder=root / "results/spin-rotation", lines=lines)
-
-
-# Which runs --------------------------------------------------------------------------------------------------------
+    return recorded_study("rotation", shared, tmp_path_factory.mktemp("spin"))
 
 
 def test_runs_are_those_of_the_other_chapters_wherever_they_can_be(tmp_path: Path) -> None:
@@ -71,14 +61,6 @@ def test_a_branch_differs_from_sft_in_its_one_setting(tmp_path: Path) -> None:
         assert (branch.inputs, branch.seed) == (plain.inputs, plain.seed)
 
 
-def test_inputs_stand_before_what_needs_them(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    seen: set[str] = set()
-    for spec in plan(LAB, 1, store, {1: 20}).specs():
-        assert set(spec.inputs.values()) <= seen
-        seen.add(store.key(spec))
-
-
 def test_pairs_seen_from_the_peak_start_where_rl_started_after_it() -> None:
     for peak in (10, 40, 160, 640):
         made = pairs(LAB, peak)
@@ -95,49 +77,8 @@ def test_pairs_seen_from_the_peak_start_where_rl_started_after_it() -> None:
         assert ("peak-middle" in made) == (peak < 160)
 
 
-def test_the_peak_is_inside_and_the_first_of_equals() -> None:
-    assert peak_of(pd.Series({0: 1.0, 20: 0.5, 10: 0.5, 40: 0.9})) == 10
-    with pytest.raises(BadInput, match="three SFT steps"):
-        peak_of(pd.Series({0: 1.0, 20: 0.5}))
-
-
-def test_a_reader_computes_no_branches() -> None:
-    mine = LAB.for_reader(recorded=True).rotation
-    assert (mine.branches, mine.controls, mine.decodes) == ((), (), 1)
-    assert mine.steps == LAB.rotation.steps
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"rotation.branches": ["warm"]}, "'warm' is not one of"),
-        ({"rotation.controls": ["lr-1e-4"]}, "is not one of"),
-        ({"rotation.branches": ["lr-1e-4", "lr-1e-4"]}, "different names"),
-        ({"rotation.steps": [0, 7]}, "not one of sft.checkpoints"),
-        ({"rotation.draws": 1}, "rotation.draws"),
-    ],
-)
-def test_impossible_settings_are_one_line(changes: dict, said: str) -> None:
-    with pytest.raises(BadInput, match=said) as refused:
-        load_profile("lab", changes)
-    one_line(refused.value)
-
-
-# What is recorded --------------------------------------------------------------------------------------------------
-
-
-def test_a_recorded_study_is_read_as_it_was_written(recorded: SimpleNamespace) -> None:
-    assert recorded.lines == ["recorded spin-rotation seed 2", "recorded spin-rotation seed 3"]
-    whole, manifests = record.read(recorded.folder, RotationTables)
-    assert whole.seeds == [2, 3]
-    assert {run.stage for run in manifests[0].runs} >= {"sft", "rl", "evaluate", "spectra", "trajectory"}
-    before = files_of(recorded.folder)
-    record.record(SPIN, [3], recorded.store, recorded.root / "results", say=str, part=STUDY.at(PEAKS))
-    assert files_of(recorded.folder) == before
-
-
 def test_every_point_has_a_place_a_behaviour_and_an_accuracy(recorded: SimpleNamespace) -> None:
-    mine = tables.read(recorded.folder / "seed-2", RotationTables)
+    mine = tables.read(recorded.folder / "seed-2", SpectraTables)
     keys = ["branch", "start", "step"]
     points = [
         set(map(tuple, frame[keys].astype(str).to_numpy()))
@@ -153,82 +94,36 @@ def test_every_point_has_a_place_a_behaviour_and_an_accuracy(recorded: SimpleNam
 
 
 def test_numbers_of_a_pair_are_those_of_its_run(recorded: SimpleNamespace) -> None:
-    made = plan(SPIN, 2, recorded.store, PEAKS)
+    made = plan(SPIN, 2, recorded.store, {2: PEAK})
     spec = made.pairs["peak-end"]
     run = recorded.store.load(recorded.store.key(spec)).path
     raw = pd.read_parquet(run / "angles.parquet")
-    mine = tables.read(recorded.folder / "seed-2", RotationTables).angles
-    mine = mine[(mine["pair"] == "peak-end") & (mine["what"] == "gaussian")]
-    for _, row in mine.head(40).iterrows():
-        same = np.logical_and.reduce(
-            [raw[key] == row[key] for key in ("tensor", "head", "side", "end", "k", "what")]
-        )
-        drawn = np.rad2deg(raw.loc[same, "mean"])
+    mine = tables.read(recorded.folder / "seed-2", SpectraTables).angles
+    for _, row in only(mine, pair="peak-end", what="gaussian").head(40).iterrows():
+        keys = ("tensor", "head", "side", "end", "k", "what")
+        drawn = np.rad2deg(only(raw, **{key: row[key] for key in keys})["mean"])
         assert len(drawn) == 2
         assert row["mean"] == pytest.approx(drawn.mean(), rel=1e-5)
         assert row["low"] <= row["mean"] <= row["high"]
-
-
-def test_a_damaged_table_is_named(recorded: SimpleNamespace, tmp_path: Path) -> None:
-    import shutil
-
-    copy = tmp_path / "results/spin-rotation"
-    shutil.copytree(recorded.folder, copy)
-    file = copy / "seed-3/angles.parquet"
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(BadInput, match=r"angles\.parquet is missing or has changed"):
-        record.read(copy, RotationTables)
 
 
 def test_peaks_come_from_the_recorded_study_of_chapter_one() -> None:
     found = recorded_peaks("lab", [1, 5], Path("results").absolute())
     assert set(found) == {1, 5}
     assert all(10 <= peak <= 160 for peak in found.values())
+    with pytest.raises(BadInput, match="three SFT steps"):
+        peak_of(pd.Series({0: 1.0, 20: 0.5}))
     with pytest.raises(BadInput, match="base seed 99 of lab is not in results/lab") as refused:
         recorded_peaks("lab", [1, 99], Path("results").absolute())
     one_line(refused.value)
 
 
-# The chapter -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("with_recorded", [True, False])
-def test_every_figure_is_drawn_with_and_without_a_recorded_study(
-    recorded: SimpleNamespace, tmp_path: Path, with_recorded: bool
-) -> None:
-    results = recorded.root / "results" if with_recorded else tmp_path
-    chapter = spectra_runs.spectra(SPIN, [1], 1, results, recorded.store, quiet=True)
-    assert (chapter.recorded is not None) == with_recorded
-    names = set()
-    for figure in rotation_figures.ROTATION:
-        drawn = figure(chapter)
-        assert isinstance(drawn, Drawn)
-        assert drawn.svg.startswith(b"<?xml")
-        assert ("base seed 1" in drawn.origin) == ("fresh run" in drawn.caption.lower())
-        assert ("There is no recorded study" in drawn.caption) != with_recorded
-        names.add(drawn.name)
-        if figure is rotation_figures.matched:  # it permutes
-            assert figure(chapter).svg == drawn.svg
-    assert len(names) == len(rotation_figures.ROTATION)
-    assert checks.rotation(chapter).ok
-
-
-def test_a_recorded_seed_is_no_fresh_one(recorded: SimpleNamespace) -> None:
-    with pytest.raises(BadInput, match="base seed 2 is in the recorded study"):
-        spectra_runs.spectra(SPIN, [2], 1, recorded.root / "results", recorded.store, quiet=True)
-
-
-def test_a_profile_without_steps_says_so() -> None:
-    with pytest.raises(BadInput, match=r"rotation\.steps or rl_starts\.starts is empty"):
-        spectra_runs.spectra(CLIMB, [1])
-
-
 def test_checks_notice_what_breaks_a_law(recorded: SimpleNamespace) -> None:
-    whole, _ = record.read(recorded.folder, RotationTables)
+    whole, _ = record.read(recorded.folder, SpectraTables)
 
     def outside(**changes: pd.DataFrame) -> str:
-        frames = {field.name: getattr(whole, field.name) for field in fields(RotationTables)}
-        report = checks.rotation(SimpleNamespace(fresh=RotationTables(**{**frames, **changes})))
+        frames = {field.name: getattr(whole, field.name) for field in fields(SpectraTables)}
+        report = checks.rotation(SimpleNamespace(fresh=SpectraTables(**{**frames, **changes})))
         assert not report.ok
         return "\n".join(line for line in report.lines if "outside" in line and "outside (" in line)
 
@@ -241,11 +136,12 @@ def test_checks_notice_what_breaks_a_law(recorded: SimpleNamespace) -> None:
     assert "norms of nulls" in outside(changes=wrong)
     assert "Weyl" in outside(values=whole.values.assign(after=whole.values["after"] + 100))
     assert "above 90" in outside(angles=whole.angles.assign(mean=whole.angles["mean"] + 91))
+    assert checks.rotation(SimpleNamespace(fresh=whole)).ok
 
 
 def test_a_study_stopped_and_started_again_computes_only_what_is_left(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    specs = plan(SPIN, 2, store, PEAKS).specs()
+    specs = plan(SPIN, 2, store, {2: PEAK}).specs()
     compute(specs[:3], store, quiet=True)
     said: list[str] = []
     for spec in specs[:4]:

@@ -149,7 +149,7 @@ def test_models_tables_and_spectra_are_those_of_the_store(full: Study) -> None:
         del theirs[MANIFEST]
         assert files_of(full.folder / "spectra" / name) == theirs
     for suffix, kind in (
-        ("", tables.Tables), ("-recovery", rl_runs.RecoveryTables), ("-rotation", spectra_runs.RotationTables),
+        ("", tables.Tables), ("-recovery", rl_runs.RLTables), ("-rotation", spectra_runs.SpectraTables),
     ):  # fmt: skip
         found, manifests = record.read(full.folder / f"results/spin{suffix}", kind)
         assert found.seeds == [SEED]

@@ -6,15 +6,16 @@ import numpy as np
 import pandas as pd
 
 from rlheals.chapters.edits import measures as measured
-from rlheals.chapters.edits.runs import SwapTables
+from rlheals.chapters.edits.runs import EditTables
+from rlheals.chapters.rows import only
 from rlheals.profiles.edit_grid import read_entry
 from rlheals.study.claims import ChapterClaims, by_seed, estimator
 
 
 def _row(rows: pd.DataFrame, kind: str, edit: str, where: str) -> pd.Series:
     """The edit's row of `measured.effects`; a row of missing values when it is not there."""
-    wanted = read_entry(f"{edit} @ {where}")
-    found = rows[(rows["kind"] == kind) & (rows["edit"] == wanted[0]) & (rows["where"] == wanted[1])]
+    edit, where = read_entry(f"{edit} @ {where}")
+    found = only(rows, kind=kind, edit=edit, where=where)
     return found.iloc[0] if len(found) else pd.Series(dict.fromkeys(rows.columns, np.nan))
 
 
@@ -68,8 +69,8 @@ def over_rollback_per_size(rows: pd.DataFrame, edit: str, where: str) -> float:
     return float(one["effect"] / one["size"] - other["effect"] / other["size"])
 
 
-def _effects(tables: SwapTables) -> dict[int, pd.DataFrame]:
+def _by_seed(tables: EditTables) -> dict[int, pd.DataFrame]:
     return by_seed(measured.effects(tables), tables.seeds)
 
 
-CLAIMS = ChapterClaims("swaps", _effects, lambda tables: tables.effects)
+CLAIMS = ChapterClaims("swaps", _by_seed, lambda tables: tables.effects)

@@ -11,16 +11,27 @@ from matplotlib.axes import Axes
 
 from rlheals.chapters.drawing import FEEDBACK, Sheet
 from rlheals.chapters.edits import measures as measured
-from rlheals.chapters.edits.runs import SwapChapter, SwapTables
-from rlheals.chapters.edits.style import LABELS, checkpoint_lines, look, where_label
+from rlheals.chapters.edits.runs import ANCHOR, EditChapter, EditTables
+from rlheals.chapters.rows import only
+from rlheals.display.looks import EDITS, GREY, Look
 from rlheals.display.panels import level, size_axis
 from rlheals.display.style import Drawn
 from rlheals.weights.selection import Where
 
+LABELS = {
+    "restore": "late SFT checkpoint, edited with the peak",
+    "swap": "result of RL, edited with the late checkpoint",
+    "lend": "RL start checkpoint, edited with RL's result",
+}
+PLACES = {
+    "blocks": "all blocks",
+    "matrices": "blocks, embeddings and output head",
+    "ends": "embeddings and output head",
+}
 MEASURES = {"solved": FEEDBACK, "first": "pass@1"}
 SPLITS = {"ood": "OOD", "sft": "ID, SFT hands"}
-DOSED = r"^(values|left|right|directions|triples|subspace)\((?:top=(\d+)%|(all))\)$"
-CONTROL = r"^(partial|random)\(top=(\d+)%\)(?P<none>) like directions\(top="
+DOSED = r"^(?P<family>[a-z]+)\((?:top=(?P<share>\d+)%|all)\)(?P<like> like directions\(top=.*)?$"
+RESTORED, CONTROLS = ("values", "left", "right", "directions", "triples", "subspace"), ("partial", "random")
 KEYS = ["kind", "edit", "where", "family"]
 OTHER_RUN = "other"
 LISTED: tuple[tuple[str, str], ...] = (
@@ -40,15 +51,44 @@ LAYERED = ("directions(all)", "rollback()", "values(all)")
 MARKS = "Circles: parts of the other checkpoint restored; other marks: controls."
 
 
-def _kinds(chapter: SwapChapter) -> list[str]:
+def where_label(where: str) -> str:
+    """A place in words.
+
+    >>> where_label(str(Where.parse("blocks layers=0-2"))), where_label(str(Where.parse("ends")))
+    ('layers 0, 1, 2', 'embeddings and output head')
+    """
+    for name, label in PLACES.items():
+        if where == str(Where.parse(name)):
+            return label
+    kinds, _, layers = where.partition(" layers=")
+    if layers and kinds == str(Where.parse("blocks")):
+        return f"layer{'s' if ',' in layers else ''} {layers.replace(',', ', ')}"
+    return where
+
+
+def look(family: object) -> Look:
+    """How a family of edits is drawn."""
+    return EDITS[str(family)].named(measured.FAMILIES[str(family)])
+
+
+def checkpoint_lines(
+    axis: Axes, tables: EditTables, split: str, measure: str = "solved", upright: bool = True
+) -> None:
+    """The accuracies of the late checkpoint (dotted) and the peak (dashed) as lines across."""
+    levels = measured.accuracy(tables, split, measure)
+    for name, dashes in (("late", ":"), ("peak", "--")):
+        at = only(levels, kind=ANCHOR, edit=name)["value"].mean()
+        draw = axis.axhline if upright else axis.axvline
+        draw(at, color=GREY, linestyle=dashes, linewidth=0.9, label=f"{name} checkpoint")
+
+
+def _kinds(chapter: EditChapter) -> list[str]:
     return [kind for kind in LABELS if kind in set(chapter.tables.sizes["kind"].astype(str))]
 
 
-def _effects(tables: SwapTables, split: str, column: str, **only: Any) -> pd.DataFrame:
-    """Rows of `measures.effects` whose value is this column (or "rate", the effect per size). only: wanted values."""
-    rows = measured.effects(tables, split)
-    for name, wanted in only.items():
-        rows = rows[rows[name].isin(wanted)]
+def _effects(tables: EditTables, split: str, column: str, **wanted: Any) -> pd.DataFrame:
+    """Rows of `measures.effects` whose value is this column (or "rate", the effect per size). wanted: see `only`."""
+    rows = only(measured.effects(tables, split), **wanted)
     rows = rows.assign(rate=rows["effect"] / rows["size"])
     rows["value"] = rows[column]
     return rows if column == "value" else rows.drop(columns="n")  # an effect is no share of hands
@@ -64,13 +104,13 @@ def _marked(
             sheet.mark(axis, at(mine), mine, look(family), study, upright=upright, series=family, **columns)
 
 
-def by_size(chapter: SwapChapter) -> Drawn:
+def by_size(chapter: EditChapter) -> Drawn:
     """Effect on OOD and ID accuracy against the size of the edit, with controls in the same axes."""
     kinds = _kinds(chapter)
     sheet = Sheet(chapter, 2, len(kinds), 2.9)
     for row, kind in enumerate(kinds):
         for axis, (split, title) in zip(sheet.row(row), SPLITS.items(), strict=True):
-            measure = partial(_effects, split=split, column="effect", kind=[kind])
+            measure = partial(_effects, split=split, column="effect", kind=kind)
             _marked(sheet, axis, measure, lambda table: table["size"], means=("size",), split=split)
             level(axis)
             size_axis(axis)
@@ -84,14 +124,13 @@ def by_size(chapter: SwapChapter) -> Drawn:
     return sheet.finish("swaps-size", "Effect against size", note)
 
 
-def dose(chapter: SwapChapter) -> Drawn:
+def dose(chapter: EditChapter) -> Drawn:
     """Accuracy against the share of singular vectors put back (the paper's curves), the two checkpoints as lines."""
     sheet = Sheet(chapter, 2, 2, 2.6)
     panels = [(measure, split) for measure in MEASURES for split in SPLITS]
     for axis, (measure, split) in zip(sheet.axes, panels, strict=True):
-        for study, table in sheet.estimates(
-            partial(_doses, split=split, measure=measure), ["family", "share"]
-        ):
+        doses = partial(_doses, split=split, measure=measure)
+        for study, table in sheet.estimates(doses, ["family", "share"]):
             for family, mine in table.groupby("family"):
                 series = f"{MEASURES[measure]}, {split}, {family}"
                 sheet.mark(axis, mine["share"], mine, look(family), study, "line", series=series)
@@ -108,37 +147,30 @@ def dose(chapter: SwapChapter) -> Drawn:
     return sheet.finish("swaps-dose", "Dose and response", note)
 
 
-def _doses(tables: SwapTables, split: str, measure: str) -> pd.DataFrame:
+def _doses(tables: EditTables, split: str, measure: str) -> pd.DataFrame:
     """Edits whose dose is a share of the singular vectors, with it in percent, at the place where most edits are."""
-    rows = measured.effects(tables, split, measure)
-    rows = rows[rows["kind"] == "restore"]
+    rows = only(measured.effects(tables, split, measure), kind="restore")
     rows = rows[rows["where"].isin(rows["where"].mode().iloc[:1])]
-    found = rows["edit"].str.extract(DOSED)
-    control = rows["edit"].str.extract(CONTROL).set_axis(found.columns, axis=1)
-    found = found.where(found[0].notna(), control)
-    share = found[1].where(found[2].isna() | (found[2] == ""), "100").astype(float)
-    return rows.assign(family=found[0], share=share).dropna(subset=["share", "family"])
+    rows = rows.drop(columns=["family", "share"]).join(rows["edit"].str.extract(DOSED))
+    control = rows["like"].notna()
+    rows = rows[rows["family"].isin(RESTORED) & ~control | rows["family"].isin(CONTROLS) & control]
+    return rows.fillna({"share": "100"}).astype({"share": float})
 
 
-def controls(chapter: SwapChapter) -> Drawn:
+def controls(chapter: EditChapter) -> Drawn:
     """OOD accuracy after edits of like size, one under the other; the same edit with another SFT run's checkpoint."""
-    known = {
-        (kind, edit)
-        for tables, _ in chapter.layers
-        for kind, edit in _effects(tables, "ood", "value", where=[BLOCKS])[["kind", "edit"]].itertuples(
-            index=False
-        )
-    }
+
+    def pairs(table: pd.DataFrame) -> list[tuple[str, str]]:
+        return list(zip(table["kind"], table["edit"], strict=True))
+
+    def listed(tables: EditTables, column: str = "value") -> pd.DataFrame:
+        rows = _effects(tables, "ood", column, where=BLOCKS)
+        return rows[[pair in LISTED for pair in pairs(rows)]]
+
+    known = {pair for tables, _ in chapter.layers for pair in pairs(listed(tables))}
     there = [one for one in LISTED if one in known]
     sheet = Sheet(chapter, 3, height=0.17 * len(there) + 1.1)
-
-    def listed(tables: SwapTables, column: str) -> pd.DataFrame:
-        rows = _effects(tables, "ood", column, where=[BLOCKS])
-        return rows[[pair in there for pair in zip(rows["kind"], rows["edit"], strict=True)]]
-
-    def places(table: pd.DataFrame) -> list[int]:
-        return [-there.index(pair) for pair in zip(table["kind"], table["edit"], strict=True)]
-
+    places = lambda table: [-there.index(pair) for pair in pairs(table)]  # noqa: E731
     titles = {"value": "OOD accuracy", "effect": "effect", "rate": "effect per size"}
     names = [f"{name} †" if kind == OTHER_RUN else name for kind, name in there]
     for axis, (column, title) in zip(sheet.axes, titles.items(), strict=True):
@@ -158,19 +190,16 @@ def controls(chapter: SwapChapter) -> Drawn:
     return sheet.finish("swaps-controls", "Edits beside controls of their size", note)
 
 
-def layers(chapter: SwapChapter) -> Drawn:
+def layers(chapter: EditChapter) -> Drawn:
     """Where singular vectors are restored: from the first layer on, layer by layer, embeddings and output head."""
-    only: dict[str, Any] = {"kind": ["restore"], "edit": LAYERED}
-    rows = pd.concat([_effects(tables, "ood", "value", **only) for tables, _ in chapter.layers])
+    restored = partial(_effects, split="ood", kind="restore", edit=LAYERED)
+    rows = pd.concat([restored(tables, column="value") for tables, _ in chapter.layers])
     there = sorted(map(str, rows["where"].unique()), key=_order)
     sheet = Sheet(chapter, 2, height=3.0)
     shifts = dict(zip(LAYERED, (-0.2, 0.0, 0.2), strict=True))
     for axis, column in zip(sheet.axes, ("value", "rate"), strict=True):
-        measure = partial(_effects, split="ood", column=column, **only)
-        _marked(
-            sheet, axis, measure, lambda table: table["where"].map(there.index) + table["edit"].map(shifts),
-            quantity=column,
-        )  # fmt: skip
+        places = lambda table: table["where"].map(there.index) + table["edit"].map(shifts)  # noqa: E731
+        _marked(sheet, axis, partial(restored, column=column), places, quantity=column)
         axis.set_xticks(range(len(there)), list(map(where_label, there)), rotation=35, ha="right", fontsize=6)
         axis.set_xlim(-0.5, len(there) - 0.5)
         level(axis)
@@ -196,7 +225,7 @@ def _order(where: str) -> tuple[int, int, str]:
     return (2 if kinds == BLOCKS else 3, len(kinds), "")
 
 
-def behaviour(chapter: SwapChapter) -> Drawn:
+def behaviour(chapter: EditChapter) -> Drawn:
     """Effect against the distance left to the other checkpoint, and against forward KL."""
     kinds = _kinds(chapter)
     sheet = Sheet(chapter, 3, len(kinds), 2.6)
@@ -206,7 +235,7 @@ def behaviour(chapter: SwapChapter) -> Drawn:
         "kl_origin": "KL from the pretrained base (nats)",
     }
     for row, kind in enumerate(kinds):
-        measure = partial(_effects, split="ood", column="effect", kind=[kind])
+        measure = partial(_effects, split="ood", column="effect", kind=kind)
         for axis, (scale, title) in zip(sheet.row(row), titles.items(), strict=True):
             _marked(sheet, axis, measure, lambda table, at=scale: table[at], means=(scale,), scale=scale)
             level(axis)
@@ -225,4 +254,4 @@ def behaviour(chapter: SwapChapter) -> Drawn:
     return sheet.finish("swaps-behaviour", "How near, and how differently it answers", note)
 
 
-SWAPS: tuple[Callable[[SwapChapter], Drawn], ...] = (by_size, dose, controls, layers, behaviour)
+SWAPS: tuple[Callable[[EditChapter], Drawn], ...] = (by_size, dose, controls, layers, behaviour)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from rlheals.chapters.edits.runs import ANCHOR, SwapTables
+from rlheals.chapters.edits.runs import ANCHOR, EditTables
+from rlheals.chapters.rows import only, solved_shares
 
 TARGETS = {
     "restore": ("late", "peak"),
@@ -18,36 +19,34 @@ FAMILIES = {
     "triples": "triples", "subspace": "subspace", "rollback": "rollback", "interpolate": "interpolation",
     "partial": "partial rollback", "random": "random directions", "noise": "noise", "released": "released edit",
 }  # fmt: skip
-CONTROLS = ("noise", "random")
+WORDS = {"kind": object, "edit": object, "where": object}
+"""Columns that say which edit it is, and their type."""
 
 
-def accuracy(tables: SwapTables, split: str = "ood", measure: str = "solved") -> pd.DataFrame:
+def accuracy(tables: EditTables, split: str = "ood", measure: str = "solved") -> pd.DataFrame:
     """Columns seed, kind, edit, where, value, n: share of n hands solved (measure "first": in the first attempt)."""
-    rows = tables.effects
-    rows = rows[rows["split"].astype(str) == split].astype({"kind": object, "edit": object, "where": object})
-    sums = rows.groupby(["seed", "kind", "edit", "where"])[[measure, "hands"]].sum()
-    return pd.DataFrame({"value": sums[measure] / sums["hands"], "n": sums["hands"]}).reset_index()
+    rows = only(tables.effects, split=split).astype(WORDS)
+    return solved_shares(rows, ["seed", *WORDS], measure).reset_index()
 
 
-def effects(tables: SwapTables, split: str = "ood", measure: str = "solved") -> pd.DataFrame:
+def effects(tables: EditTables, split: str = "ood", measure: str = "solved") -> pd.DataFrame:
     """One row per edited checkpoint: its accuracy, that of its target and of the other one, sizes of the edit.
 
     Columns seed, kind, edit, where, family, value, n, target, other, effect (value - target), share (effect over the
     distance from target to other), size (|edit| / |distance|), left (distance left over / distance), kl_target.
     """
     found = accuracy(tables, split, measure)
-    anchors = found[found["kind"] == ANCHOR].set_index(["seed", "edit"])["value"]
+    anchors = only(found, kind=ANCHOR).set_index(["seed", "edit"])["value"]
     table = found[found["kind"] != ANCHOR].copy()
-    for column, place in (("target", 0), ("other", 1)):
-        names = table["kind"].map(lambda kind, at=place: TARGETS[kind][at])
+    for at, column in enumerate(("target", "other")):
+        names = table["kind"].map({kind: of[at] for kind, of in TARGETS.items()})
         table[column] = anchors.reindex(pd.MultiIndex.from_arrays([table["seed"], names])).to_numpy()
-    sizes = tables.sizes.astype({"kind": object, "edit": object, "where": object})
-    sizes = sizes.set_index(["seed", "kind", "edit", "where"])
-    joined = table.join(sizes, on=["seed", "kind", "edit", "where"])
+    place = ["seed", *WORDS]
+    joined = table.join(tables.sizes.astype(WORDS).set_index(place), on=place)
     joined["family"] = joined["edit"].str.extract(r"^([a-z]+)", expand=False)
     joined["effect"] = joined["value"] - joined["target"]
     joined["share"] = joined["effect"] / (joined["other"] - joined["target"])
     joined["size"] = joined["edit_norm"] / joined["distance"]
     joined["left"] = joined["left"] / joined["distance"]
-    columns = ["seed", "kind", "edit", "where", "family", "value", "n", "target", "other", "effect", "share"]
-    return joined[[*columns, "size", "left", "kl_origin", "kl_target"]]
+    columns = ["family", "value", "n", "target", "other", "effect", "share", "size", "left"]
+    return joined[[*place, *columns, "kl_origin", "kl_target"]]

@@ -17,8 +17,9 @@ import ipywidgets
 import pandas as pd
 
 from rlheals.chapters.edits import measures as measured
-from rlheals.chapters.edits.runs import ANCHOR, SwapChapter, SwapTables
-from rlheals.chapters.edits.style import PLACES, where_label
+from rlheals.chapters.edits.figures import PLACES, where_label
+from rlheals.chapters.edits.runs import ANCHOR, EditChapter, EditTables
+from rlheals.chapters.rows import only
 from rlheals.display.looks import BLUE, GREY, RED
 from rlheals.display.style import with_intervals
 from rlheals.errors import BadInput
@@ -32,7 +33,7 @@ PART = rf"^(?P<choice>{'|'.join(KINDS)})\((?:top=(?P<share>\d+)%|all)?\)$"
 PLACE = ["kind", "where", "share"]
 
 
-def choices(tables: SwapTables) -> pd.DataFrame:
+def choices(tables: EditTables) -> pd.DataFrame:
     """What can be chosen and what it shows: one row per (kind, where, share, series, split).
 
     series: the late checkpoint, the edited one, controls of the edit's size, the peak; role: "checkpoint", "edited" or
@@ -41,24 +42,19 @@ def choices(tables: SwapTables) -> pd.DataFrame:
     """
     shown = []
     for split in SPLITS:
-        rows = measured.effects(tables, split)
-        rows = rows[rows["kind"] == "restore"]
-        rows = rows.drop(columns="share").join(rows["edit"].str.extract(PART)).fillna({"share": "100"})
-        anchors = measured.accuracy(tables, split)
-        anchors = anchors[anchors["kind"] == ANCHOR]
-        late, peak = (anchors[anchors["edit"] == name] for name in ("late", "peak"))
+        rows = only(measured.effects(tables, split), kind="restore").drop(columns="share")
+        rows = rows.join(rows["edit"].str.extract(PART)).fillna({"share": "100"})
+        anchors = only(measured.accuracy(tables, split), kind=ANCHOR)
+        late, peak = (only(anchors, edit=name) for name in ("late", "peak"))
         for (edit, where), own in rows.dropna(subset=["choice"]).groupby(["edit", "where"], sort=False):
             same = rows[(rows["where"] == where) & rows["edit"].str.endswith(f" like {edit}")]
-            controls = [
-                (f"{measured.FAMILIES[str(family)]}, same size", "control", each)
-                for family, each in same.groupby("family")
-            ]
-            edited = (f"edited: {edit}", "edited", own)
-            first = own.iloc[0]
-            kind, share = measured.FAMILIES[str(first["choice"])], int(first["share"])
+            controls = [(f"{measured.FAMILIES[str(family)]}, same size", "control", each)
+                        for family, each in same.groupby("family")]  # fmt: skip
+            kind, share = measured.FAMILIES[str(own["choice"].iloc[0])], int(own["share"].iloc[0])
             place = {"kind": kind, "where": where_label(str(where)), "share": share}
             for series, role, each in (
-                ("late checkpoint", "checkpoint", late), edited, *controls, ("peak", "checkpoint", peak),
+                ("late checkpoint", "checkpoint", late), (f"edited: {edit}", "edited", own), *controls,
+                ("peak", "checkpoint", peak),
             ):  # fmt: skip
                 per_seed = each.groupby("seed", as_index=False)[["value", "n"]].mean()
                 found = with_intervals(per_seed.assign(**place), PLACE)
@@ -102,9 +98,12 @@ def bars(rows: pd.DataFrame) -> str:
 class Panel:
     """The panel of a chapter. `kind`, `where` and `share` are widgets; setting their `.value` changes `data`."""
 
-    def __init__(self, chapter: SwapChapter) -> None:
+    def __init__(self, chapter: EditChapter) -> None:
         self.rows = choices(chapter.tables)
-        self.kind = ipywidgets.Dropdown(description="kind", options=self._options("kind"))
+        self.chosen: dict[str, dict[str, dict[int, pd.DataFrame]]] = {}
+        for (kind, where, share), rows in self.rows.groupby(PLACE, sort=False):
+            self.chosen.setdefault(str(kind), {}).setdefault(str(where), {})[int(share)] = rows
+        self.kind = ipywidgets.Dropdown(description="kind", options=list(self.chosen))
         self.where = ipywidgets.Dropdown(description="where")
         self.share = ipywidgets.SelectionSlider(description="share (%)", options=[100])
         self.drawn = ipywidgets.HTML()
@@ -116,35 +115,23 @@ class Panel:
     @property
     def data(self) -> pd.DataFrame:
         """What is shown now."""
-        rows = self._rows(kind=self.kind.value, where=self.where.value, share=self.share.value)
-        return rows.reset_index(drop=True)
-
-    def _rows(self, **chosen: Any) -> pd.DataFrame:
-        rows = self.rows
-        for column, value in chosen.items():
-            rows = rows[rows[column] == value]
-        return rows
-
-    def _options(self, column: str, **chosen: Any) -> list[Any]:
-        return list(dict.fromkeys(self._rows(**chosen)[column].tolist()))
+        return self.chosen[self.kind.value][self.where.value][self.share.value].reset_index(drop=True)
 
     def _wherever(self, change: object = None) -> None:
-        offered, before = self._options("where", kind=self.kind.value), self.where.value
+        offered, before = list(self.chosen[self.kind.value]), self.where.value
         self.where.options = offered
         self.where.value = before if before in offered else offered[0]
         self._narrow()
 
     def _narrow(self, change: object = None) -> None:
-        offered = sorted(self._options("share", kind=self.kind.value, where=self.where.value))
-        self.share.options = offered
+        self.share.options = offered = list(self.chosen[self.kind.value][self.where.value])
         self.share.value = offered[-1]
         self.share.disabled = len(offered) < 2
         self._draw()
 
     def _draw(self, change: object = None) -> None:
-        if len(self.data):  # while options change, a choice may not be there for a moment
-            style = f"<style>{_static('panel.css')}</style>"
-            self.drawn.value = f"{style}<div class='rlheals-bars'>{bars(self.data)}</div>"
+        style = f"<style>{_static('panel.css')}</style>"
+        self.drawn.value = f"{style}<div class='rlheals-bars'>{bars(self.data)}</div>"
 
     def widget(self) -> ipywidgets.Widget:
         """The panel for a notebook with a kernel."""
@@ -152,9 +139,10 @@ class Panel:
 
     def twin(self) -> str:
         """The panel for a published page: HTML with its own script, which loads nothing."""
-        drawings: dict[str, dict[str, dict[int, str]]] = {}
-        for (kind, where, share), rows in self.rows.groupby(PLACE, sort=False):
-            drawings.setdefault(str(kind), {}).setdefault(str(where), {})[int(share)] = bars(rows)
+        drawings = {
+            kind: {where: {share: bars(rows) for share, rows in by.items()} for where, by in at.items()}
+            for kind, at in self.chosen.items()
+        }
         data = json.dumps(drawings).replace("</", "<\\/")
         name = f"panel-{sha256(data.encode()).hexdigest()[:12]}"
         return (

@@ -9,14 +9,14 @@ themselves: peak, late, start, rl, other-peak.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import pandas as pd
 
 from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.rl.runs import rl_spec
+from rlheals.chapters.rows import collector, only
 from rlheals.profiles.edit_grid import read_entry
 from rlheals.profiles.profile import Profile
 from rlheals.store.runs import RunSpec
@@ -35,7 +35,7 @@ ANCHOR, OTHER = "anchor", "other"
 
 
 @dataclass(frozen=True)
-class Swap:
+class Edited:
     """One edited checkpoint. kind "anchor": a checkpoint as it is, `edit` is its name."""
 
     kind: str
@@ -44,27 +44,26 @@ class Swap:
 
 
 @dataclass(frozen=True)
-class SwapPlan(SeedPlan):
+class EditPlan(SeedPlan):
     """The runs of one base seed."""
 
     peak: int
     before: Plan
     rl: RunSpec
     other: RunSpec
-    edited: dict[Swap, RunSpec] = field(default_factory=dict)
-    censuses: dict[tuple[Swap, int], RunSpec] = field(default_factory=dict)
+    edited: dict[Edited, RunSpec] = field(default_factory=dict)
+    censuses: dict[tuple[Edited, int], RunSpec] = field(default_factory=dict)
 
     def specs(self) -> list[RunSpec]:
         """Every run, inputs before those that use them."""
-        listed = [self.before.base, self.before.sft]
-        used = {swap.edit if swap.kind == ANCHOR else swap.kind for swap, _ in self.censuses}
-        listed += [self.rl] if used & {"rl", "swap", "lend"} else []
-        listed += [self.other] if OTHER in used else []
-        return [*listed, *followed(self.edited, self.censuses)]
+        used = {one.edit if one.kind == ANCHOR else one.kind for one, _ in self.censuses}
+        rl = [self.rl] if used & {"rl", "swap", "lend"} else []
+        other = [self.other] if OTHER in used else []
+        return [self.before.base, self.before.sft, *rl, *other, *followed(self.edited, self.censuses)]
 
 
 @dataclass(frozen=True)
-class SwapTables(Seeded):
+class EditTables(Seeded):
     """Everything chapter 04 is drawn from; every row says seed, kind, edit and where.
 
     effects   per (decode, split): hands, solved in five attempts, solved in the first
@@ -80,7 +79,7 @@ class SwapTables(Seeded):
     peaks: pd.DataFrame
 
 
-def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) -> SwapPlan:
+def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) -> EditPlan:
     """The runs of one base seed; peaks: its peak, known from the study of chapter 01."""
     grid = profile.swaps
     assert grid.late is not None, "see _lacking"
@@ -88,21 +87,21 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
     before, peak = sft_plan(profile, seed, store), peaks[seed]
     trained = rl_spec(profile, before, store, grid.start, 0, {})
     another = before.sft.model_copy(update={"seed": OTHER_SEED + seed})
-    made = SwapPlan(seed, peak, before, trained, another)
+    made = EditPlan(seed, peak, before, trained, another)
     after = checkpoint_name(profile.rl_starts.iterations)
     steps = {"peak": peak, "late": grid.late, "start": grid.start}
     folders = {name: sft.checkpoint_name(step) for name, step in steps.items()}
     runs = {"sft": store.key(before.sft), "rl": store.key(trained), "other": store.key(another)}
 
-    def evaluate(of: Swap, model: str, folder: str) -> None:
+    def evaluate(of: Edited, model: str, folder: str) -> None:
         for decode in range(grid.decodes):
             made.censuses[of, decode] = census_spec(profile, model, folder, seed, decode)
 
     for name, folder in folders.items():
-        evaluate(Swap(ANCHOR, name), runs["sft"], folder)
-    evaluate(Swap(ANCHOR, "rl"), runs["rl"], after)
+        evaluate(Edited(ANCHOR, name), runs["sft"], folder)
+    evaluate(Edited(ANCHOR, "rl"), runs["rl"], after)
     if grid.other:
-        evaluate(Swap(ANCHOR, "other-peak"), runs["other"], folders["peak"])
+        evaluate(Edited(ANCHOR, "other-peak"), runs["other"], folders["peak"])
     peak_of, late = ("sft", folders["peak"]), ("sft", folders["late"])
     kinds = (
         ("restore", grid.restore, peak_of, late),
@@ -113,32 +112,26 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
     for kind, entries, with_, edited in kinds:
         inputs = {"base": runs[with_[0]], "target": runs[edited[0]], "origin": store.key(before.base)}
         for entry in entries:
-            swap = Swap(kind, *read_entry(entry))
-            settings = EditedSettings(
-                task=profile.task, base=with_[1], target=edited[1], edit=swap.edit, where=swap.where
-            )
-            made.edited[swap] = RunSpec(
-                stage="edited", settings=settings.model_dump(mode="json"), inputs=inputs, seed=seed
-            )
-            evaluate(swap, store.key(made.edited[swap]), MODEL)
+            one = Edited(kind, *read_entry(entry))
+            asked = {"base": with_[1], "target": edited[1], "edit": one.edit, "where": one.where}
+            settings = EditedSettings(task=profile.task, **asked).model_dump(mode="json")
+            made.edited[one] = RunSpec(stage="edited", settings=settings, inputs=inputs, seed=seed)
+            evaluate(one, store.key(made.edited[one]), MODEL)
     return made
 
 
-def collect(plans: Sequence[SwapPlan], store: Store) -> SwapTables:
-    """The tables of base seeds that are in the store."""
-    return tables.joined([_of_plan(one, store) for one in plans], SwapTables)
-
-
-def _of_plan(made: SwapPlan, store: Store) -> SwapTables:
+def _of_plan(made: EditPlan, store: Store) -> EditTables:
     folder = tables.folders(store)
-    effects, sizes = [], []
-    for (swap, decode), spec in made.censuses.items():
-        effects.append(tables.solved(folder(spec)).assign(**vars(swap), decode=decode))
-    for swap, spec in made.edited.items():
-        found: dict[str, Any] = json.loads((folder(spec) / "sizes.json").read_text(encoding="utf-8"))
-        sizes.append({**vars(swap), **found})
+    effects = [
+        tables.solved(folder(spec)).assign(**vars(one), decode=decode)
+        for (one, decode), spec in made.censuses.items()
+    ]
+    sizes = [
+        {**vars(one), **json.loads((folder(spec) / "sizes.json").read_text(encoding="utf-8"))}
+        for one, spec in made.edited.items()
+    ]
     frames = (pd.concat(effects, ignore_index=True), pd.DataFrame(sizes), pd.DataFrame({"peak": [made.peak]}))
-    return SwapTables(*(frame.assign(seed=made.seed) for frame in frames))
+    return EditTables(*(frame.assign(seed=made.seed) for frame in frames))
 
 
 def _lacking(profile: Profile) -> str:
@@ -146,40 +139,33 @@ def _lacking(profile: Profile) -> str:
     return "swaps.late or swaps.start is not set, so there is nothing to edit" if nothing else ""
 
 
-STUDY = Part("-swaps", plan, collect, SwapTables, "edited", _lacking, from_peaks=True)
+collect = collector(_of_plan, EditTables)
+STUDY = Part("-swaps", plan, collect, EditTables, "edited", _lacking, from_peaks=True)
 
 
 @dataclass(frozen=True)
-class SwapChapter(Chapter[SwapTables]):
+class EditChapter(Chapter[EditTables]):
     """Chapter 04."""
 
     PART = STUDY
 
     @classmethod
-    def slice_of(cls, recorded: SwapTables, profile: Profile, seed: int, store: Store) -> Slice:
+    def slice_of(cls, recorded: EditTables, profile: Profile, seed: int, store: Store) -> Slice:
         """One edit of the late checkpoint, and an evaluation of it."""
         peak = int(recorded.peaks["peak"].iloc[0])
         whole = plan(profile, seed, store, {seed: peak})
-        restored = (swap for swap in whole.edited if swap.kind == "restore")
-        chosen = next(
-            (swap for swap in restored if swap.edit.startswith("directions(top=")), next(iter(whole.edited))
-        )
+        top = "directions(top="
+        chosen = max(whole.edited, key=lambda one: one.kind == "restore" and one.edit.startswith(top))
         part = replace(
-            whole,
-            edited={chosen: whole.edited[chosen]},
-            censuses={(chosen, 0): whole.censuses[chosen, 0]},
+            whole, edited={chosen: whole.edited[chosen]}, censuses={(chosen, 0): whole.censuses[chosen, 0]}
         )
-        rows = {}
-        for name in ("effects", "sizes"):
-            frame = getattr(recorded, name)
-            mine = (frame[list(vars(chosen))].astype(str) == pd.Series(vars(chosen))).all(axis=1)
-            rows[name] = frame[mine & (frame.get("decode", 0) == 0)]
-        return Slice((peak,), part, rows)
+        effects = only(recorded.effects, **vars(chosen), decode=0)
+        return Slice((peak,), part, {"effects": effects, "sizes": only(recorded.sizes, **vars(chosen))})
 
     def how_fresh(self) -> list[str]:
         peaks, grid = ", ".join(f"{peak:,}" for peak in self.fresh.peaks["peak"]), self.profile.swaps
         return [f"peak at SFT step {peaks}", f"late checkpoint at {grid.late:,}", f"RL from {grid.start:,}"]
 
 
-CHAPTER = SwapChapter
-edits = SwapChapter.open
+CHAPTER = EditChapter
+edits = EditChapter.open

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pandas as pd
 
 from rlheals.chapters.protected import measures as measured
-from rlheals.chapters.protected.runs import ProtectionTables
+from rlheals.chapters.protected.runs import ProtectedTables
+from rlheals.chapters.rows import only
 from rlheals.study.claims import ChapterClaims, by_seed, estimator
 
 
 @estimator("protection")
 def over_early_stopping(rows: pd.DataFrame, way: str) -> float:
     """OOD accuracy under a regulariser less that of plain SFT stopped at the same ID accuracy."""
-    return float(rows.loc[rows["way"] == way, "gained"].mean())
+    return float(only(rows, way=way)["gained"].mean())
 
 
 @estimator("protection")
@@ -21,7 +22,7 @@ def over_way(rows: pd.DataFrame, way: str, other: str) -> float:
     return over_early_stopping(rows, way) - over_early_stopping(rows, other)
 
 
-def _at_equal_id(tables: ProtectionTables) -> dict[int, pd.DataFrame]:
+def _at_equal_id(tables: ProtectedTables) -> dict[int, pd.DataFrame]:
     return by_seed(measured.at_equal_id(measured.points(tables)), tables.seeds)
 
 

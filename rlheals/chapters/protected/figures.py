@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import matplotlib
 import numpy as np
-import pandas as pd
 
 from rlheals.chapters.drawing import Sheet
 from rlheals.chapters.protected import measures as measured
-from rlheals.chapters.protected.runs import SFT, ProtectionChapter, ProtectionTables
+from rlheals.chapters.protected.runs import SFT, ProtectedChapter
+from rlheals.chapters.rows import only
 from rlheals.display.looks import PLAIN_SFT, REGULARISERS, Look
 from rlheals.display.panels import level
 from rlheals.display.style import Drawn
@@ -33,25 +33,21 @@ def label_of(way: str) -> str:
     return "plain SFT" if way == SFT else f"{REGULARISERS[name_of(way)].label} {read_regulariser(way)[1]:g}"
 
 
-def ways_of(chapter: ProtectionChapter) -> list[str]:
+def ways_of(chapter: ProtectedChapter) -> list[str]:
     """All regularisers that are drawn, plain SFT first."""
     kinds = list(REGULARISERS)
-    found = {str(way) for tables, _ in chapter.layers for way in tables.accuracy["way"].unique()}
-    return sorted(
-        found, key=lambda way: (kinds.index(name_of(way)), 0.0 if way == SFT else read_regulariser(way)[1])
-    )
+    found = {str(way) for tables, _ in chapter.layers for way in tables.accuracy["way"].unique()} - {SFT}
+    known = {way: read_regulariser(way) for way in found}
+    return [SFT, *sorted(found, key=lambda way: (kinds.index(known[way][0]), known[way][1]))]
 
 
-def plane(chapter: ProtectionChapter) -> Drawn:
+def plane(chapter: ProtectedChapter) -> Drawn:
     """OOD against ID accuracy along training: plain SFT and every regulariser, one panel per kind."""
     ways = ways_of(chapter)
     names = list(dict.fromkeys(name_of(way) for way in ways if way != SFT)) or [SFT]
     sheet = Sheet(chapter, 3, -(-len(names) // 3), 2.5)
 
-    def measure(tables: ProtectionTables) -> pd.DataFrame:
-        rows = measured.points(tables)
-        return rows.assign(value=rows["ood"])
-
+    measure = lambda tables: measured.points(tables).rename(columns={"ood": "value"})  # noqa: E731
     found = list(sheet.estimates(measure, ["way", "step"], ["id"]))
     for axis, name in zip(sheet.axes, names, strict=False):
         own = [way for way in ways if name_of(way) == name != SFT]
@@ -62,8 +58,7 @@ def plane(chapter: ProtectionChapter) -> Drawn:
             looks[way] = Look(label_of(way), matplotlib.colors.to_hex(shade), marker, line)
         for study, table in found:
             for way, look in looks.items():
-                mine = table[table["way"] == way]
-                if len(mine):
+                if len(mine := only(table, way=way)):
                     sheet.mark(axis, mine["id"], mine, look, study, "band", series=label_of(way))
         sheet.label(axis, NOTHING if name == SFT else REGULARISERS[name].label, "ID accuracy, SFT hands")
         axis.set_ylim(bottom=0)
@@ -77,7 +72,7 @@ def plane(chapter: ProtectionChapter) -> Drawn:
     return sheet.finish("protection-plane", "OOD against ID accuracy", note)
 
 
-def gains(chapter: ProtectionChapter) -> Drawn:
+def gains(chapter: ProtectedChapter) -> Drawn:
     """OOD accuracy with every regulariser less that of plain SFT at the same ID accuracy."""
     ways = [way for way in ways_of(chapter) if way != SFT]
     sheet = Sheet(chapter, 2, height=0.19 * max(1, len(ways)) + 1.0)
@@ -113,4 +108,4 @@ def gains(chapter: ProtectionChapter) -> Drawn:
     return sheet.finish("protection-gains", "Against early stopping", note)
 
 
-PROTECTION: tuple[Callable[[ProtectionChapter], Drawn], ...] = (plane, gains)
+PROTECTION: tuple[Callable[[ProtectedChapter], Drawn], ...] = (plane, gains)

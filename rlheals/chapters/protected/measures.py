@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from rlheals.chapters.protected.runs import SFT, ProtectionTables
+from rlheals.chapters.protected.runs import SFT, ProtectedTables
+from rlheals.chapters.rows import only, solved_shares
 
 
-def points(tables: ProtectionTables, measure: str = "solved") -> pd.DataFrame:
+def points(tables: ProtectedTables) -> pd.DataFrame:
     """One row per (seed, way, step): accuracies id (SFT hands, or what ID hands there are) and ood."""
     rows = tables.accuracy.astype({"way": object, "split": object})
-    sums = rows.groupby(["seed", "way", "step", "split"])[[measure, "hands"]].sum()
-    shares = (sums[measure] / sums["hands"]).unstack("split")
+    shares = solved_shares(rows, ["seed", "way", "step", "split"])["value"].unstack("split")
     known = shares.get("sft", shares.get("held_out"))
     return pd.DataFrame({"id": known, "ood": shares.get("ood")}).astype(float).reset_index()
 
@@ -27,7 +27,7 @@ def at_equal_id(measured: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for seed, group in measured.groupby("seed"):
-        line = group[group["way"] == SFT].sort_values("step")
+        line = only(group, way=SFT).sort_values("step")
         at = np.maximum.accumulate(line["id"].to_numpy())
         for way, own in group.groupby("way"):
             own = own.sort_values("step")

@@ -7,13 +7,14 @@ or a setting of SFT with another value (learning_rate, weight_decay). "sft" is p
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import get_args
 
 import pandas as pd
 
 from rlheals.chapters.base import Chapter, Slice
+from rlheals.chapters.rows import collector, only
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import read_regulariser
 from rlheals.store.runs import RunSpec
@@ -29,7 +30,7 @@ SFT = "sft"
 
 
 @dataclass(frozen=True)
-class ProtectionPlan(SeedPlan):
+class ProtectedPlan(SeedPlan):
     """The runs of one base seed by regulariser, and the evaluations of (way, step, sampling seed)."""
 
     before: Plan
@@ -42,7 +43,7 @@ class ProtectionPlan(SeedPlan):
 
 
 @dataclass(frozen=True)
-class ProtectionTables(Seeded):
+class ProtectedTables(Seeded):
     """What protected SFT is drawn from; every row says seed, way and step.
 
     accuracy     per (decode, split): hands, solved in five attempts, solved in the first
@@ -55,10 +56,10 @@ class ProtectionTables(Seeded):
     penalties: pd.DataFrame
 
 
-def plan(profile: Profile, seed: int, store: Store) -> ProtectionPlan:
+def plan(profile: Profile, seed: int, store: Store) -> ProtectedPlan:
     """The runs of one base seed."""
     group = profile.protection
-    made = ProtectionPlan(seed, sft_plan(profile, seed, store))
+    made = ProtectedPlan(seed, sft_plan(profile, seed, store))
     made.trained[SFT] = made.before.sft
     for way in group.regularisers:
         name, value = read_regulariser(way)
@@ -68,20 +69,14 @@ def plan(profile: Profile, seed: int, store: Store) -> ProtectionPlan:
         stage = "protected" if "kind" in changes else "sft"
         made.trained[way] = made.before.sft.model_copy(update={"stage": stage, "settings": settings})
     for way, spec in made.trained.items():
-        for step in group.steps:
-            for decode in range(group.decodes):
-                made.censuses[way, step, decode] = census_spec(
-                    profile, store.key(spec), sft.checkpoint_name(step), seed, decode
-                )
+        key = store.key(spec)
+        for step, decode in product(group.steps, range(group.decodes)):
+            folder = sft.checkpoint_name(step)
+            made.censuses[way, step, decode] = census_spec(profile, key, folder, seed, decode)
     return made
 
 
-def collect(plans: Sequence[ProtectionPlan], store: Store) -> ProtectionTables:
-    """The tables of base seeds that are in the store."""
-    return tables.joined([_of_plan(one, store) for one in plans], ProtectionTables)
-
-
-def _of_plan(made: ProtectionPlan, store: Store) -> ProtectionTables:
+def _of_plan(made: ProtectedPlan, store: Store) -> ProtectedTables:
     folder = tables.folders(store)
     accuracy = [
         tables.solved(folder(spec)).assign(way=way, step=step, decode=decode)
@@ -93,51 +88,47 @@ def _of_plan(made: ProtectionPlan, store: Store) -> ProtectionTables:
         if spec.stage == "protected"
     ]
     found = (accuracy, penalties or [pd.DataFrame(columns=["step", "penalty", "way"])])
-    return ProtectionTables(
-        *(pd.concat(frames, ignore_index=True).assign(seed=made.seed) for frames in found)
-    )
+    joined = (pd.concat(frames, ignore_index=True) for frames in found)
+    return ProtectedTables(*(frame.assign(seed=made.seed) for frame in joined))
 
 
 def _lacking(profile: Profile) -> str:
-    return (
-        "" if profile.protection.regularisers else "protection.regularisers is empty, so nothing is protected"
-    )
+    nothing = not profile.protection.regularisers
+    return "protection.regularisers is empty, so nothing is protected" if nothing else ""
 
 
-STUDY = Part("-protection", plan, collect, ProtectionTables, "protected", _lacking)
+collect = collector(_of_plan, ProtectedTables)
+STUDY = Part("-protection", plan, collect, ProtectedTables, "protected", _lacking)
 
 
 @dataclass(frozen=True)
-class ProtectionChapter(Chapter[ProtectionTables]):
+class ProtectedChapter(Chapter[ProtectedTables]):
     """The part of chapter 04 about protected SFT."""
 
     PART = STUDY
 
     @classmethod
-    def slice_of(cls, recorded: ProtectionTables, profile: Profile, seed: int, store: Store) -> Slice:
+    def slice_of(cls, recorded: ProtectedTables, profile: Profile, seed: int, store: Store) -> Slice:
         """One run under a penalty, and an evaluation of its last checkpoint."""
         whole = plan(profile, seed, store)
         way = next(way for way, spec in whole.trained.items() if spec.stage == "protected")
         step = max(step for _, step, _ in whole.censuses)
-        part = replace(
-            whole,
-            trained={way: whole.trained[way]},
-            censuses={(way, step, 0): whole.censuses[way, step, 0]},
-        )
-        rows = recorded.accuracy
-        rows = rows[(rows["way"] == way) & (rows["step"] == step) & (rows["decode"] == 0)]
-        penalties = recorded.penalties[recorded.penalties["way"] == way]
-        return Slice((step,), part, {"accuracy": rows, "penalties": penalties})
+        at = (way, step, 0)
+        part = replace(whole, trained={way: whole.trained[way]}, censuses={at: whole.censuses[at]})
+        rows = {
+            "accuracy": only(recorded.accuracy, way=way, step=step, decode=0),
+            "penalties": only(recorded.penalties, way=way),
+        }
+        return Slice((step,), part, rows)
 
     def how_fresh(self) -> list[str]:
         ways = [str(way) for way in self.fresh.accuracy["way"].unique()]
         return [f"regularisers {', '.join(ways)}, up to step {self.fresh.accuracy['step'].max():,}"]
 
-    def how_recorded(self, recorded: ProtectionTables) -> list[str]:
-        return [
-            f"{recorded.accuracy['way'].nunique()} regularisers, {recorded.accuracy['decode'].nunique()} sampling seeds"
-        ]
+    def how_recorded(self, recorded: ProtectedTables) -> list[str]:
+        rows = recorded.accuracy
+        return [f"{rows['way'].nunique()} regularisers, {rows['decode'].nunique()} sampling seeds"]
 
 
-CHAPTER = ProtectionChapter
-protect = ProtectionChapter.open
+CHAPTER = ProtectedChapter
+protect = ProtectedChapter.open

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from rlheals.chapters.rl.measures import Accuracies
-from rlheals.chapters.rl.runs import MAIN, RecoveryTables
+from rlheals.chapters.rl.measures import Accuracies, by_seed
+from rlheals.chapters.rl.runs import MAIN, RLTables
+from rlheals.chapters.rows import only
 from rlheals.study.claims import ChapterClaims, estimator
 
 
@@ -56,9 +57,9 @@ def over_control(measured: Accuracies, control: str, start: int) -> float:
     return measured.accuracy(start, True) - measured.accuracy(start, True, control=control)
 
 
-def _after_rl(tables: RecoveryTables) -> pd.DataFrame:
-    rows = tables.episodes
-    return rows[(rows["control"] == MAIN) & (rows["run"] >= 0)]
+def _after_rl(tables: RLTables) -> pd.DataFrame:
+    rows = only(tables.episodes, control=MAIN)
+    return rows[rows["run"] >= 0]
 
 
-CLAIMS = ChapterClaims("recovery", Accuracies.by_seed, _after_rl, plan=("runs",))
+CLAIMS = ChapterClaims("recovery", by_seed, _after_rl, plan=("runs",))

@@ -14,12 +14,13 @@ from rlheals.chapters.drawing import FEEDBACK, Sheet, paper_points
 from rlheals.chapters.rl import measures as measured
 from rlheals.chapters.rl.figures_training import advantages, learning, losses, why_late
 from rlheals.chapters.rl.measures import Accuracies
-from rlheals.chapters.rl.runs import MAIN, RecoveryChapter
+from rlheals.chapters.rl.runs import MAIN, RLChapter
+from rlheals.chapters.rows import only
 from rlheals.chapters.sft import measures
 from rlheals.display.looks import AFTER, BEFORE, BLUE, GREY, OOD, RED, RL_ONLY, SPLITS, Look
 from rlheals.display.panels import level, step_axis
 from rlheals.display.style import Drawn
-from rlheals.stats.intervals import Interval, t_interval, wilson
+from rlheals.stats.intervals import t_interval, wilson
 
 STARTS = "RL start checkpoint (SFT step)"
 SIMULTANEOUS = "95 % t intervals over base seeds, simultaneous for all RL start checkpoints (Bonferroni)"
@@ -29,44 +30,37 @@ BARS: dict[str, dict[str, Any]] = {
 
 
 def _before_after(
-    sheet: Sheet, axis: Axes, measure: Callable[..., pd.DataFrame], look: Look, series: str, **options: Any
+    sheet: Sheet, axis: Axes, split: str, look: Look, series: str, measure: str = "within_five", **of: Any
 ) -> None:
-    """The checkpoints from which RL starts, and what RL makes of them."""
+    """A measure of the checkpoints from which RL starts, and of what RL makes of them."""
+    accuracy = partial(measured.accuracy, split=split, measure=measure)
     looks = ((False, BEFORE), (True, look.named(AFTER.label)))
-    sheet.curves(
-        axis,
-        {f"{series}, {one.label}": (partial(measure, after=after), one) for after, one in looks},
-        **options,
-    )
+    drawn = {f"{series}, {one.label}": (partial(accuracy, after=after), one) for after, one in looks}
+    sheet.curves(axis, drawn, **of)
 
 
-def _sheet(chapter: RecoveryChapter, columns: int, rows: int = 1, height: float = 3.2) -> Sheet:
+def _sheet(chapter: RLChapter, columns: int, rows: int = 1, height: float = 3.2) -> Sheet:
     return Sheet(chapter, columns, rows, height, steps=chapter.starts, x=STARTS)
 
 
-def ood(chapter: RecoveryChapter) -> Drawn:
+def ood(chapter: RLChapter) -> Drawn:
     """OOD accuracy of every RL start checkpoint and after RL: three measures (the paper's Fig. 2c)."""
     sheet = _sheet(chapter, 3)
-    panels: dict[str, dict[str, Any]] = {
-        FEEDBACK: {},
-        "pass@1": {"solved": measures.first_try},
-        "success@5, format-agnostic": {"column": "solved_at_either"},
-    }
-    for axis, (title, options) in zip(sheet.axes, panels.items(), strict=True):
-        measure = partial(measured.accuracy, split="ood", **options)
-        _before_after(sheet, axis, measure, OOD, f"OOD, {title}", title=title, whole=False)
+    titles = {"within_five": FEEDBACK, "first_try": "pass@1", "either": "success@5, format-agnostic"}
+    for axis, (name, title) in zip(sheet.axes, titles.items(), strict=True):
+        _before_after(sheet, axis, "ood", OOD, f"OOD, {title}", name, title=title, whole=False)
     sheet.axes[0].set_ylabel("share of OOD hands solved")
     sheet.legend(sheet.axes[0])
     note = "Every point of the axis is an SFT checkpoint from which RL starts; RL sees the ID rule only."
     return sheet.finish("rl-ood", "OOD accuracy before and after RL", note)
 
 
-def id_hands(chapter: RecoveryChapter) -> Drawn:
+def id_hands(chapter: RLChapter) -> Drawn:
     """The same on ID hands: those of SFT, those that only RL sees, those that neither sees (the paper's Fig. 2d)."""
     sheet = _sheet(chapter, 3)
     looks = {"sft": SPLITS["sft"], "rl": RL_ONLY, "held_out": SPLITS["held_out"]}
     for axis, (split, look) in zip(sheet.axes, looks.items(), strict=True):
-        _before_after(sheet, axis, partial(measured.accuracy, split=split), look, split, title=look.label)
+        _before_after(sheet, axis, split, look, split, title=look.label)
     sheet.axes[0].set_ylabel(FEEDBACK)
     sheet.legend(sheet.axes[0])
     note = (
@@ -76,7 +70,7 @@ def id_hands(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-id", "ID accuracy before and after RL", note)
 
 
-def window(chapter: RecoveryChapter) -> Drawn:
+def window(chapter: RLChapter) -> Drawn:
     """Gain from every RL start checkpoint with simultaneous intervals: where the window can and cannot be."""
     sheet = _sheet(chapter, 3)
     names = {"within_five": FEEDBACK, "first_try": "pass@1", "revision": "corrected after feedback"}
@@ -92,7 +86,7 @@ def window(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-window", "The window", window_note(chapter))
 
 
-def window_note(chapter: RecoveryChapter) -> str:
+def window_note(chapter: RLChapter) -> str:
     """Where the window surely is, surely is not, and may be."""
     if chapter.recorded is None or len(chapter.recorded.seeds) < 2:
         return "There are not enough recorded base seeds for intervals."
@@ -107,34 +101,29 @@ def window_note(chapter: RecoveryChapter) -> str:
     )
 
 
-def paper_beside(chapter: RecoveryChapter) -> Drawn:
+def paper_beside(chapter: RLChapter) -> Drawn:
     """The paper's Fig. 2c beside ours."""
     sheet = _sheet(chapter, 2)
     left, right = sheet.axes
-    for key, look in (
-        ("ood_accuracy_llama", BEFORE),
-        ("ood_accuracy_after_rl_llama", OOD.named(AFTER.label)),
-    ):
-        sheet.paper(left, key, look, 100)
+    sheet.paper(left, "ood_accuracy_llama", BEFORE, 100)
+    sheet.paper(left, "ood_accuracy_after_rl_llama", OOD.named(AFTER.label), 100)
     title = "Paper: Llama-3.2-11B-Vision, 234 hands, one sampling seed"
     sheet.label(left, title, "SFT checkpoint", "share of OOD hands solved", share=False)
     sheet.legend(left)
-    measure = partial(measured.accuracy, split="ood")
-    _before_after(sheet, right, measure, OOD, "OOD, this book", title="Lab model (this book)", whole=False)
+    _before_after(sheet, right, "ood", OOD, "OOD, this book", title="Lab model (this book)", whole=False)
     note = "Left: points from the authors' files; the Wilson intervals on them are ours, for hands alone."
     return sheet.finish("rl-paper", "The paper's window beside ours", note)
 
 
-def stages(chapter: RecoveryChapter) -> Drawn:
+def stages(chapter: RLChapter) -> Drawn:
     """Peak of SFT, an RL start checkpoint and RL from that very one: the paper's three bars (Fig. 1) beside ours."""
     sheet = Sheet(chapter, 2, height=3.6)
     for axis, split in zip(sheet.axes, ("ood", "id"), strict=True):
         place, ticks = 0.0, {}
         for label, rows in _stage_rows(chapter, split).items():
             for row in rows:
-                axis.bar(
-                    place, row["value"], width=0.7, edgecolor="black", linewidth=0.5, **BARS[row["stage"]]
-                )
+                look = {"width": 0.7, "edgecolor": "black", "linewidth": 0.5, **BARS[row["stage"]]}
+                axis.bar(place, row["value"], **look)
                 axis.plot([place] * 2, [row["low"], row["high"]], color="black", linewidth=0.9)
                 ticks[place] = row["bar"]
                 place += 0.8
@@ -154,22 +143,21 @@ def stages(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-stages", "Three stages", note)
 
 
-def _stage_rows(chapter: RecoveryChapter, split: str) -> dict[str, list[dict[str, Any]]]:
+def _stage_rows(chapter: RLChapter, split: str) -> dict[str, list[dict[str, Any]]]:
     """The bars of each model in order; every bar of RL stands right of the checkpoint from which it starts."""
     rows: dict[str, list[dict[str, Any]]] = {}
     words = {"peak": ("peak", "peak"), "end": ("start", "end"), "rl": ("rl", "RL from the end")}
     for key, label in (("stages_llama", "Llama (paper)"), ("stages_qwen", "Qwen (paper)")):
-        paper = paper_points()[key]
-        rows[label] = []
-        for name, (stage, bar) in words.items():
-            value = paper["points"][f"{split}_{name}"] / 100
-            found = wilson(round(value * paper["hands"]), paper["hands"])
-            rows[label].append(_bar(stage, bar, value, found) | {"study": "paper"})
+        points, hands = paper_points()[key]["points"], paper_points()[key]["hands"]
+        rows[label] = [
+            _bar(stage, bar, [points[f"{split}_{name}"] / 100], hands) | {"study": "paper"}
+            for name, (stage, bar) in words.items()
+        ]
     tables = chapter.tables
-    accuracies = list(Accuracies.by_seed(tables).values())
+    accuracies = tables.once(measured.by_seed).values()
     splits = set(tables.episodes["split"])
     asked = "ood" if split == "ood" else "sft" if "sft" in splits else "held_out"
-    hands = int(tables.episodes.loc[tables.episodes["split"] == asked, "item"].nunique())
+    hands = only(tables.episodes, split=asked)["item"].nunique()
     middle = chapter.profile.rl_starts.control_start or tables.starts[len(tables.starts) // 2]
     wanted: list[tuple[str, str, int | None]] = [("peak", "peak", None)]
     for start in dict.fromkeys((middle, tables.starts[-1])):
@@ -177,13 +165,14 @@ def _stage_rows(chapter: RecoveryChapter, split: str) -> dict[str, list[dict[str
     rows["lab (this book)"] = []
     for stage, bar, at in wanted:
         values = [_stage(one, stage, asked, at) for one in accuracies]
-        found = t_interval(values) if len(values) > 1 else wilson(round(values[0] * hands), hands)
-        row = _bar(stage, bar, float(np.mean(values)), found)
-        rows["lab (this book)"].append(row | {"start": at, "study": chapter.study})
+        row = _bar(stage, bar, values, hands) | {"start": at, "study": chapter.study}
+        rows["lab (this book)"].append(row)
     return rows
 
 
-def _bar(stage: str, bar: str, value: float, found: Interval) -> dict[str, Any]:
+def _bar(stage: str, bar: str, values: list[float], hands: int) -> dict[str, Any]:
+    found = t_interval(values) if len(values) > 1 else wilson(round(values[0] * hands), hands)
+    value = float(np.mean(values))
     return {"stage": stage, "bar": bar, "value": value, "low": found.low, "high": found.high}
 
 
@@ -195,27 +184,25 @@ def _stage(one: Accuracies, stage: str, split: str, start: int | None) -> float:
     return one.accuracy(at, stage == "rl", split=split)
 
 
-def parts(chapter: RecoveryChapter) -> Drawn:
+def parts(chapter: RLChapter) -> Drawn:
     """What changes on OOD hands: format, rule, arithmetic, revision."""
     sheet = _sheet(chapter, 2, 2, 2.5)
     for axis, name in zip(sheet.axes, measures.PARTS, strict=True):
-        _before_after(sheet, axis, partial(measured.part, split="ood", name=name), OOD, name, title=name)
+        _before_after(sheet, axis, "ood", OOD, name, name, title=name)
     sheet.legend(sheet.axes[0])
     note = "Each part among the hands that got to it: readable answers, those with right values, failed first attempts."
     return sheet.finish("rl-parts", "What RL restores on OOD hands", note)
 
 
-def controls(chapter: RecoveryChapter) -> Drawn:
+def controls(chapter: RLChapter) -> Drawn:
     """OOD accuracy of one RL start checkpoint, of RL from it, and of every control from the same checkpoint."""
     start = chapter.profile.rl_starts.control_start
     levels: dict[str, dict[int, float]] = {}
     if chapter.recorded is not None and start:
-        levels = measured.control_levels(chapter.recorded, start)
-    if chapter.sft is not None and start:
-        rows = chapter.sft.episodes
-        rows = rows[(rows["split"] == "ood") & (rows["step"] == 4 * start)]
-        levels["SFT continued"] = (rows["solved_at"] > 0).groupby(rows["seed"]).mean().to_dict()
-    if chapter.recorded is not None and start:
+        levels |= measured.control_levels(chapter.recorded, start)
+        if chapter.sft is not None:
+            rows = only(chapter.sft.episodes, split="ood", step=4 * start)
+            levels["SFT continued"] = (rows["solved_at"] > 0).groupby(rows["seed"]).mean().to_dict()
         levels["start at RL's entropy"] = measured.at_matched_entropy(chapter.recorded, start)
     levels = {name: values for name, values in levels.items() if values}
     sheet = Sheet(chapter, height=0.24 * max(2, len(levels)) + 0.9)
@@ -238,7 +225,7 @@ def controls(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-controls", "Controls", note)
 
 
-def entropy(chapter: RecoveryChapter) -> Drawn:
+def entropy(chapter: RLChapter) -> Drawn:
     """Accuracy against entropy: is RL more than sampling its start checkpoint at another temperature?"""
     start = chapter.profile.rl_starts.control_start
     sheet = Sheet(chapter, height=2.4)
@@ -247,25 +234,14 @@ def entropy(chapter: RecoveryChapter) -> Drawn:
     sheet.label(axis, x="entropy of first attempts at OOD hands (nats per token)", y=f"OOD, {FEEDBACK}")
     if chapter.recorded is not None and start:
         frame = measured.entropies(chapter.recorded, start)
-        control = frame["control"].astype(str)
-        before = frame[(control.str.startswith("temperature") | (control == MAIN)) & (frame["run"] < 0)]
-        after = frame[(control == MAIN) & (frame["run"] >= 0)]
-        name: str | None = "RL start checkpoint, temperatures 0.3 to 1"
-        for _, curve in before.groupby("seed"):
+        label = "RL start checkpoint, temperatures 0.3 to 1"
+        look: dict[str, Any] = {"color": BEFORE.color, "linewidth": 0.8, "markersize": 2, "label": label}
+        for _, curve in measured.at_temperatures(frame).groupby("seed"):
             line = curve.sort_values("entropy")
-            axis.plot(
-                line["entropy"],
-                line["value"],
-                "s-",
-                color=BEFORE.color,
-                linewidth=0.8,
-                markersize=2,
-                label=name,
-            )
-            name = None
-        axis.plot(
-            after["entropy"], after["value"], "o", color=RED, markersize=4, label="after RL, temperature 0.7"
-        )
+            axis.plot(line["entropy"], line["value"], "s-", **look)
+        after = only(frame[frame["run"] >= 0], control=MAIN)
+        label = "after RL, temperature 0.7"
+        axis.plot(after["entropy"], after["value"], "o", color=RED, markersize=4, label=label)
         axis.set_ylim(bottom=0)
         if len(frame):
             sheet.legend()
@@ -274,6 +250,6 @@ def entropy(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-entropy", "RL and temperature", note)
 
 
-RL: tuple[Callable[[RecoveryChapter], Drawn], ...] = (
+RL: tuple[Callable[[RLChapter], Drawn], ...] = (
     ood, id_hands, window, paper_beside, stages, parts, why_late, advantages, learning, losses, controls, entropy,
 )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -10,16 +9,17 @@ import pandas as pd
 
 from rlheals.chapters.drawing import Sheet, paper_points
 from rlheals.chapters.rl import measures as measured
-from rlheals.chapters.rl.runs import MAIN, RecoveryChapter
+from rlheals.chapters.rl.runs import MAIN, RLChapter
+from rlheals.chapters.rows import only
 from rlheals.display.looks import CATEGORICAL, ID, LOSSES
 from rlheals.display.style import Drawn, with_intervals
 from rlheals.training.rl.episodes import advantage_statistics
 
 
-def why_late(chapter: RecoveryChapter) -> Drawn:
+def why_late(chapter: RLChapter) -> Drawn:
     """What RL finds at its start: hands on which all episodes earn the same, entropy, attempts, advantages."""
     sheet = Sheet(chapter, 3, 2, 2.3, steps=chapter.starts, x="RL start checkpoint (SFT step)")
-    panels: dict[str, tuple[str, bool]] = {
+    panels = {
         "zero_variance": ("groups without a gradient", True),
         "first_try": ("pass@1", True),
         "revision": ("failed attempts corrected", True),
@@ -28,9 +28,7 @@ def why_late(chapter: RecoveryChapter) -> Drawn:
         "advantage_positive": ("advantages above 0", True),
     }
     for axis, (column, (title, share)) in zip(sheet.axes, panels.items(), strict=True):
-        measure: Callable[..., pd.DataFrame] = partial(measured.early_log, column=column)
-        if column == "revision":
-            measure = measured.early_revision
+        measure = partial(measured.early_log, column=column)
         sheet.curves(axis, {column: (measure, ID.named("first five iterations"))}, title, share=share)
         axis.set_ylim(0, 1.02 if share else 1.15 * axis.get_ylim()[1])
     note = (
@@ -40,13 +38,12 @@ def why_late(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-why", "What RL finds at its start", note)
 
 
-def advantages(chapter: RecoveryChapter) -> Drawn:
+def advantages(chapter: RLChapter) -> Drawn:
     """Histograms of episode advantages at the first iteration, per RL start checkpoint (the paper's Fig. 3)."""
     starts, tables = chapter.starts, chapter.tables
     sheet = Sheet(chapter, min(4, len(starts)), -(-len(starts) // 4), 1.9)
-    rows = tables.advantages[(tables.advantages["control"] == MAIN) & (tables.advantages["update"] == 1)]
     for axis, start in zip(sheet.axes, starts, strict=False):
-        values = rows.loc[rows["start"] == start, "advantage"].to_numpy()
+        values = only(tables.advantages, control=MAIN, update=1, start=start)["advantage"].to_numpy()
         sheet.label(axis, f"SFT step {start:,}")
         if not len(values):
             continue
@@ -62,7 +59,7 @@ def advantages(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-advantages", "Advantages at the first iteration", note)
 
 
-def learning(chapter: RecoveryChapter) -> Drawn:
+def learning(chapter: RLChapter) -> Drawn:
     """Return and success on training hands against iterations: has RL levelled off?"""
     sheet = Sheet(chapter, 2)
     tables, study = chapter.tables, chapter.study
@@ -78,7 +75,7 @@ def learning(chapter: RecoveryChapter) -> Drawn:
     return sheet.finish("rl-learning", "Learning curves", note)
 
 
-def losses(chapter: RecoveryChapter) -> Drawn:
+def losses(chapter: RLChapter) -> Drawn:
     """Cross-entropy of expert answers during RL (the paper's figure of RL losses)."""
     known = chapter.tables.starts
     starts = [start for start in known if start in (10, 160, 1280)] or known[:3]

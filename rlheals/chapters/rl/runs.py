@@ -7,7 +7,6 @@ one base seed. Evaluations of a start checkpoint and of what RL makes of it shar
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from rlheals.chapters.base import Chapter, Slice
+from rlheals.chapters.rows import collector, only
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import CONTROLS, LATE
 from rlheals.store.runs import RunSpec
@@ -42,7 +42,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class RecoveryPlan(SeedPlan):
+class RLPlan(SeedPlan):
     """The runs of one unit of one base seed."""
 
     unit: Unit
@@ -60,7 +60,7 @@ class RecoveryPlan(SeedPlan):
 
 
 @dataclass(frozen=True)
-class RecoveryTables(Seeded):
+class RLTables(Seeded):
     """Everything chapter 02 is drawn from; every row says seed, control, start and run (-1: the start itself).
 
     episodes     one row per (decode, hand): which attempt solved it, how the first attempt went
@@ -84,16 +84,15 @@ class RecoveryTables(Seeded):
         return sorted(int(start) for start in self.log.loc[self.log["control"] == MAIN, "start"].unique())
 
 
-def plan(profile: Profile, seed: int, store: Store, unit: Unit = 0) -> RecoveryPlan:
+def plan(profile: Profile, seed: int, store: Store, unit: Unit = 0) -> RLPlan:
     """The runs of one unit of a base seed; evaluations of the start checkpoints belong to the first unit."""
     rl_starts, before = profile.rl_starts, sft_plan(profile, seed, store)
-    made = RecoveryPlan(seed, unit, before)
+    made = RLPlan(seed, unit, before)
 
     def evaluate(cell: Cell, model: RunSpec, folder: str, **changes: Any) -> None:
+        key = store.key(model)
         for decode in range(rl_starts.decodes if cell.control == MAIN else min(2, rl_starts.decodes)):
-            made.censuses[cell, decode] = census_spec(
-                profile, store.key(model), folder, seed, decode, changes
-            )
+            made.censuses[cell, decode] = census_spec(profile, key, folder, seed, decode, changes)
 
     def evaluate_start(control: str, start: int, **changes: Any) -> None:
         evaluate(Cell(control, start, -1), before.sft, sft.checkpoint_name(start), **changes)
@@ -147,52 +146,35 @@ def rl_spec(
     )
 
 
-def collect(plans: Sequence[RecoveryPlan], store: Store) -> RecoveryTables:
-    """The tables of units that are in the store."""
-    return tables.joined([_of_plan(one, store) for one in plans], RecoveryTables)
-
-
-def _of_plan(made: RecoveryPlan, store: Store) -> RecoveryTables:
+def _of_plan(made: RLPlan, store: Store) -> RLTables:
     folder = tables.folders(store)
-
-    def place(cell: Cell) -> dict[str, Any]:
-        return {"seed": made.seed, "control": cell.control, "start": cell.start, "run": cell.run}
-
-    episodes, categories = [], []
+    frames: dict[str, list[pd.DataFrame]] = {table.name: [] for table in fields(RLTables)}
     for (cell, decode), spec in made.censuses.items():
-        one, counts = tables.census(folder(spec))
-        episodes.append(one.assign(**place(cell), decode=decode))
-        categories.append(counts.assign(**place(cell), decode=decode))
-    log, advantages, losses = [], [], []
+        for name, rows in zip(("episodes", "categories"), tables.census(folder(spec)), strict=True):
+            frames[name].append(rows.assign(seed=made.seed, **vars(cell), decode=decode))
     for cell, spec in made.runs.items():
         if cell.control == NO_FEEDBACK:  # the same run as the main one, evaluated otherwise
             continue
         path = folder(spec)
-        log.append(pd.read_parquet(path / "log.parquet").assign(**place(cell)))
-        advantages.append(pd.read_parquet(path / "advantages.parquet").assign(**place(cell)))
-        losses.append(pd.DataFrame(list(_losses(path))).assign(**place(cell)))
-    return RecoveryTables(
-        *(pd.concat(frames, ignore_index=True) for frames in (episodes, categories, log, advantages, losses))
-    )
-
-
-def _losses(path: Path) -> Iterator[dict[str, Any]]:
-    for row in json.loads((path / "losses.json").read_text(encoding="utf-8")):
-        for name, value in row.items():
-            if name != "update":
-                yield {"update": row["update"], "set": name, "loss": value}
+        losses = pd.DataFrame(json.loads((path / "losses.json").read_text())).set_index("update")
+        found = {name: pd.read_parquet(path / f"{name}.parquet") for name in ("log", "advantages")}
+        found["losses"] = losses.rename_axis(columns="set").stack().rename("loss").reset_index()
+        for name, rows in found.items():
+            frames[name].append(rows.assign(seed=made.seed, **vars(cell)))
+    return RLTables(**{name: pd.concat(rows, ignore_index=True) for name, rows in frames.items()})
 
 
 def _lacking(profile: Profile) -> str:
     return "" if profile.rl_starts.starts else "rl_starts.starts is empty, so there is no RL in it"
 
 
-STUDY = Part("-recovery", plan, collect, RecoveryTables, "rl", _lacking, units=units)
+collect = collector(_of_plan, RLTables)
+STUDY = Part("-recovery", plan, collect, RLTables, "rl", _lacking, units=units)
 """Planned without a unit: the first one of every base seed."""
 
 
 @dataclass(frozen=True)
-class RecoveryChapter(Chapter[RecoveryTables]):
+class RLChapter(Chapter[RLTables]):
     """Chapter 02; sft: the recorded study of chapter 01."""
 
     PART = STUDY
@@ -201,7 +183,7 @@ class RecoveryChapter(Chapter[RecoveryTables]):
     sft: Tables | None
 
     @classmethod
-    def slice_of(cls, recorded: RecoveryTables, profile: Profile, seed: int, store: Store) -> Slice:
+    def slice_of(cls, recorded: RLTables, profile: Profile, seed: int, store: Store) -> Slice:
         """The first RL run from the start checkpoint in the middle, with an evaluation before and after."""
         whole, start = plan(profile, seed, store, 0), recorded.starts[len(recorded.starts) // 2]
         cells = [Cell(MAIN, start, -1), Cell(MAIN, start, 0)]
@@ -212,13 +194,13 @@ class RecoveryChapter(Chapter[RecoveryTables]):
         )
         rows = {}
         for table in fields(recorded):
-            frame = getattr(recorded, table.name)
-            frame = frame[(frame["start"] == start) & (frame.get("decode", 0) == 0)]
+            frame = only(getattr(recorded, table.name), start=start)
+            frame = only(frame, decode=0) if "decode" in frame else frame
             rows[table.name] = frame.drop(columns=OF_THE_MACHINE, errors="ignore")
         return Slice((start,), part, rows)
 
     @classmethod
-    def more(cls, profile: Profile, recorded: RecoveryTables | None, results: Path) -> dict[str, Any]:
+    def more(cls, profile: Profile, recorded: RLTables | None, results: Path) -> dict[str, Any]:
         return {"sft": record.find(profile.name, tables.SFT, results)[0]}
 
     @property
@@ -232,7 +214,7 @@ class RecoveryChapter(Chapter[RecoveryTables]):
             f"{rl.algorithm}, {rl.iterations} iterations of {rl.episodes} episodes, learning rate {rl.learning_rate:g}",
         ]
 
-    def how_recorded(self, recorded: RecoveryTables) -> list[str]:
+    def how_recorded(self, recorded: RLTables) -> list[str]:
         runs = recorded.log.groupby(["seed", "control"])["run"].nunique().max()
         return [
             f"RL seeds per start checkpoint: up to {runs}",
@@ -240,5 +222,5 @@ class RecoveryChapter(Chapter[RecoveryTables]):
         ]
 
 
-CHAPTER = RecoveryChapter
-rl = RecoveryChapter.open
+CHAPTER = RLChapter
+rl = RLChapter.open

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from rlheals.chapters.rows import only
 from rlheals.chapters.sft.measures import Curves, by_seed
 from rlheals.study.claims import ChapterClaims, estimator
 
@@ -58,7 +59,7 @@ def format_lead(curves: Curves, share: float) -> float:
     Whether the share rises again later does not count. If it is never below: minus infinity would not average, so
     the last step is taken as the first one below.
     """
-    rows = curves.episodes[curves.episodes["split"] == "ood"]
+    rows = only(curves.episodes, split="ood")
     errors = (rows["first"] == "illegal_formula").groupby(rows["step"]).mean().drop(0)
     below = errors[errors < share]
     first = int(below.index.min()) if len(below) else curves.end

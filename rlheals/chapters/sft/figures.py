@@ -2,61 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 
 from rlheals.chapters.drawing import FEEDBACK, Sheet, paper_points
+from rlheals.chapters.rows import only
 from rlheals.chapters.sft import measures
 from rlheals.chapters.sft.claims import CLAIMS
-from rlheals.chapters.sft.measures import Curves, by_seed
 from rlheals.chapters.sft.runs import SFTChapter
-from rlheals.display.looks import (
-    AGNOSTIC,
-    CATEGORICAL,
-    CATEGORIES,
-    ID,
-    LLAMA,
-    LOSSES,
-    OOD,
-    PLAIN_SFT,
-    QWEN,
-    RED,
-    SPLITS,
-    Look,
-)  # fmt: skip
+from rlheals.display import looks
 from rlheals.display.panels import level, step_axis
 from rlheals.display.style import Drawn, with_intervals
 from rlheals.errors import BadInput
 
 HERE, THERE = "Lab model (this book)", "Paper"
-TRIES = {FEEDBACK: measures.within_five, "pass@1": measures.first_try}
+TRIES = {FEEDBACK: ("within_five", "either"), "pass@1": ("first_try", "first_either")}
+"""Measure of a panel, and its format-agnostic twin."""
 
 
 def _sheet(chapter: SFTChapter, columns: int = 1, rows: int = 1, height: float = 3.2) -> Sheet:
     return Sheet(chapter, columns, rows, height, steps=chapter.fresh.steps)
 
 
-def _by_split(
-    measure: Callable[..., pd.DataFrame], name: str = "", splits: Iterable[str] = SPLITS
-) -> dict[str, Any]:
-    """The curves of a panel, one per split. name: what its series are called beside the split."""
-    return {
-        f"{split}, {name}" if name else split: (partial(measure, split=split), SPLITS[split])
-        for split in splits
-    }
+def _curve(split: str, measure: str = "within_five") -> Callable[..., pd.DataFrame]:
+    return partial(measures.accuracy, split=split, measure=measure)
 
 
 def accuracy(chapter: SFTChapter) -> Drawn:
     """success@5 with feedback and pass@1 against SFT step, with the base's format-agnostic accuracy as a line."""
     sheet = _sheet(chapter, 2)
-    for axis, (title, solved) in zip(sheet.axes, TRIES.items(), strict=True):
-        sheet.curves(axis, _by_split(partial(measures.accuracy, solved=solved), title), title)
-        for split, look in SPLITS.items():
-            _base_line(sheet, axis, split, solved, look, f"{split}, {title}")
+    for axis, (title, (solved, agnostic)) in zip(sheet.axes, TRIES.items(), strict=True):
+        series = {f"{split}, {title}": (_curve(split, solved), look) for split, look in looks.SPLITS.items()}
+        sheet.curves(axis, series, title)
+        for name, (split, look) in zip(series, looks.SPLITS.items(), strict=True):
+            found = with_intervals(only(_curve(split, agnostic)(chapter.tables), step=0))
+            if found.empty:
+                raise BadInput(
+                    f"profile {chapter.profile.name}: the figure needs the base's answers to the hands of {split}; "
+                    f"accepted: 0 in evaluated, {split} in evaluate.splits"
+                )
+            axis.axhline(found["value"].iloc[0], color=look.color, linewidth=0.9, linestyle=(0, (1, 2)))
+            sheet.keep(found, series=f"{name}, base, format-agnostic", study="base")
     sheet.axes[0].set_ylabel("share of hands solved")
     sheet.legend(sheet.axes[0], loc="center left")
     note = (
@@ -67,32 +55,14 @@ def accuracy(chapter: SFTChapter) -> Drawn:
     return sheet.finish("sft-accuracy", "Accuracy during SFT", note)
 
 
-def _base_line(
-    sheet: Sheet, axis: Axes, split: str, solved: measures.Solved, look: Look, series: str
-) -> None:
-    """A horizontal line: what the base solves, format-agnostic."""
-    values = measures.accuracy(sheet.chapter.tables, split, solved, "solved_at_either")
-    found = with_intervals(values[values["step"] == 0])
-    if found.empty:
-        raise BadInput(
-            f"profile {sheet.chapter.profile.name}: the figure needs the base's answers to the hands of {split}; "
-            f"accepted: 0 in evaluated, {split} in evaluate.splits"
-        )
-    axis.axhline(float(found["value"].iloc[0]), color=look.color, linewidth=0.9, linestyle=(0, (1, 2)))
-    sheet.keep(found, series=f"{series}, base, format-agnostic", study="base")
-
-
 def layout_free(chapter: SFTChapter) -> Drawn:
     """Accuracy in the format asked for against format-agnostic accuracy: how much of the rise is format."""
     sheet = _sheet(chapter, 2)
     for axis, split in zip(sheet.axes, ("ood", "sft"), strict=True):
-        measure = partial(measures.accuracy, split=split)
-        asked, either = SPLITS[split].named("format asked for"), AGNOSTIC
-        series = {
-            f"{split}, {asked.label}": (measure, asked),
-            f"{split}, {either.label}": (partial(measure, column="solved_at_either"), either),
-        }
-        sheet.curves(axis, series, SPLITS[split].label, whole=False)
+        asked = looks.SPLITS[split].named("format asked for")
+        drawn = {"within_five": asked, "either": looks.AGNOSTIC}
+        series = {f"{split}, {look.label}": (_curve(split, name), look) for name, look in drawn.items()}
+        sheet.curves(axis, series, looks.SPLITS[split].label, whole=False)
         sheet.legend(axis)
     sheet.axes[0].set_ylabel(FEEDBACK)
     note = "Where the two curves meet the format is learnt; what the upper one does before that is ability."
@@ -102,11 +72,12 @@ def layout_free(chapter: SFTChapter) -> Drawn:
 def common_hands(chapter: SFTChapter) -> Drawn:
     """The hands that both rules can solve, asked under either: the rule changes, the hands do not."""
     sheet = _sheet(chapter)
-    looks = {"id": ID.named("asked with J, Q, K = 10"), "ood": OOD.named("asked with J, Q, K = 11, 12, 13")}
-    series = {
-        rule: (partial(measures.common_hands, rule=rule, task=chapter.profile.task), look)
-        for rule, look in looks.items()
+    measure = partial(measures.common_hands, task=chapter.profile.task)
+    drawn = {
+        "id": looks.ID.named("asked with J, Q, K = 10"),
+        "ood": looks.OOD.named("asked with J, Q, K = 11, 12, 13"),
     }
+    series = {rule: (partial(measure, rule=rule), look) for rule, look in drawn.items()}
     sheet.curves(sheet.axes[0], series, y=FEEDBACK)
     sheet.legend()
     note = (
@@ -121,8 +92,8 @@ def paper_beside(chapter: SFTChapter) -> Drawn:
     source = paper_points()["ood_accuracy_llama"]
     sheet = _sheet(chapter, 2)
     left, right = sheet.axes
-    sheet.paper(left, "ood_accuracy_llama", LLAMA, 100)
-    sheet.curves(right, {"this book": (partial(measures.accuracy, split="ood"), OOD)}, HERE, whole=False)
+    sheet.paper(left, "ood_accuracy_llama", looks.LLAMA, 100)
+    sheet.curves(right, {"this book": (_curve("ood"), looks.OOD)}, HERE, whole=False)
     sheet.label(left, source["label"], y=f"OOD, {FEEDBACK}", share=False)
     note = (
         f"Left: {source['source']}; Wilson intervals ours. Right: all OOD hands. Another model at another scale: "
@@ -135,9 +106,9 @@ def losses(chapter: SFTChapter) -> Drawn:
     """Cross-entropy of expert answers during SFT on training, held-out and OOD hands; the paper's beside."""
     sheet = _sheet(chapter, 2)
     left, right = sheet.axes
-    series = {name: (partial(measures.loss, name=name), look) for name, look in LOSSES.items()}
+    series = {name: (partial(measures.loss, name=name), look) for name, look in looks.LOSSES.items()}
     sheet.curves(left, series, HERE, "cross-entropy, nats per answer token", share=False, log=True)
-    for key, look in (("train_loss_llama", ID), ("ood_loss_llama", OOD)):
+    for key, look in (("train_loss_llama", looks.ID), ("ood_loss_llama", looks.OOD)):
         sheet.paper(right, key, look.named(paper_points()[key]["label"]))
     sheet.label(right, THERE)
     step_axis(right, [2000])
@@ -155,10 +126,9 @@ def format_errors(chapter: SFTChapter) -> Drawn:
     """Share of first attempts that cannot be read, ours and the paper's."""
     sheet = _sheet(chapter, 2)
     left, right = sheet.axes
-    sheet.curves(
-        left, _by_split(measures.unreadable, splits=("sft", "ood")), HERE, "unreadable first attempts"
-    )
-    for key, look in (("format_error_llama", LLAMA), ("format_error_qwen", QWEN)):
+    series = {split: (_curve(split, "unreadable"), looks.SPLITS[split]) for split in ("sft", "ood")}
+    sheet.curves(left, series, HERE, "unreadable first attempts")
+    for key, look in (("format_error_llama", looks.LLAMA), ("format_error_qwen", looks.QWEN)):
         sheet.paper(right, key, look.named(paper_points()[key]["label"]), 100)
     sheet.label(right, THERE, share=True)
     step_axis(right, [1280])
@@ -174,22 +144,16 @@ def error_categories(chapter: SFTChapter) -> Drawn:
     """All attempts by the verifier's verdict, stacked, for seen ID and OOD hands."""
     sheet = _sheet(chapter, 2, height=3.5)
     for axis, split in zip(sheet.axes, ("sft", "ood"), strict=True):
-        parts = measures.categories(chapter.tables, split, list(CATEGORIES))
-        looks = [CATEGORIES[name] for name in parts]
-        labels, colors = zip(*((look.label, look.color) for look, _ in looks), strict=True)
+        parts = measures.categories(chapter.tables, split, list(looks.CATEGORIES))
+        verdicts = [look for look, _ in looks.CATEGORIES.values()]
         areas = axis.stackplot(
-            parts.index,
-            parts.to_numpy().T,
-            labels=labels,
-            colors=colors,
-            alpha=0.85,
-            edgecolor="black",
-            lw=0.4,
-        )
-        for area, (_, hatch) in zip(areas, looks, strict=True):
+            parts.index, parts.to_numpy().T, labels=[look.label for look in verdicts],
+            colors=[look.color for look in verdicts], alpha=0.85, edgecolor="black", lw=0.4,
+        )  # fmt: skip
+        for area, (_, hatch) in zip(areas, looks.CATEGORIES.values(), strict=True):
             area.set_hatch(hatch)
         axis.set_ylim(0, 1)
-        sheet.label(axis, SPLITS[split].label)
+        sheet.label(axis, looks.SPLITS[split].label)
         step_axis(axis, chapter.fresh.steps)
         rows = parts.reset_index().melt("step", var_name="series", value_name="value")
         sheet.keep(rows, split=split, study=chapter.study)
@@ -203,7 +167,8 @@ def decomposition(chapter: SFTChapter) -> Drawn:
     """Format, rule and arithmetic in the first attempt, and revision after feedback, each given the one before."""
     sheet = _sheet(chapter, 2, 2, 2.5)
     for axis, title in zip(sheet.axes, measures.PARTS, strict=True):
-        sheet.curves(axis, _by_split(partial(measures.part, name=title), title), title, "share")
+        series = {f"{split}, {title}": (_curve(split, title), look) for split, look in looks.SPLITS.items()}
+        sheet.curves(axis, series, title, "share")
     sheet.legend(sheet.axes[0], loc="lower right")
     note = (
         "Each share is taken among the hands that got the part before it right, revision among those whose first "
@@ -219,7 +184,7 @@ def rule_distance(chapter: SFTChapter) -> Drawn:
     table = with_intervals(
         measures.rule_trials(chapter.tables, chapter.profile.task), by=("step", "distance")
     )
-    for look, (step, group) in zip(CATEGORICAL, table.groupby("step"), strict=False):
+    for look, (step, group) in zip(looks.CATEGORICAL, table.groupby("step"), strict=False):
         sheet.mark(axis, group["distance"], group, look.named(f"step {step:,}"), chapter.study, "line")
     sheet.label(axis, x="distance of the rule: mean of |value - 10| over J, Q, K", y=FEEDBACK, share=True)
     sheet.legend(ncols=3)
@@ -234,16 +199,16 @@ def rule_distance(chapter: SFTChapter) -> Drawn:
 def sensitivity(chapter: SFTChapter) -> Drawn:
     """OOD accuracy of base, peak and last checkpoint when the lab is made differently."""
     studies = ({"lab": chapter.recorded} if chapter.recorded is not None else {}) | chapter.variants
-    levels: tuple[tuple[Look, Callable[[Curves], float]], ...] = (
-        (AGNOSTIC.named("base, format-agnostic"), measures.base_level),
-        (OOD.named("peak"), measures.peak_level),
-        (PLAIN_SFT.named("last checkpoint"), measures.end_level),
+    levels = (
+        (looks.AGNOSTIC.named("base, format-agnostic"), measures.base_level),
+        (looks.OOD.named("peak"), measures.peak_level),
+        (looks.PLAIN_SFT.named("last checkpoint"), measures.end_level),
     )
     sheet = Sheet(chapter, height=0.45 * max(1, len(studies)) + 1.0)
     (axis,) = sheet.axes
     for place, (name, study) in enumerate(studies.items()):
         for offset, (look, measure) in enumerate(levels):
-            values = [measure(curves) for curves in study.once(by_seed).values()]
+            values = [measure(curves) for curves in study.once(measures.by_seed).values()]
             sheet.forest_row(axis, -place + 0.22 * (1 - offset), values, look)
             rows = pd.DataFrame({"what": look.label, "seed": study.seeds, "value": values})
             sheet.keep(rows, study="recorded", variant=name)
@@ -261,12 +226,10 @@ def sensitivity(chapter: SFTChapter) -> Drawn:
 
 def claims_forest(chapter: SFTChapter) -> Drawn:
     """Every claim's number per base seed, its interval, and the margin decided beforehand."""
-    judged = {one.claim.id: one for one in chapter.judged()}
-    claims = CLAIMS.read().claims
-    groups = {
-        "difference of accuracies": [claim for claim in claims if "accuracy" in claim.unit],
-        "share of the loss, or octaves of steps": [claim for claim in claims if "accuracy" not in claim.unit],
-    }
+    claims, is_judged = CLAIMS.read().claims, chapter.profile.name == CLAIMS.read().study.profile
+    judged = {one.claim.id: one for one in CLAIMS.outcome(chapter.recorded).judged} if is_judged else {}
+    units = {"difference of accuracies": True, "share of the loss, or octaves of steps": False}
+    groups = {unit: [c for c in claims if ("accuracy" in c.unit) == is_so] for unit, is_so in units.items()}
     sizes = [len(group) + 1.5 for group in groups.values()]
     sheet = Sheet(chapter, rows=2, height=0.15 * sum(sizes) + 0.4, ratios=sizes)
     for axis, (unit, group) in zip(sheet.axes, groups.items(), strict=True):
@@ -275,10 +238,10 @@ def claims_forest(chapter: SFTChapter) -> Drawn:
             if claim.id in judged:
                 found["recorded"] = dict(judged[claim.id].values)
             for study, values in found.items():
-                sheet.forest_row(axis, -place, list(values.values()), PLAIN_SFT, study)
+                sheet.forest_row(axis, -place, list(values.values()), looks.PLAIN_SFT, study)
                 rows = pd.DataFrame({"seed": list(values), "value": list(values.values())})
                 sheet.keep(rows, claim=claim.id, study=study)
-            axis.plot([claim.margin] * 2, [-place - 0.35, -place + 0.35], color=RED, linewidth=1.4)
+            axis.plot([claim.margin] * 2, [-place - 0.35, -place + 0.35], color=looks.RED, linewidth=1.4)
         level(axis, upright=False)
         verdicts = [f"{c.id} ({judged[c.id].verdict})" if c.id in judged else c.id for c in group]
         sheet.names(axis, verdicts, size=8)

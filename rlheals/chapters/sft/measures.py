@@ -8,11 +8,37 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from rlheals.study.claims import half_of
+from rlheals.chapters.rows import halved, only, shares
 from rlheals.study.tables import Tables
 from rlheals.tasks import load_task
 
-LAYOUTS = {"target": "solved_at", "either": "solved_at_either"}
+Measure = Callable[[pd.DataFrame], pd.Series]
+"""From episodes to hits, one per hand: True, False, or missing where a hand does not count."""
+
+SOLVED: dict[str, Measure] = {
+    "within_five": lambda e: e["solved_at"] > 0,
+    "first_try": lambda e: e["solved_at"] == 1,
+    "either": lambda e: e["solved_at_either"] > 0,
+    "revision": lambda e: (e["solved_at"] > 1).where(e["solved_at"] != 1),
+}
+"""success@5 with feedback; pass@1; format-agnostic success@5; solved later, among those whose first attempt failed."""
+PARTS: dict[str, Measure] = {
+    "format: readable": lambda e: (e["first"] != "illegal_formula").where(e["first"] != ""),
+    "rule: values right, if readable": lambda e: e["first_values_right"].where(
+        e["first"] != "illegal_formula"
+    ),
+    "arithmetic: makes 24, if values right": lambda e: (e["first"] == "correct").where(
+        e["first_values_right"] & (e["first"] != "illegal_formula")
+    ),
+    "revision: solved later, if failed": SOLVED["revision"],
+}
+"""What goes right, each among the hands that got to it."""
+MEASURES: dict[str, Measure] = {
+    **SOLVED, **PARTS,
+    "first_either": lambda e: e["solved_at_either"] == 1,
+    "unreadable": lambda e: e["first"] == "illegal_formula",
+}  # fmt: skip
+LAYOUTS = {"target": "within_five", "either": "either"}
 
 
 @dataclass(frozen=True)
@@ -24,17 +50,12 @@ class Curves:
 
     @classmethod
     def of(cls, tables: Tables) -> Curves:
-        halves = {item: half_of(str(item)) for item in tables.episodes["item"].unique()}
-        return cls(
-            tables.episodes.assign(half=tables.episodes["item"].map(halves).astype(int)), tables.losses
-        )
+        return cls(halved(tables.episodes), tables.losses)
 
     def accuracy(self, split: str, layout: str = "target", half: int | None = None) -> pd.Series:
         """success@5 by step, all sampling seeds together; `half` restricts it to one half of the hands."""
-        rows = self.episodes[self.episodes["split"] == split]
-        if half is not None:
-            rows = rows[rows["half"] == half]
-        return (rows[LAYOUTS[layout]] > 0).groupby(rows["step"]).mean()
+        rows = only(self.episodes, split=split, **({} if half is None else {"half": half}))
+        return MEASURES[LAYOUTS[layout]](rows).groupby(rows["step"]).mean()
 
     def peaks(self, layout: str = "target") -> list[tuple[int, int]]:
         """(step of the OOD peak as chosen on one half of the hands, the other half), both ways; step 0 is the base."""
@@ -42,7 +63,7 @@ class Curves:
 
     def loss(self, name: str) -> pd.Series:
         """Loss of one set by step, at the steps that have a census."""
-        rows = self.losses[self.losses["set"] == name].set_index("step")["loss"]
+        rows = only(self.losses, set=name).set_index("step")["loss"]
         return rows[rows.index.isin(self.episodes["step"].unique())]
 
     @property
@@ -55,82 +76,28 @@ def by_seed(tables: Tables) -> dict[int, Curves]:
     return {seed: Curves.of(tables.of_seed(seed)) for seed in tables.seeds}
 
 
-Measure = Callable[[Tables], pd.DataFrame]
-Solved = Callable[[pd.Series], pd.Series]
-
-
-def within_five(solved_at: pd.Series) -> pd.Series:
-    """success@5 with feedback: solved in any attempt (0 stands for never)."""
-    return solved_at > 0
-
-
-def first_try(solved_at: pd.Series) -> pd.Series:
-    """pass@1: solved in the first attempt."""
-    return solved_at == 1
-
-
-def shares(table: pd.DataFrame, hit: pd.Series, by: tuple[str, ...] = ("seed", "step")) -> pd.DataFrame:
-    """Share of True in `hit` per group, with its count: columns by..., value, n."""
-    grouped = hit.astype(float).groupby([table[column] for column in by], observed=True)
-    return grouped.agg(value="mean", n="size").reset_index()
-
-
-def of_split(tables: Tables, split: str) -> pd.DataFrame:
-    """The episodes of one split."""
-    return tables.episodes[tables.episodes["split"] == split]
-
-
-def accuracy(
-    tables: Tables, split: str, solved: Solved = within_five, column: str = "solved_at"
-) -> pd.DataFrame:
-    """Share of hands solved; `column="solved_at_either"` is format-agnostic."""
-    rows = of_split(tables, split)
-    return shares(rows, solved(rows[column]))
+def accuracy(tables: Tables, split: str, measure: str = "within_five") -> pd.DataFrame:
+    """Share of a split's hands that one of `MEASURES` counts."""
+    rows = only(tables.episodes, split=split)
+    return shares(rows, MEASURES[measure](rows))
 
 
 def common_hands(tables: Tables, rule: str, task: str = "general_points") -> pd.DataFrame:
     """success@5 on the task's paired items (hands that both rules can solve), asked under one of the rules."""
     of = load_task(task)
     wanted = {item.id for split in of.paired for item in of.items(split) if item.rule == rule}
-    rows = tables.episodes[tables.episodes["item"].isin(wanted)]
-    return shares(rows, within_five(rows["solved_at"]))
-
-
-def unreadable(tables: Tables, split: str) -> pd.DataFrame:
-    """Share of first attempts that cannot be read."""
-    rows = of_split(tables, split)
-    return shares(rows, rows["first"] == "illegal_formula")
+    rows = only(tables.episodes, item=wanted)
+    return shares(rows, SOLVED["within_five"](rows))
 
 
 def loss(tables: Tables, name: str) -> pd.DataFrame:
     """Cross-entropy of one set of expert answers."""
-    rows = tables.losses.loc[tables.losses["set"] == name, ["seed", "step", "loss"]]
-    return rows.rename(columns={"loss": "value"})
-
-
-def part(tables: Tables, split: str, name: str) -> pd.DataFrame:
-    """One of `PARTS` for a split: the share that gets this part right among those that got to it."""
-    rows = of_split(tables, split)
-    among, hit = PARTS[name](rows)
-    return shares(rows[among], hit[among])
-
-
-PARTS: dict[str, Callable[[pd.DataFrame], tuple[pd.Series, pd.Series]]] = {
-    "format: readable": lambda e: (e["first"] != "", e["first"] != "illegal_formula"),
-    "rule: values right, if readable": lambda e: (e["first"] != "illegal_formula", e["first_values_right"]),
-    "arithmetic: makes 24, if values right": lambda e: (
-        e["first_values_right"] & (e["first"] != "illegal_formula"),
-        e["first"] == "correct",
-    ),
-    "revision: solved later, if failed": lambda e: (e["solved_at"] != 1, e["solved_at"] > 1),
-}
-"""Among which hands a part is measured, and what counts as getting it right."""
+    return only(tables.losses, set=name)[["seed", "step", "loss"]].rename(columns={"loss": "value"})
 
 
 def categories(tables: Tables, split: str, names: list[str]) -> pd.DataFrame:
     """Attempts by category: one row per step, one column per name, rows sum to 1."""
-    rows = tables.categories
-    rows = rows[(rows["split"] == split) & (rows["protocol"] == "target")]
+    rows = only(tables.categories, split=split, protocol="target")
     kinds = rows["category"].astype(str).replace("partial", "no_solution")
     counts = rows["attempts"].groupby([rows["step"], kinds]).sum().unstack(fill_value=0)
     return counts.div(counts.sum(axis=1), axis=0).reindex(columns=names, fill_value=0.0)

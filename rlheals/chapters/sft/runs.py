@@ -1,4 +1,4 @@
-"""What chapter 01 works with: the reader's own SFT runs, the recorded study and its variants, and their origin."""
+"""What chapter 01 works with: the reader's own SFT runs, the recorded study and its variants."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rlheals.chapters.base import Chapter, Slice
-from rlheals.chapters.sft.claims import CLAIMS
+from rlheals.chapters.rows import only
 from rlheals.profiles import VARIANTS
 from rlheals.profiles.profile import Profile
 from rlheals.store.store import Store
 from rlheals.study import record, tables
-from rlheals.study.claims import Judged
 from rlheals.study.plan import plan
 from rlheals.study.tables import Tables
 
@@ -35,16 +34,9 @@ class SFTChapter(Chapter[Tables]):
         whole = plan(profile, seed, store)
         steps = sorted({recorded.steps[len(recorded.steps) // 2], recorded.steps[-1]})
         part = replace(whole, censuses={(step, 0): whole.censuses[step, 0] for step in steps}, rules={})
-        rows = recorded.episodes
-        kept = rows[rows["step"].isin(steps) & (rows["decode"] == 0)]
-        return Slice(
-            tuple(steps), part, {"bases": recorded.bases, "losses": recorded.losses, "episodes": kept}
-        )
-
-    def judged(self) -> tuple[Judged, ...]:
-        """The claims with their verdicts; empty unless the recorded study is the one that was decided on."""
-        decides = self.profile.name == CLAIMS.read().study.profile
-        return CLAIMS.outcome(self.recorded).judged if decides else ()
+        kept = only(recorded.episodes, step=steps, decode=0)
+        rows = {"bases": recorded.bases, "losses": recorded.losses, "episodes": kept}
+        return Slice(tuple(steps), part, rows)
 
     def how_fresh(self) -> list[str]:
         settings = self.profile.evaluate

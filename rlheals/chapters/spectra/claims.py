@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from rlheals.chapters.rows import only
 from rlheals.chapters.spectra import measures as measured
-from rlheals.chapters.spectra.runs import SFT, RotationTables
+from rlheals.chapters.spectra.runs import SFT, SpectraTables
 from rlheals.study.claims import ChapterClaims, estimator
 from rlheals.weights.spectra import CHANGE, START
 
@@ -15,7 +16,7 @@ GAUSSIAN = "gaussian"
 
 
 @estimator("rotation")
-def values_small(tables: RotationTables, pair: str, below: float) -> float:
+def values_small(tables: SpectraTables, pair: str, below: float) -> float:
     """A limit minus the mean relative change of singular values."""
     return below - measured.value_change(tables, pair)
 
@@ -26,13 +27,13 @@ def _ratio(one: float, other: float) -> float:
 
 
 @estimator("rotation")
-def values_below_null(tables: RotationTables, pair: str) -> float:
+def values_below_null(tables: SpectraTables, pair: str) -> float:
     """1 - mean relative change of singular values / that of the Gaussian null."""
     return 1 - _ratio(measured.value_change(tables, pair), measured.value_change(tables, pair, GAUSSIAN))
 
 
 @estimator("rotation")
-def rotation_over_null(tables: RotationTables, pair: str, part: int) -> float:
+def rotation_over_null(tables: SpectraTables, pair: str, part: int) -> float:
     """Mean angle / that of the Gaussian null - 1."""
     return (
         _ratio(measured.angle(tables, pair, CHANGE, part), measured.angle(tables, pair, GAUSSIAN, part)) - 1
@@ -40,39 +41,38 @@ def rotation_over_null(tables: RotationTables, pair: str, part: int) -> float:
 
 
 @estimator("rotation")
-def correlates_along(tables: RotationTables) -> float:
+def correlates_along(tables: SpectraTables) -> float:
     """Minus the correlation of angle to the base and OOD accuracy, over checkpoints of plain SFT from the peak on."""
     rows = tables.once(measured.points)
     peak = int(tables.peaks["peak"].iloc[0])
-    line = rows[(rows["branch"] == SFT) & (rows["step"] >= peak)]
-    return -measured.correlation(line, "angle")
+    return -measured.correlation(only(rows[rows["step"] >= peak], branch=SFT), "angle")
 
 
 @estimator("rotation")
-def tracks(tables: RotationTables, predictor: str, given: Sequence[str] = ()) -> float:
+def tracks(tables: SpectraTables, predictor: str, given: Sequence[str] = ()) -> float:
     """Minus the correlation of a predictor with OOD accuracy over trajectories, each taken at matched |dW|."""
     return -measured.correlation(measured.matched(tables.once(measured.points)), predictor, given)
 
 
 @estimator("rotation")
-def rotates_back(tables: RotationTables, starts: Sequence[int]) -> float:
+def rotates_back(tables: SpectraTables, starts: Sequence[int]) -> float:
     """1 - angle to the peak after RL / before, mean over starts."""
     return _seen_from_peak(tables, starts, lambda start: measured.angle(tables, f"back-{start}", START))
 
 
 @estimator("rotation")
-def nearer_than_null(tables: RotationTables, starts: Sequence[int]) -> float:
+def nearer_than_null(tables: SpectraTables, starts: Sequence[int]) -> float:
     """Angle to the peak after a Gaussian change of equal norm minus after RL, as a share of that before."""
     return _seen_from_peak(tables, starts, lambda start: measured.angle(tables, f"back-{start}", GAUSSIAN))
 
 
 @estimator("rotation")
-def nearer_than_sft(tables: RotationTables, starts: Sequence[int]) -> float:
+def nearer_than_sft(tables: SpectraTables, starts: Sequence[int]) -> float:
     """Angle to the peak after four times as many SFT steps minus after RL, as a share of that before."""
     return _seen_from_peak(tables, starts, lambda start: measured.angle(tables, f"on-{start}"))
 
 
-def _seen_from_peak(tables: RotationTables, starts: Sequence[int], other: Callable[[int], float]) -> float:
+def _seen_from_peak(tables: SpectraTables, starts: Sequence[int], other: Callable[[int], float]) -> float:
     shares = []
     for start in starts:
         before = measured.angle(tables, f"back-{start}", START)
@@ -80,13 +80,13 @@ def _seen_from_peak(tables: RotationTables, starts: Sequence[int], other: Callab
     return float(np.mean(shares))
 
 
-def _by_seed(tables: RotationTables) -> dict[int, RotationTables]:
+def _by_seed(tables: SpectraTables) -> dict[int, SpectraTables]:
     return {seed: tables.of_seed(seed) for seed in tables.seeds}
 
 
 CLAIMS = ChapterClaims(
     "rotation",
     _by_seed,
-    lambda tables: tables.accuracy[tables.accuracy["branch"] == SFT],
+    lambda tables: only(tables.accuracy, branch=SFT),
     plan=("draws",),
 )

@@ -14,10 +14,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rlheals.chapters.drawing import Sheet
+from rlheals.chapters.rows import only
 from rlheals.chapters.spectra.figures_angles import back, by_size, where
 from rlheals.chapters.spectra.figures_trajectories import along, matched, scales, trajectories
 from rlheals.chapters.spectra.measures import BLOCKS
-from rlheals.chapters.spectra.runs import RotationChapter, RotationTables
+from rlheals.chapters.spectra.runs import SpectraChapter, SpectraTables
 from rlheals.display import looks as looked
 from rlheals.display.looks import AFTER, BEFORE, GAUSSIAN, NULLS, PAIRS, SIDES, Look
 from rlheals.display.panels import estimates, heat_map, level
@@ -35,11 +36,17 @@ SIZES = {
 }
 
 
-def _of(rows: pd.DataFrame, pair: str, kind: str) -> pd.DataFrame:
-    """The rows of whole matrices of one pair and kind."""
-    return rows[(rows["pair"] == pair) & (rows["kind"] == kind) & (rows["head"] == -1)].astype(
-        {"pair": object}
-    )
+def _by_index(tables: SpectraTables, table: str, value: str, less: str = "", **wanted: str) -> pd.DataFrame:
+    """Mean over layers by (seed, index) of a column and of its null, less another column; wanted: pair, kind, side."""
+    rows = only(getattr(tables, table), head=-1, **wanted)
+    found = rows[[value, "null", "null_low", "null_high"]]
+    found = found.sub(rows[less], axis=0) if less else found
+    return found.groupby([rows["seed"], rows["index"]]).mean().reset_index().rename(columns={value: "value"})
+
+
+def _line(sheet: Sheet, axis: Axes, measure: Callable[..., pd.DataFrame], look: Look, series: str) -> None:
+    for study, table in sheet.estimates(measure, ["index"]):
+        sheet.mark(axis, table["index"], table, look, study, "band", series=series)
 
 
 def _null(sheet: Sheet, axis: Axes, table: pd.DataFrame, look: Look, series: str, study: str) -> None:
@@ -50,21 +57,27 @@ def _null(sheet: Sheet, axis: Axes, table: pd.DataFrame, look: Look, series: str
     sheet.keep(null, series=f"{series}, null", study=study)
 
 
-def values(chapter: RotationChapter) -> Drawn:
+def values(chapter: SpectraChapter) -> Drawn:
     """Singular values and how they change, index by index (the paper's values and differences)."""
     sheet = Sheet(chapter, len(SHOWN), 1 + len(COMPARED), 1.9)
     for column, kind in enumerate(SHOWN):
+        axis = sheet.row(0)[column]
         for name, look in (("before", BEFORE), ("after", AFTER)):
-            _values(sheet, sheet.row(0)[column], kind, name, look.named(name))
-        sheet.label(sheet.row(0)[column], kind)
-        sheet.row(0)[column].set_ylim(bottom=0)
+            measure = partial(_by_index, table="values", value=name, pair=COMPARED[0], kind=kind)
+            _line(sheet, axis, measure, look.named(name), f"{COMPARED[0]}, {kind}, {name}")
+        sheet.label(axis, kind)
+        axis.set_ylim(bottom=0)
         for row, pair in enumerate(COMPARED, start=1):
-            _differences(sheet, sheet.row(row)[column], pair, kind)
+            axis, series = sheet.row(row)[column], f"{pair}, {kind}, difference"
+            measure = partial(_by_index, table="values", value="after", less="before", pair=pair, kind=kind)
+            _line(sheet, axis, measure, AFTER, series)
+            for tables, study in chapter.layers:
+                _null(sheet, axis, measure(tables), GAUSSIAN, series, study)
+            level(axis)
     sheet.axes[0].set_ylabel("singular value")
     sheet.legend(sheet.axes[0])
     for row, pair in enumerate(COMPARED, start=1):
-        sheet.row(row)[0].set_ylabel(f"difference,\n{PAIRS[pair].label}")
-        _same_height(sheet.row(row))
+        _same_height(sheet.row(row), f"difference,\n{PAIRS[pair].label}")
     for axis in sheet.row(len(COMPARED)):
         axis.set_xlabel("index of the singular value")
     note = (
@@ -74,31 +87,7 @@ def values(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-values", "Singular values", note)
 
 
-def _values(sheet: Sheet, axis: Axes, kind: str, name: str, look: Look) -> None:
-    def measure(tables: RotationTables) -> pd.DataFrame:
-        rows = _of(tables.values, COMPARED[0], kind)
-        return rows.groupby(["seed", "index"])[name].mean().rename("value").reset_index()
-
-    for study, table in sheet.estimates(measure, ["index"]):
-        sheet.mark(axis, table["index"], table, look, study, "band", series=f"{COMPARED[0]}, {kind}, {name}")
-
-
-def _differences(sheet: Sheet, axis: Axes, pair: str, kind: str) -> None:
-    def measure(tables: RotationTables) -> pd.DataFrame:
-        rows = _of(tables.values, pair, kind)
-        less = rows[["after", "null", "null_low", "null_high"]].sub(rows["before"], axis=0)
-        means = less.groupby([rows["seed"], rows["index"]]).mean().reset_index()
-        return means.rename(columns={"after": "value"})
-
-    series = f"{pair}, {kind}, difference"
-    for study, table in sheet.estimates(measure, ["index"]):
-        sheet.mark(axis, table["index"], table, AFTER, study, "band", series=series)
-    for tables, study in sheet.chapter.layers:
-        _null(sheet, axis, measure(tables), GAUSSIAN, series, study)
-    level(axis)
-
-
-def changes(chapter: RotationChapter) -> Drawn:
+def changes(chapter: SpectraChapter) -> Drawn:
     """Size of the change, change of singular values, energies: every pair with its nulls."""
     pairs = [name for name in PAIRS if name in set(chapter.tables.changes["pair"])]
     sheet = Sheet(chapter, len(SIZES), height=0.42 * len(pairs) + 1.3)
@@ -127,23 +116,24 @@ def changes(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-changes", "Size of the change and of what it does", note)
 
 
-def _mean_change(tables: RotationTables, column: str) -> pd.DataFrame:
-    rows = tables.changes
-    rows = rows[(rows["head"] == -1) & rows["kind"].isin(BLOCKS)].astype({"pair": object, "what": object})
+def _mean_change(tables: SpectraTables, column: str) -> pd.DataFrame:
+    rows = only(tables.changes, head=-1, kind=BLOCKS).astype({"pair": object, "what": object})
     return rows.groupby(["seed", "pair", "what"])[column].mean().rename("value").reset_index()
 
 
-def curves(chapter: RotationChapter) -> Drawn:
+def curves(chapter: SpectraChapter) -> Drawn:
     """Principal angles one by one, ascending, of the leading half (the paper's curves)."""
     sheet = Sheet(chapter, len(SHOWN), len(COMPARED), 2.1)
     for row, pair in enumerate(COMPARED):
         for axis, kind in zip(sheet.row(row), SHOWN, strict=True):
             for side, look in SIDES.items():
-                _curves(sheet, axis, pair, kind, side, look)
+                measure = partial(_by_index, table="curves", value="angle", pair=pair, kind=kind, side=side)
+                series, dashed = f"{pair}, {kind}, {side}", replace(look, line="--")
+                _line(sheet, axis, measure, look, series)
+                _null(sheet, axis, measure(chapter.tables), dashed, series, chapter.study)
             sheet.label(axis, kind if row == 0 else "")
             axis.set_ylim(bottom=0)
-        sheet.row(row)[0].set_ylabel(f"angle (degrees),\n{PAIRS[pair].label}")
-        _same_height(sheet.row(row))
+        _same_height(sheet.row(row), f"angle (degrees),\n{PAIRS[pair].label}")
     for axis in sheet.row(len(COMPARED) - 1):
         axis.set_xlabel("number of the angle")
     sheet.legend(sheet.axes[0])
@@ -151,29 +141,14 @@ def curves(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-curves", "Angle curves", note)
 
 
-def _curves(sheet: Sheet, axis: Axes, pair: str, kind: str, side: str, look: Look) -> None:
-    def measure(tables: RotationTables) -> pd.DataFrame:
-        rows = _of(tables.curves, pair, kind)
-        rows = rows[rows["side"] == side]
-        columns = ["angle", "null", "null_low", "null_high"]
-        return (
-            rows.groupby(["seed", "index"])[columns].mean().reset_index().rename(columns={"angle": "value"})
-        )
-
-    series = f"{pair}, {kind}, {side}"
-    for study, table in sheet.estimates(measure, ["index"]):
-        sheet.mark(axis, table["index"], table, look, study, "band", series=series)
-    _null(sheet, axis, measure(sheet.chapter.tables), replace(look, line="--"), series, sheet.chapter.study)
-
-
-def heat(chapter: RotationChapter) -> Drawn:
+def heat(chapter: SpectraChapter) -> Drawn:
     """Where the change lies among the singular vectors of the matrix that it changes (the paper's U^T dW V)."""
     rows = chapter.tables.heat.astype({"pair": object, "kind": object})
     sheet = Sheet(chapter, len(SHOWN), len(COMPARED), 1.9)
     table = rows.groupby(["pair", "kind", "left", "right"])["energy"].mean().reset_index()
     for row, pair in enumerate(COMPARED):
         for axis, kind in zip(sheet.row(row), SHOWN, strict=True):
-            mine = table[(table["pair"] == pair) & (table["kind"] == kind)]
+            mine = only(table, pair=pair, kind=kind)
             grid = mine.pivot_table(index="left", columns="right", values="energy").clip(lower=1e-9)
             shown = heat_map(axis, np.log2(grid), 3)
             sheet.label(axis, kind if row == 0 else "")
@@ -181,7 +156,7 @@ def heat(chapter: RotationChapter) -> Drawn:
     for axis in sheet.row(len(COMPARED) - 1):
         axis.set_xlabel("right singular vectors")
     sheet.figure.colorbar(shown, ax=sheet.axes, label="log2(energy / white noise)", shrink=0.7)
-    sheet.keep(table[table["pair"].isin(COMPARED) & table["kind"].isin(SHOWN)], study=chapter.study)
+    sheet.keep(only(table, pair=COMPARED, kind=SHOWN), study=chapter.study)
     note = (
         "Largest singular values first. Mean over layers and base seeds of the squares of U^T dW V, in units of what "
         "white noise of the same norm has everywhere, so that white (0) is the null."
@@ -189,13 +164,14 @@ def heat(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-heat", "Where the change lies", note)
 
 
-def _same_height(axes: Sequence[Axes]) -> None:
+def _same_height(axes: Sequence[Axes], label: str) -> None:
     limits = [axis.get_ylim() for axis in axes]
+    axes[0].set_ylabel(label)
     for number, axis in enumerate(axes):
         axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
         axis.tick_params(labelleft=not number)
 
 
-ROTATION: tuple[Callable[[RotationChapter], Drawn], ...] = (
+ROTATION: tuple[Callable[[SpectraChapter], Drawn], ...] = (
     values, changes, curves, by_size, where, heat, along, trajectories, matched, scales, back,
 )  # fmt: skip

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
 from rlheals.chapters.drawing import Sheet
+from rlheals.chapters.rows import only
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.measures import BLOCKS, PART
-from rlheals.chapters.spectra.runs import RotationChapter, RotationTables
+from rlheals.chapters.spectra.runs import SpectraChapter, SpectraTables
 from rlheals.display.looks import BACK, CATEGORICAL, PAIRS
 from rlheals.display.panels import level, null_level
 from rlheals.display.style import Drawn
@@ -17,7 +20,7 @@ from rlheals.weights.spectra import CHANGE, PARTS, START, part_of
 BY_SIZE = ("base-peak", "peak-end", "middle-rl", "end-rl")
 
 
-def by_size(chapter: RotationChapter) -> Drawn:
+def by_size(chapter: SpectraChapter) -> Drawn:
     """Mean angle against the size of the subspace, in degrees and against the null (the paper's table of k)."""
     sheet = Sheet(chapter, 3, height=2.9)
     panels = {
@@ -28,8 +31,7 @@ def by_size(chapter: RotationChapter) -> Drawn:
     places = {part: place for place, part in enumerate(sorted(PARTS, reverse=True))}
     for axis, ((end, unit), title) in zip(sheet.axes, panels.items(), strict=True):
         for pair, shift in zip(BY_SIZE, np.linspace(-0.15, 0.15, len(BY_SIZE)), strict=True):
-            look = PAIRS[pair]
-            measure = lambda tables, at=(pair, end, unit): _by_part(tables, *at)  # noqa: E731
+            look, measure = PAIRS[pair], partial(_by_part, pair=pair, end=end, unit=unit)
             for study, table in sheet.estimates(measure, ["part"], ["null"]):
                 at = table["part"].map(places) + shift
                 sheet.mark(axis, at, table, look, study, series=f"{pair}, {end}, {unit}")
@@ -45,28 +47,21 @@ def by_size(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-by-size", "Rotation against its null", note)
 
 
-def _by_part(tables: RotationTables, pair: str, end: str, unit: str) -> pd.DataFrame:
+def _by_part(tables: SpectraTables, pair: str, end: str, unit: str) -> pd.DataFrame:
     """Per base seed and part: angle (degrees, or over the null), and the null's degrees."""
-    rows = [
-        pd.DataFrame({"part": [], "seed": [], "value": [], "null": []}).astype({"part": int, "seed": int})
-    ]
-    for part in PARTS:
-        found = measured.angles(tables, part, end)
-        found = found[found["pair"] == pair].pivot_table(index="seed", columns="what", values="mean")
-        if len(found):
-            value = found[CHANGE] / found["gaussian"] if unit == "over null" else found[CHANGE]
-            rows.append(
-                pd.DataFrame({"part": part, "seed": found.index, "value": value, "null": found["gaussian"]})
-            )
-    return pd.concat(rows).dropna(subset=["value"]).sort_values("part", ascending=False)
+    rows = pd.concat([measured.angles(tables, part, end).assign(part=part) for part in PARTS])
+    found = only(rows, pair=pair).pivot_table(index=["part", "seed"], columns="what", values="mean")
+    found = found.reindex(columns=[CHANGE, "gaussian"]).astype(float)
+    value = found[CHANGE] / found["gaussian"] if unit == "over null" else found[CHANGE]
+    table = pd.DataFrame({"value": value, "null": found["gaussian"]}).dropna(subset=["value"])
+    return table.reset_index().astype({"part": int})
 
 
-def where(chapter: RotationChapter) -> Drawn:
+def where(chapter: SpectraChapter) -> Drawn:
     """Rotation over its null by kind, layer and attention head, peak to end."""
     sheet = Sheet(chapter, 2, height=3.0)
     for axis, whole in zip(sheet.axes, (True, False), strict=True):
-        measure = lambda tables, whole=whole: _over_null(tables, whole)  # noqa: E731
-        for study, table in sheet.estimates(measure, ["kind", "layer", "head"]):
+        for study, table in sheet.estimates(partial(_over_null, whole=whole), ["kind", "layer", "head"]):
             kinds = [kind for kind in (*BLOCKS, "embed", "head") if kind in set(table["kind"])]
             for place, kind in enumerate(kinds):
                 own = table[table["kind"] == kind]
@@ -88,29 +83,24 @@ def where(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-where", "Where singular vectors rotate", note)
 
 
-def _over_null(tables: RotationTables, whole: bool) -> pd.DataFrame:
-    rows = tables.angles
-    rows = rows[(rows["pair"] == "peak-end") & (rows["end"] == "top") & ((rows["head"] == -1) == whole)]
+def _over_null(tables: SpectraTables, whole: bool) -> pd.DataFrame:
+    rows = only(tables.angles, pair="peak-end", end="top")
+    rows = rows[(rows["head"] == -1) == whole]
     rows = rows[rows["k"] == part_of(rows[["rows", "columns"]].min(axis=1), PART)]
     rows = rows.astype({"kind": object, "what": object})
     found = rows.groupby(["seed", "kind", "layer", "head", "what"])["mean"].mean().unstack("what")
     return (found[CHANGE] / found["gaussian"]).rename("value").dropna().reset_index()
 
 
-def back(chapter: RotationChapter) -> Drawn:
+def back(chapter: SpectraChapter) -> Drawn:
     """Does RL turn back toward the peak? Angle to the peak before and after, against further SFT and noise."""
     sheet = Sheet(chapter, 2, height=2.9)
-    starts = sorted({int(start) for tables, _ in chapter.layers for start in to_the_peak(tables)["start"]})
+    starts = sorted({int(at) for tables, _ in chapter.layers for at in tables.once(to_the_peak)["start"]})
     for axis, column in zip(sheet.axes, ("degrees", "share"), strict=True):
         for (what, look), shift in zip(BACK.items(), np.linspace(-0.2, 0.2, len(BACK)), strict=True):
             if column == "share" and what == "start":
                 continue
-
-            def measure(tables: RotationTables, what: str = what, column: str = column) -> pd.DataFrame:
-                rows = to_the_peak(tables)
-                return rows[rows["what"] == what].rename(columns={column: "value"})
-
-            for study, table in sheet.estimates(measure, ["start"]):
+            for study, table in sheet.estimates(partial(_toward, what=what, column=column), ["start"]):
                 if len(table):
                     at = table["start"].map(starts.index) + shift
                     sheet.mark(axis, at, table, look, study, series=f"{what}, {column}")
@@ -128,7 +118,11 @@ def back(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-back", "Back toward the peak", note)
 
 
-def to_the_peak(tables: RotationTables) -> pd.DataFrame:
+def _toward(tables: SpectraTables, what: str, column: str) -> pd.DataFrame:
+    return only(tables.once(to_the_peak), what=what).rename(columns={column: "value"})
+
+
+def to_the_peak(tables: SpectraTables) -> pd.DataFrame:
     """Rows (seed, start, what, degrees, share): share is the change of the angle against that of the start."""
     rows = []
     names = {"back": {CHANGE: "RL", START: "start", "gaussian": "null"}, "on": {CHANGE: "SFT on"}}

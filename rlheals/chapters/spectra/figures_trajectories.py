@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
 from rlheals.chapters.drawing import FEEDBACK, Sheet
+from rlheals.chapters.rows import only
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.predictors import SCALES, associations
-from rlheals.chapters.spectra.runs import SFT, RotationChapter, RotationTables
+from rlheals.chapters.spectra.runs import SFT, SpectraChapter, SpectraTables
 from rlheals.display.looks import BRANCHES, GAUSSIAN, GREY, ID, KL, OOD, ROTATION, SIZE
 from rlheals.display.panels import level
 from rlheals.display.style import Drawn
 
 
-def along(chapter: RotationChapter) -> Drawn:
+def along(chapter: SpectraChapter) -> Drawn:
     """Along SFT: size, rotation with its null, KL, accuracies. Everything is monotone in time."""
     sheet = Sheet(chapter, 3, 2, 2.2, steps=chapter.profile.rotation.steps)
     panels = {
@@ -40,26 +42,23 @@ def along(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-along", "Along SFT", note)
 
 
-def _along(tables: RotationTables, column: str) -> pd.DataFrame:
+def _along(tables: SpectraTables, column: str) -> pd.DataFrame:
     rows = tables.once(measured.points)
-    rows = rows[rows["branch"] == SFT].assign(null=lambda frame: frame["angle"] - frame["excess"])
+    rows = only(rows, branch=SFT).assign(null=lambda frame: frame["angle"] - frame["excess"])
     return rows[["seed", "step", column]].rename(columns={column: "value"}).dropna()
 
 
-def trajectories(chapter: RotationChapter) -> Drawn:
+def trajectories(chapter: SpectraChapter) -> Drawn:
     """OOD accuracy of every checkpoint of every trajectory against size, rotation and forward KL."""
     rows = chapter.tables.once(measured.points)
     rows = rows[(rows["size"] > 0) & rows["ood"].notna()]
     sheet = Sheet(chapter, 3, height=3.4)
     for axis, scale in zip(sheet.axes, measured.SCALES, strict=True):
         for branch, look in BRANCHES.items():
-            mine = rows[rows["branch"] == branch]
-            for _, one in mine.groupby(["seed", "start"]):
+            drawn: dict[str, Any] = {"marker": look.marker, "color": look.color, "label": look.label}
+            for _, one in only(rows, branch=branch).groupby(["seed", "start"]):
                 line = one.sort_values("step")
-                axis.plot(
-                    line[scale], line["ood"], marker=look.marker, color=look.color, linewidth=0.5,
-                    markersize=3, alpha=0.8, label=look.label,
-                )  # fmt: skip
+                axis.plot(line[scale], line["ood"], linewidth=0.5, markersize=3, alpha=0.8, **drawn)
         axis.set_xscale("log")
         sheet.label(axis, x=SCALES[scale].label)
         axis.set_ylim(bottom=-0.005)
@@ -74,17 +73,15 @@ def trajectories(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-trajectories", "Trajectories", note)
 
 
-def matched(chapter: RotationChapter) -> Drawn:
+def matched(chapter: SpectraChapter) -> Drawn:
     """Among runs matched on |dW|: do those that rotate more have lower OOD accuracy?"""
     table = measured.matched(chapter.tables.once(measured.points))
     sheet = Sheet(chapter, 2, height=3.3)
     left, right = sheet.axes
     for branch, look in BRANCHES.items():
-        mine = table[table["branch"] == branch]
-        if len(mine):
-            left.plot(
-                mine["angle"], mine["ood"], look.marker, color=look.color, markersize=4, label=look.label
-            )
+        if len(mine := only(table, branch=branch)):
+            shown: dict[str, Any] = {"color": look.color, "label": look.label}
+            left.plot(mine["angle"], mine["ood"], look.marker, markersize=4, **shown)
     level(left)
     level(left, upright=False)
     sheet.label(left, x="rotation - that of plain SFT (degrees)", y="OOD accuracy - that of plain SFT")
@@ -93,10 +90,8 @@ def matched(chapter: RotationChapter) -> Drawn:
     found = associations(table)
     for place, one in enumerate(found):
         right.plot(one.null, [-place - 0.25] * 2, color=GREY, linewidth=4, alpha=0.4)
-        row = sheet.forest_row(
-            right, -place, one.values, SCALES.get(one.predictor.column, ROTATION), chapter.study
-        )
-        low, high = one.null
+        look, (low, high) = SCALES.get(one.predictor.column, ROTATION), one.null
+        row = sheet.forest_row(right, -place, one.values, look, chapter.study)
         row = row if len(row) else pd.DataFrame({"seeds": [0]})
         sheet.keep(row, series=one.predictor.words, null_low=low, null_high=high, study=chapter.study)
     level(right, upright=False)
@@ -111,14 +106,13 @@ def matched(chapter: RotationChapter) -> Drawn:
     return sheet.finish("rotation-matched", "At equal size", note)
 
 
-def scales(chapter: RotationChapter) -> Drawn:
+def scales(chapter: SpectraChapter) -> Drawn:
     """Which quantity predicts OOD accuracy of another trajectory best, from plain SFT's curve at the same value?"""
     found = measured.prediction_errors(chapter.tables.once(measured.points)).dropna()
     sheet = Sheet(chapter, height=2.0)
     (axis,) = sheet.axes
     for place, (scale, look) in enumerate(SCALES.items()):
-        values = found.loc[found["scale"] == scale, "value"].to_list()
-        if values:
+        if values := only(found, scale=scale)["value"].to_list():
             row = sheet.forest_row(axis, -place, values, look, chapter.study)
             sheet.keep(row, scale=scale, series=look.label, study=chapter.study)
     sheet.names(axis, [look.label for look in SCALES.values()], size=8)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from rlheals.chapters.spectra.runs import SFT, RotationTables
+from rlheals.chapters.rows import only, solved_shares
+from rlheals.chapters.spectra.runs import SFT, SpectraTables
 from rlheals.errors import BadInput
 from rlheals.weights.spectra import CHANGE, part_of
 
@@ -24,52 +25,41 @@ SCALES = ("size", "angle", "kl")
 """On which plain SFT goes on and on, so that a place on them is a place along it."""
 
 
-def angles(
-    tables: RotationTables, part: int = PART, end: str = "top", kinds: Sequence[str] = BLOCKS
-) -> pd.DataFrame:
-    """Mean angle by (seed, pair, what) over whole matrices of some kinds, with the mean range of the draws."""
-    rows = tables.angles
-    rows = rows[(rows["head"] == -1) & (rows["end"] == end) & rows["kind"].isin(kinds)]
+def angles(tables: SpectraTables, part: int = PART, end: str = "top") -> pd.DataFrame:
+    """Mean angle by (seed, pair, what) over whole matrices of the blocks, with the mean range of the draws."""
+    rows = only(tables.angles, head=-1, end=end, kind=BLOCKS)
     rows = rows[rows["k"] == part_of(rows[["rows", "columns"]].min(axis=1), part)]
     keys = [rows[key].astype(object) for key in ("seed", "pair", "what")]
     return rows.groupby(keys)[["mean", "low", "high"]].mean().reset_index()
 
 
-def angle(tables: RotationTables, pair: str, what: str = CHANGE, part: int = PART) -> float:
+def angle(tables: SpectraTables, pair: str, what: str = CHANGE, part: int = PART) -> float:
     """The same of one base seed, one pair; not a number when there is no such pair."""
-    found = angles(tables, part)
-    return float(found.loc[(found["pair"] == pair) & (found["what"] == what), "mean"].mean())
+    return float(only(angles(tables, part), pair=pair, what=what)["mean"].mean())
 
 
-def value_change(tables: RotationTables, pair: str, what: str = CHANGE) -> float:
+def value_change(tables: SpectraTables, pair: str, what: str = CHANGE) -> float:
     """Mean relative change of a singular value, over the matrices of the blocks."""
-    rows = tables.changes
-    chosen = (rows["pair"] == pair) & (rows["what"] == what) & (rows["head"] == -1)
-    return float(rows.loc[chosen & rows["kind"].isin(BLOCKS), "value_change_mean"].mean())
+    rows = only(tables.changes, pair=pair, what=what, head=-1, kind=BLOCKS)
+    return float(rows["value_change_mean"].mean())
 
 
-def points(tables: RotationTables, part: int = PART) -> pd.DataFrame:
+def points(tables: SpectraTables) -> pd.DataFrame:
     """One row per (seed, branch, start, step): size, angle, excess, kl, ood, id.
 
     size: |dW| / |W| of all block matrices together; excess: angle minus that of Gaussian changes of equal norm; ood and
     id: success@5 (id: of the SFT split, or what there is of ID hands).
     """
     keys = ["seed", *TRAJECTORY, "step"]
-    rows = tables.path[(tables.path["part"] == part) & tables.path["kind"].isin(BLOCKS)]
-    rows = rows.astype({"branch": object, "angle": float, "gaussian": float})
-    squares = rows.assign(
-        change=rows["change_norm"].astype(float) ** 2, whole=rows["norm"].astype(float) ** 2
-    )
-    found = squares.groupby(keys)[["change", "whole", "angle", "gaussian"]].agg(
-        {"change": "sum", "whole": "sum", "angle": "mean", "gaussian": "mean"}
-    )
+    numbers = dict.fromkeys(("angle", "gaussian", "change_norm", "norm"), float)
+    rows = only(tables.path, part=PART, kind=BLOCKS).astype({"branch": object, **numbers})
+    squares = rows.assign(change=rows["change_norm"] ** 2, whole=rows["norm"] ** 2)
+    found = squares.groupby(keys).agg({"change": "sum", "whole": "sum", "angle": "mean", "gaussian": "mean"})
     found["size"] = np.sqrt(found["change"] / found["whole"])
     found["excess"] = found["angle"] - found["gaussian"]
     known = tables.behaviour.astype({"branch": object}).set_index(keys)["kl"].astype(float)
-    counts = tables.accuracy.astype({"branch": object, "split": object})
-    counts = counts[counts["split"].isin(["ood", "sft"])]
-    solved = counts.groupby([*keys, "split"])[["solved", "hands"]].sum()
-    shares = (solved["solved"] / solved["hands"]).unstack("split").rename(columns={"sft": "id"})
+    counts = only(tables.accuracy, split=("ood", "sft")).astype({"branch": object, "split": object})
+    shares = solved_shares(counts, [*keys, "split"])["value"].unstack("split").rename(columns={"sft": "id"})
     table = found[["size", "angle", "excess"]].join(known).join(shares.reindex(columns=["ood", "id"]))
     return table.reset_index()
 
@@ -98,7 +88,7 @@ def matched(measured: pd.DataFrame, by: str = "size") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["seed", *TRAJECTORY, "n", *DELTAS])
 
 
-def prediction_errors(measured: pd.DataFrame, scales: Sequence[str] = SCALES) -> pd.DataFrame:
+def prediction_errors(measured: pd.DataFrame) -> pd.DataFrame:
     """How far OOD accuracy of other trajectories lies from what plain SFT has at the same place on a scale.
 
     Columns seed, scale, value: root mean square over trajectories, each counted by the mean over its points. Scale
@@ -106,14 +96,13 @@ def prediction_errors(measured: pd.DataFrame, scales: Sequence[str] = SCALES) ->
     """
     rows = []
     for seed, group in measured.groupby("seed"):
-        tables = {scale: matched(group, scale).set_index(TRAJECTORY)["ood"] for scale in scales}
+        tables = {scale: matched(group, scale).set_index(TRAJECTORY)["ood"] for scale in SCALES}
         common = pd.concat(tables, axis=1).dropna()
-        for scale in scales:
-            rows.append({"seed": seed, "scale": scale, "value": float((common[scale] ** 2).mean() ** 0.5)})
         others = group[group["branch"] != SFT].groupby(TRAJECTORY)["ood"].mean()
-        level = group.loc[(group["branch"] == SFT) & (group["size"] > 0), "ood"].mean()
-        rest = others.reindex(common.index) - level
-        rows.append({"seed": seed, "scale": "mean", "value": float((rest**2).mean() ** 0.5)})
+        level = only(group[group["size"] > 0], branch=SFT)["ood"].mean()
+        common["mean"] = others.reindex(common.index) - level
+        rows += [{"seed": seed, "scale": scale, "value": float((rest**2).mean() ** 0.5)}
+                 for scale, rest in common.items()]  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -127,11 +116,9 @@ def correlation(rows: pd.DataFrame, predictor: str, given: Sequence[str] = ()) -
     return float(_correlations(table, table[None, :, 0])[0])
 
 
-def permuted(
-    rows: pd.DataFrame, predictor: str, given: Sequence[str] = (), draws: int = 2000, seed: int = 0
-) -> np.ndarray:
+def permuted(rows: pd.DataFrame, predictor: str, given: Sequence[str] = (), draws: int = 2000) -> np.ndarray:
     """Mean correlation over base seeds with OOD accuracies permuted among the trajectories of each: (draws,)."""
-    random = np.random.default_rng([seed, 3])
+    random = np.random.default_rng([0, 3])
     found = []
     for _, group in rows.groupby("seed"):
         table = group[["ood", predictor, *given]].dropna().to_numpy(dtype=float)

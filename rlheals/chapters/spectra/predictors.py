@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
 
+from rlheals.chapters.rows import only
 from rlheals.chapters.sft.claims import fall
-from rlheals.chapters.sft.measures import Curves
+from rlheals.chapters.sft.measures import Curves, by_seed
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.chapters.spectra import measures as measured
-from rlheals.chapters.spectra.runs import RotationChapter, RotationTables
+from rlheals.chapters.spectra.runs import SpectraChapter
 from rlheals.display.looks import GREY, KL, ROTATION, SIZE, Look
 from rlheals.display.markup import Block, Table
 from rlheals.stats.intervals import t_interval
@@ -40,10 +41,16 @@ PREDICTORS = (
 )
 """What may go with OOD accuracy at equal size."""
 SCALES = {"size": SIZE, "angle": ROTATION, "kl": KL, "mean": Look("nothing (the mean of SFT)", GREY, "s")}
+
+
+def _lost(curves: Curves) -> float:
+    return fall(curves, "target")
+
+
 PROMPT_MEASURES: dict[str, Callable[[Curves], float]] = {
     "OOD, highest of its checkpoints": lambda curves: float(curves.accuracy("ood").max()),
     "OOD, at the end of SFT": lambda curves: float(curves.accuracy("ood")[curves.end]),
-    "OOD, lost from peak to end (cross-fitted)": lambda curves: fall(curves, "target"),
+    "OOD, lost from peak to end (cross-fitted)": _lost,
     "held-out ID, at the end of SFT": lambda curves: float(curves.accuracy("held_out")[curves.end]),
 }
 PROMPTS = (
@@ -75,14 +82,13 @@ def associations(rows: pd.DataFrame) -> list[Association]:
         mine = rows if one.whole else rows[rows["branch"] != "ood-rule"]
         each = [measured.correlation(group, one.column, one.given) for _, group in mine.groupby("seed")]
         values = tuple(value for value in each if np.isfinite(value))
-        chance = measured.permuted(mine, one.column, one.given) if values else np.array([np.nan])
-        known = chance[np.isfinite(chance)]
-        low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
+        null = measured.permuted(mine, one.column, one.given) if values else np.full(1, np.nan)
+        low, high = np.quantile(null, [0.025, 0.975])
         found.append(Association(one, values, (float(low), float(high))))
     return found
 
 
-def blocks(rotation: RotationChapter, sft: SFTChapter) -> list[Block]:
+def blocks(rotation: SpectraChapter, sft: SFTChapter) -> list[Block]:
     """Correlations at equal size, errors of prediction, the age of the base and the form of the prompts, as tables."""
     return [
         "Correlation with OOD accuracy over trajectories of one base (SFT with other settings, RL, controls), each at "
@@ -97,8 +103,12 @@ def blocks(rotation: RotationChapter, sft: SFTChapter) -> list[Block]:
     ]
 
 
-def _correlations(chapter: RotationChapter) -> Table:
-    recorded, fresh = (_found(tables) for tables in (chapter.recorded, chapter.fresh))
+def _correlations(chapter: SpectraChapter) -> Table:
+    nothing = pd.DataFrame(columns=["seed", "branch"])
+    recorded, fresh = (
+        associations(measured.matched(tables.once(measured.points)) if tables else nothing)
+        for tables in (chapter.recorded, chapter.fresh)
+    )
     rows = tuple(
         (one.predictor.words, _estimate(one.values), _range(one.null), _estimate(mine.values))
         for one, mine in zip(recorded, fresh, strict=True)
@@ -106,31 +116,23 @@ def _correlations(chapter: RotationChapter) -> Table:
     return Table(("predictor of OOD accuracy", "study", "permuted", "fresh run"), rows)
 
 
-def _found(tables: RotationTables | None) -> list[Association]:
-    if tables is None:
-        return [Association(one, (), (np.nan, np.nan)) for one in PREDICTORS]
-    return associations(measured.matched(tables.once(measured.points)))
-
-
-def _scales(chapter: RotationChapter) -> Table:
-    recorded, fresh = (_errors(tables) for tables in (chapter.recorded, chapter.fresh))
+def _scales(chapter: SpectraChapter) -> Table:
+    found = [
+        measured.prediction_errors(tables.once(measured.points)).dropna() if tables else None
+        for tables in (chapter.recorded, chapter.fresh)
+    ]
     rows = tuple(
-        (look.label, _estimate(recorded.get(scale, ())), _estimate(fresh.get(scale, ())))
+        (look.label, *(_estimate(() if one is None else only(one, scale=scale)["value"]) for one in found))
         for scale, look in SCALES.items()
     )
     return Table(("quantity", "error, study", "error, fresh run"), rows)
 
 
-def _errors(tables: RotationTables | None) -> Mapping[str, tuple[float, ...]]:
-    if tables is None:
-        return {}
-    found = measured.prediction_errors(tables.once(measured.points)).dropna()
-    return {str(scale): tuple(group["value"]) for scale, group in found.groupby("scale")}
-
-
 def _ages(chapter: SFTChapter) -> Table:
     known = {"lab": chapter.recorded, **chapter.variants}
-    rows = tuple((words, _estimate(_falls(known.get(name)))) for name, words in AGES.items())
+    rows = tuple(
+        (words, _estimate(_measured(known.get(name), _lost).values())) for name, words in AGES.items()
+    )
     return Table(("pretraining of the base", "OOD accuracy, peak - end, study"), rows)
 
 
@@ -139,40 +141,30 @@ def prompts_table(recorded: Tables | None, diverse: Tables | None) -> Table:
     fixed = None if diverse is None or recorded is None else alike(recorded, diverse)
     rows = []
     for words, measure in PROMPT_MEASURES.items():
-        one, many = (_by_seed(tables, measure) for tables in (fixed, diverse))
+        one, many = (_measured(tables, measure) for tables in (fixed, diverse))
         pairs = [many[seed] - one[seed] for seed in one if seed in many]
-        rows.append((words, *(_estimate(tuple(found)) for found in (one.values(), many.values(), pairs))))
+        rows.append((words, *map(_estimate, (one.values(), many.values(), pairs))))
     return Table(("success@5 with feedback, study", "one form", "many forms", "difference"), tuple(rows))
 
 
 def alike(tables: Tables, other: Tables) -> Tables:
     """The part of a study that has the base seeds, steps and sampling seeds of another one."""
-    known = {column: other.episodes[column].unique() for column in ("seed", "step", "decode")}
-    frames = {}
-    for field in fields(tables):
-        frame = getattr(tables, field.name)
-        asked = known if field.name == "episodes" else {"seed": known["seed"]}
-        frames[field.name] = frame[np.logical_and.reduce([frame[name].isin(asked[name]) for name in asked])]
-    return replace(tables, **frames)
+    known = {column: set(other.episodes[column]) for column in ("seed", "step", "decode")}
+    frames = {field.name: only(getattr(tables, field.name), seed=known["seed"]) for field in fields(tables)}
+    return replace(tables, **{**frames, "episodes": only(tables.episodes, **known)})
 
 
-def _by_seed(tables: Tables | None, measure: Callable[[Curves], float]) -> dict[int, float]:
-    if tables is None:
-        return {}
-    return {seed: measure(Curves.of(tables.of_seed(seed))) for seed in tables.seeds}
+def _measured(tables: Tables | None, measure: Callable[[Curves], float]) -> dict[int, float]:
+    """By base seed."""
+    return {seed: measure(curves) for seed, curves in tables.once(by_seed).items()} if tables else {}
 
 
-def _falls(tables: Tables | None) -> tuple[float, ...]:
-    return tuple(_by_seed(tables, lambda curves: fall(curves, "target")).values())
-
-
-def _estimate(values: tuple[float, ...]) -> str:
+def _estimate(found: Iterable[float]) -> str:
     """Mean, with its 95 % t interval over base seeds where there are several."""
-    if not values:
-        return "not measured"
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
-    return f"{t_interval(values):.3f} ({len(values)} base seeds)"
+    values = tuple(found)
+    if len(values) > 1:
+        return f"{t_interval(values):.3f} ({len(values)} base seeds)"
+    return f"{values[0]:.3f}" if values else "not measured"
 
 
 def _range(ends: tuple[float, float]) -> str:

@@ -7,7 +7,7 @@ behaviour (an evaluation, the forward KL from the base).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 
 from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.rl.runs import rl_spec
+from rlheals.chapters.rows import collector, only
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import BRANCHES, CONTROLS
 from rlheals.store.runs import RunSpec
@@ -33,7 +34,8 @@ from rlheals.weights.trajectory import TrajectorySettings
 SFT, RL = "sft", "rl"
 DRAWN = ("base-peak", "peak-end", "end-rl")
 """Pairs of which every singular value, angle curve and heat map is kept."""
-PLACE = ["tensor", "kind", "layer", "head"]
+KEYS = ("tensor", "kind", "layer", "head", "rows", "columns", "side", "end", "k", "what")
+"""What is measured, beside the draw of a null."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class RotationPlan(SeedPlan):
+class SpectraPlan(SeedPlan):
     """The runs of one base seed."""
 
     peak: int
@@ -68,7 +70,7 @@ class RotationPlan(SeedPlan):
 
 
 @dataclass(frozen=True)
-class RotationTables(Seeded):
+class SpectraTables(Seeded):
     """Everything chapter 03 is drawn from; every row says seed.
 
     angles       per (pair, matrix, side, end, k, what): mean angle over draws and its 95 % (degrees), gap at k
@@ -95,9 +97,9 @@ class RotationTables(Seeded):
     peaks: pd.DataFrame
 
 
-def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) -> RotationPlan:
+def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) -> SpectraPlan:
     """The runs of one base seed; peaks: its peak, known from the study of chapter 01."""
-    made = RotationPlan(seed, peaks[seed], sft_plan(profile, seed, store))
+    made = SpectraPlan(seed, peaks[seed], sft_plan(profile, seed, store))
     rl_starts, rotation = profile.rl_starts, profile.rotation
     made.trained[SFT, -1] = made.before.sft
     for name in rotation.branches:
@@ -109,24 +111,19 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
         for name in rotation.controls:
             made.trained[name, middle] = rl_spec(profile, made.before, store, middle, 0, CONTROLS[name])
     for (branch, start), spec in made.trained.items():
-        steps = (
-            (rotation.steps if branch == SFT else rotation.branch_steps)
-            if start < 0
-            else (rl_starts.iterations,)
-        )
-        points = [Point(branch, start, step) for step in steps]
+        of_sft = rotation.steps if branch == SFT else rotation.branch_steps
+        points = [Point(branch, start, step) for step in (of_sft if start < 0 else (rl_starts.iterations,))]
+        key = store.key(spec)
         for point in points:
             for decode in range(1 if branch in BRANCHES else rotation.decodes):
-                made.censuses[point, decode] = census_spec(
-                    profile, store.key(spec), point.folder, seed, decode
-                )
+                made.censuses[point, decode] = census_spec(profile, key, point.folder, seed, decode)
         asked = TrajectorySettings(
             task=profile.task, folders=tuple(point.folder for point in points), questions=rotation.questions
         )
         made.trajectories[branch, start] = RunSpec(
             stage="trajectory",
             settings=asked.model_dump(mode="json"),
-            inputs={"base": store.key(made.before.base), "model": store.key(spec)},
+            inputs={"base": store.key(made.before.base), "model": key},
             seed=seed,
         )
     for name, pair in pairs(profile, made.peak).items():
@@ -170,12 +167,10 @@ def pairs(profile: Profile, peak: int) -> dict[str, Pair]:
     return made
 
 
-def _pair_spec(profile: Profile, made: RotationPlan, store: Store, name: str, pair: Pair) -> RunSpec:
+def _pair_spec(profile: Profile, made: SpectraPlan, store: Store, name: str, pair: Pair) -> RunSpec:
     rotation = profile.rotation
     whole = name == "peak-end"
-    ends = {"before": pair.before, "after": pair.after}
-    if pair.reference is not None:
-        ends["reference"] = pair.reference
+    ends = {end: point for end, point in vars(pair).items() if point is not None}
     asked = SpectraSettings(
         **{end: point.folder for end, point in ends.items()},
         nulls=(*rotation.nulls, "ulp", "independent") if whole else rotation.nulls,
@@ -190,63 +185,48 @@ def _pair_spec(profile: Profile, made: RotationPlan, store: Store, name: str, pa
     )
 
 
-def collect(plans: Sequence[RotationPlan], store: Store) -> RotationTables:
-    """The tables of base seeds that are in the store."""
-    return tables.joined([_of_plan(one, store) for one in plans], RotationTables)
-
-
-def _of_plan(made: RotationPlan, store: Store) -> RotationTables:
+def _of_plan(made: SpectraPlan, store: Store) -> SpectraTables:
     folder = tables.folders(store)
-    frames: dict[str, list[pd.DataFrame]] = {table.name: [] for table in fields(RotationTables)}
+    frames: dict[str, list[pd.DataFrame]] = {table.name: [] for table in fields(SpectraTables)}
     for name, spec in made.pairs.items():
         found = read_spectra(folder(spec))
-        frames["angles"].append(_angles(found.angles).assign(pair=name))
-        frames["changes"].append(_changes(found.matrices).assign(pair=name))
+        parts = {"angles": _angles(found.angles), "changes": _over_draws(found.matrices, "value_change_mean")}
         if name in DRAWN:
-            drawn = found.curves.assign(
-                **{key: np.rad2deg(found.curves[key]) for key in ("angle", "null", "null_low", "null_high")}
-            )
-            frames["values"].append(found.values.assign(pair=name))
-            frames["curves"].append(drawn.assign(pair=name))
-            whole = found.heat[found.heat["head"] == -1]
-            heat = whole.groupby(["kind", "left", "right"], sort=False)["energy"].mean().reset_index()
-            frames["heat"].append(heat.assign(pair=name))
+            heat = only(found.heat, head=-1).groupby(["kind", "left", "right"], sort=False)["energy"]
+            curves = _degrees(found.curves, "angle", "null", "null_low", "null_high")
+            parts |= {"values": found.values, "curves": curves, "heat": heat.mean().reset_index()}
+        for table, rows in parts.items():
+            frames[table].append(rows.assign(pair=name))
     for (branch, start), spec in made.trajectories.items():
-        place = {"branch": branch, "start": start}
         for file, table in (("path", "path"), ("divergence", "behaviour")):
             rows = pd.read_parquet(folder(spec) / f"{file}.parquet")
             steps = rows["folder"].str.rsplit("-", n=1).str[-1].astype(int)
-            frames[table].append(rows.drop(columns="folder").assign(**place, step=steps))
+            frames[table].append(rows.drop(columns="folder").assign(branch=branch, start=start, step=steps))
     for (point, decode), spec in made.censuses.items():
         frames["accuracy"].append(tables.solved(folder(spec)).assign(**vars(point), decode=decode))
     frames["peaks"].append(pd.DataFrame({"peak": [made.peak]}))
-    joined = {
-        name: _compact(pd.concat(parts, ignore_index=True).assign(seed=made.seed))
-        if parts
-        else pd.DataFrame()
-        for name, parts in frames.items()
+    joined = {  # a slice has no evaluations
+        name: pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        for name, found in frames.items()
     }
-    return RotationTables(**joined)
+    return SpectraTables(**{name: _compact(rows.assign(seed=made.seed)) for name, rows in joined.items()})
+
+
+def _degrees(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    return rows.assign(**{column: np.rad2deg(rows[column]) for column in columns})
 
 
 def _angles(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean over draws, and where 95 % of them lie."""
-    keys = [*PLACE, "rows", "columns", "side", "end", "k", "what"]
-    compared = (rows["end"] == "top") & (
-        rows["head"] == -1
-    )  # with every null; others with the Gaussian alone
-    rows = rows[compared | rows["what"].isin([CHANGE, START, "gaussian"])]
-    rows = rows.assign(**{name: np.rad2deg(rows[name]) for name in ("mean", "largest")})
-    grouped = rows.groupby(keys, sort=False)
-    found = grouped[["mean", "largest", "projector_distance", "alignment", "gap"]].mean()
-    spread = grouped["mean"].quantile([0.025, 0.975]).unstack()
-    return found.assign(low=spread[0.025], high=spread[0.975]).reset_index()
+    """Leading subspaces of whole matrices beside every null, all others beside the Gaussian alone."""
+    every = (rows["end"] == "top") & (rows["head"] == -1)
+    rows = rows[every | rows["what"].isin([CHANGE, START, "gaussian"])]
+    return _over_draws(_degrees(rows, "mean", "largest"), "mean")
 
 
-def _changes(rows: pd.DataFrame) -> pd.DataFrame:
-    keys = [*PLACE, "rows", "columns", "what"]
-    grouped = rows.drop(columns=["draw"]).groupby(keys, sort=False)
-    spread = grouped["value_change_mean"].quantile([0.025, 0.975]).unstack()
+def _over_draws(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Means over draws, and between which values (low, high) 95 % of them lie in one column."""
+    grouped = rows.drop(columns="draw").groupby([key for key in KEYS if key in rows], sort=False)
+    spread = grouped[column].quantile([0.025, 0.975]).unstack()
     return grouped.mean().assign(low=spread[0.025], high=spread[0.975]).reset_index()
 
 
@@ -262,17 +242,18 @@ def _lacking(profile: Profile) -> str:
     return "rotation.steps or rl_starts.starts is empty, nothing to compare" if nothing else ""
 
 
-STUDY = Part("-rotation", plan, collect, RotationTables, "spectra", _lacking, from_peaks=True)
+collect = collector(_of_plan, SpectraTables)
+STUDY = Part("-rotation", plan, collect, SpectraTables, "spectra", _lacking, from_peaks=True)
 
 
 @dataclass(frozen=True)
-class RotationChapter(Chapter[RotationTables]):
+class SpectraChapter(Chapter[SpectraTables]):
     """Chapter 03."""
 
     PART = STUDY
 
     @classmethod
-    def slice_of(cls, recorded: RotationTables, profile: Profile, seed: int, store: Store) -> Slice:
+    def slice_of(cls, recorded: SpectraTables, profile: Profile, seed: int, store: Store) -> Slice:
         """The trajectory of SFT, and the pair from its peak to its end."""
         peak, pair = int(recorded.peaks["peak"].iloc[0]), "peak-end"
         whole = plan(profile, seed, store, {seed: peak})
@@ -283,21 +264,22 @@ class RotationChapter(Chapter[RotationTables]):
             trajectories={(SFT, -1): whole.trajectories[SFT, -1]},
             pairs={pair: whole.pairs[pair]},
         )
-        rows = {}
-        for name in ("angles", "changes", "values", "curves", "heat", "path", "behaviour"):
-            frame = getattr(recorded, name)
-            rows[name] = frame[frame["pair"] == pair if "pair" in frame else frame["branch"] == SFT]
+        rows = {
+            name: only(getattr(recorded, name), pair=pair)
+            for name in ("angles", "changes", "values", "curves", "heat")
+        }
+        rows |= {name: only(getattr(recorded, name), branch=SFT) for name in ("path", "behaviour")}
         return Slice((peak,), part, rows)
 
     def how_fresh(self) -> list[str]:
         peaks = ", ".join(f"{peak:,}" for peak in self.fresh.peaks["peak"])
         return [f"peak at SFT step {peaks}", f"{self.profile.rotation.draws} draws of every null"]
 
-    def how_recorded(self, recorded: RotationTables) -> list[str]:
+    def how_recorded(self, recorded: SpectraTables) -> list[str]:
         steps = recorded.peaks["peak"]
         spread = f"{steps.min():,}" if steps.nunique() == 1 else f"{steps.min():,} to {steps.max():,}"
         return [f"peaks at steps {spread}"]
 
 
-CHAPTER = RotationChapter
-spectra = RotationChapter.open
+CHAPTER = SpectraChapter
+spectra = SpectraChapter.open

@@ -1,0 +1,49 @@
+"""Rows of tables: those that are asked for, and shares of hands by group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rlheals.store.store import Store
+from rlheals.study.claims import half_of
+from rlheals.study.tables import Frames, joined
+
+
+def collector(of_plan: Callable[[Any, Store], Frames], kind: type[Frames]) -> Callable[..., Frames]:
+    """From plans and the store that has their runs to their tables."""
+    return lambda plans, store: joined([of_plan(one, store) for one in plans], kind)
+
+
+def only(frame: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+    """The rows whose columns have these values (a tuple, list or set: one of them).
+
+    >>> only(pd.DataFrame({"seed": [1, 1, 2], "step": [0, 5, 5]}), seed=1, step=(5, 9)).values.tolist()
+    [[1, 5]]
+    """
+    chosen = [
+        frame[column].isin(value) if isinstance(value, (tuple, list, set)) else frame[column] == value
+        for column, value in wanted.items()
+    ]
+    return frame[np.logical_and.reduce(chosen)]
+
+
+def halved(episodes: pd.DataFrame) -> pd.DataFrame:
+    """With a column half: to which half of the hands an item belongs, so that one can choose and the other measure."""
+    halves = {item: half_of(str(item)) for item in episodes["item"].unique()}
+    return episodes.assign(half=episodes["item"].map(halves).astype(int))
+
+
+def shares(table: pd.DataFrame, hit: pd.Series, by: Sequence[str] = ("seed", "step")) -> pd.DataFrame:
+    """Share of True in `hit` per group, without missing ones, and their count: columns by..., value, n."""
+    grouped = hit.astype(float).groupby([table[column] for column in by], observed=True)
+    return grouped.agg(value="mean", n="count").dropna().reset_index()
+
+
+def solved_shares(counts: pd.DataFrame, by: Sequence[str], column: str = "solved") -> pd.DataFrame:
+    """Of hands counted by evaluation: the share solved (or "first": in the first attempt) and n, by group."""
+    sums = counts.groupby(list(by))[[column, "hands"]].sum()
+    return pd.DataFrame({"value": sums[column] / sums["hands"], "n": sums["hands"]})

@@ -1,0 +1,36 @@
+"""Small recorded studies of the chapters that follow SFT: two base seeds each, computed in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from small_study import CLIMB, EDIT, SHIELD, SPIN
+
+from rlheals.chapters.registry import CHAPTERS
+from rlheals.profiles.profile import Profile
+from rlheals.store.store import Store
+from rlheals.study import record
+from rlheals.study.tables import Part
+
+STUDIES = {"recovery": CLIMB, "rotation": SPIN, "swaps": EDIT, "protection": SHIELD}
+"""Their profiles, by part of `claims.yaml`."""
+PEAK = 3
+
+
+def parts(key: str, profile: Profile, seeds: tuple[int, ...] = (2, 3), peak: int = PEAK) -> list[Part]:
+    """What is recorded of a chapter, in its units, with the peaks known."""
+    part = CHAPTERS[key].part
+    known = part.at(dict.fromkeys(seeds, peak)) if part.from_peaks else part
+    return known.in_units(profile)
+
+
+def recorded_study(key: str, store: Store, root: Path) -> SimpleNamespace:
+    """Base seeds 2 and 3 of a chapter's small profile, recorded below root/results."""
+    profile, lines = STUDIES[key], list[str]()
+    for part in parts(key, profile):
+        record.record(profile, [2, 3], store, root / "results", say=lines.append, part=part)
+    folder = root / "results" / f"{profile.name}{CHAPTERS[key].part.suffix}"
+    return SimpleNamespace(
+        key=key, profile=profile, store=store, results=root / "results", folder=folder, lines=lines
+    )

@@ -1,0 +1,176 @@
+"""What holds for every chapter after SFT: what it runs, what is recorded of it, what is drawn from it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from chapter_studies import STUDIES, parts, recorded_study
+from lab_helpers import files_of, one_line
+from small_study import SMALL
+
+from rlheals.chapters.edits.figures import SWAPS
+from rlheals.chapters.protected.figures import PROTECTION
+from rlheals.chapters.registry import CHAPTERS
+from rlheals.chapters.rl.figures import RL
+from rlheals.chapters.spectra.figures import ROTATION
+from rlheals.errors import BadInput
+from rlheals.profiles import load_profile
+from rlheals.store.store import Store
+from rlheals.study import record
+
+FIGURES = {"recovery": RL, "rotation": ROTATION, "swaps": SWAPS, "protection": PROTECTION}
+
+
+@pytest.fixture(scope="module", params=STUDIES)
+def recorded(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shared: Store
+) -> SimpleNamespace:
+    return recorded_study(request.param, shared, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.mark.parametrize("key", STUDIES)
+def test_inputs_stand_before_what_needs_them_and_no_run_is_there_twice(key: str, tmp_path: Path) -> None:
+    store, lab = Store(tmp_path), load_profile("lab")
+    for part in parts(key, lab, (1,), 20):
+        seen: list[str] = []
+        for spec in part.plan(lab, 1, store).specs():
+            assert set(spec.inputs.values()) <= set(seen)
+            seen.append(store.key(spec))
+        assert len(set(seen)) == len(seen) or key == "recovery", "only RL evaluates the same run in two ways"
+
+
+def test_what_is_recorded_unit_by_unit_is_what_the_runs_gave(recorded: SimpleNamespace) -> None:
+    units = parts(recorded.key, recorded.profile)
+    names = [part.plan(recorded.profile, seed, recorded.store).name for part in units for seed in (2, 3)]
+    told = [f"recorded {recorded.folder.name} {name.replace('-', ' ')}" for name in names]
+    assert recorded.lines == told
+    kind = CHAPTERS[recorded.key].part.kind
+    found, manifests = record.read(recorded.folder, kind)
+    assert sorted({manifest.seed for manifest in manifests}) == found.seeds == [2, 3]
+    plans = [part.plan(recorded.profile, seed, recorded.store) for seed in (2, 3) for part in units]
+    fresh = CHAPTERS[recorded.key].part.collect(plans, recorded.store)
+    for field in fields(kind):
+        order = list(getattr(fresh, field.name).columns)
+        sides = [
+            getattr(one, field.name)[order].astype(str).sort_values(order).reset_index(drop=True)
+            for one in (fresh, found)
+        ]
+        pd.testing.assert_frame_equal(*sides)
+
+
+def test_recording_again_writes_the_same_bytes_and_a_changed_table_is_refused(
+    recorded: SimpleNamespace, tmp_path: Path
+) -> None:
+    before = files_of(recorded.folder)
+    part = parts(recorded.key, recorded.profile)[0]
+    record.record(recorded.profile, [3], recorded.store, recorded.results, say=str, part=part)
+    assert files_of(recorded.folder) == before
+    shutil.copytree(recorded.folder, tmp_path / recorded.folder.name)
+    file = next((tmp_path / recorded.folder.name).glob("seed-3*/*.parquet"))
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(
+        BadInput, match=f"{file.parent.name}: {file.name} is missing or has changed"
+    ) as refused:
+        record.read(tmp_path / recorded.folder.name, CHAPTERS[recorded.key].part.kind)
+    one_line(refused.value)
+
+
+@pytest.mark.parametrize("with_recorded", [True, False])
+def test_figures_are_drawn_and_say_what_they_are_drawn_from(
+    recorded: SimpleNamespace, tmp_path: Path, with_recorded: bool
+) -> None:
+    results = recorded.results if with_recorded else tmp_path
+    chapter = CHAPTERS[recorded.key].chapter.open(
+        recorded.profile, [1], 1, results, recorded.store, quiet=True
+    )
+    assert (chapter.recorded is not None) == with_recorded
+    figures = FIGURES[recorded.key]
+    drawn = [figure(chapter) for figure in figures]
+    assert len({one.name for one in drawn}) == len(figures)
+    for one in drawn:
+        assert one.svg.startswith(b"<?xml")
+        assert len(one.frame) or not with_recorded
+        assert ("base seed 1" in one.origin) == ("fresh run" in one.caption.lower())
+        assert ("base seeds 2-3" in one.origin) <= with_recorded
+        assert ("There is no recorded study" in one.caption) != with_recorded
+
+
+def test_a_recorded_seed_is_no_fresh_one(recorded: SimpleNamespace) -> None:
+    with pytest.raises(BadInput, match="base seed 3 is in the recorded study"):
+        CHAPTERS[recorded.key].chapter.open(
+            recorded.profile, [3], 1, recorded.results, recorded.store, quiet=True
+        )
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("recovery", r"rl_starts\.starts is empty"),
+        ("rotation", r"rotation\.steps or rl_starts\.starts is empty"),
+        ("swaps", r"swaps\.late or swaps\.start is not set"),
+        ("protection", r"protection\.regularisers is empty"),
+    ],
+)
+def test_a_profile_without_what_a_chapter_is_about_says_so(key: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=said) as refused:
+        CHAPTERS[key].chapter.open(SMALL, [1], 1, tmp_path, Store(tmp_path), quiet=True)
+    one_line(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        *(({f"rl_starts.{name}": [77]}, name) for name in ("starts", "reader_starts", "late_starts")),
+        ({"rl_starts.control_start": 77}, "control_start"),
+        ({"rotation.branches": ["warm"]}, "'warm' is not one of"),
+        ({"rotation.controls": ["lr-1e-4"]}, "is not one of"),
+        ({"rotation.branches": ["lr-1e-4", "lr-1e-4"]}, "different names"),
+        ({"rotation.steps": [0, 7]}, "not one of sft.checkpoints"),
+        ({"rotation.draws": 1}, "rotation.draws"),
+        ({"swaps.restore": ["values(all)"]}, "EDIT @ WHERE"),
+        ({"swaps.restore": ["conjure() @ blocks"]}, "accepted are values"),
+        ({"swaps.swap": ["values(all) @ walls"]}, "accepted are blocks"),
+        ({"swaps.swap": ["values() @ blocks", "values(all)@blocks"]}, "there twice"),
+        ({"swaps.late": 7}, "not one of sft.checkpoints"),
+        ({"protection.regularisers": ["kl=0.1", "kl=0.10"]}, "there twice"),
+        ({"protection.steps": [7]}, "not one of sft.checkpoints"),
+        *(
+            ({"protection.regularisers": [text]}, "accepted is NAME=VALUE")
+            for text in ("", "kl", "kl=", "kl=-1", "kl=nan", "shield=1", "kl=0.1=2", "KL=1")
+        ),
+    ],
+)
+def test_impossible_settings_are_one_line(changes: dict, said: str) -> None:
+    with pytest.raises(BadInput, match=said) as refused:
+        load_profile("lab", changes)
+    one_line(refused.value)
+
+
+def test_edits_and_regularisers_have_one_spelling() -> None:
+    entries = {"swaps.restore": ["values( all )@layers=0-1"], "protection.regularisers": ["kl=0.10"]}
+    made = load_profile("lab", entries)
+    assert made.swaps.restore == ("values(all) @ kinds=q,k,v,o,gate,up,down layers=0,1",)
+    assert made.protection.regularisers == ("kl=0.1",)
+
+
+def test_a_reader_computes_few_rl_runs_and_no_branches() -> None:
+    mine = load_profile("lab").for_reader(recorded=True)
+    assert mine.rl_starts.starts == (10, 160, 1280)
+    assert (mine.rl_starts.runs, mine.rl_starts.decodes, mine.rl_starts.control_start) == (1, 1, None)
+    assert (mine.rotation.branches, mine.rotation.controls, mine.rotation.decodes) == ((), (), 1)
+
+
+def test_a_profile_that_asks_for_vllm_plays_everything_with_it_and_trains_as_before(tmp_path: Path) -> None:
+    store, profile = Store(tmp_path), STUDIES["recovery"]
+    served = profile.model_copy(update={"engine": "vllm"})
+    for part in parts("recovery", profile):
+        both = (part.plan(one, 1, store).specs() for one in (profile, served))
+        for own, theirs in zip(*both, strict=True):
+            played = own.stage in ("evaluate", "rl")
+            assert theirs.stage == (f"{own.stage}_vllm" if played else own.stage)
+            assert (theirs.settings, theirs.seed) == (own.settings, own.seed)
