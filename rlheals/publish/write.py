@@ -17,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from rlheals.chapters.registry import CHAPTERS
 from rlheals.chapters.rl.runs import RLPlan
+from rlheals.chapters.spectra.runs import SpectraPlan
 from rlheals.errors import BadInput
 from rlheals.profiles import to_yaml
 from rlheals.profiles.profile import Profile
