@@ -106,6 +106,8 @@ class Task(ABC):
     """At an item, with feedback in between."""
     forms: ClassVar[int] = 1
     """In how many ways `prompt` can put a question; 0 is the usual one."""
+    unjudged: float | None = None
+    """Reward of one more reply after the last attempt, which the Gymnasium environment takes and does not judge."""
 
     @abstractmethod
     def items(self, split: str) -> Sequence[Item]:

@@ -66,6 +66,7 @@ class GeneralPoints(Task):
         if compat not in (None, "reference"):
             raise BadInput(f"task {self.name}: compat = {compat!r:.40}; accepted: None, 'reference'")
         self.compat = compat
+        self.unjudged = -1.0 if compat else None
 
     def items(self, split: str) -> list[Item]:
         """The items of a split, in the order of `rlheals.tasks.general_points.cards.all_hands`.
