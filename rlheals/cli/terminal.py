@@ -15,8 +15,9 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -40,7 +41,8 @@ class Terminated(BaseException):
 
 def guarded(app: typer.Typer, arguments: Sequence[str] | None) -> int:
     """Run a typer application; every outcome becomes an exit code and at most one line on stderr."""
-    on_sigterm = _replace_sigterm()
+    on_sigterm, on_lost = _replace_sigterm(), sys.unraisablehook
+    sys.unraisablehook = _raise_again(on_lost)
     try:
         command = typer.main.get_command(app)
         # not command.main(): on Ctrl-C it prints a line of its own
@@ -63,6 +65,7 @@ def guarded(app: typer.Typer, arguments: Sequence[str] | None) -> int:
             traceback.print_exc()
         return _end(*_failed(error))
     finally:
+        sys.unraisablehook = on_lost
         if on_sigterm is not None:
             signal.signal(signal.SIGTERM, on_sigterm)
 
@@ -126,6 +129,24 @@ def _replace_sigterm() -> Any:
         return signal.signal(signal.SIGTERM, terminate)
     except ValueError:
         return None
+
+
+def _raise_again(otherwise: Callable[[Any], object]) -> Callable[[Any], object]:
+    """Python drops an exception that a signal raises inside an object's `__del__`: send such a signal once more."""
+    terminate = signal.getsignal(signal.SIGTERM)
+
+    def lost(what: Any) -> None:
+        if issubclass(what.exc_type, KeyboardInterrupt):
+            again = signal.SIGINT
+        elif issubclass(what.exc_type, Terminated):
+            again = signal.SIGTERM
+            signal.signal(signal.SIGTERM, terminate)
+        else:
+            otherwise(what)
+            return
+        threading.Timer(0.05, os.kill, (os.getpid(), again)).start()
+
+    return lost
 
 
 def show(data: Any, lines: Iterable[str], as_json: bool) -> None:

@@ -519,6 +519,36 @@ def test_rl_from_one_checkpoint_says_where_its_weights_are_and_is_loaded_the_sec
 # --- a whole command, interrupted and taken up again
 
 
+DELETED = """
+import signal
+import sys
+import time
+import typer
+from rlheals.cli import terminal
+
+class Noisy:
+    def __del__(self):
+        signal.raise_signal(signal.{name})
+
+def invoke(*_):
+    Noisy()
+    time.sleep(20)
+
+app = typer.Typer()
+app.command()(lambda: invoke())
+sys.exit(terminal.guarded(app, []))
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_that_falls_into_a_destructor_is_not_lost(name: str, code: int) -> None:
+    asked = [sys.executable, "-c", DELETED.format(name=name)]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert done.stderr.startswith("rlheals: ")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_an_interrupted_sft_leaves_nothing_half_done_and_goes_on(empty_folder: Path) -> None:
     (empty_folder / "tiny.yaml").write_text(TINY.replace("[0, 2, 4], batch", "[0, 2, 4, 1000], batch"))
