@@ -32,9 +32,9 @@ def negated_reward() -> None:
 
 def no_baseline() -> None:
     """Every attempt is paid for itself, compared with nothing."""
-    from rlheals.training.rl import advantages
+    from rlheals.training.rl import episodes
 
-    advantages._baseline = lambda values, kind: 0 * values
+    episodes._baseline = lambda values, kind: 0 * values
 
 
 def shown(mutation: str, cells: Sequence[str]) -> dict[str, str]:
