@@ -1,8 +1,10 @@
 """Engines continue token sequences: `generate` gives tokens, log-probabilities and entropies; weights change in place.
 
 Every sequence carries its own key. All its randomness is a counter-based stream of that key, and it is computed in a
-chunk whose shape depends on its own length only. So at a fixed chunk shape the tokens of a sequence do not depend on
-which other sequences are asked for, in which order, or whether a run was interrupted.
+chunk whose width depends on its own length only. So the tokens of a sequence do not depend on which other sequences are
+asked for, in which order, or whether a run was interrupted. Where the products of a machine give a row the same numbers
+whatever stands beside it, from 16 rows up (`rows_alike`, tried on the model itself), chunks hold only rows that are
+needed, and rows that have ended leave; elsewhere every chunk keeps its full number of rows.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +30,7 @@ from rlheals.settings import Float, Int, Settings
 
 SHORT_BUCKET, ROW_BUCKET = 4, 16
 REMEMBERED_BYTES = 4096
+LARGE_VOCABULARY, BLOCK = 4096, 512
 
 
 class Sampling(Settings):
@@ -107,9 +111,7 @@ def check_request(
 class HFEngine:
     """Generation with transformers: left-padded chunks of a fixed number of rows, key-value cache, own sampling.
 
-    rows: sequences per chunk (short chunks are filled up with copies, so that every chunk has the same shape);
-    bucket: prompt lengths are padded to a multiple of this;
-    fill: with False a short chunk is rounded up to 16 rows only: less work, but the last bits depend on the company;
+    rows: sequences per chunk at most; bucket: prompt lengths are padded to a multiple of this;
     remember: hand out pasts. By default when a token's keys and values take at most 4 KiB: the 512 episodes that a
     census has in flight would need gigabytes with a language model of half a billion parameters.
     """
@@ -121,15 +123,18 @@ class HFEngine:
         rows: int = 128,
         bucket: int = 16,
         remember: bool | None = None,
-        fill: bool = True,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.rows = rows
         self.bucket = bucket
-        self.fill = fill
         self.remember = _bytes_per_token(model) <= REMEMBERED_BYTES if remember is None else remember
         self._memory = torch.empty(0, dtype=model.dtype, device=model.device)
+
+    @cached_property
+    def alike(self) -> bool:
+        """`rows_alike` of this model, tried once."""
+        return rows_alike(self.model, self.rows)
 
     def load_weights(self, file: Path) -> None:
         """Replace the weights in place by those of a safetensors file with the same names and shapes."""
@@ -195,9 +200,29 @@ class HFEngine:
         return _padded(len(prompt) - fresh, self.bucket), fresh
 
 
-def open_engine(folder: str | Path, rows: int = 128, fill: bool = True) -> HFEngine:
+def open_engine(folder: str | Path, rows: int = 128) -> HFEngine:
     """The engine for a local folder, or a hub id, on the GPU if there is one."""
-    return HFEngine(models.load(folder, models.device()), models.load_tokenizer(folder), rows, fill=fill)
+    return HFEngine(models.load(folder, models.device()), models.load_tokenizer(folder), rows)
+
+
+@torch.inference_mode()
+def rows_alike(model: PreTrainedModel, rows: int) -> bool:
+    """Whether this machine computes a row with 15 others or more as it does with all, to the last bit.
+
+    Tried with one token per row and with several, for the first, the last, and every other number of `ROW_BUCKET` rows.
+    """
+    vocabulary = model.config.get_text_config().vocab_size
+    random = torch.Generator().manual_seed(0)
+    for length in (1, 5):
+        ids = torch.randint(vocabulary, (rows, length), generator=random).to(model.device)
+        every = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits
+        for count in range(ROW_BUCKET, rows, 2 * ROW_BUCKET):
+            for part in (slice(0, count), slice(rows - count, rows)):
+                if not torch.equal(
+                    model(input_ids=ids[part], use_cache=False, logits_to_keep=1).logits, every[part]
+                ):
+                    return False
+    return True
 
 
 def refresh(engine: Engine, model: PreTrainedModel) -> None:
@@ -229,7 +254,7 @@ class _Chunk:
         self.engine, self.prompts = engine, prompts
         self.pasts = pasts if known else [None] * len(pasts)
         self.known, self.width, self.real = known, known + fresh, len(prompts)
-        self.rows = engine.rows if engine.fill else min(engine.rows, _padded(self.real, ROW_BUCKET))
+        self.rows = min(engine.rows, _padded(self.real, ROW_BUCKET)) if engine.alike else engine.rows
         ids = torch.full((self.rows, self.width), engine.tokenizer.pad_token_id)
         self.mask = torch.zeros((self.rows, self.width), dtype=torch.long)
         for row in range(self.rows):
@@ -248,10 +273,22 @@ class _Chunk:
         if sampling.temperature > 0:
             noise[: self.real] = torch.from_numpy(np.stack([uniforms(key, count) for key in keys]))
         noise = noise.to(device)
-        alive = torch.arange(rows, device=device) < self.real
+        here = torch.arange(rows, device=device)  # the rows that are still computed
+        alive = here < self.real
         cache, states = self._cache(self.width + count)
         step, seen, width = self.ids.to(device), self.known, self.width
-        tokens, logprobs, entropies = [], [], []
+        tokens = torch.full((rows, count), end, device=device)
+        numbers = torch.zeros((2, rows, count), dtype=torch.float64, device=device)
+        made: dict[int, Generation] = {}
+
+        def leave(at: torch.Tensor) -> None:
+            """Rows by their place in the cache are done, or nobody asked for them."""
+            written, others = tokens.cpu().numpy(), numbers.cpu().numpy()
+            for place in at.tolist():
+                row = int(here[place])
+                if row < self.real:
+                    made[row] = self._generation(row, written[row], others[:, row], end, states[:, place])
+
         for position in range(count):
             logits = model(
                 input_ids=step,
@@ -261,16 +298,29 @@ class _Chunk:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-            token, logprob, entropy = draw(logits, noise[:, position], sampling.temperature)
-            tokens.append(token)
-            logprobs.append(logprob)
-            entropies.append(entropy)
+            token, *found = draw(logits, noise[:, position], sampling.temperature)
+            tokens[here, position] = token
+            numbers[:, here, position] = torch.stack(found)
             alive = alive & (token != end)
             if not alive.any():
                 break
+            left = _padded(int(alive.sum()), ROW_BUCKET)
+            if self.engine.alike and 2 * left <= len(here):
+                order = torch.argsort(
+                    ~alive, stable=True
+                )  # the living first, some that have ended to fill up
+                leave(order[left:])
+                stay = order[:left].sort().values
+                states[:, :left] = states[:, stay]
+                states = states[:, :left]
+                for index, layer in enumerate(cache.layers):
+                    assert isinstance(layer, StaticLayer)
+                    layer.keys, layer.values = states[2 * index], states[2 * index + 1]
+                here, alive, token = here[stay], alive[stay], token[stay]
+                mask, positions, noise = mask[stay], positions[stay], noise[stay]
             step, seen, width = token[:, None], width, width + 1
-        tables = [torch.stack(part, 1).cpu().numpy() for part in (tokens, logprobs, entropies)]
-        return [self._generation(row, tables, end, states) for row in range(self.real)]
+        leave(torch.arange(len(here)))
+        return [made[row] for row in range(self.real)]
 
     def _cache(self, length: int) -> tuple[StaticCache, torch.Tensor]:
         """A cache that begins with what is remembered, and the tensor below it.
@@ -295,13 +345,15 @@ class _Chunk:
             layer.cumulative_length.fill_(self.known)
         return cache, states
 
-    def _generation(self, row: int, tables: list[np.ndarray], end: int, states: torch.Tensor) -> Generation:
-        written, logprobs, entropies = (table[row] for table in tables)
+    def _generation(
+        self, row: int, written: np.ndarray, numbers: np.ndarray, end: int, states: torch.Tensor
+    ) -> Generation:
+        """numbers: log-probabilities and entropies; states: keys and values of the row."""
         stops = np.flatnonzero(written == end)
         n = int(stops[0]) + 1 if len(stops) else len(written)
         tokens = tuple(written[:n].tolist())
         past = self._past(row, tokens, states) if self.engine.remember else None
-        return Generation(tokens, logprobs[:n], entropies[:n], past)
+        return Generation(tokens, numbers[0, :n].copy(), numbers[1, :n].copy(), past)
 
     def _past(self, row: int, written: tuple[int, ...], states: torch.Tensor) -> Past:
         """What is remembered of a row now: all but the last token, of which there are no keys and values yet."""
@@ -309,7 +361,7 @@ class _Chunk:
         known = 0 if before is None else len(before.tokens)
         start, stop = self.width - len(prompt) + known, self.width + len(written) - 1
         pieces = () if before is None else before.states
-        return Past((*prompt, *written[:-1]), (*pieces, states[:, row, :, start:stop].clone()))
+        return Past((*prompt, *written[:-1]), (*pieces, states[:, :, start:stop].clone()))
 
 
 def _padded(length: int, multiple: int) -> int:
@@ -335,6 +387,8 @@ def draw(
 
     logits (rows, vocabulary), noise (rows,) in [0, 1) -> three tensors (rows,); float64 inside; entropy in nats.
     """
+    if logits.shape[-1] > LARGE_VOCABULARY:
+        return _draw_by_blocks(logits.float() / (temperature or 1.0), noise, temperature == 0)
     logp = torch.log_softmax(logits.double() / (temperature or 1.0), dim=-1)
     p = logp.exp()
     if temperature == 0:
@@ -344,3 +398,24 @@ def draw(
         token = (cumulative <= noise[:, None] * cumulative[:, -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
     entropy = -(p * logp.clamp(min=-1e4)).sum(-1)
     return token, logp.gather(-1, token[:, None])[:, 0], entropy
+
+
+def _draw_by_blocks(
+    logits: torch.Tensor, noise: torch.Tensor, greedy: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`draw` with nothing but sums in float64: no table of the vocabulary's size, cumulative sums within one block."""
+    rows, size = logits.shape
+    logp = torch.log_softmax(logits, dim=-1)
+    p = logp.exp()
+    entropy = -(p * logp.clamp(min=-1e4)).sum(-1, dtype=torch.float64)
+    if greedy:
+        token = logp.argmax(-1)
+    else:
+        blocks = torch.nn.functional.pad(p, (0, -size % BLOCK)).view(rows, -1, BLOCK)
+        ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+        wanted = noise[:, None] * ends[:, -1:]
+        block = (ends <= wanted).sum(-1, keepdim=True).clamp(max=ends.shape[-1] - 1)
+        begun = torch.where(block > 0, ends.gather(-1, (block - 1).clamp(min=0)), 0.0)
+        inside = blocks[torch.arange(rows, device=p.device), block[:, 0]].double().cumsum(-1)
+        token = (block[:, 0] * BLOCK + (begun + inside <= wanted).sum(-1)).clamp(max=size - 1)
+    return token, logp.gather(-1, token[:, None])[:, 0].double(), entropy

@@ -17,7 +17,7 @@ from scipy.stats import chisquare
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from rlheals.engines import load_engine, models
-from rlheals.engines.hf import Generation, HFEngine, Sampling, draw, uniforms
+from rlheals.engines.hf import LARGE_VOCABULARY, Generation, HFEngine, Sampling, draw, uniforms
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.tasks.general_points.compact import Compact
@@ -143,6 +143,33 @@ def continued(
     return rounds
 
 
+@pytest.mark.parametrize("sampling", [WARM, GREEDY], ids=["warm", "greedy"])
+def test_rows_that_have_ended_leave_and_change_no_bit(
+    base: PreTrainedModel, dialect: Compact, asked, sampling: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside chunks that stay full to the end; where a machine's rows are not alike, every chunk does."""
+    prompts, keys = asked
+    full, lean = (HFEngine(base, dialect.tokenizer, rows=64, remember=True) for _ in range(2))
+    full.__dict__["alike"] = False
+    computed: list[int] = []
+    forward = base.forward
+    monkeypatch.setattr(
+        base, "forward", lambda **given: computed.append(len(given["input_ids"])) or forward(**given)
+    )
+    wanted, all_rows = full.generate(prompts, keys, sampling), sum(computed)
+    computed.clear()
+    alike = lean.alike
+    computed.clear()
+    found = lean.generate(prompts, keys, sampling)
+    assert (sum(computed) < 0.9 * all_rows) == alike
+    for one, other in zip(found, wanted, strict=True):
+        assert same(one, other)
+        assert one.past is not None
+        assert other.past is not None
+        assert one.past.tokens == other.past.tokens
+        assert all(map(torch.equal, one.past.states, other.past.states))
+
+
 @pytest.mark.parametrize(
     "sampling", [WARM, Sampling(temperature=0.7, max_new_tokens=9)], ids=["ended", "cut"]
 )
@@ -262,6 +289,28 @@ def test_a_draw_at_temperature_zero_is_the_likeliest_with_its_probability_at_one
 
 
 # Weights and bad input ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_a_large_vocabulary_is_drawn_from_alike(temperature: float) -> None:
+    """By blocks beside the whole table in float64: the same tokens but where float32 cannot tell neighbours apart."""
+    random = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(400, LARGE_VOCABULARY + 1000, generator=random)
+    logits[:, ::3] = -torch.inf
+    noise = torch.rand(400, generator=random, dtype=torch.float64)
+    noise[:2] = torch.tensor([0.0, 1 - 1e-16])
+    token, logprob, entropy = draw(logits, noise, temperature)
+    logp = torch.log_softmax(logits.double() / (temperature or 1.0), -1)
+    torch.testing.assert_close(logprob, logp.gather(-1, token[:, None])[:, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(entropy, -(logp.exp() * logp.clamp(min=-1e4)).sum(-1), atol=1e-4, rtol=0)
+    if temperature == 0:
+        assert torch.equal(token, logits.argmax(-1))
+        return
+    ends = logp.exp().cumsum(-1)
+    assert bool((ends.gather(-1, token[:, None])[:, 0] > noise - 1e-6).all())
+    begins = ends.gather(-1, token[:, None])[:, 0] - logprob.exp()
+    assert bool((begins < noise + 1e-6).all())
+    assert bool(torch.isfinite(logprob).all())
 
 
 def test_generating_changes_no_weight_and_needs_no_gradient(engine: HFEngine, asked) -> None:

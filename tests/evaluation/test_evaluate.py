@@ -38,8 +38,8 @@ class Counting(HFEngine):
 
     first = 0
 
-    def __init__(self, model, tokenizer, rows, fill):
-        super().__init__(model, tokenizer, rows=16, fill=fill)
+    def __init__(self, model, tokenizer, rows):
+        super().__init__(model, tokenizer, rows=16)
 
     def generate(self, prompts, keys, sampling, pasts=None):
         Counting.first += sum(key.endswith("/0") for key in keys)

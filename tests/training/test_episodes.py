@@ -28,7 +28,7 @@ ITEM = item_of(("A", "2", "3", "4"), ID_RULE, "sft")
 @pytest.fixture(scope="module")
 def played(dialect: Compact, task: GeneralPoints) -> dict[float, list[Episode]]:
     """Episodes of one to four attempts of the shipped base, some with answers that were cut, by temperature."""
-    engine = HFEngine(models.load(SHIPPED_BASE), dialect.tokenizer, 64, fill=False)
+    engine = HFEngine(models.load(SHIPPED_BASE), dialect.tokenizer, 64)
     items = random.Random(4).sample(task.items("id"), 40)
     return {
         temperature: rollout(

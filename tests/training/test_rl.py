@@ -365,7 +365,7 @@ def test_a_run_killed_after_every_update_is_the_same_run(
 def test_an_engine_with_weights_of_its_own_gets_the_new_ones_before_every_update(
     inputs: Inputs, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opens = partial(open_engine, fill=False)
+    opens = open_engine
     rl.run(work_in(tmp_path / "own", RLSettings(**FEW), inputs), opens)
     assert result_of(tmp_path / "own" / "out") == result_of(undisturbed)
     monkeypatch.setattr(session, "refresh", lambda engine, model: None)

@@ -12,7 +12,6 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +81,14 @@ class Session:
             models.checkpoint_gradients(self.model)
         if settings.processes > 1:
             fsdp.share(self.model)
-            opens = opens or partial(open_engine, fill=False)
+            opens = opens or open_engine
         _same_shape(start, base, settings.folder)
         compared = {"start": start, "base": base} if settings.log_kl else {}
         self.references = {name: models.load(folder, device) for name, folder in compared.items()}
         self.task = load_task(settings.task)
         self.dialect = dialect_for(self.tokenizer, self.task)
         self._has_own_weights = opens is not None
-        play = opens or (lambda _, rows: HFEngine(self.model, self.tokenizer, rows, fill=False))
+        play = opens or (lambda _, rows: HFEngine(self.model, self.tokenizer, rows))
         self.engine: Engine = play(start, settings.play_rows)
         self.items = [item for split in settings.splits for item in self.task.items(split)]
         self.optimizer = torch.optim.AdamW(
