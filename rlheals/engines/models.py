@@ -264,8 +264,8 @@ def refuse_missing_path(name: str) -> None:
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that a model folder's files hold, from their headers alone."""
-    if not path.is_dir():
+    """Names and shapes of the tensors that a model folder's files, or one file, hold, from their headers alone."""
+    if not path.exists():
         raise BadInput(f"model {str(path)!r}: no such folder")
     return {name: place.shape for name, place in weight_files.places(path)[0].items()}
 

@@ -110,11 +110,11 @@ def words(config: Any) -> int:
     return size if size <= WHOLE else 0
 
 
-def refuse_unfit(config: Any, folder: Path, name: str) -> None:
-    """BadInput when the tensors in a folder are not those of the architecture."""
+def refuse_unfit(config: Any, weights: Path, name: str) -> None:
+    """BadInput when the tensors in a folder, or a file, are not those of the architecture."""
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    models.check_shapes(name, skeleton, models.tensor_shapes(folder))
+    models.check_shapes(name, skeleton, models.tensor_shapes(weights))
 
 
 class Asking(ABC):
@@ -163,8 +163,8 @@ class Asking(ABC):
         """A folder with the weights of a file and nothing else; BadInput when they are not of the model's shape."""
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
+            refuse_unfit(self.config, file, file.name)
             (folder / "model.safetensors").symlink_to(file.resolve())
-            refuse_unfit(self.config, folder, file.name)
             yield folder
 
 
