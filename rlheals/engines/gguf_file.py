@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,17 @@ def contents(file: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
         raise BadInput(f"{said}: to read GGUF files, pip install gguf")
     from gguf import GGUFReader
 
-    read: Callable[[Path], Any] = GGUFReader
+    class Whole(GGUFReader):
+        """As it is, it reads on behind the end of a file, as often as the file says."""
+
+        def _get(self, offset: int, dtype: Any, count: int = 1, *more: Any, **named: Any) -> Any:
+            found = super()._get(offset, dtype, count, *more, **named)
+            if len(found) < count:
+                raise EOFError("it ends early")
+            return found
+
     try:
-        reader = read(regular(file))
+        reader = Whole(regular(file))
         tensors = {str(one.name): tuple(map(int, reversed(one.shape))) for one in reader.tensors}
         types = sorted({one.tensor_type.name for one in reader.tensors})
         parts = reader.get_field("split.count")

@@ -42,6 +42,8 @@ class Checkpoint:
         config = self._dequantised(path) if is_gguf(path) else None
         if config is None:
             self.places, self.notes = places(path)
+        if not Path(source).exists():
+            self.notes.append(f"{source}: commit {path.name}")
         try:
             config = read_config(path if path.is_dir() else path.parent) if config is None else config
             self.architecture = Architecture.of(config)

@@ -19,6 +19,7 @@ from rlheals.store.store import Store
 from rlheals.study.plan import plan
 from rlheals.training import fetch
 from rlheals.training.fetch import Source, folder_hash, is_pinned, settings_of
+from rlheals.weights.checkpoint import Checkpoint
 
 OLD, NEW = "a" * 40, "b" * 40
 
@@ -54,6 +55,11 @@ def test_a_branch_is_the_commit_that_it_stood_for(hub: Path, tmp_path: Path) -> 
     assert new == key(revision="main") == key(revision=NEW) != key(revision=OLD)
     moved(hub, OLD)
     assert key() == key(revision=OLD) != new
+
+
+@pytest.mark.usefixtures("hub")
+def test_spectra_of_a_hub_model_say_its_commit() -> None:
+    assert Checkpoint("ada/model").notes == [f"ada/model: commit {NEW}"]
 
 
 @pytest.mark.usefixtures("hub")

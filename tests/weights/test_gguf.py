@@ -141,6 +141,12 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+def with_array(file: Path) -> None:
+    """One field, an array of a thousand billion bytes of which none is there."""
+    key = struct.pack("<Q", 3) + b"a.b"
+    file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key + struct.pack("<IIQ", 9, 0, 10**12))
+
+
 def with_counts(tensors: int, fields: int) -> Callable[[Path], None]:
     def change(file: Path) -> None:
         file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, tensors, fields))
@@ -157,6 +163,7 @@ def with_counts(tensors: int, fields: int) -> Callable[[Path], None]:
         (with_counts(2**60, 0), "is no whole GGUF file"),
         (with_counts(0, 2**60), "is no whole GGUF file"),
         (with_counts(0, 0), "holds no tensors"),
+        (with_array, "it ends early"),
         (lambda file: (file.unlink(), file.symlink_to("/etc/hostname")), "link out of its folder"),
     ],
 )
