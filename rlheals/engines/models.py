@@ -33,7 +33,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
-from rlheals.engines import gguf_file, weight_files
+from rlheals.engines import weight_files
 from rlheals.errors import BadInput
 from rlheals.settings import Int, Settings
 
@@ -129,7 +129,7 @@ def load(
         stored: dict[str, tuple[int, ...]] = {}
         options: dict[str, Any] = {}
         if "gguf_file" in where:
-            stored = gguf_file.contents(Path(folder))[0]
+            stored = weight_files.gguf_contents(Path(folder))[0]
             dtype = "float32" if dtype == "auto" else dtype
             if hasattr(
                 transformers, "GgufConfig"
@@ -169,7 +169,7 @@ def _source(folder: str | Path, revision: str | None) -> tuple[str, dict[str, st
     """What transformers is asked for: a folder, a GGUF file in one, or a hub id at a revision."""
     if str(folder) and Path(folder).is_dir():
         return str(folder), {}
-    if gguf_file.is_gguf(folder):
+    if weight_files.is_gguf(folder):
         return str(Path(folder).parent), {"gguf_file": Path(folder).name}
     refuse_missing_path(str(folder))
     return str(folder), {"revision": revision or "main"}
@@ -247,7 +247,7 @@ def load_tokenizer(
     place, where = _source(folder, revision)
     with _told(f"tokenizer of {str(folder)!r}"):
         if "gguf_file" in where:
-            gguf_file.contents(Path(folder))
+            weight_files.gguf_contents(Path(folder))
         tokenizer = AutoTokenizer.from_pretrained(
             place, local_files_only=not fetch, trust_remote_code=False, **where
         )

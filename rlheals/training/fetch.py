@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from pydantic import Field
 
 from rlheals.engines import models
-from rlheals.engines.gguf_file import is_gguf
+from rlheals.engines.weight_files import is_gguf
 from rlheals.errors import BadInput
 from rlheals.settings import Settings
 from rlheals.stage import Work

@@ -17,8 +17,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from rlheals.engines.gguf_file import contents, is_gguf
-from rlheals.engines.weight_files import CONFIG, INDEX, Place, places, read_config, regular
+from rlheals.engines.weight_files import (
+    CONFIG,
+    INDEX,
+    Place,
+    gguf_contents,
+    is_gguf,
+    places,
+    read_config,
+    regular,
+)
 from rlheals.errors import BadInput
 from rlheals.weights.architectures import BUFFERS, KINDS, NAMED, NORMS, Architecture, Piece, known, meant
 
@@ -58,7 +66,7 @@ class Checkpoint:
         model = models.load(file)
         self._held = dict(model.state_dict())
         self.places = {name: Place(name, file, tuple(one.shape), "F32") for name, one in self._held.items()}
-        self.notes = [f"{file}: dequantised from {', '.join(contents(file)[1])}"]
+        self.notes = [f"{file}: dequantised from {', '.join(gguf_contents(file)[1])}"]
         return model.config.to_dict()
 
     @property

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import torch
 from tqdm import tqdm
 
-from rlheals.engines.gguf_file import is_gguf
+from rlheals.engines.weight_files import is_gguf
 from rlheals.errors import BadInput
 from rlheals.settings import validated
 from rlheals.store.files import refuse_used, whole

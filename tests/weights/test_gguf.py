@@ -188,6 +188,6 @@ def test_a_gguf_file_with_less_than_the_model_is_one_line(
     part = written(tmp_path / "part.gguf", model, Kind.F32, parts=3)
     with pytest.raises(BadInput, match="one of several parts"):
         models.load(part)
-    monkeypatch.setattr("rlheals.engines.gguf_file.find_spec", lambda name: None)
+    monkeypatch.setattr("rlheals.engines.weight_files.find_spec", lambda name: None)
     with pytest.raises(BadInput, match="pip install gguf"):
         Checkpoint(file)
