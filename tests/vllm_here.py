@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import socket
+import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,7 +85,8 @@ def play(stage: ModuleType, settings: Settings, folder: Path) -> Path:
 class Stand:
     """Answers as a vLLM server that `rlheals serve` has started, with the shipped base and our own engine.
 
-    info: what it says of itself; spoil: changes the answer of a path; read: the folders it was given weights from.
+    info: what it says of itself; token: what it asks for;
+    headers: what it sends beside; spoil: changes the answer of a path; read: the folders it was given weights from.
     """
 
     def __init__(self) -> None:
@@ -101,19 +104,21 @@ class Stand:
             "device_config": {"device": "cuda"},
         }
         self.spoil: dict[str, Any] = {}
+        self.token = ""
+        self.headers: list[tuple[str, str]] = []
         self.read: list[dict[str, Any]] = []
         self.version = "default"
         self._lock = threading.Lock()
 
     @contextmanager
-    def listening(self) -> Iterator[str]:
-        """Its address, as long as it listens."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"stand": self}))
+    def listening(self, path: Path | None = None) -> Iterator[str]:
+        """Its address, as long as it listens; path: of a socket."""
+        server = _Server(("127.0.0.1", 0) if path is None else str(path), self)
         server.handle_error = lambda *request: None  # type: ignore[method-assign] # who asked has gone away
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
+            yield f"http://127.0.0.1:{server.server_address[1]}" if path is None else f"unix:{path}"
         finally:
             server.shutdown()
             server.server_close()
@@ -171,6 +176,20 @@ def _entropy(p: float, words: int) -> float:
     return float(-(1 - p) * np.log(1 - p) - p * np.log(max(p, 1e-300) / (words - 1)))
 
 
+class _Server(ThreadingHTTPServer):
+    """On a port, or on the socket of that path."""
+
+    def __init__(self, address: tuple[str, int] | str, stand: Stand) -> None:
+        self.address_family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        super().__init__(address, type("Handler", (_Handler,), {"stand": stand}))  # type: ignore[arg-type]
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)  # without the name of the host, which a socket has not
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        return self.socket.accept()[0], ("here", 0)
+
+
 class _Handler(BaseHTTPRequestHandler):
     stand: Stand
     protocol_version = "HTTP/1.1"
@@ -185,10 +204,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: Any) -> None:
         try:
             status, said = self.stand.answer(self.path, body)
+            if self.stand.token and self.headers.get("Authorization") != f"Bearer {self.stand.token}":
+                status, said = 401, b""
         except ConnectionError:  # the line goes dead
             self.close_connection = True
             return
         self.send_response(status)
+        for name, value in self.stand.headers:
+            self.send_header(name, value)
         if isinstance(said, Iterator):  # piece by piece, until the connection is closed
             pieces, self.close_connection = said, True
         else:

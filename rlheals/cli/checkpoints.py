@@ -19,7 +19,7 @@ app = Typer()
     epilog="Example: rlheals spectra base.safetensors tuned/ --matrices q,k,v,down --null 20 --out spectra"
 )
 def spectra(
-    before: Annotated[str, Argument(help="A .safetensors file, a folder with shards, or a hub id.")],
+    before: Annotated[str, Argument(help="A .safetensors or .gguf file, a folder with shards, or a hub id.")],
     after: Annotated[str, Argument(help="Another checkpoint of the same model, or a LoRA adapter of it.")],
     reference: Annotated[str | None, Option(help="A third one, from which angles are measured.")] = None,
     k: Annotated[str | None, Option(help="Sizes of subspaces, e.g. 8,64,256.")] = None,

@@ -25,7 +25,7 @@ from rlheals.cli.options import (
     parse_settings,
     the_store,
 )
-from rlheals.cli.terminal import guarded, show, show_facts, table
+from rlheals.cli.terminal import guarded, plain, show, show_facts, table
 from rlheals.errors import BadInput
 from rlheals.project import project_root
 
@@ -289,8 +289,8 @@ def _notebook(name: str) -> Path:
 @app.command(epilog="Example: rlheals serve ./model --gpus 2 -- --gpu-memory-utilization 0.8")
 def serve(
     model: Annotated[str, Argument(help="A folder or hub id; any weights of the shape to be served.")],
-    host: Annotated[str, Option(help="Who may reach it, without being asked who they are.")] = "127.0.0.1",
-    port: Annotated[int, Option(min=1, max=65535, help="Where it listens.")] = 8000,
+    host: Annotated[str | None, Option(help="Listen on a port of this address, with a token.")] = None,
+    port: Annotated[int | None, Option(min=1, max=65535, help="That port, by default 8000.")] = None,
     rows: Annotated[int, Option(min=1, help="Sequences continued at a time.")] = 256,
     positions: Annotated[int | None, Option(min=1, help="Longest episode; by default the model's.")] = None,
     cache_gb: Annotated[float | None, Option(min=0.01, help="Memory for keys and values, in GiB.")] = None,
@@ -298,14 +298,17 @@ def serve(
     json: Json = False,
     more: Annotated[list[str] | None, Argument(help="After --: options of vLLM's own.")] = None,
 ) -> None:
-    """A vLLM server, until Ctrl-C. Runs with `engine: vllm` use it where RLHEALS_VLLM_SERVER is its address."""
+    """A vLLM server, until Ctrl-C, for runs with `engine: vllm` in whose environment is what it prints."""
     from rlheals.engines import vllm_server as server
 
-    started = server.command(model, host, port, rows, positions, cache_gb, gpus, more or ())
-    server.check(host, port)
-    address = f"http://{host}:{port}"
-    show({"address": address, "command": started}, [f"export {server.SERVER}={address}"], json)
-    server.become(started)
+    at = server.place(host, port)
+    started = server.command(model, at, rows, positions, cache_gb, gpus, more or ())
+    server.check()
+    if at.warning:
+        print(f"rlheals: {plain(at.warning)}", file=sys.stderr)
+    said = [f"export {name}={value}" for name, value in at.environment.items()]
+    show({"address": at.address, "environment": at.environment, "command": started}, said, json)
+    server.become(started, at)
 
 
 for part in (study, checkpoints, publish):

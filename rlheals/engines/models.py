@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+import transformers
 from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -39,6 +40,8 @@ from rlheals.settings import Int, Settings
 logging.disable_progress_bar()  # loading shows nothing worth a bar; long work has bars of its own
 
 LOGITS = 2**27
+PANIC = "PanicException"
+"""What tokenizers, which are in Rust, end with on some files; no Exception in Python."""
 SHIPPED_BASE = Path(str(resources.files("rlheals"))) / "base"
 
 
@@ -112,39 +115,64 @@ def load(
     dtype: str = "auto",
     revision: str | None = None,
 ) -> PreTrainedModel:
-    """The model in a local folder, or of a hub id such as "Qwen/Qwen2.5-0.5B-Instruct".
+    """The model in a local folder or GGUF file, or of a hub id such as "Qwen/Qwen2.5-0.5B-Instruct".
 
-    Only safetensors are read, no code from the model is run, and the class is the one that the weights were saved
-    from: every tensor that it needs must be there with its shape, and no other (transformers alone would fill what is
-    missing with random numbers). dtype: "auto" keeps that of the files. revision: of a hub id, a branch or a commit.
+    Only safetensors are read, and a GGUF file that is named, which is dequantised (to float32, unless dtype says
+    otherwise). No code from the model is run, and the class is the one that the weights were saved from: every tensor
+    that it needs must be there with its shape, and no other (transformers alone would fill what is missing with random
+    numbers). dtype: "auto" keeps that of the files. revision: of a hub id, a branch or a commit.
     Raises BadInput with one line otherwise.
     """
-    name, path = str(folder), Path(folder)
-    where: dict[str, Any] = {}
-    if not (name and path.is_dir()):
-        refuse_missing_path(name)
-        where = {"revision": revision or "main"}
+    name = str(folder)
+    place, where = _source(folder, revision)
     with _told(f"model {name!r}") as read:
-        stored = {} if where else weight_files.places(path)[0]
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **where)
+        stored: dict[str, tuple[int, ...]] = {}
+        options: dict[str, Any] = {}
+        if "gguf_file" in where:
+            stored = weight_files.gguf_contents(Path(folder))[0]
+            dtype = "float32" if dtype == "auto" else dtype
+            if hasattr(
+                transformers, "GgufConfig"
+            ):  # since it may leave weights packed, for kernels from the hub
+                options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+        elif not where:
+            stored = tensor_shapes(Path(folder))
+        adapter = (Path(place) / weight_files.ADAPTER_CONFIG).exists()
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False, **where)
         read.append(config)
-        _refuse_config(f"model {name!r}", config, {at: place.shape for at, place in stored.items()})
+        _refuse_config(f"model {name!r}", config, stored)
         with _quiet():
             model, found = _class_of(config, name).from_pretrained(
-                name,
+                place,
                 trust_remote_code=False,
                 dtype=dtype,
                 use_safetensors=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 **where,
+                **options,
             )
+    if adapter or getattr(model, "_hf_peft_config_loaded", False):
+        raise BadInput(
+            f"model {name!r}: a LoRA adapter lies beside the weights, and whether it is added depends on what is "
+            "installed; merge it into them (peft: merge_and_unload), or move it away"
+        )
     _check_loaded(name, found)
     for tensor_name, tensor in model.named_parameters():
         if not bool(torch.isfinite(tensor.detach().sum())) and not bool(torch.isfinite(tensor).all()):
             raise BadInput(f"model {name!r}: {tensor_name} holds numbers that are not finite")
     torch.nn.Module.to(model, device)
     return model.eval()
+
+
+def _source(folder: str | Path, revision: str | None) -> tuple[str, dict[str, str]]:
+    """What transformers is asked for: a folder, a GGUF file in one, or a hub id at a revision."""
+    if str(folder) and Path(folder).is_dir():
+        return str(folder), {}
+    if weight_files.is_gguf(folder):
+        return str(Path(folder).parent), {"gguf_file": Path(folder).name}
+    refuse_missing_path(str(folder))
+    return str(folder), {"revision": revision or "main"}
 
 
 @contextmanager
@@ -158,10 +186,11 @@ def _told(where: str) -> Iterator[list[PreTrainedConfig]]:
         yield config
     except (BadInput, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
-        if (
-            isinstance(error, KeyError) and config
-        ):  # transformers looks words of config.json up in tables of its own
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+            raise
+        # transformers looks words of config.json up in tables of its own
+        if isinstance(error, KeyError) and config:
             fields = [key for key, value in config[0].to_dict().items() if value == error.args[0]]
             known = f"config.json: {', '.join(fields) or 'a field'} = {error} is not known to transformers"
             raise BadInput(f"{where}: {known}") from error
@@ -215,13 +244,12 @@ def load_tokenizer(
 
     fetch: ask the hub for what is not on this machine.
     """
-    where = {}
-    if not Path(folder).is_dir():
-        refuse_missing_path(str(folder))
-        where = {"revision": revision or "main"}
+    place, where = _source(folder, revision)
     with _told(f"tokenizer of {str(folder)!r}"):
+        if "gguf_file" in where:
+            weight_files.gguf_contents(Path(folder))
         tokenizer = AutoTokenizer.from_pretrained(
-            str(folder), local_files_only=not fetch, trust_remote_code=False, **where
+            place, local_files_only=not fetch, trust_remote_code=False, **where
         )
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise BadInput(f"tokenizer of {str(folder)!r}: is a {type(tokenizer).__name__}, not a fast tokenizer")

@@ -2,28 +2,45 @@
 
 Token ids in and out, a seed per request, weights exchanged from a folder that the server sees. What it answers is
 believed only where it has the expected form; its label of the weights is checked before and after every batch.
+
+Who reaches it can exchange its weights and have it read any folder. So it listens on a unix socket in a folder of its
+own that only this user may enter, or on a port where every request has to bring a token.
 """
 
 from __future__ import annotations
 
+import hmac
+import json
 import os
+import secrets
 import socket
 import sys
+import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import numpy as np
-import requests
 import torch
 from pydantic import AliasPath, BaseModel, Field, ValidationError
 from pydantic_core import from_json
-from urllib3.exceptions import HTTPError, ProtocolError
+from urllib3 import HTTPConnectionPool, Timeout
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import (
+    HTTPError,
+    LocationParseError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+)
+from urllib3.util import parse_url
 
 from rlheals.engines import fsdp, models, vllm
 from rlheals.engines.hf import Engine, Generation, Opens
@@ -31,17 +48,22 @@ from rlheals.errors import BadInput
 
 SERVER = "RLHEALS_VLLM_SERVER"
 """The environment variable with the server's address: where episodes are played is no part of a run's settings."""
+TOKEN = "RLHEALS_VLLM_TOKEN"
+"""The environment variable, at both ends, with what a server on a port asks for."""
+SOCKET_NAME = 107
+"""Bytes of a socket's path that Linux takes; macOS takes 103."""
 MODULE = "vllm.entrypoints.openai.api_server"
 """`vllm serve` does not start where the package has another name, as the build for processors has."""
 AT_ONCE = 256  # requests in flight, each of them one sequence
 CONNECT = 10.0  # seconds to reach the server
 DEADLINE = 1200.0  # seconds for an answer with all tries, which may wait for others
-LARGEST = 64_000_000  # bytes of an answer
+LARGEST = 64_000_000  # bytes of an answer, which is not decompressed
 PAUSES = (0.2, 0.4)
 """Seconds before it is asked again: a server closes connections that were idle while a model learnt. Whatever is asked
 may be asked twice."""
 
-LogProbability = Annotated[float, Field(le=1e-3)]  # rounding may leave a certain token a little above 0
+LogProbability = Annotated[float, Field(le=1e-3, allow_inf_nan=False)]
+"""Rounding may leave a certain token a little above 0; vLLM says -9999 for what is impossible."""
 
 
 def _at(first: str, *more: str | int) -> Any:
@@ -99,6 +121,61 @@ def closing_vllm(cache_gb: float | None = None) -> Iterator[Opens]:
         yield opens
 
 
+class _UntilThen(socket.socket):
+    """A socket that reads until a moment, however many reads that takes."""
+
+    end = float("inf")
+
+    def recv_into(self, *into: Any) -> int:
+        left = self.end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.settimeout(None if left == float("inf") else left)
+        return super().recv_into(*into)
+
+
+class _Connection(HTTPConnection):
+    """To a port, or to a unix socket; the time for reading is that of the whole answer."""
+
+    def __init__(self, *given: Any, path: str | None = None, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._path = path
+
+    def connect(self) -> None:
+        if self._path is None:
+            super().connect()
+            made = self.sock
+        else:
+            made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            made.settimeout(self.timeout)
+            try:
+                made.connect(self._path)
+            except OSError as error:
+                made.close()
+                raise NewConnectionError(self, str(error)) from error
+        self.sock = _UntilThen(made.family, made.type, made.proto, fileno=made.detach())
+        self.sock.settimeout(self.timeout)
+
+    def getresponse(self) -> Any:
+        sock: Any = self.sock
+        sock.end = time.monotonic() + (self.timeout or DEADLINE)
+        return super().getresponse()
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+def _pool(address: str, size: int) -> HTTPConnectionPool:
+    """Connections to http://HOST:PORT or unix:PATH; LocationParseError for anything else. Proxies are not asked."""
+    if address.startswith("unix:/"):
+        return _Pool("localhost", maxsize=size, path=address.removeprefix("unix:"))
+    where = parse_url(address)
+    if where.scheme != "http" or not where.host or where.path or where.query or where.auth:
+        raise LocationParseError(address)
+    return _Pool(where.host, where.port, maxsize=size)
+
+
 class ServedEngine(vllm.Asking):
     """The weights in a folder, played by the vLLM server at an address.
 
@@ -110,16 +187,21 @@ class ServedEngine(vllm.Asking):
         self.tokenizer = models.load_tokenizer(folder)
         folder, self.config = vllm.described(folder)
         self._at_once = min(rows, AT_ONCE)
-        self._session = requests.Session()
-        self._session.trust_env = False  # no proxy between the machines of a cluster
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=self._at_once))
+        try:
+            self._connections = _pool(self.address, self._at_once)
+        except LocationParseError:
+            raise self._error(
+                "is neither http://HOST:PORT nor unix:/PATH; `rlheals serve` starts one and says where"
+            ) from None
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if token := os.environ.get(TOKEN):
+            self._headers["Authorization"] = f"Bearer {token}"
         self.positions = self._checked()
         self._exchange(folder)
 
     def close(self) -> None:
         """Close the connections; the server goes on, with the weights that it got last."""
-        self._session.close()
+        self._connections.close()
 
     def load_weights(self, file: Path) -> None:
         """Replace the weights by those of a safetensors file with the same names and shapes."""
@@ -140,6 +222,8 @@ class ServedEngine(vllm.Asking):
         words, count, size = vllm.words(self.config), len(said.token_ids), vllm.vocabulary(self.config)
         if not len(said.own) == len(said.others) == count or any(len(row) < words for row in said.others):
             raise self._error(f"{count} tokens came without the log-probabilities that were asked for")
+        if count == 0 or (said.finish_reason == "length" and count < wanted["max_tokens"]):
+            raise self._error(f"an answer was cut at {count} of {wanted['max_tokens']} tokens")
         if count > wanted["max_tokens"] or not all(0 <= token < size for token in said.token_ids):
             raise self._error(f"{count} tokens came that nobody asked for, or that the model does not have")
         rows = [
@@ -197,12 +281,16 @@ class ServedEngine(vllm.Asking):
             status, content = self._content(verb, path, body, end)
         except BadInput:
             raise
-        except (requests.RequestException, HTTPError, ValueError) as error:
+        except ReadTimeoutError:
+            raise self._error(f"{path}: no whole answer within {DEADLINE:g} seconds") from None
+        except (HTTPError, OSError, ValueError) as error:
             raise self._error(f"no answer ({type(error).__name__}); `rlheals serve` starts one") from None
         path = path.partition("?")[0]
-        if status == requests.codes.not_found:
+        if status in (401, 403):
+            raise self._error(f"it asks for the token that `rlheals serve` said; export {TOKEN}=...")
+        if status == 404:
             raise self._error(f"it has no {path}; `rlheals serve` starts one that has, of vLLM 0.30 for one")
-        if status != requests.codes.ok:
+        if status != 200:
             raise self._error(f"{path}: {_message(status, content)}{hint}")
         try:
             return kind.model_validate_json(content)
@@ -216,23 +304,33 @@ class ServedEngine(vllm.Asking):
         for pause in PAUSES:
             try:
                 return self._once(verb, path, body, end)
-            except (requests.ConnectionError, ProtocolError):
+            except (NewConnectionError, ProtocolError):
                 time.sleep(pause)
         return self._once(verb, path, body, end)
 
     def _once(self, verb: str, path: str, body: Any, end: float) -> tuple[int, bytes]:
-        limits = (CONNECT, max(0.01, end - time.monotonic()))
         content = bytearray()
-        with self._session.request(
-            verb, self.address + path, json=body, timeout=limits, allow_redirects=False, stream=True
-        ) as said:
-            while piece := said.raw.read1(65_536, decode_content=True):
+        said = self._connections.urlopen(
+            verb,
+            path,
+            None if body is None else json.dumps(body),
+            self._headers,
+            retries=False,
+            redirect=False,
+            timeout=Timeout(connect=CONNECT, read=max(0.01, end - time.monotonic())),
+            preload_content=False,
+            decode_content=False,
+        )
+        try:
+            while piece := said.read1(65_536):
                 content += piece
                 if len(content) > LARGEST:
                     raise self._error(f"{path}: an answer of over {LARGEST:,} bytes")
-                if time.monotonic() > end:
-                    raise self._error(f"{path}: no whole answer within {DEADLINE:g} seconds")
-            return said.status_code, bytes(content)
+        except BaseException:
+            said.close()  # what is left of it would be taken for the next answer
+            raise
+        said.release_conn()
+        return said.status, bytes(content)
 
 
 def _message(status: int, content: bytes) -> str:
@@ -242,10 +340,76 @@ def _message(status: int, content: bytes) -> str:
         return f"status {status}"
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a server listens: on a unix socket, or on a port, where it wants a token."""
+
+    options: dict[str, Any]
+    address: str
+    token: str = ""
+    warning: str = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What whoever asks it has to export."""
+        return {SERVER: self.address, **({TOKEN: self.token} if self.token else {})}
+
+
+def place(host: str | None, port: int | None) -> Place:
+    """A new socket in a folder that only this user may enter; with a host or a port, those, and a token.
+
+    BadInput when a server cannot listen there.
+    """
+    if host is None and port is None:
+        path = Path(tempfile.gettempdir()).absolute() / f"rlheals-{secrets.token_hex(8)}" / "vllm"
+        if len(os.fsencode(path)) > SOCKET_NAME:
+            raise BadInput(f"serve: {str(path.parent.parent)!r:.200} is too long for a socket; set TMPDIR")
+        return Place({"uds": path}, f"unix:{path}")
+    host, port = host or "127.0.0.1", port or 8000
+    try:
+        family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise BadInput(f"serve: {host}:{port} cannot be used ({error.strerror})") from None
+    warning = (
+        ""
+        if ip_address(str(found[0]).partition("%")[0]).is_loopback
+        else (f"other machines reach {host}, and what is sent there is not encrypted, the token neither")
+    )
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    options = {"host": host, "port": port, "middleware": f"{__name__}.{Guard.__name__}"}
+    return Place(options, address, os.environ.get(TOKEN) or secrets.token_urlsafe(32), warning)
+
+
+Message = MutableMapping[str, Any]
+
+
+class Guard:
+    """For the server: requests without the token end here, whatever they ask for (ASGI)."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self._app = app
+        self._wanted = f"Bearer {os.environ[TOKEN]}".encode()
+
+    async def __call__(
+        self,
+        scope: Message,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        given = dict(scope.get("headers", ())).get(b"authorization", b"")
+        if scope["type"] == "lifespan" or hmac.compare_digest(given, self._wanted):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 401, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+
 def command(
     model: str | Path,
-    host: str,
-    port: int,
+    at: Place,
     rows: int,
     positions: int | None,
     cache_gb: float | None,
@@ -256,8 +420,7 @@ def command(
     folder, config = vllm.described(model)
     options = {
         "model": folder.resolve(),
-        "host": host,
-        "port": port,
+        **at.options,
         "allowed_origins": "[]",  # no page in a browser is meant to ask it
         "uvicorn_log_level": "warning",
         "tensor_parallel_size": gpus,
@@ -266,20 +429,19 @@ def command(
     return [sys.executable, "-m", MODULE, *_flags(options), *more]
 
 
-def check(host: str, port: int) -> None:
+def check() -> None:
     """BadInput when a server cannot start here."""
     if find_spec("vllm") is None:
         raise BadInput("serve: vLLM is not installed here; on a CUDA machine pip install -e '.[vllm]'")
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        raise BadInput(f"serve: {host}:{port} cannot be used ({error.strerror})") from None
 
 
-def become(command: Sequence[str]) -> NoReturn:
+def become(command: Sequence[str], at: Place) -> NoReturn:
     """Become the server: signals and exit code are its own from here on."""
     sys.stdout.flush()
-    os.execve(command[0], list(command), {**vllm.QUIET, "VLLM_SERVER_DEV_MODE": "1", **os.environ})
+    if "uds" in at.options:
+        at.options["uds"].parent.mkdir(0o700)
+    own = {**vllm.QUIET, "VLLM_SERVER_DEV_MODE": "1", **os.environ, **at.environment}
+    os.execve(command[0], list(command), own)
 
 
 def _flags(options: dict[str, object]) -> list[str]:

@@ -121,9 +121,10 @@ def _question(profile: Profile) -> str:
     """The first OOD question, through the model's own template where its tokenizer is at hand."""
     task = load_task(profile.task)
     item = task.items("ood")[0]
-    name = models.SHIPPED_BASE if profile.model is None else profile.model.name
+    model = profile.model
+    name, revision = (models.SHIPPED_BASE, None) if model is None else (model.name, model.revision)
     try:
-        tokenizer = models.load_tokenizer(name, fetch=False)
+        tokenizer = models.load_tokenizer(name, revision, fetch=False)
         return str(tokenizer.decode(dialect_for(tokenizer, task).prompt(item)))
     except BadInput:
         return f"{task.prompt(item)}\n(the model's tokenizer is not at hand: without its template)"

@@ -34,7 +34,8 @@ _FEWER = {"evaluated": (0, 20, 40, 80, 160, 320, 1280), "rule_steps": (), "decod
 def load_profile(name_or_file: str | Path, changes: dict[str, Any] | None = None) -> Profile:
     """The profile of that name, or that of a YAML file, with `changes` such as {"sft.learning_rate": 1e-3}.
 
-    A change of `pretrain.*` means a base of its own for seed 0 too, so it also sets `shipped_base` to false.
+    A change of `pretrain.*` means a base of its own for seed 0 too, so it also sets `shipped_base` to false; another
+    `model.name` has other commits, so it also unsets `model.revision`.
     Raises BadInput with one line that names the field when something is unknown, of the wrong type or impossible.
     """
     if str(name_or_file) in PROFILES:
@@ -43,6 +44,8 @@ def load_profile(name_or_file: str | Path, changes: dict[str, Any] | None = None
         data = _read(name_or_file)
     for path, value in (changes or {}).items():
         _set(data, path, value)
+        if path == "model.name":
+            data["model"]["revision"] = (changes or {}).get("model.revision")
         if path.startswith("pretrain."):
             data["shipped_base"] = bool((changes or {}).get("shipped_base", False))
     return validated(Profile, data, f"profile {name_or_file}")

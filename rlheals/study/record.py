@@ -26,6 +26,7 @@ from rlheals.study.compute import compute
 from rlheals.study.jobs import Workers
 from rlheals.study.plan import SeedPlan
 from rlheals.study.tables import Frames, Part, Tables
+from rlheals.training.fetch import HOW_TO_PIN, is_pinned
 
 FOLDER = Path("results")
 MANIFEST = "manifest.json"
@@ -96,6 +97,10 @@ def record(
     whatever code made it; so a study goes on from its results alone, without the store that they came from.
     """
     part.check(profile)
+    if profile.model is not None and not is_pinned(profile.model):
+        raise BadInput(
+            f"--record: model {profile.model.name!r} is whatever its hub has by then; {HOW_TO_PIN}"
+        )
     home = folder / f"{profile.name}{part.suffix}"
     plans = {seed: part.plan(profile, seed, store) for seed in seeds}
     if only_missing:

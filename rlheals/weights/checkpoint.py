@@ -1,7 +1,7 @@
-"""Checkpoints as lazy streams of named tensors: safetensors only, one file, sharded, or a hub id; strict.
+"""Checkpoints as lazy streams of named tensors: safetensors in one file, sharded, or of a hub id; strict.
 
 Headers are read when a checkpoint is opened, tensors one at a time when they are asked for, so that memory holds single
-matrices however large the model is.
+matrices however large the model is. A GGUF file is the exception: it is dequantised when it is opened, and held whole.
 """
 
 from __future__ import annotations
@@ -11,18 +11,28 @@ import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from rlheals.engines.weight_files import CONFIG, INDEX, places, read_config, regular
+from rlheals.engines.weight_files import (
+    CONFIG,
+    INDEX,
+    Place,
+    gguf_contents,
+    is_gguf,
+    places,
+    read_config,
+    regular,
+)
 from rlheals.errors import BadInput
 from rlheals.weights.architectures import BUFFERS, KINDS, NAMED, NORMS, Architecture, Piece, known, meant
 
 
 class Checkpoint:
-    """The tensors of a .safetensors file, of a folder with one or several, or of a hub id ("owner/name").
+    """The tensors of a .safetensors or .gguf file, of a folder with one or several, or of a hub id ("owner/name").
 
     places: by name; pieces: the weight matrices and other parts that these hold, by their own names; notes: what a
     user should know of how it was read, a line each.
@@ -36,12 +46,28 @@ class Checkpoint:
         self.source = str(source)
         path = Path(source)
         path = path if path.exists() or path.is_symlink() else Path(_fetched(self.source))
-        self.places, self.notes = places(path)
+        self._held: dict[str, torch.Tensor] = {}
+        config = self._dequantised(path) if is_gguf(path) else None
+        if config is None:
+            self.places, self.notes = places(path)
+        if not Path(source).exists():
+            self.notes.append(f"{source}: commit {path.name}")
         try:
-            self.architecture = Architecture.of(read_config(path if path.is_dir() else path.parent))
+            config = read_config(path if path.is_dir() else path.parent) if config is None else config
+            self.architecture = Architecture.of(config)
             self._untie()
         except BadInput as error:
             raise BadInput(f"checkpoint {self.source!r}: {error}") from None
+
+    def _dequantised(self, file: Path) -> dict[str, Any]:
+        """Read a GGUF file as transformers does, tensors under their names there; its configuration."""
+        from rlheals.engines import models
+
+        model = models.load(file)
+        self._held = dict(model.state_dict())
+        self.places = {name: Place(name, file, tuple(one.shape), "F32") for name, one in self._held.items()}
+        self.notes = [f"{file}: dequantised from {', '.join(gguf_contents(file)[1])}"]
+        return model.config.to_dict()
 
     @property
     def architecture(self) -> Architecture:
@@ -79,6 +105,8 @@ class Checkpoint:
         """One tensor, read now; BadInput when it is not there or its file is damaged."""
         if name not in self.places:
             raise BadInput(f"checkpoint {self.source!r}: no tensor {name!r}")
+        if name in self._held:
+            return self._held[name]
         file = self.places[name].file
         try:
             with safe_open(file, framework="pt") as handle:

@@ -11,6 +11,8 @@ from typing import Any, get_args
 import torch
 from tqdm import tqdm
 
+from rlheals.engines.weight_files import is_gguf
+from rlheals.errors import BadInput
 from rlheals.settings import validated
 from rlheals.store.files import refuse_used, whole
 from rlheals.weights import checkpoint, edits, report, spectra_stage
@@ -93,6 +95,10 @@ def edit_checkpoint(base: str, target: str, edit: str, where: str, out: Path) ->
     refuse_used(out)
     for source in (base, target):
         refuse_adapter(source)
+    if is_gguf(target):
+        raise BadInput(
+            f"target {target!r}: a GGUF file can be the base only; what is edited was trained, and unquantised"
+        )
     first, second = Checkpoint(base), Checkpoint(target)
     rows: list[dict[str, Any]] = []
 

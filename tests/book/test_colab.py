@@ -260,6 +260,8 @@ def test_a_session_with_the_versions_of_colab_runs_every_notebook(tmp_path):
     there = ROOT / "tests/colab-versions.txt"
     torch = f"torch=={pins('constraints.txt')['torch']}"
     subprocess.run([*pip, "install", "-q", f"pip=={pins(str(there))['pip']}"], check=True, env=environment())
+    index = ["--index-url", os.environ["TORCH_INDEX"]] if os.environ.get("TORCH_INDEX") else []
+    subprocess.run([*pip, "install", "-q", *index, torch], check=True, env=environment())
     subprocess.run([*pip, "install", "-q", torch, "-r", there], check=True, env=environment())
     source = here_as_repository(tmp_path / "repository")
     env = environment(

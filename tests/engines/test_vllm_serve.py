@@ -10,12 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
-import requests
 from lab_helpers import one_line
 from vllm_here import PLAYED, asked, greedy, needs_vllm, ours, play, turned
 
@@ -24,7 +24,7 @@ from rlheals.engines import vllm_server as vllm_serve
 from rlheals.engines.hf import Sampling
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.engines.vllm import VLLMEngine
-from rlheals.engines.vllm_server import SERVER, ServedEngine
+from rlheals.engines.vllm_server import SERVER, TOKEN, ServedEngine
 from rlheals.errors import BadInput
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.training.rl import stage_vllm as rl_vllm
@@ -43,9 +43,8 @@ def other(tmp_path: Path) -> Path:
 
 
 def test_the_server_is_started_with_what_is_checked_later() -> None:
-    started = vllm_serve.command(
-        SHIPPED_BASE, "127.0.0.1", 8000, 64, None, None, 2, ["--gpu-memory-utilization=0.8"]
-    )
+    there = vllm_serve.Place({"uds": Path("/private/vllm")}, "unix:/private/vllm")
+    started = vllm_serve.command(SHIPPED_BASE, there, 64, None, None, 2, ["--gpu-memory-utilization=0.8"])
     assert started[:3] == [sys.executable, "-m", vllm_serve.MODULE]
     for flag in (
         f"--model={SHIPPED_BASE.resolve()}",
@@ -57,6 +56,7 @@ def test_the_server_is_started_with_what_is_checked_later() -> None:
         "--max-num-seqs=64",
         "--tensor-parallel-size=2",
         "--allowed-origins=[]",
+        "--uds=/private/vllm",
     ):
         assert flag in started
     assert started[-1] == "--gpu-memory-utilization=0.8"
@@ -72,6 +72,59 @@ def test_a_port_that_is_taken_is_one_line(
     assert f"127.0.0.1:{port} cannot be used" in capsys.readouterr().err
 
 
+@pytest.fixture
+def became(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
+    """What the process would have become: the command and its environment."""
+    become: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(vllm_serve, "find_spec", lambda name: True)
+    monkeypatch.setattr(os, "execve", lambda path, command, own: become.append((command, own)))
+    monkeypatch.delenv(TOKEN, raising=False)
+    return become
+
+
+def exported(said: str) -> dict[str, str]:
+    return dict(line.removeprefix("export ").split("=", 1) for line in said.splitlines())
+
+
+def test_by_default_it_listens_where_only_this_user_may_enter(
+    became: list[Any], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    paths = set()
+    for _ in range(2):
+        assert main(["serve", str(SHIPPED_BASE)]) == 0
+        said = exported(capsys.readouterr().out)
+        assert said.keys() == {SERVER}
+        path = Path(said[SERVER].removeprefix("unix:"))
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert not path.exists()
+        (command, _) = became.pop()
+        assert f"--uds={path}" in command
+        assert not [flag for flag in command if flag.startswith(("--port", "--host", "--middleware"))]
+        paths.add(path)
+    assert len(paths) == 2
+    monkeypatch.setattr("tempfile.tempdir", f"/{'long' * 25}")
+    assert main(["serve", str(SHIPPED_BASE)]) == 2
+    assert "set TMPDIR" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])
+def test_on_a_port_it_asks_for_a_token(
+    became: list[Any], capsys: pytest.CaptureFixture[str], host: str, warned: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert main(["serve", str(SHIPPED_BASE), "--host", host, "--port", str(port)]) == 0
+    out, err = capsys.readouterr()
+    said, (command, own) = exported(out), became.pop()
+    assert said[SERVER] == f"http://{host}:{port}"
+    assert len(said[TOKEN]) >= 40
+    assert own[TOKEN] == said[TOKEN]
+    assert said[TOKEN] not in " ".join(command), "every user of the machine sees a command line"
+    assert "--middleware=rlheals.engines.vllm_server.Guard" in command
+    assert ("other machines reach 0.0.0.0" in err) == warned
+
+
 # --- with vLLM's own server
 
 
@@ -79,19 +132,19 @@ class Served:
     """The real server, and its process."""
 
     def __init__(self, folder: Path, log: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{port}"
-        command = [str(Path(sys.executable).with_name("rlheals")), "serve", str(folder), "--port", str(port)]
+        command = [str(Path(sys.executable).with_name("rlheals")), "serve", str(folder)]
         with log.open("wb") as file:
             self.process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
         for _ in range(600):
             time.sleep(0.5)
             assert self.process.poll() is None, log.read_text()[-2000:]
+            said = exported("".join(line for line in log.open() if line.startswith("export ")))
+            self.address = said.get(SERVER, "")
             try:
-                if requests.get(f"{self.address}/health", timeout=5).ok:
-                    return
-            except requests.ConnectionError:
+                with socket.socket(socket.AF_UNIX) as there:
+                    there.connect(self.address.removeprefix("unix:"))
+                return
+            except OSError:
                 continue
         raise AssertionError(log.read_text()[-2000:])
 

@@ -5,6 +5,10 @@ A stand-in that speaks as the server does, over HTTP, is asked; test_vllm_serve.
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +24,7 @@ from vllm_here import PLAYED, Stand, asked, greedy, ours, play, turned
 from rlheals.engines import models, vllm_server
 from rlheals.engines.hf import Sampling, refresh
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.engines.vllm_server import SERVER, ServedEngine
+from rlheals.engines.vllm_server import SERVER, TOKEN, Guard, ServedEngine
 from rlheals.errors import BadInput
 from rlheals.evaluation import evaluate_vllm
 from rlheals.evaluation.evaluate import EvaluateSettings
@@ -148,13 +152,21 @@ def answers(path: str, status: int, said: object) -> Callable[[Stand], None]:
     return lambda stand: stand.spoil.__setitem__(path, (status, said))
 
 
+def packed(stand: Stand) -> None:
+    """An answer of 100 MB in 100 kB that nobody asked to have packed."""
+    stand.headers.append(("Content-Encoding", "gzip"))
+    stand.spoil["/weight_info"] = 200, gzip.compress(b" " * 100_000_000)
+
+
 NO_WEIGHTS = {"error": {"message": "Worker failed with error 'nothing at\nthat place'"}}
 
 
-def choice(tokens: list[int], logprob: float = -1.0, words: int = 39, reason: str = "stop") -> Any:
-    """One token's log-probabilities, whatever the tokens."""
+def choice(
+    tokens: list[int], logprob: float = -1.0, words: int = 39, reason: str = "stop", count: int = 1
+) -> Any:
+    """The log-probabilities of so many tokens, whatever the tokens."""
     row = {f"token_id:{word}": logprob for word in range(words)}
-    logprobs = {"token_logprobs": [logprob], "top_logprobs": [row]}
+    logprobs = {"token_logprobs": [logprob] * count, "top_logprobs": [row] * count}
     said = {"token_ids": tokens, "finish_reason": reason, "logprobs": logprobs}
     return answers("/v1/completions", 200, {"choices": [said]})
 
@@ -182,7 +194,11 @@ def choice(tokens: list[int], logprob: float = -1.0, words: int = 39, reason: st
         (choice([5], words=1), "without the log-probabilities"),
         (choice([5], logprob=0.01), "less than or equal to 0.001"),
         (choice([5], logprob=float("nan")), "is not what vLLM says"),
+        (choice([5], logprob=float("-inf")), "is not what vLLM says"),
         (choice([5], reason="abort"), "finish_reason is not what vLLM says"),
+        (choice([5], reason="length"), "cut at 1 of 28 tokens"),
+        (choice([], count=0), "cut at 0 of 28 tokens"),
+        (packed, "weight_info: the answer is not what vLLM says"),
         (choice([39]), "that the model does not have"),
         (answers("/v1/completions", 200, b"[" * 100_000), "is not what vLLM says"),
         (answers("/v1/completions", 500, b"[" * 100_000), "status 500"),
@@ -222,6 +238,84 @@ def test_an_answer_that_never_ends_is_given_up(
     one_line(caught.value)
 
 
+def test_headers_that_never_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_server, "DEADLINE", 0.3)
+    ended = threading.Event()
+
+    def trickle(listening: socket.socket) -> None:
+        connection = listening.accept()[0]
+        with connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            while not ended.wait(0.05):
+                try:
+                    connection.sendall(b"x: y\r\n")
+                except OSError:
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=trickle, args=(listening,))
+        thread.start()
+        started = time.monotonic()
+        with pytest.raises(BadInput, match=r"no whole answer within 0\.3 seconds"):
+            ServedEngine(f"http://127.0.0.1:{listening.getsockname()[1]}", SHIPPED_BASE)
+        assert time.monotonic() - started < 2
+        ended.set()
+        thread.join()
+
+
+def test_a_server_on_a_socket_is_asked_there(stand: Stand, prompts: list[list[int]], tmp_path: Path) -> None:
+    with stand.listening(tmp_path / "vllm") as address:
+        made = greedy(ServedEngine(address, SHIPPED_BASE), prompts)
+    assert [one.tokens for one in made] == [one.tokens for one in ours(SHIPPED_BASE, prompts)]
+    with pytest.raises(BadInput, match="`rlheals serve` starts one"):
+        ServedEngine(address, SHIPPED_BASE)
+
+
+def test_a_server_that_asks_for_a_token_gets_it(
+    stand: Stand, address: str, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand.token = "a-secret"
+    for given in ("", "another"):
+        monkeypatch.setenv(TOKEN, given)
+        with pytest.raises(BadInput, match=TOKEN) as caught:
+            ServedEngine(address, SHIPPED_BASE)
+        assert "secret" not in one_line(caught.value)
+    monkeypatch.setenv(TOKEN, "a-secret")
+    assert len(greedy(ServedEngine(address, SHIPPED_BASE), prompts)) == len(prompts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "answers"),
+    [
+        ("http", None, [401]),
+        ("http", b"Bearer another", [401]),
+        ("http", b"Bearer \xff", [401]),
+        ("http", b"a-secret", [401]),
+        ("http", b"Bearer a-secret", ["inside"]),
+        ("websocket", None, [1008]),
+        ("websocket", b"Bearer a-secret", ["inside"]),
+        ("lifespan", None, ["inside"]),
+    ],
+)
+def test_nobody_passes_the_guard_without_the_token(
+    kind: str, given: bytes | None, answers: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TOKEN, "a-secret")
+    said: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        said.append("inside")
+
+    async def send(message: Any) -> None:
+        said.extend(message[name] for name in ("status", "code") if name in message)
+
+    scope = {"type": kind, "path": "/collective_rpc"}
+    if kind != "lifespan":
+        scope["headers"] = [] if given is None else [(b"authorization", given)]
+    asyncio.run(Guard(app)(scope, None, send))  # type: ignore[arg-type]
+    assert said == answers
+
+
 @pytest.mark.parametrize(
     ("prompt", "temperature", "said"),
     [
@@ -240,7 +334,16 @@ def test_what_vllm_would_answer_otherwise_is_not_asked(
 
 
 @pytest.mark.parametrize(
-    "address", ["http://127.0.0.1:1", "ftp://127.0.0.1", "gpu2:8000", "http://[", "nonsense"]
+    "address",
+    [
+        "http://127.0.0.1:1",
+        "ftp://127.0.0.1",
+        "gpu2:8000",
+        "http://[",
+        "nonsense",
+        "unix:/nowhere",
+        "unix:here",
+    ],
 )
 def test_no_server_is_one_line(address: str) -> None:
     with pytest.raises(BadInput, match="`rlheals serve` starts one") as caught:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from lab_helpers import one_line
@@ -122,3 +123,31 @@ def test_a_broken_tokenizer_is_one_line(folder: Path, text: str) -> None:
     with pytest.raises(BadInput, match="tokenizer") as refused:
         models.load_tokenizer(folder)
     one_line(refused)
+
+
+def test_an_adapter_beside_the_weights_is_not_added_in_silence(folder: Path) -> None:
+    """transformers adds it where peft is installed, and only there."""
+    model = peft.get_peft_model(models.load(folder), peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    model.save_pretrained(folder.parent / "adapter")
+    assert models.load(folder).lm_head is not None
+    for file in (folder.parent / "adapter").glob("adapter_*"):
+        shutil.copy(file, folder)
+    with pytest.raises(BadInput, match="a LoRA adapter lies beside the weights") as caught:
+        models.load(folder)
+    one_line(caught.value)
+
+
+def test_a_tokenizer_that_makes_its_library_panic_is_one_line(folder: Path) -> None:
+    """Merges whose result is shorter than their parts: no Exception for Python, which then ends with a traceback."""
+    file = folder / "tokenizer.json"
+    data = json.loads(file.read_text())
+    data["model"] = {
+        "type": "BPE",
+        "vocab": {"A": 0, "B": 1},
+        "merges": [["A", "B"]],
+        "continuing_subword_prefix": "AAA",
+    }
+    file.write_text(json.dumps(data))
+    with pytest.raises(BadInput, match="tokenizer of") as caught:
+        models.load_tokenizer(folder)
+    one_line(caught.value)
