@@ -11,8 +11,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -41,10 +43,15 @@ class Terminated(BaseException):
 def guarded(app: typer.Typer, arguments: Sequence[str] | None) -> int:
     """Run a typer application; every outcome becomes an exit code and at most one line on stderr."""
     on_sigterm = _replace_sigterm()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a letter that the terminal's encoding lacks ends no command
+            stream.reconfigure(errors="backslashreplace")
     try:
         command = typer.main.get_command(app)
         # not command.main(): on Ctrl-C it prints a line of its own
-        given = list(sys.argv[1:] if arguments is None else arguments)
+        given = list(map(_at_home, sys.argv[1:] if arguments is None else arguments))
         with command.make_context("rlheals", given) as context:
             code = command.invoke(context)
         sys.stdout.flush()
@@ -65,6 +72,12 @@ def guarded(app: typer.Typer, arguments: Sequence[str] | None) -> int:
     finally:
         if on_sigterm is not None:
             signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _at_home(argument: str) -> str:
+    """`--out=~/x` and quoted paths, which a shell leaves as they are, with the home folder in place of `~`."""
+    option, path = re.fullmatch(r"(--[a-z-]+=)?(.*)", argument, re.DOTALL).groups("")  # type: ignore[union-attr]
+    return option + os.path.expanduser(path) if path.startswith("~/") else argument
 
 
 def _failed(error: Exception) -> tuple[int, str]:
