@@ -32,6 +32,7 @@ _DISK = {
     errno.EROFS: "read-only folder",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
+    errno.ENAMETOOLONG: "no file has a name that long",
 }
 _GOES_ON = "what is finished is kept, the same command goes on from there"
 

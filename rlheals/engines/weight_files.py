@@ -27,6 +27,7 @@ _SCALES = re.compile(
     r"|\.quant_state\.\w+|\.weight_format|\.weight_packed)$"
 )
 """Names of what quantised weights are stored with."""
+_NAME = re.compile(r"[A-Za-z0-9_.+=@,~ -]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,8 @@ def _shards(folder: Path) -> list[Path]:
         raise BadInput(f"{said}: {INDEX} is no index of safetensors files") from None
     if outside := [file for file in named.values() if Path(file).name != file or file in ("", ".", "..")]:
         raise BadInput(f"{said}: {INDEX} names {outside[0]!r}, outside of the folder")
+    if unusual := [file for file in named.values() if not _NAME.fullmatch(file)]:
+        raise BadInput(f"{said}: {INDEX} names {unusual[0]!r:.60}, which is no plain file name")
     files = [folder / file for file in sorted(set(named.values()))]
     if absent := [file.name for file in files if not _there(file)]:
         raise BadInput(f"{said}: {absent[0]} is missing")

@@ -336,6 +336,7 @@ def test_what_does_not_belong_there_is_refused_even_if_the_manifest_names_it(cop
     code, out, _ = said("publish", "--check", copy)
     assert code == 0
     assert "not looked at, as hubs add them: .git\n" in out
+    shutil.rmtree(copy / ".git")
     for name in ("checkpoints/base/modeling.py", "checkpoints/base/pytorch_model.bin", "a.html"):
         (copy / name).write_text("x")
         resealed(copy)
