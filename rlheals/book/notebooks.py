@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping, MutableMapping
@@ -148,6 +149,8 @@ def execute(
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
+    # it warns of parameters whose lines it cannot read; `_check` has read them
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     source = _read(notebook)
     root = cwd or project_root(notebook.absolute().parent)
     with contextlib.chdir(root):

@@ -1,7 +1,7 @@
 """Paragraphs and tables that are written once and rendered twice: as markdown for the book, as HTML for the report.
 
-`**bold**` and `` `code` `` are the only markup in them. All else is shown as it stands, whoever wrote it: names,
-replies and manifests of others are text in both renderings.
+`**bold**` and `` `code` `` are the only markup in them, in markdown also links to a section of a notebook. All else is
+shown as it stands, whoever wrote it: names, replies and manifests of others are text in both renderings.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ details { border-bottom: 1px solid var(--line); padding: .3rem 0; } summary { cu
 """
 
 _INLINE = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*")
+_KEPT = re.compile(rf"{_INLINE.pattern}|\[[^][`*<>|{{}}$\\&_~]+\]\([\w./-]+\.ipynb#[\w-]+\)")
 _ACTIVE = re.compile(
     r"[\\`|${}*~]|<(?=[A-Za-z/!?])|&(?=[#\w])|\[(?=\^)|\](?=[(\[:])|(?<!\w)_|_(?!\w)|:(?=//)"
 )
@@ -115,12 +116,19 @@ def escaped(text: str) -> str:
     **bold** \\<script> [0.1, 0.2] [a\\](b) \\$x\\$
     """
     parts, done, text = [], 0, " ".join(text.split())
-    for match in _INLINE.finditer(text):
-        parts.append(_ACTIVE.sub(r"\\\g<0>", text[done : match.start()]))
-        inside = match[1].replace("|", "\\|") if match[1] else _ACTIVE.sub(r"\\\g<0>", match[2])
-        parts.append(f"`{inside}`" if match[1] else f"**{inside}**")
+    for match in _KEPT.finditer(text):
+        code, bold = match.groups()
+        parts.append(_shown(text[done : match.start()]))
+        if code:
+            parts.append("`" + code.replace("|", "\\|") + "`")
+        else:
+            parts.append(f"**{_shown(bold)}**" if bold else match[0])
         done = match.end()
-    return "".join([*parts, _ACTIVE.sub(r"\\\g<0>", text[done:])])
+    return "".join([*parts, _shown(text[done:])])
+
+
+def _shown(text: str) -> str:
+    return _ACTIVE.sub(r"\\\g<0>", text)
 
 
 def _pipes(table: Table) -> str:

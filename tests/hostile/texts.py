@@ -102,6 +102,8 @@ MARKUP = [
     f"x\r\n\r\n```{{raw}} html\n<script>{RAN}</script>\n```",
     f"[a](javascript:{RAN})",
     f"[a]: javascript:{RAN}",
+    f"[a](javascript:{RAN}//.ipynb#a)",
+    "[a `b](x.ipynb#c) `",
     "![a](x.png)",
     "{raw}`x`",
     "{{ x }}",
