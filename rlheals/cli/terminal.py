@@ -13,11 +13,13 @@ from __future__ import annotations
 import errno
 import io
 import json
+import logging
 import os
 import re
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
@@ -44,11 +46,14 @@ class Terminated(BaseException):
 def guarded(app: typer.Typer, arguments: Sequence[str] | None) -> int:
     """Run a typer application; every outcome becomes an exit code and at most one line on stderr."""
     on_sigterm = _replace_sigterm()
+    # a letter that the terminal's encoding lacks ends no command
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # a letter that the terminal's encoding lacks ends no command
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # libraries quote a model's files in what they log and warn of
+    made, written = logging.getLogRecordFactory(), warnings.formatwarning
+    logging.setLogRecordFactory(_PlainRecord)
+    warnings.formatwarning = lambda *said, **more: f"{plain(written(*said, **more))}\n"
     try:
         command = typer.main.get_command(app)
         # not command.main(): on Ctrl-C it prints a line of its own
@@ -71,6 +76,8 @@ def guarded(app: typer.Typer, arguments: Sequence[str] | None) -> int:
             traceback.print_exc()
         return _end(*_failed(error))
     finally:
+        logging.setLogRecordFactory(made)
+        warnings.formatwarning = written
         if on_sigterm is not None:
             signal.signal(signal.SIGTERM, on_sigterm)
 
@@ -106,6 +113,13 @@ def plain(text: str) -> str:
     'a b ?[2J'
     """
     return _printable(" ".join(text.split()))
+
+
+class _PlainRecord(logging.LogRecord):
+    """What a library logs, as one such line."""
+
+    def getMessage(self) -> str:  # noqa: N802 (its name in the standard library)
+        return plain(super().getMessage())
 
 
 def _printable(text: str) -> str:

@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -26,6 +27,7 @@ from rlheals.book import pages
 from rlheals.chapters.edits.panel import Panel
 from rlheals.cli import main as cli
 from rlheals.display.markup import Block, Table, html_page, to_html, to_markdown
+from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.publish.licence import front_matter
@@ -255,3 +257,21 @@ def test_names_of_tensors_do_not_steer_a_terminal(tmp_path: Path, capsys: pytest
         for letter in said.out + said.err:
             assert letter == "\n" or letter.isprintable(), repr(letter)
     assert json.dumps(texts.STEERING).isprintable()
+
+
+def test_what_libraries_say_of_a_models_files_does_not_steer_a_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In a process of its own, whose log goes to the terminal."""
+    folder = tmp_path / "model"
+    shutil.copytree(SHIPPED_BASE, folder)
+    config = json.loads((folder / "config.json").read_text())
+    harm = {"rope_scaling": {"type": texts.STEERING, "factor": 2.0}}
+    (folder / "config.json").write_text(json.dumps(config | harm))
+    asked = ["evaluate", "--folder", str(folder), "--hands", "1", "--attempts", "1", "--split", "ood"]
+    done = subprocess.run([sys.executable, "-m", "rlheals", *asked], check=False)
+    said = capfd.readouterr()
+    assert done.returncode == 2
+    assert "rope_type" in said.err
+    for letter in said.out + said.err:
+        assert letter == "\n" or letter.isprintable(), repr(letter)
