@@ -9,14 +9,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import yaml
-
 from rlheals import __version__
 from rlheals.book.references import CHAPTERS, COPIES, SOURCES, in_repository
 from rlheals.chapters.registry import AUDIT, EDITS
 from rlheals.errors import BadInput
 from rlheals.store.files import atomic_write
+from rlheals.yaml_file import read_yaml
 
+PLACEHOLDER = "https://github.com/OWNER/"
+"""Begins an address at which nothing of ours is: whoever has that name could put anything there."""
 BADGE, INSTALL = "colab", "install"
 """Ids of the two cells."""
 
@@ -31,6 +32,8 @@ ANY_COST = (
 
 def badge(name: str, address: str) -> str:
     """The first cell: opens the notebook in Colab, and says what it takes there."""
+    if address.startswith(PLACEHOLDER):
+        return f"Not published yet, so without a link to Colab. There: {COST.get(name, ANY_COST)}"
     page = address.replace("https://github.com/", "https://colab.research.google.com/github/")
     image = "https://colab.research.google.com/assets/colab-badge.svg"
     link = f"[![Open in Colab]({image})]({page}/blob/v{__version__}/notebooks/{name}.ipynb)"
@@ -40,16 +43,23 @@ def badge(name: str, address: str) -> str:
 
 def install(address: str) -> str:
     """The set-up cell: where the package is missing, installs the notebook's own version and keeps torch."""
-    here = f"{address.rpartition('/')[2]}-v{__version__}"
-    return f"""\
-# Where rlheals is missing, as on Colab, this installs the version that the notebook belongs to, and keeps torch.
-from importlib import metadata, util
-
-if util.find_spec("rlheals") is None:
+    here, needed = f"{address.rpartition('/')[2]}-v{__version__}", "metadata, util"
+    source = f"""\
     _torch = "torch==" + metadata.version("torch")
     _source = "--branch v{__version__} {address}"
     !git clone --quiet --config advice.detachedHead=false --depth 1 {{_source}} {here}
-    %pip install --quiet --constraint {here}/colab.txt {{_torch}} ./{here}
+    %pip install --quiet --constraint {here}/colab.txt {{_torch}} ./{here}"""
+    if address.startswith(PLACEHOLDER):
+        needed = "util"
+        source = (
+            '    raise RuntimeError("not published yet, so it is not known from where to install rlheals")'
+        )
+    return f"""\
+# Where rlheals is missing, as on Colab, this installs the version that the notebook belongs to, and keeps torch.
+from importlib import {needed}
+
+if util.find_spec("rlheals") is None:
+{source}
 
 from rlheals.book import kernel
 
@@ -59,9 +69,10 @@ kernel.ready()  # says so if the session has to be restarted before it goes on""
 def address_of(config: Path) -> str:
     """The repository's address, from the book's configuration."""
     try:
-        return str(yaml.safe_load(config.read_text(encoding="utf-8"))["repository"]["url"]).rstrip("/")
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise BadInput(f"{config}: has no repository.url ({type(error).__name__})") from None
+        return str(read_yaml(config, str(config))["repository"]["url"]).rstrip("/")
+    except (BadInput, KeyError, TypeError) as error:
+        reason = str(error) if isinstance(error, BadInput) else type(error).__name__
+        raise BadInput(f"{config}: has no repository.url ({reason})") from None
 
 
 def main() -> int:

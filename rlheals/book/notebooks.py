@@ -6,8 +6,10 @@ calls `parameters(globals())`, so a value is checked the same way under papermil
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping, MutableMapping
@@ -16,7 +18,6 @@ from pathlib import Path
 from typing import Annotated, Any
 from unittest.mock import patch
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from rlheals.book.kernel import installed_from, mount_drive, show_bad_input_on_one_line
@@ -24,7 +25,8 @@ from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.project import project_root
 from rlheals.settings import validated
-from rlheals.store.files import atomic_write, make_folder
+from rlheals.store.files import atomic_write, make_folder, told
+from rlheals.yaml_file import yaml_text
 
 INJECTED = "injected-parameters"
 CHECKED = "_rlheals_parameters"
@@ -62,16 +64,14 @@ class NotebookParameters(BaseModel):
     def _named(cls, store: Any) -> Any:
         if isinstance(store, str) and not store.strip():
             raise ValueError("a folder is accepted, or None")
-        return store
+        # papermill's `-p store 4711` passes a number: folders are called so, after jobs
+        return str(store) if isinstance(store, int) and not isinstance(store, bool) else store
 
     @field_validator("seeds", "workers", mode="before")
     @classmethod
     def _from_text(cls, value: Any, field: ValidationInfo) -> Any:
         if isinstance(value, str):  # as papermill's `-p seeds [7]` passes it
-            try:
-                value = yaml.safe_load(value)
-            except (yaml.YAMLError, RecursionError):
-                raise ValueError("the text is not YAML") from None
+            value = yaml_text(value, "the text")
         return [value] if field.field_name == "seeds" and isinstance(value, int) else value
 
     @field_validator("seeds")
@@ -141,16 +141,26 @@ def execute(
     Raises BadInput for an unknown parameter or an unreadable notebook, and NotebookFailed when a cell raises; the
     copy with the error is then kept beside `out` as NAME.failed.ipynb.
     """
+    try:
+        Path.home()  # Jupyter keeps files there
+    except RuntimeError:
+        raise BadInput("notebook: this user has no home folder; set HOME to a folder") from None
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
+    # it warns of parameters whose lines it cannot read; `_check` has read them
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     source = _read(notebook)
     root = cwd or project_root(notebook.absolute().parent)
     with contextlib.chdir(root):
         given = _check(source, notebook.name, parameters or {})
     failed = out.with_name(f"{out.stem}.failed.ipynb")
     make_folder(out.parent)
+    if out.is_dir():
+        raise BadInput(f"--out {str(out)!r}: is a folder")
+    with told(f"write {out.name}", out.parent), tempfile.NamedTemporaryFile(dir=out.parent):
+        pass  # before tens of minutes are spent on what could not be written
     with tempfile.TemporaryDirectory() as scratch, patch.dict(os.environ, KERNEL):
         copy = Path(scratch) / "copy.ipynb"
         try:
@@ -201,9 +211,7 @@ def _read(notebook: Path) -> Any:
 
 def _check(source: Any, name: str, given: Mapping[str, object]) -> dict[str, object]:
     """The given parameters as plain values, after a look at the notebook's parameters cell."""
-    import papermill
-
-    known = list(papermill.inspect_notebook(source)) if given else []
+    known = _parameters(source, name) if given else []
     for parameter in given:
         if parameter not in known or parameter not in NotebookParameters.model_fields:
             raise BadInput(
@@ -211,6 +219,18 @@ def _check(source: Any, name: str, given: Mapping[str, object]) -> dict[str, obj
             )
     checked = validated(NotebookParameters, dict(given), f"notebook {name}")
     return checked.model_dump(mode="json", include=set(given))
+
+
+def _parameters(source: Any, name: str) -> list[str]:
+    """The names that the parameters cell gives values to, whatever the values and their types look like."""
+    tagged = [cell for cell in source.cells if "parameters" in cell.metadata.get("tags", [])]
+    try:
+        body = ast.parse(tagged[0].source).body if tagged else []
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise BadInput(f"notebook {name}: its parameters cell is not plain Python") from None
+    plain = [target for line in body if isinstance(line, ast.Assign) for target in line.targets]
+    targets = [*plain, *(line.target for line in body if isinstance(line, ast.AnnAssign))]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _name(cell: Any) -> str:

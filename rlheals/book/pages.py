@@ -58,7 +58,7 @@ def recorded_page(results: Path) -> list[Block]:
         ]
     rows = []
     for name, manifests in studies.items():
-        machines = {f"{one.machine['model']} ({one.machine['isa']})" for one in manifests}
+        machines = {f"{one.machine.model} ({one.machine.isa})" for one in manifests}
         versions = {", ".join(" ".join(pair) for pair in one.versions.items()) for one in manifests}
         seeds, decodes = {one.seed for one in manifests}, {str(one.profile["decodes"]) for one in manifests}
         counts = str(sum(len(one.runs) for one in manifests)), f"{sum(one.minutes for one in manifests):.0f}"

@@ -116,7 +116,7 @@ def snippets(
                 f"**{figure.title}.** {figure.caption} {figure.origin}\n```\n"
             )
         else:
-            files[f"{name}.md"] = f"{figure}\n"
+            files[f"{name}.md"] = to_markdown([figure])
     return files
 
 

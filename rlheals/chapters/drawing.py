@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.axes import Axes
 
 from rlheals.chapters.base import Chapter
@@ -19,6 +18,7 @@ from rlheals.display import panels, style
 from rlheals.display.looks import Look
 from rlheals.display.panels import Form, Panels, step_axis
 from rlheals.display.style import Drawn, with_intervals
+from rlheals.yaml_file import read_yaml
 
 PAPER_POINTS = Path(str(resources.files("rlheals.chapters"))) / "paper_points.yaml"
 FEEDBACK = "success@5 with feedback"
@@ -28,7 +28,7 @@ Measure = Callable[[Any], pd.DataFrame]
 @cache
 def paper_points() -> dict[str, dict[str, Any]]:
     """The paper's own points by series, with their sources."""
-    return yaml.safe_load(PAPER_POINTS.read_text(encoding="utf-8"))
+    return read_yaml(PAPER_POINTS, PAPER_POINTS.name)
 
 
 class Sheet(Panels):

@@ -20,6 +20,7 @@ from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.settings import validated
 from rlheals.store.files import atomic_write, whole
+from rlheals.store.foreign import read_table
 from rlheals.store.machine import this_machine
 from rlheals.store.stages import code_behind
 from rlheals.store.store import Store
@@ -135,7 +136,7 @@ def _read_tables(folder: Path, study: str, seed: int) -> tuple[dict[str, pd.Data
     """What `write_tables` wrote, by table, and the code behind it."""
     try:
         made = Made.model_validate_json((folder / MADE).read_bytes())
-        frames = {file.stem: pd.read_parquet(file) for file in sorted(folder.glob("*.parquet"))}
+        frames = {file.stem: read_table(file) for file in sorted(folder.glob("*.parquet"))}
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:80]
         raise BadInput(f"--against {str(folder)!r}: holds no tables of a replay ({reason})") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,10 +128,11 @@ def grade(
 def _read_answer(text: str) -> str:
     """The answer as typed, or from stdin for "-"; BadInput when it is not UTF-8 text or too long."""
     try:
-        data = sys.stdin.buffer.read(MAX_ANSWER + 1) if text == "-" else text.encode("utf-8")
+        data = sys.stdin.buffer.read(MAX_ANSWER + 1) if text == "-" else os.fsencode(text)
         if len(data) > MAX_ANSWER:
             raise BadInput(f"answer: more than {MAX_ANSWER:,} bytes")
-        return data.decode("utf-8").removesuffix("\n") if text == "-" else text
+        answer = data.decode("utf-8")
+        return answer.removesuffix("\n") if text == "-" else answer
     except UnicodeError as error:
         raise BadInput(f"answer: is not UTF-8 text ({error.reason})") from None  # type: ignore[attr-defined]
 
@@ -266,7 +269,9 @@ def notebook(
     json: Json = False,
 ) -> None:
     """Execute a chapter notebook with other parameters; the executed copy is written as a whole or not at all."""
-    given = parse_settings(parameter or (), "-p")
+    # papermill's own -p reads None as Python does
+    pairs = [re.sub(r"^(\w+)=None$", r"\1=null", one) for one in parameter or ()]
+    given = parse_settings(pairs, "-p", ("store", "results", "profile"))
     if profile is not None:
         given["profile"] = profile
     source = _notebook(name)

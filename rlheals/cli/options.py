@@ -85,15 +85,15 @@ def parse_seeds(text: str | None) -> tuple[int, ...] | None:
     return tuple(seeds)
 
 
-def parse_settings(pairs: Iterable[str], option: str = "--set") -> dict[str, Any]:
+def parse_settings(pairs: Iterable[str], option: str = "--set", texts: Sequence[str] = ()) -> dict[str, Any]:
     """{"sft.learning_rate": 0.001} from "sft.learning_rate=1e-3"; values are YAML. Raises BadInput.
 
-    YAML 1.1 reads 1e-3, without a dot, as text; here it is a number.
+    YAML 1.1 reads 1e-3, without a dot, as text; here it is a number. texts: names whose numbers and dates are text.
 
     >>> parse_settings(["sft.learning_rate=1e-3", "evaluated=[0, 40]", "pretrain.ability=null"])
     {'sft.learning_rate': 0.001, 'evaluated': [0, 40], 'pretrain.ability': None}
     """
-    import yaml
+    from rlheals.yaml_file import yaml_text
 
     settings: dict[str, Any] = {}
     for pair in pairs:
@@ -103,9 +103,12 @@ def parse_settings(pairs: Iterable[str], option: str = "--set") -> dict[str, Any
         name, text = match.groups()
         if name in settings:
             raise BadInput(f"{option} {name}: given twice")
-        try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
-            raise BadInput(f"{option} {name}: {text!r:.60} is not YAML ({str(error)[:60]})") from None
-        settings[name] = float(text) if _SCIENTIFIC.fullmatch(text.strip()) else value
+        value = yaml_text(text, f"{option} {name}: {text!r:.60}")
+        if text.count("#") > str(value).count("#"):
+            raise BadInput(f"{option} {name}: {text!r:.60} holds a comment; put quotes around a value with #")
+        if _SCIENTIFIC.fullmatch(text.strip()):
+            value = float(text)
+        if name in texts and not isinstance(value, str | list | dict | None):
+            value = text.strip()
+        settings[name] = value
     return settings

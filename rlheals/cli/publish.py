@@ -99,6 +99,8 @@ def _written_lines(done: dict[str, Any]) -> Iterator[str]:
 
 def _looked_lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"{found['folder']}: {found['files']} files, each as it was written"
+    if found["not_read"]:
+        yield f"not looked at, as hubs add them: {', '.join(found['not_read'])}"
     for one in found["again"]:
         counts = f"{one['different']} of {one['episodes']}"
         yield f"sampling seed {one['decode']}: {counts} episodes differ from the recorded ones"

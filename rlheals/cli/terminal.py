@@ -11,12 +11,16 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
+import logging
 import os
+import re
 import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
@@ -31,6 +35,7 @@ _DISK = {
     errno.EROFS: "read-only folder",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
+    errno.ENAMETOOLONG: "no file has a name that long",
 }
 _GOES_ON = "what is finished is kept, the same command goes on from there"
 
@@ -43,10 +48,18 @@ def guarded(app: typer.Typer, arguments: Sequence[str] | None) -> int:
     """Run a typer application; every outcome becomes an exit code and at most one line on stderr."""
     on_sigterm, on_lost = _replace_sigterm(), sys.unraisablehook
     sys.unraisablehook = _raise_again(on_lost)
+    # a letter that the terminal's encoding lacks ends no command
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    # libraries quote a model's files in what they log and warn of
+    made, written = logging.getLogRecordFactory(), warnings.formatwarning
+    logging.setLogRecordFactory(_PlainRecord)
+    warnings.formatwarning = lambda *said, **more: f"{plain(written(*said, **more))}\n"
     try:
         command = typer.main.get_command(app)
         # not command.main(): on Ctrl-C it prints a line of its own
-        given = list(sys.argv[1:] if arguments is None else arguments)
+        given = list(map(_at_home, sys.argv[1:] if arguments is None else arguments))
         with command.make_context("rlheals", given) as context:
             code = command.invoke(context)
         sys.stdout.flush()
@@ -66,8 +79,16 @@ def guarded(app: typer.Typer, arguments: Sequence[str] | None) -> int:
         return _end(*_failed(error))
     finally:
         sys.unraisablehook = on_lost
+        logging.setLogRecordFactory(made)
+        warnings.formatwarning = written
         if on_sigterm is not None:
             signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _at_home(argument: str) -> str:
+    """`--out=~/x` and quoted paths, which a shell leaves as they are, with the home folder in place of `~`."""
+    option, path = re.fullmatch(r"(--[a-z-]+=)?(.*)", argument, re.DOTALL).groups("")  # type: ignore[union-attr]
+    return option + os.path.expanduser(path) if path.startswith("~/") else argument
 
 
 def _failed(error: Exception) -> tuple[int, str]:
@@ -95,6 +116,13 @@ def plain(text: str) -> str:
     'a b ?[2J'
     """
     return _printable(" ".join(text.split()))
+
+
+class _PlainRecord(logging.LogRecord):
+    """What a library logs, as one such line."""
+
+    def getMessage(self) -> str:  # noqa: N802 (its name in the standard library)
+        return plain(super().getMessage())
 
 
 def _printable(text: str) -> str:

@@ -1,4 +1,8 @@
-"""Paragraphs and tables that are written once and rendered twice: as markdown for the book, as HTML for the report."""
+"""Paragraphs and tables that are written once and rendered twice: as markdown for the book, as HTML for the report.
+
+`**bold**` and `` `code` `` are the only markup in them, in markdown also links to a section of a notebook. All else is
+shown as it stands, whoever wrote it: names, replies and manifests of others are text in both renderings.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +29,16 @@ details { border-bottom: 1px solid var(--line); padding: .3rem 0; } summary { cu
 """
 
 _INLINE = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*")
+_KEPT = re.compile(rf"{_INLINE.pattern}|\[[^][`*<>|{{}}$\\&_~]+\]\([\w./-]+\.ipynb#[\w-]+\)")
+_ACTIVE = re.compile(
+    r"[\\`|${}*~]|<(?=[A-Za-z/!?])|&(?=[#\w])|\[(?=\^)|\](?=[(\[:])|(?<!\w)_|_(?!\w)|:(?=//)"
+)
+"""What markdown, with the book's extensions, would take for markup; "[0.1, 0.2]" and "< 0.001" are none."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text cells; `**bold**` and `` `code` `` are the only markup in a cell."""
+    """A table of text cells."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -48,7 +57,7 @@ def to_markdown(blocks: Sequence[Block]) -> str:
     | --- | --- |
     | 1 | x \\| y |
     """
-    return "\n\n".join(block if isinstance(block, str) else _pipes(block) for block in blocks) + "\n"
+    return "\n\n".join(escaped(block) if isinstance(block, str) else _pipes(block) for block in blocks) + "\n"
 
 
 def to_html(blocks: Sequence[Block]) -> str:
@@ -90,9 +99,41 @@ def inline(text: str) -> str:
     return _INLINE.sub(mark, html.escape(text, quote=False))
 
 
+def fence(*texts: str) -> str:
+    """Backticks that end none of the texts.
+
+    >>> fence("a ```` b", "c")
+    '`````'
+    """
+    longest = max((len(run) for text in texts for run in re.findall("`+", text)), default=0)
+    return "`" * max(3, longest + 1)
+
+
+def escaped(text: str) -> str:
+    """Text on one line of markdown, in a table or outside: bold and code stay, all else is shown as it stands.
+
+    >>> print(escaped("**bold** <script> [0.1, 0.2] [a](b) $x$"))
+    **bold** \\<script> [0.1, 0.2] [a\\](b) \\$x\\$
+    """
+    parts, done, text = [], 0, " ".join(text.split())
+    for match in _KEPT.finditer(text):
+        code, bold = match.groups()
+        parts.append(_shown(text[done : match.start()]))
+        if code:
+            parts.append("`" + code.replace("|", "\\|") + "`")
+        else:
+            parts.append(f"**{_shown(bold)}**" if bold else match[0])
+        done = match.end()
+    return "".join([*parts, _shown(text[done:])])
+
+
+def _shown(text: str) -> str:
+    return _ACTIVE.sub(r"\\\g<0>", text)
+
+
 def _pipes(table: Table) -> str:
     rows = [table.head, ("---",) * len(table.head), *table.rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    return "\n".join("| " + " | ".join(map(escaped, row)) + " |" for row in rows)
 
 
 def _html_table(table: Table) -> str:

@@ -6,7 +6,6 @@ quantised weights and empty tensors are refused by name.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from rlheals.errors import BadInput
+from rlheals.store.foreign import first_line, read_json, regular
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -28,6 +28,7 @@ _SCALES = re.compile(
     r"|\.quant_state\.\w+|\.weight_format|\.weight_packed)$"
 )
 """Names of what quantised weights are stored with."""
+_NAME = re.compile(r"[A-Za-z0-9_.+=@,~ -]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -67,39 +68,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     return read_json(folder / CONFIG, MAX_CONFIG) if _there(folder / CONFIG) else {}
 
 
-def read_json(file: Path, limit: int) -> dict[str, Any]:
-    """A JSON object from a file of anybody's; BadInput unless it is a regular file of at most `limit` bytes."""
-    regular(file)
-    try:
-        if file.stat().st_size > limit:
-            raise BadInput(f"{str(file)!r}: has over {limit} bytes")
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{str(file)!r}: cannot be read ({_line(error)})") from None
-    if not isinstance(found, dict):
-        raise BadInput(f"{str(file)!r}: is no JSON object")
-    return found
-
-
-def regular(file: Path) -> Path:
-    """The file, if it is a regular one of its folder; BadInput for links that are broken or lead out, pipes, devices.
-
-    The links of a hub snapshot lead to the blobs of its own repository, and are taken.
-    """
-    if file.is_symlink():
-        folder = file.parent.resolve()
-        try:
-            target = file.resolve(strict=True)
-        except (OSError, RuntimeError):
-            raise BadInput(f"{str(file)!r} is a broken link") from None
-        blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
-        if not (target.is_relative_to(folder) or target.is_relative_to(blobs)):
-            raise BadInput(f"{str(file)!r} is a link out of its folder; put the file itself there")
-    if file.exists() and not file.is_file():
-        raise BadInput(f"{str(file)!r} is not a regular file")
-    return file
-
-
 def headers(file: Path) -> list[Place]:
     """Names, shapes and types of one file, without reading a number of it."""
     regular(file)
@@ -114,7 +82,7 @@ def headers(file: Path) -> list[Place]:
     except PermissionError:
         raise BadInput(f"checkpoint: {str(file)!r}: permission denied") from None
     except (OSError, SafetensorError) as error:
-        raise BadInput(f"checkpoint: {file.name} cannot be read ({_line(error)})") from None
+        raise BadInput(f"checkpoint: {file.name} cannot be read ({first_line(error)})") from None
 
 
 def refuse_unreadable(source: str, found: dict[str, Place]) -> None:
@@ -210,6 +178,8 @@ def _shards(folder: Path) -> list[Path]:
         raise BadInput(f"{said}: {INDEX} is no index of safetensors files") from None
     if outside := [file for file in named.values() if Path(file).name != file or file in ("", ".", "..")]:
         raise BadInput(f"{said}: {INDEX} names {outside[0]!r}, outside of the folder")
+    if unusual := [file for file in named.values() if not _NAME.fullmatch(file)]:
+        raise BadInput(f"{said}: {INDEX} names {unusual[0]!r:.60}, which is no plain file name")
     files = [folder / file for file in sorted(set(named.values()))]
     if absent := [file.name for file in files if not _there(file)]:
         raise BadInput(f"{said}: {absent[0]} is missing")
@@ -227,7 +197,3 @@ def _shards(folder: Path) -> list[Path]:
 
 def _there(file: Path) -> bool:
     return file.exists() or file.is_symlink()
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

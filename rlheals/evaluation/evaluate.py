@@ -37,7 +37,9 @@ class EvaluateSettings(Settings):
         "verifier", description="what a failed attempt is told; none: the question again, nothing else"
     )
     prompts: Prompts = Field("fixed", description="forms of the questions: always the same, or many")
-    rows: Int = Field(128, ge=1, description="items that are answered at once, as far as memory goes")
+    rows: Int = Field(
+        128, ge=1, le=4096, description="items that are answered at once, as far as memory goes"
+    )
 
     @field_validator("splits")
     @classmethod

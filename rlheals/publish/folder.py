@@ -10,8 +10,6 @@ manifest.json       that of a recorded base seed, with the sha256 of every file 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,15 +21,19 @@ from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.settings import Settings, validated
 from rlheals.store.files import told
-from rlheals.store.runs import Hash, canonical_json, digest_of
+from rlheals.store.foreign import read_json, read_table
+from rlheals.store.runs import Hash, digest_of
 from rlheals.study import tables
-from rlheals.study.record import MANIFEST, Recorded
+from rlheals.study.record import MANIFEST, MAX_MANIFEST, Recorded, manifest_digest
 from rlheals.study.single import evaluate_folder
+from rlheals.weights.adapter import refuse_adapter
 
 CARD, SETTINGS = "README.md", "settings.yaml"
 CHECKPOINTS, RESULTS, SPECTRA = "checkpoints", "results", "spectra"
 OF_THE_HUB = (".gitattributes", ".git", ".cache")
 """What a hub or its client adds beside the files."""
+KINDS = (".json", ".jinja", ".md", ".model", ".parquet", ".safetensors", ".txt", ".yaml")
+"""Endings of the files that belong in a published folder; nothing that runs is among them."""
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,59}$")]
 
 
@@ -59,45 +61,37 @@ class Checkpoint(Settings):
 class Published(Recorded):
     """The manifest of a published folder: that of its recorded base seed, and what more there is.
 
-    absent: what the folder lacks, in sentences; digest: sha256 over every other field.
+    absent: what the folder lacks, in sentences.
     """
 
     checkpoints: dict[Name, Checkpoint]
     absent: tuple[str, ...]
-    digest: str = ""
 
     @property
     def name(self) -> str:
         """Of the profile."""
         return str(self.profile["name"])
 
-    def sealed(self) -> Published:
-        """The same with its `digest` filled in."""
-        data = canonical_json(self.model_dump(mode="json", exclude={"digest"}))
-        return self.model_copy(update={"digest": hashlib.sha256(data).hexdigest()})
-
-    def text(self) -> str:
-        return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
-
 
 def read(file: Path) -> Published:
     """A manifest; BadInput when it is not one of ours or has changed."""
     where = f"{file.parent.name}/{file.name}"
+    if not file.exists():
+        raise BadInput(f"{where}: no such file, so the folder is none of `rlheals publish`")
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{where}: no such file, so the folder is none of `rlheals publish`") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{where} cannot be read ({str(error)[:80]})") from None
+        data = read_json(file.resolve(), MAX_MANIFEST)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from None
     found = validated(Published, data, where)
-    if found != found.sealed():
+    if found.digest != manifest_digest(data):
         raise BadInput(f"{where} does not match its own digest")
     return found
 
 
 def check(folder: Path) -> Published:
-    """The manifest of a folder of which every file is there, unchanged, and no other; BadInput names the first that is
-    not. What a hub adds is left aside; links that a hub's cache makes are followed."""
+    """The manifest of a folder of which every file is there, unchanged, of a kind that belongs there, and no other;
+    BadInput names the first that is not. What a hub adds is left aside; links that a hub's cache makes are followed.
+    """
     if not folder.is_dir():
         raise BadInput(f"{str(folder)!r}: no such folder")
     with told("read the published folder", folder):
@@ -107,6 +101,10 @@ def check(folder: Path) -> Published:
         name, more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         how = "has changed" if name in found else "is missing"
         raise BadInput(f"{folder.name}: {name} {how if name in named else 'is not in the manifest'}{more}")
+    if strange := [name for name in named if not name.endswith(KINDS)]:
+        raise BadInput(f"{folder.name}: {strange[0]} does not belong there; accepted: {', '.join(KINDS)}")
+    for name in manifest.checkpoints:
+        refuse_adapter(folder / CHECKPOINTS / name)
     return manifest
 
 
@@ -127,12 +125,13 @@ def _hashes(folder: Path) -> dict[str, str]:
 def rows_of(folder: Path, census: RecordedCensus) -> pd.DataFrame:
     """The recorded episodes of an evaluation; BadInput when the table is none of ours."""
     try:
-        rows = pd.read_parquet(folder / census.table)
-        for column, value in census.where.items():
-            rows = rows[rows[column] == value]
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0][:80]
-        raise BadInput(f"{folder.name}: {census.table!r:.80} cannot be read ({reason})") from None
+        rows = read_table((folder / census.table).resolve())
+    except BadInput as error:
+        raise BadInput(f"{folder.name}: {census.table!r:.80}: {error}") from None
+    for column, value in census.where.items():
+        if column not in rows:
+            raise BadInput(f"{folder.name}: {census.table!r:.80} has no column {column!r:.40}")
+        rows = rows[rows[column] == value]
     return rows
 
 
@@ -145,6 +144,7 @@ def look(folder: Path, again: str | None = None) -> dict[str, Any]:
         "profile": made.name,
         "seed": made.seed,
         "files": len(made.files) + 1,
+        "not_read": [name for name in OF_THE_HUB if (folder / name).exists()],
         "checkpoints": list(made.checkpoints),
         "again": played,
         "ok": not any(one["different"] for one in played),

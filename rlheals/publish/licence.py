@@ -7,18 +7,29 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.repocard import metadata_load
 
 from rlheals.profiles.profile import Profile
 from rlheals.store.runs import Run
+from rlheals.yaml_file import MAX_BYTES, yaml_text
 
 OURS, UNKNOWN = "mit", "unknown"
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/+-]{0,199}")
 LINK = re.compile(r"https://[A-Za-z0-9 ._:/+-]{1,191}")  # not a file beside the base's card
+FRONT_MATTER = re.compile(r"\s*---\s*\n(.*?)\n---\s*(?:\n|$)", re.DOTALL)
 FIELDS = {"license": PLAIN, "license_name": PLAIN, "license_link": LINK}
 """What a card says of a licence, and which values are taken over."""
+
+
+def front_matter(card: Any) -> dict[str, Any]:
+    """The YAML at the head of a model card; empty where there is no such card, or none that can be read."""
+    try:
+        with open(card, encoding="utf-8-sig") as file:
+            head = FRONT_MATTER.match(file.read(MAX_BYTES))
+        data = yaml_text(head[1], str(card)) if head else None
+    except (OSError, ValueError, TypeError):  # BadInput is a ValueError; a hub's cache may hold no card
+        data = None
+    return data if isinstance(data, dict) else {}
 
 
 def licence(profile: Profile, base: Run) -> tuple[dict[str, str], str]:
@@ -33,11 +44,7 @@ def licence(profile: Profile, base: Run) -> tuple[dict[str, str], str]:
     if not local:
         commit = json.loads(base.file("source.json").read_text(encoding="utf-8"))["commit"]
         card = try_to_load_from_cache(name, "README.md", revision=commit)
-    try:
-        data = metadata_load(card)
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
-        data = None
-    data = data if isinstance(data, dict) else {}
+    data = front_matter(card)
     stated = {
         field: data[field]
         for field, plain in FIELDS.items()

@@ -22,6 +22,7 @@ from rlheals.study import tables
 from rlheals.study.plan import Plan
 from rlheals.training import sft
 from rlheals.training.rl.settings import checkpoint_name
+from rlheals.weights.adapter import refuse_adapter
 
 
 class ReadingStore(Store):
@@ -104,6 +105,7 @@ def write(models: dict[str, Model], folder: Path) -> dict[str, Checkpoint]:
     """Copy the models into a folder to be published; what its manifest says of them."""
     for name, model in tqdm(models.items(), desc="copy", unit="model", disable=None, leave=False):
         copy_files(model.run, f"{model.inside}/", folder / CHECKPOINTS / name)
+        refuse_adapter(folder / CHECKPOINTS / name)
     return {name: model.entry for name, model in models.items()}
 
 

@@ -168,7 +168,7 @@ def _write(
         profile=profile.model_dump(mode="json"),
         seed=asked.seed,
         started=min(run.started for run in runs),
-        machine=runs[-1].machine.model_dump(mode="json"),
+        machine=runs[-1].machine,
         versions={"rlheals": version("rlheals"), **runs[0].versions},
         runs=tuple(map(RecordedRun.of, runs)),
         files={},

@@ -27,6 +27,7 @@ _STAGE = r"^[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*$"
 _NAME_PART = re.compile(r"[A-Za-z0-9_@+=,.\-][A-Za-z0-9_@+=,. \-]*")
 
 Hash = Annotated[str, Field(pattern=_HEX64)]
+Stage = Annotated[str, Field(pattern=_STAGE, max_length=100)]
 ShortText = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -66,7 +67,7 @@ class RunSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    stage: Annotated[str, Field(pattern=_STAGE, max_length=100)]
+    stage: Stage
     settings: dict[str, JsonValue] = {}
     inputs: dict[ShortText, Hash] = {}
     seed: int = 0

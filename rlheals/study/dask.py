@@ -74,7 +74,7 @@ def pools(
     wanted, made = {stage: jobs.get(stage, jobs.get("slurm")) for stage in stages}, dict[Job | None, Pool]()
     with ExitStack() as stack, dask.config.set(DASK):
         for job in dict.fromkeys(wanted.values()):
-            made[job] = pool = _pool(workers, job, root, stack)
+            made[job] = pool = _pool(workers, job, root, stack, say)
             try:
                 pool.client.register_plugin(Quiet())
             except OSError:  # of a connection to a worker that has just died
@@ -86,8 +86,14 @@ def pools(
         yield {stage: made[job] for stage, job in wanted.items()}
 
 
-def _pool(workers: Workers, job: Job | None, root: Path, stack: ExitStack) -> Pool:
+def _pool(
+    workers: Workers, job: Job | None, root: Path, stack: ExitStack, say: Callable[[str], object]
+) -> Pool:
     if workers.scheduler is not None:
+        if _is_open(workers.scheduler):
+            say(
+                f"{workers.scheduler}: not encrypted, and whoever can reach it can run code there; use tls://"
+            )
         return Pool(stack.enter_context(_connected(workers.scheduler)), None)
     cluster: Cluster = _local(workers.count) if job is None else _slurm(job, root)
     stack.callback(cluster.close)
@@ -140,6 +146,17 @@ def _slurm(job: Job, root: Path) -> Cluster:
         shared_temp_directory=str(folder),
         silence_logs="critical",
     )
+
+
+def _is_open(address: str) -> bool:
+    """Whether a scheduler's address is one that other machines reach, without TLS.
+
+    >>> [_is_open(one) for one in ("tcp://10.0.0.1:8786", "head:8786", "tls://head:8786", "tcp://127.0.0.1:8786")]
+    [True, True, False, False]
+    """
+    way, _, place = address.rpartition("://")
+    here = place.startswith(("127.", "localhost:", "[::1]:"))
+    return way in ("", "tcp", "ws") and not here
 
 
 def _connected(address: str) -> Client:

@@ -6,20 +6,23 @@ results/lab-strict/seed-1/     the same for a variant
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.settings import Settings, validated
 from rlheals.store.files import atomic_write
-from rlheals.store.runs import Manifest, digest_of
+from rlheals.store.foreign import read_json
+from rlheals.store.machine import Machine
+from rlheals.store.runs import Hash, Manifest, Stage, canonical_json, digest_of
 from rlheals.store.store import Store
 from rlheals.study import tables
 from rlheals.study.compute import compute
@@ -30,6 +33,7 @@ from rlheals.training.fetch import HOW_TO_PIN, is_pinned
 
 FOLDER = Path("results")
 MANIFEST = "manifest.json"
+MAX_MANIFEST = 4 << 20
 RENAMED = {
     "ladder": "rl_starts",
     "slice_rows": "micro_batch_size",
@@ -48,11 +52,11 @@ RENAMED = {
 class RecordedRun(Settings):
     """Where one run's numbers came from."""
 
-    stage: str
-    id: str
+    stage: Stage
+    id: Hash
     seed: int
-    code_hash: str
-    seconds: float
+    code_hash: Hash
+    seconds: float = Field(ge=0)
 
     @classmethod
     def of(cls, manifest: Manifest) -> RecordedRun:
@@ -60,16 +64,40 @@ class RecordedRun(Settings):
         return cls(**{name: getattr(manifest, name) for name in cls.model_fields})
 
 
-class Recorded(Settings):
-    """The manifest of one recorded base seed."""
+def _has_name_and_decodes(profile: dict[str, Any]) -> dict[str, Any]:
+    """What pages say of a profile that may be of another version."""
+    if not isinstance(profile.get("name"), str) or not isinstance(profile.get("decodes"), int):
+        raise ValueError("has no name, or no number `decodes`")
+    return profile
 
-    profile: Annotated[dict[str, Any], BeforeValidator(lambda profile: _renamed(profile))]
+
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+!-]{0,59}$")]
+FileName = Annotated[str, Field(min_length=1, max_length=240)]
+
+
+class Recorded(Settings):
+    """The manifest of one recorded base seed. digest: sha256 over every other field."""
+
+    profile: Annotated[
+        dict[str, Any],
+        BeforeValidator(lambda profile: _renamed(profile)),
+        AfterValidator(_has_name_and_decodes),
+    ]
     seed: int = Field(ge=0)
-    started: str
-    machine: dict[str, Any]
-    versions: dict[str, str]
+    started: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
+    machine: Machine
+    versions: dict[Word, Word]
     runs: tuple[RecordedRun, ...]
-    files: dict[str, str]
+    files: dict[FileName, Hash]
+    digest: str = ""
+
+    def sealed(self) -> Self:
+        """The same with its `digest` filled in."""
+        return self.model_copy(update={"digest": manifest_digest(self.model_dump(mode="json"))})
+
+    def text(self) -> str:
+        """As it is written."""
+        return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
 
     @property
     def minutes(self) -> float:
@@ -138,12 +166,12 @@ def write(
         profile=profile.model_dump(mode="json"),
         seed=chosen.seed,
         started=min(run.started for run in runs),
-        machine=runs[-1].machine.model_dump(mode="json"),
+        machine=runs[-1].machine,
         versions=runs[-1].versions,
         runs=tuple(map(RecordedRun.of, runs)),
         files={file.name: digest_of(file).sha256 for file in sorted(folder.glob("*.parquet"))},
     )
-    atomic_write(folder / MANIFEST, json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+    atomic_write(folder / MANIFEST, manifest.sealed().text())
 
 
 def read(folder: Path, kind: type[Frames] = Tables) -> tuple[Frames, list[Recorded]]:  # type: ignore[assignment]
@@ -186,11 +214,21 @@ def _places(folder: Path) -> list[tuple[int, Path]]:
 
 def read_manifest(folder: Path) -> Recorded:
     """The manifest of one recorded seed."""
-    try:
-        data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"results {folder.name}: {MANIFEST} cannot be read ({str(error)[:80]})") from None
-    return validated(Recorded, data, f"results {folder.name}: {MANIFEST}")
+    data, where = (
+        read_json(folder / MANIFEST, MAX_MANIFEST),
+        f"results {folder.parent.name}/{folder.name}: {MANIFEST}",
+    )
+    found = validated(Recorded, data, where)
+    # the study of 2026 was recorded without digests; once it is recorded anew, every manifest needs one
+    if found.digest and found.digest != manifest_digest(data):
+        raise BadInput(f"{where} does not match its own digest")
+    return found
+
+
+def manifest_digest(data: dict[str, Any]) -> str:
+    """sha256 over all of a manifest but its digest."""
+    rest = {name: value for name, value in data.items() if name != "digest"}
+    return hashlib.sha256(canonical_json(rest)).hexdigest()
 
 
 def _renamed(settings: Any) -> Any:
@@ -207,5 +245,7 @@ def recorded_manifests(results: Path) -> dict[str, list[Recorded]]:
     """The manifests of every recorded study below a folder, by the name of its profile."""
     studies: dict[str, list[Recorded]] = {}
     for place in sorted(results.glob("*/seed-*/")):
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,99}", place.parent.name):
+            raise BadInput(f"results: {place.parent.name!r:.60} is not the name of a study")
         studies.setdefault(place.parent.name, []).append(read_manifest(place))
     return studies

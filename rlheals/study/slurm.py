@@ -18,7 +18,7 @@ PASTED = r"^[A-Za-z0-9/._+@=-]+$"
 """What dask-jobqueue pastes into the job's script as it stands: no character that a shell would read otherwise."""
 
 Line = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\r\n]+$")]
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,@-]{1,100}$")]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,@][A-Za-z0-9_.,@-]{0,99}$")]
 Memory = Annotated[str, Field(pattern=r"^[1-9]\d{0,5} ?[MGT]i?B$")]
 
 

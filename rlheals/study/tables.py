@@ -21,6 +21,7 @@ import pandas as pd
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.store.files import atomic_write
+from rlheals.store.foreign import read_table
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study.plan import Plan, plan
@@ -37,7 +38,6 @@ EPISODE_COLUMNS = {
     "first": "category", "first_layout": "category",
 }  # fmt: skip
 """Types of the columns that every task has."""
-LIMIT_BYTES = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -157,12 +157,9 @@ def read(folder: Path, kind: type[Frames] = Tables) -> Frames:  # type: ignore[a
     for field in fields(kind):
         file = folder / f"{field.name}.parquet"
         try:
-            if file.stat().st_size > LIMIT_BYTES:
-                raise ValueError(f"it has over {LIMIT_BYTES} bytes")
-            frames[field.name] = pd.read_parquet(file)
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:80]
-            raise BadInput(f"results in {folder.name!r}: {file.name} cannot be read ({reason})") from None
+            frames[field.name] = read_table(file)
+        except BadInput as error:
+            raise BadInput(f"results in {folder.name!r}: {error}") from None
     return kind(**frames)
 
 

@@ -21,10 +21,10 @@ from rlheals.engines.weight_files import (
     ADAPTER_CONFIG,
     MAX_CONFIG,
     headers,
-    read_json,
     refuse_unreadable,
 )
 from rlheals.errors import BadInput
+from rlheals.store.foreign import read_json
 from rlheals.weights.architectures import Piece
 from rlheals.weights.checkpoint import Checkpoint
 

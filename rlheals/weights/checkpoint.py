@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -25,9 +26,9 @@ from rlheals.engines.weight_files import (
     is_gguf,
     places,
     read_config,
-    regular,
 )
 from rlheals.errors import BadInput
+from rlheals.store.foreign import regular
 from rlheals.weights.architectures import BUFFERS, KINDS, NAMED, NORMS, Architecture, Piece, known, meant
 
 
@@ -183,8 +184,10 @@ def _fetched(name: str) -> str:
         raise BadInput(
             f"checkpoint {name!r}: no such file or folder, and not a hub id of the form owner/name"
         )
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
+    if not constants.HF_HUB_OFFLINE:
+        print(f"{name}: no such folder here, so it is taken for a model on the hub", file=sys.stderr)
     try:
         return snapshot_download(name, allow_patterns=["*.safetensors", INDEX, CONFIG, "adapter_config.json"])
     except (OSError, ValueError) as error:

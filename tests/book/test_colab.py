@@ -29,6 +29,7 @@ from rlheals.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = colab.address_of(ROOT / "_config.yml")
+PUBLISHED = "https://github.com/ada/rlheals"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FIRST = ROOT / "notebooks/01_sft_forgets.ipynb"
 KEPT = {
@@ -81,6 +82,18 @@ def test_tops_are_written_in_the_repository_only_and_into_cells_that_are_there(r
     shutil.rmtree(colab.COPIES)
     assert colab.main() == 2
     assert "in the repository" in capsys.readouterr().err
+
+
+def test_at_the_placeholder_nothing_is_fetched():
+    cell, first = colab.install("https://github.com/OWNER/rlheals"), colab.badge(FIRST.stem, ADDRESS)
+    assert "OWNER" not in cell + first
+    assert "git" not in cell
+    missing = cell.replace('find_spec("rlheals")', 'find_spec("no_such_package")')
+    with pytest.raises(RuntimeError, match="not published yet"):
+        exec(missing, {})
+    assert "git clone --quiet --config advice.detachedHead=false --depth 1 {_source}" in colab.install(
+        PUBLISHED
+    )
 
 
 def test_a_configuration_without_an_address_is_refused(tmp_path):
@@ -268,13 +281,13 @@ def test_a_session_with_the_versions_of_colab_runs_every_notebook(tmp_path):
         PATH=f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
         GIT_CONFIG_COUNT="1",
         GIT_CONFIG_KEY_0=f"url.{source.as_uri()}.insteadOf",
-        GIT_CONFIG_VALUE_0=ADDRESS,
+        GIT_CONFIG_VALUE_0=PUBLISHED,
         HF_HUB_OFFLINE="1",
     )
     env.pop("PYTHONPATH", None)
     content.mkdir()
     shutil.copy(FIRST, content)
-    cells = code_cells(content / FIRST.name)
+    cells = code_cells(content / FIRST.name) | {"install": colab.install(PUBLISHED)}
     store = tmp_path / "drive" / "rlheals"
     changed = f'profile = "smoke"; store = "{store}"'
     before = versions(python)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import pwd
 from pathlib import Path
+from unittest.mock import Mock
 
 import nbformat
 import papermill
@@ -14,6 +16,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
 
 from rlheals.book.notebooks import NotebookFailed, NotebookParameters, execute, parameters
+from rlheals.cli.main import main
 from rlheals.errors import BadInput
 from rlheals.project import project_root
 
@@ -85,7 +88,8 @@ def test_what_a_kernel_and_imports_define_is_let_be():
         ({"workers": 2.0}, "workers"),
         ({"store": ""}, "store"),
         ({"store": "  "}, "store"),
-        ({"store": 3}, "store"),
+        ({"store": True}, "store"),
+        ({"store": 1.5}, "store"),
         ({"store": ["a"]}, "store"),
     ],
 )  # fmt: skip
@@ -126,6 +130,69 @@ def test_parameters_are_refused_before_a_kernel_starts(tmp_path, given, line):
     with pytest.raises(BadInput, match="accepted: none"):
         execute(without, tmp_path / "out" / "b.ipynb", {"seeds": [1]})
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "assigned", ['store = "/runs/lr=1e-3"', 'store: "str | None" = None  # = 3', "a = store = 1"]
+)
+def test_a_parameter_is_known_however_its_default_looks(tmp_path, monkeypatch, assigned):
+    source = notebook(tmp_path / "a.ipynb", ("parameters", assigned, ["parameters"]))
+    began = executions(monkeypatch, source)
+    execute(source, tmp_path / "b.ipynb", {"store": "x"})
+    assert began == [{"store": "x"}]
+    notebook(source, ("parameters", "%store x", ["parameters"]))
+    with pytest.raises(BadInput, match="its parameters cell is not plain Python"):
+        execute(source, tmp_path / "b.ipynb", {"store": "x"})
+
+
+def executions(monkeypatch, source: Path) -> list[dict[str, object]]:
+    """The parameters of every execution from now on, none of which really is one."""
+    began: list[dict[str, object]] = []
+
+    def execute_notebook(book, out, given, **more):
+        began.append(given)
+        return nbformat.read(source, as_version=4)
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
+    return began
+
+
+@pytest.mark.usefixtures("no_kernel")
+@pytest.mark.parametrize(
+    "asked", [["store", "#scratch"], ["store", "runs #1"], ["store", "''"], ["seeds", "{a: 1, a: 2}"]]
+)
+def test_a_value_that_is_not_what_was_typed_is_refused(tmp_path, monkeypatch, capsys, asked):
+    monkeypatch.chdir(tmp_path)
+    notebook(tmp_path / "a.ipynb", ("parameters", "seeds = store = None", ["parameters"]))
+    assert main(["notebook", "a.ipynb", "-p", *asked]) == 2
+    assert asked[0] in one_line(capsys.readouterr().err.removesuffix("\n"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "store"),
+    [("None", None), ("null", None), ("4711", "4711"), ("2026-11-29", "2026-11-29"), ("1e3", "1e3"), ("'#1'", "#1"),
+     ("0x10", "0x10"), ("a=None", "a=None")],
+)  # fmt: skip
+def test_a_store_is_called_as_it_was_typed(tmp_path, monkeypatch, typed, store):
+    monkeypatch.chdir(tmp_path)
+    source = notebook(tmp_path / "a.ipynb", ("parameters", "store = None", ["parameters"]))
+    began = executions(monkeypatch, source)
+    assert main(["notebook", "a.ipynb", "-p", "store", typed]) == 0
+    assert began == [{"store": store}]
+    assert parameters({"store": 4711}).store == Path("4711"), "as papermill's own -p passes it"
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_where_the_copy_cannot_be_written_no_kernel_starts(tmp_path, monkeypatch):
+    source = notebook(tmp_path / "a.ipynb", PARAMETERS)
+    for out in (Path("/proc/b.ipynb"), tmp_path):  # where not even root may write; a folder
+        with pytest.raises(BadInput, match=r"cannot write b\.ipynb in /proc|is a folder") as caught:
+            execute(source, out)
+        one_line(caught.value)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", Mock(side_effect=KeyError("uid not found")))
+    with pytest.raises(BadInput, match="set HOME to a folder"):
+        execute(source, tmp_path / "b.ipynb")
 
 
 @pytest.mark.usefixtures("no_kernel")

@@ -573,3 +573,26 @@ def test_an_interrupted_sft_leaves_nothing_half_done_and_goes_on(empty_folder: P
     assert json.loads(done.stdout)["checkpoints"] == [0, 2, 4]
     assert "adopt" in done.stderr
     assert "loaded" in done.stderr
+
+
+def test_a_home_folder_that_the_shell_left_in_is_found(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(empty_folder / "home"))
+    (empty_folder / "home").mkdir()
+    assert main(["spectra", str(SHIPPED_BASE), str(SHIPPED_BASE), "--null", "0", "--out=~/one"]) == 0
+    edit = ["edit", str(SHIPPED_BASE), str(SHIPPED_BASE), "--edit", "values(all)", "--out", "~/two"]
+    assert main(edit) == 0
+    assert sorted(path.name for path in (empty_folder / "home").iterdir()) == ["one", "two"]
+    assert not (empty_folder / "~").exists()
+
+
+def test_a_terminal_without_the_letters_ends_no_command() -> None:
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    line = [sys.executable, "-m", "rlheals", "grade", "A 5 J K"]
+    done = subprocess.run([*line, "(13-1)*(11-5-9)…".encode()], capture_output=True, env=env, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"illegal character" in done.stdout
+    done = subprocess.run([*line, b"\xff"], capture_output=True, env=env, check=False)
+    assert done.returncode == 2
+    assert b"is not UTF-8 text" in done.stderr

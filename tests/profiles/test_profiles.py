@@ -184,7 +184,7 @@ def test_a_value_that_aliases_make_huge_costs_no_time(tmp_path: Path) -> None:
     load_profile("smoke")
     tracemalloc.start()
     try:
-        assert "about" in refused(path)
+        assert "anchors and aliases are not read" in refused(path)
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()

@@ -45,6 +45,7 @@ from rlheals.publish.folder import MANIFEST, Published, check, look
 from rlheals.publish.licence import OURS, licence
 from rlheals.publish.write import Asked
 from rlheals.store import files
+from rlheals.store.runs import digest_of
 from rlheals.store.store import Store
 from rlheals.study import record, tables
 from rlheals.study.compute import compute
@@ -319,6 +320,33 @@ def test_another_file_is_noticed_and_what_a_hub_adds_is_not_minded(copy: Path, t
         make(copy / "more")
         assert "'more' is neither a file nor a folder" in refused(lambda: check(copy))
         (copy / "more").unlink()
+
+
+def resealed(copy: Path, **changes: Any) -> None:
+    """The manifest of a folder as its author would write it."""
+    data = json.loads((copy / MANIFEST).read_text()) | changes
+    data["files"] = {name: digest_of(copy / name).sha256 for name in files_of(copy) if name != MANIFEST}
+    (copy / MANIFEST).write_text(json.dumps(data | {"digest": record.manifest_digest(data)}))
+
+
+def test_what_does_not_belong_there_is_refused_even_if_the_manifest_names_it(copy: Path, said: Said) -> None:
+    resealed(copy)
+    (copy / ".git").mkdir()
+    (copy / ".git/config").write_text("[core]\nfsmonitor = true\n")
+    code, out, _ = said("publish", "--check", copy)
+    assert code == 0
+    assert "not looked at, as hubs add them: .git\n" in out
+    shutil.rmtree(copy / ".git")
+    for name in ("checkpoints/base/modeling.py", "checkpoints/base/pytorch_model.bin", "a.html"):
+        (copy / name).write_text("x")
+        resealed(copy)
+        assert f"{name} does not belong there" in refused(lambda: check(copy))
+        (copy / name).unlink()
+    weights = copy / "checkpoints/base/model.safetensors"
+    weights.rename(weights.with_name("adapter_model.safetensors"))
+    (copy / "checkpoints/base/adapter_config.json").write_text('{"peft_type": "LORA"}')
+    resealed(copy)
+    assert "is a LoRA adapter, whole weights are needed" in refused(lambda: check(copy))
 
 
 def test_a_hubs_cache_of_links_is_checked_as_well(copy: Path, tmp_path: Path) -> None:

@@ -165,7 +165,8 @@ def test_what_is_recorded_is_left_out_where_only_the_rest_is_wanted(
     shutil.rmtree(copy / "seed-2")
     file = copy / "seed-10" / MANIFEST
     shorter = json.loads(file.read_text())
-    file.write_text(json.dumps(shorter | {"runs": shorter["runs"][:-1]}))  # of a plan that had less in it
+    shorter |= {"runs": shorter["runs"][:-1], "digest": ""}
+    file.write_text(json.dumps(shorter))  # of a plan that had less in it
     record.record(SMALL, [2, 10], recorded.store, tmp_path, say=lines.append, only_missing=True)
     assert lines == ["recorded small seed 2", "recorded small seed 10"]
     assert files_of(copy) == before

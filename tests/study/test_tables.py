@@ -15,6 +15,7 @@ from small_study import SMALL
 
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
+from rlheals.store import foreign
 from rlheals.store.store import Store
 from rlheals.study import tables
 from rlheals.study.compute import compute
@@ -147,7 +148,7 @@ def test_damaged_files_are_refused_and_named(
         file.unlink()
     elif damage == "large":
         file.write_bytes(b"x" * 50_000)
-        monkeypatch.setattr(tables, "LIMIT_BYTES", 49_999)
+        monkeypatch.setattr(foreign, "MAX_TABLE", 49_999)
     else:
         whole = file.read_bytes()
         file.write_bytes({"noise": b"\x00" * len(whole), "empty": b"", "cut": whole[:-20]}[damage])

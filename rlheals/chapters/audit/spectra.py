@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-import yaml
 
 from rlheals.errors import BadInput
 from rlheals.weights import linalg, nulls
+from rlheals.yaml_file import read_yaml
 
 RELEASED_POINTS = Path(str(resources.files("rlheals.chapters.audit"))) / "released_points.yaml"
 SPREAD = 0.02
@@ -43,7 +43,7 @@ Floats = npt.NDArray[np.float64]
 @cache
 def released() -> dict[str, Any]:
     """Numbers in the released files, with the file and how each was read."""
-    return yaml.safe_load(RELEASED_POINTS.read_text(encoding="utf-8"))
+    return read_yaml(RELEASED_POINTS, RELEASED_POINTS.name)
 
 
 def singular_law(m: int, n: int, spread: float = SPREAD) -> Floats:

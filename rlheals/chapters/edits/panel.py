@@ -143,7 +143,7 @@ class Panel:
             kind: {where: {share: bars(rows) for share, rows in by.items()} for where, by in at.items()}
             for kind, at in self.chosen.items()
         }
-        data = json.dumps(drawings).replace("</", "<\\/")
+        data = json.dumps(drawings).replace("<", "\\u003c")
         name = f"panel-{sha256(data.encode()).hexdigest()[:12]}"
         return (
             f'<style>{_static("panel.css")}</style>\n<div class="rlheals-panel" id="{name}">\n<div class="dials">'

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from rlheals.display.markup import inline
+from rlheals.display.markup import escaped, fence, inline
 from rlheals.tasks.base import Item, Verdict
 from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, Cards
 from rlheals.tasks.general_points.prompts import FORMS, answer
@@ -112,10 +112,10 @@ def gallery_markdown(drawn: list[Sample]) -> str:
     """The gallery for the book: one folded box per sample; feedback quotes formulas, whose `*` is no emphasis."""
     parts = [ABOUT]
     for number, sample in enumerate(drawn, 1):
-        verdict = _verdict(sample, re.sub(r"([*_])", r"\\\1", sample.verdict.feedback))
+        verdict, text = _verdict(sample, escaped(sample.verdict.feedback)), fence(sample.prompt, sample.reply)
         parts.append(
-            f"````{{dropdown}} {_headline(number, sample)}\n```text\n{sample.prompt}\n```\n"
-            f"Reply:\n```text\n{sample.reply}\n```\n{verdict}\n````"
+            f"{text}`{{dropdown}} {escaped(_headline(number, sample))}\n{text}text\n{sample.prompt}\n{text}\n"
+            f"Reply:\n{text}text\n{sample.reply}\n{text}\n{verdict}\n{text}`"
         )
     return "\n\n".join(parts) + "\n"
 
