@@ -7,8 +7,8 @@ import errno
 import os
 import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rlheals.errors import BadInput
@@ -36,8 +36,12 @@ def told(doing: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        raise StoreError(f"cannot {doing} in {folder}: {reason}") from error
+        raise StoreError(f"cannot {doing} in {folder}: {reason(error)}") from error
+
+
+def reason(error: OSError) -> str:
+    """What the disk said, in words."""
+    return _REASONS.get(error.errno or 0, error.strerror or str(error))
 
 
 def as_store_error(error: BaseException, folder: Path) -> StoreError | None:
@@ -75,11 +79,23 @@ def fsync_folder(path: Path) -> None:
 
 
 def fsync_tree(folder: Path) -> None:
-    """Force a folder with all that is in it to the disk: every file, then the names, the innermost first."""
+    """Force a folder with all that is in it to the disk: every file, then the names, the innermost first.
+
+    Files get the mode that the umask gave the folder: safetensors writes them for their owner alone.
+    """
+    mode = folder.stat().st_mode & 0o666
     for here, _, names in os.walk(folder, topdown=False):
         for name in names:
+            _set_mode(Path(here, name), mode)
             fsync_file(Path(here, name))
         fsync_folder(Path(here))
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    now = path.lstat().st_mode
+    if stat.S_ISREG(now) and stat.S_IMODE(now) != mode:
+        with contextlib.suppress(PermissionError):  # another user's, who shares the store
+            path.chmod(mode)
 
 
 def make_folder(path: Path) -> None:
@@ -99,26 +115,40 @@ def atomic_write(path: Path | str, data: bytes | str) -> None:
     target; only a killed process leaves one behind. Errors: StoreError naming the folder.
     """
     path = Path(path)
+    atomic_writes(path.parent, {path.name: data})
+
+
+def atomic_writes(folder: Path, files: Mapping[str, bytes | str]) -> None:
+    """The same of several files of a folder: all are written before the first takes its place."""
+    with contextlib.ExitStack() as stack:
+        for name, data in files.items():
+            _fill(stack.enter_context(whole_file(folder / name)), data)
+
+
+def _fill(file: Path, data: bytes | str) -> None:
     left = memoryview(data.encode("utf-8") if isinstance(data, str) else data)
-    with whole_file(path) as temporary:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            while left:
-                left = left[os.write(descriptor, left) :]
-        finally:
-            os.close(descriptor)
+    descriptor = os.open(file, os.O_WRONLY)
+    try:
+        while left:
+            left = left[os.write(descriptor, left) :]
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A file beside `path`, to be written by a library, that takes its place when the block has ended well.
 
-    As with `atomic_write`, a reader or a kill only ever sees the old file or the whole new one.
+    As with `atomic_write`, a reader or a kill only ever sees the old file or the whole new one. It has the mode that
+    the umask asks for, whatever the library thinks.
     """
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     with told(f"write {path.name}", path.parent):
         try:
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            mode = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
+            _set_mode(temporary, mode)
             fsync_file(temporary)
             os.replace(temporary, path)
         except BaseException:
@@ -143,10 +173,10 @@ def whole(out: Path, replace: bool = False) -> Iterator[Path]:
     target = out.absolute()
     with told(f"write {target.name}", target.parent):
         make_folder(target.parent)
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        aside.mkdir()
         try:
             yield aside
-            aside.chmod(0o755)
             fsync_tree(aside)
             _take_place(aside, target, replace)
         except Exception as error:  # a library's own error for a full disk names no folder
