@@ -25,6 +25,10 @@ from rlheals.engines import fsdp, models
 from rlheals.errors import BadInput
 from rlheals.settings import Float, Int, Settings
 
+NOT_FINITE = (
+    "the model's logits are not finite: its training has diverged, or its number format is too narrow for it "
+    "(float16 overflows above 65504)"
+)
 SHORT_BUCKET, ROW_BUCKET = 4, 16
 REMEMBERED_BYTES = 4096
 
@@ -299,6 +303,8 @@ class _Chunk:
         written, logprobs, entropies = (table[row] for table in tables)
         stops = np.flatnonzero(written == end)
         n = int(stops[0]) + 1 if len(stops) else len(written)
+        if not np.isfinite(entropies[:n]).all():
+            raise BadInput(NOT_FINITE)
         tokens = tuple(written[:n].tolist())
         past = self._past(row, tokens, states) if self.engine.remember else None
         return Generation(tokens, logprobs[:n], entropies[:n], past)
@@ -333,7 +339,8 @@ def draw(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """One token per row by inverting the cumulative distribution at `noise`, with its log-probability and the entropy.
 
-    logits (rows, vocabulary), noise (rows,) in [0, 1) -> three tensors (rows,); float64 inside; entropy in nats.
+    logits (rows, vocabulary), noise (rows,) in [0, 1) -> three tensors (rows,); float64 inside; entropy in nats, not
+    finite where a logit is NaN or infinite (a logit of minus infinity is a token that never comes).
     """
     logp = torch.log_softmax(logits.double() / (temperature or 1.0), dim=-1)
     p = logp.exp()
