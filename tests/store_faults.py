@@ -19,8 +19,7 @@ from typing import Any
 
 from rlheals.stage import Work
 from rlheals.store import machine, runs, store
-from rlheals.store import parts as store_parts
-from rlheals.store.files import StoreError, atomic_write, whole_file
+from rlheals.store.files import StoreError, atomic_write, believed, note, whole_file
 
 PARTS = 2
 SPEC = store.RunSpec(stage="stage", settings={"parts": PARTS}, seed=3)
@@ -34,14 +33,14 @@ def stage(work: Work, computed: Path) -> None:
     parts = []
     for number in range(PARTS):
         part = work.scratch / f"part-{number}"
-        if not store_parts.believed(work.scratch, part.name):
+        if not believed(work.scratch, part.name):
             with open(computed, "a") as notes:
                 notes.write(part.name + "\n")
             with whole_file(part) as file:
                 descriptor = os.open(file, os.O_WRONLY)
                 os.write(descriptor, f"{number} of {work.seed}\n".encode() * 100)
                 os.close(descriptor)
-                store_parts.note(work.scratch, {part.name: file})
+                note(work.scratch, {part.name: file})
         parts.append(part.read_bytes())
     (work.out / "weights").mkdir()
     descriptor = os.open(work.out / "weights" / "all.bin", os.O_WRONLY | os.O_CREAT)

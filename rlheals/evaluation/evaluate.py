@@ -15,8 +15,7 @@ from rlheals.evaluation.dialects import Prompts, dialect_for
 from rlheals.evaluation.rollout import Attempt, Episode, Feedback, rollout
 from rlheals.settings import Int, Settings, TaskName
 from rlheals.stage import Work
-from rlheals.store import parts
-from rlheals.store.files import whole_file
+from rlheals.store.files import believed, note, whole_file
 from rlheals.tasks import checked_splits, load_task
 from rlheals.tasks.base import Dialect, Item, Protocol_, Task
 
@@ -53,18 +52,18 @@ def run(work: Work, opens: Opens = open_engine) -> None:
     engine, task = opens(folder, settings.rows), load_task(settings.task)
     dialect = dialect_for(engine.tokenizer, task)
     items = census_items(task, settings)
-    made = []
+    parts = []
     for start in range(0, len(items), PART):
         part = work.scratch / f"part-{start:06d}.parquet"
-        if not parts.believed(work.scratch, part.name):
+        if not believed(work.scratch, part.name):
             chunk = items[start : start + PART]
             frame = attempts_table(engine, dialect, task, chunk, settings, work.seed)
             with whole_file(part) as file:
                 frame.to_parquet(file, compression="zstd", index=False)
-                parts.note(work.scratch, {part.name: file})
-        made.append(pd.read_parquet(part))
+                note(work.scratch, {part.name: file})
+        parts.append(pd.read_parquet(part))
         work.tick(min(start + PART, len(items)), len(items), "item")
-    attempts = pd.concat(made, ignore_index=True)
+    attempts = pd.concat(parts, ignore_index=True)
     episodes = episodes_table(attempts)
     attempts.to_parquet(work.out / "attempts.parquet", compression="zstd", index=False)
     episodes.to_parquet(work.out / "episodes.parquet", compression="zstd", index=False)

@@ -25,8 +25,7 @@ from safetensors.torch import save_file
 
 from rlheals.engines import fsdp
 from rlheals.errors import BadInput
-from rlheals.store import parts
-from rlheals.store.files import fsync_folder, fsync_tree, whole_file
+from rlheals.store.files import all_believed, believed, fsync_folder, fsync_tree, note, say, whole_file
 
 STATE = "state.safetensors"
 Modules = Mapping[str, torch.nn.Module]
@@ -44,7 +43,7 @@ def save(file: Path, modules: Modules, optimizer: torch.optim.Optimizer, said: M
     apart = {name: fsdp.part(value).detach().cpu().contiguous().clone() for name, value in tensors.items()}
     with whole_file(file) as temporary:
         save_file(apart, temporary, metadata={"state": json.dumps(said)})
-        parts.note(file.parent, {file.name: temporary})
+        note(file.parent, {file.name: temporary})
 
 
 def said(file: Path, where: str) -> dict[str, Any]:
@@ -110,13 +109,13 @@ class Files:
         """
         folder = self.file.parent
         for file in self._all():
-            parts.believed(folder, file.name)
+            believed(folder, file.name)
         if (newest := self.newest()) is None:
             return
         step = said(newest, where)["step"]
         kept = [name for at, name in checkpoints.items() if at <= step]
-        if bad := [name for name in kept if not parts.whole(folder, name)]:
-            parts.say(f"{folder}: {', '.join(bad)} cannot be used; {where} begins again")
+        if bad := [name for name in kept if not all_believed(folder, name)]:
+            say(f"{folder}: {', '.join(bad)} cannot be used; {where} begins again")
             for file in self._all():
                 file.unlink(missing_ok=True)
 
@@ -163,7 +162,7 @@ def kept(folder: Path) -> Iterator[Path]:
         yield aside
         fsync_tree(aside)
         files = sorted(aside.iterdir())
-        parts.note(folder.parent, {f"{folder.name}/{file.name}": file for file in files})
+        note(folder.parent, {f"{folder.name}/{file.name}": file for file in files})
         folder.mkdir(exist_ok=True)
         for file in files:
             os.replace(file, folder / file.name)

@@ -18,8 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rlheals.errors import BadInput
-from rlheals.store import parts
-from rlheals.store.files import make_folder, told, whole_file
+from rlheals.store.files import believed, make_folder, note, told, whole_file
 
 End = Literal["top", "bottom"]
 Side = Literal["left", "right"]
@@ -320,12 +319,12 @@ class Bases:
         numbers = matrix.detach().to("cpu", torch.float64).contiguous()
         name = hashlib.sha256(f"{tuple(numbers.shape)} ".encode() + numbers.numpy().tobytes()).hexdigest()
         file = self.folder / f"{name}.safetensors"
-        if not parts.believed(self.folder, file.name):
+        if not believed(self.folder, file.name):
             made = decompose(matrix)
             tensors = {"u": made.u, "s": made.s, "v": made.v}
             with whole_file(file) as temporary:
                 save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary)
-                parts.note(self.folder, {file.name: temporary})
+                note(self.folder, {file.name: temporary})
             return made
         kept = load_file(file, device=str(matrix.device))
         return Decomposition(kept["u"], kept["s"], kept["v"])

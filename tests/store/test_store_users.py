@@ -19,8 +19,8 @@ from store_lab import SPEC, Lab
 
 from rlheals.project import project_root
 from rlheals.stage import Work
-from rlheals.store import parts, store
-from rlheals.store.files import StoreError, whole, whole_file
+from rlheals.store import store
+from rlheals.store.files import StoreError, believed, note, whole, whole_file
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import default_store
 from rlheals.training import resume
@@ -85,7 +85,7 @@ def test_what_is_written_has_the_mode_that_the_umask_asks_for(open_lab: Lab, uma
             save_file({"a": np.ones(2)}, folder / "model.safetensors")
         with whole_file(mine / "scratch/state.safetensors") as file:
             save_file({"a": np.ones(2)}, file)
-            parts.note(mine / "scratch", {"state.safetensors": file})
+            note(mine / "scratch", {"state.safetensors": file})
         run = open_lab.store.ensure(RunSpec(stage="train", seed=umask), weights, lambda line: None)
         return [mine, run.path]
 
@@ -114,10 +114,10 @@ def test_what_one_user_has_begun_another_of_the_group_goes_on_with(open_lab: Lab
     place = open_lab.store
 
     def stage(work: Work, name: str) -> str:
-        if not parts.believed(work.scratch, "state.safetensors"):
+        if not believed(work.scratch, "state.safetensors"):
             with whole_file(work.scratch / "state.safetensors") as file:
                 save_file({"a": np.full(2, 7.0)}, file)
-                parts.note(work.scratch, {"state.safetensors": file})
+                note(work.scratch, {"state.safetensors": file})
             raise StoreError(f"{name} was killed")
         resume.same_files(work.scratch, work.out / "scratch")
         return name
