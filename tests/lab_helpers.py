@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -39,8 +44,45 @@ TIMED = ["seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb"]
 """Columns of RL's log that are never the same twice."""
 
 
+def flip_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 4
+    file.write_bytes(data)
+
+
+HARMS: dict[str, Callable[[Path], object]] = {
+    "cut in half": lambda file: os.truncate(file, file.stat().st_size // 2),
+    "emptied": lambda file: os.truncate(file, 0),
+    "a bit flipped": flip_bit,
+    "another file of the same kind": lambda file: shutil.copyfile(
+        next(
+            one
+            for one in sorted(file.parent.parent.rglob(f"*{file.suffix}"))
+            if one.read_bytes() != file.read_bytes()
+        ),
+        file,
+    ),
+    "gone": lambda file: file.unlink(),
+}
+"""What happens to a kept file on disks that lie, in half-synchronised folders, by hand."""
+
+
 class Killed(BaseException):
     """What a kill looks like from inside: nothing catches it."""
+
+
+def diverging(patch: pytest.MonkeyPatch, at: int) -> None:
+    """The step of AdamW with this number (from 1) leaves weights that are no numbers."""
+    step, taken = torch.optim.AdamW.step, []
+
+    def broken(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        taken.append(step(self, *args, **kwargs))
+        if len(taken) == at:
+            with torch.no_grad():
+                self.param_groups[0]["params"][-1].fill_(math.nan)
+        return taken[-1]
+
+    patch.setattr(torch.optim.AdamW, "step", broken)
 
 
 def work_in(

@@ -19,7 +19,7 @@ from typing import Any
 
 from rlheals.stage import Work
 from rlheals.store import machine, runs, store
-from rlheals.store.files import StoreError, atomic_write
+from rlheals.store.files import StoreError, atomic_write, believed, note, whole_file
 
 PARTS = 2
 SPEC = store.RunSpec(stage="stage", settings={"parts": PARTS}, seed=3)
@@ -33,10 +33,14 @@ def stage(work: Work, computed: Path) -> None:
     parts = []
     for number in range(PARTS):
         part = work.scratch / f"part-{number}"
-        if not part.exists():
+        if not believed(work.scratch, part.name):
             with open(computed, "a") as notes:
                 notes.write(part.name + "\n")
-            atomic_write(part, f"{number} of {work.seed}\n" * 100)
+            with whole_file(part) as file:
+                descriptor = os.open(file, os.O_WRONLY)
+                os.write(descriptor, f"{number} of {work.seed}\n".encode() * 100)
+                os.close(descriptor)
+                note(work.scratch, {part.name: file})
         parts.append(part.read_bytes())
     (work.out / "weights").mkdir()
     descriptor = os.open(work.out / "weights" / "all.bin", os.O_WRONLY | os.O_CREAT)
@@ -92,7 +96,7 @@ def left(root: Path) -> dict[str, Any]:
         "tmp": sorted(name.split(".")[0] for name in os.listdir(root / "tmp"))
         if (root / "tmp").exists()
         else [],
-        "parts": sorted(p.name for p in scratch.iterdir() if p.name[0] != ".") if scratch.exists() else [],
+        "parts": sorted(p.name for p in scratch.glob("part-*")) if scratch.exists() else [],
         "hidden": sorted(path.name for path in root.rglob(".*")),
         "computed": notes.read_text().split() if notes.exists() else [],
     }

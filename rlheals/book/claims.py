@@ -19,7 +19,7 @@ from rlheals.planning import speed
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.stats.verdicts import VERDICTS
-from rlheals.store.files import atomic_write, make_folder, told
+from rlheals.store.files import atomic_writes, make_folder, told
 from rlheals.store.store import Store, default_store
 from rlheals.study.claims import FAMILIES, ChapterClaims, Claim, Outcome
 
@@ -176,7 +176,7 @@ def write(profile: Profile, results: Path, out: Path, store: Store | None = None
 
     Runs that are not in the store yet are computed.
     """
-    place = store or default_store(project_root())
+    place = store or default_store()
     opened: dict[str, Any] = {
         key: one.chapter.open(profile, results=results, store=place, quiet=True)
         for key, one in CHAPTERS.items()
@@ -186,11 +186,11 @@ def write(profile: Profile, results: Path, out: Path, store: Store | None = None
     runs = {run.id: run for chapter in opened.values() for run in chapter.runs}
     with told("make the folder of the claims page", out.absolute().parent):
         make_folder(out.absolute())
-    for name, part in {
+    pages_by_name = {
         NAME: [about, *blocks(table)],
         "rivals": predictors.blocks(opened["rotation"], opened["sft"]),
         "time": [*pages.time_table(runs.values()), *speed.blocks(runs.values(), place)],
-    }.items():
-        atomic_write(out / f"{name}.md", to_markdown(part))
-    atomic_write(out / f"{NAME}.csv", table.to_csv(index=False, lineterminator="\n"))
+    }
+    files = {f"{name}.md": to_markdown(part) for name, part in pages_by_name.items()}
+    atomic_writes(out, {**files, f"{NAME}.csv": table.to_csv(index=False, lineterminator="\n")})
     return table

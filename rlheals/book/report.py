@@ -16,7 +16,7 @@ from rlheals.errors import BadInput
 from rlheals.profiles.describe import profiles_table
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
-from rlheals.store.files import atomic_write, make_folder, told
+from rlheals.store.files import atomic_write, atomic_writes, make_folder, told
 from rlheals.store.store import Store
 from rlheals.tasks.general_points.gallery import Sample, gallery_html, gallery_markdown, samples
 
@@ -65,8 +65,7 @@ def report(
     shown = {FRONT: drawn[0], PAPER: drawn[figures.SFT.index(figures.paper_beside)]}
     files = {**figure_files(drawn), **snippets(parts, shown, gallery, out.name)}
     files[INDEX] = index_page(chapter.profile, parts, drawn, gallery)
-    for name, data in files.items():
-        atomic_write(out / name, data)
+    atomic_writes(out, files)
     absent = tuple(one for one in drawn if isinstance(one, str))
     return Report(out / INDEX, tuple(files), absent, chapter.minutes)
 

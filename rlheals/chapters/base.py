@@ -94,7 +94,7 @@ class Chapter(Generic[Frames]):
         """
         chosen = profile if isinstance(profile, Profile) else load_profile(profile)
         root = project_root()
-        place = store if isinstance(store, Store) else Store(store) if store else default_store(root)
+        place = store if isinstance(store, Store) else Store(store) if store else default_store()
         computer = Computer(place, workers, quiet)
         recorded, manifests = record.find(chosen.name, cls.PART, root / results)
         part, plans = cls.planned(chosen, seeds, recorded, computer)
@@ -215,7 +215,7 @@ def core(
 ) -> list[Run]:
     """Load or compute the fresh runs of chapters: chapter 1's, which others start from, then the rest together."""
     root = project_root()
-    computer, plans = Computer(store or default_store(root), workers, quiet), list[SeedPlan]()
+    computer, plans = Computer(store or default_store(), workers, quiet), list[SeedPlan]()
     for chapter in chapters:
         recorded, _ = record.find(profile.name, chapter.PART, root / results)
         plans += chapter.planned(profile, seeds, recorded, computer)[1]

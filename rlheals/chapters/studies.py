@@ -59,7 +59,7 @@ def run(
     unit, the first one of all base seeds first, so that a study that is cut short is short everywhere.
     """
     decided, done = CHAPTERS[part].claims.read().study.seeds, []
-    store = default_store(project_root())
+    store = default_store()
     for profile, count in profiles:
         own = list(decided[:count] if seeds is None else seeds)
         CHAPTERS[part].part.check(profile)

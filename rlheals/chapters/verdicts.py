@@ -32,7 +32,7 @@ def outcomes(results: Path, keys: Collection[str] = tuple(CHAPTERS)) -> dict[str
 
     What is recorded is read once for all of them. Raises BadInput when it is damaged.
     """
-    file, behind = default_store(project_root()).root / FILE, _digest(results)
+    file, behind = default_store().root / FILE, _digest(results)
     kept = _read(file, behind)
     if new := {key: judged(key, results) for key in keys if key not in kept}:
         kept |= new

@@ -53,7 +53,7 @@ def the_store() -> Any:
     """The store that all commands share: that of the project around the current folder."""
     from rlheals.store.store import default_store
 
-    return default_store(project_root())
+    return default_store()
 
 
 def parse_numbers(option: str, text: str, least: int) -> list[int]:

@@ -28,6 +28,10 @@ from rlheals.engines import fsdp, models
 from rlheals.errors import BadInput
 from rlheals.settings import Float, Int, Settings
 
+NOT_FINITE = (
+    "the model's logits are not finite: its training has diverged, or its number format is too narrow for it "
+    "(float16 overflows above 65504)"
+)
 SHORT_BUCKET, ROW_BUCKET = 4, 16
 REMEMBERED_BYTES = 4096
 LARGE_VOCABULARY, BLOCK = 4096, 512
@@ -351,6 +355,8 @@ class _Chunk:
         """numbers: log-probabilities and entropies; states: keys and values of the row."""
         stops = np.flatnonzero(written == end)
         n = int(stops[0]) + 1 if len(stops) else len(written)
+        if not np.isfinite(entropies[:n]).all():
+            raise BadInput(NOT_FINITE)
         tokens = tuple(written[:n].tolist())
         past = self._past(row, tokens, states) if self.engine.remember else None
         return Generation(tokens, numbers[0, :n].copy(), numbers[1, :n].copy(), past)
@@ -385,7 +391,8 @@ def draw(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """One token per row by inverting the cumulative distribution at `noise`, with its log-probability and the entropy.
 
-    logits (rows, vocabulary), noise (rows,) in [0, 1) -> three tensors (rows,); float64 inside; entropy in nats.
+    logits (rows, vocabulary), noise (rows,) in [0, 1) -> three tensors (rows,); float64 inside; entropy in nats, not
+    finite where a logit is NaN or infinite (a logit of minus infinity is a token that never comes).
     """
     if logits.shape[-1] > LARGE_VOCABULARY:
         return _draw_by_blocks(logits.float() / (temperature or 1.0), noise, temperature == 0)

@@ -15,7 +15,7 @@ from rlheals.evaluation.dialects import Prompts, dialect_for
 from rlheals.evaluation.rollout import Attempt, Episode, Feedback, rollout
 from rlheals.settings import Int, Settings, TaskName
 from rlheals.stage import Work
-from rlheals.store.files import atomic_write
+from rlheals.store.files import believed, note, whole_file
 from rlheals.tasks import checked_splits, load_task
 from rlheals.tasks.base import Dialect, Item, Protocol_, Task
 
@@ -57,10 +57,12 @@ def run(work: Work, opens: Opens = open_engine) -> None:
     parts = []
     for start in range(0, len(items), PART):
         part = work.scratch / f"part-{start:06d}.parquet"
-        if not part.exists():
+        if not believed(work.scratch, part.name):
             chunk = items[start : start + PART]
             frame = attempts_table(engine, dialect, task, chunk, settings, work.seed)
-            atomic_write(part, frame.to_parquet(compression="zstd", index=False))
+            with whole_file(part) as file:
+                frame.to_parquet(file, compression="zstd", index=False)
+                note(work.scratch, {part.name: file})
         parts.append(pd.read_parquet(part))
         work.tick(min(start + PART, len(items)), len(items), "item")
     attempts = pd.concat(parts, ignore_index=True)

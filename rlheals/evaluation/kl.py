@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
+from rlheals.engines.hf import NOT_FINITE
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.tasks import load_task
@@ -66,6 +67,7 @@ def sample(
                 max_new_tokens=max_new_tokens,
                 pad_token_id=pad,
                 eos_token_id=end,
+                logits_processor=[_finite],
             ).cpu()
             for prompt, row in zip(part, made[:, ids.shape[1] :].tolist(), strict=True):
                 rows.append((prompt.tolist(), row[: row.index(end) + 1] if end in row else row))
@@ -73,6 +75,12 @@ def sample(
     tokens = [torch.tensor(prompt + answer) for prompt, answer in rows]
     own = [torch.tensor([False] * len(prompt) + [True] * len(answer)) for prompt, answer in rows]
     return Answers(pad_sequence(tokens, True, pad), pad_sequence(own, True, False))
+
+
+def _finite(_: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    if not bool(logits.max() < torch.inf):  # NaN is not less either
+        raise BadInput(f"divergence: {NOT_FINITE}")
+    return logits
 
 
 @torch.inference_mode()
@@ -96,6 +104,8 @@ def forward_kl(base: PreTrainedModel, model: PreTrainedModel, answers: Answers) 
         if before.shape != after.shape:
             raise BadInput(f"divergence: vocabularies of {before.shape[1]} and {after.shape[1]} words differ")
         per_token = (before.exp() * (before - after.to(before.device))).sum(-1).cpu()
+        if not bool(torch.isfinite(per_token).all()):
+            raise BadInput(f"divergence: {NOT_FINITE}")
         row = torch.arange(len(part.tokens))[:, None].expand_as(part.own)[part.own]
         values.append(torch.zeros(len(part.tokens), dtype=torch.float64).index_add_(0, row, per_token))
     return torch.cat(values).numpy()

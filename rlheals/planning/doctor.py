@@ -103,7 +103,7 @@ def examine_store(store: Store) -> tuple[dict[str, Any], list[str]]:
     except StoreError as error:
         return facts, [*problems, str(error)]
     facts |= {"runs": state.runs, "damaged": list(state.damaged), "leftovers": list(state.leftovers)}
-    return facts, problems
+    return facts, problems + [f"store {store.root}: {line}" for line in state.unreadable]
 
 
 def examine_runs(store: Store, repair: bool) -> dict[str, Any]:
@@ -115,8 +115,12 @@ def examine_runs(store: Store, repair: bool) -> dict[str, Any]:
         stage["runs"] += 1
         stage["mb"] += sum(file.bytes for file in run.manifest.files.values()) / 1e6
         stage["core_minutes"] += run.manifest.seconds / 60
-    lists = {"damaged": list(state.damaged), "leftovers": list(state.leftovers), "removed": removed}
-    return {"ok": not state.damaged, "folder": str(store.root), "runs": state.runs, "stages": stages, **lists}
+    lists: dict[str, Any] = {
+        name: list(getattr(state, name)) for name in ("damaged", "unreadable", "leftovers")
+    }
+    ok = not (state.damaged or state.unreadable)
+    facts = {"ok": ok, "folder": str(store.root), "runs": state.runs, "stages": stages}
+    return {**facts, **lists, "removed": removed}
 
 
 def examine_profiles(results: Path, store: Store) -> list[dict[str, Any]]:
@@ -175,7 +179,7 @@ def run_lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"store       {found['folder']}: {found['runs']} runs are as they were written"
     for name, stage in sorted(found["stages"].items()):
         yield f"{name:11} {stage['runs']:5} runs {stage['mb']:9.1f} MB {stage['core_minutes']:9.1f} core-minutes"
-    for name in ("removed", "damaged", "leftovers"):
+    for name in ("removed", "damaged", "unreadable", "leftovers"):
         yield from (f"{name:11} {line}" for line in found[name])
     if found["damaged"]:
         yield "damaged runs are never used; --repair removes them, and the next study computes them again"

@@ -14,17 +14,19 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlheals.errors import BadInput
-from rlheals.store.files import fsync_folder, make_folder, told
+from rlheals.store.files import fsync_folder, make_folder, reason, told
 from rlheals.store.machine import is_alive, place, process_start
 from rlheals.store.runs import Run, open_run
 
 WEEK_SECONDS = 7 * 24 * 3600.0
 RUN_ID = re.compile(r"[0-9a-f]{64}")
+DAMAGE = (BadInput, FileNotFoundError, NotADirectoryError)
+"""How a damaged run fails to open; any other error is the disk's."""
 _OWNER = re.compile(
     r"(?P<run>[0-9a-f]{16})\.(?P<place>[0-9a-f]{12})\.(?P<pid>\d{1,10})\.(?P<start>\d{1,19})\.[0-9a-f]{8}"
 )
@@ -32,11 +34,15 @@ _OWNER = re.compile(
 
 @dataclass(frozen=True)
 class StoreReport:
-    """State of a store: runs that are intact, and one line for each thing that is not as it should be."""
+    """State of a store: runs that are intact, and one line for each thing that is not as it should be.
+
+    unreadable: what the disk would not give, as other users' files that are for them alone; nobody knows its state.
+    """
 
     intact: tuple[Run, ...]
     damaged: tuple[str, ...]
     leftovers: tuple[str, ...]
+    unreadable: tuple[str, ...]
 
     @property
     def runs(self) -> int:
@@ -46,7 +52,7 @@ class StoreReport:
     @property
     def ok(self) -> bool:
         """Whether there is nothing to report."""
-        return not (self.damaged or self.leftovers)
+        return not (self.damaged or self.leftovers or self.unreadable)
 
 
 def entries(root: Path, part: str) -> list[str]:
@@ -74,29 +80,52 @@ def _owner_lives(name: str) -> bool | None:
     return is_alive(int(owner["pid"]), int(owner["start"]))
 
 
+def _removable(root: Path, names: Iterable[str]) -> list[str]:
+    """Those of relative names that do not lie behind a link: what is there may be anybody's. Sorted."""
+    return sorted(name for name in names if not (root / name).parent.is_symlink())
+
+
 def sweep(root: Path) -> list[str]:
     """Remove the temporary folders of processes that are known to be dead; returns their relative names."""
-    gone = [f"tmp/{name}" for name in entries(root, "tmp") if _owner_lives(name) is False]
+    dead = (f"tmp/{name}" for name in entries(root, "tmp") if _owner_lives(name) is False)
+    gone = _removable(root, dead)
     for name in gone:
         shutil.rmtree(root / name, ignore_errors=True)
     return gone
 
 
-def _idle_seconds(*folders: Path) -> float:
-    """Seconds since anything in the folders was last touched, by this machine's clock."""
+def _now(root: Path) -> float:
+    """The time by the clock that stamps the files of the store, which other machines share and this one may not set.
+
+    This machine's own where nothing can be written.
+    """
+    probe = root / f".{secrets.token_hex(8)}.tmp"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+def _idle_seconds(now: float, *folders: Path) -> float:
+    """Seconds since anything in the folders was last touched."""
     newest = 0.0
     for folder in folders:
         for here, _, names in os.walk(folder):
             for path in (here, *(os.path.join(here, name) for name in names)):
                 with contextlib.suppress(OSError):
                     newest = max(newest, os.lstat(path).st_mtime)
-    return time.time() - newest
+    return max(0.0, now - newest)
 
 
 def _leftovers(root: Path) -> Iterator[tuple[str, float, str]]:
     """What no living process of this machine owns: relative name, seconds without use, and why it is there."""
-    scratch = entries(root, "scratch")
-    for name in entries(root, "tmp"):
+    tmp, scratch = entries(root, "tmp"), entries(root, "scratch")
+    now = _now(root) if tmp or scratch else 0.0
+    for name in tmp:
         lives = _owner_lives(name)
         if lives is False:
             yield f"tmp/{name}", math.inf, "its process is dead"
@@ -104,18 +133,22 @@ def _leftovers(root: Path) -> Iterator[tuple[str, float, str]]:
             parts = [
                 root / "scratch" / run_id for run_id in scratch if run_id.startswith(name.partition(".")[0])
             ]
-            yield f"tmp/{name}", _idle_seconds(root / "tmp" / name, *parts), "from another machine or boot"
+            yield (
+                f"tmp/{name}",
+                _idle_seconds(now, root / "tmp" / name, *parts),
+                "from another machine or boot",
+            )
     for name in scratch:
         if (root / "runs" / name).is_dir():
             yield f"scratch/{name}", math.inf, "its run is finished"
         else:
-            yield f"scratch/{name}", _idle_seconds(root / "scratch" / name), "parts of an unfinished run"
+            yield f"scratch/{name}", _idle_seconds(now, root / "scratch" / name), "parts of an unfinished run"
 
 
 def clean(root: Path, older_than_seconds: float) -> list[str]:
     """Remove what nobody needs, and what was not used for longer than that; returns relative names, sorted."""
     with told("clean up", root):
-        gone = sorted(name for name, idle, _ in _leftovers(root) if idle > older_than_seconds)
+        gone = _removable(root, (name for name, idle, _ in _leftovers(root) if idle > older_than_seconds))
         for name in gone:
             discard(root, root / name)
     return gone
@@ -127,14 +160,16 @@ def repair(root: Path, older_than_seconds: float) -> tuple[list[str], StoreRepor
     A file that the disk would not give is no damage, and what is not named as a run is not ours: both stay.
     """
     intact, bad = _opened(root)
-    damage = (BadInput, FileNotFoundError, NotADirectoryError)
-    ours = [name for name, error in bad.items() if RUN_ID.fullmatch(name) and isinstance(error, damage)]
-    gone = [*(f"runs/{name}" for name in ours), *(f"damaged/{name}" for name in entries(root, "damaged"))]
+    ours = [name for name, error in bad.items() if RUN_ID.fullmatch(name) and isinstance(error, DAMAGE)]
+    both = [*(f"runs/{name}" for name in ours), *(f"damaged/{name}" for name in entries(root, "damaged"))]
+    gone = _removable(root, both)
     with told("repair the store", root):
         for name in gone:
             discard(root, root / name)
     gone += clean(root, older_than_seconds)
-    return sorted(gone), _report(root, intact, {name: bad[name] for name in bad if name not in ours})
+    return sorted(gone), _report(
+        root, intact, {name: bad[name] for name in bad if f"runs/{name}" not in gone}
+    )
 
 
 def check(root: Path) -> StoreReport:
@@ -142,9 +177,9 @@ def check(root: Path) -> StoreReport:
     return _report(root, *_opened(root))
 
 
-def _opened(root: Path) -> tuple[list[Run], dict[str, Exception]]:
+def _opened(root: Path) -> tuple[list[Run], dict[str, BadInput | OSError]]:
     """Every run that is intact, and what is wrong with the others, by name."""
-    intact, bad = list[Run](), dict[str, Exception]()
+    intact, bad = list[Run](), dict[str, BadInput | OSError]()
     for name in entries(root, "runs"):
         try:
             intact.append(open_run(root / "runs" / name))
@@ -153,14 +188,16 @@ def _opened(root: Path) -> tuple[list[Run], dict[str, Exception]]:
     return intact, bad
 
 
-def _report(root: Path, intact: list[Run], bad: dict[str, Exception]) -> StoreReport:
-    damaged = [f"runs/{name[:12]}: {error}" for name, error in bad.items()]
+def _report(root: Path, intact: list[Run], bad: dict[str, BadInput | OSError]) -> StoreReport:
+    hidden = {name: error for name, error in bad.items() if not isinstance(error, DAMAGE)}
+    damaged = [f"runs/{name[:12]}: {error}" for name, error in bad.items() if name not in hidden]
+    unreadable = [f"runs/{name[:12]}: {reason(error)}" for name, error in hidden.items()]
     damaged += [f"damaged/{name}: moved aside, may be deleted" for name in entries(root, "damaged")]
     leftovers = [
         f"{name}: {why}" + (f", untouched for {idle / 3600:.1f} h" if math.isfinite(idle) else "")
         for name, idle, why in _leftovers(root)
     ]
-    return StoreReport(tuple(intact), tuple(damaged), tuple(leftovers))
+    return StoreReport(tuple(intact), tuple(damaged), tuple(leftovers), tuple(unreadable))
 
 
 def discard(root: Path, folder: Path) -> None:

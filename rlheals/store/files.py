@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+import stat
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rlheals.errors import BadInput
@@ -36,8 +38,12 @@ def told(doing: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        raise StoreError(f"cannot {doing} in {folder}: {reason}") from error
+        raise StoreError(f"cannot {doing} in {folder}: {reason(error)}") from error
+
+
+def reason(error: OSError) -> str:
+    """What the disk said, in words."""
+    return _REASONS.get(error.errno or 0, error.strerror or str(error))
 
 
 def as_store_error(error: BaseException, folder: Path) -> StoreError | None:
@@ -75,11 +81,23 @@ def fsync_folder(path: Path) -> None:
 
 
 def fsync_tree(folder: Path) -> None:
-    """Force a folder with all that is in it to the disk: every file, then the names, the innermost first."""
+    """Force a folder with all that is in it to the disk: every file, then the names, the innermost first.
+
+    Files get the mode that the umask gave the folder: safetensors writes them for their owner alone.
+    """
+    mode = folder.stat().st_mode & 0o666
     for here, _, names in os.walk(folder, topdown=False):
         for name in names:
+            _set_mode(Path(here, name), mode)
             fsync_file(Path(here, name))
         fsync_folder(Path(here))
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    now = path.lstat().st_mode
+    if stat.S_ISREG(now) and stat.S_IMODE(now) != mode:
+        with contextlib.suppress(PermissionError):  # another user's, who shares the store
+            path.chmod(mode)
 
 
 def make_folder(path: Path) -> None:
@@ -99,26 +117,40 @@ def atomic_write(path: Path | str, data: bytes | str) -> None:
     target; only a killed process leaves one behind. Errors: StoreError naming the folder.
     """
     path = Path(path)
+    atomic_writes(path.parent, {path.name: data})
+
+
+def atomic_writes(folder: Path, files: Mapping[str, bytes | str]) -> None:
+    """The same of several files of a folder: all are written before the first takes its place."""
+    with contextlib.ExitStack() as stack:
+        for name, data in files.items():
+            _fill(stack.enter_context(whole_file(folder / name)), data)
+
+
+def _fill(file: Path, data: bytes | str) -> None:
     left = memoryview(data.encode("utf-8") if isinstance(data, str) else data)
-    with whole_file(path) as temporary:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            while left:
-                left = left[os.write(descriptor, left) :]
-        finally:
-            os.close(descriptor)
+    descriptor = os.open(file, os.O_WRONLY)
+    try:
+        while left:
+            left = left[os.write(descriptor, left) :]
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A file beside `path`, to be written by a library, that takes its place when the block has ended well.
 
-    As with `atomic_write`, a reader or a kill only ever sees the old file or the whole new one.
+    As with `atomic_write`, a reader or a kill only ever sees the old file or the whole new one. It has the mode that
+    the umask asks for, whatever the library thinks.
     """
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     with told(f"write {path.name}", path.parent):
         try:
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            mode = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
+            _set_mode(temporary, mode)
             fsync_file(temporary)
             os.replace(temporary, path)
         except BaseException:
@@ -143,10 +175,10 @@ def whole(out: Path, replace: bool = False) -> Iterator[Path]:
     target = out.absolute()
     with told(f"write {target.name}", target.parent):
         make_folder(target.parent)
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        aside.mkdir()
         try:
             yield aside
-            aside.chmod(0o755)
             fsync_tree(aside)
             _take_place(aside, target, replace)
         except Exception as error:  # a library's own error for a full disk names no folder
@@ -169,3 +201,65 @@ def _take_place(new: Path, target: Path, replace: bool) -> None:
         os.rename(old, target)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+# Parts of an unfinished run -------------------------------------------------------------------------------------------
+#
+# They are believed only with the sha256 that was written down when they were made. `sha256sums` in their folder gets a
+# line for every file that takes its place there, as the command sha256sum writes them, and is only ever added to. The
+# line comes first: a kill between the two leaves the old file, which has its own line, and of processes that keep the
+# same file none takes the other's line away.
+
+SUMS = "sha256sums"
+
+
+def note(folder: Path, files: Mapping[str, Path]) -> None:
+    """Write down the sha256 of files that are about to take their places in a folder, by their names there."""
+    lines = "".join(
+        f"\n{_sha256(file)}  {name}" for name, file in files.items()
+    )  # a torn line ends at the next
+    with told(f"write {SUMS}", folder):
+        descriptor = os.open(folder / SUMS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(descriptor, lines.encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        fsync_folder(folder)
+
+
+def believed(folder: Path, name: str) -> bool:
+    """Whether the file of that name is there as it was written; one that has changed is dropped, and that is said."""
+    file = folder / name
+    if not file.is_file():
+        return False
+    if _sha256(file) in _noted(folder).get(name, ()):
+        return True
+    say(f"{file}: is not as it was written (its sha256 differs); dropped, to be computed again")
+    file.unlink(missing_ok=True)
+    return False
+
+
+def all_believed(folder: Path, part: str) -> bool:
+    """Whether all files that were ever kept in a subfolder are there and believed; False if none was."""
+    names = [name for name in _noted(folder) if name.startswith(f"{part}/")]
+    return bool(names) and all(believed(folder, name) for name in names)
+
+
+def say(line: str) -> None:
+    """On stderr: what is dropped is never dropped in silence."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _noted(folder: Path) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    if (folder / SUMS).is_file():
+        for line in (folder / SUMS).read_bytes().decode("utf-8", "replace").split("\n"):
+            digest, _, name = line.partition("  ")
+            found.setdefault(name, set()).add(digest)
+    return found
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

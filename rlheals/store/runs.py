@@ -230,10 +230,28 @@ def open_run(path: Path) -> Run:
     return Run(manifest.id, path, manifest)
 
 
+def _unreadable(file: Path) -> str | None:
+    """What is wrong with a table, or with the header of weights and their size; None of what can be opened."""
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(file, framework="numpy"):
+                pass
+        elif file.suffix == ".parquet":
+            from pyarrow import parquet
+
+            parquet.ParquetFile(file).read()
+    except Exception as error:  # of two libraries, each with its own kinds
+        return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+    return None
+
+
 def seal(out: Path, facts: dict[str, Any]) -> Manifest:
     """Force a finished folder to the disk and write its manifest, last; `facts` are its fields without `files`.
 
-    Errors: BadInput when there is nothing in the folder or something that cannot be part of a run; OSError.
+    Errors: BadInput when there is nothing in the folder, something that cannot be part of a run, or a table or weights
+    that nobody could open; OSError.
     """
     stage, found = facts["stage"], regular_files(out)
     if not found:
@@ -241,6 +259,9 @@ def seal(out: Path, facts: dict[str, Any]) -> Manifest:
     if bad := [name for name in found if not _good_name(name)]:
         known = "a name has letters, digits and _@+=,.- and space only"
         raise BadInput(f"stage {stage} wrote {bad[0]!r:.80}; {known}")
+    for name, path in found.items():
+        if problem := _unreadable(path):
+            raise BadInput(f"stage {stage} wrote {name!r}, which cannot be read ({problem})")
     fsync_tree(out)
     entries = {name: digest_of(path) for name, path in sorted(found.items())}
     manifest = Manifest(**facts, files=entries).sealed()

@@ -16,10 +16,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from rlheals.errors import BadInput
-from rlheals.project import STORE_FOLDER
+from rlheals.project import project_store
 from rlheals.stage import Work
 from rlheals.store import cleanup
 from rlheals.store.cleanup import RUN_ID, WEEK_SECONDS, StoreReport
@@ -215,6 +216,24 @@ class Store:
         return Run(manifest.id, target, manifest)
 
 
-def default_store(folder: Path | None = None) -> Store:
-    """The store that the environment names in ``RLHEALS_STORE``, else ``.rlheals`` in a folder (the working one)."""
-    return Store(os.environ.get("RLHEALS_STORE") or (folder or Path()) / STORE_FOLDER)
+def default_store() -> Store:
+    """The store that the environment names in ``RLHEALS_STORE``, else ``.rlheals`` of the project around this folder.
+
+    Above this folder only one of the same user's is taken; which one, and which not, is said once.
+    """
+    if named := os.environ.get("RLHEALS_STORE"):
+        return Store(named)
+    folder, passed = project_store()
+    _say_once(folder, passed, folder.parent != Path.cwd())
+    return Store(folder)
+
+
+@lru_cache
+def _say_once(folder: Path, passed: Path | None, above: bool) -> None:
+    if passed is not None:
+        _to_stderr(
+            f"store {passed}: not used, since it or a folder on the way to it is another user's (RLHEALS_STORE can "
+            f"name it); used: {folder}"
+        )
+    elif above:
+        _to_stderr(f"store: {folder}")

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.engines.models import ModelSettings
+from rlheals.errors import BadInput
 from rlheals.evaluation.rollout import rollout
 from rlheals.settings import Decay, Float, Int, Rate, Settings, TaskName
 from rlheals.stage import Tick, Work, no_tick
@@ -86,13 +87,20 @@ def train(
         loss = weighted_loss(model, ids, weights)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        if not math.isfinite(float(loss.detach()) + float(norm)):
+            raise BadInput(
+                f"pretrain: step {step}: loss or gradient are not finite; a lower learning rate may help"
+            )
         optimizer.step()
         seen += ids.numel()
         losses.append(float(loss.detach()))
         tick(step, settings.max_steps, "step")
         if (step >= settings.min_steps and step % settings.check_every == 0) or step == settings.max_steps:
-            reached = ability(model, dialect, task, panel)
+            try:
+                reached = ability(model, dialect, task, panel)
+            except BadInput as error:
+                raise BadInput(f"pretrain: step {step}: {error}") from error
             history.append(
                 {"step": step, "tokens": seen, "loss": float(np.mean(losses[-50:])), "within_five": reached}
             )

@@ -25,13 +25,14 @@ from safetensors.torch import save_file
 
 from rlheals.engines import fsdp
 from rlheals.errors import BadInput
-from rlheals.store.files import fsync_file, fsync_folder, whole_file
+from rlheals.store.files import all_believed, believed, fsync_folder, fsync_tree, note, say, whole_file
 
+STATE = "state.safetensors"
 Modules = Mapping[str, torch.nn.Module]
 
 
 def save(file: Path, modules: Modules, optimizer: torch.optim.Optimizer, said: Mapping[str, Any]) -> None:
-    """Write everything, whole or not at all; `said` is JSON."""
+    """Write everything, whole or not at all; `said` is JSON, its `step` the number of steps that were taken."""
     tensors = {
         f"{kind}/{name}": value
         for kind, module in modules.items()
@@ -42,6 +43,7 @@ def save(file: Path, modules: Modules, optimizer: torch.optim.Optimizer, said: M
     apart = {name: fsdp.part(value).detach().cpu().contiguous().clone() for name, value in tensors.items()}
     with whole_file(file) as temporary:
         save_file(apart, temporary, metadata={"state": json.dumps(said)})
+        note(file.parent, {file.name: temporary})
 
 
 def said(file: Path, where: str) -> dict[str, Any]:
@@ -91,10 +93,31 @@ def _read(file: Path, where: str, tensors: bool = True) -> tuple[dict[str, Any],
 
 
 class Files:
-    """The state of a run: one file, or one per process; those of a step count when all of them are there."""
+    """The state of a run: one file, or one per process; those of a step count when all of them are there.
 
-    def __init__(self, file: Path) -> None:
-        self.file, self.count = file, fsdp.processes()
+    count: of processes, where they have not been started yet.
+    """
+
+    def __init__(self, file: Path, count: int | None = None) -> None:
+        self.file, self.count = file, count or fsdp.processes()
+
+    def check(self, checkpoints: Mapping[int, str], where: str) -> None:
+        """Before a run goes on: drop what is not as it was written, and say so.
+
+        checkpoints: folders beside the state, by step. Where one that was kept before the state is not whole, the state
+        goes as well: the training begins again.
+        """
+        folder = self.file.parent
+        for file in self._all():
+            believed(folder, file.name)
+        if (newest := self.newest()) is None:
+            return
+        step = said(newest, where)["step"]
+        kept = [name for at, name in checkpoints.items() if at <= step]
+        if bad := [name for name in kept if not all_believed(folder, name)]:
+            say(f"{folder}: {', '.join(bad)} cannot be used; {where} begins again")
+            for file in self._all():
+                file.unlink(missing_ok=True)
 
     def newest(self) -> Path | None:
         """This process's file of the newest step that is whole."""
@@ -118,6 +141,8 @@ class Files:
                 path.unlink(missing_ok=True)
 
     def _all(self) -> list[Path]:
+        if self.count == 1:
+            return [self.file]
         return sorted(self.file.parent.glob(f"{self.file.stem}-*-*-of-{self.count}{self.file.suffix}"))
 
     def _of(self, step: int, rank: int) -> Path:
@@ -135,9 +160,11 @@ def kept(folder: Path) -> Iterator[Path]:
     aside.mkdir()
     try:
         yield aside
+        fsync_tree(aside)
+        files = sorted(aside.iterdir())
+        note(folder.parent, {f"{folder.name}/{file.name}": file for file in files})
         folder.mkdir(exist_ok=True)
-        for file in sorted(aside.iterdir()):
-            fsync_file(file)
+        for file in files:
             os.replace(file, folder / file.name)
         fsync_folder(folder)
     finally:

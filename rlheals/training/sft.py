@@ -33,7 +33,7 @@ from rlheals.tasks import load_task
 from rlheals.tasks.base import Dialect
 from rlheals.training import resume
 from rlheals.training.expert import IGNORED, example, expert_loss, from_file, loss_sets
-from rlheals.training.sft_trainer import AtSteps, ResumableTrainer
+from rlheals.training.sft_trainer import AtSteps, ResumableTrainer, refuse_diverged
 
 LOSSES = "losses.json"
 SHARED: dict[str, Any] = {
@@ -110,6 +110,8 @@ def run(work: Work) -> None:
     settings = SFTSettings.model_validate(work.settings)
 
     def trained(rows: int) -> None:
+        folders = {step: checkpoint_name(step) for step in settings.checkpoints}
+        resume.Files(work.scratch / resume.STATE, settings.processes).check(folders, "sft")
         fitting = dataclasses.replace(work, settings={**work.settings, "micro_batch_size": rows})
         if settings.processes > 1:
             fsdp.together("rlheals.training.sft", fitting, settings.processes)
@@ -135,7 +137,7 @@ def part(work: Work) -> None:
             with resume.kept(work.scratch / checkpoint_name(step)) as folder:
                 models.save(folder, model, dialect.tokenizer, weights)
 
-    files = resume.Files(work.scratch / "state.safetensors")
+    files = resume.Files(work.scratch / resume.STATE)
     losses = train(model, dialect, settings, work.seed, keep, work.tick, files)
     if fsdp.rank() == 0:
         atomic_write(work.scratch / LOSSES, json.dumps(losses, indent=1) + "\n")
@@ -161,7 +163,9 @@ def train(
 
     def at_checkpoint(step: int) -> None:
         keep(step)
-        losses.append({"step": step, **{name: expert_loss(model, rows) for name, rows in sets.items()}})
+        measured = {name: expert_loss(model, rows) for name, rows in sets.items()}
+        refuse_diverged(step, *measured.values())
+        losses.append({"step": step, **measured})
 
     with tempfile.TemporaryDirectory() as scratch:
         with warnings.catch_warnings():  # TRL's own default trips over a renamed setting of transformers
@@ -215,6 +219,7 @@ def trainer_settings(settings: SFTSettings, seed: int, scratch: Path) -> SFTConf
         save_strategy="no",
         eval_strategy="no",
         logging_steps=5,
+        logging_nan_inf_filter=False,  # the trainer stops at such a loss
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=cuda,

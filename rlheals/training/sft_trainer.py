@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTTrainer
 
+from rlheals.errors import BadInput
 from rlheals.stage import Tick
 from rlheals.training import resume
 
@@ -44,6 +46,7 @@ class ResumableTrainer(SFTTrainer):
         """Write the files; between two steps."""
         scaler = self.accelerator.scaler
         said = {
+            "step": self.state.global_step,
             "trainer": dataclasses.asdict(self.state),
             "schedule": self.lr_scheduler.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
@@ -67,11 +70,25 @@ class ResumableTrainer(SFTTrainer):
             self.accelerator.scaler.load_state_dict(said["scaler"])
         self._running = said["running"]
 
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As TRL's; BadInput for a loss that is not finite, which transformers would leave out of the log."""
+        loss = super().training_step(*args, **kwargs)
+        refuse_diverged(self.state.global_step + 1, float(loss))
+        return loss
+
     def restore_log(self) -> None:
         """The sum of the losses since the last line of the log; when the training has begun."""
         if self._running is not None:
             loss, self._globalstep_last_logged = self._running
             self._tr_loss += loss
+
+
+def refuse_diverged(step: int, *losses: float) -> None:
+    """BadInput unless all losses are finite."""
+    if not all(map(math.isfinite, losses)):
+        raise BadInput(
+            f"sft: step {step}: the loss is not finite; the training has diverged (a lower learning rate?)"
+        )
 
 
 class AtSteps(TrainerCallback):

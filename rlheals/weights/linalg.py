@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
+from safetensors.torch import load_file, save_file
 
 from rlheals.errors import BadInput
-from rlheals.store.files import atomic_write, make_folder, told
+from rlheals.store.files import believed, make_folder, note, told, whole_file
 
 End = Literal["top", "bottom"]
 Side = Literal["left", "right"]
@@ -317,17 +315,16 @@ class Bases:
             make_folder(folder.absolute())
 
     def of(self, matrix: torch.Tensor) -> Decomposition:
-        """The decomposition of (m, n), read if it is there; BadInput when its file is damaged."""
+        """The decomposition of (m, n), read if it is there as it was written."""
         numbers = matrix.detach().to("cpu", torch.float64).contiguous()
         name = hashlib.sha256(f"{tuple(numbers.shape)} ".encode() + numbers.numpy().tobytes()).hexdigest()
         file = self.folder / f"{name}.safetensors"
-        if not file.exists():
+        if not believed(self.folder, file.name):
             made = decompose(matrix)
-            parts = {"u": made.u, "s": made.s, "v": made.v}
-            atomic_write(file, to_bytes({part: t.cpu().contiguous() for part, t in parts.items()}))
+            tensors = {"u": made.u, "s": made.s, "v": made.v}
+            with whole_file(file) as temporary:
+                save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary)
+                note(self.folder, {file.name: temporary})
             return made
-        try:
-            kept = load_file(file, device=str(matrix.device))
-            return Decomposition(kept["u"], kept["s"], kept["v"])
-        except (OSError, SafetensorError, KeyError):
-            raise BadInput(f"cache of decompositions: {file.name} is damaged; delete it") from None
+        kept = load_file(file, device=str(matrix.device))
+        return Decomposition(kept["u"], kept["s"], kept["v"])

@@ -224,7 +224,8 @@ def test_a_model_broken_for_a_while_leaves_no_trace(engine: HFEngine, asked) -> 
     kept = weight.detach().clone()
     with torch.no_grad():
         weight.fill_(float("nan"))
-        engine.generate(prompts[:40], keys[:40], WARM)
+        with pytest.raises(BadInput, match="logits are not finite"):
+            engine.generate(prompts[:40], keys[:40], WARM)
         weight.copy_(kept)
     assert all(map(same, before, engine.generate(prompts[:40], keys[:40], WARM)))
 

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from lab_helpers import FakeEngine, Killed, files_of, work_in
+import torch
+from lab_helpers import HARMS, FakeEngine, Killed, files_of, work_in
 
 from rlheals.engines import hf as hf_engine
 from rlheals.engines import models
@@ -195,7 +196,7 @@ def test_a_census_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
         stage(tmp_path, model_run, tick=kill)
     assert files_of(tmp_path / "out") == {}
     parts = sorted(path.name for path in (tmp_path / "scratch").iterdir())
-    assert parts == ["part-000000.parquet", "part-000016.parquet"]
+    assert parts == ["part-000000.parquet", "part-000016.parquet", "sha256sums"]
     half = Counting.first
     Counting.first = 0
     ticks: list[tuple[int, int]] = []
@@ -208,6 +209,33 @@ def test_a_census_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
     shutil.rmtree(tmp_path / "out")
     assert files_of(stage(tmp_path, model_run)) == census.files
     assert Counting.first == 0
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_part_that_has_changed_since_is_dropped_and_answered_again(
+    census: SimpleNamespace, tmp_path: Path, model_run: Path, capsys: pytest.CaptureFixture[str], harm: str
+) -> None:
+    shutil.copytree(census.folder / "scratch", tmp_path / "scratch")
+    HARMS[harm](tmp_path / "scratch/part-000016.parquet")
+    Counting.first = 0
+    assert files_of(stage(tmp_path, model_run)) == census.files
+    assert Counting.first >= 16
+    said = capsys.readouterr().err
+    assert ("part-000016.parquet: is not as it was written" in said) == (harm != "gone")
+    Counting.first = 0
+    shutil.rmtree(tmp_path / "out")
+    assert files_of(stage(tmp_path, model_run)) == census.files
+    assert Counting.first == 0
+
+
+def test_a_model_whose_logits_overflow_is_no_model_of_accuracy_0(model_run: Path, tmp_path: Path) -> None:
+    model = models.load(model_run / "base")
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1e38)
+    models.save(tmp_path / "diverged/base", model, models.load_tokenizer(model_run / "base"))
+    with pytest.raises(BadInput, match="logits are not finite"):
+        stage(tmp_path, tmp_path / "diverged")
+    assert files_of(tmp_path / "out") == {}
 
 
 def test_the_size_of_the_parts_and_of_the_census_changes_no_episode(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rlheals.errors import BadInput
-from rlheals.store.files import StoreError, atomic_write, make_folder, told
+from rlheals.store.files import StoreError, atomic_write, atomic_writes, make_folder, told
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00\xff" * 70_000, "ä\r\n24\n", ""])
@@ -53,6 +53,28 @@ def test_a_failure_keeps_the_old_file(
         assert str(caught.value) == f"cannot write a in {tmp_path}: disk full"
     assert (tmp_path / "a").read_text() == "old"
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_of_several_files_all_are_the_old_ones_when_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["a", "b", "c"]
+    atomic_writes(tmp_path, dict.fromkeys(names, "old"))
+    write, written = os.write, []
+
+    def full(descriptor: int, data: bytes) -> int:
+        written.append(write(descriptor, data))
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "full")
+        return written[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(StoreError, match="disk full"):
+            atomic_writes(tmp_path, dict.fromkeys(names, "new"))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "old")
+    atomic_writes(tmp_path, dict.fromkeys(names, "new"))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "new")
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

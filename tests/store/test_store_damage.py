@@ -10,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save
 from store_lab import SPEC, Lab
 
 from rlheals.errors import BadInput
@@ -190,6 +193,10 @@ def test_what_is_no_manifest_is_one_line(data: bytes) -> None:
         Manifest.read(data)
 
 
+WEIGHTS = save({"a": np.ones((4, 4))})
+TABLE = pd.DataFrame({"a": np.arange(100)}).to_parquet(compression="zstd")
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
@@ -197,6 +204,19 @@ def test_what_is_no_manifest_is_one_line(data: bytes) -> None:
         (lambda out: (out / "manifest.json").write_text("{}"), r"'manifest.json'"),
         (lambda out: (out / "a\nb").write_text("x"), r"'a\\nb'"),
         (lambda out: (out / "link").symlink_to("/etc/passwd"), "'link' is neither a file nor a folder"),
+        (lambda out: (out / "a.safetensors").touch(), "'a.safetensors', which cannot be read"),
+        (
+            lambda out: (out / "a.safetensors").write_bytes(WEIGHTS[:-1]),
+            "'a.safetensors', which cannot be read",
+        ),
+        (
+            lambda out: (out / "a.parquet").write_bytes(TABLE[: len(TABLE) // 2]),
+            "'a.parquet', which cannot be",
+        ),
+        (
+            lambda out: (out / "a.parquet").write_bytes(TABLE[:4] + bytes(40) + TABLE[44:]),
+            "'a.parquet', which",
+        ),
     ],
 )
 def test_results_that_could_not_be_loaded_are_refused(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from store_lab import SPEC, Lab
@@ -173,6 +174,41 @@ def test_what_other_machines_may_still_be_writing_goes_by_age_only(lab: Lab) -> 
     assert lab.store.clean(50) == sorted([f"tmp/{foreign.name}", f"scratch/{busy.name}"])
     assert lab.left() == [f"tmp/{mine.name}"]
     assert lab.store.find(SPEC) == run
+
+
+def test_a_clock_that_is_days_off_removes_nothing_that_another_machine_writes(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = lab.store.root / "tmp" / f"{'a' * 16}.{'b' * 12}.1.1.{'c' * 8}"
+    for folder in (foreign, lab.store.root / "scratch" / ("a" * 64)):
+        folder.mkdir(parents=True)
+        (folder / "x").write_text("x")
+    now = time.time()
+    for days in (8, -8):
+        monkeypatch.setattr(time, "time", lambda days=days: now + days * 24 * 3600)
+        assert lab.store.clean() == []
+        assert all("untouched for 0.0 h" in line for line in lab.store.check().leftovers)
+    assert sorted(path.name for path in lab.store.root.iterdir()) == ["scratch", "tmp"]
+
+
+@pytest.mark.parametrize("part", ["runs", "tmp", "scratch", "damaged"])
+def test_nothing_is_removed_through_a_link(lab: Lab, tmp_path: Path, part: str) -> None:
+    """What lies behind it may be anybody's; that it is not as it should be is said all the same."""
+    run, theirs = lab.ensure(), tmp_path / "theirs"
+    (run.path / "weights.bin").write_bytes(b"changed")
+    old = time.time() - 30 * 24 * 3600
+    for folder in ("tmp/old", f"scratch/{'f' * 64}", "damaged/old"):
+        (lab.store.root / folder).mkdir(parents=True)
+        os.utime(lab.store.root / folder, (old, old))
+    (lab.store.root / part).rename(theirs)
+    (lab.store.root / part).symlink_to(theirs)
+    there = sorted(os.listdir(theirs))
+    removed, state = lab.store.repair()
+    assert sorted(os.listdir(theirs)) == there
+    assert sorted(name.partition("/")[0] for name in removed) == sorted(
+        {"runs", "tmp", "scratch", "damaged"} - {part}
+    )
+    assert any(line.startswith(f"{part}/") for line in (*state.damaged, *state.leftovers))
 
 
 def test_source_edited_during_the_computation_is_not_filed(lab: Lab) -> None:

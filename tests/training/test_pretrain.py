@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from lab_helpers import files_of, weights_of, work_in
+from lab_helpers import diverging, files_of, weights_of, work_in
 from small_study import SMALL
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
+from rlheals.errors import BadInput
 from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE
 from rlheals.tasks.general_points.compact import Compact, Corpus
 from rlheals.tasks.general_points.task import GeneralPoints
@@ -214,3 +215,14 @@ def test_the_shipped_base_is_as_able_as_its_card_says(base: PreTrainedModel, dia
     assert abs(found - recorded[-1]["within_five"]) <= 2 / wanted.panel_hands
     assert found >= wanted.ability - 2 / wanted.panel_hands
     assert all(record["within_five"] < wanted.ability for record in recorded[:-1])
+
+
+@pytest.mark.parametrize("bad", [1, 2])
+def test_a_training_that_diverges_stops_and_names_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int
+) -> None:
+    """The loss of the next step tells, or the answers to the panel after this one."""
+    diverging(monkeypatch, bad)
+    with pytest.raises(BadInput, match=r"^pretrain: step 2: .* not finite"):
+        stage(tmp_path, FEW, 3)
+    assert files_of(tmp_path / "out") == {}

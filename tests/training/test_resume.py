@@ -75,7 +75,7 @@ def test_a_kept_folder_has_whole_files_only(tmp_path: Path) -> None:
         assert (tmp_path / "step/a").read_text() == "old"
     assert files_of(tmp_path / "step") == {"a": b"new", "b": b"b"}
     assert stamped(tmp_path / "finished") == finished
-    assert sorted(os.listdir(tmp_path)) == ["finished", "step"]
+    assert sorted(os.listdir(tmp_path)) == ["finished", "sha256sums", "step"]
 
 
 def test_a_folder_that_is_gone_because_its_run_is_finished_is_not_made_again(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import TINY
 from datasets import Dataset
-from lab_helpers import TIMED, Killed, files_of, one_line, quick_start, work_in
+from lab_helpers import HARMS, TIMED, Killed, diverging, files_of, one_line, quick_start, work_in
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -627,15 +627,32 @@ def test_a_start_that_does_not_fit_is_refused(
     assert files_of(tmp_path / "run") == {}
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"garbage" * 9])
-def test_a_damaged_state_is_refused_on_one_line_and_left_alone(
-    inputs: Inputs, undisturbed: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [("state.safetensors", "a bit flipped"), (f"{checkpoint_name(1)}/model.safetensors", "cut in half")],
+)
+def test_what_has_changed_since_it_was_kept_is_dropped_and_computed_again(
+    inputs: Inputs,
+    undisturbed: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    harm: str,
 ) -> None:
     shutil.copytree(undisturbed.parent / "scratch", tmp_path / "scratch")
-    state = tmp_path / "scratch/state.safetensors"
-    state.write_bytes(damage(state.read_bytes()))
-    kept = state.read_bytes()
-    with pytest.raises(BadInput) as caught:
+    HARMS[harm](tmp_path / "scratch" / name)
+    begun: list[int] = []
+    again = play(inputs, tmp_path, FEW, tick=lambda done, *_: begun.append(done))
+    assert begun == [1, 2, 3]
+    assert result_of(again) == result_of(undisturbed)
+    assert f"{name}: is not as it was written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("bad", "iteration"), [(1, 2), (3, 3)])
+def test_a_run_that_diverges_stops_and_names_the_iteration(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int, iteration: int
+) -> None:
+    diverging(monkeypatch, bad)
+    with pytest.raises(BadInput, match=f"^rl: iteration {iteration}: .*not finite"):
         play(inputs, tmp_path, FEW)
-    assert "is damaged" in one_line(caught)
-    assert state.read_bytes() == kept
+    assert files_of(tmp_path / "out") == {}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import TINY
-from lab_helpers import Killed, files_of, same_weights, weights_of, work_in
+from lab_helpers import HARMS, Killed, diverging, files_of, same_weights, weights_of, work_in
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
@@ -115,11 +116,45 @@ def test_a_training_that_is_killed_goes_on_to_the_same_bytes(
         assert steps == list(range(begun_at + 1, 13)), moment
 
 
-def test_a_damaged_state_is_named_and_used_for_nothing(trained: SimpleNamespace, tmp_path: Path) -> None:
-    (tmp_path / "scratch").mkdir()
-    (tmp_path / "scratch/state.safetensors").write_bytes(b"\xff" * 100)
-    with pytest.raises(BadInput, match=r"sft: .*state.safetensors is damaged .*delete it to start again"):
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("name", ["state.safetensors", "step-00002/model.safetensors"])
+def test_what_has_changed_since_it_was_kept_is_dropped_and_computed_again(
+    trained: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, harm: str
+) -> None:
+    """With a checkpoint the state that came after it goes as well."""
+    shutil.copytree(trained.folder / "scratch", tmp_path / "scratch")
+    steps: list[int] = []
+    assert stage(trained.base, tmp_path, tick=lambda done, *_: steps.append(done)) == trained.files
+    assert steps == [3, 4, 5]
+    shutil.rmtree(tmp_path / "out")
+    HARMS[harm](tmp_path / "scratch" / name)
+    assert stage(trained.base, tmp_path, tick=lambda done, *_: steps.append(done)) == trained.files
+    assert steps == [3, 4, 5, 1, 2, 3, 4, 5]
+    said = capsys.readouterr().err
+    assert (f"{name}: is not as it was written" in said) == (harm != "gone")
+    assert ("step-00002 cannot be used; sft begins again" in said) == (name != "state.safetensors")
+
+
+def test_without_its_hashes_nothing_is_believed(
+    trained: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained.folder / "scratch", tmp_path / "scratch")
+    (tmp_path / "scratch/sha256sums").write_bytes(b"\xff" * 100)
+    steps: list[int] = []
+    assert stage(trained.base, tmp_path, tick=lambda done, *_: steps.append(done)) == trained.files
+    assert steps == [1, 2, 3, 4, 5]
+    assert "state.safetensors: is not as it was written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("bad", "step"), [(3, 4), (5, 5)])
+def test_a_training_that_diverges_stops_and_names_the_step(
+    trained: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int, step: int
+) -> None:
+    """After its last step the losses on expert answers tell."""
+    diverging(monkeypatch, bad)
+    with pytest.raises(BadInput, match=f"^sft: step {step}: the loss is not finite"):
         stage(trained.base, tmp_path)
+    assert files_of(tmp_path / "out") == {}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -108,6 +109,15 @@ def test_kl_is_that_of_the_definition_token_by_token(base: PreTrainedModel, prom
                 p, q = (model(seen).logits[0, -1].double().softmax(0) for model in (base, other))
             wanted += float((p * (p / q).log()).sum())
         assert found[row] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_logits_that_overflow_are_no_divergence(base: PreTrainedModel, prompts) -> None:
+    answers, broken = sampled(base, prompts[:3]), copy.deepcopy(base)
+    with torch.no_grad():
+        broken.lm_head.weight.mul_(1e38)
+    for ask in (lambda: divergence.forward_kl(base, broken, answers), lambda: sampled(broken, prompts)):
+        with pytest.raises(BadInput, match="logits are not finite"):
+            ask()
 
 
 def test_what_cannot_be_sampled_or_compared_is_refused(

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from rlheals.engines import fsdp, models
-from rlheals.engines.hf import Engine, HFEngine, Opens, open_engine, refresh
+from rlheals.engines.hf import NOT_FINITE, Engine, HFEngine, Opens, open_engine, refresh
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.rollout import Episode, rollout
@@ -119,7 +119,7 @@ class Session:
                 self._keep(0)
             return
         said = resume.load(newest, {"model": self.model, **self.extra}, self.optimizer, "rl")
-        self.done, self.log, self.losses = said["done"], said["log"], said["losses"]
+        self.done, self.log, self.losses = said["step"], said["log"], said["losses"]
         self.advantages = said["advantages"]
 
     def train(self, learn: Callable[[Batch], float]) -> None:
@@ -151,17 +151,20 @@ class Session:
         if self._has_own_weights:
             refresh(self.engine, self.model)
         mine = slice(fsdp.rank(), None, fsdp.processes())
-        episodes = rollout(
-            self.engine,
-            self.dialect,
-            self.task,
-            items[mine],
-            keys[mine],
-            settings.sampling,
-            settings.attempts,
-            feedback=settings.feedback,
-            prompts=settings.prompts,
-        )
+        try:
+            episodes = rollout(
+                self.engine,
+                self.dialect,
+                self.task,
+                items[mine],
+                keys[mine],
+                settings.sampling,
+                settings.attempts,
+                feedback=settings.feedback,
+                prompts=settings.prompts,
+            )
+        except BadInput as error:
+            raise BadInput(f"rl: iteration {iteration}: {error}") from error
         if settings.processes > 1:
             episodes = fsdp.gathered(episodes)
         rows = [row(episode) for episode in episodes]
@@ -186,6 +189,8 @@ class Session:
             penalty = penalties[name]
             chosen = list(range(0, len(rows), 1 if penalty else every))
             nats = self._log_ratios([rows[i] for i in chosen], name)
+            if not all(map(math.isfinite, nats)):
+                raise BadInput(f"rl: iteration {iteration}: KL divergence from the {name}: {NOT_FINITE}")
             tokens = sum(int(rows[i].written.sum()) for i in chosen)
             measured[f"kl_{name}"] = float(sum(nats) / max(1, tokens))
             if penalty:
@@ -263,6 +268,10 @@ class Session:
 
     def _measure(self, iteration: int) -> None:
         losses = {name: expert_loss(self.model, rows) for name, rows in self._sets.items()}
+        if not all(map(math.isfinite, losses.values())):
+            raise BadInput(
+                f"rl: iteration {iteration}: the loss on expert answers is not finite; it has diverged"
+            )
         self.losses.append({"update": iteration, **losses})
 
     def _keep(self, iteration: int) -> None:
@@ -273,10 +282,10 @@ class Session:
 
     @property
     def _files(self) -> resume.Files:
-        return resume.Files(self.work.scratch / "state.safetensors")
+        return resume.Files(self.work.scratch / resume.STATE)
 
     def _save(self) -> None:
-        said = {"done": self.done, "log": self.log, "losses": self.losses, "advantages": self.advantages}
+        said = {"step": self.done, "log": self.log, "losses": self.losses, "advantages": self.advantages}
         files = self._files
         resume.save(files.at(self.done), {"model": self.model, **self.extra}, self.optimizer, said)
         files.written(self.done)

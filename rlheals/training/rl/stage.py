@@ -31,6 +31,8 @@ def run(work: Work, opens: Opens | None = None, module: str = "rlheals.training.
     settings = RLSettings.model_validate(work.settings)
 
     def trained(rows: int) -> None:
+        folders = {update: checkpoint_name(update) for update in settings.checkpoints}
+        resume.Files(work.scratch / resume.STATE, settings.processes).check(folders, "rl")
         fitting = replace(work, settings={**work.settings, "micro_batch_size": rows})
         if settings.processes > 1:
             fsdp.together(module, fitting, settings.processes)
