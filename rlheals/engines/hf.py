@@ -355,7 +355,7 @@ class _Chunk:
         """numbers: log-probabilities and entropies; states: keys and values of the row."""
         stops = np.flatnonzero(written == end)
         n = int(stops[0]) + 1 if len(stops) else len(written)
-        if not np.isfinite(entropies[:n]).all():
+        if not np.isfinite(numbers[1, :n]).all():
             raise BadInput(NOT_FINITE)
         tokens = tuple(written[:n].tolist())
         past = self._past(row, tokens, states) if self.engine.remember else None
