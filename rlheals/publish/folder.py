@@ -20,8 +20,8 @@ from pydantic import Field
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.settings import Settings, validated
-from rlheals.store.files import told
-from rlheals.store.foreign import read_json, read_table
+from rlheals.store.files import read_json, told
+from rlheals.store.foreign import read_table
 from rlheals.store.runs import Hash, digest_of
 from rlheals.study import tables
 from rlheals.study.record import MANIFEST, MAX_MANIFEST, Recorded, manifest_digest

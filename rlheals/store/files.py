@@ -1,10 +1,13 @@
-"""Files that are either whole or absent: write beside the target, fsync, rename, fsync the folder."""
+"""Files that are either whole or absent: write beside the target, fsync, rename, fsync the folder.
+
+And files of anybody's: regular ones only, and JSON of bearable size and depth."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -12,6 +15,7 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from rlheals.errors import BadInput
 
@@ -25,6 +29,8 @@ _REASONS = {
     errno.ENOENT: "no such folder",
 }
 _FOLDER_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+MAX_DEPTH = 64
+"""Of JSON: objects and lists in one another."""
 _NO_FOLDER_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
 
@@ -263,3 +269,58 @@ def _noted(folder: Path) -> dict[str, set[str]]:
 def _sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def regular(file: Path) -> Path:
+    """The file, if it is a regular one of its folder; BadInput for links that are broken or lead out, pipes, devices.
+
+    The links of a hub snapshot lead to the blobs of its own repository, and are taken.
+    """
+    if file.is_symlink():
+        folder = file.parent.resolve()
+        try:
+            target = file.resolve(strict=True)
+        except (OSError, RuntimeError):
+            raise BadInput(f"{str(file)!r} is a broken link") from None
+        blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
+        if not (target.is_relative_to(folder) or target.is_relative_to(blobs)):
+            raise BadInput(f"{str(file)!r} is a link out of its folder; put the file itself there")
+    if file.exists() and not file.is_file():
+        raise BadInput(f"{str(file)!r} is not a regular file")
+    return file
+
+
+def read_json(file: Path, limit: int) -> dict[str, Any]:
+    """A JSON object; BadInput unless it is in a regular file of at most `limit` bytes."""
+    regular(file)
+    try:
+        if file.stat().st_size > limit:
+            raise BadInput(f"{str(file)!r}: has over {limit} bytes")
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{str(file)!r}: cannot be read ({first_line(error)})") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"{str(file)!r}: is no JSON object")
+    _refuse_deep(found, file)
+    return found
+
+
+def _refuse_deep(found: Any, file: Path) -> None:
+    level = [found]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise BadInput(f"{str(file)!r}: is nested deeper than {MAX_DEPTH}")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, short."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

@@ -1,73 +1,18 @@
-"""Files of anybody's: regular ones only, and nothing is read before its size, depth and rows are known to be bearable.
-
-Every reason why not is BadInput with one line.
-"""
+"""Tables of anybody's: nothing is read before its size, its rows and its text are known to be bearable."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from rlheals.errors import BadInput
+from rlheals.store.files import first_line, regular
 
-MAX_DEPTH = 64
-"""Of JSON: objects and lists in one another."""
 MAX_TABLE, MAX_UNPACKED = 50_000_000, 1_000_000_000
 """Bytes of a parquet file, and of what it holds."""
 MAX_ROWS, MAX_COLUMNS = 5_000_000, 200
-
-
-def regular(file: Path) -> Path:
-    """The file, if it is a regular one of its folder; BadInput for links that are broken or lead out, pipes, devices.
-
-    The links of a hub snapshot lead to the blobs of its own repository, and are taken.
-    """
-    if file.is_symlink():
-        folder = file.parent.resolve()
-        try:
-            target = file.resolve(strict=True)
-        except (OSError, RuntimeError):
-            raise BadInput(f"{str(file)!r} is a broken link") from None
-        blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
-        if not (target.is_relative_to(folder) or target.is_relative_to(blobs)):
-            raise BadInput(f"{str(file)!r} is a link out of its folder; put the file itself there")
-    if file.exists() and not file.is_file():
-        raise BadInput(f"{str(file)!r} is not a regular file")
-    return file
-
-
-def read_json(file: Path, limit: int) -> dict[str, Any]:
-    """A JSON object; BadInput unless it is in a regular file of at most `limit` bytes."""
-    regular(file)
-    try:
-        if file.stat().st_size > limit:
-            raise BadInput(f"{str(file)!r}: has over {limit} bytes")
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput(f"{str(file)!r}: cannot be read ({first_line(error)})") from None
-    if not isinstance(found, dict):
-        raise BadInput(f"{str(file)!r}: is no JSON object")
-    _refuse_deep(found, file)
-    return found
-
-
-def _refuse_deep(found: Any, file: Path) -> None:
-    level = [found]
-    for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for one in level
-            for inner in (one.values() if isinstance(one, dict) else one)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return
-    raise BadInput(f"{str(file)!r}: is nested deeper than {MAX_DEPTH}")
 
 
 def read_table(file: Path) -> pd.DataFrame:
@@ -115,8 +60,3 @@ def _is_text(pa: Any, kind: Any) -> bool:
             pa.types.is_large_binary,
         )
     )
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, short."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

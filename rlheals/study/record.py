@@ -19,8 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.settings import Settings, validated
-from rlheals.store.files import atomic_write
-from rlheals.store.foreign import read_json
+from rlheals.store.files import atomic_write, read_json
 from rlheals.store.machine import Machine
 from rlheals.store.runs import Hash, Manifest, Stage, canonical_json, digest_of
 from rlheals.store.store import Store

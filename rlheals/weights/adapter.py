@@ -24,7 +24,7 @@ from rlheals.engines.weight_files import (
     refuse_unreadable,
 )
 from rlheals.errors import BadInput
-from rlheals.store.foreign import read_json
+from rlheals.store.files import read_json
 from rlheals.weights.architectures import Piece
 from rlheals.weights.checkpoint import Checkpoint
 

@@ -28,7 +28,7 @@ from rlheals.engines.weight_files import (
     read_config,
 )
 from rlheals.errors import BadInput
-from rlheals.store.foreign import regular
+from rlheals.store.files import regular
 from rlheals.weights.architectures import BUFFERS, KINDS, NAMED, NORMS, Architecture, Piece, known, meant
 
 

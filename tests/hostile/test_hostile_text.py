@@ -31,7 +31,8 @@ from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
 from rlheals.publish.licence import front_matter
-from rlheals.store.foreign import read_json, read_table
+from rlheals.store.files import read_json
+from rlheals.store.foreign import read_table
 from rlheals.study import record
 from rlheals.study.slurm import read_slurm_file
 from rlheals.tasks.general_points.gallery import gallery_html, gallery_markdown, samples
