@@ -6,6 +6,7 @@ Every worker computes one unit at a time and tells of it under the topic `PROGRE
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import logging
 import re
@@ -164,9 +165,8 @@ def _connected(address: str) -> Client:
         return Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise BadInput(
-            f"scheduler {address!r:.80}: no Dask scheduler answers there ({reason:.100})"
-        ) from None
+    gc.collect()  # the half-made client: were it deleted while the next one starts, both would wait for one lock
+    raise BadInput(f"scheduler {address!r:.80}: no Dask scheduler answers there ({reason:.100})")
 
 
 class Prompt(Nanny):
