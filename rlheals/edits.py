@@ -2,7 +2,8 @@
 
 from rlheals.weights.checkpoint import Checkpoint
 from rlheals.weights.edit_parser import parse
-from rlheals.weights.edits import EDITS, Edit, apply, edit_matrix
+from rlheals.weights.edited import apply
+from rlheals.weights.edits import EDITS, Edit, edit_matrix
 from rlheals.weights.selection import Part, Where
 
 __all__ = ["EDITS", "Checkpoint", "Edit", "Part", "Where", "apply", "edit_matrix", "parse"]

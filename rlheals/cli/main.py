@@ -304,7 +304,7 @@ def serve(
     more: Annotated[list[str] | None, Argument(help="After --: options of vLLM's own.")] = None,
 ) -> None:
     """A vLLM server, until Ctrl-C, for runs with `engine: vllm` in whose environment is what it prints."""
-    from rlheals.engines import vllm_server as server
+    from rlheals.engines import vllm_serve as server
 
     at = server.place(host, port)
     started = server.command(model, at, rows, positions, cache_gb, gpus, more or ())

@@ -36,6 +36,7 @@ from transformers.utils import logging
 from rlheals.engines import weight_files
 from rlheals.errors import BadInput
 from rlheals.settings import Int, Settings
+from rlheals.store.files import first_line
 
 logging.disable_progress_bar()  # loading shows nothing worth a bar; long work has bars of its own
 
@@ -131,9 +132,8 @@ def load(
         if "gguf_file" in where:
             stored = weight_files.gguf_contents(Path(folder))[0]
             dtype = "float32" if dtype == "auto" else dtype
-            if hasattr(
-                transformers, "GgufConfig"
-            ):  # since it may leave weights packed, for kernels from the hub
+            # since there is one, transformers may leave weights packed, for kernels from the hub
+            if hasattr(transformers, "GgufConfig"):
                 options["quantization_config"] = transformers.GgufConfig(dequantize=True)
         elif not where:
             stored = tensor_shapes(Path(folder))
@@ -208,9 +208,7 @@ def _refuse_config(said: str, config: PreTrainedConfig, shapes: Mapping[str, tup
     what a config.json says cannot fill it.
     """
     if getattr(config, "quantization_config", None) is not None:
-        raise BadInput(
-            "quantised weights are not read; give the checkpoint before quantisation, or dequantise it"
-        )
+        raise BadInput(f"{said}: is quantised; give the checkpoint before quantisation, or dequantise it")
     if (kernel := getattr(config, "_attn_implementation", None)) not in (None, "eager", "sdpa"):
         raise BadInput(
             f"{said}: config.json asks for the attention {kernel!r:.60}, which is not for a model to say"
@@ -263,7 +261,7 @@ def load_weights(model: PreTrainedModel, file: Path) -> None:
     try:
         state = load_file(file, device=str(model.device))
     except (OSError, SafetensorError) as error:
-        raise BadInput(f"weights {file.name!r}: {_first_line(error)}") from error
+        raise BadInput(f"weights {file.name!r}: {first_line(error)}") from error
     check_shapes(file.name, model, {name: tuple(tensor.shape) for name, tensor in state.items()})
     model.load_state_dict(state, strict=False)  # checked above; a tied head is not in the file
 
@@ -332,10 +330,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 Made = TypeVar("Made")

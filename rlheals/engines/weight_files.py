@@ -51,7 +51,7 @@ def places(source: Path) -> tuple[dict[str, Place], list[str]]:
 
     Raises BadInput, with one line, for everything that is not believed.
     """
-    files, aside = _files(source)
+    files, index, aside = _files(source)
     found: dict[str, Place] = {}
     for file in files:
         for place in headers(file):
@@ -59,6 +59,11 @@ def places(source: Path) -> tuple[dict[str, Place], list[str]]:
                 both = f"{found[place.name].file.name} and {file.name}"
                 raise BadInput(f"checkpoint {str(source)!r}: {place.name} is in two files, {both}")
             found[place.name] = place
+    for name, file_name in index.items():
+        if name not in found or found[name].file.name != file_name:
+            raise BadInput(
+                f"checkpoint {str(source)!r}: {name} is not in {file_name}, where the index says it is"
+            )
     refuse_unreadable(str(source), found)
     return found, aside
 
@@ -131,8 +136,8 @@ def gguf_contents(file: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
     except BadInput:
         raise
     except Exception as error:  # whatever a foreign file makes of a reader that trusts it
-        line = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise BadInput(f"{said}: is no whole GGUF file ({type(error).__name__}: {line})") from None
+        line = f"{type(error).__name__}: {first_line(error)}"
+        raise BadInput(f"{said}: is no whole GGUF file ({line})") from None
     if parts is not None and int(parts.parts[parts.data[0]][0]) > 1:
         raise BadInput(f"{said}: is one of several parts; join them with llama.cpp's gguf-split --merge")
     if not tensors:
@@ -140,18 +145,23 @@ def gguf_contents(file: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
     return tensors, types
 
 
-def _files(source: Path) -> tuple[list[Path], list[str]]:
-    """model.safetensors, else the files of the index, else the only .safetensors file; a line per file left aside."""
+def _files(source: Path) -> tuple[list[Path], dict[str, str], list[str]]:
+    """model.safetensors, else the files of the index, else the only .safetensors file.
+
+    With them what the index says, if it is read: names of files by tensor; and a line on what was left aside.
+    """
+    index: dict[str, str] = {}
     said = f"checkpoint {str(source)!r}"
     if not source.is_dir():
         if source.suffix != ".safetensors":
             raise BadInput(f"{said}: only .safetensors files are read")
-        return [source], []
+        return [source], index, []
     there = sorted(file for file in source.glob("*.safetensors") if _there(file))
     if _there(source / WEIGHTS):
         files = [source / WEIGHTS]
     elif _there(source / INDEX):
-        files = _shards(source)
+        index = _index(source)
+        files = [source / file for file in sorted(set(index.values()))]
     elif len(there) == 1 and there[0].name != ADAPTER:
         files = there
     elif there:
@@ -165,11 +175,11 @@ def _files(source: Path) -> tuple[list[Path], list[str]]:
     if files == [source / WEIGHTS] and _there(source / INDEX):
         aside.append(INDEX)
     names = f"{', '.join(aside[:3])}{f' and {len(aside) - 3} more' if len(aside) > 3 else ''}"
-    return files, [f"{source}: not read, as transformers would not: {names}"] if aside else []
+    return files, index, [f"{source}: not read, as transformers would not: {names}"] if aside else []
 
 
-def _shards(folder: Path) -> list[Path]:
-    """The files that an index names, all of which have to hold what it says."""
+def _index(folder: Path) -> dict[str, str]:
+    """Names of files by tensor, as the index says; the files are there, in the folder."""
     said = f"checkpoint {str(folder)!r}"
     try:
         where = read_json(folder / INDEX, MAX_HEADER)["weight_map"]
@@ -180,19 +190,11 @@ def _shards(folder: Path) -> list[Path]:
         raise BadInput(f"{said}: {INDEX} names {outside[0]!r}, outside of the folder")
     if unusual := [file for file in named.values() if not _NAME.fullmatch(file)]:
         raise BadInput(f"{said}: {INDEX} names {unusual[0]!r:.60}, which is no plain file name")
-    files = [folder / file for file in sorted(set(named.values()))]
-    if absent := [file.name for file in files if not _there(file)]:
+    if absent := [file for file in sorted(set(named.values())) if not _there(folder / file)]:
         raise BadInput(f"{said}: {absent[0]} is missing")
-    held: dict[str, set[str]] = {}
-    for file in files:
-        for place in headers(file):
-            held.setdefault(place.name, set()).add(file.name)
-    for name, file_name in named.items():
-        if file_name not in held.get(name, ()):
-            raise BadInput(f"{said}: {name} is not in {file_name}, where the index says it is")
-    if not files:
+    if not named:
         raise BadInput(f"{said}: {INDEX} names no file")
-    return files
+    return named
 
 
 def _there(file: Path) -> bool:

@@ -19,7 +19,9 @@ from safetensors.torch import load_file
 from rlheals.engines.weight_files import (
     ADAPTER,
     ADAPTER_CONFIG,
+    INDEX,
     MAX_CONFIG,
+    WEIGHTS,
     headers,
     refuse_unreadable,
 )
@@ -39,7 +41,7 @@ def is_adapter(source: str | Path) -> bool:
     """Whether a folder holds an adapter and no model."""
     folder = Path(source)
     return (folder / ADAPTER_CONFIG).is_file() and not any(
-        (folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json")
+        (folder / name).exists() for name in (WEIGHTS, INDEX)
     )
 
 

@@ -114,8 +114,8 @@ class Piece:
 
     @property
     def family(self) -> str:
-        """The kind of `KINDS` that it is a relative of, or its own."""
-        return self.kind.rpartition("_")[2] if self.kind in RELATIVES else self.kind
+        """`family` of its kind."""
+        return family(self.kind)
 
     @property
     def is_matrix(self) -> bool:
@@ -263,6 +263,15 @@ class Architecture:
                 f"{name}: {size} rows do not divide into the {parts} parts that config.json says "
                 f"({self.model_type}: {self.heads} heads, {self.key_value_heads} of keys and values)"
             )
+
+
+def family(kind: str) -> str:
+    """The kind of `KINDS` that one is a relative of, or itself.
+
+    >>> family("cross_q"), family("expert_up"), family("router")
+    ('q', 'up', 'router')
+    """
+    return kind.rpartition("_")[2] if kind in RELATIVES else kind
 
 
 def known(kind: str) -> bool:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from rlheals.engines.weight_files import (
+    ADAPTER_CONFIG,
     CONFIG,
     INDEX,
     Place,
@@ -28,7 +29,7 @@ from rlheals.engines.weight_files import (
     read_config,
 )
 from rlheals.errors import BadInput
-from rlheals.store.files import regular
+from rlheals.store.files import first_line, regular
 from rlheals.weights.architectures import BUFFERS, KINDS, NAMED, NORMS, Architecture, Piece, known, meant
 
 
@@ -56,7 +57,6 @@ class Checkpoint:
         try:
             config = read_config(path if path.is_dir() else path.parent) if config is None else config
             self.architecture = Architecture.of(config)
-            self._untie()
         except BadInput as error:
             raise BadInput(f"checkpoint {self.source!r}: {error}") from None
 
@@ -84,6 +84,7 @@ class Checkpoint:
                 self.pieces[name] = Piece(name, name, BUFFERS, place.shape)
             else:
                 self.pieces |= {piece.name: piece for piece in architecture.pieces(name, place.shape)}
+        self._untie()
 
     def _untie(self) -> None:
         """One matrix under two names counts once: the head of a tied model is its embedding."""
@@ -113,7 +114,9 @@ class Checkpoint:
             with safe_open(file, framework="pt") as handle:
                 return handle.get_tensor(name)
         except (OSError, SafetensorError) as error:
-            raise BadInput(f"checkpoint {self.source!r}: {file.name} is damaged ({_line(error)})") from None
+            raise BadInput(
+                f"checkpoint {self.source!r}: {file.name} is damaged ({first_line(error)})"
+            ) from None
 
     def matrices(self, kinds: Sequence[str] | None = None) -> list[Piece]:
         """Weight matrices of the wanted kinds (all by default), in the order of layers; BadInput if there are none."""
@@ -189,13 +192,9 @@ def _fetched(name: str) -> str:
     if not constants.HF_HUB_OFFLINE:
         print(f"{name}: no such folder here, so it is taken for a model on the hub", file=sys.stderr)
     try:
-        return snapshot_download(name, allow_patterns=["*.safetensors", INDEX, CONFIG, "adapter_config.json"])
+        return snapshot_download(name, allow_patterns=["*.safetensors", INDEX, CONFIG, ADAPTER_CONFIG])
     except (OSError, ValueError) as error:
-        raise BadInput(f"checkpoint {name!r}: {_line(error)}") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise BadInput(f"checkpoint {name!r}: {first_line(error)}") from None
 
 
 SHARD_BYTES = 2_000_000_000

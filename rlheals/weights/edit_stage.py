@@ -17,7 +17,7 @@ from rlheals.settings import Int, Settings, TaskName
 from rlheals.stage import Work
 from rlheals.weights.checkpoint import Checkpoint, copy_beside, write
 from rlheals.weights.edit_parser import parse
-from rlheals.weights.edits import edited
+from rlheals.weights.edited import edited
 from rlheals.weights.selection import Where
 
 MODEL = "model"

@@ -10,7 +10,7 @@ t's singular values.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal
 
@@ -19,11 +19,9 @@ from pydantic import Field
 
 from rlheals.errors import BadInput
 from rlheals.weights.alignment import Pair, nearest_frame, outside, planes, rotated
-from rlheals.weights.architectures import Piece
-from rlheals.weights.checkpoint import Checkpoint, require_same_tensors
 from rlheals.weights.linalg import SIDES, Side
 from rlheals.weights.nulls import haar, null
-from rlheals.weights.selection import ALL, BLOCKS, Part, Where, number_text
+from rlheals.weights.selection import ALL, Part, number_text
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=10**9)]
@@ -308,72 +306,11 @@ def edit_matrix(b: torch.Tensor, t: torch.Tensor, edit: Edit) -> torch.Tensor:
     >>> edit_matrix(b, t, Values()).tolist()
     [[3.0, 0.0], [0.0, 1.0]]
     """
-    return _on(Pair(b, t), edit).to(t.dtype)
+    return edit_pair(Pair(b, t), edit).to(t.dtype)
 
 
-def _on(pair: Pair, edit: Edit) -> torch.Tensor:
+def edit_pair(pair: Pair, edit: Edit) -> torch.Tensor:
+    """The edited matrix in float64; BadInput where a number is not finite."""
     if not torch.isfinite(pair.b.sum() + pair.t.sum()):
         raise BadInput("edit: a tensor holds numbers that are not finite")
     return edit.on(pair)
-
-
-@dataclass(frozen=True)
-class EditedPiece:
-    """A weight matrix, or another tensor as a whole: what it was made of, and what it is now, in the target's type."""
-
-    name: str
-    pair: Pair
-    after: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Edited:
-    """One tensor of the target, edited; pieces: those of it that were wanted, none where nothing was."""
-
-    name: str
-    after: torch.Tensor
-    pieces: tuple[EditedPiece, ...] = ()
-
-
-def edited(base: Checkpoint, target: Checkpoint, edit: Edit, where: Where = BLOCKS) -> Iterator[Edited]:
-    """Every tensor of `target`, edited where wanted, one at a time, read once.
-
-    Raises BadInput when the checkpoints are not of one model, when nothing is chosen, when an edit does not fit, or
-    when a number is not finite, chosen or not.
-    """
-    require_same_tensors(base, target)
-    chosen: dict[str, list[Piece]] = {}
-    for piece in where.pieces(target).values():
-        chosen.setdefault(piece.tensor, []).append(piece)
-    for name in target.places:
-        t = target.tensor(name)
-        if not bool(torch.isfinite(t).all()):
-            raise BadInput(f"checkpoint {target.source!r}: {name} holds numbers that are not finite")
-        if name not in chosen:
-            yield Edited(name, t)
-            continue
-        b = base.tensor(name)
-        made = tuple(_edited_piece(piece, piece.of(b), piece.of(t), edit, where) for piece in chosen[name])
-        after = made[0].after
-        if not chosen[name][0].whole:
-            after = t.clone()
-            for piece, one in zip(chosen[name], made, strict=True):
-                piece.put(after, one.after)
-        yield Edited(name, after, made)
-
-
-def _edited_piece(piece: Piece, b: torch.Tensor, t: torch.Tensor, edit: Edit, where: Where) -> EditedPiece:
-    pair = Pair(b, t)
-    if where.heads:
-        after = where.by_head(piece, pair.b, pair.t, lambda b, t: edit_matrix(b, t, edit))
-    else:
-        after = _on(pair, edit)
-    return EditedPiece(piece.name, pair, after.to(t.dtype))
-
-
-def apply(
-    base: Checkpoint, target: Checkpoint, edit: Edit, where: Where = BLOCKS
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """As `edited`: (name, tensor after)."""
-    for one in edited(base, target, edit, where):
-        yield one.name, one.after

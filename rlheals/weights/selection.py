@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from rlheals.errors import BadInput
-from rlheals.weights.architectures import HEADED, KINDS, NAMED, NORMS, Piece, known, meant
+from rlheals.weights.architectures import HEADED, KINDS, NAMED, NORMS, Piece, family, known, meant
 from rlheals.weights.checkpoint import Checkpoint
 
 LONGEST = 10_000
@@ -74,7 +74,7 @@ class Where:
         if unknown := [kind for kind in kinds if not known(kind) and kind != NORMS]:
             accepted = ", ".join((*NAMED, NORMS))
             raise BadInput(f"where: kind {unknown[0]!r:.40} is not one of {accepted}")
-        if heads and (max(heads) >= of or not set(kinds) & {*HEADED, *(f"cross_{kind}" for kind in HEADED)}):
+        if heads and (max(heads) >= of or not any(family(kind) in HEADED for kind in kinds)):
             raise BadInput(f"where: {text!r:.60}: no such heads")
         return cls(kinds, layers, heads, of)
 

@@ -15,11 +15,12 @@ from rlheals.engines.weight_files import is_gguf
 from rlheals.errors import BadInput
 from rlheals.settings import validated
 from rlheals.store.files import refuse_used, whole
-from rlheals.weights import checkpoint, edits, report, spectra_stage
+from rlheals.weights import checkpoint, report, spectra_stage
 from rlheals.weights.adapter import opened, refuse_adapter
 from rlheals.weights.alignment import Pair
 from rlheals.weights.checkpoint import Checkpoint
 from rlheals.weights.edit_parser import parse
+from rlheals.weights.edited import edited
 from rlheals.weights.linalg import Bases, decompose, principal_angles
 from rlheals.weights.selection import Where
 from rlheals.weights.spectra import CHANGE, START, NullName, Spectra, part_of
@@ -103,7 +104,7 @@ def edit_checkpoint(base: str, target: str, edit: str, where: str, out: Path) ->
     rows: list[dict[str, Any]] = []
 
     def told() -> Iterator[tuple[str, torch.Tensor]]:
-        stream = edits.edited(first, second, chosen, at)
+        stream = edited(first, second, chosen, at)
         total = len(second.places)
         for one in tqdm(stream, desc="edit", total=total, unit="tensor", disable=None, leave=False):
             rows.extend(_row(piece.name, piece.pair, piece.after) for piece in one.pieces)

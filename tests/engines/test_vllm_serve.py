@@ -20,7 +20,7 @@ from lab_helpers import one_line
 from vllm_here import PLAYED, asked, greedy, needs_vllm, ours, play, turned
 
 from rlheals.cli.main import main
-from rlheals.engines import vllm_server as vllm_serve
+from rlheals.engines import vllm_serve
 from rlheals.engines.hf import Sampling
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.engines.vllm import VLLMEngine
@@ -121,7 +121,7 @@ def test_on_a_port_it_asks_for_a_token(
     assert len(said[TOKEN]) >= 40
     assert own[TOKEN] == said[TOKEN]
     assert said[TOKEN] not in " ".join(command), "every user of the machine sees a command line"
-    assert "--middleware=rlheals.engines.vllm_server.Guard" in command
+    assert "--middleware=rlheals.engines.vllm_serve.Guard" in command
     assert ("other machines reach 0.0.0.0" in err) == warned
 
 

@@ -24,7 +24,8 @@ from vllm_here import PLAYED, Stand, asked, greedy, ours, play, turned
 from rlheals.engines import models, vllm_server
 from rlheals.engines.hf import Sampling, refresh
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.engines.vllm_server import SERVER, TOKEN, Guard, ServedEngine
+from rlheals.engines.vllm_serve import Guard
+from rlheals.engines.vllm_server import SERVER, TOKEN, ServedEngine
 from rlheals.errors import BadInput
 from rlheals.evaluation import evaluate_vllm
 from rlheals.evaluation.evaluate import EvaluateSettings

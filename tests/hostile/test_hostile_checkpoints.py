@@ -10,7 +10,7 @@ from typing import Any
 import folders
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from rlheals.cli import main as cli
 from rlheals.weights.checkpoint import Checkpoint
@@ -75,6 +75,21 @@ def test_a_tied_head_is_the_embedding_whether_it_is_stored_or_not(
     made = Checkpoint(tmp_path / "out")
     assert torch.equal(made.tensor(folders.EMBED), folders.tensors(0)[folders.EMBED])
     assert folders.HEAD not in made.places
+
+
+def test_a_file_without_config_is_read_as_the_other_side_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The embedding twice, as one file of a tied model may hold it, beside a folder that holds it once."""
+    state = folders.tensors(0)
+    state[folders.HEAD] = state[folders.EMBED].clone()
+    (tmp_path / "alone").mkdir()
+    save_file(state, tmp_path / "alone" / "model.safetensors", {"format": "pt"})
+    tied = folders.model(
+        tmp_path / "tied", folders.tensors(1, without=folders.HEAD), tie_word_embeddings=True
+    )
+    for pair in ((tmp_path / "alone", tied), (tied, tmp_path / "alone" / "model.safetensors")):
+        assert "head" not in run(capsys, "spectra", *pair, "--null", 0)["relative_change"]
 
 
 def test_numbers_that_are_not_finite_are_refused_outside_of_the_chosen_part_too(

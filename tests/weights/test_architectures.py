@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from rlheals.errors import BadInput
 from rlheals.weights.architectures import KINDS, NAMED, NORMS, TOWER, Architecture
 from rlheals.weights.checkpoint import Checkpoint
-from rlheals.weights.edits import Rollback, apply
+from rlheals.weights.edited import apply
+from rlheals.weights.edits import Rollback
 from rlheals.weights.selection import Where
 
 SMALL: dict[str, Any] = {

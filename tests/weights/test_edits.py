@@ -22,6 +22,7 @@ from rlheals.errors import BadInput
 from rlheals.weights.alignment import Pair, matched
 from rlheals.weights.checkpoint import Checkpoint, write
 from rlheals.weights.edit_parser import parse
+from rlheals.weights.edited import apply
 from rlheals.weights.edits import (
     EDITS,
     Directions,
@@ -36,7 +37,6 @@ from rlheals.weights.edits import (
     Subspace,
     Triples,
     Values,
-    apply,
     edit_matrix,
 )
 from rlheals.weights.linalg import decompose, principal_angles
