@@ -214,10 +214,14 @@ def read(folder: Path, kind: type[Frames] = Tables) -> tuple[Frames, list[Record
 
 def find(name: str, part: Part[Frames], results: Path) -> tuple[Frames | None, list[Recorded]]:
     """The recorded study of a profile, or (None, []) when nothing is recorded for it."""
-    folder = results / f"{name}{part.suffix}"
-    if not any(folder.glob("seed-*")):
+    names = [name, *(f"{name}-{variant}" for variant in part.variants)]
+    folders = [results / f"{one}{part.suffix}" for one in names]
+    found = [read(folder, part.kind) for folder in folders if any(folder.glob("seed-*"))]
+    if not found:
         return None, []
-    return read(folder, part.kind)
+    return tables.joined([frames for frames, _ in found], part.kind), [
+        one for _, all_ in found for one in all_
+    ]
 
 
 def _places(folder: Path) -> list[tuple[int, Path]]:

@@ -34,16 +34,22 @@ from rlheals.weights.trajectory import TrajectorySettings
 
 BEFORE = "sft"
 """The arm of checkpoints of plain SFT."""
-UNHEALED, HEALED = "rl", "rl-varied"
-"""The arms whose weights are compared."""
+UNHEALED, HEALED = "rl-familiar", "rl-varied"
+"""Arms alike in all but the words of their questions, whose weights are compared and mixed."""
 MIDDLE, LATE = STATES[1:]
+ABILITIES = ("75", "50")
+"""Variants of the profile whose bases are stopped earlier."""
 
 
 @dataclass(frozen=True)
 class HealingPlan(SeedPlan):
-    """The runs of one unit of one base seed. steps: by state; needed: runs whose results others start from."""
+    """The runs of one unit of one base seed.
+
+    ability: at which its base was stopped; steps: by state; needed: runs whose results others start from.
+    """
 
     unit: str
+    ability: float
     before: Plan
     steps: dict[int, int]
     needed: list[RunSpec] = field(default_factory=list)
@@ -63,7 +69,7 @@ class HealingPlan(SeedPlan):
 
 @dataclass(frozen=True)
 class HealingTables(RLTables):
-    """Those of chapter 02, where `control` is the arm and `start` the state, and:
+    """Those of chapter 02, where `control` is the arm and `start` the state, each with the ability of the base, and:
 
     steps     per state: the SFT step
     path      per (arm, state, iteration, seen_from, matrix, part): norms and angles, see `weights.trajectory`;
@@ -76,6 +82,15 @@ class HealingTables(RLTables):
     steps: pd.DataFrame
     path: pd.DataFrame
     sizes: pd.DataFrame
+
+
+def edit_arm(target: str, entry: str) -> str:
+    """The name of an edited result among the arms; entry: EDIT @ WHERE.
+
+    >>> edit_arm("rl", "values(all) @ ends")
+    'edit of rl: values(all) @ kinds=embed,head'
+    """
+    return f"edit of {target}: {' @ '.join(read_entry(entry))}"
 
 
 def units(profile: Profile) -> list[str]:
@@ -93,7 +108,7 @@ def plan(
     A state that SFT did not reach has no runs.
     """
     healing, steps = profile.healing, dict(starts[seed])
-    made = HealingPlan(seed, unit, sft_plan(profile, seed, store), steps)
+    made = HealingPlan(seed, unit, profile.pretrain.ability or 1.0, sft_plan(profile, seed, store), steps)
     reached = [state for state in STATES if state in steps]
     build = _Builder(profile, store, made)
     if unit == "map":
@@ -188,7 +203,7 @@ class _Builder:
         """Paths of a run that heals and of one that does not, and edits of either with the other."""
         made, store, profile = self.made, self.store, self.profile
         ends = {}
-        for name in (UNHEALED, HEALED):
+        for name in ("rl", UNHEALED, HEALED):
             spec, folder, _ = self.spec(ARMS[name], state, 0)
             made.needed.append(spec)
             ends[name] = spec, folder
@@ -206,7 +221,7 @@ class _Builder:
                 )
         for entry in profile.healing.edits:
             for target, other in ((UNHEALED, HEALED), (HEALED, UNHEALED)):
-                cell = Cell(f"edit of {target}: {entry}", state, 0)
+                cell = Cell(edit_arm(target, entry), state, 0)
                 made.runs[cell] = self.edited(entry, ends[other], ends[target])
                 self.evaluate(cell, made.runs[cell], MODEL)
 
@@ -231,7 +246,12 @@ def _of_plan(made: HealingPlan, store: Store) -> HealingTables:
         "path": path,
         "sizes": pd.DataFrame(sizes, columns=None if sizes else ["control"]),
     }
-    return HealingTables(**found, **{name: rows.assign(seed=made.seed) for name, rows in more.items()})
+    return HealingTables(
+        **{
+            name: rows.assign(seed=made.seed, ability=made.ability)
+            for name, rows in {**found, **more}.items()
+        }
+    )
 
 
 def _lacking(profile: Profile) -> str:
@@ -239,4 +259,14 @@ def _lacking(profile: Profile) -> str:
 
 
 collect = collector(_of_plan, HealingTables)
-STUDY = Part("-healing", plan, collect, HealingTables, "rl", _lacking, from_sft="starts", units=units)
+STUDY = Part(
+    "-healing",
+    plan,
+    collect,
+    HealingTables,
+    "rl",
+    _lacking,
+    from_sft="starts",
+    units=units,
+    variants=ABILITIES,
+)
