@@ -88,8 +88,8 @@ class Part(Generic[Frames]):
 
     stage: whose code its captions name; lacking: why a profile has nothing of it, or ""; from_sft: which points of SFT
     `plan` needs too, by base seed (a name of `rlheals.study.peaks.POINTS`), see `at`; units: where a base seed is
-    recorded in several folders, what `plan` takes as `unit`; models: model folders recorded beside the tables, by name; variants: of a
-    profile, whose recorded tables are read together with its own.
+    recorded in several folders, what `plan` takes as `unit`; models: model folders recorded beside the tables, by name;
+    variants: of a profile, whose recorded tables are read together with its own.
     """
 
     suffix: str
