@@ -182,10 +182,10 @@ def test_a_complete_study_is_judged_and_the_verdicts_follow_the_effect() -> None
     assert CLAIMS.outcome(study).missing == ()
     verdicts = {one.claim.id: one.verdict for one in CLAIMS.outcome(study).judged}
     assert verdicts["rl-heals"] == verdicts["rl-too-late"] == verdicts["rl-too-early"] == "holds"
-    assert verdicts["rl-below-peak"] == "differs"
+    assert verdicts["rl-below-peak"] == "not here"
     assert verdicts["rl-needs-reward"] == verdicts["rl-over-rejection"] == "holds"
     nothing = {one.claim.id: one.verdict for one in CLAIMS.outcome(complete_study(shift=0.0)).judged}
-    assert nothing["rl-heals"] == nothing["rl-needs-feedback"] == "differs"
+    assert nothing["rl-heals"] == nothing["rl-needs-feedback"] == "not here"
     assert nothing["rl-below-peak"] == "holds"
 
 

@@ -301,8 +301,8 @@ def test_curves_that_do_what_the_paper_says_hold_and_flat_ones_do_not() -> None:
     claims = a_file(seeds=[1, 2, 3])
     good = {j.claim.id: j.verdict for j in judged_on(claims, concat([exact(seed) for seed in (1, 2, 3)]))}
     assert {name: verdict for name, verdict in good.items() if verdict != "holds"} == {
-        "sft-test-loss-falls": "differs"  # it rises from 1.2 to 1.4
+        "sft-test-loss-falls": "not here"  # it rises from 1.2 to 1.4
     }
     none = judged_on(claims, concat([study_of(at(), LOSSES, seed=seed) for seed in (1, 2, 3)]))
     accuracy_claims = [j for j in none if j.claim.estimator in ("rise", "fall", "id_gain", "loss_regret")]
-    assert {j.verdict for j in accuracy_claims} == {"differs"}
+    assert {j.verdict for j in accuracy_claims} == {"not here"}
