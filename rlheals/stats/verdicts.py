@@ -13,7 +13,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 """From the best to the worst for the claim."""
 
 
-def verdict(interval: Interval, margin: float) -> Verdict:
+def verdict(interval: Interval, margin: float, partly: bool = True) -> Verdict:
     """The verdict on a claim phrased so that "effect > margin" (margin >= 0) is what it says.
 
     |                    | high <= margin (claimed size excluded) | high > margin (claimed size possible) |
@@ -24,7 +24,8 @@ def verdict(interval: Interval, margin: float) -> Verdict:
 
     More seeds could decide what is open; they would not bring back what is not here, such as [-0.01, 0.02]
     against a margin of 0.05.  The claim is a strict inequality, hence the <=; with margin 0 the row "holds in
-    part" is empty.  Shifting the interval up never worsens the verdict; a narrower interval inside never turns
+    part" is empty.  Without `partly` nothing holds in part: the margin is a limit, low > margin holds, high <= margin
+    is not here, else open.  Shifting the interval up never worsens the verdict; a narrower interval inside never turns
     "holds" into another verdict, nor "not here" into "holds".
     Raises BadInput for a margin that is negative or not finite.
 
@@ -41,6 +42,6 @@ def verdict(interval: Interval, margin: float) -> Verdict:
         raise BadInput(f"verdict: margin {margin}, accepted are finite numbers of at least 0")
     if interval.low > margin:
         return "holds"
-    if interval.low > 0:
+    if interval.low > 0 and partly:
         return "holds in part"
     return "not here" if interval.high <= margin else "open"
