@@ -20,24 +20,22 @@ from rlheals.study.claims import ChapterClaims, Ratio, estimator
 
 
 @estimator("recovery")
-def regained(measured: Accuracies, lost: float, measure: str = ABILITY) -> Ratio:
-    """Share of the loss regained by RL from the start that has lost about a share `lost` of the peak."""
-    pairs = [measured.regained(measured.state(lost, 1 - half), half, measure) for half in (0, 1)]
+def regained(measured: Accuracies, state: int, measure: str = ABILITY) -> Ratio:
+    """Share of the loss regained by RL from the first start that has lost `state` per cent of the peak."""
+    pairs = [measured.regained(measured.start_at(state, 1 - half), half, measure) for half in (0, 1)]
     return Ratio(*np.mean(pairs, axis=0).tolist())
 
 
 @estimator("recovery")
-def gain_at_state(measured: Accuracies, lost: float, measure: str = "success@5") -> float:
-    """Gain from the start that has lost about a share `lost` of the peak."""
-    return measured.at_state(lost, lambda start, half: measured.gain(start, measure=measure, half=half))
+def gain_at_state(measured: Accuracies, state: int, measure: str = "success@5") -> float:
+    """Gain from the first start that has lost `state` per cent of the peak."""
+    return measured.at_state(state, lambda start, half: measured.gain(start, measure=measure, half=half))
 
 
 @estimator("recovery")
-def no_gain_at_state(
-    measured: Accuracies, lost: float, tolerance: float, measure: str = "success@5"
-) -> float:
+def no_gain_at_state(measured: Accuracies, state: int, tolerance: float, measure: str = "success@5") -> float:
     """Tolerance minus that gain."""
-    return tolerance - gain_at_state(measured, lost, measure)
+    return tolerance - gain_at_state(measured, state, measure)
 
 
 @estimator("recovery")
@@ -47,11 +45,11 @@ def no_early_gain(measured: Accuracies, tolerance: float, measure: str = "succes
 
 
 @estimator("recovery")
-def feedback_lacks(measured: Accuracies, lost: float, k: int) -> float:
-    """pass@k - success@k, format-agnostic, of the start that has lost about a share `lost` of the peak."""
+def feedback_lacks(measured: Accuracies, state: int, k: int) -> float:
+    """pass@k - success@k, format-agnostic, of the first start that has lost `state` per cent of the peak."""
     feedback = f"feedback@{k} either"
     return -measured.at_state(
-        lost, lambda at, half: measured.accuracy(at, False, measure=feedback, half=half)
+        state, lambda at, half: measured.accuracy(at, False, measure=feedback, half=half)
     )
 
 
@@ -78,14 +76,14 @@ def marks_window(measured: Accuracies, known: str, low: float, high: float, gain
 
 
 @estimator("recovery")
-def limit_unseen(measured: Accuracies, early: float, late: float, tolerance: float) -> float:
+def limit_unseen(measured: Accuracies, early: int, late: int, tolerance: float) -> float:
     """Tolerance minus by which share the loss on held-out ID hands is higher at a later start than at an earlier one.
 
-    early, late: shares of the peak's OOD accuracy that these starts have lost.
+    early, late: their states.
     """
     first, last = (
-        measured.at_state(lost, lambda start, half: measured.known_at(start, "loss test"))
-        for lost in (early, late)
+        measured.at_state(state, lambda start, half: measured.known_at(start, "loss test"))
+        for state in (early, late)
     )
     return tolerance - (last / first - 1)
 

@@ -17,7 +17,6 @@ from rlheals.stats.bootstrap import largest_bound
 from rlheals.stats.intervals import of_ratio, simultaneous_level, t_interval
 from rlheals.study.claims import Ratio
 
-REACH = 0.25
 ABILITY = "pass@4 either"
 """The measure in which a start's state is told, and the share of a loss that RL regains."""
 EARLY = 5
@@ -78,22 +77,22 @@ class Accuracies:
             self.accuracy(self.peak(1 - half, measure, after), after, measure=measure, half=half) for half in (0, 1)
         ]))  # fmt: skip
 
-    def state(self, lost: float, half: int) -> int:
-        """The start after the peak at which nearest to a share `lost` of the peak's OOD `ABILITY` is lost.
+    def start_at(self, state: int, half: int) -> int:
+        """The first start after the peak that has lost `state` per cent of the peak's OOD `ABILITY` (`study.peaks`).
 
-        Chosen on one half of the hands, to be measured on the other. Raises BadInput where no start comes within a
-        `REACH` of it.
+        Chosen on one half of the hands, to be measured on the other. Raises BadInput where no start has lost so much.
         """
-        level = {start: self.accuracy(start, False, measure=ABILITY, half=half) for start in self.starts}
         peak = self.peak(half, ABILITY)
-        shares = {at: 1 - value / level[peak] for at, value in level.items() if at > peak and level[peak] > 0}
-        if not shares or min(abs(share - lost) for share in shares.values()) > REACH:
-            raise BadInput(f"no RL start checkpoint has lost about {lost:.0%} of the OOD peak")
-        return min(shares, key=lambda at: abs(shares[at] - lost))
+        top = self.accuracy(peak, False, measure=ABILITY, half=half)
+        for start in self.starts:
+            left = self.accuracy(start, False, measure=ABILITY, half=half)
+            if start > peak and top > 0 and 1 - left / top >= state / 100:
+                return start
+        raise BadInput(f"no RL start checkpoint has lost {state} % of the OOD peak")
 
-    def at_state(self, lost: float, value: Callable[[int, int], float]) -> float:
+    def at_state(self, state: int, value: Callable[[int, int], float]) -> float:
         """Mean over both halves of value(start, half), the start chosen by its state on the other half."""
-        return float(np.mean([value(self.state(lost, 1 - half), half) for half in (0, 1)]))
+        return float(np.mean([value(self.start_at(state, 1 - half), half) for half in (0, 1)]))
 
     def regained(self, start: int, half: int | None = None, measure: str = ABILITY) -> Ratio:
         """(after RL - start, peak of SFT - start) on OOD hands; the peak is chosen where it is not measured."""
