@@ -130,17 +130,18 @@ def curve(**after: float) -> list[pd.DataFrame]:
 def test_a_share_of_the_loss_is_counted_from_the_start_to_the_peak() -> None:
     one = healing(*curve(rl=0.5, rl_varied=0.7))
     assert estimate.loss(one, 50) == pytest.approx(0.4, abs=1e-3)
-    assert estimate.regained(one, "rl", 50, 0.25) == pytest.approx(0, abs=1e-3)
-    assert estimate.regained(one, "rl-varied", 50, 0.25) == pytest.approx(0.2, abs=1e-3)
-    assert estimate.regained_over(one, "rl-varied", "rl", 50, 0.15) == pytest.approx(0.2 - 0.06, abs=1e-3)
-    assert estimate.regained_alike(one, "rl-varied", "rl", 50, 0.15) == pytest.approx(0.06 - 0.2, abs=1e-3)
-    assert estimate.regained_alike(one, "rl", "rl-varied", 50, 0.15) == pytest.approx(0.06 - 0.2, abs=1e-3)
+    assert estimate.regained(one, "rl", 50) == pytest.approx((0.1, 0.4), abs=1e-3)
+    assert estimate.regained(one, "rl-varied", 50) == pytest.approx((0.3, 0.4), abs=1e-3)
+    assert estimate.regained_over(one, "rl-varied", "rl", 50) == pytest.approx((0.2, 0.4), abs=1e-3)
+    for pair in (("rl-varied", "rl"), ("rl", "rl-varied")):
+        assert estimate.regained_alike(one, *pair, 50, 0.15) == pytest.approx((0.06 - 0.2, 0.4), abs=1e-3)
+    assert estimate.ends_over(one, "rl", "rl-varied", 50) == pytest.approx(-0.2, abs=1e-3)
 
 
 def test_an_arm_with_its_own_start_is_measured_from_there() -> None:
     one = healing(*curve(dft=0.7), episodes("dft", 50, -1, 0.6))
     assert one.gain("dft", 50) == pytest.approx(0.1, abs=1e-3)
-    assert estimate.regained(one, "dft", 50, 0.25) == pytest.approx(0.1 - 0.25 * 0.2, abs=1e-3)
+    assert estimate.regained(one, "dft", 50) == pytest.approx((0.1, 0.2), abs=1e-3)
 
 
 def test_pass_at_four_asks_whether_one_of_the_sampling_seeds_solves_a_hand() -> None:
@@ -165,13 +166,13 @@ def test_neither_the_order_of_rows_nor_a_second_rl_seed_alike_changes_anything()
         healing(*reversed([frame.sample(frac=1, random_state=1) for frame in frames])),
     )
     twice = healing(*frames, episodes("rl", 50, 1, 0.5))
-    values = [estimate.regained(each, "rl", 50, 0.25) for each in (one, again, twice)]
+    values = [estimate.regained(each, "rl", 50).over for each in (one, again, twice)]
     assert values == pytest.approx([values[0]] * 3)
 
 
 def test_what_was_not_measured_is_not_a_number() -> None:
     one = healing(*curve(rl=0.5))
-    assert np.isnan(estimate.regained(one, "expert", 50, 0.25))
+    assert np.isnan(estimate.regained(one, "expert", 50).over)
     assert np.isnan(estimate.loss(one, 90))
     assert np.isnan(estimate.loss(one, 50, ability=0.5))
 
@@ -179,7 +180,7 @@ def test_what_was_not_measured_is_not_a_number() -> None:
 def test_an_able_base_is_compared_by_shares_not_by_points() -> None:
     weak = [episodes(BEFORE, PEAK, -1, 0.4, ability=0.5), episodes(BEFORE, 50, -1, 0.2, ability=0.5)]
     one = healing(*curve(rl=0.6), *weak, episodes("rl", 50, 0, 0.3, ability=0.5))
-    assert estimate.regained_by_ability(one, "rl", 50, 0.9, 0.5, 0.15) == pytest.approx(-0.15, abs=5e-3)
+    assert estimate.regained_by_ability(one, "rl", 50, 0.9, 0.5) == pytest.approx(0, abs=5e-3)
 
 
 def test_vectors_turn_back_if_the_healed_run_is_nearer_the_peak_at_equal_distance_from_the_start() -> None:
@@ -206,7 +207,7 @@ def test_edits_are_compared_with_the_controls_of_equal_size() -> None:
     ]
     one = healing(*ends, *edited)
     assert estimate.restores(one, 50, vectors, noise) == pytest.approx(0.3, abs=1e-3)
-    assert estimate.edit_regains(one, 50, vectors, 0.25) == pytest.approx(0.1, abs=1e-3)
+    assert estimate.edit_regains(one, 50, vectors) == pytest.approx((0.2, 0.4), abs=1e-3)
 
 
 def test_every_edit_and_arm_of_the_lab_can_be_read() -> None:

@@ -96,14 +96,14 @@ class Healing:
 
         Interpolated along the checkpoints of the run, from its start on; size: |dW| over all matrices.
         """
-        sizes, angles = (self._path(arm, state, seen_from) for seen_from in (-1, PEAK))
+        sizes, angles = (self.path(arm, state, seen_from) for seen_from in (-1, PEAK))
         return float(np.interp(size, sizes["size"], angles["angle"]))
 
     def reach(self, arm: str, state: int) -> float:
         """How far a run went from its start: |dW| over all matrices at its last checkpoint."""
-        return float(self._path(arm, state, -1)["size"].iloc[-1])
+        return float(self.path(arm, state, -1)["size"].iloc[-1])
 
-    def _path(self, arm: str, state: int, seen_from: int) -> pd.DataFrame:
+    def path(self, arm: str, state: int, seen_from: int) -> pd.DataFrame:
         """By checkpoint, the start first: |dW| from what it is seen from, and the mean angle to it."""
         rows = only(self.tables.path, control=arm, start=state, seen_from=seen_from, part=PART)
         by = rows.groupby("folder", sort=True)

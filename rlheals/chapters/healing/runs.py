@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from rlheals.chapters.base import Chapter
 from rlheals.chapters.rl.runs import Cell, RLTables, evaluated, logged
 from rlheals.chapters.rows import collector
 from rlheals.profiles.edit_grid import read_entry
@@ -270,3 +271,29 @@ STUDY = Part(
     units=units,
     variants=ABILITIES,
 )
+
+
+@dataclass(frozen=True)
+class HealingChapter(Chapter[HealingTables]):
+    """Chapter 05."""
+
+    PART = STUDY
+
+    def how_fresh(self) -> list[str]:
+        steps = self.fresh.steps
+        said = [
+            f"{state} % lost at step {step:,}"
+            for state, step in zip(steps["state"], steps["step"], strict=True)
+        ]
+        return [line for line, state in zip(said, steps["state"], strict=True) if state != PEAK]
+
+    def how_recorded(self, recorded: HealingTables) -> list[str]:
+        abilities = ", ".join(f"{ability:g}" for ability in sorted(recorded.steps["ability"].unique()))
+        return [
+            f"bases stopped at {abilities} of the panel",
+            f"{recorded.episodes['decode'].nunique()} sampling seeds",
+        ]
+
+
+CHAPTER = HealingChapter
+healing = HealingChapter.open
