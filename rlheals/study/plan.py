@@ -111,9 +111,10 @@ def base_spec(profile: Profile, seed: int) -> RunSpec:
         return RunSpec(stage="fetch", settings=settings_of(profile.model).model_dump(mode="json"))
     if seed == 0 and profile.shipped_base:
         return RunSpec(stage="adopt", settings={"sha256": weights_hash()})
-    asked = profile.pretrain.model_dump(mode="json")
+    asked = profile.model_dump(mode="json")
     for folder in recorded_bases(seed):
-        if read_json(folder.parent / MANIFEST, MAX_MANIFEST).get("profile", {}).get("pretrain") == asked:
+        made = read_json(folder.parent / MANIFEST, MAX_MANIFEST).get("profile", {})
+        if all(made.get(name) == asked[name] for name in ("task", "pretrain")):
             return RunSpec(stage="adopt", settings={"sha256": weights_hash(folder)})
     return pretrain_spec(profile, seed)
 

@@ -156,7 +156,7 @@ def evaluated(
     for (cell, decode), spec in censuses.items():
         for name, rows in zip(frames, tables.census(folder(spec)), strict=True):
             frames[name].append(rows.assign(seed=seed, **vars(cell), decode=decode))
-    return {name: pd.concat(rows, ignore_index=True) for name, rows in frames.items()}
+    return _joined(frames)
 
 
 def logged(seed: int, runs: Mapping[Cell, RunSpec], store: Store) -> dict[str, pd.DataFrame]:
@@ -170,6 +170,10 @@ def logged(seed: int, runs: Mapping[Cell, RunSpec], store: Store) -> dict[str, p
         found["losses"] = losses.rename_axis(columns="set").stack().rename("loss").reset_index()
         for name, rows in found.items():
             frames[name].append(rows.assign(seed=seed, **vars(cell)))
+    return _joined(frames)
+
+
+def _joined(frames: dict[str, list[pd.DataFrame]]) -> dict[str, pd.DataFrame]:
     none = pd.DataFrame(columns=["seed", *Cell.__dataclass_fields__])
     return {name: pd.concat(rows, ignore_index=True) if rows else none for name, rows in frames.items()}
 
