@@ -10,7 +10,7 @@ from rlheals.profiles.profile import Profile
 from rlheals.store.files import read_json
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
-from rlheals.training.adopt import recorded_bases, weights_hash
+from rlheals.training.adopt import WEIGHTS, recorded_bases, weights_hash
 from rlheals.training.fetch import settings_of
 
 MANIFEST = "manifest.json"
@@ -113,9 +113,9 @@ def base_spec(profile: Profile, seed: int) -> RunSpec:
         return RunSpec(stage="adopt", settings={"sha256": weights_hash()})
     asked = profile.model_dump(mode="json")
     for folder in recorded_bases(seed):
-        made = read_json(folder.parent / MANIFEST, MAX_MANIFEST).get("profile", {})
-        if all(made.get(name) == asked[name] for name in ("task", "pretrain")):
-            return RunSpec(stage="adopt", settings={"sha256": weights_hash(folder)})
+        known = read_json(folder.parent / MANIFEST, MAX_MANIFEST)
+        if all(known["profile"].get(name) == asked[name] for name in ("task", "pretrain")):
+            return RunSpec(stage="adopt", settings={"sha256": known["files"][f"{folder.name}/{WEIGHTS}"]})
     return pretrain_spec(profile, seed)
 
 
