@@ -15,6 +15,7 @@ from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.store.store import default_store
 from rlheals.study import record
+from rlheals.study.attempts import ATTEMPTS
 from rlheals.study.bases import BASES
 from rlheals.study.compute import compute
 from rlheals.study.jobs import Workers
@@ -22,7 +23,7 @@ from rlheals.study.peaks import recorded_points
 from rlheals.study.tables import Part
 
 VARIANT_SEEDS = 3
-MORE: dict[str, Part[Any]] = {"bases": BASES, "healing": HEALING}
+MORE: dict[str, Part[Any]] = {"bases": BASES, "healing": HEALING, "attempts": ATTEMPTS}
 """What is recorded beside the chapters of the registry."""
 
 

@@ -51,6 +51,7 @@ def study(
     bases: Annotated[
         bool, Option("--bases", help="Pretraining alone; later studies take these bases.")
     ] = False,
+    attempts: Annotated[bool, Option("--attempts", help="Every attempt of one evaluation each.")] = False,
     dry: Annotated[bool, Option("--dry-run", help="Only say what would run, and what that takes.")] = False,
     set_: Set = None,
     json: Json = False,
@@ -64,7 +65,11 @@ def study(
     from rlheals.study.slurm import read_slurm_file
 
     asked = {"recovery": recovery, "rotation": rotation, "edits": edits, "protection": protection}
-    given = [name for name, wanted in {**asked, "healing": healing, "bases": bases}.items() if wanted]
+    given = [
+        name
+        for name, wanted in {**asked, "healing": healing, "bases": bases, "attempts": attempts}.items()
+        if wanted
+    ]
     if len(given) > 1:
         raise BadInput(f"{' and '.join(f'--{name}' for name in given)}: only one of them is accepted")
     keys = {entry.option.removeprefix("--"): key for key, entry in CHAPTERS.items()}
