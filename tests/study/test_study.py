@@ -140,7 +140,7 @@ def test_seed_0_is_the_shipped_base_unless_the_model_is_another(tmp_path: Path) 
 
 def test_another_shipped_base_than_the_one_asked_for_is_refused(tmp_path: Path) -> None:
     spec = RunSpec(stage="adopt", settings={"sha256": "0" * 64})
-    with pytest.raises(BadInput, match="not 000000000000"):
+    with pytest.raises(BadInput, match="no base has the hash 000000000000"):
         compute([spec], Store(tmp_path), quiet=True)
     assert Store(tmp_path).ids() == []
 

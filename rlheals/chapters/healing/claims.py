@@ -87,6 +87,13 @@ def edit_regains(measured: Healing, state: int, edit: str) -> Ratio:
     return Ratio(edited - without, healed - without)
 
 
+@estimator("healing")
+def edit_regains_little(measured: Healing, state: int, edit: str, share: float) -> Ratio:
+    """A share of what lies between the two runs minus what an edit brings of it."""
+    brought, between = edit_regains(measured, state, edit)
+    return Ratio(share * between - brought, between)
+
+
 def _results(tables: HealingTables) -> Any:
     rows = tables.episodes[tables.episodes["run"] >= 0]
     return rows[rows["control"] == "rl"]
