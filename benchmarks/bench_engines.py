@@ -27,7 +27,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from rlheals.engines import load_engine, models
 from rlheals.engines.hf import Engine, Sampling, open_engine
 from rlheals.engines.models import ModelSettings
-from rlheals.engines.precision import shorten
 from rlheals.store.machine import this_machine
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
@@ -130,7 +129,7 @@ def formats(rounds: int) -> dict[str, Any]:
 
     def rl(folder: str, precision: Any) -> float:
         model = models.load(folder)
-        shorten(model, precision, "cpu")
+        models.shorten_products(model, precision)
         began = time.process_time()
         logprobs(model, ids[:16], every[:16], every[:16, 1:] != 0, 1.0).sum().backward()
         return ids[:16].numel() / (time.process_time() - began)

@@ -25,7 +25,6 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 from transformers.cache_utils import StaticLayer
 
 from rlheals.engines import fsdp, models
-from rlheals.engines.precision import DTYPES, Precision
 from rlheals.errors import BadInput
 from rlheals.settings import Float, Int, Settings
 
@@ -86,7 +85,7 @@ class Engine(Protocol):
     def load_weights(self, file: Path) -> None: ...
 
 
-Opens = Callable[[Path, int, Precision], Engine]
+Opens = Callable[[Path, int, models.Precision], Engine]
 """Opens an engine: of a model's folder, with so many sequences at once, and products in a number format."""
 
 
@@ -205,9 +204,9 @@ class HFEngine:
         return _padded(len(prompt) - fresh, self.bucket), fresh
 
 
-def open_engine(folder: str | Path, rows: int = 128, precision: Precision = "own") -> HFEngine:
+def open_engine(folder: str | Path, rows: int = 128, precision: models.Precision = "own") -> HFEngine:
     """The engine for a local folder, or a hub id, on the GPU if there is one."""
-    model = models.load(folder, models.device(), DTYPES[precision])
+    model = models.load(folder, models.device(), models.DTYPES[precision])
     return HFEngine(model, models.load_tokenizer(folder), rows)
 
 

@@ -33,7 +33,6 @@ from urllib3.util import parse_url
 
 from rlheals.engines import fsdp, models, vllm
 from rlheals.engines.hf import Engine, Generation, Opens
-from rlheals.engines.precision import Precision
 from rlheals.errors import BadInput
 
 SERVER = "RLHEALS_VLLM_SERVER"
@@ -99,7 +98,7 @@ def closing_vllm(cache_gb: float | None = None) -> Iterator[Opens]:
     """
     with ExitStack() as engines:
 
-        def opens(folder: Path, rows: int, precision: Precision) -> Engine:
+        def opens(folder: Path, rows: int, precision: models.Precision) -> Engine:
             if precision != "own":
                 raise BadInput(
                     f"precision={precision} is for engine=hf; vLLM multiplies as the weights are stored"

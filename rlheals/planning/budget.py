@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rlheals.engines.models import LOGITS
-from rlheals.engines.precision import Precision
+from rlheals.engines.models import LOGITS, Precision
 from rlheals.errors import BadInput
 from rlheals.evaluation.evaluate import census_items
 from rlheals.profiles.hardware import Hardware, Shape

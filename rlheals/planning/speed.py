@@ -16,7 +16,7 @@ import pandas as pd
 
 from rlheals.display.markup import Block, Table
 from rlheals.engines import models
-from rlheals.engines.precision import Precision
+from rlheals.engines.models import Precision
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.evaluate import EvaluateSettings

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
-from rlheals.engines.precision import Unscaled, shorten
+from rlheals.engines.models import Unscaled
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.settings import Float, Rate
 from rlheals.stage import Work
@@ -126,7 +126,7 @@ def kl_from_base(
     base = type(model)(copy.deepcopy(model.config))
     base.load_state_dict(model.state_dict())
     torch.nn.Module.to(base, model.device, model.dtype).eval().requires_grad_(False)
-    shorten(base, settings.precision, models.device())
+    models.shorten_products(base, settings.precision)
     latest = [0.0]
 
     def add(module: torch.nn.Module, args: Any, kwargs: dict[str, Any], out: Any) -> Any:

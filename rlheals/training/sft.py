@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, PrinterCallback
 from trl import SFTConfig
 
 from rlheals.engines import fsdp, models
-from rlheals.engines.precision import Precision, refuse_short_weights
+from rlheals.engines.models import Precision
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Chat, Prompts, dialect_for
 from rlheals.settings import Checkpoints, Decay, Float, Int, Rate, Settings, TaskName
@@ -157,7 +157,7 @@ def train(
 
     files: what the training goes on from if it is there, and what is written at checkpoints.
     """
-    refuse_short_weights(model, settings.precision, "sft")
+    models.refuse_short_weights(model, settings.precision, "sft")
     if settings.gradient_checkpointing:
         models.checkpoint_gradients(model)
     sets = loss_sets(dialect, load_task(settings.task), settings.loss_examples)

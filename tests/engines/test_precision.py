@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 from rlheals.engines import models
 from rlheals.engines.hf import Sampling, open_engine
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.engines.precision import refuse_short_weights, shorten
 from rlheals.engines.vllm_server import closing_vllm
 from rlheals.errors import BadInput
 from rlheals.tasks.general_points.compact import Compact
@@ -62,7 +61,7 @@ def test_a_model_that_learns_multiplies_in_bf16_and_keeps_float32(
     base: PreTrainedModel, ids: torch.Tensor
 ) -> None:
     before = logp(base, ids).detach()
-    shorten(base, "bf16", "cpu")
+    models.shorten_products(base, "bf16")
     now = logp(base, ids)
     assert 0 < float((now - before).detach().abs().max()) < 2 * NEAR["bf16"]
     (-now.gather(-1, ids[..., None]).mean()).backward()
@@ -73,7 +72,7 @@ def test_gradients_are_those_of_long_products_up_to_rounding(ids: torch.Tensor) 
     found = []
     for precision in ("own", "bf16"):
         model = models.load(SHIPPED_BASE)
-        shorten(model, precision, "cpu")
+        models.shorten_products(model, precision)
         (-logp(model, ids[:, :-1]).gather(-1, ids[:, 1:, None]).mean()).backward()
         found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))  # type: ignore[union-attr]
     own, short = found
@@ -84,9 +83,9 @@ def test_gradients_are_those_of_long_products_up_to_rounding(ids: torch.Tensor) 
 def test_weights_that_would_lose_small_updates_are_refused(
     tiny: PreTrainedModel, dialect: Compact, precision: str
 ) -> None:
-    refuse_short_weights(tiny, precision, "sft")
+    models.refuse_short_weights(tiny, precision, "sft")
     tiny.to(torch.bfloat16)
-    refuse_short_weights(tiny, "own", "sft")
+    models.refuse_short_weights(tiny, "own", "sft")
     with pytest.raises(BadInput) as caught:
         sft.train(tiny, dialect, SFTSettings(precision=precision), 0, id)
     assert f"sft.precision={precision} is for float32 weights; these are bfloat16" in one_line(caught.value)

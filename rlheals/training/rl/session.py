@@ -20,7 +20,6 @@ import torch
 
 from rlheals.engines import fsdp, models
 from rlheals.engines.hf import NOT_FINITE, Engine, HFEngine, Opens, open_engine, refresh
-from rlheals.engines.precision import DTYPES, refuse_short_weights, shorten
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.rollout import Episode, rollout
@@ -81,8 +80,8 @@ class Session:
         self.tokenizer = models.load_tokenizer(start)
         if settings.gradient_checkpointing:
             models.checkpoint_gradients(self.model)
-        refuse_short_weights(self.model, settings.precision, "rl")
-        shorten(self.model, settings.precision, device)
+        models.refuse_short_weights(self.model, settings.precision, "rl")
+        models.shorten_products(self.model, settings.precision)
         if settings.processes > 1:
             fsdp.share(self.model)
         if settings.processes > 1 or settings.precision != "own":
@@ -90,7 +89,8 @@ class Session:
         _same_shape(start, base, settings.folder)
         compared = {"start": start, "base": base} if settings.log_kl else {}
         self.references = {
-            name: models.load(folder, device, DTYPES[settings.precision]) for name, folder in compared.items()
+            name: models.load(folder, device, models.DTYPES[settings.precision])
+            for name, folder in compared.items()
         }
         self.task = load_task(settings.task)
         self.dialect = dialect_for(self.tokenizer, self.task)
