@@ -21,7 +21,7 @@ PEAK = 3
 def parts(key: str, profile: Profile, seeds: tuple[int, ...] = (2, 3), peak: int = PEAK) -> list[Part]:
     """What is recorded of a chapter, in its units, with the peaks known."""
     part = CHAPTERS[key].part
-    known = part.at(dict.fromkeys(seeds, peak)) if part.from_peaks else part
+    known = part.at(dict.fromkeys(seeds, peak)) if part.from_sft else part
     return known.in_units(profile)
 
 

@@ -15,6 +15,7 @@ from rlheals.chapters.registry import CHAPTERS
 from rlheals.chapters.spectra import predictors
 from rlheals.chapters.verdicts import outcomes
 from rlheals.display.markup import Block, Table, spans, to_markdown
+from rlheals.errors import BadInput
 from rlheals.planning import speed
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
@@ -65,6 +66,8 @@ def _table(found: Outcome) -> list[Block]:
     rows = []
     for claim in found.claims.claims:
         estimate, p, verdict = claim.unit, "", UNDECIDED
+        if claim.id in found.no_data:
+            verdict = found.no_data[claim.id]
         if one := judged.get(claim.id):
             estimate, p, verdict = f"{one.interval:.3f} {claim.unit}", p_text(one.adjusted), one.shown
         rows.append((claim.family, (claim.sentence, estimate, f"{claim.margin:g}", seeds, p, verdict)))
@@ -118,7 +121,7 @@ def frame(opened: Mapping[str, Any], results: Path) -> pd.DataFrame:
                 "chapter": one.title, "page": one.notebook, "id": claim.id, "sentence": claim.sentence,
                 "source": claim.source, "family": claim.family, "unit": claim.unit, "margin": claim.margin,
                 "seeds": spans(found.claims.study.seeds), "estimate": nan, "low": nan, "high": nan,
-                "verdict": UNDECIDED, "holm_p": nan, "shown": UNDECIDED,
+                "verdict": UNDECIDED, "holm_p": nan, "shown": found.no_data.get(claim.id, UNDECIDED),
                 "fresh": _fresh(one.claims, claim, opened[key].fresh), "section": claim.section,
                 "code": f"chapters.{one.room}.claims: {claim.estimator}",
             }  # fmt: skip
@@ -134,7 +137,7 @@ def _fresh(claims: ChapterClaims, claim: Claim, tables: Any) -> float:
     """The claim's number in a fresh run, its mean over seeds; not a number where it is not measured."""
     try:
         values = claims.estimates(claim, tables)
-    except KeyError:  # a split or checkpoint that the profile leaves out
+    except (KeyError, BadInput):  # a split or checkpoint that the profile leaves out
         return nan
     return float(pd.Series(values, dtype=float).mean())
 

@@ -20,7 +20,7 @@ from rlheals.store.store import Store, default_store
 from rlheals.study import plan as study
 from rlheals.study import record, tables
 from rlheals.study.compute import compute
-from rlheals.study.peaks import peaks_of
+from rlheals.study.peaks import POINTS
 from rlheals.study.plan import SeedPlan
 from rlheals.study.record import Recorded
 from rlheals.study.tables import Frames, Part
@@ -31,24 +31,26 @@ MEANS_NOTHING = "Profile smoke is a plumbing test: its numbers mean nothing."
 
 @dataclass
 class Computer:
-    """Loads a reader's runs, or computes those that are not in the store yet. peaks: by fresh base seed, found once."""
+    """Loads a reader's runs, or computes those that are not in the store yet. points: of SFT by name and fresh base
+    seed, found once."""
 
     store: Store
     workers: int
     quiet: bool
-    peaks: dict[int, int] = field(default_factory=dict)
+    points: dict[str, dict[int, Any]] = field(default_factory=dict)
 
     def runs(self, plans: Iterable[SeedPlan]) -> list[Run]:
         specs = [spec for one in plans for spec in one.specs()]
         return compute(specs, self.store, self.workers, self.quiet)
 
-    def peaks_of(self, profile: Profile, seeds: Sequence[int]) -> dict[int, int]:
-        """The peaks of SFT, from which some chapters start, by chapter 01's runs."""
-        if new := [seed for seed in seeds if seed not in self.peaks]:
+    def points_of(self, what: str, profile: Profile, seeds: Sequence[int]) -> dict[int, Any]:
+        """Points of SFT from which some chapters start (`POINTS`), by chapter 01's runs."""
+        known = self.points.setdefault(what, {})
+        if new := [seed for seed in seeds if seed not in known]:
             plans = [study.plan(profile, seed, self.store) for seed in new]
             self.runs(plans)
-            self.peaks |= peaks_of(tables.collect(plans, self.store))
-        return {seed: self.peaks[seed] for seed in seeds}
+            known |= POINTS[what](tables.collect(plans, self.store))
+        return {seed: known[seed] for seed in seeds}
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,9 @@ class Chapter(Generic[Frames]):
             raise BadInput(
                 f"base seed {both[0]} is in the recorded study; choose a fresh one (0 ships with the package)"
             )
-        mine = profile.for_reader(recorded=part.from_peaks or recorded is not None)
-        if part.from_peaks:
-            part = part.at(computer.peaks_of(mine, fresh))
+        mine = profile.for_reader(recorded=bool(part.from_sft) or recorded is not None)
+        if part.from_sft:
+            part = part.at(computer.points_of(part.from_sft, mine, fresh))
         return part, [part.plan(mine, seed, computer.store) for seed in fresh]
 
     @classmethod

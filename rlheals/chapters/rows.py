@@ -43,6 +43,25 @@ def shares(table: pd.DataFrame, hit: pd.Series, by: Sequence[str] = ("seed", "st
     return grouped.agg(value="mean", n="count").dropna().reset_index()
 
 
+def pass_at(episodes: pd.DataFrame, k: int, by: Sequence[str], column: str = "solved_at") -> pd.DataFrame:
+    """pass@k of first attempts over sampling seeds: columns by..., value, n (hands).
+
+    The chance that one of k of a hand's d first attempts, drawn without return, solves it: 1 - C(d - c, k) / C(d, k)
+    where c do; unbiased, mean over hands. Hands with fewer than k sampling seeds do not count. column: "solved_at", or
+    "solved_at_either" for format-agnostic. Source: Chen et al. 2021 (arXiv 2107.03374).
+
+    >>> rows = pd.DataFrame({"item": "h", "solved_at": [1, 0, 2, 0], "step": 0})
+    >>> pass_at(rows, 2, ["step"])["value"].tolist()
+    [0.5]
+    """
+    keys = [episodes[name] for name in (*by, "item")]
+    hands = (episodes[column] == 1).groupby(keys, observed=True).agg(["sum", "size"])
+    hands = hands[hands["size"] >= k]
+    left = [(hands["size"] - hands["sum"] - at).clip(lower=0) / (hands["size"] - at) for at in range(k)]
+    grouped = (1 - np.prod(left, axis=0) * pd.Series(1.0, hands.index)).groupby(level=list(by))
+    return grouped.agg(value="mean", n="size").reset_index()
+
+
 def solved_shares(counts: pd.DataFrame, by: Sequence[str], column: str = "solved") -> pd.DataFrame:
     """Of hands counted by evaluation: the share solved (or "first": in the first attempt) and n, by group."""
     sums = counts.groupby(list(by))[[column, "hands"]].sum()

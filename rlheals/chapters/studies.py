@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rlheals.chapters.healing.runs import STUDY as HEALING
 from rlheals.chapters.registry import CHAPTERS
 from rlheals.errors import BadInput
 from rlheals.profiles import VARIANTS, load_profile, variant
@@ -14,11 +15,16 @@ from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.store.store import default_store
 from rlheals.study import record
+from rlheals.study.attempts import ATTEMPTS
+from rlheals.study.bases import BASES
 from rlheals.study.compute import compute
 from rlheals.study.jobs import Workers
-from rlheals.study.peaks import recorded_peaks
+from rlheals.study.peaks import recorded_points
+from rlheals.study.tables import Part
 
 VARIANT_SEEDS = 3
+MORE: dict[str, Part[Any]] = {"bases": BASES, "healing": HEALING, "attempts": ATTEMPTS}
+"""What is recorded beside the chapters of the registry."""
 
 
 def chosen(
@@ -29,10 +35,11 @@ def chosen(
     Chapter 1 without profile and variants: the study of `claims.yaml`, then every variant on its first seeds. "all"
     means every variant.
     """
-    plan = CHAPTERS[part].claims.read().study
-    if CHAPTERS[part].option:
+    chapter = next(iter(CHAPTERS))
+    plan = CHAPTERS[chapter if part in MORE else part].claims.read().study
+    if part != chapter:
         if variants:
-            raise BadInput(f"{CHAPTERS[part].option} and --variant: only one of them is accepted")
+            raise BadInput("--variant is for the study of chapter 01 alone")
         return [(load_profile(profile or plan.profile, changes), None)]
     if profile is not None and variants:
         raise BadInput("--profile and --variant: only one of the two is accepted")
@@ -58,16 +65,18 @@ def run(
     only_missing: leave out what the folder has. What is recorded in several units (RL seeds, controls) is made unit by
     unit, the first one of all base seeds first, so that a study that is cut short is short everywhere.
     """
-    decided, done = CHAPTERS[part].claims.read().study.seeds, []
+    decided, done = CHAPTERS[next(iter(CHAPTERS)) if part in MORE else part].claims.read().study.seeds, []
+    whole = MORE[part] if part in MORE else CHAPTERS[part].part
     store = default_store()
     for profile, count in profiles:
         own = list(decided[:count] if seeds is None else seeds)
-        CHAPTERS[part].part.check(profile)
-        for unit in CHAPTERS[part].parts(profile):
+        whole.check(profile)
+        for unit in whole.in_units(profile):
             known: dict[str, Any] = {}
-            if unit.from_peaks:
-                peaks = recorded_peaks(profile.name, own, project_root() / (folder or record.FOLDER))
-                unit, known = unit.at(peaks), {"peaks": list(peaks.values())}
+            if unit.from_sft:
+                results = project_root() / (folder or record.FOLDER)
+                points = recorded_points(unit.from_sft, profile.name, own, results)
+                unit, known = unit.at(points), {unit.from_sft: list(points.values())}
             if folder is None:
                 plans = [unit.plan(profile, seed, store) for seed in own]
                 compute([spec for one in plans for spec in one.specs()], store, workers)

@@ -47,6 +47,11 @@ def study(
     rotation: Annotated[bool, Option("--rotation", help="Spectra and trajectories (chapter 03).")] = False,
     edits: Annotated[bool, Option("--edits", help="Edited checkpoints (chapter 04).")] = False,
     protection: Annotated[bool, Option("--protection", help="Protected SFT (chapter 04).")] = False,
+    healing: Annotated[bool, Option("--healing", help="Second stages compared (chapter 05).")] = False,
+    bases: Annotated[
+        bool, Option("--bases", help="Pretraining alone; later studies take these bases.")
+    ] = False,
+    attempts: Annotated[bool, Option("--attempts", help="Every attempt of one evaluation each.")] = False,
     dry: Annotated[bool, Option("--dry-run", help="Only say what would run, and what that takes.")] = False,
     set_: Set = None,
     json: Json = False,
@@ -59,10 +64,16 @@ def study(
     from rlheals.study import jobs
     from rlheals.study.slurm import read_slurm_file
 
-    asked = {"recovery": recovery, "rotation": rotation, "swaps": edits, "protection": protection}
-    parts = [key for key, given in asked.items() if given] or [next(iter(CHAPTERS))]
-    if len(parts) > 1:
-        raise BadInput(f"{' and '.join(CHAPTERS[key].option for key in parts)}: only one of them is accepted")
+    asked = {"recovery": recovery, "rotation": rotation, "edits": edits, "protection": protection}
+    given = [
+        name
+        for name, wanted in {**asked, "healing": healing, "bases": bases, "attempts": attempts}.items()
+        if wanted
+    ]
+    if len(given) > 1:
+        raise BadInput(f"{' and '.join(f'--{name}' for name in given)}: only one of them is accepted")
+    keys = {entry.option.removeprefix("--"): key for key, entry in CHAPTERS.items()}
+    parts = [keys.get(name, name) for name in given] or [next(iter(CHAPTERS))]
     if scheduler is not None and slurm is not None:
         raise BadInput("--scheduler and --slurm: only one of the two is accepted")
     if missing and record is None:

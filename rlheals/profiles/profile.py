@@ -12,6 +12,7 @@ from rlheals.engines.models import ModelSettings
 from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.profiles.edit_grid import SwapGrid
 from rlheals.profiles.hardware import Hardware, Shape
+from rlheals.profiles.healing import Healing
 from rlheals.profiles.sections import Protection, RLStarts, Rotation
 from rlheals.settings import Int, Settings, TaskName
 from rlheals.tasks import load_task
@@ -70,6 +71,7 @@ class Profile(Settings):
     rotation: Rotation = Rotation()
     swaps: SwapGrid = SwapGrid()
     protection: Protection = Protection()
+    healing: Healing = Healing()
     engine: Literal["hf", "vllm"] = Field(
         "hf",
         description="what plays episodes in censuses and in RL: transformers, or vLLM where it is installed",

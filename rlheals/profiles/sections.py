@@ -31,7 +31,7 @@ LATE = "rl-hands"
 """Late starts again on RL-only hands alone: SFT has not memorised them, so rewards still differ."""
 
 
-def _known(accepted: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
+def known_names(accepted: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
     if unknown := [name for name in names if name not in accepted]:
         raise ValueError(f"{unknown[0]!r} is not one of {', '.join(accepted)}")
     if len(set(names)) < len(names):
@@ -39,7 +39,7 @@ def _known(accepted: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-Controls = Annotated[tuple[str, ...], AfterValidator(partial(_known, CONTROLS))]
+Controls = Annotated[tuple[str, ...], AfterValidator(partial(known_names, CONTROLS))]
 
 
 class RLStarts(Settings):
@@ -81,7 +81,7 @@ BRANCHES: dict[str, dict[str, Any]] = {
 }
 """SFT variants compared in chapter 03: the same base, one setting changed."""
 
-Branches = Annotated[tuple[str, ...], AfterValidator(partial(_known, BRANCHES))]
+Branches = Annotated[tuple[str, ...], AfterValidator(partial(known_names, BRANCHES))]
 
 
 class Rotation(Settings):

@@ -111,7 +111,10 @@ def gather(asked: Asked, store: ReadingStore, results: Path) -> tuple[Pieces, di
         for part in (units := chapter.parts(profile)):
             planned = None
             try:
-                known = part.at({seed: _peak(profile, first, store, results)}) if part.from_peaks else part
+                points = (
+                    {seed: _point(part.from_sft, first, profile, store, results)} if part.from_sft else {}
+                )
+                known = part.at(points) if part.from_sft else part
                 planned = known.plan(profile, seed, store)
                 _demand(asked, key, planned, store)
             except StoreError:
@@ -135,14 +138,14 @@ def _demand(asked: Asked, key: str, planned: SeedPlan, store: ReadingStore) -> N
         )
 
 
-def _peak(profile: Profile, first: Plan, store: Store, results: Path) -> int:
-    """Of OOD accuracy: from the recorded study, as `rlheals study` takes it, or else from the store. BadInput: none."""
+def _point(what: str, first: Plan, profile: Profile, store: Store, results: Path) -> Any:
+    """Of SFT, one of `POINTS`: from the recorded study, as `rlheals study` takes it, or else from the store."""
     study, _ = record.find(profile.name, tables.SFT, results)
     if study is None or first.seed not in study.seeds:
         study = tables.collect([first], store)
-    found = peaks.peaks_of(study)
+    found = peaks.POINTS[what](study)
     if first.seed not in found:
-        raise BadInput(f"profile {profile.name} has no full evaluation on OOD hands, so no peak")
+        raise BadInput(f"profile {profile.name} has no full evaluation on OOD hands, so no {what}")
     return found[first.seed]
 
 

@@ -8,6 +8,7 @@ What covers what (95 % intervals; coverage simulated in tests/stats and, longer,
 | two independent samples of hands | `newcombe` | attempts at hands |
 | two models on the same hands | `mcnemar` | hands |
 | **a claim** about what training does | `t_interval`, `larger_p` and `holm` | base seeds |
+| a share of a loss: a ratio of sums over base seeds | `t_interval` of `of_ratio` | base seeds |
 | the largest of several, whichever it is | `bootstrap.largest_bound` | base seeds |
 """
 
@@ -21,7 +22,7 @@ from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
-import scipy  # scipy.stats takes a second to import and loads when it is first used
+import scipy  # its parts take a second to import and load when they are first used
 
 from rlheals.errors import BadInput
 
@@ -213,3 +214,49 @@ def t_interval(per_seed_values: Sequence[float] | npt.NDArray[np.float64], level
     n, mean = len(values), float(values.mean())
     half = float(scipy.stats.t.ppf(0.5 + level / 2, n - 1) * values.std(ddof=1)) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, level, n, "t over seeds")
+
+
+def of_ratio(over: Sequence[float], under: Sequence[float]) -> npt.NDArray[np.float64]:
+    """One value per base seed whose mean is sum(over) / sum(under), for `t_interval` and `larger_p`: (n,).
+
+    H + (over_i - H under_i) / mean(under) with H the ratio: the influence of each seed (infinitesimal jackknife).
+    A mean of ratios by seed would let a seed that lost almost nothing decide, and resampling five seeds gives
+    intervals that are too narrow.  Simulated coverage of the t interval with five seeds is 95 to 96 %, also where
+    the denominators vary by half their mean (tests/stats).
+    Raises BadInput for two lengths, and where sum(under) is not above 0: there is nothing to have a share of.
+    Source: Jaeckel 1972.
+
+    >>> of_ratio([0.1, 0.2, 0.3], [0.4, 0.4, 0.4]).round(2).tolist()
+    [0.25, 0.5, 0.75]
+    """
+    part, whole = np.asarray(over, dtype=float), np.asarray(under, dtype=float)
+    if part.shape != whole.shape or part.ndim != 1:
+        raise BadInput(f"of_ratio: shapes {part.shape} and {whole.shape}, accepted is (n,) for both")
+    if not whole.sum() > 0:
+        raise BadInput("of_ratio: nothing to have a share of, the denominators do not sum to more than 0")
+    ratio = part.sum() / whole.sum()
+    return ratio + (part - ratio * whole) / whole.mean()
+
+
+def smallest_shown(
+    sd: float, seeds: SupportsIndex, margin: float, level: float = 0.95, power: float = 0.8
+) -> float:
+    """The smallest true effect whose t interval lies above a margin with a given probability.
+
+    sd: between-seed standard deviation of the effect, in its unit.  The effect is margin + d sd / sqrt(n), with d the
+    noncentrality at which Student's noncentral t exceeds t(0.5 + level/2, n - 1) with probability `power`.
+    Raises BadInput for fewer than two seeds, a negative sd, a power outside of (0, 1).
+
+    >>> round(smallest_shown(0.0118, 5, 0.02), 3)
+    0.04
+    """
+    n = _count(seeds, "smallest_shown: seeds", at_least=2)
+    check_level(level)
+    if not (math.isfinite(sd) and sd >= 0 and math.isfinite(margin) and 0 < power < 1):
+        raise BadInput(f"smallest_shown: sd {sd}, margin {margin}, power {power}: out of range")
+    cut = float(scipy.stats.t.ppf(0.5 + level / 2, n - 1))
+
+    def lacking(shift: float) -> float:
+        return float(scipy.stats.nct.sf(cut, n - 1, shift)) - power
+
+    return margin + sd / math.sqrt(n) * float(scipy.optimize.brentq(lacking, -10.0, cut + 10.0))

@@ -7,12 +7,12 @@ claim. A claim is an entry of `claims.yaml`, and one function under `@estimator`
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from rlheals.errors import BadInput
 from rlheals.settings import Settings, validated
-from rlheals.stats.intervals import Interval, holm, larger_p, t_interval
+from rlheals.stats.intervals import Interval, holm, larger_p, of_ratio, t_interval
 from rlheals.stats.verdicts import Verdict, verdict
 from rlheals.yaml_file import read_yaml
 
@@ -32,14 +32,22 @@ Family = Literal["paper", "ours"]
 FAMILIES: dict[Family, str] = {"paper": "Claims of the paper", "ours": "Our own questions and controls"}
 """Who says it, with the heading that tables give it; "paper" includes its precursor and the authors' files."""
 
-Estimator = TypeVar("Estimator", bound=Callable[..., float])
-ESTIMATORS: dict[str, dict[str, Callable[..., float]]] = {}
+
+class Ratio(NamedTuple):
+    """What an estimator returns of one base seed whose claim is about sum(over) / sum(under) over base seeds."""
+
+    over: float
+    under: float
+
+
+Estimator = TypeVar("Estimator", bound=Callable[..., float | Ratio])
+ESTIMATORS: dict[str, dict[str, Callable[..., float | Ratio]]] = {}
 """By part of `claims.yaml` and name."""
 
 
 def estimator(part: str) -> Callable[[Estimator], Estimator]:
     """Registers a function under its name for a part of `claims.yaml`. It takes one base seed's measurements first,
-    then a claim's `options`."""
+    then a claim's `options`. It raises BadInput where the measurements have nothing of what the claim is about."""
 
     def register(function: Estimator) -> Estimator:
         ESTIMATORS.setdefault(part, {})[function.__name__] = function
@@ -49,7 +57,11 @@ def estimator(part: str) -> Callable[[Estimator], Estimator]:
 
 
 class Claim(Settings):
-    """One sentence with its test; the fields are explained at the head of `claims.yaml`."""
+    """One sentence with its test; the fields are explained at the head of `claims.yaml`.
+
+    partly: whether an effect above zero but not above the margin makes the claim hold in part; where it is false, the
+    margin is a limit with nothing between "holds" and "not here".
+    """
 
     id: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     sentence: str
@@ -60,6 +72,7 @@ class Claim(Settings):
     options: dict[str, Any] = Field({})
     unit: str
     margin: float = Field(ge=0)
+    partly: bool = Field(True)
 
 
 class StudyPlan(Settings):
@@ -103,7 +116,7 @@ class ClaimsFile(Settings):
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with what the data say: one value per seed, the interval over seeds, the verdict.
+    """A claim with what the data say: one value per seed (of a ratio: `of_ratio`), interval over seeds, verdict.
 
     adjusted: p-value of "effect > margin", corrected by Holm for the other claims of its part and family; it does not
     enter the verdict.
@@ -146,18 +159,22 @@ def judge(claims: ClaimsFile, numbers: Mapping[str, Mapping[int, float]]) -> lis
     judged = []
     for claim in claims.claims:
         interval = t_interval(list(found[claim.id].values()), study.level)
-        said = verdict(interval, claim.margin)
+        said = verdict(interval, claim.margin, claim.partly)
         judged.append(Judged(claim, found[claim.id], interval, said, adjusted[claim.id]))
     return judged
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The claims of a part; judged once nothing is missing (in words; None: nothing is recorded)."""
+    """The claims of a part; judged once nothing is missing (in words; None: nothing is recorded).
+
+    no_data: by claim, why what is recorded has nothing of what it is about, in words; the others are judged.
+    """
 
     claims: ClaimsFile
     missing: tuple[str, ...] | None
     judged: tuple[Judged, ...]
+    no_data: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -194,11 +211,22 @@ class ChapterClaims:
                 )
         return found
 
-    def estimates(self, claim: Claim, tables: Any) -> dict[int, float]:
-        """The claim's number for every base seed that has what it needs."""
-        run, mine = ESTIMATORS[self.key][claim.estimator], tables.once(self.by_seed)
-        values = {seed: run(measured, **claim.options) for seed, measured in mine.items()}
-        return {seed: value for seed, value in values.items() if np.isfinite(value)}
+    def estimates(self, claim: Claim, tables: Any, seeds: Collection[int] | None = None) -> dict[int, float]:
+        """The claim's number for every base seed that has what it needs; `seeds`: of these alone.
+
+        Raises BadInput where what is recorded has nothing of what the claim is about.
+        """
+        run, found = ESTIMATORS[self.key][claim.estimator], dict[int, float | Ratio]()
+        for seed, measured in tables.once(self.by_seed).items():
+            if seeds is None or seed in seeds:
+                try:
+                    found[seed] = run(measured, **claim.options)
+                except BadInput as error:
+                    raise BadInput(f"base seed {seed}: {error}") from None
+        known = {seed: value for seed, value in found.items() if np.isfinite(value).all()}
+        pairs = [value for value in known.values() if isinstance(value, Ratio)]
+        values = of_ratio(*zip(*pairs, strict=True)) if pairs else known.values()
+        return {seed: float(value) for seed, value in zip(known, values, strict=True)}
 
     def missing(self, tables: Any, claims: ClaimsFile) -> list[str]:
         """Base seeds and repetitions that are not recorded yet of those that decide, in words."""
@@ -219,13 +247,19 @@ class ChapterClaims:
             return Outcome(claims, None, ())
         if missing := self.missing(tables, claims):
             return Outcome(claims, tuple(missing), ())
-        numbers = {claim.id: self.estimates(claim, tables) for claim in claims.claims}
+        numbers, no_data = dict[str, dict[int, float]](), dict[str, str]()
+        for claim in claims.claims:
+            try:
+                numbers[claim.id] = self.estimates(claim, tables, claims.study.seeds)
+            except BadInput as error:
+                no_data[claim.id] = str(error)
         without = [
             f"base seed {lacking[0]}: what {name} needs"
             for name, known in numbers.items()
             if (lacking := sorted(set(claims.study.seeds) - set(known)))
         ]
-        return Outcome(claims, tuple(without), () if without else tuple(judge(claims, numbers)))
+        some = claims.model_copy(update={"claims": tuple(one for one in claims.claims if one.id in numbers)})
+        return Outcome(claims, tuple(without), () if without else tuple(judge(some, numbers)), no_data)
 
 
 def by_seed(rows: pd.DataFrame, seeds: Iterable[int]) -> dict[int, pd.DataFrame]:

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlheals.profiles.profile import Profile
+from rlheals.store.files import read_json
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
-from rlheals.training.adopt import weights_hash
+from rlheals.training.adopt import WEIGHTS, recorded_bases, weights_hash
 from rlheals.training.fetch import settings_of
+
+MANIFEST = "manifest.json"
+MAX_MANIFEST = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -100,10 +104,21 @@ def census_spec(
 def base_spec(profile: Profile, seed: int) -> RunSpec:
     """The base of a seed: the profile's language model, the same for all seeds; else pretrained.
 
-    Seed 0 of the lab is the base that is shipped with the package, if the profile says so.
+    Seed 0 of the lab is the base that is shipped with the package, if the profile says so. A base that is recorded with
+    the same settings of pretraining is taken from there.
     """
     if profile.model is not None:
         return RunSpec(stage="fetch", settings=settings_of(profile.model).model_dump(mode="json"))
     if seed == 0 and profile.shipped_base:
         return RunSpec(stage="adopt", settings={"sha256": weights_hash()})
+    asked = profile.model_dump(mode="json")
+    for folder in recorded_bases(seed):
+        known = read_json(folder.parent / MANIFEST, MAX_MANIFEST)
+        if all(known["profile"].get(name) == asked[name] for name in ("task", "pretrain")):
+            return RunSpec(stage="adopt", settings={"sha256": known["files"][f"{folder.name}/{WEIGHTS}"]})
+    return pretrain_spec(profile, seed)
+
+
+def pretrain_spec(profile: Profile, seed: int) -> RunSpec:
+    """Pretraining of a seed's base."""
     return RunSpec(stage="pretrain", settings=profile.pretrain.model_dump(mode="json"), seed=seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -19,20 +20,21 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.settings import Settings, validated
-from rlheals.store.files import atomic_write, read_json
+from rlheals.store.files import atomic_write, read_json, whole
 from rlheals.store.machine import Machine
 from rlheals.store.runs import Hash, Manifest, Stage, canonical_json, digest_of
 from rlheals.store.store import Store
 from rlheals.study import tables
+from rlheals.study.claims import FILE
 from rlheals.study.compute import compute
 from rlheals.study.jobs import Workers
-from rlheals.study.plan import SeedPlan
+from rlheals.study.plan import MANIFEST, MAX_MANIFEST, SeedPlan
 from rlheals.study.tables import Frames, Part, Tables
 from rlheals.training.fetch import HOW_TO_PIN, is_pinned
 
 FOLDER = Path("results")
-MANIFEST = "manifest.json"
-MAX_MANIFEST = 4 << 20
+REGISTERED = FILE.with_name("claims_2.yaml")
+"""The claims that what is recorded now will be judged by."""
 RENAMED = {
     "ladder": "rl_starts",
     "slice_rows": "micro_batch_size",
@@ -48,6 +50,9 @@ RENAMED = {
 """Settings of the recorded study under the names they had then. To go when the study is recorded anew."""
 
 
+Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+
+
 class RecordedRun(Settings):
     """Where one run's numbers came from."""
 
@@ -55,6 +60,7 @@ class RecordedRun(Settings):
     id: Hash
     seed: int
     code_hash: Hash
+    started: Time | None = None
     seconds: float = Field(ge=0)
 
     @classmethod
@@ -75,7 +81,11 @@ FileName = Annotated[str, Field(min_length=1, max_length=240)]
 
 
 class Recorded(Settings):
-    """The manifest of one recorded base seed. digest: sha256 over every other field."""
+    """The manifest of one recorded base seed.
+
+    claims: sha256 of the registered claims as they were when it was written; digest: sha256 over every other field. The
+    study of half-able bases has neither claims nor times of single runs.
+    """
 
     profile: Annotated[
         dict[str, Any],
@@ -83,7 +93,8 @@ class Recorded(Settings):
         AfterValidator(_has_name_and_decodes),
     ]
     seed: int = Field(ge=0)
-    started: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
+    started: Time
+    claims: Hash | None = None
     machine: Machine
     versions: dict[Word, Word]
     runs: tuple[RecordedRun, ...]
@@ -161,14 +172,23 @@ def write(
     """Write the tables of one base seed, the manifest last."""
     runs = [store.load(store.key(spec)).manifest for spec in chosen.specs()]
     tables.write(part.collect([chosen], store), folder)
+    for name, model in part.models(chosen, store).items():
+        if not (folder / name).is_dir():
+            with whole(folder / name) as place:
+                shutil.copytree(model, place, dirs_exist_ok=True)
     manifest = Recorded(
         profile=profile.model_dump(mode="json"),
         seed=chosen.seed,
         started=min(run.started for run in runs),
+        claims=digest_of(REGISTERED).sha256,
         machine=runs[-1].machine,
         versions=runs[-1].versions,
         runs=tuple(map(RecordedRun.of, runs)),
-        files={file.name: digest_of(file).sha256 for file in sorted(folder.glob("*.parquet"))},
+        files={
+            str(file.relative_to(folder)): digest_of(file).sha256
+            for file in sorted(folder.rglob("*"))
+            if file.is_file() and file.name != MANIFEST
+        },
     )
     atomic_write(folder / MANIFEST, manifest.sealed().text())
 
@@ -194,17 +214,21 @@ def read(folder: Path, kind: type[Frames] = Tables) -> tuple[Frames, list[Record
 
 def find(name: str, part: Part[Frames], results: Path) -> tuple[Frames | None, list[Recorded]]:
     """The recorded study of a profile, or (None, []) when nothing is recorded for it."""
-    folder = results / f"{name}{part.suffix}"
-    if not any(folder.glob("seed-*")):
+    names = [name, *(f"{name}-{variant}" for variant in part.variants)]
+    folders = [results / f"{one}{part.suffix}" for one in names]
+    found = [read(folder, part.kind) for folder in folders if any(folder.glob("seed-*"))]
+    if not found:
         return None, []
-    return read(folder, part.kind)
+    return tables.joined([frames for frames, _ in found], part.kind), [
+        one for _, all_ in found for one in all_
+    ]
 
 
 def _places(folder: Path) -> list[tuple[int, Path]]:
     """The folders of recorded base seeds, in order."""
     found = []
     for place in folder.glob("seed-*"):
-        seed = re.fullmatch(r"seed-(\d{1,6})(-run-\d|-controls)?", place.name)
+        seed = re.fullmatch(r"seed-(\d{1,6})(-run-\d|-controls|-map|-arms|-mechanism)?", place.name)
         if seed is None:
             raise BadInput(f"results {folder.name}: {place.name!r:.60} is not a folder of the form seed-1")
         found.append((int(seed[1]), place))

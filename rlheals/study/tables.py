@@ -86,9 +86,10 @@ class Tables(Seeded):
 class Part(Generic[Frames]):
     """One study that is recorded: its folder is the profile's name and `suffix`.
 
-    stage: whose code its captions name; lacking: why a profile has nothing of it, or ""; from_peaks: `plan` needs
-    `peaks` too (by base seed, the step of SFT's OOD peak), see `at`; units: where a base seed is recorded in several
-    folders, what `plan` takes as `unit`.
+    stage: whose code its captions name; lacking: why a profile has nothing of it, or ""; from_sft: which points of SFT
+    `plan` needs too, by base seed (a name of `rlheals.study.peaks.POINTS`), see `at`; units: where a base seed is
+    recorded in several folders, what `plan` takes as `unit`; models: model folders recorded beside the tables, by name;
+    variants: of a profile, whose recorded tables are read together with its own.
     """
 
     suffix: str
@@ -97,8 +98,10 @@ class Part(Generic[Frames]):
     kind: type[Frames]
     stage: str
     lacking: Callable[[Profile], str] = lambda profile: ""
-    from_peaks: bool = False
+    from_sft: str = ""
     units: Callable[[Profile], Sequence[Any]] | None = None
+    models: Callable[[Any, Store], Mapping[str, Path]] = lambda plan, store: {}
+    variants: tuple[str, ...] = ()
 
     def in_units(self, profile: Profile) -> list[Part[Frames]]:
         """What is recorded of a profile, unit by unit, in the order in which it is computed."""
@@ -106,9 +109,9 @@ class Part(Generic[Frames]):
             return [self]
         return [replace(self, plan=partial(self.plan, unit=unit)) for unit in self.units(profile)]
 
-    def at(self, peaks: Mapping[int, int]) -> Part[Frames]:
-        """The same with the peaks known."""
-        return replace(self, plan=partial(self.plan, peaks=peaks), from_peaks=False)
+    def at(self, points: Mapping[int, Any]) -> Part[Frames]:
+        """The same with the points of SFT known."""
+        return replace(self, plan=partial(self.plan, **{self.from_sft: points}), from_sft="")
 
     def check(self, profile: Profile) -> None:
         """BadInput when the profile has nothing of this study."""

@@ -49,7 +49,8 @@ def checked_splits(splits: tuple[str, ...], task: str | None, *more: str) -> tup
     """Different splits of a task, or `more`; ValueError for anything else. None: a task that is not known."""
     if not splits or len(set(splits)) < len(splits):
         raise ValueError("a list of one or more different splits is accepted")
-    known = splits if task is None else (*load_task(task).splits, *more)
+    found = None if task is None else load_task(task)
+    known = splits if found is None else (*found.splits, *found.more_splits, *more)
     if unknown := [split for split in splits if split not in known]:
         raise ValueError(f"{unknown[0]!r:.40} is no split of {task}; accepted: {', '.join(known)}")
     return splits

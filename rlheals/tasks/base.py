@@ -24,8 +24,8 @@ Layout = Literal["target", "plain", "none"]
 """target: the answer format that SFT teaches; plain: that of a base's pretraining; none: neither."""
 Protocol_ = Literal["target", "either"]
 """Which layouts count as an answer."""
-Variant = Literal["default", "strict"]
-"""strict: what only held-out items need never occurs in pretraining."""
+Variant = Literal["default", "strict", "new_rules"]
+"""strict: what only held-out items need never occurs in pretraining; new_rules: nor does the ID rule."""
 
 PAD, BOS, END, UNK = SPECIAL = "<pad>", "<s>", "<end>", "<unk>"
 FRAME = ("answer", "so", "{", "|", "}", "wrong")
@@ -96,6 +96,9 @@ class Task(ABC):
     """Names of the ID rule, of the OOD rule, and of the others that the split `rules` of an evaluation asks."""
     splits: ClassVar[tuple[str, ...]] = ("sft", "rl", "held_out", "ood")
     """Disjoint; every task has these four: SFT trains on the first, RL on the first two, nothing on the others."""
+    more_splits: ClassVar[tuple[str, ...]] = ()
+    """varied: as many questions as `sft` and `rl` have together, under many rules, none of them unseen; familiar: the
+    same without words that answers under the ID rule lack; control: such questions under a rule as unseen as OOD's."""
     paired: ClassVar[tuple[str, ...]] = ()
     """Splits of the same questions under the ID rule and under the OOD rule, in the same order."""
     rewards: ClassVar[Mapping[str, float]]

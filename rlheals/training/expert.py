@@ -13,21 +13,25 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 import torch
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from rlheals.engines import models
+from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Prompts
 from rlheals.tasks.base import Dialect, Item, Task
 
+Example = tuple[list[int], int]
+"""Tokens, and how many of them are the prompt."""
 IGNORED = -100
 LOSS_SETS = {"train": "sft", "test": "held_out", "ood": "ood"}
 MOST_BYTES = 4 * 2**30
+REPLAYED, REPLAYED_TOKENS = 2048, 64
 
 
 def example(
     dialect: Dialect, task: Task, item: Item, random: np.random.Generator, prompts: Prompts = "fixed"
-) -> tuple[list[int], int]:
+) -> Example:
     """One expert answer to an item as the task shows it this time: (tokens, length of the prompt)."""
     shown = task.shown(item, random)
     form = int(random.integers(dialect.forms)) if prompts == "diverse" else 0
@@ -35,12 +39,12 @@ def example(
     return prompt + dialect.expert(shown, form), len(prompt)
 
 
-def loss_sets(dialect: Dialect, task: Task, size: int) -> dict[str, list[tuple[list[int], int]]]:
+def loss_sets(dialect: Dialect, task: Task, size: int) -> dict[str, list[Example]]:
     """The sets whose loss is measured, by name."""
     return {name: loss_set(dialect, task, split, size) for name, split in LOSS_SETS.items()}
 
 
-def loss_set(dialect: Dialect, task: Task, split: str, size: int) -> list[tuple[list[int], int]]:
+def loss_set(dialect: Dialect, task: Task, split: str, size: int) -> list[Example]:
     """Fixed expert answers of a split, the same for every seed: (tokens, length of the prompt)."""
     random = np.random.default_rng(24)
     items = task.items(split)
@@ -48,8 +52,23 @@ def loss_set(dialect: Dialect, task: Task, split: str, size: int) -> list[tuple[
     return [example(dialect, task, items[pick], random) for pick in picks]
 
 
+def own_samples(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, seed: int) -> list[Example]:
+    """What a model writes at temperature 1 from its first token on, as rows to learn from: (tokens, 1).
+
+    A model without a first token of its own is BadInput: there is nothing that it would begin with.
+    """
+    if tokenizer.bos_token_id is None:
+        raise BadInput("replay: the tokenizer has no token that a text begins with (bos_token)")
+    engine, start = HFEngine(model, tokenizer, remember=False), [tokenizer.bos_token_id]
+    keys = [f"replay/{seed}/{number}" for number in range(REPLAYED)]
+    made = engine.generate(
+        [start] * REPLAYED, keys, Sampling(temperature=1.0, max_new_tokens=REPLAYED_TOKENS)
+    )
+    return [(start + list(one.tokens), 1) for one in made]
+
+
 @torch.no_grad()
-def expert_loss(model: PreTrainedModel, rows: list[tuple[list[int], int]]) -> float:
+def expert_loss(model: PreTrainedModel, rows: list[Example]) -> float:
     """Mean cross-entropy (nats per token) of the answers' tokens."""
     was_training = model.training
     model.eval()

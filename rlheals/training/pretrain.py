@@ -35,7 +35,7 @@ class PretrainSettings(Settings):
 
     task: TaskName = Field("general_points", description="the task's name")
     model: ModelSettings = ModelSettings()
-    variant: Variant = Field("default", description="strict: held-out multisets never occur in pretraining")
+    variant: Variant = Field("default", description="what pretraining never shows, see `rlheals.tasks.base`")
     ability: Float | None = Field(0.5, gt=0, le=1, description="stop at this panel accuracy; None: never")
     min_steps: Int = Field(300, ge=0, description="no ability check before this step")
     max_steps: Int = Field(1500, ge=1, description="stop here in any case")

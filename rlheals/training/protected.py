@@ -51,7 +51,7 @@ class ProtectedSettings(SFTSettings):
 def run(work: Work) -> None:
     """The stage: as `sft.run`; `penalties.json` has the penalty, without its strength, at every checkpoint."""
     settings = ProtectedSettings.model_validate(work.settings)
-    base = work.inputs["base"] / "base"
+    base = work.inputs["base"] / settings.folder
     model = models.load(base)
     dialect = dialect_for(models.load_tokenizer(base), load_task(settings.task))
     penalties: list[dict[str, float]] = []

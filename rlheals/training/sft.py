@@ -12,14 +12,14 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from transformers import PreTrainedModel, PrinterCallback
 from trl import SFTConfig
 
@@ -30,10 +30,10 @@ from rlheals.evaluation.dialects import Chat, Prompts, dialect_for
 from rlheals.settings import Checkpoints, Decay, Float, Int, Rate, Settings, TaskName
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.store.files import atomic_write
-from rlheals.tasks import load_task
+from rlheals.tasks import checked_splits, load_task
 from rlheals.tasks.base import Dialect
 from rlheals.training import resume
-from rlheals.training.expert import IGNORED, example, expert_loss, from_file, loss_sets
+from rlheals.training.expert import IGNORED, Example, example, expert_loss, from_file, loss_sets, own_samples
 from rlheals.training.sft_trainer import AtSteps, ResumableTrainer, refuse_diverged
 
 LOSSES = "losses.json"
@@ -49,6 +49,10 @@ class SFTSettings(Settings):
     """How a base is fine-tuned."""
 
     task: TaskName = Field("general_points", description="the task's name")
+    folder: str = Field("base", description="where it begins: a model folder of the input run")
+    splits: tuple[str, ...] = Field(
+        ("sft",), description="the task's splits whose expert answers it imitates"
+    )
     checkpoints: Checkpoints = Field(
         (0, 5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960, 1280),
         description="steps at which the weights are kept; the last one ends the training",
@@ -61,6 +65,18 @@ class SFTSettings(Settings):
     max_grad_norm: Float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     loss_examples: Int = Field(256, ge=1, description="expert answers in each loss set")
     prompts: Prompts = Field("fixed", description="forms of the questions: always the same, or many")
+    loss: Literal["nll", "dft"] = Field(
+        "nll", description="cross-entropy, or that of dynamic fine-tuning (arXiv 2508.05629)"
+    )
+    lora_rank: Int | None = Field(
+        None, ge=1, description="train low-rank factors of all linear layers; checkpoints are merged"
+    )
+    replay: Float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of examples that the model at the start wrote itself, from nothing",
+    )
     expert_file: str | None = Field(None, description="JSON with answers to imitate instead, see `expert.py`")
     expert_sha256: str | None = Field(None, description="of that file")
     micro_batch_size: Int | None = Field(None, ge=1, description="examples per forward pass; unset: all")
@@ -83,8 +99,15 @@ class SFTSettings(Settings):
         """Examples of a batch that one process learns from."""
         return self.batch // self.processes
 
+    @field_validator("splits")
+    @classmethod
+    def _known_and_different(cls, splits: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return checked_splits(splits, info.data.get("task"))
+
     @model_validator(mode="after")
     def _divides(self) -> SFTSettings:
+        if self.processes > 1 and (self.lora_rank or self.replay):
+            raise ValueError(f"processes={self.processes}: lora_rank and replay are for one process")
         if self.batch % self.processes:
             raise ValueError(f"processes={self.processes} does not divide batch={self.batch}")
         if self.per_process % self.rows:
@@ -128,20 +151,39 @@ def run(work: Work) -> None:
 def part(work: Work) -> None:
     """What one process does of the stage, in the scratch folder; the first one writes what the others have too."""
     settings = SFTSettings.model_validate(work.settings)
-    base = work.inputs["base"] / "base"
+    base = work.inputs["base"] / settings.folder
     dialect = dialect_for(models.load_tokenizer(base), load_task(settings.task))
     model = models.load(base)
+    if settings.lora_rank:
+        model = with_adapter(model, settings.lora_rank, work.seed)
 
     def keep(step: int) -> None:
         weights = fsdp.whole(model) if settings.processes > 1 else None
+        whole = merged(model) if settings.lora_rank else model
         if fsdp.rank() == 0:
             with resume.kept(work.scratch / checkpoint_name(step)) as folder:
-                models.save(folder, model, dialect.tokenizer, weights)
+                models.save(folder, whole, dialect.tokenizer, weights)
 
     files = resume.Files(work.scratch / resume.STATE)
     losses = train(model, dialect, settings, work.seed, keep, work.tick, files)
     if fsdp.rank() == 0:
         atomic_write(work.scratch / LOSSES, json.dumps(losses, indent=1) + "\n")
+
+
+def with_adapter(model: PreTrainedModel, rank: int, seed: int) -> PreTrainedModel:
+    """The model with low-rank factors beside every linear layer, which alone are trained (arXiv 2106.09685)."""
+    import peft
+
+    torch.manual_seed(seed)
+    wanted = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    made: Any = peft.get_peft_model(model, wanted)
+    return made
+
+
+def merged(model: Any) -> PreTrainedModel:
+    """A copy with the factors added to the weights that they stand beside."""
+    made: PreTrainedModel = copy.deepcopy(model).merge_and_unload()
+    return made
 
 
 def train(
@@ -161,6 +203,7 @@ def train(
     if settings.gradient_checkpointing:
         models.checkpoint_gradients(model)
     sets = loss_sets(dialect, load_task(settings.task), settings.loss_examples)
+    own = own_samples(model, dialect.tokenizer, seed) if settings.replay else []
     losses: list[dict[str, float]] = []
 
     def at_checkpoint(step: int) -> None:
@@ -176,7 +219,7 @@ def train(
         trainer = ResumableTrainer(
             model=model,
             args=arguments,
-            train_dataset=examples(dialect, settings, seed),
+            train_dataset=examples(dialect, settings, seed, own),
             processing_class=dialect.tokenizer,
         )
         trainer.losses = losses
@@ -206,7 +249,7 @@ def trainer_settings(settings: SFTSettings, seed: int, scratch: Path) -> SFTConf
         adam_beta1=settings.betas[0],
         adam_beta2=settings.betas[1],
         max_grad_norm=settings.max_grad_norm,
-        loss_type="nll",
+        loss_type=settings.loss,
         completion_only_loss=True,
         packing=False,
         max_length=None,
@@ -229,16 +272,22 @@ def trainer_settings(settings: SFTSettings, seed: int, scratch: Path) -> SFTConf
     )
 
 
-def examples(dialect: Dialect, settings: SFTSettings, seed: int) -> Dataset:
-    """The training stream: one row per example, items drawn uniformly from the SFT split."""
+def examples(dialect: Dialect, settings: SFTSettings, seed: int, own: Sequence[Example] = ()) -> Dataset:
+    """The training stream: one row per example, items drawn uniformly from all splits together.
+
+    own: what the model wrote itself, for `replay`.
+    """
     random, count = np.random.default_rng([seed, 3]), settings.checkpoints[-1] * settings.batch
     if settings.expert_file is not None:
         rows = _from_file(dialect, settings, random, count)
     else:
         task = load_task(settings.task)
-        items = task.items("sft")
+        items = [item for split in settings.splits for item in task.items(split)]
         picks = random.integers(len(items), size=count)
         rows = [example(dialect, task, items[pick], random, settings.prompts) for pick in picks]
+    if own:
+        for place in np.flatnonzero(random.random(count) < settings.replay):
+            rows[place] = own[int(random.integers(len(own)))]
     return Dataset.from_dict(
         {
             "input_ids": [tokens for tokens, _ in rows],

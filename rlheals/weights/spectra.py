@@ -44,7 +44,8 @@ CURVE_COLUMNS = ("side", "k", "index", "angle", "null", "null_low", "null_high")
 class Spectra:
     """What was measured; every row names tensor, kind, layer and head (-1: the whole matrix).
 
-    matrices   one row per (what, draw): size of the change, changes of singular values, energies, intruder dimensions
+    matrices   one row per (what, draw): size of the change, changes of singular values (mean, median and maximum of
+               |d sigma| / sigma; energy: sum |d sigma| / sum sigma), energies, intruder dimensions
     angles     one row per (what, draw, side, end, k): mean and largest angle in radians, gap at k, distances
     values     one row per singular value: before, after, and under the Gaussian null (mean, 2.5 % and 97.5 %)
     heat       one row per block of U^T dW V (at most 32 x 32): mean square in units of that of dW's entries
@@ -176,6 +177,7 @@ class _Measured:
     def scalars(self) -> pd.DataFrame:
         """One row per draw."""
         changes = value_changes(self.base, self.after).abs()
+        moved, whole = (self.after.s - self.base.s).abs().sum(-1), self.base.s.sum(-1)
         stretch, rotation = energies(self.base, self.delta)
         size, change = self.before.norm(), self.delta.flatten(1).norm(dim=1)
         table: dict[str, torch.Tensor] = {
@@ -183,6 +185,8 @@ class _Measured:
             "change_norm": change,
             "relative_change": change / size if size > 0 else torch.full_like(change, math.nan),
             "value_change_mean": changes.nanmean(-1),
+            "value_change_median": changes.nanmedian(-1).values,
+            "value_change_energy": moved / whole if whole > 0 else torch.full_like(moved, math.nan),
             "value_change_max": changes.nan_to_num(0.0).amax(-1),
             "stretch_energy": stretch,
             "rotation_energy": rotation,

@@ -123,3 +123,26 @@ def test_sizes_are_in_distances_of_the_two_checkpoints() -> None:
     assert rows["size"].to_list() == [1.3]
     assert rows["left"].to_list() == [0.5]
     assert rows["share"].to_list() == [1.0]
+
+
+def test_what_is_restored_is_a_share_of_the_loss_over_all_seeds() -> None:
+    edit = ("restore", "directions(all)", "blocks")
+    (row,) = (one for _, one in measured.effects(tables({edit: (0.16, 1.0)})).groupby("seed"))
+    assert claims.restored(row, *edit[1:]) == pytest.approx((0.12, 0.16))
+
+
+@pytest.mark.parametrize(
+    ("other", "wanted"), [(0.15, 0.016 - 0.01), (0.17, 0.016 - 0.01), (0.10, 0.016 - 0.06)]
+)
+def test_alike_means_within_a_share_of_what_lies_between_both_checkpoints(
+    other: float, wanted: float
+) -> None:
+    made = {
+        ("restore", "directions(all)", "blocks"): (0.16, 1.0),
+        ("restore", "rollback()", "blocks"): (other, 1.0),
+        ("other", "directions(all)", "blocks"): (other, 1.0),
+    }
+    rows = measured.effects(tables(made))
+    for options in ({"control": "rollback()"}, {"control_kind": "other"}):
+        found = claims.alike_in_share(rows, "restore", "directions(all)", "blocks", 0.1, **options)
+        assert found == pytest.approx(wanted)

@@ -11,6 +11,7 @@ import pytest
 from rlheals.chapters.spectra import claims, predictors
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.runs import SFT, SpectraTables
+from rlheals.errors import BadInput
 
 SIZES = np.geomspace(0.01, 0.3, 9)
 BRANCHES = [f"branch-{number}" for number in range(10)]
@@ -29,7 +30,7 @@ def world(ood, seeds: int = 4, noise: float = 0.0, seed: int = 0) -> pd.DataFram
                 place = {"seed": base, "branch": branch, "start": -1, "step": step}
                 rows.append({**place, "size": size, "angle": angle, "kl": kl, "ood": value})
     frame = pd.DataFrame(rows)
-    return frame.assign(excess=frame["angle"] - 40 * frame["size"], id=0.9)
+    return frame.assign(excess=frame["angle"] - 40 * frame["size"], id=0.9, held_out=0.8)
 
 
 def correlations(points: pd.DataFrame, predictor: str, given: tuple[str, ...] = ()) -> list[float]:
@@ -94,6 +95,34 @@ def test_points_beyond_the_reach_of_plain_sft_do_not_count() -> None:
     pd.testing.assert_frame_equal(measured.matched(mixed), measured.matched(points))
 
 
+def test_a_branch_taught_the_ood_rule_has_no_say_in_the_verdict_and_a_line_of_its_own() -> None:
+    points = world(lambda size, angle, kl: 0.5 - 0.02 * angle, seeds=1)
+    odd = points[points["branch"] == BRANCHES[0]].assign(branch=measured.TAUGHT_OOD, ood=0.99, angle=60.0)
+    both = pd.concat([points, odd])
+
+    class Kept:
+        def once(self, make):
+            return both
+
+    assert claims.tracks_taught(Kept(), "angle") == pytest.approx(-correlations(points, "angle")[0])
+    assert claims.tracks(Kept(), "angle") < claims.tracks_taught(Kept(), "angle")
+    found = {one.predictor.words: one.values for one in predictors.associations(measured.matched(both))}
+    assert found["rotation"] == pytest.approx(tuple(correlations(points, "angle")))
+    assert found["rotation, with RL on the OOD rule"] == pytest.approx(tuple(correlations(both, "angle")))
+
+
+def test_along_one_trajectory_everything_that_grows_correlates(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = world(lambda size, angle, kl: 0.5 - np.log(size / 0.01) / 10, seeds=2)
+    line = line.assign(step=10 * 2 ** line["step"])
+    monkeypatch.setattr(measured, "points", lambda tables: line)
+    empty = {field.name: pd.DataFrame() for field in fields(SpectraTables)}
+    peaks = pd.DataFrame({"seed": [1, 2], "peak": [20, 40]})
+    found = measured.along(SpectraTables(**{**empty, "peaks": peaks})).set_index("seed")
+    assert list(found) == list(measured.ALONG)
+    assert found[["size", "step"]].to_numpy() == pytest.approx(-1)
+    assert found["angle"].max() < -0.8
+
+
 def test_partial_correlation_is_that_of_the_textbook() -> None:
     random = np.random.default_rng(5)
     x, y, z = random.normal(size=(3, 30))
@@ -140,7 +169,8 @@ def spectra(angles: dict[str, dict[str, float]], changes: dict[str, dict[str, fl
     ]  # fmt: skip
     values = [
         {"seed": 1, "pair": pair, "what": what, "kind": kind, "head": -1,
-         "value_change_mean": value if kind == "q" else 9.0}
+         **{f"value_change_{by}": factor * value if kind == "q" else 9.0
+            for by, factor in (("mean", 1), ("median", 0.5), ("energy", 0.8))}}
         for pair, levels in changes.items() for what, value in levels.items() for kind in ("q", "embed")
     ]  # fmt: skip
     empty = {field.name: pd.DataFrame() for field in fields(SpectraTables)}
@@ -157,6 +187,35 @@ def test_values_are_judged_against_the_limit_and_against_the_null() -> None:
     tables = spectra({}, {"peak-end": {"change": 0.03, "gaussian": 0.04}})
     assert claims.values_small(tables, "peak-end", 0.05) == pytest.approx(0.02)
     assert claims.values_below_null(tables, "peak-end") == pytest.approx(0.25)
+    for by, factor in (("median", 0.5), ("energy", 0.8)):
+        assert claims.values_small(tables, "peak-end", 0.05, by) == pytest.approx(0.05 - 0.03 * factor)
+        assert claims.values_below_null(tables, "peak-end", by) == pytest.approx(0.25)
+    with pytest.raises(BadInput, match="no column value_change_mode"):
+        claims.values_small(tables, "peak-end", 0.05, "mode")
+
+
+def test_both_ends_are_as_far_from_the_null_as_the_nearer_one() -> None:
+    tables = spectra({"peak-end": {"change": 12.0, "gaussian": 8.0}}, {})
+    low = tables.angles["end"] == "bottom"
+    for kind, angle in (("change", 9.0), ("gaussian", 10.0)):
+        tables.angles.loc[low & (tables.angles["what"] == kind), "mean"] = angle
+    assert claims.both_ends_over_null(tables, "peak-end", 16) == pytest.approx(-0.1)
+
+
+@pytest.mark.parametrize("size", [8, 32])
+@pytest.mark.parametrize(("ends", "wanted"), [((4.0, 3.0), 2.0), ((4.0, 0.5), -0.5), ((1.0, 1.0), 0.0)])
+def test_the_bulk_is_held_against_the_end_that_moves_less(
+    size: int, ends: tuple[float, float], wanted: float
+) -> None:
+    left, right = (axis.ravel() for axis in np.indices((size, size)))
+    quarter = size // 4
+    low, high = np.minimum(left, right), np.maximum(left, right)
+    energy = np.where(low < quarter, ends[0], np.where(high >= size - quarter, ends[1], 1.0))
+    heat = pd.DataFrame({"left": left, "right": right, "energy": energy, "kind": "q", "pair": "peak-end"})
+    other = heat.assign(kind="embed", energy=99.0)
+    empty = {field.name: pd.DataFrame() for field in fields(SpectraTables)}
+    made = SpectraTables(**{**empty, "heat": pd.concat([heat, other]).sample(frac=1, random_state=2)})
+    assert claims.ends_over_bulk(made, "peak-end") == pytest.approx(wanted)
 
 
 def test_rl_that_turns_back_is_told_from_rl_that_does_not() -> None:

@@ -24,7 +24,7 @@ from rlheals.store.store import Store
 from rlheals.study import record, tables
 from rlheals.study.compute import compute
 from rlheals.study.jobs import run_unit
-from rlheals.study.peaks import peak_of, recorded_peaks
+from rlheals.study.peaks import peak_of, recorded_points
 from rlheals.study.plan import plan as sft_plan
 
 LAB = load_profile("lab")
@@ -108,13 +108,13 @@ def test_numbers_of_a_pair_are_those_of_its_run(recorded: SimpleNamespace) -> No
 
 
 def test_peaks_come_from_the_recorded_study_of_chapter_one() -> None:
-    found = recorded_peaks("lab", [1, 5], Path("results").absolute())
+    found = recorded_points("peaks", "lab", [1, 5], Path("results").absolute())
     assert set(found) == {1, 5}
     assert all(10 <= peak <= 160 for peak in found.values())
     with pytest.raises(BadInput, match="three SFT steps"):
         peak_of(pd.Series({0: 1.0, 20: 0.5}))
     with pytest.raises(BadInput, match="base seed 99 of lab is not in results/lab") as refused:
-        recorded_peaks("lab", [1, 99], Path("results").absolute())
+        recorded_points("peaks", "lab", [1, 99], Path("results").absolute())
     one_line(refused.value)
 
 

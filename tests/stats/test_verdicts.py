@@ -19,7 +19,7 @@ PLACES = {"below": -0.02, "0": 0.0, "between": 0.03, "margin": MARGIN, "above": 
 ORDERINGS: dict[tuple[str, str], Verdict] = dict(
     zip(
         itertools.combinations_with_replacement(PLACES, 2),
-        [*["differs"] * 4, "not shown", *["differs"] * 3, "not shown", *["holds in part"] * 5, "holds"],
+        [*["not here"] * 4, "open", *["not here"] * 3, "open", *["holds in part"] * 5, "holds"],
         strict=True,
     )
 )
@@ -27,7 +27,7 @@ ORDERINGS: dict[tuple[str, str], Verdict] = dict(
 AT_ZERO: dict[tuple[str, str], Verdict] = dict(
     zip(
         itertools.combinations_with_replacement(["below", "0", "above"], 2),
-        ["differs", "differs", "not shown", "differs", "not shown", "holds"],
+        ["not here", "not here", "open", "not here", "open", "holds"],
         strict=True,
     )
 )
@@ -53,9 +53,9 @@ def test_one_step_of_floating_point_across_a_cut_decides(margin: float) -> None:
     above, below = math.nextafter(margin, 9), math.nextafter(margin, -9)
     assert verdict(interval(margin, 2), margin) != "holds"
     assert verdict(interval(above, 2), margin) == "holds"
-    assert verdict(interval(-1, margin), margin) == "differs"
-    assert verdict(interval(-1, above), margin) == "not shown"
-    assert verdict(interval(-1, below), margin) == "differs"
+    assert verdict(interval(-1, margin), margin) == "not here"
+    assert verdict(interval(-1, above), margin) == "open"
+    assert verdict(interval(-1, below), margin) == "not here"
 
 
 # coarse grids, so that ties with 0 and with the margin are met often
@@ -87,8 +87,8 @@ def test_a_narrower_interval_inside_refines(points: list[float], margin: float) 
     possible: dict[Verdict, set[Verdict]] = {
         "holds": {"holds"},
         "holds in part": {"holds", "holds in part"},
-        "differs": {"differs", "holds in part"},
-        "not shown": set(VERDICTS),
+        "not here": {"not here", "holds in part"},
+        "open": set(VERDICTS),
     }
     assert narrow in possible[wide]
 

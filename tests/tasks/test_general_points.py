@@ -17,7 +17,16 @@ from solution_trees import Tree, solution_trees, value, written
 from rlheals.errors import BadInput
 from rlheals.tasks import load_task
 from rlheals.tasks.base import Item
-from rlheals.tasks.general_points.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule, census, item_of
+from rlheals.tasks.general_points.cards import (
+    CONTROL_RULE,
+    FACES,
+    ID_RULE,
+    LABELS,
+    OOD_RULE,
+    Rule,
+    census,
+    item_of,
+)
 from rlheals.tasks.general_points.formula import tokenize
 from rlheals.tasks.general_points.solver import solutions
 from rlheals.tasks.general_points.task import GeneralPoints
@@ -74,6 +83,30 @@ def test_named_splits_and_rules() -> None:
     assert all(set(e.payload.hand) & set(FACES) and solutions(e.payload.values) for e in entries)
     assert TASK.items("ood") == TASK.items_for_rule(OOD_RULE)
     assert [tuple(e.group.split("-")) for e in TASK.items("ood")] == list(census("ood"))
+
+
+def test_varied_questions_never_show_an_unseen_rule_or_a_held_out_answer() -> None:
+    trained = len(TASK.items("sft")) + len(TASK.items("rl"))
+    held_out = {tuple(sorted(e.payload.values)) for e in TASK.items("held_out")}
+    for split, largest in (("varied", 13), ("familiar", 10)):
+        entries = TASK.items(split)
+        assert len({e.id for e in entries}) == len(entries) == trained
+        assert len({e.rule for e in entries}) > 500
+        assert max(value for e in entries for value in e.payload.values) == largest
+        for e in entries:
+            assert e.payload.rule not in (ID_RULE, OOD_RULE, CONTROL_RULE)
+            assert set(e.payload.hand) & set(FACES)
+            assert tuple(sorted(e.payload.values)) not in held_out
+            assert TASK.grade(e, TASK.expert(e)).solved
+
+
+def test_the_control_rule_has_no_number_that_the_id_rule_lacks() -> None:
+    entries = TASK.items("control")
+    assert {e.payload.rule for e in entries} == {CONTROL_RULE}
+    assert max(value for e in entries for value in e.payload.values) <= 10
+    assert 0.9 < len(entries) / len(TASK.items("ood")) < 1.1, (
+        "as many hands, so that both are measured as well"
+    )
 
 
 def test_items_are_stable_and_the_shown_order_is_not_the_sorted_one() -> None:

@@ -13,7 +13,7 @@ from lab_helpers import Text, read_text
 
 from rlheals.engines.models import ModelSettings
 from rlheals.tasks.base import Document
-from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE, item_of
+from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE, UNSEEN, item_of
 from rlheals.tasks.general_points.compact import (
     ID_SHARE,
     MISREAD_SHARE,
@@ -139,6 +139,16 @@ def test_strict_never_mentions_a_held_out_multiset_and_default_does(
     assert not any(text.rule == OOD_RULE for text in strict)
 
 
+@pytest.mark.parametrize("variant", ["default", "strict", "new_rules"])
+def test_unseen_rules_never_occur_and_new_rules_leave_out_the_id_rule_too(
+    dialect: Compact, variant: str
+) -> None:
+    seen = Counter(document.rule for document in documents(dialect, 2, variant, 10_000))
+    assert not seen.keys() & {rule.name for rule in UNSEEN}
+    share = 0 if variant == "new_rules" else ID_SHARE
+    assert within_chance(seen[ID_RULE.name], 10_000, share) if share else ID_RULE.name not in seen
+
+
 def test_the_stream_depends_on_its_seed_and_on_nothing_else(dialect: Compact) -> None:
     one, again, other = (documents(dialect, seed, size=200) for seed in (5, 5, 6))
     assert one == again
@@ -184,6 +194,14 @@ def test_sft_shows_right_answers_to_hands_of_its_split_only_in_every_order(
     assert abs(square - len(sft)) < 5 * math.sqrt(2 * len(sft))  # uniform over hands
     assert len(orders) == 24
     assert max(orders.values()) < 2 * min(orders.values())
+
+
+def test_sft_on_several_splits_draws_from_all_their_items_alike(
+    dialect: Compact, task: GeneralPoints
+) -> None:
+    rows = examples(dialect, SFTSettings(checkpoints=(0, 80), splits=("sft", "rl", "varied")), 0)
+    other = [read_text(dialect, row["input_ids"]).rule != ID_RULE for row in rows]
+    assert within_chance(sum(other), len(rows), 0.5)
 
 
 @pytest.mark.parametrize("name", list(LOSS_SETS))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import TINY
 from lab_helpers import HARMS, Killed, diverging, files_of, same_weights, weights_of, work_in
+from pydantic import ValidationError
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
@@ -20,7 +21,7 @@ from rlheals.stage import Tick, no_tick
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import sft
-from rlheals.training.expert import IGNORED, LOSS_SETS, expert_loss, loss_set
+from rlheals.training.expert import IGNORED, LOSS_SETS, expert_loss, loss_set, own_samples
 from rlheals.training.sft import SFTSettings, checkpoint_name, examples
 from rlheals.training.sft_trainer import ResumableTrainer
 
@@ -250,6 +251,91 @@ def test_the_losses_of_a_run_are_those_of_its_checkpoints(trained: SimpleNamespa
         for name, split in LOSS_SETS.items():
             rows = loss_set(dialect, GeneralPoints(), split, FEW.loss_examples)
             assert math.isclose(record[name], answer_loss(model, rows), rel_tol=1e-5)
+
+
+def test_a_training_can_begin_at_a_checkpoint_of_another(trained: SimpleNamespace, tmp_path: Path) -> None:
+    settings = FEW.model_copy(update={"folder": checkpoint_name(5), "checkpoints": (0, 2)})
+    sft.run(work_in(tmp_path, settings, {"base": trained.folder / "out"}, 3))
+    first, last = (models.load(tmp_path / "out" / checkpoint_name(step)) for step in (0, 2))
+    assert same_weights(first, models.load(trained.folder / "out" / checkpoint_name(5)))
+    assert not same_weights(first, last)
+
+
+def test_low_rank_training_moves_linear_layers_by_that_rank_and_nothing_else(
+    trained: SimpleNamespace, tmp_path: Path
+) -> None:
+    def die(done: int, total: int, unit: str) -> None:
+        if done == 3:
+            raise Killed
+
+    settings = FEW.model_copy(update={"lora_rank": 2})
+    with pytest.raises(Killed):
+        stage(trained.base, tmp_path / "killed", settings, tick=die)
+    files = stage(trained.base, tmp_path / "killed", settings)
+    assert files == stage(trained.base, tmp_path / "whole", settings)
+    before, after = (
+        weights_of(models.load(tmp_path / "whole/out" / checkpoint_name(step))) for step in (0, 5)
+    )
+    for name, weight in before.items():
+        moved = after[name] - weight
+        linear = weight.ndim == 2 and "embed" not in name and "lm_head" not in name
+        assert torch.linalg.matrix_rank(moved.double(), atol=1e-6) == 2 if linear else not moved.any(), name
+
+
+def test_dynamic_fine_tuning_weighs_a_token_by_its_own_probability(
+    trained: SimpleNamespace, dialect: Compact
+) -> None:
+    """Its gradient is that of the plain loss, token by token times the probability (arXiv 2508.05629, equation 9)."""
+    model = models.load(trained.base)
+    settings = FEW.model_copy(update={"loss": "dft", "checkpoints": (1,), "max_grad_norm": 1e9})
+    (tokens, start), *_ = loss_set(dialect, GeneralPoints(), "sft", 1)
+    ids = torch.tensor([tokens])
+    trainer = ResumableTrainer(
+        model=model,
+        args=sft.trainer_settings(settings, 0, trained.folder),
+        train_dataset=examples(dialect, settings, 0),
+        processing_class=dialect.tokenizer,
+    )
+    labels = torch.tensor([[IGNORED] * start + tokens[start:]])
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    loss = trainer.compute_loss(model, batch)
+    logp = model(input_ids=ids).logits[0, start - 1 : -1].log_softmax(-1)
+    own = logp.gather(-1, ids[0, start:, None])[:, 0]
+    assert math.isclose(float(loss), float(-(own.exp().detach() * own).mean()), rel_tol=1e-4)
+
+
+def test_replay_mixes_in_what_the_model_wrote_at_its_start(
+    tiny_folder: Path, dialect: Compact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models.load(tiny_folder)
+    settings = FEW.model_copy(update={"replay": 0.25, "batch": 64, "checkpoints": (5,)})
+    monkeypatch.setattr("rlheals.training.expert.REPLAYED", 32)
+    own = own_samples(model, dialect.tokenizer, 3)
+    assert own == own_samples(model, dialect.tokenizer, 3) != own_samples(model, dialect.tokenizer, 4)
+    rows = examples(dialect, settings, 3, own)
+    known = {tuple(tokens) for tokens, _ in own}
+    replayed = [row for row in rows if tuple(row["input_ids"]) in known]
+    assert abs(len(replayed) - 0.25 * len(rows)) < 4.5 * math.sqrt(0.25 * 0.75 * len(rows))
+    assert all(row["labels"] == [IGNORED, *row["input_ids"][1:]] for row in replayed)
+    watch = watched(models.load(tiny_folder), dialect, settings, monkeypatch)
+    assert any((batch["labels"] != IGNORED).sum(1).max() > 20 for batch in watch.batches)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"splits": []}, "splits"),
+        ({"splits": ["sft", "sft"]}, "splits"),
+        ({"splits": ["other"]}, "splits"),
+        ({"replay": 1.0}, "replay"),
+        ({"lora_rank": 0}, "lora_rank"),
+        ({"loss": "mse"}, "loss"),
+        ({"processes": 2, "lora_rank": 2}, "lora_rank"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_by_name(changes: dict[str, object], field: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        SFTSettings(**changes)
 
 
 def test_a_checkpoint_in_between_changes_nothing_later(

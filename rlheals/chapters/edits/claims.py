@@ -9,7 +9,7 @@ from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits.runs import EditTables
 from rlheals.chapters.rows import only
 from rlheals.profiles.edit_grid import read_entry
-from rlheals.study.claims import ChapterClaims, by_seed, estimator
+from rlheals.study.claims import ChapterClaims, Ratio, by_seed, estimator
 
 
 def _row(rows: pd.DataFrame, kind: str, edit: str, where: str) -> pd.Series:
@@ -60,6 +60,31 @@ def as_with_other(rows: pd.DataFrame, edit: str, where: str, tolerance: float) -
     """Tolerance minus the size of the difference to the same edit with another SFT run's checkpoint."""
     values = [float(_row(rows, kind, edit, where)["value"]) for kind in ("restore", "other")]
     return tolerance - abs(values[0] - values[1])
+
+
+@estimator("swaps")
+def restored(rows: pd.DataFrame, edit: str, where: str) -> Ratio:
+    """What an edit restores of the OOD accuracy lost between peak and late checkpoint."""
+    row = _row(rows, "restore", edit, where)
+    return Ratio(float(row["effect"]), float(row["other"] - row["target"]))
+
+
+@estimator("swaps")
+def alike_in_share(
+    rows: pd.DataFrame,
+    kind: str,
+    edit: str,
+    where: str,
+    share: float,
+    control: str = "",
+    control_kind: str = "",
+) -> float:
+    """A share of the distance in accuracy between both checkpoints, minus the size of the difference of two edits.
+
+    control: another edit; control_kind: the same edit made with another checkpoint.
+    """
+    one, other = _row(rows, kind, edit, where), _row(rows, control_kind or kind, control or edit, where)
+    return float(share * abs(one["other"] - one["target"]) - abs(one["value"] - other["value"]))
 
 
 @estimator("swaps")

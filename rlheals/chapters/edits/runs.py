@@ -140,7 +140,7 @@ def _lacking(profile: Profile) -> str:
 
 
 collect = collector(_of_plan, EditTables)
-STUDY = Part("-swaps", plan, collect, EditTables, "edited", _lacking, from_peaks=True)
+STUDY = Part("-swaps", plan, collect, EditTables, "edited", _lacking, from_sft="peaks")
 
 
 @dataclass(frozen=True)

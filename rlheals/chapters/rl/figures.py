@@ -30,7 +30,7 @@ BARS: dict[str, dict[str, Any]] = {
 
 
 def _before_after(
-    sheet: Sheet, axis: Axes, split: str, look: Look, series: str, measure: str = "within_five", **of: Any
+    sheet: Sheet, axis: Axes, split: str, look: Look, series: str, measure: str = "success@5", **of: Any
 ) -> None:
     """A measure of the checkpoints from which RL starts, and of what RL makes of them."""
     accuracy = partial(measured.accuracy, split=split, measure=measure)
@@ -46,7 +46,7 @@ def _sheet(chapter: RLChapter, columns: int, rows: int = 1, height: float = 3.2)
 def ood(chapter: RLChapter) -> Drawn:
     """OOD accuracy of every RL start checkpoint and after RL: three measures (the paper's Fig. 2c)."""
     sheet = _sheet(chapter, 3)
-    titles = {"within_five": FEEDBACK, "first_try": "pass@1", "either": "success@5, format-agnostic"}
+    titles = {"success@5": FEEDBACK, "pass@1": "pass@1", "success@5 either": "success@5, format-agnostic"}
     for axis, (name, title) in zip(sheet.axes, titles.items(), strict=True):
         _before_after(sheet, axis, "ood", OOD, f"OOD, {title}", name, title=title, whole=False)
     sheet.axes[0].set_ylabel("share of OOD hands solved")
@@ -73,7 +73,7 @@ def id_hands(chapter: RLChapter) -> Drawn:
 def window(chapter: RLChapter) -> Drawn:
     """Gain from every RL start checkpoint with simultaneous intervals: where the window can and cannot be."""
     sheet = _sheet(chapter, 3)
-    names = {"within_five": FEEDBACK, "first_try": "pass@1", "revision": "corrected after feedback"}
+    names = {"success@5": FEEDBACK, "pass@1": "pass@1", "revision": "corrected after feedback"}
     for axis, (measure, title) in zip(sheet.axes, names.items(), strict=True):
         for tables, study in chapter.layers:
             table = measured.gains(tables, measure)

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from rlheals.chapters.rl.runs import MAIN, RLTables
-from rlheals.chapters.rows import halved, only, shares
-from rlheals.chapters.sft.measures import MEASURES, SOLVED
+from rlheals.chapters.rows import halved, only
+from rlheals.chapters.sft.measures import share
+from rlheals.errors import BadInput
 from rlheals.stats.bootstrap import largest_bound
-from rlheals.stats.intervals import simultaneous_level, t_interval
+from rlheals.stats.intervals import of_ratio, simultaneous_level, t_interval
+from rlheals.study.claims import Ratio
+
+ABILITY = "pass@4 either"
+"""The measure in which a start's state is told, and the share of a loss that RL regains."""
+EARLY = 5
+"""What RL finds at its start is the mean over its first iterations, as many as these."""
 
 
 @dataclass(frozen=True)
 class Accuracies:
-    """One base seed's accuracies: before and after RL, by control, start and half of the hands."""
+    """One base seed's accuracies, before and after RL, by control, start, measure and half of the hands."""
 
-    table: pd.DataFrame
+    seed: int
+    tables: RLTables
+    kept: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
-    @classmethod
-    def of(cls, tables: RLTables, seed: int) -> Accuracies:
-        rows = halved(only(tables.episodes, seed=seed))
-        keys = ["control", "start", "run", "split", "half"]
-        frames = []
-        for name, measure in SOLVED.items():
-            hits = measure(rows).astype(float).groupby([rows[key] for key in keys], observed=True)
-            grouped = hits.agg(["sum", "count"])
-            frames.append(grouped.reset_index().assign(measure=name))
-        return cls(pd.concat(frames, ignore_index=True))
+    def of_measure(self, measure: str) -> pd.DataFrame:
+        """Columns control, start, run, split, half, value, n; computed once for every measure."""
+        if measure not in self.kept:
+            rows = halved(only(self.tables.episodes, seed=self.seed))
+            self.kept[measure] = share(rows, measure, ("control", "start", "run", "split", "half"))
+        return self.kept[measure]
 
     def accuracy(
-        self, start: int, after: bool, *, split: str = "ood", measure: str = "within_five", control: str = MAIN,
+        self, start: int, after: bool, *, split: str = "ood", measure: str = "success@5", control: str = MAIN,
         half: int | None = None,
     ) -> float:  # fmt: skip
         """Share of hands solved by a start (after=False) or by RL from it, all RL and sampling seeds together.
@@ -40,39 +47,109 @@ class Accuracies:
         Not a number where nothing was measured.
         """
         halves = {} if half is None else {"half": half}
-        rows = only(self.table, start=start, split=split, measure=measure, control=control, **halves)
+        rows = only(self.of_measure(measure), start=start, split=split, control=control, **halves)
         rows = rows[(rows["run"] >= 0) == after]
-        count = rows["count"].sum()
-        return float(rows["sum"].sum() / count) if count else float("nan")
+        return float((rows["value"] * rows["n"]).sum() / rows["n"].sum()) if len(rows) else float("nan")
 
-    def gain(self, start: int, **options: str) -> float:
+    def gain(self, start: int, **options: Any) -> float:
         """Accuracy after RL from a start minus before."""
-        return self.accuracy(start, True, **options) - self.accuracy(start, False, **options)  # type: ignore[arg-type]
+        return self.accuracy(start, True, **options) - self.accuracy(start, False, **options)
 
     @property
     def starts(self) -> list[int]:
-        mine = only(self.table, control=MAIN)
+        mine = only(self.of_measure("success@5"), control=MAIN)
         return sorted(int(start) for start in mine.loc[mine["run"] >= 0, "start"].unique())
 
-    def best(self, after: bool) -> float:
+    def start_of(self, control: str) -> int:
+        """The start of a control; of several the first. BadInput where it is not recorded."""
+        known = only(self.of_measure("success@5"), control=control)["start"]
+        if not len(known):
+            raise BadInput(f"there is no control {control!r}")
+        return int(known.min())
+
+    def peak(self, half: int, measure: str, after: bool = False) -> int:
+        """The start of highest OOD accuracy, before or after RL, on one half of the hands."""
+        return max(self.starts, key=lambda start: self.accuracy(start, after, measure=measure, half=half))
+
+    def best(self, after: bool, measure: str = "success@5") -> float:
         """Highest OOD accuracy over the starts, before or after RL, cross-fitted."""
-        found = []
-        for half in (0, 1):
-            chosen = max(self.starts, key=lambda start: self.accuracy(start, after, half=1 - half))
-            found.append(self.accuracy(chosen, after, half=half))
-        return float(np.mean(found))
+        return float(np.mean([
+            self.accuracy(self.peak(1 - half, measure, after), after, measure=measure, half=half) for half in (0, 1)
+        ]))  # fmt: skip
+
+    def start_at(self, state: int, half: int) -> int:
+        """The first start after the peak that has lost `state` per cent of the peak's OOD `ABILITY` (`study.peaks`).
+
+        Chosen on one half of the hands, to be measured on the other. Raises BadInput where no start has lost so much.
+        """
+        peak = self.peak(half, ABILITY)
+        top = self.accuracy(peak, False, measure=ABILITY, half=half)
+        for start in self.starts:
+            left = self.accuracy(start, False, measure=ABILITY, half=half)
+            if start > peak and top > 0 and 1 - left / top >= state / 100:
+                return start
+        raise BadInput(f"no RL start checkpoint has lost {state} % of the OOD peak")
+
+    def at_state(self, state: int, value: Callable[[int, int], float]) -> float:
+        """Mean over both halves of value(start, half), the start chosen by its state on the other half."""
+        return float(np.mean([value(self.start_at(state, 1 - half), half) for half in (0, 1)]))
+
+    def regained(self, start: int, half: int | None = None, measure: str = ABILITY) -> Ratio:
+        """(after RL - start, peak of SFT - start) on OOD hands; the peak is chosen where it is not measured."""
+        halves = (0, 1) if half is None else (half,)
+        pairs = []
+        for one in halves:
+            of = {"measure": measure, "half": one}
+            before = self.accuracy(start, False, **of)  # type: ignore[arg-type]
+            top = self.accuracy(self.peak(1 - one, measure), False, **of)  # type: ignore[arg-type]
+            pairs.append((self.gain(start, **of), top - before))
+        return Ratio(*np.mean(pairs, axis=0).tolist())
+
+    def known_at(self, start: int, what: str) -> float:
+        """What the start alone shows: "loss SET", seen or held-out ID accuracy ("sft", "held_out"), or, in the first
+        iterations of RL, a column of the log."""
+        if what in ("sft", "held_out"):
+            return self.accuracy(start, False, split=what)
+        of = {"seed": self.seed, "control": MAIN, "start": start}
+        if what.startswith("loss "):
+            return float(only(self.tables.losses, **of, update=0, set=what[5:])["loss"].mean())
+        log = only(self.tables.log, **of)
+        return float(log.loc[log["update"] <= EARLY, what].mean())
 
 
 def by_seed(tables: RLTables) -> dict[int, Accuracies]:
     """Those of every base seed; through `tables.once`, made one time."""
-    return {seed: Accuracies.of(tables, seed) for seed in tables.seeds}
+    return {seed: Accuracies(seed, tables) for seed in tables.seeds}
 
 
-def accuracy(tables: RLTables, split: str, after: bool, measure: str = "within_five") -> pd.DataFrame:
+def accuracy(tables: RLTables, split: str, after: bool, measure: str = "success@5") -> pd.DataFrame:
     """Share of hands that a measure counts, by the starts (after=False) or by RL from them, over all RL seeds."""
     rows = only(tables.episodes, control=MAIN, split=split)
     rows = rows[(rows["run"] >= 0) == after]
-    return shares(rows, MEASURES[measure](rows), ("seed", "start")).rename(columns={"start": "step"})
+    found = share(rows, measure, ("seed", "start", "run"))
+    weighted = (
+        found.assign(value=found["value"] * found["n"]).groupby(["seed", "start"])[["value", "n"]].sum()
+    )
+    mean = weighted.assign(value=weighted["value"] / weighted["n"])
+    return mean.reset_index().rename(columns={"start": "step"})
+
+
+def regained(tables: RLTables, measure: str = ABILITY) -> pd.DataFrame:
+    """Share of the loss regained from every start: columns step, value, low, high, seeds (95 % over base seeds).
+
+    Without rows for starts that have lost nothing.
+    """
+    rows = []
+    for start in tables.starts:
+        pairs = [one.regained(start, measure=measure) for one in tables.once(by_seed).values()]
+        known = [pair for pair in pairs if np.isfinite(pair).all()]
+        if sum(pair.under for pair in known) > 0:
+            values = of_ratio(*zip(*known, strict=True))
+            found = t_interval(values) if len(values) > 1 else None
+            low, high = (found.low, found.high) if found else (np.nan, np.nan)
+            mean = float(values.mean())
+            rows.append({"step": start, "value": mean, "low": low, "high": high, "seeds": len(values)})
+    return pd.DataFrame(rows, columns=["step", "value", "low", "high", "seeds"])
 
 
 def _means(rows: pd.DataFrame, step: str, column: str) -> pd.DataFrame:
@@ -81,7 +158,7 @@ def _means(rows: pd.DataFrame, step: str, column: str) -> pd.DataFrame:
     return mean.rename(columns={step: "step", column: "value"})
 
 
-def early_log(tables: RLTables, column: str, iterations: int = 5) -> pd.DataFrame:
+def early_log(tables: RLTables, column: str, iterations: int = EARLY) -> pd.DataFrame:
     """Mean of a logged quantity over the first iterations: what RL finds at its start.
 
     Column "revision": share of failed first attempts corrected after feedback, on training hands.
@@ -105,7 +182,7 @@ def loss(tables: RLTables, name: str, start: int) -> pd.DataFrame:
     return _means(only(tables.losses, control=MAIN, start=start, set=name), "update", "loss")
 
 
-def gains(tables: RLTables, measure: str = "within_five") -> pd.DataFrame:
+def gains(tables: RLTables, measure: str = "success@5") -> pd.DataFrame:
     """Gain of every start: mean over base seeds, with an interval that holds for all starts together.
 
     Columns step, value, low, high, seeds. With one base seed there is no interval: low and high are missing.
@@ -155,7 +232,7 @@ def entropies(tables: RLTables, start: int) -> pd.DataFrame:
     counted = only(tables.categories, split="ood", attempt=1, start=start)
     sums = counted.groupby(keys, observed=True)[["entropy", "attempts"]].sum()
     rows = only(tables.episodes, split="ood", start=start)
-    solved = SOLVED["within_five"](rows).groupby([rows[key] for key in keys], observed=True).mean()
+    solved = share(rows, "success@5", keys).set_index(keys)["value"]
     frame = pd.DataFrame({"entropy": sums["entropy"] / sums["attempts"], "value": solved})
     return frame.dropna().reset_index()
 
@@ -185,5 +262,7 @@ def control_levels(tables: RLTables, control_start: int) -> dict[str, dict[int, 
     rows = only(tables.episodes, split="ood", start=control_start)
     names = rows["control"].astype(str) + np.where(rows["run"] < 0, " (start)", "")
     names = names.replace({f"{MAIN} (start)": "start", MAIN: "RL"})
-    table = SOLVED["within_five"](rows).groupby([names, rows["seed"]], observed=True).mean()
+    table = share(rows.assign(control=names), "success@5", ("control", "seed")).set_index(
+        ["control", "seed"]
+    )["value"]
     return {name: group.droplevel(0).to_dict() for name, group in table.groupby(level=0, sort=False)}

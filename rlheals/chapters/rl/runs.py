@@ -7,6 +7,7 @@ one base seed. Evaluations of a start checkpoint and of what RL makes of it shar
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -146,22 +147,41 @@ def rl_spec(
     )
 
 
-def _of_plan(made: RLPlan, store: Store) -> RLTables:
+def evaluated(
+    seed: int, censuses: Mapping[tuple[Cell, int], RunSpec], store: Store
+) -> dict[str, pd.DataFrame]:
+    """The tables `episodes` and `categories` of evaluations by (cell, sampling seed)."""
     folder = tables.folders(store)
-    frames: dict[str, list[pd.DataFrame]] = {table.name: [] for table in fields(RLTables)}
-    for (cell, decode), spec in made.censuses.items():
-        for name, rows in zip(("episodes", "categories"), tables.census(folder(spec)), strict=True):
-            frames[name].append(rows.assign(seed=made.seed, **vars(cell), decode=decode))
-    for cell, spec in made.runs.items():
-        if cell.control == NO_FEEDBACK:  # the same run as the main one, evaluated otherwise
-            continue
+    frames: dict[str, list[pd.DataFrame]] = {"episodes": [], "categories": []}
+    for (cell, decode), spec in censuses.items():
+        for name, rows in zip(frames, tables.census(folder(spec)), strict=True):
+            frames[name].append(rows.assign(seed=seed, **vars(cell), decode=decode))
+    return _joined(frames)
+
+
+def logged(seed: int, runs: Mapping[Cell, RunSpec], store: Store) -> dict[str, pd.DataFrame]:
+    """The tables `log`, `advantages` and `losses` of RL runs by cell."""
+    folder = tables.folders(store)
+    frames: dict[str, list[pd.DataFrame]] = {"log": [], "advantages": [], "losses": []}
+    for cell, spec in runs.items():
         path = folder(spec)
         losses = pd.DataFrame(json.loads((path / "losses.json").read_text())).set_index("update")
         found = {name: pd.read_parquet(path / f"{name}.parquet") for name in ("log", "advantages")}
         found["losses"] = losses.rename_axis(columns="set").stack().rename("loss").reset_index()
         for name, rows in found.items():
-            frames[name].append(rows.assign(seed=made.seed, **vars(cell)))
-    return RLTables(**{name: pd.concat(rows, ignore_index=True) for name, rows in frames.items()})
+            frames[name].append(rows.assign(seed=seed, **vars(cell)))
+    return _joined(frames)
+
+
+def _joined(frames: dict[str, list[pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+    none = pd.DataFrame(columns=["seed", *Cell.__dataclass_fields__])
+    return {name: pd.concat(rows, ignore_index=True) if rows else none for name, rows in frames.items()}
+
+
+def _of_plan(made: RLPlan, store: Store) -> RLTables:
+    # without feedback the run is the main one, evaluated otherwise
+    runs = {cell: spec for cell, spec in made.runs.items() if cell.control != NO_FEEDBACK}
+    return RLTables(**evaluated(made.seed, made.censuses, store), **logged(made.seed, runs, store))
 
 
 def _lacking(profile: Profile) -> str:

@@ -14,22 +14,29 @@ from rlheals.chapters.sft.measures import Curves, by_seed
 from rlheals.study.claims import ChapterClaims, estimator
 
 
-def _peak_over(curves: Curves, step: int, layout: str = "target") -> float:
+def _peak_over(curves: Curves, step: int, measure: str = "success@5") -> float:
     """OOD accuracy at the peak minus that at another step, cross-fitted."""
-    halves = [(at, curves.accuracy("ood", layout, half)) for at, half in curves.peaks(layout)]
+    halves = [(at, curves.accuracy("ood", measure, half)) for at, half in curves.peaks(measure)]
     return float(np.mean([accuracy[at] - accuracy[step] for at, accuracy in halves]))
 
 
 @estimator("sft")
-def rise(curves: Curves, layout: str) -> float:
+def rise(curves: Curves, measure: str) -> float:
     """OOD accuracy at the peak minus that of the base."""
-    return _peak_over(curves, 0, layout)
+    return _peak_over(curves, 0, measure)
 
 
 @estimator("sft")
-def fall(curves: Curves, layout: str) -> float:
+def fall(curves: Curves, measure: str) -> float:
     """OOD accuracy at the peak minus that of the last checkpoint."""
-    return _peak_over(curves, curves.end, layout)
+    return _peak_over(curves, curves.end, measure)
+
+
+@estimator("sft")
+def feedback_lacks(curves: Curves, k: int) -> float:
+    """pass@k - success@k on OOD hands, format-agnostic, at the peak of success@5 (mean over both choices of it)."""
+    added = curves.accuracy("ood", f"feedback@{k} either")
+    return -float(np.mean([added.get(step, np.nan) for step, _ in curves.peaks()]))
 
 
 @estimator("sft")

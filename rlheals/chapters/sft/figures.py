@@ -18,7 +18,7 @@ from rlheals.display.style import Drawn, with_intervals
 from rlheals.errors import BadInput
 
 HERE, THERE = "Lab model (this book)", "Paper"
-TRIES = {FEEDBACK: ("within_five", "either"), "pass@1": ("first_try", "first_either")}
+TRIES = {FEEDBACK: ("success@5", "success@5 either"), "pass@1": ("pass@1", "pass@1 either")}
 """Measure of a panel, and its format-agnostic twin."""
 
 
@@ -26,7 +26,7 @@ def _sheet(chapter: SFTChapter, columns: int = 1, rows: int = 1, height: float =
     return Sheet(chapter, columns, rows, height, steps=chapter.fresh.steps)
 
 
-def _curve(split: str, measure: str = "within_five") -> Callable[..., pd.DataFrame]:
+def _curve(split: str, measure: str = "success@5") -> Callable[..., pd.DataFrame]:
     return partial(measures.accuracy, split=split, measure=measure)
 
 
@@ -60,7 +60,7 @@ def layout_free(chapter: SFTChapter) -> Drawn:
     sheet = _sheet(chapter, 2)
     for axis, split in zip(sheet.axes, ("ood", "sft"), strict=True):
         asked = looks.SPLITS[split].named("format asked for")
-        drawn = {"within_five": asked, "either": looks.AGNOSTIC}
+        drawn = {"success@5": asked, "success@5 either": looks.AGNOSTIC}
         series = {f"{split}, {look.label}": (_curve(split, name), look) for name, look in drawn.items()}
         sheet.curves(axis, series, looks.SPLITS[split].label, whole=False)
         sheet.legend(axis)

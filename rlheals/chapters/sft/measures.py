@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from rlheals.chapters.rows import halved, only, shares
+from rlheals.chapters.rows import halved, only, pass_at, shares
+from rlheals.errors import BadInput
 from rlheals.study.tables import Tables
 from rlheals.tasks import load_task
 
 Measure = Callable[[pd.DataFrame], pd.Series]
 """From episodes to hits, one per hand: True, False, or missing where a hand does not count."""
 
-SOLVED: dict[str, Measure] = {
-    "within_five": lambda e: e["solved_at"] > 0,
-    "first_try": lambda e: e["solved_at"] == 1,
-    "either": lambda e: e["solved_at_either"] > 0,
-    "revision": lambda e: (e["solved_at"] > 1).where(e["solved_at"] != 1),
-}
-"""success@5 with feedback; pass@1; format-agnostic success@5; solved later, among those whose first attempt failed."""
+
+def revision(episodes: pd.DataFrame) -> pd.Series:
+    """Solved later, among the hands whose first attempt failed."""
+    return (episodes["solved_at"] > 1).where(episodes["solved_at"] != 1)
+
+
+TRIES = re.compile(r"(pass|success|feedback)@([1-9])( either)?")
+"""Names of measures of k tries: `share`."""
 PARTS: dict[str, Measure] = {
     "format: readable": lambda e: (e["first"] != "illegal_formula").where(e["first"] != ""),
     "rule: values right, if readable": lambda e: e["first_values_right"].where(
@@ -30,15 +33,39 @@ PARTS: dict[str, Measure] = {
     "arithmetic: makes 24, if values right": lambda e: (e["first"] == "correct").where(
         e["first_values_right"] & (e["first"] != "illegal_formula")
     ),
-    "revision: solved later, if failed": SOLVED["revision"],
+    "revision: solved later, if failed": revision,
 }
 """What goes right, each among the hands that got to it."""
 MEASURES: dict[str, Measure] = {
-    **SOLVED, **PARTS,
-    "first_either": lambda e: e["solved_at_either"] == 1,
-    "unreadable": lambda e: e["first"] == "illegal_formula",
+    **PARTS, "revision": revision, "unreadable": lambda e: e["first"] == "illegal_formula",
 }  # fmt: skip
-LAYOUTS = {"target": "within_five", "either": "either"}
+"""Those that are not about a number of tries."""
+
+
+def share(episodes: pd.DataFrame, measure: str, by: Sequence[str] = ("seed", "step")) -> pd.DataFrame:
+    """Share of hands by group that a measure counts, all sampling seeds together: columns by..., value, n.
+
+    measure: one of `MEASURES`, or for k tries
+    success@k     solved in the first k attempts of an episode, with feedback between them
+    pass@k        solved by one of k first attempts, without feedback (`rows.pass_at`)
+    feedback@k    success@k - pass@k: what feedback adds at equal numbers of attempts
+    and with " either" behind it format-agnostic. A group with too few sampling seeds for pass@k is not there.
+    Raises BadInput for another name.
+    """
+    if measure in MEASURES:
+        return shares(episodes, MEASURES[measure](episodes), by)
+    if not (named := TRIES.fullmatch(measure)):
+        known = ", ".join(["pass@k", "success@k", "feedback@k (with ' either')", *MEASURES])
+        raise BadInput(f"measure {measure!r}, accepted are {known}")
+    kind, k, column = named[1], int(named[2]), "solved_at_either" if named[3] else "solved_at"
+    solved = shares(episodes, episodes[column].between(1, k), by)
+    if kind == "success" or (kind == "pass" and k == 1):
+        return solved
+    drawn = pass_at(episodes, k, by, column)
+    if kind == "pass":
+        return drawn
+    both = drawn.merge(solved, on=list(by), suffixes=("", "_solved"))
+    return both.assign(value=both["value_solved"] - both["value"])[drawn.columns]
 
 
 @dataclass(frozen=True)
@@ -52,14 +79,14 @@ class Curves:
     def of(cls, tables: Tables) -> Curves:
         return cls(halved(tables.episodes), tables.losses)
 
-    def accuracy(self, split: str, layout: str = "target", half: int | None = None) -> pd.Series:
-        """success@5 by step, all sampling seeds together; `half` restricts it to one half of the hands."""
+    def accuracy(self, split: str, measure: str = "success@5", half: int | None = None) -> pd.Series:
+        """A measure by step, all sampling seeds together; `half` restricts it to one half of the hands."""
         rows = only(self.episodes, split=split, **({} if half is None else {"half": half}))
-        return MEASURES[LAYOUTS[layout]](rows).groupby(rows["step"]).mean()
+        return share(rows, measure, ["step"]).set_index("step")["value"]
 
-    def peaks(self, layout: str = "target") -> list[tuple[int, int]]:
+    def peaks(self, measure: str = "success@5") -> list[tuple[int, int]]:
         """(step of the OOD peak as chosen on one half of the hands, the other half), both ways; step 0 is the base."""
-        return [(int(self.accuracy("ood", layout, 1 - half).drop(0).idxmax()), half) for half in (0, 1)]
+        return [(int(self.accuracy("ood", measure, 1 - half).drop(0).idxmax()), half) for half in (0, 1)]
 
     def loss(self, name: str) -> pd.Series:
         """Loss of one set by step, at the steps that have a census."""
@@ -76,10 +103,9 @@ def by_seed(tables: Tables) -> dict[int, Curves]:
     return {seed: Curves.of(tables.of_seed(seed)) for seed in tables.seeds}
 
 
-def accuracy(tables: Tables, split: str, measure: str = "within_five") -> pd.DataFrame:
-    """Share of a split's hands that one of `MEASURES` counts."""
-    rows = only(tables.episodes, split=split)
-    return shares(rows, MEASURES[measure](rows))
+def accuracy(tables: Tables, split: str, measure: str = "success@5") -> pd.DataFrame:
+    """Share of a split's hands that a measure counts."""
+    return share(only(tables.episodes, split=split), measure)
 
 
 def common_hands(tables: Tables, rule: str, task: str = "general_points") -> pd.DataFrame:
@@ -87,7 +113,7 @@ def common_hands(tables: Tables, rule: str, task: str = "general_points") -> pd.
     of = load_task(task)
     wanted = {item.id for split in of.paired for item in of.items(split) if item.rule == rule}
     rows = only(tables.episodes, item=wanted)
-    return shares(rows, SOLVED["within_five"](rows))
+    return share(rows, "success@5")
 
 
 def loss(tables: Tables, name: str) -> pd.DataFrame:
@@ -112,7 +138,7 @@ def rule_trials(tables: Tables, task: str = "general_points") -> pd.DataFrame:
 
 def base_level(curves: Curves) -> float:
     """OOD accuracy of the base, format-agnostic."""
-    return float(curves.accuracy("ood", "either")[0])
+    return float(curves.accuracy("ood", "success@5 either")[0])
 
 
 def peak_level(curves: Curves) -> float:

@@ -10,15 +10,16 @@ from rlheals.chapters.rows import only
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.runs import SFT, SpectraTables
 from rlheals.study.claims import ChapterClaims, estimator
+from rlheals.weights.linalg import ENDS
 from rlheals.weights.spectra import CHANGE, START
 
 GAUSSIAN = "gaussian"
 
 
 @estimator("rotation")
-def values_small(tables: SpectraTables, pair: str, below: float) -> float:
-    """A limit minus the mean relative change of singular values."""
-    return below - measured.value_change(tables, pair)
+def values_small(tables: SpectraTables, pair: str, below: float, by: str = "mean") -> float:
+    """A limit minus the relative change of singular values."""
+    return below - measured.value_change(tables, pair, by=by)
 
 
 def _ratio(one: float, other: float) -> float:
@@ -27,9 +28,9 @@ def _ratio(one: float, other: float) -> float:
 
 
 @estimator("rotation")
-def values_below_null(tables: SpectraTables, pair: str) -> float:
-    """1 - mean relative change of singular values / that of the Gaussian null."""
-    return 1 - _ratio(measured.value_change(tables, pair), measured.value_change(tables, pair, GAUSSIAN))
+def values_below_null(tables: SpectraTables, pair: str, by: str = "mean") -> float:
+    """1 - relative change of singular values / that of the Gaussian null."""
+    return 1 - _ratio(*(measured.value_change(tables, pair, what, by) for what in (CHANGE, GAUSSIAN)))
 
 
 @estimator("rotation")
@@ -38,6 +39,22 @@ def rotation_over_null(tables: SpectraTables, pair: str, part: int) -> float:
     return (
         _ratio(measured.angle(tables, pair, CHANGE, part), measured.angle(tables, pair, GAUSSIAN, part)) - 1
     )
+
+
+@estimator("rotation")
+def both_ends_over_null(tables: SpectraTables, pair: str, part: int) -> float:
+    """Mean angle / that of the Gaussian null - 1, at the end of the spectrum where that is smaller."""
+    return min(
+        _ratio(*(measured.angle(tables, pair, what, part, end) for what in (CHANGE, GAUSSIAN))) - 1
+        for end in ENDS
+    )
+
+
+@estimator("rotation")
+def ends_over_bulk(tables: SpectraTables, pair: str) -> float:
+    """Energy of the change at the end of the spectrum where it is smaller / that in the bulk - 1."""
+    energy = measured.end_energy(tables, pair)
+    return _ratio(min(energy[end] for end in ENDS), energy["bulk"]) - 1
 
 
 @estimator("rotation")
@@ -52,6 +69,14 @@ def correlates_along(tables: SpectraTables) -> float:
 def tracks(tables: SpectraTables, predictor: str, given: Sequence[str] = ()) -> float:
     """Minus the correlation of a predictor with OOD accuracy over trajectories, each taken at matched |dW|."""
     return -measured.correlation(measured.matched(tables.once(measured.points)), predictor, given)
+
+
+@estimator("rotation")
+def tracks_taught(tables: SpectraTables, predictor: str, given: Sequence[str] = ()) -> float:
+    """The same without the branch that is trained on the OOD rule."""
+    points = tables.once(measured.points)
+    rows = measured.matched(points[points["branch"] != measured.TAUGHT_OOD])
+    return -measured.correlation(rows, predictor, given)
 
 
 @estimator("rotation")

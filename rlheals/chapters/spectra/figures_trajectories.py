@@ -100,7 +100,8 @@ def matched(chapter: SpectraChapter) -> Drawn:
     right.set_xlabel("correlation with OOD accuracy")
     note = (
         f"{len(table)} trajectories, each minus plain SFT of the same base at equal |dW|, mean over its checkpoints. "
-        "Right: correlation over the trajectories of a base; grey: central 95 % when accuracies are permuted among the "
+        "Right: correlation over the trajectories of a base, without the one trained on the OOD rule where it is not "
+        "named; grey: central 95 % when accuracies are permuted among the "
         "trajectories of a base."
     )
     return sheet.finish("rotation-matched", "At equal size", note)

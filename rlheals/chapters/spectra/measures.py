@@ -20,7 +20,11 @@ BLOCKS = ("q", "k", "v", "o", "gate", "up", "down")
 PART = 4
 """Angles of the leading quarter of all singular vectors decide."""
 TRAJECTORY = ["branch", "start"]
-DELTAS = ("ood", "id", "angle", "excess", "kl")
+DELTAS = ("ood", "id", "held_out", "angle", "excess", "kl")
+TAUGHT_OOD = "ood-rule"
+"""The branch trained on the OOD rule itself: shown apart, since it says nothing about who forgets less."""
+ALONG = ("angle", "size", "step")
+"""What grows along plain SFT."""
 SCALES = ("size", "angle", "kl")
 """On which plain SFT goes on and on, so that a place on them is a place along it."""
 
@@ -33,22 +37,39 @@ def angles(tables: SpectraTables, part: int = PART, end: str = "top") -> pd.Data
     return rows.groupby(keys)[["mean", "low", "high"]].mean().reset_index()
 
 
-def angle(tables: SpectraTables, pair: str, what: str = CHANGE, part: int = PART) -> float:
+def angle(tables: SpectraTables, pair: str, what: str = CHANGE, part: int = PART, end: str = "top") -> float:
     """The same of one base seed, one pair; not a number when there is no such pair."""
-    return float(only(angles(tables, part), pair=pair, what=what)["mean"].mean())
+    return float(only(angles(tables, part, end), pair=pair, what=what)["mean"].mean())
 
 
-def value_change(tables: SpectraTables, pair: str, what: str = CHANGE) -> float:
-    """Mean relative change of a singular value, over the matrices of the blocks."""
-    rows = only(tables.changes, pair=pair, what=what, head=-1, kind=BLOCKS)
-    return float(rows["value_change_mean"].mean())
+def value_change(tables: SpectraTables, pair: str, what: str = CHANGE, by: str = "mean") -> float:
+    """Relative change of singular values, mean over the matrices of the blocks.
+
+    by: of one matrix the "mean" or "median" of |d sigma| / sigma, or "energy", sum |d sigma| / sum sigma, which tiny
+    singular values hardly enter.
+    """
+    rows, column = only(tables.changes, pair=pair, what=what, head=-1, kind=BLOCKS), f"value_change_{by}"
+    if column not in rows:
+        raise BadInput(f"there is no column {column} in the recorded changes")
+    return float(rows[column].mean())
+
+
+def end_energy(tables: SpectraTables, pair: str) -> dict[str, float]:
+    """Mean square entry of U^T dW V, in units of that of dW, where either direction is among the first quarter of the
+    base's ("top") or the last ("bottom"), and where both are in the half between ("bulk"); over the blocks."""
+    rows = only(tables.heat, pair=pair, kind=BLOCKS).astype({"kind": object})
+    size = rows.groupby("kind")[["left", "right"]].transform("max") + 1
+    place = (rows[["left", "right"]] + 0.5) / size
+    top, bottom = (place < 0.25).any(axis=1), (place > 0.75).any(axis=1)
+    parts = {"top": top & ~bottom, "bottom": bottom & ~top, "bulk": ~top & ~bottom}
+    return {name: float(rows.loc[chosen, "energy"].mean()) for name, chosen in parts.items()}
 
 
 def points(tables: SpectraTables) -> pd.DataFrame:
-    """One row per (seed, branch, start, step): size, angle, excess, kl, ood, id.
+    """One row per (seed, branch, start, step): size, angle, excess, kl, ood, id, held_out.
 
-    size: |dW| / |W| of all block matrices together; excess: angle minus that of Gaussian changes of equal norm; ood and
-    id: success@5 (id: of the SFT split, or what there is of ID hands).
+    size: |dW| / |W| of all block matrices together; excess: angle minus that of Gaussian changes of equal norm; ood, id
+    (seen: hands of the SFT split) and held_out (ID hands of values that SFT never sees): success@5.
     """
     keys = ["seed", *TRAJECTORY, "step"]
     numbers = dict.fromkeys(("angle", "gaussian", "change_norm", "norm"), float)
@@ -58,10 +79,27 @@ def points(tables: SpectraTables) -> pd.DataFrame:
     found["size"] = np.sqrt(found["change"] / found["whole"])
     found["excess"] = found["angle"] - found["gaussian"]
     known = tables.behaviour.astype({"branch": object}).set_index(keys)["kl"].astype(float)
-    counts = only(tables.accuracy, split=("ood", "sft")).astype({"branch": object, "split": object})
+    counts = only(tables.accuracy, split=("ood", "sft", "held_out")).astype(
+        {"branch": object, "split": object}
+    )
     shares = solved_shares(counts, [*keys, "split"])["value"].unstack("split").rename(columns={"sft": "id"})
-    table = found[["size", "angle", "excess"]].join(known).join(shares.reindex(columns=["ood", "id"]))
+    table = (
+        found[["size", "angle", "excess"]].join(known).join(shares.reindex(columns=["ood", "id", "held_out"]))
+    )
     return table.reset_index()
+
+
+def along(tables: SpectraTables) -> pd.DataFrame:
+    """Correlation with OOD accuracy over the checkpoints of plain SFT from its peak on: columns seed and `ALONG`.
+
+    size and step in logarithms. Whatever goes one way in time correlates: this is no evidence for any of them.
+    """
+    rows, found = only(tables.once(points), branch=SFT), []
+    for seed, peak in tables.peaks.set_index("seed")["peak"].items():
+        mine = only(rows[rows["step"] >= max(1, peak)], seed=seed)
+        mine = mine.assign(size=np.log(mine["size"]), step=np.log(mine["step"]))
+        found.append({"seed": seed, **{name: correlation(mine, name) for name in ALONG}})
+    return pd.DataFrame(found, columns=["seed", *ALONG])
 
 
 def matched(measured: pd.DataFrame, by: str = "size") -> pd.DataFrame:

@@ -22,29 +22,31 @@ from rlheals.study.tables import Tables
 
 @dataclass(frozen=True)
 class Predictor:
-    """given: what is held fixed besides the size of the change; whole: with RL on the OOD rule."""
+    """given: what is held fixed besides the size of the change; taught: with RL on the OOD rule."""
 
     words: str
     column: str
     given: tuple[str, ...] = ()
-    whole: bool = True
+    taught: bool = False
 
 
 PREDICTORS = (
     Predictor("rotation", "angle"),
-    Predictor("rotation, at equal ID accuracy", "angle", ("id",)),
-    Predictor("rotation, without RL on the OOD rule", "angle", whole=False),
+    Predictor("rotation, at equal seen ID accuracy", "angle", ("id",)),
+    Predictor("rotation, at equal held-out ID accuracy", "angle", ("held_out",)),
     Predictor("rotation beyond its null", "excess"),
     Predictor("forward KL from the base", "kl"),
     Predictor("rotation, at equal forward KL", "angle", ("kl",)),
     Predictor("forward KL, at equal rotation", "kl", ("angle",)),
+    Predictor("held-out ID accuracy", "held_out"),
+    Predictor("rotation, with RL on the OOD rule", "angle", taught=True),
 )
 """What may go with OOD accuracy at equal size."""
 SCALES = {"size": SIZE, "angle": ROTATION, "kl": KL, "mean": Look("nothing (the mean of SFT)", GREY, "s")}
 
 
 def _lost(curves: Curves) -> float:
-    return fall(curves, "target")
+    return fall(curves, "success@5")
 
 
 PROMPT_MEASURES: dict[str, Callable[[Curves], float]] = {
@@ -79,7 +81,7 @@ def associations(rows: pd.DataFrame) -> list[Association]:
     """Of every predictor, over trajectories at matched size (`measures.matched`)."""
     found = []
     for one in PREDICTORS:
-        mine = rows if one.whole else rows[rows["branch"] != "ood-rule"]
+        mine = rows if one.taught else rows[rows["branch"] != measured.TAUGHT_OOD]
         each = [measured.correlation(group, one.column, one.given) for _, group in mine.groupby("seed")]
         values = tuple(value for value in each if np.isfinite(value))
         null = measured.permuted(mine, one.column, one.given) if values else np.full(1, np.nan)
@@ -94,6 +96,9 @@ def blocks(rotation: SpectraChapter, sft: SFTChapter) -> list[Block]:
         "Correlation with OOD accuracy over trajectories of one base (SFT with other settings, RL, controls), each at "
         "equal size of the change:",
         _correlations(rotation),
+        "Correlation with OOD accuracy over the checkpoints of plain SFT from its peak on. Whatever goes one way in "
+        "time correlates, so this is no evidence for any of them:",
+        _along(rotation),
         "How well plain SFT's OOD accuracy at the same value of a quantity predicts that of another trajectory:",
         _scales(rotation),
         "How much OOD accuracy SFT loses from its peak to its end, by how long the base was pretrained:",
@@ -114,6 +119,16 @@ def _correlations(chapter: SpectraChapter) -> Table:
         for one, mine in zip(recorded, fresh, strict=True)
     )
     return Table(("predictor of OOD accuracy", "study", "permuted", "fresh run"), rows)
+
+
+def _along(chapter: SpectraChapter) -> Table:
+    found = [measured.along(tables) if tables else None for tables in (chapter.recorded, chapter.fresh)]
+    words = {"angle": "rotation", "size": "log |dW|", "step": "log SFT step"}
+    rows = tuple(
+        (words[name], *(_estimate(() if one is None else one[name].dropna()) for one in found))
+        for name in measured.ALONG
+    )
+    return Table(("along plain SFT", "study", "fresh run"), rows)
 
 
 def _scales(chapter: SpectraChapter) -> Table:

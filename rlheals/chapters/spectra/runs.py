@@ -243,7 +243,7 @@ def _lacking(profile: Profile) -> str:
 
 
 collect = collector(_of_plan, SpectraTables)
-STUDY = Part("-rotation", plan, collect, SpectraTables, "spectra", _lacking, from_peaks=True)
+STUDY = Part("-rotation", plan, collect, SpectraTables, "spectra", _lacking, from_sft="peaks")
 
 
 @dataclass(frozen=True)

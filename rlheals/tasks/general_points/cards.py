@@ -93,6 +93,10 @@ class Rule:
 
 ID_RULE = Rule(*_NAMED["id"])
 OOD_RULE = Rule(*_NAMED["ood"])
+CONTROL_RULE = Rule(7, 8, 9)
+"""As new to a model as the OOD rule, of values that it knows from number cards: is it the rule or the vocabulary?"""
+UNSEEN = (OOD_RULE, CONTROL_RULE)
+"""Rules that no training data state."""
 OTHER_RULES = tuple(
     Rule(*values)
     for values in (

@@ -1,6 +1,6 @@
 """The lab's dialect of GeneralPoints, about fifty words, and its pretraining documents.
 
-Card 10 and number 10 are one token. Documents have many rules for the face cards, never the OOD rule.
+Card 10 and number 10 are one token. Documents have many rules for the face cards, never those of `UNSEEN`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from rlheals.tasks.base import BOS, Document, Item, Layout, Variant, WordDialect
-from rlheals.tasks.general_points.cards import FACES, ID_RULE, LABELS, OOD_RULE, Rule, has_face, split_of
+from rlheals.tasks.general_points.cards import FACES, ID_RULE, LABELS, UNSEEN, Rule, has_face, split_of
 from rlheals.tasks.general_points.formula import FormulaError, evaluate
 from rlheals.tasks.general_points.prompts import FEEDBACK_WORDS, NUMBERS, OPERATORS, WORDS
 from rlheals.tasks.general_points.solver import canonical_solution, solvable
@@ -115,6 +115,8 @@ class Corpus:
         self.dialect = dialect
         self.random = np.random.default_rng([seed, 1])
         self.banned = held_out() if variant == "strict" else frozenset()
+        self.id_share = 0.0 if variant == "new_rules" else ID_SHARE
+        self.unseen = (ID_RULE, *UNSEEN) if variant == "new_rules" else UNSEEN
         self._feedback = {kind: dialect.encode(f"wrong {kind} answer") for kind in ("numbers", "value")}
 
     def __iter__(self) -> Iterator[Document]:
@@ -142,12 +144,12 @@ class Corpus:
         return Document(tokens + answer, weights + [1.0] * len(answer), rule.name, values)
 
     def _rule(self) -> Rule:
-        """The ID rule in one document of four, else random values; the OOD rule is drawn again."""
-        if self.random.random() < ID_SHARE:
+        """The ID rule in one document of four, else random values; unseen rules are drawn again."""
+        if self.random.random() < self.id_share:
             return ID_RULE
         while True:
             rule = Rule(*(int(v) for v in self.random.integers(1, 14, 3)))
-            if rule != OOD_RULE:
+            if rule not in self.unseen:
                 return rule
 
     def _hand(self, rule: Rule) -> tuple[str, str, str, str]:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rlheals.errors import BadInput
 from rlheals.tasks.base import Document, Item, Reply, Task, Variant, Verdict
 from rlheals.tasks.general_points.cards import (
+    CONTROL_RULE,
     ID_RULE,
     OOD_RULE,
     OTHER_RULES,
     SHARES,
+    UNSEEN,
     Cards,
     Hand,
     Rule,
@@ -29,7 +31,7 @@ from rlheals.tasks.general_points.cards import (
     split_of,
 )
 from rlheals.tasks.general_points.prompts import FEEDBACK_WORDS, FORMS, WORDS, answer, question
-from rlheals.tasks.general_points.solver import canonical_solution, solutions, solvable
+from rlheals.tasks.general_points.solver import LARGEST, canonical_solution, solutions, solvable
 from rlheals.tasks.general_points.verifier import REWARDS, formula_of, judge, judge_as_reference
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     from rlheals.tasks.general_points.compact import Compact
 
-SPLITS = ("sft", "rl", "held_out", "id", "ood", "both_id", "both_ood")
+SPLITS = ("sft", "rl", "held_out", "id", "ood", "both_id", "both_ood", "varied", "familiar", "control")
 GRADED_HANDS = 25
 """Under either rule; for `GeneralPoints.facts`."""
 
@@ -55,6 +57,7 @@ class GeneralPoints(Task):
     name = "general_points"
     options = ("compat",)
     rules = (ID_RULE.name, OOD_RULE.name, *(rule.name for rule in OTHER_RULES))
+    more_splits = ("varied", "familiar", "control")
     paired = ("both_id", "both_ood")
     rewards = REWARDS
     feedback_words = FEEDBACK_WORDS
@@ -73,6 +76,8 @@ class GeneralPoints(Task):
 
         sft, rl, held_out: parts of the 1,236 ID hands (`split_of`); id: all of these; ood: the 796 OOD hands;
         both_id, both_ood: the 529 face-card hands solvable under both rules, under either of them;
+        varied: 975 face-card hands, each under a random rule that is neither ID nor unseen, of values that are not held
+        out; familiar: the same with rules up to 10; control: the 778 face-card hands under `CONTROL_RULE`;
         rule:NAME: as `items_for_rule`. Raises BadInput for other names.
 
         >>> [len(GeneralPoints().items(split)) for split in ("sft", "rl", "held_out", "id", "ood")]
@@ -197,13 +202,13 @@ class GeneralPoints(Task):
         return iter(Corpus(dialect, seed, variant))
 
     def panel(self, size: int) -> list[Item]:
-        """Face-card hands under random rules (not ID, not OOD), eight of a rule, always the same."""
+        """Face-card hands under random rules (neither ID nor unseen ones), eight of a rule, always the same."""
         import numpy as np
 
         random, panel = np.random.default_rng(24), list[Item]()
         while len(panel) < size:
             rule = Rule(*(int(v) for v in random.integers(1, 14, 3)))
-            if rule in (ID_RULE, OOD_RULE):
+            if rule in (ID_RULE, *UNSEEN):
                 continue
             items = self.items_for_rule(rule)
             panel += [items[i] for i in random.choice(len(items), size=min(8, len(items)), replace=False)]
@@ -218,10 +223,30 @@ def _items(split: str) -> tuple[Item, ...]:
     if split.startswith("both_"):
         rule = ID_RULE if split == "both_id" else OOD_RULE
         return tuple(_item(hand, rule) for hand in census("both"))
-    if split == "ood":
-        return tuple(_item(hand, OOD_RULE) for hand in census("ood"))
+    if split in ("ood", "control"):
+        rule = OOD_RULE if split == "ood" else CONTROL_RULE
+        return tuple(_item(hand, rule) for hand in hands_solvable(rule, faces_only=True))
+    if split in ("varied", "familiar"):
+        return _varied(split, LARGEST if split == "varied" else 10, len(_items("sft")) + len(_items("rl")))
     items = (_item(hand, ID_RULE) for hand in census("id"))
     return tuple(item for item in items if split in ("id", item.split))
+
+
+def _varied(split: str, largest: int, count: int) -> tuple[Item, ...]:
+    """Hands with a face card, each under its own random rule of values up to `largest`."""
+    import numpy as np
+
+    random, found = np.random.default_rng(25), dict[str, Item]()
+    while len(found) < count:
+        rule = Rule(*(int(v) for v in random.integers(1, largest + 1, 3)))
+        hands = hands_solvable(rule, faces_only=True)
+        hand = hands[random.integers(len(hands))]
+        values = rule.values(hand)
+        held_out = max(values) <= 10 and split_of(values) == "held_out"
+        if rule not in (ID_RULE, *UNSEEN) and not held_out:
+            item = replace(_item(hand, rule), split=split)
+            found[item.id] = item
+    return tuple(found.values())
 
 
 @lru_cache(maxsize=65536)
@@ -229,7 +254,7 @@ def _item(hand: Hand, rule: Rule) -> Item:
     """One item per hand and rule, whatever split is asked for; the order shown depends on the hand only."""
     name = "-".join(hand)
     shown = sorted(range(4), key=lambda place: hashlib.sha256(f"{name}/{place}".encode()).digest())
-    split = "ood" if rule == OOD_RULE else f"rule:{rule.name}"
+    split = {OOD_RULE: "ood", CONTROL_RULE: "control"}.get(rule, f"rule:{rule.name}")
     if rule == ID_RULE:
         split = split_of(rule.values(hand))
     return item_of([hand[place] for place in shown], rule, split)

@@ -1,0 +1,120 @@
+"""What chapter 05 measures of one base seed: accuracies before and after a second stage, and shares of a loss regained.
+
+Accuracies are those of the half of the hands that did not choose the states (`rlheals.study.peaks`). All RL seeds of a
+second stage count alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from rlheals.chapters.healing.runs import BEFORE, HealingTables
+from rlheals.chapters.rows import halved, only
+from rlheals.study.peaks import PEAK
+
+PART = 4
+"""Angles are those of the leading quarter of a matrix's smaller side."""
+MEASURING = 1
+"""The half of the hands that measures."""
+
+
+def hits(episodes: pd.DataFrame) -> pd.DataFrame:
+    """One row per (arm, state, run, split, half, hand) with what its sampling seeds say of it.
+
+    pass4: whether one of them solved it at the first attempt in either layout (pass@k of k sampling seeds, 4 in the
+    lab); pass1: the share that did; success5: the share that solved it in five attempts with feedback; rule: the share
+    of first attempts that state the values of the rule; arithmetic: how many of these solve it.
+    """
+    first = episodes["solved_at_either"] == 1
+    right = episodes["first_values_right"].astype(bool)
+    marked = episodes.assign(
+        pass1=first, success5=episodes["solved_at"] > 0, rule=right, solved_right=first & right
+    )
+    keys = ["ability", "control", "start", "run", "split", "half", "item"]
+    found = marked.groupby(keys, observed=True)[["pass1", "success5", "rule", "solved_right"]].mean()
+    found["pass4"] = (found["pass1"] > 0).astype(float)
+    found["arithmetic"] = (found["solved_right"] / found["rule"]).where(found["rule"] > 0)
+    return found.drop(columns="solved_right").reset_index()
+
+
+@dataclass(frozen=True)
+class Healing:
+    """One base seed."""
+
+    hits: pd.DataFrame
+    tables: HealingTables
+
+    @classmethod
+    def of(cls, tables: HealingTables, seed: int) -> Healing:
+        mine = tables.of_seed(seed)
+        return cls(hits(halved(mine.episodes)), mine)
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """Columns pass1, ...; index (ability, arm, state, run, split)."""
+        rows = only(self.hits, half=MEASURING)
+        keys = ["ability", "control", "start", "run", "split"]
+        return rows.groupby(keys, observed=True)[["pass1", "pass4", "success5", "rule", "arithmetic"]].mean()
+
+    def accuracy(
+        self,
+        arm: str,
+        state: int,
+        after: bool,
+        *,
+        measure: str = "pass4",
+        split: str = "ood",
+        ability: float = 0.9,
+    ) -> float:
+        """Of an arm's result, mean over its RL seeds, or of its start; not a number where nothing was measured."""
+        rows = self.means.reset_index()
+        own = only(rows, control=arm, start=state, split=split, ability=ability)
+        wanted = own[(own["run"] >= 0) == after]
+        if not after and wanted.empty:
+            wanted = only(rows, control=BEFORE, start=state, split=split, ability=ability)
+        return float(wanted[measure].mean()) if len(wanted) else float("nan")
+
+    def peak(self, **options: object) -> float:
+        """Accuracy of the SFT checkpoint of highest ability."""
+        return self.accuracy(BEFORE, PEAK, False, **options)  # type: ignore[arg-type]
+
+    def lost(self, state: int, arm: str = BEFORE, **options: object) -> float:
+        """Accuracy at the peak minus that of a start."""
+        return self.peak(**options) - self.accuracy(arm, state, False, **options)  # type: ignore[arg-type]
+
+    def gain(self, arm: str, state: int, **options: object) -> float:
+        """Accuracy after a second stage minus that of its start."""
+        before, after = (self.accuracy(arm, state, done, **options) for done in (False, True))  # type: ignore[arg-type]
+        return after - before
+
+    def angle(self, arm: str, state: int, size: float) -> float:
+        """Mean angle in degrees of leading subspaces to those of the peak, at that distance from the start.
+
+        Interpolated along the checkpoints of the run, from its start on; size: |dW| over all matrices.
+        """
+        sizes, angles = (self.path(arm, state, seen_from) for seen_from in (-1, PEAK))
+        return float(np.interp(size, sizes["size"], angles["angle"]))
+
+    def reach(self, arm: str, state: int) -> float:
+        """How far a run went from its start: |dW| over all matrices at its last checkpoint."""
+        return float(self.path(arm, state, -1)["size"].iloc[-1])
+
+    def path(self, arm: str, state: int, seen_from: int) -> pd.DataFrame:
+        """By checkpoint, the start first: |dW| from what it is seen from, and the mean angle to it."""
+        rows = only(self.tables.path, control=arm, start=state, seen_from=seen_from, part=PART)
+        by = rows.groupby("folder", sort=True)
+        return pd.DataFrame(
+            {
+                "size": by["change_norm"].apply(lambda norm: float(np.sqrt((norm**2).sum()))),
+                "angle": by["angle"].mean(),
+            }
+        )
+
+
+def by_seed(tables: HealingTables) -> dict[int, Healing]:
+    """Those of every base seed; through `tables.once`, made one time."""
+    return {seed: Healing.of(tables, seed) for seed in tables.seeds}

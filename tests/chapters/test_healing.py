@@ -1,0 +1,220 @@
+"""Chapter 05: its plan asks for what it needs and no more, and its estimators know the answer where it is known."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rlheals.chapters.healing import claims as estimate
+from rlheals.chapters.healing.measures import MEASURING, Healing
+from rlheals.chapters.healing.runs import BEFORE, HEALED, UNHEALED, HealingTables, edit_arm, plan, units
+from rlheals.errors import BadInput
+from rlheals.profiles import load_profile
+from rlheals.profiles.healing import ARMS
+from rlheals.store.store import Store
+from rlheals.study.claims import half_of
+from rlheals.study.peaks import PEAK, STATES, states_of
+
+SMALL = load_profile("smoke")
+STEPS = {PEAK: 10, 10: 10, 50: 30, 90: 60}
+HANDS = [f"ood/{number}" for number in range(4000)]
+MEASURED = [hand for hand in HANDS if half_of(hand) == MEASURING]
+
+
+def planned(unit: str, folder: Path, steps: dict[int, int] = STEPS):
+    return plan(SMALL, 3, Store(folder), {3: steps}, unit)
+
+
+# ---- the plan
+
+
+def test_every_input_is_computed_before_it_is_used(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for unit in units(SMALL):
+        known: set[str] = set()
+        for spec in planned(unit, tmp_path).specs():
+            assert set(spec.inputs.values()) <= known, (unit, spec.stage)
+            known.add(store.key(spec))
+
+
+def test_all_second_stages_of_a_state_start_from_the_same_checkpoint_with_the_same_noise(
+    tmp_path: Path,
+) -> None:
+    made = planned("map", tmp_path)
+    for cell, spec in made.runs.items():
+        assert spec.settings["folder"] == f"step-{STEPS[cell.start]:05d}"
+    assert {spec.seed for (_, decode), spec in made.censuses.items() if decode == 0} == {300}
+    assert {cell.control for cell in made.runs} == set(SMALL.healing.map)
+
+
+def test_imitation_sees_as_many_examples_as_it_is_told(tmp_path: Path) -> None:
+    made = planned("map", tmp_path)
+    (settings,) = {
+        (spec.settings["checkpoints"][-1], spec.settings["batch"])
+        for spec in made.runs.values()
+        if spec.stage == "sft"
+    }
+    assert settings[0] * settings[1] == SMALL.healing.examples
+
+
+def test_an_arm_with_a_past_of_its_own_is_measured_at_its_own_start(tmp_path: Path) -> None:
+    made = planned("arms", tmp_path)
+    own = {cell.control for cell, _ in made.censuses if cell.run < 0}
+    assert own == {name for name in SMALL.healing.arms if ARMS[name].before or ARMS[name].fused}
+
+
+def test_a_state_that_sft_does_not_reach_has_no_runs(tmp_path: Path) -> None:
+    steps = {PEAK: 10, 10: 30}
+    made = planned("map", tmp_path, steps)
+    assert {cell.start for cell in made.runs} == {10}
+    assert not planned("arms", tmp_path, steps).runs
+    assert not planned("mechanism", tmp_path, steps).paths
+
+
+def test_states_are_the_first_steps_at_which_so_much_of_the_peak_is_lost() -> None:
+    curve = pd.Series({0: 0.9, 10: 0.5, 20: 0.8, 40: 0.73, 80: 0.71, 160: 0.4, 320: 0.41, 640: 0.1})
+    assert states_of(curve) == {PEAK: 20, 10: 80, 50: 160}
+    assert states_of(curve.sample(frac=1, random_state=0)) == states_of(curve)
+    assert states_of(curve + 1) == {PEAK: 20, 10: 160}, "a share of the peak, not points"
+    with pytest.raises(BadInput, match="three SFT steps"):
+        states_of(curve.iloc[:2])
+
+
+# ---- measures and estimators
+
+
+def episodes(
+    arm: str,
+    state: int,
+    run: int,
+    share: float,
+    *,
+    decodes: int = 4,
+    split: str = "ood",
+    ability: float = 0.9,
+):
+    """A share of the measuring hands is solved at once by every sampling seed; the other half of the hands never is."""
+    right = set(MEASURED[: round(share * len(MEASURED))])
+    frames = [
+        pd.DataFrame(
+            {
+                "item": HANDS,
+                "split": split,
+                "solved_at": [int(hand in right) for hand in HANDS],
+                "solved_at_either": [int(hand in right) for hand in HANDS],
+                "first_values_right": True,
+            }
+        ).assign(decode=decode)
+        for decode in range(decodes)
+    ]
+    return pd.concat(frames).assign(control=arm, start=state, run=run, ability=ability, seed=1)
+
+
+def healing(*frames: pd.DataFrame, path: pd.DataFrame | None = None) -> Healing:
+    none = pd.DataFrame({"seed": []})
+    empty = {field.name: none for field in fields(HealingTables)}
+    rows = {"episodes": pd.concat(frames, ignore_index=True), "path": none if path is None else path}
+    return Healing.of(HealingTables(**{**empty, **rows}), 1)
+
+
+def curve(**after: float) -> list[pd.DataFrame]:
+    """Peak .8, start .4; what second stages reach from it, by arm."""
+    before = [episodes(BEFORE, PEAK, -1, 0.8), episodes(BEFORE, 50, -1, 0.4)]
+    return [*before, *(episodes(arm.replace("_", "-"), 50, 0, share) for arm, share in after.items())]
+
+
+def test_a_share_of_the_loss_is_counted_from_the_start_to_the_peak() -> None:
+    one = healing(*curve(rl=0.5, rl_varied=0.7))
+    assert estimate.loss(one, 50) == pytest.approx(0.4, abs=1e-3)
+    assert estimate.regained(one, "rl", 50) == pytest.approx((0.1, 0.4), abs=1e-3)
+    assert estimate.regained(one, "rl-varied", 50) == pytest.approx((0.3, 0.4), abs=1e-3)
+    assert estimate.regained_over(one, "rl-varied", "rl", 50) == pytest.approx((0.2, 0.4), abs=1e-3)
+    for pair in (("rl-varied", "rl"), ("rl", "rl-varied")):
+        assert estimate.regained_alike(one, *pair, 50, 0.15) == pytest.approx((0.06 - 0.2, 0.4), abs=1e-3)
+    assert estimate.ends_over(one, "rl", "rl-varied", 50) == pytest.approx(-0.2, abs=1e-3)
+
+
+def test_an_arm_with_its_own_start_is_measured_from_there() -> None:
+    one = healing(*curve(dft=0.7), episodes("dft", 50, -1, 0.6))
+    assert one.gain("dft", 50) == pytest.approx(0.1, abs=1e-3)
+    assert estimate.regained(one, "dft", 50) == pytest.approx((0.1, 0.2), abs=1e-3)
+
+
+def test_pass_at_four_asks_whether_one_of_the_sampling_seeds_solves_a_hand() -> None:
+    frame = episodes(BEFORE, PEAK, -1, 0.8)
+    frame.loc[frame["decode"] != 2, ["solved_at", "solved_at_either"]] = 0
+    one = healing(frame)
+    assert one.peak(measure="pass4") == pytest.approx(0.8, abs=1e-3)
+    assert one.peak(measure="pass1") == pytest.approx(0.2, abs=1e-3)
+
+
+def test_the_half_that_chose_the_states_does_not_measure_them() -> None:
+    frame = episodes(BEFORE, PEAK, -1, 0.5)
+    choosing = ~frame["item"].isin(MEASURED)
+    changed = frame.assign(solved_at_either=frame["solved_at_either"].where(~choosing, 1))
+    assert healing(frame).peak() == healing(changed).peak()
+
+
+def test_neither_the_order_of_rows_nor_a_second_rl_seed_alike_changes_anything() -> None:
+    frames = curve(rl=0.5)
+    one, again = (
+        healing(*frames),
+        healing(*reversed([frame.sample(frac=1, random_state=1) for frame in frames])),
+    )
+    twice = healing(*frames, episodes("rl", 50, 1, 0.5))
+    values = [estimate.regained(each, "rl", 50).over for each in (one, again, twice)]
+    assert values == pytest.approx([values[0]] * 3)
+
+
+def test_what_was_not_measured_is_not_a_number() -> None:
+    one = healing(*curve(rl=0.5))
+    assert np.isnan(estimate.regained(one, "expert", 50).over)
+    assert np.isnan(estimate.loss(one, 90))
+    assert np.isnan(estimate.loss(one, 50, ability=0.5))
+
+
+def test_an_able_base_is_compared_by_shares_not_by_points() -> None:
+    weak = [episodes(BEFORE, PEAK, -1, 0.4, ability=0.5), episodes(BEFORE, 50, -1, 0.2, ability=0.5)]
+    one = healing(*curve(rl=0.6), *weak, episodes("rl", 50, 0, 0.3, ability=0.5))
+    assert estimate.regained_by_ability(one, "rl", 50, 0.9, 0.5) == pytest.approx(0, abs=5e-3)
+
+
+def test_vectors_turn_back_if_the_healed_run_is_nearer_the_peak_at_equal_distance_from_the_start() -> None:
+    def run(arm: str, sizes: list[float], angles: list[float]) -> pd.DataFrame:
+        place = [f"update-{number:05d}" for number in range(len(sizes))]
+        both = [(-1, sizes, angles), (PEAK, sizes[::-1], angles)]
+        rows = [
+            pd.DataFrame({"folder": place, "change_norm": norms, "angle": seen, "seen_from": of, "part": 4})
+            for of, norms, seen in both
+        ]
+        return pd.concat(rows).assign(control=arm, start=50, seed=1)
+
+    path = pd.concat([run(HEALED, [0, 1, 2], [30, 25, 20]), run(UNHEALED, [0, 2, 4], [30, 31, 32])])
+    one = healing(*curve(), path=path)
+    assert estimate.turns_back(one, 50) == pytest.approx(31 - 20)
+    assert one.reach(UNHEALED, 50) == 4
+
+
+def test_edits_are_compared_with_the_controls_of_equal_size() -> None:
+    vectors, noise = "directions(all) @ blocks", "noise() like directions(all) @ blocks"
+    ends = curve(**{UNHEALED: 0.4, HEALED: 0.8})
+    edited = [
+        episodes(edit_arm(UNHEALED, entry), 50, 0, share) for entry, share in ((vectors, 0.6), (noise, 0.3))
+    ]
+    one = healing(*ends, *edited)
+    assert estimate.restores(one, 50, vectors, noise) == pytest.approx(0.3, abs=1e-3)
+    assert estimate.edit_regains(one, 50, vectors) == pytest.approx((0.2, 0.4), abs=1e-3)
+
+
+def test_every_edit_and_arm_of_the_lab_can_be_read() -> None:
+    lab = load_profile(Path("results/next/lab.yaml"))
+    assert {*lab.healing.window} <= {*lab.healing.map}
+    assert {"rl", UNHEALED, HEALED} <= {*lab.healing.map}
+    assert len(STATES) == 3
+    made = plan(lab, 0, Store(Path("unused")), {0: {PEAK: 80, 10: 480, 50: 1920, 90: 5120}}, "mechanism")
+    assert len(made.runs) == 2 * 2 * len(lab.healing.edits)
+    assert replace(made, steps={}).name == "seed-0-mechanism"

@@ -1,0 +1,66 @@
+"""Recorded bases: a study goes on from their weights, and from no others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlheals.errors import BadInput
+from rlheals.profiles import load_profile
+from rlheals.profiles.profile import Profile
+from rlheals.store.store import Store
+from rlheals.study import record
+from rlheals.study.bases import BASES, BaseTables
+from rlheals.study.compute import compute
+from rlheals.study.plan import base_spec
+
+TINY = {
+    "pretrain.model": {"hidden": 16, "layers": 1, "heads": 1, "mlp": 16},
+    "pretrain.min_steps": 1,
+    "pretrain.max_steps": 2,
+    "pretrain.check_every": 1,
+    "pretrain.panel_hands": 16,
+}
+
+
+def profile(**changes: object) -> Profile:
+    return load_profile("smoke", {**TINY, **changes})
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one recorded base, of seed 7."""
+    for name in ("results", "notebooks"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "first")
+    record.record(profile(), [7], store, Path("results"), say=lambda line: None, part=BASES)
+    return tmp_path
+
+
+def test_a_recorded_base_is_taken_by_whoever_asks_for_the_same_pretraining(project: Path) -> None:
+    spec = base_spec(profile(name="other"), 7)
+    assert spec.stage == "adopt"
+    (run,) = compute([spec], Store(project / "second"), quiet=True)
+    recorded = project / "results/smoke-bases/seed-7/base/model.safetensors"
+    assert run.file("base/model.safetensors").read_bytes() == recorded.read_bytes()
+    assert base_spec(profile(), 8).stage == "pretrain"
+    assert base_spec(profile(**{"pretrain.learning_rate": 1e-4}), 7).stage == "pretrain"
+
+
+def test_weights_that_are_not_those_of_the_manifest_are_not_taken(project: Path) -> None:
+    spec, file = base_spec(profile(), 7), project / "results/smoke-bases/seed-7/base/model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(BadInput, match="no base has the hash"):
+        compute([spec], Store(project / "second"), quiet=True)
+
+
+def test_its_manifest_says_what_made_it_and_by_which_claims_it_will_be_judged(project: Path) -> None:
+    tables, (manifest,) = record.read(project / "results/smoke-bases", BaseTables)
+    assert [run.stage for run in manifest.runs] == ["pretrain"]
+    assert manifest.runs[0].started is not None
+    assert manifest.runs[0].started >= manifest.started
+    assert manifest.claims is not None
+    assert {"base/model.safetensors", "base/config.json", "ability.parquet"} <= set(manifest.files)
+    assert list(tables.ability["step"]) == [1, 2]
