@@ -1,9 +1,10 @@
-"""Generation with Hugging Face transformers beside vLLM: `python benchmarks/bench_engines.py [--rounds N]`.
+"""Generation with Hugging Face transformers beside vLLM: `python benchmarks/bench_engines.py [--rounds N] [--bf16]`.
 
 Both engines continue the same first-try prompts, at the same temperature and with the log-probability and entropy of
 every token, for models of about 0.2, 1 and 10 million random weights. Rounds alternate; the ratio is taken within a
 round. On a processor times are process times of one thread; on a GPU they are wall times. Without vLLM the rates of
-transformers stand alone. JSON comes last.
+transformers stand alone. With --bf16 instead: bfloat16 products beside float32 ones at the shape of SmolLM2-135M with
+random weights, in one thread: generating, a step of SFT, forward and backward pass of RL. JSON comes last.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlheals.engines import load_engine, models
-from rlheals.engines.hf import Engine, Sampling
+from rlheals.engines.hf import Engine, Sampling, open_engine
 from rlheals.engines.models import ModelSettings
 from rlheals.store.machine import this_machine
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
+from rlheals.training.rl.grpo import logprobs
+from rlheals.training.sft import SFTSettings, examples, train
 
 SAMPLING = Sampling()
 SIZES = {
@@ -41,6 +45,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--rounds", type=int, default=3, help="rounds of both engines")
     arguments.add_argument("--prompts", type=int, default=256, help="prompts per round")
+    arguments.add_argument("--bf16", action="store_true", help="number formats instead of engines")
     options = arguments.parse_args()
     torch.set_num_threads(1)
     backends = ["hf", "vllm"] if importlib.util.find_spec("vllm") else ["hf"]
@@ -51,6 +56,10 @@ def main() -> None:
         "most_new_tokens": SAMPLING.max_new_tokens,
         "sizes": {},
     }
+    if options.bf16:
+        found = formats(options.rounds)
+        print(json.dumps(found | {"machine": this_machine().model_dump(mode="json")}, indent=1))
+        return
     for name, settings in SIZES.items():
         report["sizes"][name] = measured(settings, backends, prompts, keys, options.rounds)
         print(name, json.dumps(report["sizes"][name]))
@@ -87,6 +96,58 @@ def measured(
         ratios = [fast / slow for fast, slow in zip(rates["vllm"], rates["hf"], strict=True)]
         found["vllm_to_hf"] = [round(value, 2) for value in sorted(ratios)]
         engines["vllm"].close()  # type: ignore[attr-defined]
+    return found
+
+
+def formats(rounds: int) -> dict[str, Any]:
+    """Tokens per second with products in both formats (medians), and the ratios within each round.
+
+    Generated tokens count alone: 64 prompts of 64 tokens are read as well, and 16 tokens written to each.
+    """
+    dialect, random = Compact(), torch.Generator().manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        num_key_value_heads=3, tie_word_embeddings=True, eos_token_id=dialect.tokenizer.eos_token_id, dtype="float32",
+    )  # fmt: skip
+    ids = torch.randint(config.vocab_size, (64, 128), generator=random)
+    every = torch.ones_like(ids)
+    settings = SFTSettings(checkpoints=(3,), batch=32, loss_examples=1)
+    length = np.mean(list(map(len, examples(dialect, settings, 0)["input_ids"])))
+
+    def generating(folder: str, precision: Any) -> float:
+        engine = open_engine(folder, 64, precision)
+        engine.alike  # noqa: B018, tried before
+        began = time.process_time()
+        made = engine.generate(ids[:, :64].tolist(), [str(i) for i in range(64)], Sampling(max_new_tokens=16))
+        return sum(len(one.tokens) for one in made) / (time.process_time() - began)
+
+    def sft(folder: str, precision: Any) -> float:
+        ends: list[float] = []
+        chosen = settings.model_copy(update={"precision": precision})
+        train(models.load(folder), dialect, chosen, 0, id, lambda *_: ends.append(time.process_time()))
+        return settings.batch * float(length) / (ends[1] - ends[0])
+
+    def rl(folder: str, precision: Any) -> float:
+        model = models.load(folder)
+        models.shorten_products(model, precision)
+        began = time.process_time()
+        logprobs(model, ids[:16], every[:16], every[:16, 1:] != 0, 1.0).sum().backward()
+        return ids[:16].numel() / (time.process_time() - began)
+
+    found: dict[str, Any] = {"rounds": rounds}
+    with tempfile.TemporaryDirectory() as folder:
+        models.save(Path(folder), LlamaForCausalLM(config), dialect.tokenizer)
+        for work in (generating, sft, rl):
+            pairs = [(work(folder, "bf16"), work(folder, "own")) for _ in range(rounds)]
+            rates = {
+                name: statistics.median(side)
+                for name, side in zip(("bf16", "own"), zip(*pairs, strict=True), strict=True)
+            }
+            ratios = sorted(round(short / own, 2) for short, own in pairs)
+            found[work.__name__] = {name: round(value, 1) for name, value in rates.items()} | {
+                "ratios": ratios
+            }
+            print(work.__name__, json.dumps(found[work.__name__]), flush=True)
     return found
 
 

@@ -85,8 +85,8 @@ class Engine(Protocol):
     def load_weights(self, file: Path) -> None: ...
 
 
-Opens = Callable[[Path, int], Engine]
-"""Opens an engine: of a model's folder, with so many sequences at once."""
+Opens = Callable[[Path, int, models.Precision], Engine]
+"""Opens an engine: of a model's folder, with so many sequences at once, and products in a number format."""
 
 
 def uniforms(key: str, count: int) -> np.ndarray:
@@ -204,9 +204,10 @@ class HFEngine:
         return _padded(len(prompt) - fresh, self.bucket), fresh
 
 
-def open_engine(folder: str | Path, rows: int = 128) -> HFEngine:
+def open_engine(folder: str | Path, rows: int = 128, precision: models.Precision = "own") -> HFEngine:
     """The engine for a local folder, or a hub id, on the GPU if there is one."""
-    return HFEngine(models.load(folder, models.device()), models.load_tokenizer(folder), rows)
+    model = models.load(folder, models.device(), models.DTYPES[precision])
+    return HFEngine(model, models.load_tokenizer(folder), rows)
 
 
 @torch.inference_mode()

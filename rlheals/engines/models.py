@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import transformers
@@ -43,6 +43,13 @@ logging.disable_progress_bar()  # loading shows nothing worth a bar; long work h
 LOGITS = 2**27
 PANIC = "PanicException"
 """What tokenizers, which are in Rust, end with on some files; no Exception in Python."""
+Precision = Literal["own", "bf16", "fp16"]
+"""Of products: the weights' own format, or a shorter one. A model that learns keeps float32 weights beside it, so that
+small updates are not rounded away; one that only answers holds rounded weights."""
+Unscaled = Literal["own", "bf16"]
+"""Where gradients are not scaled: those of fp16 would vanish."""
+DTYPES = {"own": "auto", "bf16": "bfloat16", "fp16": "float16"}
+"""What `load` calls the weights of a model that only answers."""
 SHIPPED_BASE = Path(str(resources.files("rlheals"))) / "base"
 
 
@@ -281,6 +288,21 @@ def checkpoint_gradients(model: PreTrainedModel) -> None:
     with warnings.catch_warnings():  # transformers 5 has two names for it
         warnings.filterwarnings("ignore", "`gradient_checkpointing", FutureWarning)
         model.gradient_checkpointing_enable()
+
+
+def refuse_short_weights(model: PreTrainedModel, precision: Precision, where: str) -> None:
+    """BadInput unless the weights that are to be trained with shorter products are float32."""
+    if precision != "own" and model.dtype != torch.float32:
+        dtype = str(model.dtype).removeprefix("torch.")
+        raise BadInput(
+            f"{where}.precision={precision} is for float32 weights; these are {dtype} (a profile: model.dtype)"
+        )
+
+
+def shorten_products(model: PreTrainedModel, precision: Precision) -> None:
+    """From now on the model's forward passes multiply in the shorter format, on the device that `device` names."""
+    if precision != "own":
+        model.forward = torch.autocast(device(), getattr(torch, DTYPES[precision]))(model.forward)
 
 
 def refuse_missing_path(name: str) -> None:

@@ -98,7 +98,11 @@ def closing_vllm(cache_gb: float | None = None) -> Iterator[Opens]:
     """
     with ExitStack() as engines:
 
-        def opens(folder: Path, rows: int) -> Engine:
+        def opens(folder: Path, rows: int, precision: models.Precision) -> Engine:
+            if precision != "own":
+                raise BadInput(
+                    f"precision={precision} is for engine=hf; vLLM multiplies as the weights are stored"
+                )
             if address := os.environ.get(SERVER):
                 return engines.enter_context(closing(ServedEngine(address, folder, rows)))
             return engines.enter_context(closing(vllm.VLLMEngine(folder, rows, cache_gb=cache_gb)))

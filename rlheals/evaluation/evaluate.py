@@ -11,6 +11,7 @@ import pandas as pd
 from pydantic import Field, ValidationInfo, field_validator
 
 from rlheals.engines.hf import Engine, Opens, Sampling, open_engine
+from rlheals.engines.models import Precision
 from rlheals.evaluation.dialects import Prompts, dialect_for
 from rlheals.evaluation.rollout import Attempt, Episode, Feedback, rollout
 from rlheals.settings import Int, Settings, TaskName
@@ -40,6 +41,9 @@ class EvaluateSettings(Settings):
     rows: Int = Field(
         128, ge=1, le=4096, description="items that are answered at once, as far as memory goes"
     )
+    precision: Precision = Field(
+        "own", description="of weights and products: the model's own format, or a shorter one"
+    )
 
     @field_validator("splits")
     @classmethod
@@ -51,7 +55,7 @@ def run(work: Work, opens: Opens = open_engine) -> None:
     """The stage: `attempts.parquet`, `episodes.parquet`, `summary.json`. Finished parts survive a kill."""
     settings = EvaluateSettings.model_validate(work.settings)
     folder = work.inputs["model"] / settings.folder
-    engine, task = opens(folder, settings.rows), load_task(settings.task)
+    engine, task = opens(folder, settings.rows, settings.precision), load_task(settings.task)
     dialect = dialect_for(engine.tokenizer, task)
     items = census_items(task, settings)
     parts = []

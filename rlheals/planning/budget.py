@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rlheals.engines.models import LOGITS
+from rlheals.engines.models import LOGITS, Precision
 from rlheals.errors import BadInput
 from rlheals.evaluation.evaluate import census_items
 from rlheals.profiles.hardware import Hardware, Shape
@@ -89,8 +89,8 @@ class _Sums:
         return float(self.dtype * self.shape.parameters)
 
     def sft(self) -> Need:
-        settings, own = self.profile.sft, self.profile.sft.precision == "own"
-        width, beside = (self.dtype, 0.0) if own else (2, 2.0 * self.shape.parameters)
+        settings, width = self.profile.sft, self._width(self.profile.sft.precision)
+        beside = 0.0 if settings.precision == "own" else 2.0 * self.shape.parameters
         tokens = self.hardware.prompt_tokens + self.hardware.answer_tokens
         kept = self._activations(settings.rows, tokens, settings.gradient_checkpointing, width)
         seen = settings.checkpoints[-1] * settings.batch * tokens
@@ -100,25 +100,36 @@ class _Sums:
     def censuses(self) -> Need:
         settings, rl_starts = self.profile.evaluate, self.profile.rl_starts
         rows, attempts, answer = settings.rows, settings.attempts, settings.sampling.max_new_tokens
+        width = self._width(settings.precision)
         hands = len(census_items(load_task(self.profile.task), settings))
         of_rl = len(rl_starts.starts) * (1 + rl_starts.runs) * rl_starts.decodes
-        seconds = (len(self.profile.census_steps) + of_rl) * self._playing(rows, hands, attempts, answer)
-        return Need(EMPTY + self.weights + self._cache(rows, attempts, answer), seconds)
+        seconds = (len(self.profile.census_steps) + of_rl) * self._playing(
+            rows, hands, attempts, answer, width
+        )
+        return Need(
+            EMPTY + width * self.shape.parameters + self._cache(rows, attempts, answer, width), seconds
+        )
 
     def rl(self) -> Need:
         settings = self.profile.rl_starts.rl
         answer, recomputed = settings.sampling.max_new_tokens, settings.gradient_checkpointing
         longest, usual = self._longest(settings.attempts, answer), self._longest(SOLVED_AFTER, answer)
-        copies = 4 + (2 if settings.log_kl else 0)
+        width, compared = self._width(settings.precision), 2 if settings.log_kl else 0
+        beside = 0 if settings.precision == "own" else 2  # rounded for a pass, and for the engine
+        copies = 4 * self.weights + (beside + compared) * width * self.shape.parameters
         at_once = max(
-            self._activations(settings.micro_batch_size, longest, recomputed, self.dtype),
-            self._cache(settings.play_rows, settings.attempts, answer),
-            self._reading(longest) if settings.log_kl else 0.0,
+            self._activations(settings.micro_batch_size, longest, recomputed, width),
+            self._cache(settings.play_rows, settings.attempts, answer, width),
+            self._reading(longest, width) if settings.log_kl else 0.0,
         )
-        iteration = self._playing(settings.play_rows, settings.episodes, SOLVED_AFTER, answer)
-        iteration += settings.used_epochs * self._learning(settings.episodes * usual, recomputed, self.dtype)
+        iteration = self._playing(settings.play_rows, settings.episodes, SOLVED_AFTER, answer, width)
+        iteration += settings.used_epochs * self._learning(settings.episodes * usual, recomputed, width)
         runs = len(self.profile.rl_starts.starts) * self.profile.rl_starts.runs
-        return Need(EMPTY + copies * self.weights + at_once, runs * settings.iterations * iteration)
+        return Need(EMPTY + copies + at_once, runs * settings.iterations * iteration)
+
+    def _width(self, precision: Precision) -> int:
+        """Bytes of the numbers that are multiplied."""
+        return self.dtype if precision == "own" else 2
 
     def _longest(self, attempts: float, answer: int) -> float:
         return self.hardware.prompt_tokens + attempts * (answer + self.hardware.feedback_tokens)
@@ -136,15 +147,15 @@ class _Sums:
         )
         return rows * tokens * (kept + shape.vocabulary * (width + 8))
 
-    def _reading(self, tokens: float) -> float:
+    def _reading(self, tokens: float, width: int) -> float:
         """The logits from which a KL divergence is measured: as many rows as `models.rows_at_once` lets through, as the
         model gives them, in float32, and their log-probabilities."""
         rows = max(1, LOGITS // (tokens * self.shape.vocabulary))
-        return rows * tokens * self.shape.vocabulary * (self.dtype + 8)
+        return rows * tokens * self.shape.vocabulary * (width + 8)
 
-    def _cache(self, rows: int, attempts: float, answer: int) -> float:
+    def _cache(self, rows: int, attempts: float, answer: int, width: int) -> float:
         """Keys and values of so many episodes, and what drawing one token of each takes (float64, three times)."""
-        per_token = 2 * self.shape.layers * self.shape.kv_width * self.dtype
+        per_token = 2 * self.shape.layers * self.shape.kv_width * width
         drawing = rows * self.shape.vocabulary * 24
         return rows * self._longest(attempts, answer) * per_token + drawing
 
@@ -153,8 +164,8 @@ class _Sums:
         work = (8 if gradient_checkpointing else 6) * self.shape.parameters * tokens
         return work / (LEARNING * (1.0 if width == 2 else SINGLE) * self.hardware.card.peak * 1e12)
 
-    def _playing(self, rows: int, episodes: float, attempts: float, answer: int) -> float:
+    def _playing(self, rows: int, episodes: float, attempts: float, answer: int, width: int) -> float:
         """Token after token, so many episodes at a time; prompts and feedback cost little beside that."""
         chunks = -(-episodes // rows)
-        read = self.weights / (READING * self.hardware.card.bandwidth * GB)
+        read = width * self.shape.parameters / (READING * self.hardware.card.bandwidth * GB)
         return chunks * attempts * answer * max(read, self.shape.layers * SECONDS_PER_LAYER)

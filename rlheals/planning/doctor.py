@@ -76,10 +76,11 @@ def examine_machine() -> dict[str, Any]:
     try:
         import torch
 
-        from rlheals.store.machine import this_machine
+        from rlheals.store.machine import multiplies_bfloat16, this_machine
 
         machine = this_machine()
         facts |= {"processor": machine.model, "vectors": machine.isa, "threads": machine.threads}
+        facts["bfloat16"] = multiplies_bfloat16()
         facts["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     except Exception as error:  # whatever is wrong with the installation, it is to be said
         facts["torch_problem"] = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
@@ -154,7 +155,8 @@ def report_lines(found: dict[str, Any]) -> Iterator[str]:
         if not package["optional"] or name == "vllm":
             problem = f"  <- {package['problem']}" if package["problem"] and not package["optional"] else ""
             yield f"package     {name} {package['version'] or 'not installed'}{problem}"
-    yield f"processor   {machine.get('processor', 'unknown')} ({machine.get('vectors', 'unknown')})"
+    bfloat16 = "multiplies bfloat16" if machine.get("bfloat16") else "no bfloat16: precision=bf16 is slow"
+    yield f"processor   {machine.get('processor', 'unknown')} ({machine.get('vectors', 'unknown')}); {bfloat16}"
     yield f"cores       {machine['cores']}, threads per process {machine.get('threads', 'unknown')}"
     yield f"memory      {machine['memory_gb']} GB"
     yield f"gpu         {', '.join(machine['gpus']) or 'none (not needed)'}"

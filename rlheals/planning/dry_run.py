@@ -143,10 +143,16 @@ def _troubles(profile: Profile, needed: Budget | None, machine: Here) -> Iterato
     elif needed.memory > machine.memory:
         changes = list(_that_fit(profile, needed, machine.memory))
         yield f"GPU memory: {memory:.1f} GB are needed, {there:.1f} GB are there", changes
-    wants_bfloat16 = "bf16" in profile.sft.precision or (profile.model and profile.model.dtype == "bfloat16")
-    if machine.memory and not machine.bfloat16 and wants_bfloat16:
-        change = "--set model.dtype=float32 --set sft.precision=fp16 (twice the memory for weights)"
-        yield "this GPU has no bfloat16", [change]
+    others = {
+        "evaluate": (profile.evaluate.precision, "fp16"),
+        "rl_starts.rl": (profile.rl_starts.rl.precision, "own"),
+    }
+    short = {name: instead for name, (precision, instead) in others.items() if precision == "bf16"}
+    wants_bfloat16 = profile.sft.precision == "bf16" or (profile.model and profile.model.dtype == "bfloat16")
+    if machine.memory and not machine.bfloat16 and (wants_bfloat16 or short):
+        settings = {"sft": "fp16", **short} if wants_bfloat16 else short
+        said = " ".join(f"--set {name}.precision={instead}" for name, instead in settings.items())
+        yield "this GPU has no bfloat16", [f"--set model.dtype=float32 {said} (twice the memory for weights)"]
     if needed.disk > machine.disk:
         problem = f"disk: {needed.disk / GB:.0f} GB are needed, {machine.disk / GB:.0f} GB are free"
         yield problem, ["fewer sft.checkpoints, or RLHEALS_STORE on another disk"]

@@ -16,6 +16,7 @@ import pandas as pd
 
 from rlheals.display.markup import Block, Table
 from rlheals.engines import models
+from rlheals.engines.models import Precision
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.evaluate import EvaluateSettings
@@ -129,15 +130,21 @@ def _work(run: Run, store: Store) -> Work:
         few = settings.model_copy(update={"checkpoints": (-(-SAMPLE // settings.batch),)})
         length = np.mean(list(map(len, sft.examples(dialect, few, run.manifest.seed)["input_ids"])))
         tokens = round(settings.checkpoints[-1] * settings.batch * float(length))
-        return Work(TRAINED_ON, folder, tokens, seconds, width=None if settings.precision == "own" else 2)
+        return Work(TRAINED_ON, folder, tokens, seconds, width=_width(settings.precision))
     inside = store.load(run.manifest.inputs["model"]).path
     if stage == "rl":
         rl, log = RLSettings.model_validate(asked), pd.read_parquet(run.file("log.parquet"))
         seconds, rows = float(log["seconds_rollout"].sum()), min(rl.play_rows, rl.episodes)
-        return Work(GENERATED, inside / rl.folder, int(log["tokens"].sum()), seconds, rows)
+        return Work(
+            GENERATED, inside / rl.folder, int(log["tokens"].sum()), seconds, rows, _width(rl.precision)
+        )
     census = EvaluateSettings.model_validate(asked)
     tokens = generated(pd.read_parquet(run.file("attempts.parquet")))
-    return Work(GENERATED, inside / census.folder, tokens, seconds, census.rows)
+    return Work(GENERATED, inside / census.folder, tokens, seconds, census.rows, _width(census.precision))
+
+
+def _width(precision: Precision) -> int | None:
+    return None if precision == "own" else 2
 
 
 def _measured(run: Run, work: Work) -> dict[str, Any]:
@@ -148,7 +155,8 @@ def _measured(run: Run, work: Work) -> dict[str, Any]:
     card = card_of(machine.model) if machine.kind == "gpu" else None
     narrow = (work.width or round(size / weights)) == 2
     peak = np.nan if card is None else card.peak * 1e12 * (1.0 if narrow else SINGLE)
-    reads = np.nan if card is None or work.kind != GENERATED else size / (card.bandwidth * GB)
+    read = work.width * weights if work.width else size
+    reads = np.nan if card is None or work.kind != GENERATED else read / (card.bandwidth * GB)
     return {
         "stage": run.manifest.stage,
         "work": work.kind,

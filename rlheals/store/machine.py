@@ -45,13 +45,22 @@ def this_machine() -> Machine:
     return Machine(kind="cpu", model=_processor()[:200], isa=isa, threads=threads)
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the processor says that it multiplies bfloat16 (AMX, AVX512-BF16, ARM's BF16)."""
+    flags = r"^(flags|Features)\s*:.*\b(amx_bf16|avx512_bf16|bf16)\b"
+    return re.search(flags, _cpuinfo(), re.MULTILINE) is not None
+
+
 def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    found = re.search(r"^model name\s*:\s*(\S.*)$", text, re.MULTILINE)
+    found = re.search(r"^model name\s*:\s*(\S.*)$", _cpuinfo(), re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 @functools.cache

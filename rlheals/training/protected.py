@@ -19,6 +19,7 @@ from pydantic import Field, field_validator
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
+from rlheals.engines.models import Unscaled
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.settings import Float, Rate
 from rlheals.stage import Work
@@ -37,6 +38,7 @@ class ProtectedSettings(SFTSettings):
     kind: Kind = Field("subspace", description="the regulariser, see `protected.py`")
     strength: Float = Field(0.1, ge=0, description="of the penalty; 0: plain SFT")
     share: Rate = Field(0.25, le=1, description="dimension of the subspaces / smaller side of a matrix")
+    precision: Unscaled = Field("own", description="as of SFT; a scaled loss would outweigh the penalty")
 
     @field_validator("processes")
     @classmethod
@@ -124,6 +126,7 @@ def kl_from_base(
     base = type(model)(copy.deepcopy(model.config))
     base.load_state_dict(model.state_dict())
     torch.nn.Module.to(base, model.device, model.dtype).eval().requires_grad_(False)
+    models.shorten_products(base, settings.precision)
     latest = [0.0]
 
     def add(module: torch.nn.Module, args: Any, kwargs: dict[str, Any], out: Any) -> Any:

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, PrinterCallback
 from trl import SFTConfig
 
 from rlheals.engines import fsdp, models
+from rlheals.engines.models import Precision
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Chat, Prompts, dialect_for
 from rlheals.settings import Checkpoints, Decay, Float, Int, Rate, Settings, TaskName
@@ -80,7 +81,7 @@ class SFTSettings(Settings):
     expert_sha256: str | None = Field(None, description="of that file")
     micro_batch_size: Int | None = Field(None, ge=1, description="examples per forward pass; unset: all")
     processes: Int = Field(1, ge=1, description="GPUs that share weights (FSDP) and batches")
-    precision: Literal["own", "bf16", "fp16"] = Field(
+    precision: Precision = Field(
         "own", description="of products: the weights' own format, or a shorter one beside float32 weights"
     )
     gradient_checkpointing: bool = Field(False, description="less memory, a third more time")
@@ -198,6 +199,7 @@ def train(
 
     files: what the training goes on from if it is there, and what is written at checkpoints.
     """
+    models.refuse_short_weights(model, settings.precision, "sft")
     if settings.gradient_checkpointing:
         models.checkpoint_gradients(model)
     sets = loss_sets(dialect, load_task(settings.task), settings.loss_examples)

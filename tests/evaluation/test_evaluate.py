@@ -180,6 +180,30 @@ def test_the_summary_adds_up(census: SimpleNamespace) -> None:
         assert report["mean_entropy"] == pytest.approx(rows["entropy"].mean())
 
 
+# Short products -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_short_weights_say_nearly_the_same_and_go_on_after_a_kill(
+    census: SimpleNamespace, tmp_path: Path, model_run: Path, precision: str
+) -> None:
+    settings = SOME.model_copy(update={"precision": precision})
+    calm = stage(tmp_path / "calm", model_run, settings)
+
+    def kill(done: int, total: int, unit: str) -> None:
+        if done >= 32:
+            raise Killed
+
+    with pytest.raises(Killed):
+        stage(tmp_path / "killed", model_run, settings, tick=kill)
+    assert files_of(stage(tmp_path / "killed", model_run, settings)) == files_of(calm)
+    key = ["item", "protocol", "attempt", "text"]
+    both = census.attempts.merge(pd.read_parquet(calm / "attempts.parquet"), on=key)
+    assert len(both) > 0.7 * len(census.attempts)
+    apart = (both["logprob_x"] - both["logprob_y"]).abs()
+    assert 0 < apart.mean() < 0.1  # nats of a whole answer
+
+
 # Kill and resume ------------------------------------------------------------------------------------------------------
 
 

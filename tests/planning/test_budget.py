@@ -101,6 +101,11 @@ def test_memory_grows_with_what_fills_it(name: str) -> None:
     assert of("rl", **rl(play_rows=1, micro_batch_size=1)) <= of("rl") < of("rl", **rl(play_rows=1024))
     assert of("rl") < of("rl", **rl(log_kl=True))
     assert of("sft", model={"dtype": "bfloat16"}) <= of("sft") <= of("sft", model={"dtype": "float32"})
+    if profile.model.dtype == "float32":
+        saved = of("census") - of("census", evaluate={"precision": "bf16"})
+        assert saved > 2 * budget(profile).parameters
+        more = of("rl", **rl(precision="bf16", play_rows=1)) - of("rl", **rl(play_rows=1))
+        assert 0 < more < 4 * budget(profile).parameters  # weights for a pass and for the engine
     weights = budget(profile).parameters * (4 if profile.model.dtype == "float32" else 2)
     assert budget(profile).memory > 4 * weights
 
@@ -141,6 +146,14 @@ def test_what_is_missing_here_is_said(tmp_path: Path) -> None:
     old = dry_run.examine(profile, store, Here("Tesla T4", ROOM, False, ROOM))
     assert old["problems"] == ["this GPU has no bfloat16"]
     assert any("model.dtype=float32" in change for change in old["changes"])
+    chosen = {"sft.precision": "own", "evaluate.precision": "bf16", "rl_starts.rl.precision": "bf16"}
+    old = dry_run.examine(load_profile("gpu-3b", chosen), store, Here("Tesla T4", ROOM, False, ROOM))
+    assert old["problems"] == ["this GPU has no bfloat16"]
+    asked = [word for word in old["changes"][0].split() if "=" in word]
+    new = dry_run.examine(
+        load_profile("gpu-3b", chosen | parse_settings(asked)), store, Here("Tesla T4", ROOM, False, ROOM)
+    )
+    assert new["problems"] == []
 
 
 def test_an_engine_that_is_not_here_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

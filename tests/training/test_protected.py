@@ -38,10 +38,11 @@ def perturb(model: torch.nn.Module) -> None:
             weight.add_(0.01 * torch.sin(torch.arange(weight.numel()).reshape(weight.shape)))
 
 
+@pytest.mark.parametrize("precision", ["own", "bf16"])
 @pytest.mark.parametrize("kind", ["subspace", "random", "kl"])
-def test_without_strength_it_is_plain_sft_to_the_last_bit(kind: str, tmp_path: Path) -> None:
-    plain, _ = trained(tmp_path, "plain", sft)
-    made, _ = trained(tmp_path, kind, protected, kind=kind, strength=0)
+def test_without_strength_it_is_plain_sft_to_the_last_bit(kind: str, precision: str, tmp_path: Path) -> None:
+    plain, _ = trained(tmp_path, "plain", sft, precision=precision)
+    made, _ = trained(tmp_path, kind, protected, kind=kind, strength=0, precision=precision)
     assert made.keys() == plain.keys()
     assert all(torch.equal(made[name], plain[name]) for name in plain)
 
@@ -73,6 +74,21 @@ def test_the_gradient_is_that_of_the_penalty_as_a_loss(kind: str) -> None:
     assert all(torch.equal(weight.grad, torch.ones_like(weight)) for weight in model.parameters()), (
         "hooks left"
     )
+
+
+@pytest.mark.parametrize("kind", ["subspace", "kl"])
+def test_with_bf16_products_the_penalty_begins_at_zero_and_holds_the_model_back(
+    kind: str, tmp_path: Path
+) -> None:
+    """The KL of the first batch is the base's to itself: both multiply in the same format."""
+    found = {}
+    for strength in (0, 3):
+        changes = {"precision": "bf16", "strength": strength, "checkpoints": [0, 1, 4]}
+        _, out = trained(tmp_path, f"{strength}", protected, kind=kind, **changes)
+        found[strength] = [one["penalty"] for one in json.loads((out / "penalties.json").read_text())]
+    first = 1 if kind == "kl" else 0
+    assert found[0][: first + 1] == found[3][: first + 1] == [0.0] * (first + 1)
+    assert 0 < found[3][-1] < 0.8 * found[0][-1]
 
 
 def test_subspaces_are_the_leading_ones_and_the_control_has_their_dimension() -> None:

@@ -18,6 +18,7 @@ import torch
 from conftest import TINY
 from datasets import Dataset
 from lab_helpers import HARMS, TIMED, Killed, diverging, files_of, one_line, quick_start, work_in
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -360,6 +361,48 @@ def test_a_run_killed_after_every_update_is_the_same_run(
             play(inputs, tmp_path, FEW, tick=tick)
     out = play(inputs, tmp_path, FEW, tick=tick)  # all updates are done
     assert result_of(out) == result_of(undisturbed)
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_with_bf16_products_it_learns_is_killed_and_goes_on(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str
+) -> None:
+    """What plays and what it is compared with are rounded alike; the weights that learn are not rounded."""
+    settings = {**FEW, "algorithm": algorithm, "precision": "bf16"}
+    learnt, forward = set(), LlamaMLP.forward
+
+    def watching(self: LlamaMLP, x: torch.Tensor) -> torch.Tensor:
+        made = forward(self, x)
+        learnt.update({made.dtype} if torch.is_grad_enabled() else ())
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LlamaMLP, "forward", watching)
+        calm = play(inputs, tmp_path / "calm", settings)
+    assert learnt == {torch.bfloat16}
+
+    def tick(done: int, total: int, unit: str) -> None:
+        raise Killed
+
+    for _ in range(3):
+        with pytest.raises(Killed):
+            play(inputs, tmp_path / "killed", settings, tick=tick)
+    assert result_of(play(inputs, tmp_path / "killed", settings, tick=tick)) == result_of(calm)
+    log = result_of(calm)["log"]
+    assert abs(log["kl_start"][0]) < 2e-5 < log["kl_base"][0]
+    for model in (load_file(calm / checkpoint_name(at) / "model.safetensors") for at in (1, 3)):
+        assert {tensor.dtype for tensor in model.values()} == {torch.float32}
+        assert any(bool((tensor != tensor.bfloat16()).any()) for tensor in model.values())
+
+
+def test_short_products_are_not_for_short_weights(inputs: Inputs, tmp_path: Path) -> None:
+    short = {name: tmp_path / name for name in inputs}
+    for name, place in (("model", FEW["folder"]), ("base", "base")):
+        model = models.load(inputs[name] / place, dtype="bfloat16")
+        models.save(short[name] / place, model, models.load_tokenizer(inputs[name] / place))
+    with pytest.raises(BadInput) as caught:
+        play(short, tmp_path / "run", {**FEW, "precision": "bf16"})
+    assert "rl.precision=bf16 is for float32 weights; these are bfloat16" in one_line(caught.value)
 
 
 def test_an_engine_with_weights_of_its_own_gets_the_new_ones_before_every_update(

@@ -44,6 +44,7 @@ IMPOSSIBLE: dict[type[Settings], list[tuple[dict[str, Any], str]]] = {
         ({"strength": True}, "strength"),
         ({"share": 1.5}, "share"),
         ({"processes": 2}, "by one process"),
+        ({"precision": "fp16"}, "precision: Input should be 'own' or 'bf16'"),
     ],
     EvaluateSettings: [
         *(({"splits": splits}, "splits") for splits in (("everything",), (), ("sft", "sft"))),
@@ -51,6 +52,7 @@ IMPOSSIBLE: dict[type[Settings], list[tuple[dict[str, Any], str]]] = {
         ({"attempts": 21}, "attempts"),
         ({"sampling": {"temperature": -1}}, "sampling.temperature"),
         ({"sampling": {"max_new_tokens": 0}}, "sampling.max_new_tokens"),
+        ({"precision": "bfloat16"}, "precision: Input should be 'own', 'bf16' or 'fp16'"),
     ],
     RLSettings: [
         ({"algorithm": "dpo"}, "algorithm"),
@@ -69,6 +71,7 @@ IMPOSSIBLE: dict[type[Settings], list[tuple[dict[str, Any], str]]] = {
         *(({"clip_range": clip}, "clip_range") for clip in (0.0, math.nan)),
         ({"algorithm": "ppo", "kl_start": 0.1, "scale": "group"}, "it takes no scale, kl_start"),
         ({"algorithm": "expert_iteration", "reward": "shuffled"}, "it takes no reward"),
+        ({"precision": "fp16"}, "precision: Input should be 'own' or 'bf16'"),
     ],
 }
 

@@ -117,6 +117,32 @@ def test_a_training_that_is_killed_goes_on_to_the_same_bytes(
         assert steps == list(range(begun_at + 1, 13)), moment
 
 
+def test_with_bf16_products_small_updates_stay_and_a_killed_training_goes_on(
+    trained: SimpleNamespace, tmp_path: Path
+) -> None:
+    """The rate is so small that weights rounded to bf16 would not move at all."""
+    settings = FEW.model_copy(update={"precision": "bf16", "learning_rate": 1e-6, "warmup_steps": 0})
+    calm = stage(trained.base, tmp_path / "calm", settings)
+
+    def die(done: int, total: int, unit: str) -> None:
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        stage(trained.base, tmp_path / "killed", settings, tick=die)
+    assert stage(trained.base, tmp_path / "killed", settings) == calm
+    start, end = (
+        weights_of(models.load(tmp_path / "calm/out" / checkpoint_name(step)))
+        for step in settings.checkpoints[::2]
+    )
+    moved = torch.cat([(end[name] - start[name]).abs().flatten() for name in start])
+    size = torch.cat([start[name].abs().flatten() for name in start])
+    assert {tensor.dtype for tensor in end.values()} == {torch.float32}
+    assert float((moved > 0).float().mean()) > 0.9
+    assert float((moved < size / 512).float().mean()) > 0.9
+    assert calm != stage(trained.base, tmp_path / "own", settings.model_copy(update={"precision": "own"}))
+
+
 @pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("name", ["state.safetensors", "step-00002/model.safetensors"])
 def test_what_has_changed_since_it_was_kept_is_dropped_and_computed_again(

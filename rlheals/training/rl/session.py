@@ -68,7 +68,8 @@ class Session:
     """An RL run between kills: the model, what it is compared with, the hands of every iteration, the log so far.
 
     opens: makes the engine that plays, of the start's folder; it gets the new weights before every iteration. By
-    default the model that is trained plays itself.
+    default the model that is trained plays itself, but with shorter products a copy of it with rounded weights. So are
+    the models that it is compared with: the KL divergence is that between the distributions that are sampled from.
     """
 
     def __init__(self, work: Work, settings: RLSettings, opens: Opens | None = None) -> None:
@@ -79,17 +80,23 @@ class Session:
         self.tokenizer = models.load_tokenizer(start)
         if settings.gradient_checkpointing:
             models.checkpoint_gradients(self.model)
+        models.refuse_short_weights(self.model, settings.precision, "rl")
+        models.shorten_products(self.model, settings.precision)
         if settings.processes > 1:
             fsdp.share(self.model)
+        if settings.processes > 1 or settings.precision != "own":
             opens = opens or open_engine
         _same_shape(start, base, settings.folder)
         compared = {"start": start, "base": base} if settings.log_kl else {}
-        self.references = {name: models.load(folder, device) for name, folder in compared.items()}
+        self.references = {
+            name: models.load(folder, device, models.DTYPES[settings.precision])
+            for name, folder in compared.items()
+        }
         self.task = load_task(settings.task)
         self.dialect = dialect_for(self.tokenizer, self.task)
         self._has_own_weights = opens is not None
-        play = opens or (lambda _, rows: HFEngine(self.model, self.tokenizer, rows))
-        self.engine: Engine = play(start, settings.play_rows)
+        play = opens or (lambda _, rows, __: HFEngine(self.model, self.tokenizer, rows))
+        self.engine: Engine = play(start, settings.play_rows, settings.precision)
         self.items = [item for split in settings.splits for item in self.task.items(split)]
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),

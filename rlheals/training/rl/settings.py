@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rlheals.engines.hf import Sampling
+from rlheals.engines.models import Unscaled
 from rlheals.evaluation.dialects import Prompts
 from rlheals.settings import Checkpoints, Decay, Float, Int, Rate, Settings, TaskName
 from rlheals.tasks import checked_splits
@@ -69,6 +70,9 @@ class RLSettings(Settings):
     prompts: Prompts = Field("fixed", description="forms of the questions: always the same, or many")
     play_rows: Int = Field(256, ge=1, description="episodes that are played at once, as far as memory goes")
     log_kl: bool = Field(True, description="measure the KL to start and base, which then stay in memory")
+    precision: Unscaled = Field(
+        "own", description="of products: the weights' own format, or a shorter one beside float32 weights"
+    )
     gradient_checkpointing: bool = Field(False, description="less memory, a third more time")
     save_every: Int = Field(1, ge=1, description="iterations between states that a killed run goes on from")
     processes: Int = Field(1, ge=1, description="GPUs that share weights (FSDP) and episodes")
