@@ -98,8 +98,8 @@ def window(chapter: RLChapter) -> Drawn:
     for axis in (sheet.axes[0], sheet.axes[3]):
         axis.set_ylabel("OOD accuracy, after RL - before")
     note = (
-        " Share regained: of pass@4, format-agnostic; its axis leaves out what lies below -1 and above 1.5, as near the "
-        "peak, where little is lost."
+        " Share regained: of pass@4, format-agnostic; its axis leaves out what lies below -1 and above 1.5, as near "
+        "the peak, where little is lost."
     )
     return sheet.finish("rl-window", "The window", window_note(chapter) + note)
 
