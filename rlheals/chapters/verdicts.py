@@ -95,6 +95,7 @@ def _as_json(found: Outcome) -> dict[str, Any]:
         if one := judged.get(claim.id):
             said = (one.verdict, asdict(one.interval), one.adjusted, one.survives and one.verdict == "holds")
             row |= zip(JUDGED, (*said, one.values), strict=True)
+        row["no_data"] = found.no_data.get(claim.id)
         rows.append(row)
     return {
         "study": found.claims.study.model_dump(mode="json", exclude_none=True),

@@ -214,6 +214,8 @@ def _claim_lines(found: dict[str, Any]) -> Iterable[str]:
             yield f"not all that decides is recorded ({part['missing'][0]}, ...), so there is no verdict yet"
         for claim in part["claims"]:
             yield f"{claim['verdict'] or 'no verdict':14} {claim['sentence']}"
+            if claim["no_data"]:
+                yield f"{'':14} {claim['no_data']}"
             if (at := claim["interval"]) is not None:
                 interval = f"{at['estimate']:.3f} [{at['low']:.3f}, {at['high']:.3f}]"
                 said = f"{claim['family']}; margin {claim['margin']:g}; Holm-adjusted p {claim['holm_p']:.3f}"

@@ -115,7 +115,8 @@ def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
     errors = spectra_measures.prediction_errors(spectra_measures.points(rotation.fresh)).set_index("scale")
     alone = predictors.blocks(rotation, sft)
     assert (root / "book" / "rivals.md").read_text(encoding="utf-8") == to_markdown(alone)
-    _, scales, ages, prompts = (block for block in alone if isinstance(block, Table))
+    _, along, scales, ages, prompts = (block for block in alone if isinstance(block, Table))
+    assert [row[0] for row in along.rows] == ["rotation", "log |dW|", "log SFT step"]
     assert scales.rows == tuple(
         (look.label, "not measured", f"{errors.loc[scale, 'value']:.3f}")
         for scale, look in predictors.SCALES.items()
@@ -128,8 +129,11 @@ def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
         replace(rotation, recorded=known),
         replace(sft, recorded=study, variants=variant_studies(ROOT / "results")),
     )
-    correlations, _, ages, prompts = (block for block in both if isinstance(block, Table))
+    correlations, along, _, ages, prompts = (block for block in both if isinstance(block, Table))
+    grown = t_interval(spectra_measures.along(known)["size"])
+    assert along.rows[1][1] == f"{grown:.3f} ({len(known.seeds)} base seeds)"
     table = spectra_measures.matched(spectra_measures.points(known))
+    table = table[table["branch"] != spectra_measures.TAUGHT_OOD]
     each = [spectra_measures.correlation(rows, "kl") for _, rows in table.groupby("seed")]
     (row,) = [row for row in correlations.rows if row[0] == "forward KL from the base"]
     assert row[1] == f"{t_interval(each):.3f} ({len(known.seeds)} base seeds)"

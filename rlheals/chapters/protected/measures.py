@@ -23,14 +23,14 @@ def points(tables: ProtectedTables) -> pd.DataFrame:
 def at_equal_id(measured: pd.DataFrame, by: str = "id") -> pd.DataFrame:
     """Every regulariser against plain SFT at equal ID accuracy: columns seed, way, n, gained, kept, beyond.
 
-    measured: `points`; by: "id" (seen hands) or "held_out". gained: mean over its points of ood minus the highest of
-    plain SFT wherever its ID accuracy is the same (interpolated between its steps; of the n points within the range
-    that plain SFT passes). kept: the same of the last point, nan where it lies outside of the range. Of plain SFT
-    itself both are 0. beyond: of a last point whose ID accuracy is above all that plain SFT has, ood minus the best of
-    plain SFT at its own highest; else nan.
+    measured: `points`; by: "id" (seen hands) or "held_out"; points without it do not count. gained: mean over its
+    points of ood minus the highest of plain SFT wherever its ID accuracy is the same (interpolated between its steps;
+    of the n points within the range that plain SFT passes). kept: the same of the last point, nan where it lies outside
+    of the range. Of plain SFT itself both are 0. beyond: of a last point whose ID accuracy is above all that plain SFT
+    has, ood minus the best of plain SFT at its own highest; else nan.
     """
     rows = []
-    for seed, group in measured.groupby("seed"):
+    for seed, group in measured.dropna(subset=[by]).groupby("seed"):
         line = only(group, way=SFT).sort_values("step")
         at, ood = line[by].to_numpy(), line["ood"].to_numpy()
         for way, own in group.groupby("way"):

@@ -24,6 +24,12 @@ from rlheals.stats.intervals import t_interval, wilson
 
 STARTS = "RL start checkpoint (SFT step)"
 SIMULTANEOUS = "95 % t intervals over base seeds, simultaneous for all RL start checkpoints (Bonferroni)"
+OF_RATIO = "95 % t interval of a ratio of sums over base seeds, for one RL start checkpoint"
+GAINS = {
+    "success@5": FEEDBACK, "pass@1": "pass@1", "revision": "corrected after feedback",
+    measured.ABILITY: "pass@4, format-agnostic", "feedback@4 either": "added by feedback, 4 attempts",
+}  # fmt: skip
+"""Measures of which the gain from every start is shown."""
 BARS: dict[str, dict[str, Any]] = {
     "peak": {"color": "white"}, "start": {"color": GREY}, "rl": {"color": RED, "hatch": "////"},
 }  # fmt: skip
@@ -72,18 +78,30 @@ def id_hands(chapter: RLChapter) -> Drawn:
 
 def window(chapter: RLChapter) -> Drawn:
     """Gain from every RL start checkpoint with simultaneous intervals: where the window can and cannot be."""
-    sheet = _sheet(chapter, 3)
-    names = {"success@5": FEEDBACK, "pass@1": "pass@1", "revision": "corrected after feedback"}
-    for axis, (measure, title) in zip(sheet.axes, names.items(), strict=True):
+    sheet = _sheet(chapter, 3, 2, 2.6)
+    for axis, (measure, title) in zip(sheet.axes, GAINS.items(), strict=False):
         for tables, study in chapter.layers:
             table = measured.gains(tables, measure)
             table["interval"] = np.where(table["high"] > table["low"], SIMULTANEOUS, "")
             sheet.mark(axis, table["step"], table, OOD, study, series=title)
-        level(axis)
         sheet.label(axis, title)
+    last = sheet.axes[len(GAINS)]
+    for tables, study in chapter.layers:
+        if len(table := measured.regained(tables)):
+            table["interval"] = np.where(table["high"] > table["low"], OF_RATIO, "")
+            sheet.mark(last, table["step"], table, OOD, study, series="share of the loss regained")
+    sheet.label(last, "share of the loss regained")
+    last.set_ylim(-1, 1.5)
+    for axis in sheet.axes:
+        level(axis)
         step_axis(axis, chapter.starts, STARTS)
-    sheet.axes[0].set_ylabel("OOD accuracy, after RL - before")
-    return sheet.finish("rl-window", "The window", window_note(chapter))
+    for axis in (sheet.axes[0], sheet.axes[3]):
+        axis.set_ylabel("OOD accuracy, after RL - before")
+    note = (
+        " Share regained: of pass@4, format-agnostic; its axis leaves out what lies below -1 and above 1.5, as near "
+        "the peak, where little is lost."
+    )
+    return sheet.finish("rl-window", "The window", window_note(chapter) + note)
 
 
 def window_note(chapter: RLChapter) -> str:
