@@ -88,7 +88,7 @@ def test_what_is_wrong_with_a_unit_is_said_in_one_line(address: Workers, tmp_pat
     with pytest.raises(BadInput) as caught:
         compute([chosen.sft], store, address, quiet=True)
     assert store.key(chosen.base)[:12] in one_line(caught.value)
-    with pytest.raises(BadInput, match="not 000000000000"):
+    with pytest.raises(BadInput, match="no base has the hash 000000000000"):
         compute([RunSpec(stage="adopt", settings={"sha256": "0" * 64})], store, address, quiet=True)
     assert store.ids() == []
 
