@@ -25,7 +25,7 @@ Layout = Literal["target", "plain", "none"]
 Protocol_ = Literal["target", "either"]
 """Which layouts count as an answer."""
 Variant = Literal["default", "strict", "new_rules"]
-"""strict: what only held-out items need never occurs in pretraining; new_rules: nor does the ID rule."""
+"""Of pretraining. strict: what only held-out items need never occurs; new_rules: the ID rule never occurs."""
 
 PAD, BOS, END, UNK = SPECIAL = "<pad>", "<s>", "<end>", "<unk>"
 FRAME = ("answer", "so", "{", "|", "}", "wrong")
