@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
@@ -153,6 +154,13 @@ def test_routes_lie_on_the_lattice_and_never_meet_themselves() -> None:
         assert len(names) == len(set(names))
         assert [node.kind for node in route.nodes].count("turn") == len(route.legs)
         assert (route.nodes[0].kind, route.nodes[-1].kind) == ("turn", "stop")
+
+
+def test_questions_and_answers_are_the_same_on_every_machine() -> None:
+    digest = hashlib.sha256()
+    for item in [item for split in ("id", "ood", "mixed", "varied") for item in TASK.items(split)]:
+        digest.update((item.id + TASK.prompt(item) + TASK.expert(item)).encode())
+    assert digest.hexdigest()[:16] == "44a0f61c8c4afd5a"
 
 
 def test_routes_have_what_makes_them_hard() -> None:
