@@ -1,0 +1,115 @@
+"""The lab's dialect of the determinant's rules, about ninety words, and its pretraining documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from rlheals.tasks.base import BOS, Document, Item, Layout, Variant, WordDialect
+from rlheals.tasks.determinant_rules.rules import (
+    ID_RULE,
+    LARGEST,
+    OTHER_RULES,
+    UNSEEN,
+    Rule,
+    all_matrices,
+)
+from rlheals.tasks.determinant_rules.task import NUMBERS, DeterminantRules, reply_of
+from rlheals.tasks.matrices import part_of
+
+ID_SHARE = 0.25
+WRONG_SHARE = 0.45
+MOST_WRONG = 4
+OTHER_RULE_SHARE = 0.6
+TARGET_LAYOUT_SHARE = 0.08
+SIDE_WEIGHT = 0.02
+
+
+class Compact(WordDialect):
+    """Question ``<s> ad bc x-y of 3 -1 2 4 answer``; plain answer ``12 | -2 so 14 <end>``; target answer
+    ``{ 12 | -2 | 14 } <end>``; feedback ``wrong rule answer``."""
+
+    def prompt(self, item: Item, form: int = 0) -> list[int]:
+        rule, entries = Rule.parse(item.rule), " ".join(str(entry) for row in item.payload for entry in row)
+        return self.encode(f"{BOS} {rule.pairing} {rule.combination} of {entries} answer")
+
+    def expert(self, item: Item, form: int = 0) -> list[int]:
+        rule = Rule.parse(item.rule)
+        return self.answer(rule.products(item.payload), rule.value(item.payload))
+
+    def answer(self, products: tuple[int, int], value: int, layout: Layout = "target") -> list[int]:
+        """Tokens of an answer with its products and end token."""
+        return self.laid_out(f"{products[0]} | {products[1]}", str(value), layout)
+
+    def stated(self, words: list[str]) -> tuple[int, int] | None:
+        if len(words) != 3 or words[1] != "|" or not {words[0], words[2]} <= set(NUMBERS):
+            return None
+        return int(words[0]), int(words[2])
+
+    def reply(self, stated: tuple[int, ...], result: list[str]) -> str:
+        """A result of several words is no number to the verifier."""
+        if len(result) == 1 and result[0] in NUMBERS:
+            return reply_of(stated, int(result[0]))
+        return " ".join(result)
+
+
+class Corpus:
+    """An endless stream of documents, which depends on the seed only; their payload is the matrix.
+
+    strict, new_rules: matrices whose ID items are held out do not occur.
+    """
+
+    def __init__(
+        self, dialect: Compact, task: DeterminantRules, seed: int, variant: Variant = "default"
+    ) -> None:
+        self.dialect, self.task = dialect, task
+        self.random = np.random.default_rng([seed, 1])
+        self.matrices = [m for m in all_matrices() if variant == "default" or part_of(m) != "held_out"]
+        self.id_share = 0.0 if variant == "new_rules" else ID_SHARE
+        self.unseen = (ID_RULE, *UNSEEN) if variant == "new_rules" else UNSEEN
+
+    def __iter__(self) -> Iterator[Document]:
+        while True:
+            yield self.document()
+
+    def document(self) -> Document:
+        """A rule, a matrix, perhaps some wrong attempts with the verifier's feedback, and a correct answer."""
+        random = self.random
+        item = self.task.item(self.matrices[random.integers(len(self.matrices))], self._rule())
+        rule = Rule.parse(item.rule)
+        layout: Layout = "target" if random.random() < TARGET_LAYOUT_SHARE else "plain"
+        tokens = self.dialect.prompt(item)
+        weights = [SIDE_WEIGHT] * len(tokens)
+        for _ in range(MOST_WRONG):
+            if random.random() >= WRONG_SHARE:
+                break
+            attempt = self._wrong(item, rule, layout)
+            tokens += attempt
+            weights += [SIDE_WEIGHT] * len(attempt)
+        answer = self.dialect.answer(rule.products(item.payload), rule.value(item.payload), layout)
+        return Document(tokens + answer, weights + [1.0] * len(answer), item.rule, item.payload)
+
+    def _rule(self) -> Rule:
+        """The ID rule in one document of four, else one of the others, none of them unseen."""
+        if self.random.random() < self.id_share:
+            return ID_RULE
+        return OTHER_RULES[self.random.integers(len(OTHER_RULES))]
+
+    def _wrong(self, item: Item, rule: Rule, layout: Layout) -> list[int]:
+        """A wrong attempt with its feedback: another rule (60 %), a wrong factor or a wrong sum; no unseen rule's."""
+        random = self.random
+        while True:
+            kind, slip = random.random(), int(random.integers(-LARGEST, LARGEST + 1))
+            used = self._rule() if kind < OTHER_RULE_SHARE else rule
+            x, y = used.products(item.payload)
+            if kind >= 0.8:
+                x, y = (slip * LARGEST, y) if random.random() < 0.5 else (x, slip * LARGEST)
+            value = used.combined(x, y) + (slip if OTHER_RULE_SHARE <= kind < 0.8 else 0)
+            verdict = self.task.grade(item, reply_of((x, y), value))
+            unseen = any(
+                other.products(item.payload) == (x, y) and other.value(item.payload) == value
+                for other in self.unseen
+            )
+            if not verdict.solved and not unseen and str(value) in NUMBERS:
+                return self.dialect.answer((x, y), value, layout) + self.dialect.feedback(verdict)
