@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 Solved = tuple[Sequence[tuple[tuple[int, ...], ...]], Sequence[int]]
 """Matrices and their answers."""
 
 NEIGHBOURS = 15
+MOST_ASKED = 1000
+
+
+def blind(trained: Solved, asked: Mapping[str, Solved], attempts: int) -> dict[str, float]:
+    """What fixed guesses and guesses by magnitude score on splits (on the first 1,000 matrices), by policy, at the
+    first try and within an episode's attempts."""
+    scores = dict[str, float]()
+    for split, (matrices, answers) in asked.items():
+        some = matrices[:MOST_ASKED], answers[:MOST_ASKED]
+        for tries in (1, attempts):
+            scores[f"{tries} fixed guesses on {split}"] = common_answers(trained[1], some[1], tries)
+            scores[f"{tries} guesses by magnitude on {split}"] = nearest(trained, some, tries)
+    return scores
 
 
 def common_answers(trained: Sequence[int], asked: Sequence[int], tries: int) -> float:

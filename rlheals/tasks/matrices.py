@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from rlheals.errors import BadInput
 from rlheals.tasks.base import Item, Task, Verdict
+from rlheals.tasks.guesses import blind
 
 Matrix = tuple[tuple[int, ...], ...]
 
@@ -110,20 +111,11 @@ def part_of(matrix: Matrix) -> str:
 
 def by_hash(matrices: Iterable[Matrix]) -> list[Matrix]:
     """In the order of their SHA-256: the first so many are like the rest."""
-    return sorted(matrices, key=lambda matrix: _digest(written(matrix)))
+    return sorted(matrices, key=lambda matrix: _digest(json.dumps(matrix)))
 
 
 def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
-
-
-def written(matrix: Matrix) -> str:
-    """As JSON.
-
-    >>> written(((1, 2), (3, 4)))
-    '[[1, 2], [3, 4]]'
-    """
-    return json.dumps(matrix)
 
 
 # Replies -------------------------------------------------------------------------------------------------------------
@@ -242,7 +234,9 @@ class MatrixTask(Task):
     def prompt(self, item: Item, form: int = 0) -> str:
         """The question in one of `wordings`, and the form of the answer."""
         matrix = item.payload
-        asked = self.wordings[form].format(rows=len(matrix), columns=len(matrix[0]), matrix=written(matrix))
+        asked = self.wordings[form].format(
+            rows=len(matrix), columns=len(matrix[0]), matrix=json.dumps(matrix)
+        )
         return f'{asked}\nAnswer with one JSON object: {{"answer": [a whole number]}}'
 
     def answers(self, item: Item) -> tuple[str, ...]:
@@ -268,9 +262,11 @@ class MatrixTask(Task):
         matrices = [item.payload for item in self.items(split)]
         return matrices, [self.value(matrix) for matrix in matrices]
 
-    @abstractmethod
     def chance(self) -> dict[str, float]:
         """What policies score that calculate nothing of the kind, by name."""
+        return blind(
+            self.solved("sft"), {split: self.solved(split) for split in ("held_out", "ood")}, self.attempts
+        )
 
     def facts(self) -> tuple[str, ...]:
         return facts(self, self.splits, self.chance())

@@ -10,18 +10,20 @@ from rlheals.tasks.base import BOS, Document, Item, Layout, Variant, WordDialect
 from rlheals.tasks.determinant_rules.rules import (
     ID_RULE,
     LARGEST,
+    NUMBERS,
     OTHER_RULES,
     UNSEEN,
     Rule,
     all_matrices,
 )
-from rlheals.tasks.determinant_rules.task import NUMBERS, DeterminantRules, reply_of
-from rlheals.tasks.matrices import part_of
+from rlheals.tasks.determinant_rules.verifier import judge, reply_of
+from rlheals.tasks.matrices import Matrix, part_of
 
 ID_SHARE = 0.25
 WRONG_SHARE = 0.45
 MOST_WRONG = 4
 OTHER_RULE_SHARE = 0.6
+WRONG_PRODUCT = 0.8
 TARGET_LAYOUT_SHARE = 0.08
 SIDE_WEIGHT = 0.02
 
@@ -31,7 +33,11 @@ class Compact(WordDialect):
     ``{ 12 | -2 | 14 } <end>``; feedback ``wrong rule answer``."""
 
     def prompt(self, item: Item, form: int = 0) -> list[int]:
-        rule, entries = Rule.parse(item.rule), " ".join(str(entry) for row in item.payload for entry in row)
+        return self.question(item.payload, Rule.parse(item.rule))
+
+    def question(self, matrix: Matrix, rule: Rule) -> list[int]:
+        """Tokens of the question about any matrix."""
+        entries = " ".join(str(entry) for row in matrix for entry in row)
         return self.encode(f"{BOS} {rule.pairing} {rule.combination} of {entries} answer")
 
     def expert(self, item: Item, form: int = 0) -> list[int]:
@@ -60,10 +66,8 @@ class Corpus:
     strict, new_rules: matrices whose ID items are held out do not occur.
     """
 
-    def __init__(
-        self, dialect: Compact, task: DeterminantRules, seed: int, variant: Variant = "default"
-    ) -> None:
-        self.dialect, self.task = dialect, task
+    def __init__(self, dialect: Compact, seed: int, variant: Variant = "default") -> None:
+        self.dialect = dialect
         self.random = np.random.default_rng([seed, 1])
         self.matrices = [m for m in all_matrices() if variant == "default" or part_of(m) != "held_out"]
         self.id_share = 0.0 if variant == "new_rules" else ID_SHARE
@@ -76,19 +80,16 @@ class Corpus:
     def document(self) -> Document:
         """A rule, a matrix, perhaps some wrong attempts with the verifier's feedback, and a correct answer."""
         random = self.random
-        item = self.task.item(self.matrices[random.integers(len(self.matrices))], self._rule())
-        rule = Rule.parse(item.rule)
+        matrix, rule = self.matrices[random.integers(len(self.matrices))], self._rule()
         layout: Layout = "target" if random.random() < TARGET_LAYOUT_SHARE else "plain"
-        tokens = self.dialect.prompt(item)
-        weights = [SIDE_WEIGHT] * len(tokens)
+        tokens = self.dialect.question(matrix, rule)
         for _ in range(MOST_WRONG):
             if random.random() >= WRONG_SHARE:
                 break
-            attempt = self._wrong(item, rule, layout)
-            tokens += attempt
-            weights += [SIDE_WEIGHT] * len(attempt)
-        answer = self.dialect.answer(rule.products(item.payload), rule.value(item.payload), layout)
-        return Document(tokens + answer, weights + [1.0] * len(answer), item.rule, item.payload)
+            tokens += self._wrong(matrix, rule, layout)
+        answer = self.dialect.answer(rule.products(matrix), rule.value(matrix), layout)
+        weights = [SIDE_WEIGHT] * len(tokens) + [1.0] * len(answer)
+        return Document(tokens + answer, weights, rule.name, matrix)
 
     def _rule(self) -> Rule:
         """The ID rule in one document of four, else one of the others, none of them unseen."""
@@ -96,20 +97,21 @@ class Corpus:
             return ID_RULE
         return OTHER_RULES[self.random.integers(len(OTHER_RULES))]
 
-    def _wrong(self, item: Item, rule: Rule, layout: Layout) -> list[int]:
-        """A wrong attempt with its feedback: another rule (60 %), a wrong factor or a wrong sum; no unseen rule's."""
+    def _wrong(self, matrix: Matrix, rule: Rule, layout: Layout) -> list[int]:
+        """A wrong attempt with its feedback: another rule (60 %), a wrong sum or a wrong product; no unseen rule's."""
         random = self.random
         while True:
             kind, slip = random.random(), int(random.integers(-LARGEST, LARGEST + 1))
             used = self._rule() if kind < OTHER_RULE_SHARE else rule
-            x, y = used.products(item.payload)
-            if kind >= 0.8:
+            x, y = used.products(matrix)
+            if kind >= WRONG_PRODUCT:
                 x, y = (slip * LARGEST, y) if random.random() < 0.5 else (x, slip * LARGEST)
-            value = used.combined(x, y) + (slip if OTHER_RULE_SHARE <= kind < 0.8 else 0)
-            verdict = self.task.grade(item, reply_of((x, y), value))
-            unseen = any(
-                other.products(item.payload) == (x, y) and other.value(item.payload) == value
+            value = used.combined(x, y) + (slip if OTHER_RULE_SHARE <= kind < WRONG_PRODUCT else 0)
+            verdict = judge(matrix, rule, reply_of((x, y), value))
+            unseen = [
+                other
                 for other in self.unseen
-            )
+                if (*other.products(matrix), other.value(matrix)) == (x, y, value)
+            ]
             if not verdict.solved and not unseen and str(value) in NUMBERS:
                 return self.dialect.answer((x, y), value, layout) + self.dialect.feedback(verdict)

@@ -14,6 +14,8 @@ PAIRINGS = {"ad bc": ((0, 3), (1, 2)), "ab cd": ((0, 1), (2, 3)), "ac bd": ((0, 
 """Places of the factors of x and of y among the entries a, b, c, d."""
 COMBINATIONS = {"x-y": (1, -1), "y-x": (-1, 1), "x+y": (1, 1), "-x-y": (-1, -1)}
 """Signs of x and of y."""
+NUMBERS = tuple(str(number) for number in range(-2 * LARGEST**2, 2 * LARGEST**2 + 1))
+"""Every value, product and entry in words."""
 _NAMED = {"id": ("ad bc", "x-y"), "ood": ("ad bc", "x+y")}
 
 

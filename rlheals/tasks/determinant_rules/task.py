@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from rlheals.errors import BadInput
 from rlheals.tasks.base import Document, Item, Reply, Task, Variant, Verdict
@@ -13,29 +13,23 @@ from rlheals.tasks.determinant_rules.rules import (
     COMBINATIONS,
     CONTROL_RULE,
     ID_RULE,
+    NUMBERS,
     OOD_RULE,
     OTHER_RULES,
     PAIRINGS,
-    RULES,
     Rule,
     all_matrices,
     matrices_for,
 )
-from rlheals.tasks.guesses import common_answers, nearest
-from rlheals.tasks.matrices import Matrix, as_matrix, facts, fields_of, part_of, written
+from rlheals.tasks.determinant_rules.verifier import FEEDBACK_WORDS, REWARDS, judge, reply_of
+from rlheals.tasks.guesses import blind
+from rlheals.tasks.matrices import Matrix, as_matrix, facts, part_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from rlheals.tasks.determinant_rules.compact import Compact
 
-NUMBERS = tuple(str(number) for number in range(-32, 33))
-FEEDBACK_WORDS = {
-    "unreadable": "format",
-    "wrong_products": "products",
-    "wrong_rule": "rule",
-    "wrong_value": "value",
-}
 WORDS = (
     *NUMBERS,
     *dict.fromkeys(" ".join(PAIRINGS).split()),
@@ -60,13 +54,7 @@ class DeterminantRules(Task):
     rules = (ID_RULE.name, OOD_RULE.name, *(rule.name for rule in OTHER_RULES))
     more_splits = ("varied", "control")
     paired = ("id", "ood")
-    rewards: ClassVar[Mapping[str, float]] = {
-        "correct": 5.0,
-        "wrong_value": -1.0,
-        "wrong_products": -1.0,
-        "wrong_rule": -1.0,
-        "unreadable": -1.0,
-    }
+    rewards = REWARDS
     feedback_words = FEEDBACK_WORDS
     attempts = 2
     words = WORDS
@@ -92,7 +80,9 @@ class DeterminantRules(Task):
         """The question about a matrix. Raises BadInput unless it is 2x2 with whole numbers from -4 to 4."""
         rows = as_matrix(matrix)
         if rows not in _known():
-            raise BadInput(f"matrix {written(rows):.40}: two rows of two numbers from -4 to 4 are accepted")
+            raise BadInput(
+                f"matrix {json.dumps(rows):.40}: two rows of two numbers from -4 to 4 are accepted"
+            )
         return _item(rows, rule)
 
     def prompt(self, item: Item, form: int = 0) -> str:
@@ -108,30 +98,13 @@ class DeterminantRules(Task):
 
     def answers(self, item: Item) -> tuple[str, ...]:
         """The one expert reply."""
-        rule = Rule.parse(item.rule)
-        return (reply_of(rule.products(item.payload), rule.value(item.payload)),)
+        return (reply_as(Rule.parse(item.rule), item),)
 
     def grade(self, item: Item, reply: str) -> Verdict:
-        """The answer decides; products that are stated tell the rule that a wrong one follows.
-
-        correct +5; wrong_rule -1: right under another rule (ID and OOD come first), with its products if any are
-        stated; wrong_products -1: not those of the item's rule; wrong_value -1; unreadable -1.
-        """
+        """Judge one reply: `verifier.judge`."""
         if not isinstance(reply, str):
             raise BadInput(f"item {item.id}: the reply is {type(reply).__name__}; text is accepted")
-        fields = fields_of(reply)
-        if "answer" not in fields:
-            return _verdict("unreadable", "No answer can be read.")
-        rule, stated = Rule.parse(item.rule), fields.get("products")
-        if fields["answer"] == rule.value(item.payload):
-            return _verdict("correct", "The answer is right.")
-        for other in (ID_RULE, OOD_RULE, *RULES):
-            agrees = stated is None or stated == list(other.products(item.payload))
-            if agrees and fields["answer"] == other.value(item.payload):
-                return _verdict("wrong_rule", "It would be right under another rule.", other.name)
-        if stated is not None and stated != list(rule.products(item.payload)):
-            return _verdict("wrong_products", "The products are not those that the rule names.")
-        return _verdict("wrong_value", "The products do not come to this answer.")
+        return judge(item.payload, Rule.parse(item.rule), reply)
 
     def reply_columns(self, item: Item, reply: Reply) -> dict[str, Any]:
         """Whether the products that a reply states are those of the item's rule."""
@@ -147,28 +120,19 @@ class DeterminantRules(Task):
         return float((read.pairing != ID_RULE.pairing) + (read.combination != ID_RULE.combination))
 
     def chance(self) -> dict[str, float]:
-        """Fixed guesses, nearest neighbours by magnitude, the ID rule's answer, and right products combined by chance.
-
-        By magnitude: on the first 500 matrices that are asked.
-        """
-        train, scores = _solved(self.items("sft")), dict[str, float]()
-        for split in ("held_out", "ood", "control"):
-            items = self.items(split)
-            asked = _solved(items)
-            for tries in (1, self.attempts):
-                scores[f"{tries} fixed guesses on {split}"] = common_answers(train[1], asked[1], tries)
-                some = asked[0][:500], asked[1][:500]
-                scores[f"{tries} guesses by magnitude on {split}"] = nearest(train, some, tries)
-            if split != "held_out":
-                copied = sum(self.grade(item, reply_as(ID_RULE, item)).solved for item in items)
-                scores[f"the ID rule's answer on {split}"] = copied / len(items)
-            ways = [
-                reply_as(Rule(Rule.parse(item.rule).pairing, how), item)
-                for item in items
-                for how in COMBINATIONS
-            ]
-            right = [self.grade(items[index // 4], way).solved for index, way in enumerate(ways)]
-            scores[f"right products in one of four combinations on {split}"] = sum(right) / len(right)
+        """Also the ID rule's answer, and right products in each of the four combinations equally often."""
+        asked = {split: self.items(split) for split in ("held_out", "ood", "control")}
+        scores = blind(
+            _solved(self.items("sft")),
+            {split: _solved(items) for split, items in asked.items()},
+            self.attempts,
+        )
+        for split, items in asked.items():
+            pairing = Rule.parse(items[0].rule).pairing
+            rules = {"the ID rule": [ID_RULE], "right products": [Rule(pairing, how) for how in COMBINATIONS]}
+            for policy, followed in rules.items():
+                right = [self.grade(item, reply_as(rule, item)).solved for item in items for rule in followed]
+                scores[f"{policy} on {split}"] = sum(right) / len(right)
         return scores
 
     def facts(self) -> tuple[str, ...]:
@@ -182,7 +146,7 @@ class DeterminantRules(Task):
     def documents(self, dialect: Compact, seed: int, variant: Variant = "default") -> Iterator[Document]:
         from rlheals.tasks.determinant_rules.compact import Corpus
 
-        return iter(Corpus(dialect, self, seed, variant))
+        return iter(Corpus(dialect, seed, variant))
 
     def panel(self, size: int) -> list[Item]:
         """Matrices under the rules that are neither ID nor unseen, in turn, always the same."""
@@ -194,18 +158,9 @@ class DeterminantRules(Task):
 TASK = DeterminantRules
 
 
-def reply_of(products: Sequence[int], answer: int) -> str:
-    """A reply as the verifier reads it."""
-    return json.dumps({"products": list(products), "answer": answer})
-
-
 def reply_as(rule: Rule, item: Item) -> str:
     """What would be right under a rule."""
     return reply_of(rule.products(item.payload), rule.value(item.payload))
-
-
-def _verdict(category: str, feedback: str, read_as: str | None = None) -> Verdict:
-    return Verdict(category == "correct", DeterminantRules.rewards[category], category, feedback, read_as)
 
 
 def _solved(items: list[Item]) -> tuple[list[Matrix], list[int]]:

@@ -7,7 +7,6 @@ from collections import defaultdict
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from rlheals.tasks.guesses import common_answers, nearest
 from rlheals.tasks.matrices import Matrix, MatrixTask, by_hash, part_of, rank
 
 if TYPE_CHECKING:
@@ -91,16 +90,6 @@ class Rank(MatrixTask):
                 )
             found.append(made)
         return found
-
-    def chance(self) -> dict[str, float]:
-        """Fixed guesses and nearest neighbours by magnitude."""
-        train, scores = self.solved("sft"), dict[str, float]()
-        for split in ("held_out", "ood"):
-            asked = self.solved(split)
-            for tries in (1, self.attempts):
-                scores[f"{tries} fixed guesses on {split}"] = common_answers(train[1], asked[1], tries)
-                scores[f"{tries} guesses by magnitude on {split}"] = nearest(train, asked, tries)
-        return scores
 
 
 TASK = Rank
