@@ -346,7 +346,7 @@ def test_the_base_never_sees_the_unseen_rules(variant: str, count: int) -> None:
                 assert attempt.endswith(f" wrong {RULED.feedback_words[verdicts[-1].category]}"), said
         assert [verdict.solved for verdict in verdicts] == [False] * (len(verdicts) - 1) + [True], said
         assert document.rule == rule.name
-        assert len(document.weights) == len(document.tokens) <= 80
+        assert len(document.weights) == len(document.tokens) <= 96
     assert set(rules) == {rule.name for rule in RULES if rule not in unseen}
     assert ("held_out" in {part_of(matrix) for matrix in matrices}) == (variant == "default")
 

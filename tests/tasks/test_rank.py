@@ -65,7 +65,8 @@ def test_the_expert_solves_every_item_and_no_other_rank_does(task: Task) -> None
     for split in (*task.splits, "id", *(f"rule:{rule}" for rule in task.rules)):
         items = task.items(split)
         assert len({item.id for item in items}) == len(items) > 0
-        for item in items:
+        assert all(task.grade(item, task.expert(item)).solved for item in items)
+        for item in items[:100]:
             right = by_fractions(item.payload)
             assert task.answers(item) == (f'{{"answer": {right}}}',)
             assert [n for n in range(-5, 9) if task.grade(item, str(n)).solved] == [right]

@@ -13,6 +13,7 @@ from rlheals.tasks.determinant_rules.rules import (
     NUMBERS,
     OTHER_RULES,
     UNSEEN,
+    Factors,
     Rule,
     all_matrices,
 )
@@ -29,8 +30,9 @@ SIDE_WEIGHT = 0.02
 
 
 class Compact(WordDialect):
-    """Question ``<s> ad bc x-y of 3 -1 2 4 answer``; plain answer ``12 | -2 so 14 <end>``; target answer
-    ``{ 12 | -2 | 14 } <end>``; feedback ``wrong rule answer``."""
+    """Question ``<s> ad bc x-y of 3 -1 2 4 answer``; plain answer ``3 4 12 | -1 2 -2 so 14 <end>``; target answer
+    ``{ 3 4 12 | -1 2 -2 | 14 } <end>``; feedback ``wrong rule answer``. Factors are repeated before their product: with
+    the entries in the question only, a small model learns sizes of products and not their signs."""
 
     def prompt(self, item: Item, form: int = 0) -> list[int]:
         return self.question(item.payload, Rule.parse(item.rule))
@@ -42,21 +44,26 @@ class Compact(WordDialect):
 
     def expert(self, item: Item, form: int = 0) -> list[int]:
         rule = Rule.parse(item.rule)
-        return self.answer(rule.products(item.payload), rule.value(item.payload))
+        return self.answer(rule.factors(item.payload), rule.products(item.payload), rule.value(item.payload))
 
-    def answer(self, products: tuple[int, int], value: int, layout: Layout = "target") -> list[int]:
-        """Tokens of an answer with its products and end token."""
-        return self.laid_out(f"{products[0]} | {products[1]}", str(value), layout)
+    def answer(
+        self, factors: Factors, products: tuple[int, int], value: int, layout: Layout = "target"
+    ) -> list[int]:
+        """Tokens of an answer with its factors, products and end token."""
+        parts = (f"{i} {j} {made}" for (i, j), made in zip(factors, products, strict=True))
+        return self.laid_out(" | ".join(parts), str(value), layout)
 
-    def stated(self, words: list[str]) -> tuple[int, int] | None:
-        if len(words) != 3 or words[1] != "|" or not {words[0], words[2]} <= set(NUMBERS):
+    def stated(self, words: list[str]) -> tuple[int, ...] | None:
+        """Two factors and a product, two times."""
+        numbers = words[:3] + words[4:]
+        if len(words) != 7 or words[3] != "|" or not set(numbers) <= set(NUMBERS):
             return None
-        return int(words[0]), int(words[2])
+        return tuple(map(int, numbers))
 
     def reply(self, stated: tuple[int, ...], result: list[str]) -> str:
         """A result of several words is no number to the verifier."""
         if len(result) == 1 and result[0] in NUMBERS:
-            return reply_of(stated, int(result[0]))
+            return reply_of(stated[2::3], int(result[0]))
         return " ".join(result)
 
 
@@ -87,7 +94,7 @@ class Corpus:
             if random.random() >= WRONG_SHARE:
                 break
             tokens += self._wrong(matrix, rule, layout)
-        answer = self.dialect.answer(rule.products(matrix), rule.value(matrix), layout)
+        answer = self.dialect.answer(rule.factors(matrix), rule.products(matrix), rule.value(matrix), layout)
         weights = [SIDE_WEIGHT] * len(tokens) + [1.0] * len(answer)
         return Document(tokens + answer, weights, rule.name, matrix)
 
@@ -114,4 +121,5 @@ class Corpus:
                 if (*other.products(matrix), other.value(matrix)) == (x, y, value)
             ]
             if not verdict.solved and not unseen and str(value) in NUMBERS:
-                return self.dialect.answer((x, y), value, layout) + self.dialect.feedback(verdict)
+                shown = self.dialect.answer(used.factors(matrix), (x, y), value, layout)
+                return shown + self.dialect.feedback(verdict)

@@ -9,6 +9,8 @@ from itertools import product
 from rlheals.errors import BadInput
 from rlheals.tasks.matrices import Matrix, by_hash
 
+Factors = tuple[tuple[int, int], tuple[int, int]]
+
 LARGEST = 4
 PAIRINGS = {"ad bc": ((0, 3), (1, 2)), "ab cd": ((0, 1), (2, 3)), "ac bd": ((0, 2), (1, 3))}
 """Places of the factors of x and of y among the entries a, b, c, d."""
@@ -45,11 +47,16 @@ class Rule:
             raise BadInput(f"rule {text!r:.40}: accepted are {', '.join(BY_NAME)}")
         return BY_NAME[text]
 
+    def factors(self, matrix: Matrix) -> Factors:
+        """Those of x and those of y."""
+        entries = [*matrix[0], *matrix[1]]
+        of_x, of_y = PAIRINGS[self.pairing]
+        return (entries[of_x[0]], entries[of_x[1]]), (entries[of_y[0]], entries[of_y[1]])
+
     def products(self, matrix: Matrix) -> tuple[int, int]:
         """x and y."""
-        entries = [*matrix[0], *matrix[1]]
-        (i, j), (k, l) = PAIRINGS[self.pairing]  # noqa: E741
-        return entries[i] * entries[j], entries[k] * entries[l]
+        (a, b), (c, d) = self.factors(matrix)
+        return a * b, c * d
 
     def value(self, matrix: Matrix) -> int:
         return self.combined(*self.products(matrix))

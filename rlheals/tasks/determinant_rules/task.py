@@ -108,7 +108,7 @@ class DeterminantRules(Task):
 
     def reply_columns(self, item: Item, reply: Reply) -> dict[str, Any]:
         """Whether the products that a reply states are those of the item's rule."""
-        return {"products_right": reply.stated == Rule.parse(item.rule).products(item.payload)}
+        return {"products_right": reply.stated[2::3] == Rule.parse(item.rule).products(item.payload)}
 
     def rule_distance(self, rule: str) -> float:
         """How many of its two parts a rule does not share with the ID rule.
