@@ -31,8 +31,8 @@ SIDE_WEIGHT = 0.02
 
 class Compact(WordDialect):
     """Question ``<s> ad bc x-y of 3 -1 2 4 answer``; plain answer ``3 4 12 | -1 2 -2 so 14 <end>``; target answer
-    ``{ 3 4 12 | -1 2 -2 | 14 } <end>``; feedback ``wrong rule answer``. Factors are repeated before their product: with
-    the entries in the question only, a small model learns sizes of products and not their signs."""
+    ``{ 3 4 12 | -1 2 -2 | 14 } <end>``; feedback ``wrong rule answer``. Factors are repeated
+    before their product, so that what is looked up stands side by side."""
 
     def prompt(self, item: Item, form: int = 0) -> list[int]:
         return self.question(item.payload, Rule.parse(item.rule))
