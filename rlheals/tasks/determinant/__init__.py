@@ -1,0 +1,1 @@
+"""Determinants of matrices of whole numbers: of two rows, then of three."""

@@ -1,0 +1,1 @@
+"""The determinant of two rows as one of twelve stated rules, for the lab."""
