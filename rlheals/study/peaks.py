@@ -40,6 +40,15 @@ def peaks_of(study: Tables) -> dict[int, int]:
     return {int(str(seed)): peak_of(group.droplevel(0)) for seed, group in solved.groupby(level=0)}
 
 
+def has_lost(state: int, left: float) -> bool:
+    """Whether so many per cent are lost where a share of the peak is left; rounding decides nothing.
+
+    >>> has_lost(10, 0.9), has_lost(10, 0.91)
+    (True, False)
+    """
+    return round(100 * (1 - left), 9) >= state
+
+
 def states_of(ability: pd.Series) -> dict[int, int]:
     """By state the SFT step: that of the peak, and the first one after it at which so many per cent of it are lost.
 
@@ -50,8 +59,8 @@ def states_of(ability: pd.Series) -> dict[int, int]:
     """
     curve = ability.sort_index()
     peak = peak_of(curve)
-    lost = 100 * (1 - curve[curve.index > peak] / curve[peak])
-    reached = {state: lost.index[lost >= state] for state in STATES}
+    left = curve[curve.index > peak] / curve[peak]
+    reached = {state: left.index[[has_lost(state, share) for share in left]] for state in STATES}
     return {PEAK: peak, **{state: int(steps[0]) for state, steps in reached.items() if len(steps)}}
 
 

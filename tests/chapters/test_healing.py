@@ -80,6 +80,8 @@ def test_states_are_the_first_steps_at_which_so_much_of_the_peak_is_lost() -> No
     assert states_of(curve) == {PEAK: 20, 10: 80, 50: 160}
     assert states_of(curve.sample(frac=1, random_state=0)) == states_of(curve)
     assert states_of(curve + 1) == {PEAK: 20, 10: 160}, "a share of the peak, not points"
+    tied = pd.Series({0: 0.0, 20: 1.0, 40: 0.9, 80: 0.5, 160: 0.1})
+    assert states_of(tied) == {PEAK: 20, 10: 40, 50: 80, 90: 160}, "a tenth exactly is a tenth"
     with pytest.raises(BadInput, match="three SFT steps"):
         states_of(curve.iloc[:2])
 

@@ -16,6 +16,7 @@ from rlheals.errors import BadInput
 from rlheals.stats.bootstrap import largest_bound
 from rlheals.stats.intervals import of_ratio, simultaneous_level, t_interval
 from rlheals.study.claims import Ratio
+from rlheals.study.peaks import has_lost
 
 ABILITY = "pass@4 either"
 """The measure in which a start's state is told, and the share of a loss that RL regains."""
@@ -86,7 +87,7 @@ class Accuracies:
         top = self.accuracy(peak, False, measure=ABILITY, half=half)
         for start in self.starts:
             left = self.accuracy(start, False, measure=ABILITY, half=half)
-            if start > peak and top > 0 and 1 - left / top >= state / 100:
+            if start > peak and top > 0 and has_lost(state, left / top):
                 return start
         raise BadInput(f"no RL start checkpoint has lost {state} % of the OOD peak")
 
