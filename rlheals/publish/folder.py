@@ -22,9 +22,9 @@ from rlheals.profiles import load_profile
 from rlheals.settings import Settings, validated
 from rlheals.store.files import read_json, told
 from rlheals.store.foreign import read_table
-from rlheals.store.runs import Hash, digest_of
+from rlheals.store.runs import MANIFEST, MAX_MANIFEST_BYTES, Hash, digest_of
 from rlheals.study import tables
-from rlheals.study.record import MANIFEST, MAX_MANIFEST, Recorded, manifest_digest
+from rlheals.study.record import Recorded, manifest_digest
 from rlheals.study.single import evaluate_folder
 from rlheals.weights.adapter import refuse_adapter
 
@@ -79,7 +79,7 @@ def read(file: Path) -> Published:
     if not file.exists():
         raise BadInput(f"{where}: no such file, so the folder is none of `rlheals publish`")
     try:
-        data = read_json(file.resolve(), MAX_MANIFEST)
+        data = read_json(file.resolve(), MAX_MANIFEST_BYTES)
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
     found = validated(Published, data, where)

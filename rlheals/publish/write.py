@@ -28,11 +28,11 @@ from rlheals.publish.folder import CARD, RESULTS, SETTINGS, SPECTRA, Published
 from rlheals.publish.licence import licence
 from rlheals.publish.models import ReadingStore, copy_files
 from rlheals.store.files import StoreError, atomic_write, whole
-from rlheals.store.runs import Run, digest_of, regular_files
+from rlheals.store.runs import MANIFEST, Run, digest_of, regular_files
 from rlheals.store.store import Store
 from rlheals.study import peaks, record, tables
 from rlheals.study.plan import Plan, SeedPlan, plan
-from rlheals.study.record import MANIFEST, RecordedRun
+from rlheals.study.record import RecordedRun
 from rlheals.study.tables import Part
 
 Pieces = list[tuple[Part[Any], Any]]

@@ -27,6 +27,7 @@ _STAGE = r"^[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*$"
 _NAME_PART = re.compile(r"[A-Za-z0-9_@+=,.\-][A-Za-z0-9_@+=,. \-]*")
 
 Hash = Annotated[str, Field(pattern=_HEX64)]
+Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 Stage = Annotated[str, Field(pattern=_STAGE, max_length=100)]
 ShortText = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -102,7 +103,7 @@ class Manifest(RunSpec):
     code_hash: Hash
     modules: Annotated[tuple[ShortText, ...], Field(max_length=5_000)]
     machine: Machine
-    started: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+    started: Time
     seconds: Annotated[FiniteFloat, Field(ge=0)]
     files: Annotated[dict[str, FileEntry], Field(max_length=MAX_FILES)]
     digest: Annotated[str, Field(pattern=_HEX64 + "|^$")] = ""

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel, Field
+
 from rlheals.profiles.profile import Profile
+from rlheals.settings import validated
 from rlheals.store.files import read_json
-from rlheals.store.runs import RunSpec
+from rlheals.store.runs import MANIFEST, MAX_MANIFEST_BYTES, Hash, RunSpec
 from rlheals.store.store import Store
 from rlheals.training.adopt import WEIGHTS, recorded_bases, weights_hash
 from rlheals.training.fetch import settings_of
-
-MANIFEST = "manifest.json"
-MAX_MANIFEST = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,23 @@ def base_spec(profile: Profile, seed: int) -> RunSpec:
         return RunSpec(stage="adopt", settings={"sha256": weights_hash()})
     asked = profile.model_dump(mode="json")
     for folder in recorded_bases(seed):
-        known = read_json(folder.parent / MANIFEST, MAX_MANIFEST)
-        if all(known["profile"].get(name) == asked[name] for name in ("task", "pretrain")):
-            return RunSpec(stage="adopt", settings={"sha256": known["files"][f"{folder.name}/{WEIGHTS}"]})
+        known = validated(
+            _Base, read_json(folder.parent / MANIFEST, MAX_MANIFEST_BYTES), f"base of seed {seed}: {MANIFEST}"
+        )
+        if all(known.profile.get(name) == asked[name] for name in ("task", "pretrain")):
+            return RunSpec(stage="adopt", settings={"sha256": known.files.weights})
     return pretrain_spec(profile, seed)
+
+
+class _Files(BaseModel):
+    weights: Hash = Field(alias=f"base/{WEIGHTS}")
+
+
+class _Base(BaseModel):
+    """Of a recorded base's manifest what says whether it is the one that is meant."""
+
+    profile: dict[str, Any]
+    files: _Files
 
 
 def pretrain_spec(profile: Profile, seed: int) -> RunSpec:

@@ -22,13 +22,22 @@ from rlheals.profiles.profile import Profile
 from rlheals.settings import Settings, validated
 from rlheals.store.files import atomic_write, read_json, whole
 from rlheals.store.machine import Machine
-from rlheals.store.runs import Hash, Manifest, Stage, canonical_json, digest_of
+from rlheals.store.runs import (
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    Hash,
+    Manifest,
+    Stage,
+    Time,
+    canonical_json,
+    digest_of,
+)
 from rlheals.store.store import Store
 from rlheals.study import tables
 from rlheals.study.claims import FILE
 from rlheals.study.compute import compute
 from rlheals.study.jobs import Workers
-from rlheals.study.plan import MANIFEST, MAX_MANIFEST, SeedPlan
+from rlheals.study.plan import SeedPlan
 from rlheals.study.tables import Frames, Part, Tables
 from rlheals.training.fetch import HOW_TO_PIN, is_pinned
 
@@ -48,9 +57,6 @@ RENAMED = {
     "rejection": "expert_iteration",  # a value of `algorithm`
 }
 """Settings of the recorded study under the names they had then. To go when the study is recorded anew."""
-
-
-Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 
 
 class RecordedRun(Settings):
@@ -173,9 +179,8 @@ def write(
     runs = [store.load(store.key(spec)).manifest for spec in chosen.specs()]
     tables.write(part.collect([chosen], store), folder)
     for name, model in part.models(chosen, store).items():
-        if not (folder / name).is_dir():
-            with whole(folder / name) as place:
-                shutil.copytree(model, place, dirs_exist_ok=True)
+        with whole(folder / name, replace=True) as place:
+            shutil.copytree(model, place, dirs_exist_ok=True)
     manifest = Recorded(
         profile=profile.model_dump(mode="json"),
         seed=chosen.seed,
@@ -238,7 +243,7 @@ def _places(folder: Path) -> list[tuple[int, Path]]:
 def read_manifest(folder: Path) -> Recorded:
     """The manifest of one recorded seed."""
     data, where = (
-        read_json(folder / MANIFEST, MAX_MANIFEST),
+        read_json(folder / MANIFEST, MAX_MANIFEST_BYTES),
         f"results {folder.parent.name}/{folder.name}: {MANIFEST}",
     )
     found = validated(Recorded, data, where)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from rlheals.errors import BadInput
 from rlheals.tasks.base import Item, Task, Verdict
 from rlheals.tasks.guesses import blind
+from rlheals.tasks.replies import spoken, strict_json
 
 Matrix = tuple[tuple[int, ...], ...]
 
@@ -132,10 +133,10 @@ def fields_of(reply: str) -> dict[str, Any]:
     >>> fields_of('{"answer": true}'), fields_of('{"answer": 2.0}'), fields_of("the 2x2 matrix")
     ({}, {}, {})
     """
-    _, closed, answer = reply.rpartition("</think>")
-    if not closed and "<think>" in answer:
+    answer = spoken(reply)
+    if answer is None:
         return {}
-    whole = _json(answer)
+    whole = strict_json(answer)
     if isinstance(whole, dict) and "answer" in whole:
         found = whole.pop("answer")
         number = found if type(found) is int else _number(found)
@@ -150,7 +151,7 @@ def answer_as_reference(reply: str) -> int | None:
     >>> answer_as_reference("the 2x2 matrix"), answer_as_reference("none")
     (2, None)
     """
-    whole = _json(reply)
+    whole = strict_json(reply)
     try:
         if isinstance(whole, dict) and "answer" in whole:
             return int(str(whole["answer"]).strip())
@@ -167,14 +168,6 @@ def _number(text: object) -> int | None:
     if not isinstance(text, str) or len(text) > LONGEST_ANSWER or not _NUMBER.fullmatch(text.strip()):
         return None
     return int(text.strip().replace("\u2212", "-"))
-
-
-def _json(text: str) -> object:
-    """What strict JSON says, None if it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 # Tasks ---------------------------------------------------------------------------------------------------------------

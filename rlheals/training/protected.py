@@ -40,6 +40,13 @@ class ProtectedSettings(SFTSettings):
     share: Rate = Field(0.25, le=1, description="dimension of the subspaces / smaller side of a matrix")
     precision: Unscaled = Field("own", description="as of SFT; a scaled loss would outweigh the penalty")
 
+    @field_validator("lora_rank")
+    @classmethod
+    def _whole(cls, rank: int | None) -> int | None:
+        if rank is not None:
+            raise ValueError(f"lora_rank={rank}: a regulariser is about whole weights")
+        return rank
+
     @field_validator("processes")
     @classmethod
     def _alone(cls, processes: int) -> int:

@@ -109,7 +109,7 @@ def _config(text: str, at: Path) -> None:
 
 
 def _manifest(text: str, at: Path) -> None:
-    (at / record.MANIFEST).write_text(text, encoding="utf-8", errors="surrogatepass")
+    (at / "manifest.json").write_text(text, encoding="utf-8", errors="surrogatepass")
     found = record.read_manifest(at)
     assert found.sealed().digest
 

@@ -56,6 +56,23 @@ def test_weights_that_are_not_those_of_the_manifest_are_not_taken(project: Path)
         compute([spec], Store(project / "second"), quiet=True)
 
 
+@pytest.mark.parametrize("text", ["[]", "{}", '{"profile": {}, "files": {}}', '{"profile": 1'])
+def test_a_manifest_that_is_none_is_one_line(project: Path, text: str) -> None:
+    (project / "results/smoke-bases/seed-7/manifest.json").write_text(text)
+    with pytest.raises(BadInput, match="manifest") as caught:
+        base_spec(profile(), 7)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_base_that_is_recorded_again_takes_the_place_of_the_old_one(project: Path) -> None:
+    old = (project / "results/smoke-bases/seed-7/base/model.safetensors").read_bytes()
+    again = profile(**{"pretrain.learning_rate": 1e-4})
+    record.record(again, [7], Store(project / "second"), Path("results"), say=lambda line: None, part=BASES)
+    assert (project / "results/smoke-bases/seed-7/base/model.safetensors").read_bytes() != old
+    (run,) = compute([base_spec(again, 7)], Store(project / "third"), quiet=True)
+    assert run.manifest.stage == "adopt"
+
+
 def test_its_manifest_says_what_made_it_and_by_which_claims_it_will_be_judged(project: Path) -> None:
     tables, (manifest,) = record.read(project / "results/smoke-bases", BaseTables)
     assert [run.stage for run in manifest.runs] == ["pretrain"]

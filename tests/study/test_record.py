@@ -16,10 +16,11 @@ from small_study import SMALL
 from rlheals.errors import BadInput
 from rlheals.profiles import PROFILES
 from rlheals.profiles.profile import Profile
+from rlheals.store.runs import MANIFEST
 from rlheals.store.store import Store
 from rlheals.study import record
 from rlheals.study.plan import plan
-from rlheals.study.record import MANIFEST, read
+from rlheals.study.record import read
 from rlheals.study.tables import Tables, collect
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from lab_helpers import work_in
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from trl import SFTTrainer
 
@@ -158,3 +159,8 @@ def test_the_divergence_enters_the_loss_of_the_trainer(tmp_path: Path) -> None:
     assert found[2.0][0] - found[0.0][0] == pytest.approx(2 * float(kl), rel=1e-3)
     for plain, with_kl, weight in zip(found[0.0][2], found[2.0][2], model.parameters(), strict=True):
         assert torch.allclose(with_kl - plain, 2 * weight.grad, atol=1e-4)
+
+
+def test_low_rank_factors_are_refused_since_a_regulariser_is_about_whole_weights() -> None:
+    with pytest.raises(ValidationError, match="lora_rank=4"):
+        ProtectedSettings(lora_rank=4)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 from rlheals.tasks.base import Verdict
 from rlheals.tasks.navigation.frames import COMPASS, FAMILIES, ID_RULE, OOD_RULE, OTHER_RULES, RELATIVE
 from rlheals.tasks.navigation.prompts import ACTION, FIELDS, INTERSECTION, OBSERVATION, Place, called
+from rlheals.tasks.replies import spoken, strict_json
 
 REWARDS = {
     "correct": 1.0,
@@ -107,22 +107,14 @@ def fields_of(reply: str, reference: bool = False) -> dict[str, str]:
     if reference:
         answer, patterns, pick = reply, _REFERENCE, 0
     else:
-        _, closed, answer = reply.rpartition("</think>")
-        if not closed and "<think>" in answer:
+        behind = spoken(reply)
+        if behind is None:
             return {}
-        answer, patterns, pick = answer.strip(), _FIELD, -1
-    whole = _json(answer)
+        answer, patterns, pick = behind.strip(), _FIELD, -1
+    whole = strict_json(answer)
     if isinstance(whole, dict) and (reference or ACTION in whole):
         return {name: whole[name] for name in FIELDS if isinstance(whole.get(name), str)}
     if not reference and "{" not in answer and '"' not in answer:
         return {ACTION: answer} if answer else {}
     places = {name: pattern.findall(answer) for name, pattern in patterns.items()}
     return {name: values[pick] for name, values in places.items() if values}
-
-
-def _json(text: str) -> object:
-    """What strict JSON says, None if it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
