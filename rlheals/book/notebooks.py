@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Annotated, Any
 from unittest.mock import patch
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from rlheals.book.kernel import installed_from, mount_drive, show_bad_input_on_one_line
 from rlheals.errors import BadInput
-from rlheals.profiles import load_profile
+from rlheals.profiles import for_task, load_profile
 from rlheals.project import project_root
 from rlheals.settings import validated
 from rlheals.store.files import atomic_write, make_folder, told
+from rlheals.tasks import load_task
 from rlheals.yaml_file import yaml_text
 
 INJECTED = "injected-parameters"
@@ -47,11 +48,14 @@ class NotebookParameters(BaseModel):
 
     >>> NotebookParameters(profile="smoke", seeds=[7]).seeds
     (7,)
+    >>> NotebookParameters(profile="smoke", task="navigation").profile
+    'smoke-navigation'
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     profile: str = Field("lab", description="a profile's name or a .yaml file")
+    task: str | None = Field(None, description="another task than the profile's own")
     seeds: tuple[Seed, ...] | None = Field(None, description="base seeds; None: those of the profile")
     workers: int = Field(2, strict=True, ge=1, le=256, description="processes that compute")
     results: Path = Field(Path("results"), description="folder of the recorded study")
@@ -80,6 +84,17 @@ class NotebookParameters(BaseModel):
         if seeds is not None and (not seeds or len(set(seeds)) < len(seeds)):
             raise ValueError("a list of different seeds is accepted")
         return seeds
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_task(cls, data: Any) -> Any:
+        """The profile's name becomes that of the profile for the task, where it is for another one."""
+        if not isinstance(data, dict) or data.get("task") is None:
+            return data
+        profile, task = data.get("profile", "lab"), data["task"]
+        load_task(task)
+        known = load_profile(str(profile)).task == task
+        return data if known else data | {"profile": for_task(str(profile), task)}
 
     @field_validator("profile")
     @classmethod

@@ -181,7 +181,8 @@ class Chapter(Generic[Frames]):
             parts.append("There is no recorded study of this profile.")
         if self.profile.name == PLUMBING:
             parts.append(MEANS_NOTHING)
-        return " ".join(part for part in parts if part), self.origin(captions.drawn(frame))
+        said = captions.worded(" ".join(part for part in parts if part), self.profile)
+        return said, self.origin(captions.drawn(frame))
 
     def about_verdicts(self) -> list[Block]:
         """What has to be said above verdicts that are not those of this profile's runs."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import pandas as pd
 
+from rlheals.profiles.profile import Profile
+from rlheals.tasks import load_task
+
+COUNTS = ("no", "one", "two", "three", "four", "five")
 STUDIES = {"recorded": "recorded study", "fresh": "fresh run"}
 
 
@@ -65,3 +70,18 @@ def outside(frame: pd.DataFrame) -> str:
     verb = "lies" if out.sum() == 1 else "lie"
     counted = f"{out.sum()} of {len(rows)} points of the fresh run {verb} outside {what}"
     return f"{counted} ({chance} expected by chance): {said}."
+
+
+def worded(text: str, profile: Profile) -> str:
+    """A figure's words, written for hands of cards and five attempts, as they are for the profile's task.
+
+    >>> from rlheals.profiles import load_profile
+    >>> worded("share of face-card hands, success@5", load_profile("smoke-navigation"))
+    'share of nodes, success@2'
+    """
+    one, several = load_task(profile.task).called
+    if one != "hand":
+        text = re.sub(r"\b(?:face-card )?hand(s?)\b", lambda found: several if found[1] else one, text)
+    attempts = profile.evaluate.attempts
+    words = COUNTS[attempts] if attempts < len(COUNTS) else str(attempts)
+    return text.replace("success@5", f"success@{attempts}").replace("five attempts", f"{words} attempts")

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 
+from rlheals.chapters import captions
 from rlheals.chapters.base import Chapter
 from rlheals.chapters.expected import cut_down, expected
 from rlheals.display import panels, style
@@ -22,6 +24,8 @@ from rlheals.yaml_file import read_yaml
 
 PAPER_POINTS = Path(str(resources.files("rlheals.chapters"))) / "paper_points.yaml"
 FEEDBACK = "success@5 with feedback"
+PAPERS_TASK = "general_points"
+"""Of the numbers in that file."""
 Measure = Callable[[Any], pd.DataFrame]
 
 
@@ -47,6 +51,7 @@ class Sheet(Panels):
         super().__init__(columns, rows, height, ratios)
         self.chapter, self.steps, self.x = chapter, steps, x
         self.marks: dict[str, str] = {}
+        self.left_out = ""
         self.comparable = None
         if chapter.recorded is not None:
             self.comparable = cut_down(chapter.recorded, chapter.fresh)
@@ -118,6 +123,10 @@ class Sheet(Panels):
 
     def paper(self, axis: Axes, key: str, look: Look, scale: float = 1.0) -> pd.DataFrame:
         """One of the paper's series, with Wilson intervals of its hands where it has a number of them."""
+        if self.chapter.profile.task != PAPERS_TASK:
+            axis.set_visible(False)
+            self.left_out = f"The paper's panel is left out: it is about {PAPERS_TASK}."
+            return pd.DataFrame(columns=["step", "value", "low", "high"])
         points = paper_points()[key]
         rows = pd.DataFrame({"step": list(points["points"]), "seed": 0})
         rows["value"] = [value / scale for value in points["points"].values()]
@@ -132,4 +141,8 @@ class Sheet(Panels):
 
     def finish(self, name: str, title: str, note: str) -> Drawn:
         frame = self.frame
-        return style.finish(self.figure, name, title, frame, *self.chapter.caption(note, frame, self.marks))
+        for text in self.figure.findobj(Text):
+            text.set_text(captions.worded(text.get_text(), self.chapter.profile))
+        caption = self.chapter.caption(self.left_out or note, frame, self.marks)
+        title = captions.worded(title, self.chapter.profile)
+        return style.finish(self.figure, name, title, frame, *caption)

@@ -5,6 +5,7 @@ Filled marks and lines in bands are the recorded study, open marks the fresh run
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 BLACK, BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, GREY = (
@@ -44,9 +45,24 @@ CATEGORIES = {
     "no_solution": (Look("values right, not 24", YELLOW), "..."),
     "wrong_rule": (Look("right under another rule", RED), "////"),
     "wrong_number": (Look("other wrong values", ORANGE), "xxx"),
+    "wrong_action": (Look("other wrong action", ORANGE), "xxx"),
+    "wrong_observation": (Look("wrong observation", YELLOW), "..."),
+    "wrong_products": (Look("other products", ORANGE), "xxx"),
+    "wrong_value": (Look("products right, value wrong", YELLOW), "..."),
+    "wrong": (Look("wrong", ORANGE), "xxx"),
     "illegal_formula": (Look("unreadable", GREY), "--"),
+    "illegal": (Look("unreadable", GREY), "--"),
+    "unreadable": (Look("unreadable", GREY), "--"),
 }
 """Verdicts on an attempt, with a hatch each."""
+
+
+def verdicts(names: Iterable[str]) -> dict[str, tuple[Look, str]]:
+    """The looks of some verdicts, those of `CATEGORIES` first; one of a task of your own is called by its name."""
+    asked = set(names)
+    own = {name: (Look(name.replace("_", " "), SKY), "") for name in sorted(asked - CATEGORIES.keys())}
+    return {name: look for name, look in CATEGORIES.items() if name in asked} | own
+
 
 # Whose checkpoint it is
 PLAIN_SFT = Look("SFT", BLACK, "s", "--")

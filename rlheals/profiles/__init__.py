@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,21 @@ from rlheals.profiles.profile import Profile
 from rlheals.settings import validated
 from rlheals.yaml_file import read_yaml
 
-__all__ = ["PROFILES", "VARIANTS", "Profile", "load_profile", "names", "to_yaml", "validated", "variant"]
+__all__ = [
+    "PROFILES",
+    "VARIANTS",
+    "Profile",
+    "for_task",
+    "load_profile",
+    "names",
+    "to_yaml",
+    "validated",
+    "variant",
+]
 FILES = Path(str(resources.files("rlheals.profiles")))
 """Folder with a file per profile."""
+OF_TASKS = FILES / "tasks.yaml"
+"""Changes of a profile, by task."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "age-300": {"pretrain.ability": None, "pretrain.max_steps": 300},
@@ -34,6 +47,7 @@ _FEWER = {"evaluated": (0, 20, 40, 80, 160, 320, 1280), "rule_steps": (), "decod
 def load_profile(name_or_file: str | Path, changes: dict[str, Any] | None = None) -> Profile:
     """The profile of that name, or that of a YAML file, with `changes` such as {"sft.learning_rate": 1e-3}.
 
+    `smoke-navigation` is `smoke` for the task `navigation`, where there is no file of that name; see `for_task`.
     A change of `pretrain.*` means a base of its own for seed 0 too, so it also sets `shipped_base` to false; another
     `model.name` has other commits, so it also unsets `model.revision`.
     Raises BadInput with one line that names the field when something is unknown, of the wrong type or impossible.
@@ -52,8 +66,18 @@ def load_profile(name_or_file: str | Path, changes: dict[str, Any] | None = None
 
 
 def names() -> list[str]:
-    """The names that `load_profile` knows."""
-    return [*PROFILES, *sorted(file.stem for file in FILES.glob("*.yaml") if file.stem not in PROFILES)]
+    """The names of profiles that have a file."""
+    files = sorted(file.stem for file in FILES.glob("*.yaml") if file != OF_TASKS)
+    return [*PROFILES, *(name for name in files if name not in PROFILES)]
+
+
+def for_task(profile: str, task: str) -> str:
+    """The name of a profile for another task.
+
+    >>> for_task("lab", "determinant_rules")
+    'lab-determinant-rules'
+    """
+    return f"{profile}-{task.replace('_', '-')}"
 
 
 def variant(name: str) -> Profile:
@@ -74,11 +98,23 @@ def to_yaml(profile: Profile) -> str:
 
 def _read(name_or_file: str | Path) -> dict[str, Any]:
     file = FILES / f"{name_or_file}.yaml"
-    file = file if file.is_file() else Path(name_or_file)
     said = f"profile {str(name_or_file)!r}"
+    if not file.is_file():
+        for name, task in product(names(), read_yaml(OF_TASKS, "tasks").items()):
+            if str(name_or_file) == for_task(name, task[0]):
+                return _of_task(_read(name), *task) | {"name": str(name_or_file)}
+        file = Path(name_or_file)
     if file.suffix not in (".yaml", ".yml") or not file.is_file():
-        raise BadInput(f"{said} is not known; accepted: {', '.join(names())} or a .yaml file")
+        known = f"{', '.join(names())} or a .yaml file; a name with -TASK behind it for another task"
+        raise BadInput(f"{said} is not known; accepted: {known}")
     return read_yaml(file, said)
+
+
+def _of_task(data: dict[str, Any], task: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """A profile's settings for another task than the one it is made for."""
+    for path, value in changes.items():
+        _set(data, path, value)
+    return data | {"task": task, "shipped_base": False}
 
 
 def _set(data: dict[str, Any], path: str, value: Any) -> None:

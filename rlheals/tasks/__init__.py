@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from rlheals.errors import BadInput
 from rlheals.stage import task_module
 from rlheals.tasks.base import Item, Task, Verdict
 
-__all__ = ["Item", "Task", "Verdict", "checked_splits", "load_task"]
+__all__ = ["Item", "Task", "Verdict", "checked_splits", "graded", "load_task"]
 
 
 def load_task(name: str, **options: Any) -> Any:
@@ -43,6 +44,25 @@ def _class(name: str) -> type[Task]:
     if not isinstance(found, type) or not issubclass(found, Task):
         raise BadInput(f"task {name!r:.60} is no subclass of rlheals.tasks.Task")
     return found
+
+
+def graded(task: str, ident: str, reply: str, compat: str | None = None) -> dict[str, Any]:
+    """What a task's verifier says of a reply to one of its items, which is called by its id; BadInput for another id.
+
+    >>> graded("determinant", "id/3,0;2,3", '{"answer": 9}')["category"]
+    'correct'
+    """
+    chosen = load_task(task, **({} if compat is None else {"compat": compat}))
+    splits = (*chosen.splits, *chosen.more_splits, *chosen.paired)
+    items = (item for split in splits for item in chosen.items(split) if item.id == ident)
+    item = next(items, None)
+    if item is None:
+        first = chosen.items(chosen.splits[0])[0].id
+        raise BadInput(
+            f"{ident!r:.60} is no item of {task}; such as {first!r} is accepted (rlheals census --task {task})"
+        )
+    verdict = chosen.grade(item, reply)
+    return {"task": task, "item": ident, "rule": item.rule, **asdict(verdict)}
 
 
 def checked_splits(splits: tuple[str, ...], task: str | None, *more: str) -> tuple[str, ...]:

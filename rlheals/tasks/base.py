@@ -90,6 +90,8 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
+    called: ClassVar[tuple[str, str]] = ("question", "questions")
+    """What figures call one of its items, and several."""
     options: ClassVar[tuple[str, ...]] = ()
     """Names of the keyword arguments that `load_task` passes on."""
     rules: ClassVar[tuple[str, ...]]
@@ -142,6 +144,10 @@ class Task(ABC):
 
     def reply_columns(self, item: Item, reply: Reply) -> dict[str, Any]:
         """The task's own columns that follow from a reply; tables of episodes have them as `first_NAME`."""
+        return {}
+
+    def chance(self) -> dict[str, float]:
+        """Shares of items that are solved by policies that calculate nothing, by name: "POLICY on SPLIT"."""
         return {}
 
     def facts(self) -> tuple[str, ...]:

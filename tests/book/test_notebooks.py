@@ -69,7 +69,7 @@ def test_what_a_kernel_and_imports_define_is_let_be():
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"sedes": [1]}, "sedes is not a parameter of this notebook; accepted: profile, seeds, workers, results"),
+        ({"sedes": [1]}, "sedes is not a parameter of this notebook; accepted: profile, task, seeds, workers, results"),
         ({"learning_rate": 1e-3}, "learning_rate"),
         ({"nothing": None}, "nothing"),
         ({"profile": "labb"}, "profile"),

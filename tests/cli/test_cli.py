@@ -125,6 +125,13 @@ WRONG = [
     ("grade 'A 5 J K' 24 --compat exact", "exact"),
     ("grade '3 3 8 8' -1+25", 'Put "--" before'),
     ("census --rule purple", "'id', 'ood', 'both'"),
+    ("grade --task navigations ood/3lLlR/00 x", "navigations"),
+    ("grade --task navigation ood/3lLlR x", "id/3lLlR/00"),
+    ("grade --task rank x y --rule ood", "--rule"),
+    ("grade --task rank x y --compat exact", "exact"),
+    ("census --task rank --split mood", "mood"),
+    ("census --task rank --rule ood", "--split"),
+    ("census --split ood", "--task"),
     ("sft", "--seed"),
     ("sft --seed -1", "--seed"),
     ("sft --seed 0 --profile smok", "smok"),
@@ -315,6 +322,17 @@ def test_a_closed_pipe_is_quiet(arguments: list[str]) -> None:
 
 
 # --- what the commands print
+
+
+@pytest.mark.parametrize("task", ["determinant", "determinant_rules", "navigation", "rank"])
+def test_grade_and_census_know_every_task(task: str, say: Say) -> None:
+    listed = say("census", "--task", task, "--split", "ood", "--json").data["items"]
+    one = listed[len(listed) // 2]
+    said = say("grade", "--task", task, one["id"], one["answer"], "--json")
+    assert (said.data["category"], said.data["rule"]) == ("correct", one["rule"])
+    said = say("grade", "--task", task, one["id"], "\x00", "--json")
+    assert (said.code, said.err, said.data["solved"]) == (0, "", False)
+    assert any("ood" in line for line in say("census", "--task", task, "--json").data["facts"])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlheals.chapters.drawing import FEEDBACK, Sheet, paper_points
+from rlheals.chapters.drawing import FEEDBACK, PAPERS_TASK, Sheet, paper_points
 from rlheals.chapters.rl import measures as measured
 from rlheals.chapters.rl.figures_training import advantages, learning, losses, why_late
 from rlheals.chapters.rl.measures import Accuracies
@@ -166,6 +166,8 @@ def _stage_rows(chapter: RLChapter, split: str) -> dict[str, list[dict[str, Any]
     rows: dict[str, list[dict[str, Any]]] = {}
     words = {"peak": ("peak", "peak"), "end": ("start", "end"), "rl": ("rl", "RL from the end")}
     for key, label in (("stages_llama", "Llama (paper)"), ("stages_qwen", "Qwen (paper)")):
+        if chapter.profile.task != PAPERS_TASK:
+            continue
         points, hands = paper_points()[key]["points"], paper_points()[key]["hands"]
         rows[label] = [
             _bar(stage, bar, [points[f"{split}_{name}"] / 100], hands) | {"study": "paper"}

@@ -7,7 +7,7 @@ from functools import partial
 
 import pandas as pd
 
-from rlheals.chapters.drawing import FEEDBACK, Sheet, paper_points
+from rlheals.chapters.drawing import FEEDBACK, PAPERS_TASK, Sheet, paper_points
 from rlheals.chapters.rows import only
 from rlheals.chapters.sft import measures
 from rlheals.chapters.sft.claims import CLAIMS
@@ -16,6 +16,7 @@ from rlheals.display import looks
 from rlheals.display.panels import level, step_axis
 from rlheals.display.style import Drawn, with_intervals
 from rlheals.errors import BadInput
+from rlheals.tasks import load_task
 
 HERE, THERE = "Lab model (this book)", "Paper"
 TRIES = {FEEDBACK: ("success@5", "success@5 either"), "pass@1": ("pass@1", "pass@1 either")}
@@ -45,6 +46,11 @@ def accuracy(chapter: SFTChapter) -> Drawn:
                 )
             axis.axhline(found["value"].iloc[0], color=look.color, linewidth=0.9, linestyle=(0, (1, 2)))
             sheet.keep(found, series=f"{name}, base, format-agnostic", study="base")
+    chance = {
+        name: share for name, share in load_task(chapter.profile.task).chance().items() if " on ood" in name
+    }
+    for share in chance.values():
+        sheet.axes[0].axhline(share, color=looks.GREY, linewidth=0.7, linestyle=(0, (5, 3)))
     sheet.axes[0].set_ylabel("share of hands solved")
     sheet.legend(sheet.axes[0], loc="center left")
     note = (
@@ -52,6 +58,9 @@ def accuracy(chapter: SFTChapter) -> Drawn:
         "pass@1: solved in the first attempt. Dotted horizontals: the base, format-agnostic (an answer counts in the "
         "format asked for or in that of pretraining)."
     )
+    if chance:
+        said = ", ".join(f"{name.removesuffix(' on ood')} {share:.2f}" for name, share in chance.items())
+        note += f" Grey: what policies solve of OOD that calculate nothing ({said})."
     return sheet.finish("sft-accuracy", "Accuracy during SFT", note)
 
 
@@ -143,14 +152,16 @@ def format_errors(chapter: SFTChapter) -> Drawn:
 def error_categories(chapter: SFTChapter) -> Drawn:
     """All attempts by the verifier's verdict, stacked, for seen ID and OOD hands."""
     sheet = _sheet(chapter, 2, height=3.5)
+    task = load_task(chapter.profile.task)
+    categories = looks.verdicts(task.rewards.keys() - {"partial"})  # a part of `no_solution`
     for axis, split in zip(sheet.axes, ("sft", "ood"), strict=True):
-        parts = measures.categories(chapter.tables, split, list(looks.CATEGORIES))
-        verdicts = [look for look, _ in looks.CATEGORIES.values()]
+        parts = measures.categories(chapter.tables, split, list(categories))
+        verdicts = [look for look, _ in categories.values()]
         areas = axis.stackplot(
             parts.index, parts.to_numpy().T, labels=[look.label for look in verdicts],
             colors=[look.color for look in verdicts], alpha=0.85, edgecolor="black", lw=0.4,
         )  # fmt: skip
-        for area, (_, hatch) in zip(areas, looks.CATEGORIES.values(), strict=True):
+        for area, (_, hatch) in zip(areas, categories.values(), strict=True):
             area.set_hatch(hatch)
         axis.set_ylim(0, 1)
         sheet.label(axis, looks.SPLITS[split].label)
@@ -159,7 +170,8 @@ def error_categories(chapter: SFTChapter) -> Drawn:
         sheet.keep(rows, split=split, study=chapter.study)
     sheet.axes[0].set_ylabel("share of attempts")
     sheet.legend(below=3)
-    note = "Every attempt at every hand, up to five per hand, base seeds together."
+    most = chapter.profile.evaluate.attempts
+    note = f"Every attempt at every hand, at most {most} per hand, base seeds together."
     return sheet.finish("sft-errors", "What goes wrong", note)
 
 
@@ -186,13 +198,14 @@ def rule_distance(chapter: SFTChapter) -> Drawn:
     )
     for look, (step, group) in zip(looks.CATEGORICAL, table.groupby("step"), strict=False):
         sheet.mark(axis, group["distance"], group, look.named(f"step {step:,}"), chapter.study, "line")
-    sheet.label(axis, x="distance of the rule: mean of |value - 10| over J, Q, K", y=FEEDBACK, share=True)
+    sheet.label(axis, x="distance of the rule from the ID rule", y=FEEDBACK, share=True)
     sheet.legend(ncols=3)
     rules = chapter.tables.rules.drop_duplicates(["rule", "item"]).groupby("rule").size()
-    note = (
-        f"{len(rules)} rules, at most {rules.max()} face-card hands each, one sampling seed. Rules far from 10 also "
-        "make other hands, easier or harder, so distance is not all that changes."
-    )
+    note = f"{len(rules)} rules, at most {rules.max()} face-card hands each, one sampling seed."
+    if chapter.profile.task == PAPERS_TASK:
+        note += (
+            " Rules far from 10 also make other hands, easier or harder, so distance is not all that changes."
+        )
     return sheet.finish("sft-rule-distance", "Other rules", note)
 
 

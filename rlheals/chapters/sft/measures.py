@@ -23,21 +23,35 @@ def revision(episodes: pd.DataFrame) -> pd.Series:
     return (episodes["solved_at"] > 1).where(episodes["solved_at"] != 1)
 
 
+def _readable(episodes: pd.DataFrame) -> pd.Series:
+    """Whether the first attempt could be read."""
+    return ~episodes["first"].isin(UNREADABLE)
+
+
+def _rule_read(episodes: pd.DataFrame) -> pd.Series:
+    """Whether it states what the rule makes of the question; missing for tasks whose answers do not state that, where
+    every readable answer counts for the result."""
+    known = [column for column in RULE_READ if column in episodes]
+    return episodes[known[0]] if known else pd.Series(np.nan, episodes.index)
+
+
+UNREADABLE = ("illegal_formula", "illegal", "unreadable")
+"""Verdicts of all tasks on a reply that is no answer."""
+RULE_READ = ("first_values_right", "first_direction_right", "first_products_right")
+"""Columns of tasks that say whether the first attempt read the rule right; a task has one of them, or none."""
 TRIES = re.compile(r"(pass|success|feedback)@([1-9])( either)?")
 """Names of measures of k tries: `share`."""
 PARTS: dict[str, Measure] = {
-    "format: readable": lambda e: (e["first"] != "illegal_formula").where(e["first"] != ""),
-    "rule: values right, if readable": lambda e: e["first_values_right"].where(
-        e["first"] != "illegal_formula"
-    ),
-    "arithmetic: makes 24, if values right": lambda e: (e["first"] == "correct").where(
-        e["first_values_right"] & (e["first"] != "illegal_formula")
+    "format: readable": lambda e: _readable(e).where(e["first"] != ""),
+    "rule: read right, if readable": lambda e: _rule_read(e).where(_readable(e)),
+    "result: right, if the rule is": lambda e: (e["first"] == "correct").where(
+        _rule_read(e).astype(bool) & _readable(e)
     ),
     "revision: solved later, if failed": revision,
 }
 """What goes right, each among the hands that got to it."""
 MEASURES: dict[str, Measure] = {
-    **PARTS, "revision": revision, "unreadable": lambda e: e["first"] == "illegal_formula",
+    **PARTS, "revision": revision, "unreadable": lambda e: ~_readable(e),
 }  # fmt: skip
 """Those that are not about a number of tries."""
 

@@ -29,6 +29,7 @@ class Determinant(MatrixTask):
     """
 
     name = "determinant"
+    called = ("matrix", "matrices")
     rules = tuple(SIZES)
     wordings: ClassVar = (
         "Compute the determinant of this {rows}x{columns} matrix:\n{matrix}",

@@ -51,6 +51,7 @@ class DeterminantRules(Task):
     """
 
     name = "determinant_rules"
+    called = ("matrix", "matrices")
     rules = (ID_RULE.name, OOD_RULE.name, *(rule.name for rule in OTHER_RULES))
     more_splits = ("varied", "control")
     paired = ("id", "ood")

@@ -55,6 +55,7 @@ class GeneralPoints(Task):
     """
 
     name = "general_points"
+    called = ("hand", "hands")
     options = ("compat",)
     rules = (ID_RULE.name, OOD_RULE.name, *(rule.name for rule in OTHER_RULES))
     more_splits = ("varied", "familiar", "control")

@@ -70,6 +70,7 @@ class Navigation(Task):
     """
 
     name = "navigation"
+    called = ("node", "nodes")
     options = ("words", "compat", "routes")
     rules = (ID_RULE.name, OOD_RULE.name, *(rule.name for rule in OTHER_RULES))
     more_splits: ClassVar[tuple[str, ...]] = ("varied", "familiar", "control", "mixed", "mixed_ood")
@@ -195,6 +196,20 @@ class Navigation(Task):
         read = Rule.parse(rule)
         return (read.listed != COMPASS) + {"after": 0.0, "beside": 0.5, "before": 1.0}[read.place]
 
+    def chance(self) -> dict[str, float]:
+        """Nodes, where all but the turns are right: compass words at every turn; words drawn from the OOD list."""
+        items = self.items("ood")
+        share = sum(item.payload.node.kind == "turn" for item in items) / len(items)
+        return {
+            "trained words on ood": 1 - share,
+            f"{self.attempts} words of the list on ood": 1 - share + share * self._drawn,
+        }
+
+    @property
+    def _drawn(self) -> float:
+        """Share of turns that are right within an episode's attempts where words are drawn from the OOD list."""
+        return 1 - (1 - 1 / len(FAMILIES[RELATIVE])) ** self.attempts
+
     def facts(self) -> tuple[str, ...]:
         """Counts of routes and nodes, and what two policies score under the OOD rule that look at nothing else."""
         items = {split: self.items(split) for split in self.splits}
@@ -203,13 +218,12 @@ class Navigation(Task):
             for name, found in items.items()
         )
         turns = Counter(item.group for item in items["ood"] if item.payload.node.kind == "turn")
-        share = turns.total() / len(items["ood"])
-        drawn = 1 - (1 - 1 / len(FAMILIES[RELATIVE])) ** self.attempts
-        walked = sum(drawn**count for count in turns.values()) / len(turns)
+        walked = sum(self._drawn**count for count in turns.values()) / len(turns)
+        trained, listed = self.chance().values()
         return (
             f"splits: {'; '.join(counts)}",
-            f"compass words under the OOD rule, the rest right: {1 - share:.1%} of nodes, no route",
-            f"turns drawn from the list, the rest right: {1 - share + share * drawn:.1%} of nodes within "
+            f"compass words under the OOD rule, the rest right: {trained:.1%} of nodes, no route",
+            f"turns drawn from the list, the rest right: {listed:.1%} of nodes within "
             f"{self.attempts} attempts, {walked:.1%} of routes",
         )
 

@@ -48,6 +48,7 @@ class Rank(MatrixTask):
     """
 
     name = "rank"
+    called = ("matrix", "matrices")
     rules = tuple(KINDS)
     attempts = 2
     wordings: ClassVar = (

@@ -1,0 +1,117 @@
+"""Chapters for another task: by its name alone, in its words, beside what guesses score, without the paper's points."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rlheals.book.notebooks import NotebookParameters, execute
+from rlheals.chapters.sft import figures, measures, runs
+from rlheals.display import looks
+from rlheals.errors import BadInput
+from rlheals.profiles import for_task, load_profile, names
+from rlheals.store.store import Store
+from rlheals.tasks import load_task
+
+TASKS = ("determinant", "determinant_rules", "navigation", "rank")
+LAB = ("determinant_rules", "navigation")
+TINY = {
+    "pretrain.min_steps": 1,
+    "pretrain.max_steps": 2,
+    "pretrain.check_every": 1,
+    "pretrain.panel_hands": 16,
+    "pretrain.model": {"hidden": 16, "layers": 1, "heads": 1, "mlp": 16},
+    "evaluate.hands": 8,
+    "rule_hands": 2,
+}
+
+
+@pytest.fixture(scope="module", params=LAB)
+def chapter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> runs.SFTChapter:
+    profile = load_profile(for_task("smoke", request.param), TINY)
+    return runs.sft(profile, store=Store(tmp_path_factory.mktemp(request.param)), quiet=True)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", names())
+def test_every_profile_has_one_for_every_task_with_the_attempts_of_the_task(name: str, task: str) -> None:
+    profile = load_profile(for_task(name, task))
+    assert (profile.task, profile.sft.task, profile.rl_starts.rl.task) == (task,) * 3
+    assert profile.evaluate.attempts == profile.rl_starts.rl.attempts == load_task(task).attempts
+    assert not profile.shipped_base
+    assert profile.sft.checkpoints == load_profile(name).sft.checkpoints
+
+
+@pytest.mark.parametrize("name", LAB)
+def test_an_experts_answer_fits_into_an_attempt(name: str) -> None:
+    task = load_task(name)
+    dialect = task.dialect()
+    longest = max(len(dialect.expert(item)) for split in task.splits for item in task.items(split))
+    assert longest <= load_profile(for_task("smoke", name)).evaluate.sampling.max_new_tokens
+
+
+def test_a_notebook_takes_the_task_beside_the_profile() -> None:
+    chosen = NotebookParameters(profile="smoke", task="determinant_rules")
+    assert load_profile(chosen.profile) == load_profile("smoke-determinant-rules")
+    for given in ({"task": "navigations"}, {"task": "navigation", "profile": "smok"}, {"task": 3}):
+        with pytest.raises((BadInput, ValueError), match=r"navigations|smok|3"):
+            NotebookParameters(**given)
+
+
+def test_figures_speak_of_the_tasks_items_and_attempts(chapter: runs.SFTChapter) -> None:
+    one, several = load_task(chapter.profile.task).called
+    for figure in figures.SFT:
+        drawn = figure(chapter)
+        written = re.sub(r"<[^>]*>", " ", drawn.svg.decode())
+        said = f"{drawn.title} {drawn.caption} {written}"
+        assert not re.search(r"\b(hands?|success@5|five attempts)\b", said), figure.__name__
+    said = figures.accuracy(chapter).caption
+    assert "success@2" in said
+    assert "within two attempts" in said
+    assert (
+        several in figures.error_categories(chapter).caption
+        or one in figures.error_categories(chapter).caption
+    )
+
+
+def test_every_verdict_of_the_task_is_drawn(chapter: runs.SFTChapter) -> None:
+    kinds = looks.verdicts(load_task(chapter.profile.task).rewards)
+    for split in ("sft", "ood"):
+        shares = measures.categories(chapter.fresh, split, list(kinds))
+        assert shares.sum(axis=1).tolist() == pytest.approx([1] * len(shares))
+
+
+def test_a_verdict_of_a_task_of_your_own_is_called_by_its_name() -> None:
+    assert looks.verdicts(["correct", "too_late"])["too_late"][0].label == "too late"
+
+
+def test_what_guesses_score_stands_beside_accuracy_and_the_papers_points_do_not(
+    chapter: runs.SFTChapter,
+) -> None:
+    chance = load_task(chapter.profile.task).chance()
+    said = figures.accuracy(chapter).caption
+    asked = {name: share for name, share in chance.items() if name.endswith(" on ood")}
+    assert asked
+    assert all(f"{name.removesuffix(' on ood')} {share:.2f}" in said for name, share in asked.items())
+    beside = figures.paper_beside(chapter)
+    assert "left out: it is about general_points" in beside.caption
+    assert "paper" not in set(beside.frame["study"])
+
+
+def test_the_rule_is_read_where_answers_state_what_it_makes_of_the_question(chapter: runs.SFTChapter) -> None:
+    episodes = chapter.fresh.episodes
+    (column,) = set(measures.RULE_READ) & set(episodes)
+    readable = ~episodes["first"].isin(measures.UNREADABLE)
+    counted = measures.PARTS["rule: read right, if readable"](episodes)
+    assert counted.notna().tolist() == readable.tolist()
+    assert counted[readable].tolist() == episodes.loc[readable, column].tolist()
+
+
+def test_the_notebook_runs_with_the_task_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLHEALS_STORE", str(tmp_path / "store"))
+    notebook = Path(__file__).parents[2] / "notebooks/01_sft_forgets.ipynb"
+    given = {"profile": "smoke", "task": "navigation", "workers": 1}
+    out = execute(notebook, tmp_path / "out.ipynb", given, quiet=True)
+    assert "smoke-navigation" in out.read_text()
