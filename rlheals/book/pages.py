@@ -18,6 +18,7 @@ from rlheals.errors import BadInput
 from rlheals.store.machine import this_machine
 from rlheals.store.runs import Run, library_versions
 from rlheals.study.record import Recorded, recorded_manifests
+from rlheals.tasks import load_task
 
 README_BEGIN, README_END = "<!-- claims:begin -->", "<!-- claims:end -->"
 
@@ -96,3 +97,10 @@ def rewritten_readme(text: str, table: str) -> str:
     if len(rest) != 1 or text.count(README_END) != 1 or README_END not in rest[0]:
         raise BadInput(f"README: {README_BEGIN} and, after it, {README_END} have to be there, once each")
     return f"{before}{README_BEGIN}\n{table.strip()}\n{README_END}{rest[0].split(README_END)[1]}"
+
+
+def task_facts(name: str) -> list[Block]:
+    """The rewards of a task's verdicts, and the lines that come out the same everywhere."""
+    task = load_task(name)
+    rewards = tuple((f"`{category}`", f"{reward:+g}") for category, reward in task.rewards.items())
+    return [Table(("verdict", "reward"), rewards), *task.facts()]

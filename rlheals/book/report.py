@@ -18,12 +18,15 @@ from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.store.files import atomic_write, atomic_writes, make_folder, told
 from rlheals.store.store import Store
-from rlheals.tasks.general_points.gallery import Sample, gallery_html, gallery_markdown, samples
+from rlheals.tasks import load_task, task_names
+from rlheals.tasks.gallery import Sample, gallery_html, gallery_markdown, samples_of
+from rlheals.tasks.general_points.gallery import samples
 
 FRONT = "front_picture"
 PAPER = "paper_curve"
 INDEX = "index.html"
 MAX_README = 1_000_000
+OTHER_TASKS = [name for name in task_names() if name != "general_points"]
 
 
 Figure = Drawn | str
@@ -98,6 +101,7 @@ def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
         "models": models.models_table(results),
         "prompts": models.prompts(results),
         "scale": scale.scale_table(results),
+        **{f"task_{name}": pages.task_facts(name) for name in OTHER_TASKS},
     }
 
 
@@ -107,6 +111,8 @@ def snippets(
     """The markdown that the book's pages include, and the figures among it. `folder`: where images lie for them."""
     files: dict[str, bytes | str] = {f"{name}.md": to_markdown(part) for name, part in parts.items()}
     files["gallery.md"] = gallery_markdown(gallery)
+    for name in OTHER_TASKS:
+        files[f"gallery_{name}.md"] = gallery_markdown(samples_of(load_task(name)))
     for name, figure in shown.items():
         if isinstance(figure, Drawn):
             files[f"{name}.svg"] = figure.svg

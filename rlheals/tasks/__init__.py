@@ -11,7 +11,7 @@ from rlheals.errors import BadInput
 from rlheals.stage import task_module
 from rlheals.tasks.base import Item, Task, Verdict
 
-__all__ = ["Item", "Task", "Verdict", "checked_splits", "graded", "load_task"]
+__all__ = ["Item", "Task", "Verdict", "checked_splits", "graded", "load_task", "task_names"]
 
 
 def load_task(name: str, **options: Any) -> Any:
@@ -29,9 +29,14 @@ def load_task(name: str, **options: Any) -> Any:
     return kind(**options)
 
 
+def task_names() -> list[str]:
+    """The tasks that have a folder here."""
+    return sorted(file.parent.name for file in Path(__file__).parent.glob("*/task.py"))
+
+
 def _class(name: str) -> type[Task]:
     """The class of a task; BadInput with one line when there is none."""
-    here = sorted(file.parent.name for file in Path(__file__).parent.glob("*/task.py"))
+    here = task_names()
     if not isinstance(name, str) or (":" not in name and name not in here):
         raise BadInput(
             f"task {name!r:.60} is not known; accepted: {', '.join(here)}, or package.module:CLASS of your own"

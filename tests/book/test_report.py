@@ -31,7 +31,9 @@ from rlheals.store.stages import code_behind
 from rlheals.study import record
 from rlheals.study.claims import FAMILIES
 from rlheals.study.tables import SFT
-from rlheals.tasks.general_points.gallery import gallery_html, gallery_markdown, samples
+from rlheals.tasks import load_task
+from rlheals.tasks.gallery import gallery_html, gallery_markdown, samples_of
+from rlheals.tasks.general_points.gallery import samples
 from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.tasks.general_points.verifier import REWARDS
 
@@ -288,6 +290,21 @@ def test_gallery_is_what_the_verifier_says() -> None:
         for text in (sample.prompt, sample.reply, sample.verdict.feedback):
             assert text in markdown.replace("\\", "")
             assert text in said
+
+
+@pytest.mark.parametrize("name", report.OTHER_TASKS)
+def test_the_gallery_of_another_task_is_what_its_verifier_says(name: str) -> None:
+    task = load_task(name)
+    drawn = samples_of(task)
+    for split, rule in (("sft", task.rules[0]), ("ood", task.rules[1])):
+        found = {sample.verdict.category for sample in drawn if sample.item.split == split}
+        assert found >= {"correct", *({"wrong_rule"} if "wrong_rule" in task.rewards else ())}
+        assert {sample.item.rule for sample in drawn if sample.item.split == split} == {rule}
+    for sample in drawn:
+        assert sample.verdict == task.grade(sample.item, sample.reply)
+        assert sample.prompt == task.prompt(sample.item)
+    assert samples_of(task) == drawn
+    assert gallery_markdown(drawn).count("{dropdown}") == len(drawn)
 
 
 # --- markup, profiles, model card

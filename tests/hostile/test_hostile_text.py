@@ -35,7 +35,8 @@ from rlheals.store.files import read_json
 from rlheals.store.foreign import read_table
 from rlheals.study import record
 from rlheals.study.slurm import read_slurm_file
-from rlheals.tasks.general_points.gallery import gallery_html, gallery_markdown, samples
+from rlheals.tasks.gallery import gallery_html, gallery_markdown
+from rlheals.tasks.general_points.gallery import samples
 from rlheals.yaml_file import yaml_text
 
 CHROMIUM = shutil.which("chromium")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from rlheals.display.markup import escaped, fence, inline
-from rlheals.tasks.base import Item, Verdict
+from rlheals.tasks.gallery import Sample
 from rlheals.tasks.general_points.cards import ID_RULE, OOD_RULE, Cards
 from rlheals.tasks.general_points.prompts import FORMS, answer
 from rlheals.tasks.general_points.solver import solutions
@@ -20,16 +18,6 @@ Breaker = Callable[[Cards, random.Random], str | None]
 
 SIZE = 20
 SEED = 24
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One prompt, one reply and what the verifier said."""
-
-    item: Item
-    prompt: str
-    reply: str
-    verdict: Verdict
 
 
 def samples(seed: int = SEED) -> list[Sample]:
@@ -101,42 +89,3 @@ BREAKERS: dict[str, Breaker] = {
     "wrong_rule": lambda cards, chance: _solution(_other(cards), chance),
     "illegal_formula": _replaced(r"[-+*/]", lambda chance: chance.choice(["**", "//", "x", "+*", "^"])),
 }
-
-ABOUT = (
-    "Hands and replies are drawn by a seeded generator; a reply is an expert's answer, broken in one way "
-    "(the `correct` ones are left whole). The verdicts are those of the verifier that training and evaluation use."
-)
-
-
-def gallery_markdown(drawn: list[Sample]) -> str:
-    """The gallery for the book: one folded box per sample; feedback quotes formulas, whose `*` is no emphasis."""
-    parts = [ABOUT]
-    for number, sample in enumerate(drawn, 1):
-        verdict, text = _verdict(sample, escaped(sample.verdict.feedback)), fence(sample.prompt, sample.reply)
-        parts.append(
-            f"{text}`{{dropdown}} {escaped(_headline(number, sample))}\n{text}text\n{sample.prompt}\n{text}\n"
-            f"Reply:\n{text}text\n{sample.reply}\n{text}\n{verdict}\n{text}`"
-        )
-    return "\n\n".join(parts) + "\n"
-
-
-def gallery_html(drawn: list[Sample]) -> str:
-    """The gallery for the report: the same boxes as HTML."""
-    boxes = [
-        f"<details><summary>{html.escape(_headline(number, sample))}</summary>"
-        f"<pre>{html.escape(sample.prompt)}</pre><p>Reply:</p><pre>{html.escape(sample.reply)}</pre>"
-        f"<p>{inline(_verdict(sample, sample.verdict.feedback))}</p></details>"
-        for number, sample in enumerate(drawn, 1)
-    ]
-    return f"<p>{inline(ABOUT)}</p>\n" + "\n".join(boxes)
-
-
-def _headline(number: int, sample: Sample) -> str:
-    rule, hand = sample.item.rule.upper(), " ".join(sample.item.payload.hand)
-    return f"{number}. {rule} rule, {hand}: {sample.verdict.category}, {sample.verdict.reward:+g}"
-
-
-def _verdict(sample: Sample, feedback: str) -> str:
-    verdict = sample.verdict
-    read_as = f" (right under the rule `{verdict.read_as}`)" if verdict.read_as else ""
-    return f"Verdict: `{verdict.category}`, reward {verdict.reward:+g}{read_as}. {feedback}"
