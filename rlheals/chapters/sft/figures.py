@@ -52,7 +52,7 @@ def accuracy(chapter: SFTChapter) -> Drawn:
     for share in chance.values():
         sheet.axes[0].axhline(share, color=looks.GREY, linewidth=0.7, linestyle=(0, (5, 3)))
     sheet.axes[0].set_ylabel("share of hands solved")
-    sheet.legend(sheet.axes[0], loc="center left")
+    sheet.legend(below=3)
     note = (
         "success@5 with feedback: solved within five attempts, each after the verifier's answer to the one before. "
         "pass@1: solved in the first attempt. Dotted horizontals: the base, format-agnostic (an answer counts in the "
