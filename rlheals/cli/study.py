@@ -57,13 +57,6 @@ def study(
     json: Json = False,
 ) -> int:
     """Run a profile or variants over several base seeds. Without either: the claims' study, then all variants."""
-    if dry:
-        return without_running(profile or "lab", set_, json)
-    from rlheals.chapters import studies
-    from rlheals.chapters.registry import CHAPTERS
-    from rlheals.study import jobs
-    from rlheals.study.slurm import read_slurm_file
-
     asked = {"recovery": recovery, "rotation": rotation, "edits": edits, "protection": protection}
     given = [
         name
@@ -72,6 +65,15 @@ def study(
     ]
     if len(given) > 1:
         raise BadInput(f"{' and '.join(f'--{name}' for name in given)}: only one of them is accepted")
+    if dry:
+        if given:
+            raise BadInput(f"--dry-run is about the whole profile; leave --{given[0]} out")
+        return without_running(profile or "lab", set_, json)
+    from rlheals.chapters import studies
+    from rlheals.chapters.registry import CHAPTERS
+    from rlheals.study import jobs
+    from rlheals.study.slurm import read_slurm_file
+
     keys = {entry.option.removeprefix("--"): key for key, entry in CHAPTERS.items()}
     parts = [keys.get(name, name) for name in given] or [next(iter(CHAPTERS))]
     if scheduler is not None and slurm is not None:

@@ -161,6 +161,7 @@ WRONG = [
     ("study --variant purple", "purple"),
     ("study --profile smoke --variant strict", "--variant"),
     ("study --recovery --edits", "--recovery and --edits"),
+    ("study --recovery --dry-run", "--recovery"),
     ("study --profile smoke --missing", "--record"),
     ("study --set sft.batch=2", "--set"),
     ("study --profile smoke --workers 0", "--workers"),
