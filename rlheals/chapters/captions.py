@@ -11,6 +11,7 @@ from rlheals.profiles.profile import Profile
 from rlheals.tasks import load_task
 
 COUNTS = ("no", "one", "two", "three", "four", "five")
+FIVE = len(COUNTS) - 1
 STUDIES = {"recorded": "recorded study", "fresh": "fresh run"}
 
 
@@ -82,6 +83,6 @@ def worded(text: str, profile: Profile) -> str:
     one, several = load_task(profile.task).called
     if one != "hand":
         text = re.sub(r"\b(?:face-card )?hand(s?)\b", lambda found: several if found[1] else one, text)
-    attempts = profile.evaluate.attempts
-    words = COUNTS[attempts] if attempts < len(COUNTS) else str(attempts)
-    return text.replace("success@5", f"success@{attempts}").replace("five attempts", f"{words} attempts")
+    attempts = min(profile.evaluate.attempts, FIVE)  # the measure counts no further
+    counted = f"{COUNTS[attempts]} attempt{'s' if attempts != 1 else ''}"
+    return text.replace("success@5", f"success@{attempts}").replace("five attempts", counted)

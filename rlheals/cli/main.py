@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import typer
 from typer import Argument, Option
 from typer.core import TyperCommand
 
-from rlheals.cli import checkpoints, publish, study
+from rlheals.cli import checkpoints, publish, study, tasks
 from rlheals.cli.options import (
     RESULTS,
     Json,
@@ -31,10 +30,6 @@ from rlheals.cli.terminal import guarded, plain, show, show_facts, table
 from rlheals.errors import BadInput
 from rlheals.project import project_root
 
-MAX_ANSWER = 1_000_000
-OtherTask = Annotated[
-    str | None, Option("--task", help="Another task, such as navigation; none: the card game.")
-]
 SUMMARY = {
     "split": "split",
     "hands": "hands",
@@ -108,92 +103,6 @@ def speed(profile: ProfileName = "lab", set_: Set = None, json: Json = False) ->
     found = measured.of_profile(chosen_profile(profile, set_), the_store())
     data = measured.as_json(found)
     show(data, measured.shown(found).to_string(index=False).splitlines(), json)
-
-
-@app.command(epilog='Example: rlheals grade "A 5 J K" "(13-1)*(11-5-9)" --rule ood --json')
-def grade(
-    hand: Annotated[str, Argument(help='Four card labels, e.g. "3 3 8 8"; with --task the id of an item.')],
-    answer: Annotated[str, Argument(help='A reply or a bare formula; "-" reads it from stdin.')],
-    rule: Annotated[
-        str | None, Option(help="id (the default), ood or values of J, Q, K such as 5,7,2.")
-    ] = None,
-    compat: Annotated[str | None, Option(help="reference: as the original grades.")] = None,
-    task: OtherTask = None,
-    json: Json = False,
-) -> None:
-    """The verifier's verdict on one answer. Put -- before an answer that begins with a minus sign."""
-    if task is not None:
-        from rlheals.tasks import graded as of_task
-
-        if rule is not None:
-            raise BadInput("--rule: with --task the item's id says its rule")
-        found = of_task(task, hand, _read_answer(answer), compat)
-        read_as = [f"It would be right under the rule {found['read_as']}."] if found["read_as"] else []
-        verdict = f"{found['category']}, reward {found['reward']:+g}"
-        show(found, [verdict, *([found["feedback"]] if found["feedback"] else []), *read_as], json)
-        return
-    from rlheals.tasks.general_points.task import graded
-
-    rule = rule or "id"
-    found = graded(hand, _read_answer(answer), rule, compat)
-    lines = [f"{found['category']}, reward {found['reward']:+g}", found["feedback"]]
-    if not found["solvable"]:
-        lines += [f"No formula makes 24 from this hand under the rule {found['rule']}."]
-    show(found, lines, json)
-
-
-def _read_answer(text: str) -> str:
-    """The answer as typed, or from stdin for "-"; BadInput when it is not UTF-8 text or too long."""
-    try:
-        data = sys.stdin.buffer.read(MAX_ANSWER + 1) if text == "-" else os.fsencode(text)
-        if len(data) > MAX_ANSWER:
-            raise BadInput(f"answer: more than {MAX_ANSWER:,} bytes")
-        answer = data.decode("utf-8")
-        return answer.removesuffix("\n") if text == "-" else answer
-    except UnicodeError as error:
-        raise BadInput(f"answer: is not UTF-8 text ({error.reason})") from None  # type: ignore[attr-defined]
-
-
-@app.command(epilog="Example: rlheals census --rule ood")
-def census(
-    rule: Annotated[str | None, Option(help="id, ood, both or values such as 5,7,2.")] = None,
-    task: OtherTask = None,
-    split: Annotated[str | None, Option(help="With --task: the split whose items are listed.")] = None,
-    json: Json = False,
-) -> None:
-    """The hands that can make 24: their numbers, or with --rule each of them with its values and one solution.
-
-    With --task: a task's numbers and what guesses would score, or with --split its items with their answers.
-    """
-    if task is not None:
-        from rlheals.tasks import load_task
-
-        if rule is not None:
-            raise BadInput("--rule: with --task, --split says which items are meant")
-        chosen = load_task(task)
-        if split is None:
-            facts = chosen.facts()
-            show({"task": task, "facts": list(facts)}, facts, json)
-            return
-        items = [
-            {"id": item.id, "rule": item.rule, "answer": chosen.expert(item)} for item in chosen.items(split)
-        ]
-        show(
-            {"task": task, "split": split, "items": items},
-            [f"{item['id']}  {item['answer']}" for item in items],
-            json,
-        )
-        return
-    if split is not None:
-        raise BadInput("--split is accepted together with --task only")
-    from rlheals.tasks.general_points.task import census_counts, census_hands
-
-    if rule is None:
-        counts = census_counts()
-        show(counts, [f"{name:10} {count:6,}" for name, count in counts.items()], json)
-        return
-    hands = census_hands(rule)
-    show(hands, [f"{' '.join(h['hand']):12} {h['solution']}" for h in hands["hands"]], json)
 
 
 @app.command(epilog="Example: rlheals pretrain --seed 1 --out base-1")
@@ -359,7 +268,7 @@ def serve(
     server.become(started, at)
 
 
-for part in (study, checkpoints, publish):
+for part in (study, checkpoints, publish, tasks):
     app.add_typer(part.app)
 
 

@@ -12,6 +12,7 @@ import yaml
 from rlheals.errors import BadInput
 from rlheals.profiles.profile import Profile
 from rlheals.settings import validated
+from rlheals.tasks import load_task, task_names
 from rlheals.yaml_file import read_yaml
 
 __all__ = [
@@ -27,8 +28,6 @@ __all__ = [
 ]
 FILES = Path(str(resources.files("rlheals.profiles")))
 """Folder with a file per profile."""
-OF_TASKS = FILES / "tasks.yaml"
-"""Changes of a profile, by task."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "age-300": {"pretrain.ability": None, "pretrain.max_steps": 300},
@@ -67,7 +66,7 @@ def load_profile(name_or_file: str | Path, changes: dict[str, Any] | None = None
 
 def names() -> list[str]:
     """The names of profiles that have a file."""
-    files = sorted(file.stem for file in FILES.glob("*.yaml") if file != OF_TASKS)
+    files = sorted(file.stem for file in FILES.glob("*.yaml"))
     return [*PROFILES, *(name for name in files if name not in PROFILES)]
 
 
@@ -100,9 +99,9 @@ def _read(name_or_file: str | Path) -> dict[str, Any]:
     file = FILES / f"{name_or_file}.yaml"
     said = f"profile {str(name_or_file)!r}"
     if not file.is_file():
-        for name, task in product(names(), read_yaml(OF_TASKS, "tasks").items()):
-            if str(name_or_file) == for_task(name, task[0]):
-                return _of_task(_read(name), *task) | {"name": str(name_or_file)}
+        for name, task in product(names(), task_names()):
+            if str(name_or_file) == for_task(name, task):
+                return _of_task(_read(name), task) | {"name": str(name_or_file)}
         file = Path(name_or_file)
     if file.suffix not in (".yaml", ".yml") or not file.is_file():
         known = f"{', '.join(names())} or a .yaml file; a name with -TASK behind it for another task"
@@ -110,10 +109,13 @@ def _read(name_or_file: str | Path) -> dict[str, Any]:
     return read_yaml(file, said)
 
 
-def _of_task(data: dict[str, Any], task: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """A profile's settings for another task than the one it is made for."""
-    for path, value in changes.items():
-        _set(data, path, value)
+def _of_task(data: dict[str, Any], task: str) -> dict[str, Any]:
+    """A profile's settings for another task than the one it is made for: the attempts and answers of that task."""
+    kind = load_task(task)
+    for stage in ("evaluate", "rl_starts.rl"):
+        _set(data, f"{stage}.attempts", kind.attempts)
+        if kind.answer_tokens is not None:
+            _set(data, f"{stage}.sampling.max_new_tokens", kind.answer_tokens)
     return data | {"task": task, "shipped_base": False}
 
 

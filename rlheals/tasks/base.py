@@ -162,6 +162,8 @@ class Task(ABC):
     """Of the lab's dialect; those of `FRAME` may be left out."""
     prompt_tokens: ClassVar[int] = 0
     """Length of the longest question in that dialect."""
+    answer_tokens: ClassVar[int | None] = None
+    """Where an answer in that dialect is cut, in a profile made for another task; None: where the profile says."""
 
     def dialect(self, tokenizer: PreTrainedTokenizerFast | None = None) -> WordDialect:
         """How lab models read and write; with the tokenizer of a model, or a new one."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlheals.book.notebooks import NotebookParameters, execute
+from rlheals.chapters import captions
 from rlheals.chapters.sft import figures, measures, runs
 from rlheals.display import looks
 from rlheals.errors import BadInput
@@ -74,6 +75,15 @@ def test_figures_speak_of_the_tasks_items_and_attempts(chapter: runs.SFTChapter)
         several in figures.error_categories(chapter).caption
         or one in figures.error_categories(chapter).caption
     )
+
+
+@pytest.mark.parametrize(
+    ("attempts", "said"),
+    [(1, "success@1, one attempt"), (5, "success@5, five attempts"), (8, "success@5, five attempts")],
+)
+def test_more_attempts_than_the_measure_counts_do_not_rename_it(attempts: int, said: str) -> None:
+    profile = load_profile("smoke", {"evaluate.attempts": attempts, "evaluate.sampling.max_new_tokens": 10})
+    assert captions.worded("success@5, five attempts", profile) == said
 
 
 def test_every_verdict_of_the_task_is_drawn(chapter: runs.SFTChapter) -> None:

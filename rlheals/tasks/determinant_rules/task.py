@@ -60,6 +60,7 @@ class DeterminantRules(Task):
     attempts = 2
     words = WORDS
     prompt_tokens = 10
+    answer_tokens = 20
 
     def items(self, split: str) -> list[Item]:
         """The items of a split, in the order of the matrices' hash; where the ID rule's answer is that of the item's

@@ -80,6 +80,7 @@ class Navigation(Task):
     attempts: ClassVar[int] = 2
     words = WORDS
     prompt_tokens = 125
+    answer_tokens = 16
 
     def __init__(self, words: Words = "both", compat: str | None = None, routes: str | None = None) -> None:
         if words not in get_args(Words):
