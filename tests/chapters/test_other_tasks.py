@@ -24,7 +24,7 @@ TINY = {
     "pretrain.check_every": 1,
     "pretrain.panel_hands": 16,
     "pretrain.model": {"hidden": 16, "layers": 1, "heads": 1, "mlp": 16},
-    "evaluate.hands": 8,
+    "evaluate.hands": 16,
     "rule_hands": 2,
 }
 

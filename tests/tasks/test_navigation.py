@@ -431,17 +431,18 @@ def test_copying_the_trained_word_solves_no_route_and_every_node_that_is_no_turn
 
 def test_drawing_from_the_list_scores_what_the_facts_say() -> None:
     chance = random.Random(2)
-    nodes, routes = [], []
+    turned, nodes, routes = [], [], []
     for _ in range(40):
         walked = defaultdict(list)
         for item in TASK.items("ood"):
             right = item.payload.node.kind != "turn" or item.payload.action() in chance.choices(RELATIVE, k=2)
             walked[item.group].append(right)
+            turned += [right] if item.payload.node.kind == "turn" else []
         nodes += [flag for flags in walked.values() for flag in flags]
         routes += [all(flags) for flags in walked.values()]
     said = [float(text) / 100 for text in re.findall(r"([\d.]+)%", TASK.facts()[2])]
-    assert abs(np.mean(nodes) - said[0]) < 0.01
-    assert abs(np.mean(routes) - said[1]) < 0.01
+    for counted, expected in zip((turned, nodes, routes), said, strict=True):
+        assert abs(np.mean(counted) - expected) < 0.01
 
 
 # Parts of the lab -----------------------------------------------------------------------------------------------------
@@ -522,8 +523,25 @@ def test_mixed_words_stand_in_either_place_and_the_list_alone_tells() -> None:
         assert item.payload.rule == MIXED_ID
         assert TASK.grade(item, TASK.expert(theirs)).solved
     pairs = [(item.payload.printed(0), other.payload.printed(0)) for item, other in zip(
-        TASK.items(f"rule:{MIXED_ID.name}"), TASK.items("mixed_ood"), strict=True)]  # fmt: skip
+        TASK.items(f"rule:{MIXED_ID.name}"), turns(TASK.items("mixed_ood")), strict=True)]  # fmt: skip
     assert all(set(one) == set(other) for one, other in pairs)
+
+
+def turns(items: list[Item]) -> list[Item]:
+    return [item for item in items if item.payload.node.kind == "turn"]
+
+
+def test_in_tables_a_split_is_its_turns_and_on_the_way_every_rule_has_the_same_answer() -> None:
+    for split in ("held_out", "id", "ood", "control", "mixed", "mixed_ood", "varied"):
+        items, way = TASK.items(split), TASK.items("sft_way" if split == "id" else f"{split}_way")
+        assert {item.split.endswith("_way") for item in turns(items)} == {False}
+        assert split == "id" or {item.split for item in turns(items)} == {split}
+        rest = [item for item in items if item.payload.node.kind != "turn"]
+        assert way == [item for item in rest if item.split == way[0].split]
+        assert split == "id" or way == rest
+    for ours, theirs in zip(TASK.items("id"), TASK.items("ood"), strict=True):
+        alike = TASK.grade(theirs, TASK.expert(ours)).solved
+        assert alike == theirs.split.endswith("_way")
 
 
 def test_familiar_answers_have_only_words_that_id_answers_have() -> None:

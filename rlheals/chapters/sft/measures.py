@@ -99,8 +99,16 @@ class Curves:
         return share(rows, measure, ["step"]).set_index("step")["value"]
 
     def peaks(self, measure: str = "success@5") -> list[tuple[int, int]]:
-        """(step of the OOD peak as chosen on one half of the hands, the other half), both ways; step 0 is the base."""
-        return [(int(self.accuracy("ood", measure, 1 - half).drop(0).idxmax()), half) for half in (0, 1)]
+        """(step of the OOD peak as chosen on one half of the hands, the other half), both ways; step 0 is the base.
+
+        Raises BadInput where a half has no hands.
+        """
+        halves = [(self.accuracy("ood", measure, 1 - half).drop(0, errors="ignore"), half) for half in (0, 1)]
+        if any(found.empty for found, _ in halves):
+            raise BadInput(
+                "all hands of ood are in one half, so there is none to choose a peak on; ask more hands"
+            )
+        return [(int(found.idxmax()), half) for found, half in halves]
 
     def loss(self, name: str) -> pd.Series:
         """Loss of one set by step, at the steps that have a census."""

@@ -11,6 +11,8 @@ Place = Literal["after", "before", "beside"]
 """Where the listed word stands: second, first, or at random, drawn for every turn."""
 
 COMPASS, RELATIVE, LETTERS = "compass", "relative", "letters"
+WAY = "_way"
+"""Ends the name of the part of a split that has the nodes where all rules answer alike."""
 TURNS = (-2, -1, 1, 2)
 """Left, slightly left, slightly right, right: in eighths of a circle."""
 FAMILIES: dict[str, tuple[str, ...]] = {

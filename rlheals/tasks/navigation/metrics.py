@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from rlheals.errors import BadInput
+from rlheals.tasks.navigation.frames import WAY
 
 COLUMNS = ("split", "route", "node", "kind", "turn")
 KINDS = ("first turn", "later turns", "turn", "forward", "stop", "all")
@@ -16,7 +17,7 @@ def node_accuracy(episodes: pd.DataFrame, either: bool = False) -> pd.DataFrame:
     kind: first turn and later turns, together turn; forward; stop; all. wrong_rule: the first reply is the right turn
     under another rule, and its observation is not wrong. either: in either layout.
     """
-    _check(episodes)
+    episodes = _whole(episodes)
     at = episodes["solved_at_either" if either else "solved_at"]
     nodes = episodes.assign(first_try=at == 1, solved=at > 0, wrong_rule=episodes["first"] == "wrong_rule")
     turns = nodes[nodes["kind"] == "turn"]
@@ -30,7 +31,7 @@ def node_accuracy(episodes: pd.DataFrame, either: bool = False) -> pd.DataFrame:
 
 def route_success(episodes: pd.DataFrame, either: bool = False) -> pd.DataFrame:
     """One row per split: its routes, and the share of which every node was solved."""
-    _check(episodes)
+    episodes = _whole(episodes)
     at = episodes["solved_at_either" if either else "solved_at"]
     whole = (at > 0).groupby([episodes["split"], episodes["route"]], observed=True).all()
     return whole.groupby("split").agg(routes="size", success="mean").reset_index()
@@ -42,7 +43,7 @@ def per_step(attempts: pd.DataFrame, unjudged: bool = False) -> pd.DataFrame:
 
     unjudged: with the third reply there, which it counts and does not judge.
     """
-    _check(attempts)
+    attempts = _whole(attempts)
     target = attempts[attempts["protocol"] == "target"].assign(
         right=lambda table: table["category"] == "correct"
     )
@@ -60,6 +61,8 @@ def per_step(attempts: pd.DataFrame, unjudged: bool = False) -> pd.DataFrame:
     return counts.assign(per_step=counts["right"] / counts["steps"]).reset_index()
 
 
-def _check(table: pd.DataFrame) -> None:
+def _whole(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with turns and other nodes of a route in one split."""
     if missing := [name for name in COLUMNS if name not in table]:
         raise BadInput(f"the table has no column {missing[0]!r}; tables of the task navigation are accepted")
+    return table.assign(split=table["split"].astype(str).str.removesuffix(WAY))

@@ -21,6 +21,7 @@ from rlheals.tasks.navigation.frames import (
     OOD_RULE,
     OTHER_RULES,
     RELATIVE,
+    WAY,
     Rule,
 )
 from rlheals.tasks.navigation.graph import LANDMARKS, Route, all_routes
@@ -104,13 +105,19 @@ class Navigation(Task):
         under the OOD rule; control: under `CONTROL_RULE`; varied: the routes of sft and rl, each under a random rule
         that pretraining shows; familiar: the same under rules that list compass words beside relative ones, but not
         always after them; mixed: the routes of sft, printed words in random order; mixed_ood: all routes so, under the
-        OOD rule's list; rule:NAME: all routes under that rule. Raises BadInput for other names.
+        OOD rule's list; rule:NAME: their turns under that rule. Raises BadInput for other names.
+
+        All rules answer alike where one goes on or stops. There an item's own `split` ends in `_way`, so that `ood` and
+        the others mean turns in the tables of an evaluation; `ood_way` is a name of such nodes here, too.
 
         >>> [len({item.group for item in Navigation().items(s)}) for s in ("sft", "rl", "held_out", "id", "ood")]
         [144, 48, 48, 240, 240]
         """
         if isinstance(split, str) and split.startswith("rule:"):
-            return self._under(Rule.parse(split.removeprefix("rule:")), self._routes)
+            items = self._under(Rule.parse(split.removeprefix("rule:")), self._routes)
+            return [item for item in items if item.payload.node.kind == "turn"]
+        if isinstance(split, str) and split.endswith(WAY):
+            return [item for item in self.items(split.removesuffix(WAY)) if item.split == split]
         known = (*self.splits, *self.paired[:1], *self.more_splits)
         if split not in known:
             raise BadInput(f"split {split!r:.40} is not known; accepted: {', '.join(known)}, rule:NAME")
@@ -118,30 +125,31 @@ class Navigation(Task):
             chance = random.Random(split)
             rules = SEEN_RULES if split == "varied" else (Rule(COMPASS, "before", RELATIVE), MIXED_ID)
             routes = [route for route in self._routes if route.part != "held_out"]
-            items = [item for route in routes for item in self._under(chance.choice(rules), [route])]
-            return [replace(item, split=split) for item in items]
+            return [item for route in routes for item in self._under(chance.choice(rules), [route], split)]
         if split in ("mixed", "mixed_ood"):
             routes = [route for route in self._routes if route.part == "sft" or split == "mixed_ood"]
             rule = MIXED_ID if split == "mixed" else MIXED_OOD
-            return [replace(item, split=split) for item in self._under(rule, routes)]
+            return self._under(rule, routes, split)
         if split in ("ood", "control"):
             return self._under(OOD_RULE if split == "ood" else CONTROL_RULE, self._routes)
         return self._under(ID_RULE, [route for route in self._routes if split in ("id", route.part)])
 
-    def _under(self, rule: Rule, routes: Sequence[Route]) -> list[Item]:
+    def _under(self, rule: Rule, routes: Sequence[Route], split: str = "") -> list[Item]:
         if rule.name not in self.rules and self.printed != "both":
             raise BadInput(f"rule {rule.name}: its words are not printed; accepted with one word: id, ood")
-        split = {OOD_RULE: "ood", CONTROL_RULE: "control"}.get(rule, f"rule:{rule.name}")
+        split = split or {ID_RULE: "", OOD_RULE: "ood", CONTROL_RULE: "control"}.get(
+            rule, f"rule:{rule.name}"
+        )
         return [
             Item(
                 f"{rule.name}/{route.name}/{at:02}",
-                route.part if rule == ID_RULE else split,
+                (split or route.part) + ("" if node.kind == "turn" else WAY),
                 rule.name,
                 route.name,
                 Place(route, at, rule, self.printed),
             )
             for route in routes
-            for at in range(len(route.nodes))
+            for at, node in enumerate(route.nodes)
         ]
 
     def prompt(self, item: Item, form: int = 0) -> str:
@@ -198,18 +206,12 @@ class Navigation(Task):
         return (read.listed != COMPASS) + {"after": 0.0, "beside": 0.5, "before": 1.0}[read.place]
 
     def chance(self) -> dict[str, float]:
-        """Nodes, where all but the turns are right: compass words at every turn; words drawn from the OOD list."""
-        items = self.items("ood")
-        share = sum(item.payload.node.kind == "turn" for item in items) / len(items)
+        """Turns: compass words at every one; words drawn from the OOD list."""
         return {
-            "trained words on ood": 1 - share,
-            f"{self.attempts} words of the list on ood": 1 - share + share * self._drawn,
+            "trained words on ood": 0.0,
+            f"{self.attempts} words of the list on ood": 1
+            - (1 - 1 / len(FAMILIES[RELATIVE])) ** self.attempts,
         }
-
-    @property
-    def _drawn(self) -> float:
-        """Share of turns that are right within an episode's attempts where words are drawn from the OOD list."""
-        return 1 - (1 - 1 / len(FAMILIES[RELATIVE])) ** self.attempts
 
     def facts(self) -> tuple[str, ...]:
         """Counts of routes and nodes, and what two policies score under the OOD rule that look at nothing else."""
@@ -218,14 +220,16 @@ class Navigation(Task):
             f"{name} {len({i.group for i in found})} routes, {len(found)} nodes"
             for name, found in items.items()
         )
-        turns = Counter(item.group for item in items["ood"] if item.payload.node.kind == "turn")
-        walked = sum(self._drawn**count for count in turns.values()) / len(turns)
-        trained, listed = self.chance().values()
+        turns = Counter(item.group for item in items["ood"] if item.split == "ood")
+        trained, drawn = self.chance().values()
+        share = turns.total() / len(items["ood"])
+        walked = sum(drawn**count for count in turns.values()) / len(turns)
         return (
             f"splits: {'; '.join(counts)}",
-            f"compass words under the OOD rule, the rest right: {trained:.1%} of nodes, no route",
-            f"turns drawn from the list, the rest right: {listed:.1%} of nodes within "
-            f"{self.attempts} attempts, {walked:.1%} of routes",
+            f"compass words under the OOD rule, the rest right: {trained:.1%} of turns, "
+            f"{1 - share:.1%} of nodes, no route",
+            f"turns drawn from the list, the rest right: {drawn:.1%} of turns within {self.attempts} attempts, "
+            f"{1 - share + share * drawn:.1%} of nodes, {walked:.1%} of routes",
         )
 
     def dialect(self, tokenizer: PreTrainedTokenizerFast | None = None) -> Compact:
