@@ -86,12 +86,12 @@ def test_a_route_is_solved_when_every_node_is() -> None:
 
 
 def test_the_references_rate_leaves_a_route_at_its_first_failure() -> None:
-    attempts = table({"a": "x" + "s" * 10, "b": "sstx" + "s" * 7})
-    found = per_step(attempts).iloc[0]
+    episodes = episodes_table(table({"a": "x" + "s" * 10, "b": "sstx" + "s" * 7}))
+    found = per_step(episodes).iloc[0]
     assert (found["right"], found["steps"]) == (3, 2 + 1 + 1 + 2 + 2)
-    assert per_step(attempts, unjudged=True).iloc[0]["steps"] == 10
-    shuffled = attempts.sample(frac=1, random_state=1)
-    assert per_step(shuffled).equals(per_step(attempts))
+    assert per_step(episodes, unjudged=True).iloc[0]["steps"] == 10
+    shuffled = episodes.sample(frac=1, random_state=1)
+    assert per_step(shuffled).equals(per_step(episodes))
 
 
 SURVIVAL = [
@@ -118,15 +118,14 @@ def test_the_same_model_scores_very_differently(
     for four in outcomes:
         turns = iter(four)
         letters[four] = "".join(next(turns) if kind == "turn" else "s" for kind in ROUTE)
-    attempts = table(letters)
-    episodes = episodes_table(attempts)
+    episodes = episodes_table(table(letters))
     weights = episodes["route"].map(outcomes)
     assert (weights * (episodes["solved_at"] > 0)).sum() / 11 == pytest.approx(nodes, abs=0.006)
     solved = [
         route_success(one)["success"].iloc[0] * outcomes[str(name)] for name, one in episodes.groupby("route")
     ]
     assert sum(solved) == pytest.approx(routes, abs=0.006)
-    counts = {str(name): per_step(one).iloc[0] for name, one in attempts.groupby("route")}
+    counts = {str(name): per_step(one).iloc[0] for name, one in episodes.groupby("route")}
     right, steps = (
         sum(counts[name][what] * weight for name, weight in outcomes.items()) for what in ("right", "steps")
     )
@@ -140,8 +139,7 @@ def test_the_tables_of_an_evaluation_have_what_metrics_need() -> None:
     engine = HFEngine(models.create(TINY, dialect.tokenizer, 1), dialect.tokenizer)
     items = [item for split in ("held_out", "ood") for item in task.items(split)[:24]]
     settings = EvaluateSettings(task="navigation", attempts=2, sampling=Sampling(max_new_tokens=6))
-    attempts = attempts_table(engine, dialect, task, items, settings, 0)
-    episodes = episodes_table(attempts)
+    episodes = episodes_table(attempts_table(engine, dialect, task, items, settings, 0))
     assert len(episodes) == 48
     assert {"route", "node", "kind", "turn", "first_observation_right", "first_direction_right"} <= set(
         episodes
@@ -151,11 +149,11 @@ def test_the_tables_of_an_evaluation_have_what_metrics_need() -> None:
         assert route_success(episodes, either)["routes"].sum() == len(
             {(item.split.removesuffix("_way"), item.group) for item in items}
         )
-    assert (per_step(attempts)["per_step"] == 0).all()
+    assert (per_step(episodes)["per_step"] == 0).all()
 
 
 def test_tables_of_another_task_are_one_line() -> None:
-    frame = table({"a": "s" * 11}).drop(columns="route")
+    frame = episodes_table(table({"a": "s" * 11})).drop(columns="route")
     for measure in (node_accuracy, route_success, per_step):
         with pytest.raises(BadInput, match=r"^the table has no column 'route'[^\n]*$"):
             measure(frame)

@@ -37,26 +37,17 @@ def route_success(episodes: pd.DataFrame, either: bool = False) -> pd.DataFrame:
     return whole.groupby("split").agg(routes="size", success="mean").reset_index()
 
 
-def per_step(attempts: pd.DataFrame, unjudged: bool = False) -> pd.DataFrame:
+def per_step(episodes: pd.DataFrame, attempts: int = 2, unjudged: bool = False) -> pd.DataFrame:
     """One row per split: right answers / judged attempts as the reference counts, which leaves a route at its first
     failed node.
 
-    unjudged: with the third reply there, which it counts and does not judge.
+    attempts: at a node; unjudged: with the third reply there, which it counts and does not judge.
     """
-    attempts = _whole(attempts)
-    target = attempts[attempts["protocol"] == "target"].assign(
-        right=lambda table: table["category"] == "correct"
-    )
-    keys = ["split", "route", "node"]
-    nodes = target.groupby(keys, observed=True)["right"].agg(right="any", steps="size").reset_index()
-    failed = (
-        nodes["node"]
-        .where(~nodes["right"])
-        .groupby([nodes["split"], nodes["route"]], observed=True)
-        .transform("min")
-    )
+    nodes = _whole(episodes).assign(right=lambda table: table["solved_at"] > 0)
+    failed = nodes["node"].where(~nodes["right"])
+    failed = failed.groupby([nodes["split"], nodes["route"]], observed=True).transform("min")
     asked = nodes[~(nodes["node"] > failed)]
-    steps = asked["steps"] + (~asked["right"] if unjudged else 0)
+    steps = asked["solved_at"].astype(int).where(asked["right"], attempts + unjudged)
     counts = asked.assign(steps=steps).groupby("split", observed=True)[["right", "steps"]].sum()
     return counts.assign(per_step=counts["right"] / counts["steps"]).reset_index()
 
