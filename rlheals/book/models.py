@@ -20,7 +20,8 @@ RUN, DRY = "run by us", "dry run only"
 
 def models_table(results: Path) -> list[Block]:
     """Every profile besides those of the book: language models with their arithmetic, lab models by size."""
-    profiles = [load_profile(name) for name in names() if name not in PROFILES]
+    known = [load_profile(name) for name in names() if name not in PROFILES]
+    profiles = [profile for profile in known if profile.task == PROFILES["lab"].task]
     language = [profile for profile in profiles if profile.model is not None]
     others = sorted(
         (profile for profile in profiles if profile.model is None),

@@ -57,11 +57,9 @@ def weights(model: ModelSettings, task: str = "general_points") -> int:
 def studies(part: Part[Frames], results: Path) -> dict[str, Frames]:
     """A part of the recorded studies of the lab and of larger lab models, where there is one; small models first."""
     lab = CLAIMS.read().study.profile
-    sized = {
-        name: weights(load_profile(name).pretrain.model)
-        for name in (lab, *names())
-        if name == lab or (name not in PROFILES and load_profile(name).model is None)
-    }
+    others = [load_profile(name) for name in names() if name not in PROFILES]
+    played = [one for one in others if one.model is None and one.task == PROFILES["lab"].task]
+    sized = {one.name: weights(one.pretrain.model) for one in (load_profile(lab), *played)}
     found = {name: record.find(name, part, results)[0] for name in sorted(sized, key=sized.__getitem__)}
     return {name: study for name, study in found.items() if study is not None}
 

@@ -110,8 +110,11 @@ def _read(name_or_file: str | Path) -> dict[str, Any]:
 
 
 def _of_task(data: dict[str, Any], task: str) -> dict[str, Any]:
-    """A profile's settings for another task than the one it is made for: the attempts and answers of that task."""
+    """A profile's settings for another task than the one it is made for: attempts, answers and splits of that task."""
     kind = load_task(task)
+    if (splits := data.get("evaluate", {}).get("splits")) is not None:
+        there = (*kind.splits, *kind.more_splits, "rules")
+        _set(data, "evaluate.splits", [split for split in splits if split in there])
     for stage in ("evaluate", "rl_starts.rl"):
         _set(data, f"{stage}.attempts", kind.attempts)
         if kind.answer_tokens is not None:

@@ -42,7 +42,8 @@ def test_every_profile_has_one_for_every_task_with_the_attempts_of_the_task(name
     assert (profile.task, profile.sft.task, profile.rl_starts.rl.task) == (task,) * 3
     assert profile.evaluate.attempts == profile.rl_starts.rl.attempts == load_task(task).attempts
     assert not profile.shipped_base
-    assert profile.sft.checkpoints == load_profile(name).sft.checkpoints
+    if profile.name not in names():  # a file of that name has settings of its own
+        assert profile.sft.checkpoints == load_profile(name).sft.checkpoints
 
 
 @pytest.mark.parametrize("name", LAB)

@@ -49,7 +49,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_profiles_that_are_promised_are_there() -> None:
     assert {"colab", "gpu", "gpu-3b", "paper-qwen", "paper-llama"} == set(LANGUAGE)
     assert {"scale-1m", "scale-10m", "scale-100m"} == set(SCALES)
-    assert set(names()) == {*PROFILES, *LANGUAGE, *SCALES}
+    assert set(names()) == {*PROFILES, *LANGUAGE, *SCALES, "lab-determinant-rules", "lab-navigation"}
 
 
 @pytest.mark.parametrize("name", names())

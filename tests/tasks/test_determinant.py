@@ -313,7 +313,7 @@ def test_the_dialect_says_everything_in_words_and_reads_it_again() -> None:
     chance, words = random.Random(2), [*dialect.tokenizer.get_vocab()]
     frame = ["{", "|", "}", "so", "<end>", "4", "-12"]
     for _ in range(5_000):
-        tokens = dialect.encode(" ".join(chance.choices([*words, *frame * 8], k=chance.randint(0, 9))))
+        tokens = dialect.encode(" ".join(chance.choices([*words, *frame * 8], k=chance.randint(0, 14))))
         RULED.grade(item, dialect.read(tokens, "either").text)
     for kind in RULED.feedback_words:
         verdict = RULED.grade(item, "x")
@@ -330,8 +330,11 @@ def test_the_base_never_sees_the_unseen_rules(variant: str, count: int) -> None:
     for document in islice(RULED.documents(dialect, 3, variant), count):
         said = " ".join(dialect.words(document.tokens))
         question, *attempts = said.split(" answer ")
-        a, b, c, d = map(int, question.split()[-4:])
-        rule, matrix = Rule(" ".join(question.split()[1:3]), question.split()[3]), ((a, b), (c, d))
+        words = question.split()
+        a, b, c, d = map(int, words[-7::2])
+        matrix, signs = ((a, b), (c, d)), tuple(int(f"{words[at]}1") for at in (1, 5))
+        pairs = " ".join(words[2:4]), " ".join(words[6:8])
+        (rule,) = (one for one in RULES if (one.signs, one.pairs) == (signs, pairs))
         rules[rule.name] += 1
         matrices.add(matrix)
         item = RULED.item(matrix, rule)
@@ -346,7 +349,7 @@ def test_the_base_never_sees_the_unseen_rules(variant: str, count: int) -> None:
                 assert attempt.endswith(f" wrong {RULED.feedback_words[verdicts[-1].category]}"), said
         assert [verdict.solved for verdict in verdicts] == [False] * (len(verdicts) - 1) + [True], said
         assert document.rule == rule.name
-        assert len(document.weights) == len(document.tokens) <= 96
+        assert len(document.weights) == len(document.tokens) <= 128
     assert set(rules) == {rule.name for rule in RULES if rule not in unseen}
     assert ("held_out" in {part_of(matrix) for matrix in matrices}) == (variant == "default")
 

@@ -8,14 +8,16 @@ import numpy as np
 
 from rlheals.tasks.base import BOS, Document, Item, Layout, Variant, WordDialect
 from rlheals.tasks.determinant_rules.rules import (
+    ENTRIES,
     ID_RULE,
     LARGEST,
     NUMBERS,
     OTHER_RULES,
+    SIGNS,
     UNSEEN,
-    Factors,
     Rule,
     all_matrices,
+    flat,
 )
 from rlheals.tasks.determinant_rules.verifier import judge, reply_of
 from rlheals.tasks.matrices import Matrix, part_of
@@ -30,40 +32,49 @@ SIDE_WEIGHT = 0.02
 
 
 class Compact(WordDialect):
-    """Question ``<s> ad bc x-y of 3 -1 2 4 answer``; plain answer ``3 4 12 | -1 2 -2 so 14 <end>``; target answer
-    ``{ 3 4 12 | -1 2 -2 | 14 } <end>``; feedback ``wrong rule answer``. Factors are repeated
-    before their product, so that what is looked up stands side by side."""
+    """Question ``<s> + a d | - b c of a 3 b -1 c 2 d 4 answer``; plain answer ``+ a 3 d 4 12 | - b -1 c 2 2 so 14
+    <end>``; target answer ``{ + a 3 d 4 12 | - b -1 c 2 2 | 14 } <end>``; feedback ``wrong rule answer``. An answer
+    repeats sign and name before a number, so that what is looked up stands beside what it is looked up by."""
 
     def prompt(self, item: Item, form: int = 0) -> list[int]:
         return self.question(item.payload, Rule.parse(item.rule))
 
     def question(self, matrix: Matrix, rule: Rule) -> list[int]:
         """Tokens of the question about any matrix."""
-        entries = " ".join(str(entry) for row in matrix for entry in row)
-        return self.encode(f"{BOS} {rule.pairing} {rule.combination} of {entries} answer")
+        entries = " ".join(f"{name} {entry}" for name, entry in zip(ENTRIES, flat(matrix), strict=True))
+        asked = " | ".join(f"{SIGNS[sign]} {pair}" for sign, pair in zip(rule.signs, rule.pairs, strict=True))
+        return self.encode(f"{BOS} {asked} of {entries} answer")
 
     def expert(self, item: Item, form: int = 0) -> list[int]:
         rule = Rule.parse(item.rule)
-        return self.answer(rule.factors(item.payload), rule.products(item.payload), rule.value(item.payload))
+        return self.answer(item.payload, rule, rule.products(item.payload), rule.value(item.payload))
 
     def answer(
-        self, factors: Factors, products: tuple[int, int], value: int, layout: Layout = "target"
+        self, matrix: Matrix, rule: Rule, products: tuple[int, int], value: int, layout: Layout = "target"
     ) -> list[int]:
-        """Tokens of an answer with its factors, products and end token."""
-        parts = (f"{i} {j} {made}" for (i, j), made in zip(factors, products, strict=True))
+        """Tokens of an answer with the rule's signs and factors, products under these signs, and its end token."""
+        numbers = dict(zip(ENTRIES, flat(matrix), strict=True))
+        parts = [
+            f"{SIGNS[sign]} {' '.join(f'{name} {numbers[name]}' for name in pair.split())} {sign * made}"
+            for sign, pair, made in zip(rule.signs, rule.pairs, products, strict=True)
+        ]
         return self.laid_out(" | ".join(parts), str(value), layout)
 
     def stated(self, words: list[str]) -> tuple[int, ...] | None:
-        """Two factors and a product, two times."""
-        numbers = words[:3] + words[4:]
-        if len(words) != 7 or words[3] != "|" or not set(numbers) <= set(NUMBERS):
+        """Sign, two factors and product, two times; the names of the factors are not judged."""
+        if len(words) != 13 or words[6] != "|" or not {words[0], words[7]} <= set(SIGNS.values()):
             return None
-        return tuple(map(int, numbers))
+        found: list[int] = []
+        for sign, _, first, _, second, made in (words[:6], words[7:]):
+            if not {first, second, made} <= set(NUMBERS):
+                return None
+            found += [int(f"{sign}1"), int(first), int(second), int(f"{sign}1") * int(made)]
+        return tuple(found)
 
     def reply(self, stated: tuple[int, ...], result: list[str]) -> str:
         """A result of several words is no number to the verifier."""
         if len(result) == 1 and result[0] in NUMBERS:
-            return reply_of(stated[2::3], int(result[0]))
+            return reply_of(stated[3::4], int(result[0]))
         return " ".join(result)
 
 
@@ -94,7 +105,7 @@ class Corpus:
             if random.random() >= WRONG_SHARE:
                 break
             tokens += self._wrong(matrix, rule, layout)
-        answer = self.dialect.answer(rule.factors(matrix), rule.products(matrix), rule.value(matrix), layout)
+        answer = self.dialect.answer(matrix, rule, rule.products(matrix), rule.value(matrix), layout)
         weights = [SIDE_WEIGHT] * len(tokens) + [1.0] * len(answer)
         return Document(tokens + answer, weights, rule.name, matrix)
 
@@ -121,5 +132,5 @@ class Corpus:
                 if (*other.products(matrix), other.value(matrix)) == (x, y, value)
             ]
             if not verdict.solved and not unseen and str(value) in NUMBERS:
-                shown = self.dialect.answer(used.factors(matrix), (x, y), value, layout)
+                shown = self.dialect.answer(matrix, used, (x, y), value, layout)
                 return shown + self.dialect.feedback(verdict)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
+from math import prod
 
 from rlheals.errors import BadInput
 from rlheals.tasks.matrices import Matrix, by_hash
 
-Factors = tuple[tuple[int, int], tuple[int, int]]
-
 LARGEST = 4
-PAIRINGS = {"ad bc": ((0, 3), (1, 2)), "ab cd": ((0, 1), (2, 3)), "ac bd": ((0, 2), (1, 3))}
-"""Places of the factors of x and of y among the entries a, b, c, d."""
+ENTRIES = ("a", "b", "c", "d")
+PAIRINGS = {"ad bc": ("a d", "b c"), "ab cd": ("a b", "c d"), "ac bd": ("a c", "b d")}
+"""The factors of x and those of y."""
 COMBINATIONS = {"x-y": (1, -1), "y-x": (-1, 1), "x+y": (1, 1), "-x-y": (-1, -1)}
 """Signs of x and of y."""
+SIGNS = {1: "+", -1: "-"}
 NUMBERS = tuple(str(number) for number in range(-2 * LARGEST**2, 2 * LARGEST**2 + 1))
 """Every value, product and entry in words."""
 _NAMED = {"id": ("ad bc", "x-y"), "ood": ("ad bc", "x+y")}
@@ -47,24 +48,34 @@ class Rule:
             raise BadInput(f"rule {text!r:.40}: accepted are {', '.join(BY_NAME)}")
         return BY_NAME[text]
 
-    def factors(self, matrix: Matrix) -> Factors:
-        """Those of x and those of y."""
-        entries = [*matrix[0], *matrix[1]]
-        of_x, of_y = PAIRINGS[self.pairing]
-        return (entries[of_x[0]], entries[of_x[1]]), (entries[of_y[0]], entries[of_y[1]])
+    @property
+    def pairs(self) -> tuple[str, str]:
+        """The names of the factors of x and of y."""
+        return PAIRINGS[self.pairing]
+
+    @property
+    def signs(self) -> tuple[int, int]:
+        """Of x and of y."""
+        return COMBINATIONS[self.combination]
 
     def products(self, matrix: Matrix) -> tuple[int, int]:
         """x and y."""
-        (a, b), (c, d) = self.factors(matrix)
-        return a * b, c * d
+        numbers = dict(zip(ENTRIES, flat(matrix), strict=True))
+        x, y = (prod(numbers[name] for name in pair.split()) for pair in self.pairs)
+        return x, y
 
     def value(self, matrix: Matrix) -> int:
         return self.combined(*self.products(matrix))
 
     def combined(self, x: int, y: int) -> int:
         """What these products come to."""
-        of_x, of_y = COMBINATIONS[self.combination]
+        of_x, of_y = self.signs
         return of_x * x + of_y * y
+
+
+def flat(matrix: Matrix) -> tuple[int, ...]:
+    """a, b, c and d."""
+    return tuple(entry for row in matrix for entry in row)
 
 
 RULES = tuple(Rule(*parts) for parts in product(PAIRINGS, COMBINATIONS))

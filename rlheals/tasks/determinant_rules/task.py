@@ -12,11 +12,12 @@ from rlheals.tasks.base import Document, Item, Reply, Task, Variant, Verdict
 from rlheals.tasks.determinant_rules.rules import (
     COMBINATIONS,
     CONTROL_RULE,
+    ENTRIES,
     ID_RULE,
     NUMBERS,
     OOD_RULE,
     OTHER_RULES,
-    PAIRINGS,
+    SIGNS,
     Rule,
     all_matrices,
     matrices_for,
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 WORDS = (
     *NUMBERS,
-    *dict.fromkeys(" ".join(PAIRINGS).split()),
-    *COMBINATIONS,
+    *ENTRIES,
+    *SIGNS.values(),
     "of",
     *FEEDBACK_WORDS.values(),
 )
@@ -59,7 +60,7 @@ class DeterminantRules(Task):
     feedback_words = FEEDBACK_WORDS
     attempts = 2
     words = WORDS
-    prompt_tokens = 10
+    prompt_tokens = 18
     answer_tokens = 20
 
     def items(self, split: str) -> list[Item]:
@@ -90,7 +91,7 @@ class DeterminantRules(Task):
     def prompt(self, item: Item, form: int = 0) -> str:
         """Rule, matrix, and the form of the answer."""
         rule = Rule.parse(item.rule)
-        first, second = (" times ".join(pair) for pair in rule.pairing.split())
+        first, second = (pair.replace(" ", " times ") for pair in rule.pairs)
         (a, b), (c, d) = item.payload
         return (
             f"A matrix has the rows [a, b] = [{a}, {b}] and [c, d] = [{c}, {d}].\n"
@@ -109,8 +110,10 @@ class DeterminantRules(Task):
         return judge(item.payload, Rule.parse(item.rule), reply)
 
     def reply_columns(self, item: Item, reply: Reply) -> dict[str, Any]:
-        """Whether the products that a reply states are those of the item's rule."""
-        return {"products_right": reply.stated[2::3] == Rule.parse(item.rule).products(item.payload)}
+        """Whether signs and products that a reply states are those of the item's rule."""
+        rule, stated = Rule.parse(item.rule), reply.stated
+        right = (stated[0::4], stated[3::4]) == (rule.signs, rule.products(item.payload))
+        return {"products_right": right}
 
     def rule_distance(self, rule: str) -> float:
         """How many of its two parts a rule does not share with the ID rule.
