@@ -99,6 +99,7 @@ class Chapter(Generic[Frames]):
         place = store if isinstance(store, Store) else Store(store) if store else default_store()
         computer = Computer(place, workers, quiet)
         recorded, manifests = record.find(chosen.name, cls.PART, root / results)
+        _of_the_same_task(chosen, manifests)
         part, plans = cls.planned(chosen, seeds, recorded, computer)
         runs = tuple(computer.runs(plans))
         more = cls.more(chosen, recorded, root / results)
@@ -205,6 +206,16 @@ class Chapter(Generic[Frames]):
             how = "; ".join([seeds, *self.how_fresh(), f"code {self.code[:8]}"])
             said.append(f"Fresh run: {how}; {self.minutes:.1f} core-minutes.")
         return " ".join(said)
+
+
+def _of_the_same_task(profile: Profile, manifests: Sequence[Recorded]) -> None:
+    """BadInput where what is recorded under a profile's name is about another task."""
+    usual = Profile.model_fields["task"].default
+    if others := {str(one.profile.get("task", usual)) for one in manifests} - {profile.task}:
+        raise BadInput(
+            f"profile {profile.name} is about {profile.task}, and what is recorded under its name about "
+            f"{', '.join(sorted(others))}; give the profile another name, or another folder of results"
+        )
 
 
 def core(

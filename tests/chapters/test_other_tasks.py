@@ -14,6 +14,7 @@ from rlheals.display import looks
 from rlheals.errors import BadInput
 from rlheals.profiles import for_task, load_profile, names
 from rlheals.store.store import Store
+from rlheals.study import record
 from rlheals.tasks import load_task
 
 TASKS = ("determinant", "determinant_rules", "navigation", "rank")
@@ -60,6 +61,14 @@ def test_a_notebook_takes_the_task_beside_the_profile() -> None:
     for given in ({"task": "navigations"}, {"task": "navigation", "profile": "smok"}, {"task": 3}):
         with pytest.raises((BadInput, ValueError), match=r"navigations|smok|3"):
             NotebookParameters(**given)
+
+
+def test_results_of_another_task_under_a_profiles_name_are_refused(tmp_path: Path) -> None:
+    walked = load_profile(for_task("smoke", "navigation"), TINY | {"name": "mine"})
+    record.record(walked, [1], Store(tmp_path / "store"), tmp_path / "results", say=lambda line: None)
+    cards = load_profile("smoke", {"name": "mine"})
+    with pytest.raises(BadInput, match=r"^profile mine is about general_points, .* about navigation;[^\n]*$"):
+        runs.sft(cards, results=tmp_path / "results", store=Store(tmp_path / "store"), quiet=True)
 
 
 def test_figures_speak_of_the_tasks_items_and_attempts(chapter: runs.SFTChapter) -> None:
