@@ -36,20 +36,28 @@ def spectra(
     json: Json = False,
 ) -> None:
     """Singular values and vectors of two checkpoints beside null models; with --out tables, figures and a page."""
+    from rlheals.store.files import refuse_used
     from rlheals.weights.architectures import NAMED, known
     from rlheals.weights.two_checkpoints import NULLS, compare_checkpoints
 
-    asked = {
-        "ks": None if k is None else parse_numbers("--k", k, 1),
-        "kinds": _listed("--matrices", matrices, known, NAMED),
-        "nulls": _listed("--nulls", nulls, NULLS.__contains__, NULLS),
-        "draws": null,
-        "heads": heads,
-        "key_value_heads": key_value_heads,
-        "unrelated": unrelated,
-    }
-    found = compare_checkpoints(before, after, asked, out, cache, reference)
-    show(found, _spectra_lines(found), json)
+    if out is not None:
+        refuse_used(out)
+    found = compare_checkpoints(
+        before,
+        after,
+        reference=reference,
+        kinds=_listed("--matrices", matrices, known, NAMED),
+        ks=None if k is None else parse_numbers("--k", k, 1),
+        nulls=_listed("--nulls", nulls, NULLS.__contains__, NULLS),
+        draws=null,
+        heads=heads,
+        key_value_heads=key_value_heads,
+        unrelated=unrelated,
+        cache=cache,
+    )
+    page = None if out is None else str(found.report(out))
+    facts = found.facts() | {"out": None if out is None else str(out), "page": page}
+    show(facts, _spectra_lines(facts), json)
 
 
 def _listed(

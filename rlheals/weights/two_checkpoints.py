@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -29,62 +31,112 @@ from rlheals.weights.spectra_stage import SpectraSettings
 NULLS: tuple[str, ...] = get_args(NullName)
 
 
-def compare_checkpoints(
-    before: str,
-    after: str,
-    asked: dict[str, Any],
-    out: Path | None,
-    cache: Path | None = None,
-    reference: str | None = None,
-) -> dict[str, Any]:
-    """Spectra of two checkpoints; with `out` tables, figures and a page are written there.
+@dataclass(frozen=True)
+class Comparison:
+    """Two checkpoints beside null models. spectra: the tables; notes: what was not measured, and why."""
 
-    asked: fields of `SpectraSettings`, None for the default; cache: folder that keeps the decompositions of the first
-    (or of the reference), for the next comparison with it; reference: a third checkpoint from which both are seen.
+    before: str
+    after: str
+    reference: str | None
+    settings: SpectraSettings
+    spectra: Spectra
+    notes: tuple[str, ...]
+
+    @property
+    def angles(self) -> pd.DataFrame:
+        """Mean angles in degrees by kind of matrix, side and size of the subspace, with those of the null models."""
+        return spectra_stage.summary(
+            self.spectra, [START, *(name for name in self.settings.nulls if self.settings.draws)]
+        )
+
+    def report(self, out: str | Path) -> Path:
+        """Tables, figures and a page in a new folder; returns the page."""
+        refuse_used(Path(out))
+        with whole(Path(out)) as folder:
+            report.write(
+                self.spectra, self.settings, self.before, self.after, folder, self.reference, self.notes
+            )
+        return Path(out) / report.PAGE
+
+    def facts(self) -> dict[str, Any]:
+        """Angles, sizes and intruder dimensions by kind, as numbers and words that JSON knows."""
+        matrices = self.spectra.matrices[self.spectra.matrices["head"] == -1]
+        sizes = matrices[matrices["what"] == CHANGE].groupby("kind", sort=False)
+        intruders = matrices.groupby(["kind", "what"], sort=False)["intruders"].mean().unstack("what")
+        return {
+            "before": self.before,
+            "after": self.after,
+            "reference": self.reference,
+            "angles": json.loads(self.angles.to_json(orient="records")),
+            "relative_change": {
+                str(kind): {"size": _finite(row.iloc[0]), "values": _finite(row.iloc[1])}
+                for kind, row in sizes[["relative_change", "value_change_mean"]].mean().iterrows()
+            },
+            "intruders": {str(kind): float(mean) for kind, mean in intruders[CHANGE].items()},
+            "intruders_null": {
+                str(kind): float(mean) for kind, mean in intruders.get("gaussian", {}).items()
+            },
+            "notes": list(self.notes),
+        }
+
+    def __repr__(self) -> str:
+        return f"{self.before} -> {self.after}\n{self.angles.round(2).to_string(index=False)}"
+
+
+def compare_checkpoints(
+    before: str | Path,
+    after: str | Path,
+    *,
+    reference: str | Path | None = None,
+    kinds: Sequence[str] | None = None,
+    ks: Sequence[int] | None = None,
+    nulls: Sequence[str] | None = None,
+    draws: int = 20,
+    heads: int = 0,
+    key_value_heads: int = 0,
+    unrelated: bool = False,
+    cache: Path | None = None,
+) -> Comparison:
+    """Singular values and vectors of two checkpoints of one architecture, or of a checkpoint and a LoRA adapter of it.
+
+    Each is a .safetensors or .gguf file, a folder, or a hub id. reference: a third checkpoint from which both are seen;
+    kinds: of matrices, such as "q"; ks: sizes of subspaces; nulls, draws: null models; heads, key_value_heads: every
+    head as a matrix of its own; unrelated: accept matrices that have nothing in common; cache: folder that keeps the
+    decompositions of the first (or of the reference) for the next comparison with it. Unless given, as
+    `SpectraSettings`. Raises BadInput with one line.
+
+    >>> from rlheals import compare_checkpoints
+    >>> base = "rlheals/base/model.safetensors"
+    >>> found = compare_checkpoints(base, base, kinds=["q"], ks=[4], draws=0)
+    >>> sorted(found.angles["side"]), float(found.angles["change"].max().round(3))
+    (['left', 'right'], 0.0)
     """
+    asked = {"kinds": kinds, "ks": ks, "nulls": nulls, "draws": draws, "heads": heads}
+    asked |= {"key_value_heads": key_value_heads, "unrelated": unrelated}
     given = {name: value for name, value in asked.items() if value is not None}
     settings = validated(SpectraSettings, given, "spectra")
-    if out is not None:
-        refuse_used(out)
+    first_name, second_name, third_name = (
+        str(before),
+        str(after),
+        None if reference is None else str(reference),
+    )
     with tqdm(desc="spectra", disable=None, leave=False, dynamic_ncols=True) as bar:
 
         def tick(done: int, total: int, unit: str) -> None:
             bar.total, bar.unit = total, unit
             bar.update(done - bar.n)
 
-        for whole_one in (before, reference or before):
+        for whole_one in (first_name, third_name or first_name):
             refuse_adapter(whole_one)
-        first = Checkpoint(before)
-        second = opened(after, first)
+        first = Checkpoint(first_name)
+        second = opened(second_name, first)
         bases = None if cache is None else Bases(cache)
-        third = None if reference is None else Checkpoint(reference)
+        third = None if third_name is None else Checkpoint(third_name)
         found = spectra_stage.compare(first, second, settings, tick, "spectra", bases, third)
     measured = set(found.matrices["tensor"])
     notes = [*dict.fromkeys([*first.notes, *second.notes, *(third.notes if third else ())])]
     notes += [*_too_large(found, settings.ks), *checkpoint.said(first.left_out(measured), "measured")]
-    if out is not None:
-        with whole(out) as folder:
-            report.write(found, settings, before, after, folder, reference, notes)
-    angles = spectra_stage.summary(found, [START, *(name for name in settings.nulls if settings.draws)])
-    change = found.matrices[(found.matrices["what"] == CHANGE) & (found.matrices["head"] == -1)]
-    sizes = change.groupby("kind", sort=False)[["relative_change", "value_change_mean"]].mean()
-    unsplit = found.matrices[found.matrices["head"] == -1]
-    intruders = unsplit.groupby(["kind", "what"], sort=False)["intruders"].mean().unstack("what")
-    return {
-        "before": before,
-        "after": after,
-        "reference": reference,
-        "angles": json.loads(angles.to_json(orient="records")),
-        "relative_change": {
-            str(kind): {"size": _finite(row.iloc[0]), "values": _finite(row.iloc[1])}
-            for kind, row in sizes.iterrows()
-        },
-        "intruders": {str(kind): float(mean) for kind, mean in intruders[CHANGE].items()},
-        "intruders_null": {str(kind): float(mean) for kind, mean in intruders.get("gaussian", {}).items()},
-        "notes": notes,
-        "out": None if out is None else str(out),
-        "page": None if out is None else str(out / report.PAGE),
-    }
+    return Comparison(first_name, second_name, third_name, settings, found, tuple(notes))
 
 
 def edit_checkpoint(base: str, target: str, edit: str, where: str, out: Path) -> dict[str, Any]:
