@@ -1,9 +1,11 @@
-"""Commands about questions and their verifiers: `grade`, `census`."""
+"""Commands about questions, their verifiers, and answers: `grade`, `census`, `compare`."""
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option, Typer
@@ -104,3 +106,29 @@ def census(
         return
     hands = census_hands(rule)
     show(hands, [f"{' '.join(h['hand']):12} {h['solution']}" for h in hands["hands"]], json)
+
+
+@app.command(epilog="Example: rlheals compare before/episodes.parquet after/episodes.parquet --split ood")
+def compare(
+    first: Annotated[Path, Argument(help="Of rlheals, lm-evaluation-harness (samples) or inspect_ai.")],
+    second: Annotated[Path, Argument(help="Another one, of the same items.")],
+    metric: Annotated[str | None, Option(help="Which score, where a log has several.")] = None,
+    split: Annotated[str | None, Option(help="Of tables of rlheals: only this split.")] = None,
+    json: Json = False,
+) -> None:
+    """Two evaluation logs item by item: who solves what the other does not, with a paired test and interval."""
+    from rlheals.evaluation.logs import compare as compared
+    from rlheals.evaluation.logs import read
+
+    found = compared(*(read(log, metric, split) for log in (first, second)))
+    n, d = found.items, found.difference
+    lines = [f"items in both: {n:,}"]
+    if any(found.only_here):
+        lines += ["left out: {:,} in the first log only, {:,} in the second only".format(*found.only_here)]
+    lines += [
+        f"solved: {found.solved[0] / n:.1%} and {found.solved[1] / n:.1%}",
+        f"solved by one alone: {found.alone[0]:,} and {found.alone[1]:,}",
+        f"difference: {100 * d.estimate:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}], "
+        f"McNemar p = {found.p:.3g}",
+    ]
+    show(asdict(found), lines, json)
