@@ -35,7 +35,9 @@ def samples_of(task: Task, seed: int = SEED) -> list[Sample]:
     # the same question under the other rule has the same id behind its rule
     known = {item.id: item for split in task.paired for item in task.items(split)}
     for split, other in (("sft", task.rules[1]), ("ood", task.rules[0])):
-        items = list(task.items(split))
+        items = [
+            item for item in task.items(split) if item.split == split
+        ]  # what the rules answer differently
         for item in chance.sample(items, min(50, len(items))):
             twin = known.get(f"{other}/{item.id.partition('/')[2]}")
             experts = [one for one in (item, twin, chance.choice(items)) if one is not None]
