@@ -98,15 +98,19 @@ READ = """return input.map(([words, hand, rule, protocol]) => {
 });"""
 
 
+PIECES = [
+    *"+-*/()0123456789= .,^%'\\é𝟛−×\n\t\x85\x00", "**", "//", "1/0", "(1-1)", "=24", "__import__", "(" * 18, "9" * 14,
+    "9" * 130, "007", "1e3", "0x1",
+]  # fmt: skip
+
+
 def hostile(random: random.Random) -> str:
     """A formula with things done to it that models, people and attackers do."""
     values = [random.choice([1, 2, 3, 5, 8, 10, 11, 13]) for _ in range(4)]
     formula = canonical_solution(tuple(values)) if solvable(tuple(values)) else "+".join(map(str, values))
     for _ in range(random.randrange(4)):
         at = random.randrange(len(formula) + 1)
-        piece = random.choice([*"+-*/()0123456789= .,^%", "**", "//", "1/0", "(1-1)", "=24", "'", "\\", "é", "𝟛", "−",
-                               "×", "\n", "\t", "\x85", "\x00", "__import__", "(" * 18, "99999999999999", "007", "9" * 130,
-                               "1e3", "0x1"])  # fmt: skip
+        piece = random.choice(PIECES)
         formula = random.choice([
             formula[:at] + piece + formula[at:], formula[:at] + formula[at + 1 :], formula[:at], piece + formula,
         ])  # fmt: skip
