@@ -6,6 +6,7 @@ Weights are base64 in a script: a page that was opened from a disk may load scri
 from __future__ import annotations
 
 import json
+import math
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,19 +33,25 @@ from rlheals.training.sft import checkpoint_name
 
 TASK = "general_points"
 INDEX = "checkpoints.js"
-MAX_WEIGHTS = 4_000_000
-"""Numbers of a checkpoint that a page may have to load."""
+MAX_WEIGHTS = 1_500_000
+"""Of a checkpoint: four megabytes of a page."""
 MAX_TOKENIZER = 10_000_000
 PROTOCOLS = {"either": "solved_at_either", "target": "solved_at"}
 SETS = {"ID": ("sft", "rl", "held_out"), "OOD": ("ood",)}
 
 
+class Unplayable(BadInput):
+    """Why the page has no checkpoints to play with."""
+
+
 @dataclass(frozen=True)
 class Chosen:
-    """One checkpoint: key, part of its file's name; title; the folder of its weights; the evaluation's episodes."""
+    """One checkpoint: key, part of its file's name; title; SFT step, for RL that of its start; the folder of its
+    weights; the evaluation's episodes."""
 
     key: str
     title: str
+    step: int
     folder: Path
     episodes: pd.DataFrame
 
@@ -56,32 +63,33 @@ def files(chapter: SFTChapter, store: Store) -> dict[str, str]:
     """
     profile, seed = chapter.profile, chapter.fresh.seeds[0]
     about: dict[str, Any] = {"profile": profile.name, "seed": seed, "note": "", "checkpoints": []}
-    made: dict[str, str] = {}
+    settings, made = profile.evaluate, dict[str, str]()
+    about |= {"temperature": settings.sampling.temperature, "attempts": settings.attempts}
     if profile.name == PLUMBING:
         about["note"] = MEANS_NOTHING
-    if profile.task != TASK or profile.model is not None:
-        about["note"] = (
-            f"Profile {profile.name} has no model of the lab's that plays cards, so there is nothing to play with."
-        )
-    else:
-        settings = profile.evaluate
-        about |= {"temperature": settings.sampling.temperature, "attempts": settings.attempts}
+    try:
         for chosen in checkpoints(chapter, store):
             name = f"{chosen.key}.js"
             made[name] = f"Play.arrived({json.dumps(chosen.key)}, {json.dumps(packed(chosen.folder))});\n"
-            entry = {
-                "key": chosen.key,
-                "title": chosen.title,
-                "file": name,
-                "solved": shares(chosen.episodes),
-            }
-            about["checkpoints"].append(entry)
+            said = {"key": chosen.key, "title": chosen.title, "step": chosen.step, "file": name}
+            about["checkpoints"].append({**said, "solved": shares(chosen.episodes)})
+    except Unplayable as error:
+        about |= {
+            "note": f"The checkpoints of profile {profile.name} cannot be played here: {error}.",
+            "checkpoints": [],
+        }
+        made = {}
     return made | {INDEX: f"Play.index = {json.dumps(about, indent=1)};\n"}
 
 
 def checkpoints(chapter: SFTChapter, store: Store) -> Iterator[Chosen]:
-    """Base, OOD peak and end of SFT, and RL from its first and last start as far as the store has these runs."""
+    """Base, OOD peak and end of SFT, and RL from its first and last start as far as the store has these runs.
+
+    Raises Unplayable where no model of the lab plays cards.
+    """
     profile, fresh = chapter.profile.for_reader(recorded=True), chapter.fresh
+    if profile.task != TASK or profile.model is not None:
+        raise Unplayable("they are not models of the lab that play cards")
     seed = fresh.seeds[0]
     weights = store.load(store.key(plan(profile, seed, store).sft)).path
     try:
@@ -94,11 +102,11 @@ def checkpoints(chapter: SFTChapter, store: Store) -> Iterator[Chosen]:
         fresh.steps[-1]: ("sft-end", "SFT, end"),
     }
     for step, (key, title) in named.items():
-        if step in fresh.steps:
+        if step is not None and step in fresh.steps:
             rows = fresh.episodes
             rows = rows[(rows["seed"] == seed) & (rows["step"] == step) & (rows["decode"] == 0)]
             about = title if step == 0 else f"{title} (step {step:,})"
-            yield Chosen(key, about, weights / checkpoint_name(int(step)), rows)
+            yield Chosen(key, about, step, weights / checkpoint_name(step), rows)
     starts, whole = sorted(profile.rl_starts.starts), rl.plan(profile, seed, store)
     for start in dict.fromkeys((*starts[:1], *starts[-1:])):
         cell = rl.Cell(rl.MAIN, start, 0)
@@ -106,21 +114,20 @@ def checkpoints(chapter: SFTChapter, store: Store) -> Iterator[Chosen]:
         if store.has(run) and store.has(census):
             episodes = tables.census(store.load(census).path)[0]
             folder = store.load(run).path / rl_checkpoint(profile.rl_starts.iterations)
-            yield Chosen(f"rl-{start}", f"RL from SFT step {start:,}", folder, episodes)
+            yield Chosen(f"rl-{start}", f"RL from SFT step {start:,}", start, folder, episodes)
 
 
 def packed(folder: Path) -> dict[str, Any]:
     """A checkpoint as the page opens it: config.json, the vocabulary, and its weights in float16, as base64.
 
-    Raises BadInput where they are too many, or leave float16's range.
+    Raises Unplayable where they are too many, or leave float16's range.
     """
-    if (count := sum(torch.Size(shape).numel() for shape in tensor_shapes(folder).values())) > MAX_WEIGHTS:
-        raise BadInput(
-            f"checkpoint {folder.name}: {count:,} weights are too many for a page; at most {MAX_WEIGHTS:,}"
-        )
+    count = sum(math.prod(shape) for shape in tensor_shapes(folder).values())
+    if count > MAX_WEIGHTS:
+        raise Unplayable(f"{folder.name} has {count:,} weights, a page loads at most {MAX_WEIGHTS:,}")
     halves = {name: tensor.half() for name, tensor in load_file(folder / WEIGHTS).items()}
     if bad := [name for name, tensor in halves.items() if not bool(torch.isfinite(tensor).all())]:
-        raise BadInput(f"checkpoint {folder.name}: {bad[0]} leaves the range of float16")
+        raise Unplayable(f"{bad[0]} of {folder.name} leaves the range of float16")
     return {
         "config": read_json(folder / CONFIG, MAX_TOKENIZER),
         "vocabulary": read_json(folder / "tokenizer.json", MAX_TOKENIZER)["model"]["vocab"],

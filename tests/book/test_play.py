@@ -10,21 +10,35 @@ import re
 import shutil
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save as safetensors
 from safetensors.torch import load_file
 from safetensors.torch import save as torch_safetensors
+from small_study import SPIN
 
-from rlheals.engines.hf import Sampling, open_engine
+from rlheals.book import play
+from rlheals.chapters.base import core
+from rlheals.chapters.rl.runs import RLChapter
+from rlheals.chapters.sft.runs import SFTChapter
+from rlheals.engines import models
+from rlheals.engines.hf import HFEngine, Sampling, open_engine
 from rlheals.engines.models import SHIPPED_BASE
+from rlheals.errors import BadInput
 from rlheals.evaluation.rollout import rollout
+from rlheals.store.store import Store
 from rlheals.tasks.base import END, Protocol_, Verdict
-from rlheals.tasks.general_points.cards import LABELS, OOD_RULE, Rule, all_hands, item_of
+from rlheals.tasks.general_points.cards import ID_RULE, LABELS, OOD_RULE, Rule, all_hands, item_of
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.prompts import WORDS
 from rlheals.tasks.general_points.solver import canonical_solution, solutions, solvable
@@ -36,16 +50,16 @@ PLAY = ROOT / "book/_static/play"
 NODE = shutil.which("node")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-         "--host-resolver-rules=MAP * ~NOTFOUND"]  # fmt: skip
+         "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]  # fmt: skip
 SCRIPTS = ("model.js", "task.js")
 
 Runs = Callable[[str, Any], Any]
 
 
-def browser(page: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """A page opened by Chromium without any network, and its document as it is then."""
+def browser(page: Path, *more: str, address: str = "") -> subprocess.CompletedProcess[str]:
+    """A page opened by Chromium, which finds no other machine, and its document then. address: if not a file."""
     home = f"--user-data-dir={page.parent / 'browser'}"
-    command = [str(CHROMIUM), *FLAGS, home, *more, "--dump-dom", page.as_uri()]
+    command = [str(CHROMIUM), *FLAGS, home, *more, "--dump-dom", address or page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
@@ -241,8 +255,6 @@ return [...read].map(([name, { shape, data }]) => [name, shape, [...data]]);"""
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_every_float_comes_out_as_it_was_written(javascript: Runs, dtype: str) -> None:
-    import torch
-
     numbers = torch.tensor([0.0, -0.0, 1.0, -1.5, 6e-8, 6.1e-5, 65504.0, 0.1, -3.14159]).to(
         getattr(torch, dtype)
     )
@@ -331,3 +343,246 @@ def test_a_word_that_the_model_does_not_have_is_a_sentence(javascript: Runs) -> 
         f"{OPENED} try {{ checkpoint.tokenizer.encode('joker'); }} catch (error) {{ return error.message; }}"
     )
     assert javascript(body, given) == 'The model has no word "joker".'
+
+
+# --- checkpoints for the page
+
+
+def written(scripts: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The index, and checkpoints by key, from the scripts that the page loads."""
+    index = json.loads(scripts[play.INDEX].removeprefix("Play.index = ").removesuffix(";\n"))
+    found = {}
+    for entry in index["checkpoints"]:
+        call = scripts[entry["file"]].removeprefix("Play.arrived(").removesuffix(");\n")
+        found[entry["key"]] = json.loads(f"[{call}]")[1]
+    return index, found
+
+
+def rl_left_out(store: Store, tmp_path: Path) -> Store:
+    """The same runs without those of RL, in a store of their own."""
+    for run in (store.root / "runs").iterdir():
+        if json.loads((run / "manifest.json").read_text())["stage"] != "rl":
+            (tmp_path / "runs").mkdir(exist_ok=True)
+            (tmp_path / "runs" / run.name).symlink_to(run)
+    return Store(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def small(shared: Store) -> SFTChapter:
+    """A fresh run of the small study with its RL."""
+    core([SFTChapter, RLChapter], SPIN, store=shared, quiet=True)
+    return SFTChapter.open(SPIN, store=shared, quiet=True)
+
+
+def test_checkpoints_are_the_runs_weights_with_their_evaluations(
+    javascript: Runs, small: SFTChapter, shared: Store
+) -> None:
+    scripts = play.files(small, shared)
+    index, checkpoints = written(scripts)
+    assert (index["profile"], index["seed"]) == ("spin", 1)
+    assert list(checkpoints) == ["base", "sft-peak", "sft-end", "rl-3", "rl-5"]
+    chosen = {one.key: one for one in play.checkpoints(small, shared)}
+    for entry in index["checkpoints"]:
+        packed, folder = checkpoints[entry["key"]], chosen[entry["key"]].folder
+        halves = {
+            name: value.half().float() for name, value in load_file(folder / "model.safetensors").items()
+        }
+        for name, shape, data in javascript(TENSORS, packed["weights"]):
+            assert (tuple(shape), data) == (tuple(halves[name].shape), halves[name].flatten().tolist())
+        assert set(WORDS) < set(javascript("return Play.open(input).tokenizer.list;", packed))
+    # the shares are those that the evaluation wrote down itself
+    for run in (one for one in small.runs if one.manifest.stage == "evaluate"):
+        said = json.loads((run.path / "summary.json").read_text())
+        step = run.manifest.settings["folder"]
+        for entry in index["checkpoints"]:
+            if (
+                "ood" in said
+                and chosen[entry["key"]].folder.name == step
+                and not entry["key"].startswith("rl")
+            ):
+                ood = entry["solved"]["either"]["OOD"]
+                assert ood["hands"] == said["ood"]["hands"]
+                assert ood["first"] == pytest.approx(said["ood"]["first_try_either"], abs=1e-4)
+                assert ood["within"] == pytest.approx(said["ood"]["within_five_either"], abs=1e-4)
+
+
+def test_without_rl_in_the_store_there_is_sft_alone(small: SFTChapter, shared: Store, tmp_path: Path) -> None:
+    _, checkpoints = written(play.files(small, rl_left_out(shared, tmp_path)))
+    assert list(checkpoints) == ["base", "sft-peak", "sft-end"]
+
+
+def test_a_study_of_something_else_has_a_sentence_in_place_of_weights(
+    small: SFTChapter, shared: Store
+) -> None:
+    profile = small.profile.model_copy(update={"task": "navigation"})
+    index, checkpoints = written(play.files(replace(small, profile=profile), shared))
+    assert checkpoints == {}
+    assert index["note"].endswith("cannot be played here: they are not models of the lab that play cards.")
+
+
+def test_weights_that_a_page_cannot_hold_are_refused(tmp_path: Path, tiny_folder: Path) -> None:
+    file = tiny_folder / "model.safetensors"
+    held = load_file(file)
+    held["lm_head.weight"][0, 0] = 1e6
+    file.write_bytes(torch_safetensors(held))
+    with pytest.raises(BadInput, match=r"^lm_head.weight of tiny leaves the range of float16$"):
+        play.packed(tiny_folder)
+    held["lm_head.weight"] = torch.zeros(2001, 2000)
+    file.write_bytes(torch_safetensors(held))
+    with pytest.raises(BadInput, match=r"^tiny has [\d,]+ weights, a page loads at most 1,500,000$"):
+        play.packed(tiny_folder)
+
+
+# --- the page in a browser
+
+
+def page_with(folder: Path, scripts: dict[str, str], drive: str) -> Path:
+    """The book's page, with its own markup and scripts, these weights, and a script that uses it."""
+    shutil.copytree(PLAY, folder / "_static/play")
+    for name, text in scripts.items():
+        (folder / "_static/play" / name).write_text(text)
+    markup = "\n".join(
+        line for line in (ROOT / "book/play.md").read_text().splitlines() if line.startswith("<")
+    )
+    (folder / "book").mkdir()
+    page = folder / "book/play.html"
+    page.write_text(
+        f"<!doctype html><meta charset=utf-8><script>{WATCH}</script><body>{markup}<pre></pre><script>{drive}</script>"
+    )
+    return page
+
+
+WATCH = """window.troubles = [];
+addEventListener("error", (event) => troubles.push(event.message || "not loaded: " + event.target.src), true);
+addEventListener("unhandledrejection", (event) => troubles.push(String(event.reason)));
+console.error = console.warn = (...said) => troubles.push(said.join(" "));"""
+HELP = """const find = (one) => document.querySelector("#play " + one);
+const press = (text) => [...document.querySelectorAll("#play button")].find((one) => one.textContent === text).click();
+const until = async (test) => { while (!test()) await new Promise((go) => setTimeout(go, 20)); };
+const told = () => find(".play-status").textContent;
+const choose = (values) => values.forEach((value, at) => {
+  document.querySelectorAll("#play select")[at].value = String(value);
+});
+const done = (found) => {
+  const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
+  document.querySelector("pre").textContent = JSON.stringify({ ...found, troubles, loaded });
+};
+"""
+
+
+def driven(page: Path, address: str = "") -> dict[str, Any]:
+    """What the driving script left behind."""
+    done = browser(page, "--virtual-time-budget=200000", address=address)
+    found = re.search(r"<pre>(.+)</pre>", done.stdout, flags=re.S)
+    assert found, done.stdout[:2000] + done.stderr[-2000:]
+    result: dict[str, Any] = json.loads(html.unescape(found[1]))
+    return result
+
+
+def with_base() -> dict[str, str]:
+    """The scripts of the shipped base alone."""
+    solved = {"either": {"OOD": {"hands": 796, "first": 0.05, "within": 0.2}}, "target": {}}
+    entry = {"key": "base", "title": "Base", "file": "base.js", "solved": solved}
+    index = {"note": "", "temperature": 0.7, "attempts": 5, "checkpoints": [entry]}
+    packed = json.dumps(play.packed(SHIPPED_BASE))
+    return {play.INDEX: f"Play.index = {json.dumps(index)};", "base.js": f'Play.arrived("base", {packed});'}
+
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a server of a folder's files, on this machine."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *said: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["file", "http"])
+def test_in_a_browser_a_known_hand_has_the_known_answer(
+    tmp_path: Path, task: GeneralPoints, scheme: str
+) -> None:
+    engine = HFEngine(models.load(SHIPPED_BASE).half().float(), models.load_tokenizer(SHIPPED_BASE), 16)
+    dialect = Compact(engine.tokenizer)
+    item = item_of(("8", "10", "10", "Q"), OOD_RULE)  # not the one that the page begins with
+    (episode,) = rollout(engine, dialect, task, [item], ["k"], Sampling(temperature=0), protocol="either")
+    drive = f"""{HELP}(async () => {{
+      await until(() => find("section"));
+      choose(["8", "10", "10", "Q", 11, 12, 13]);
+      press("Play");
+      await until(() => told().includes("8 10 10 Q"));
+      const shown = (one) => [...document.querySelectorAll("#play " + one)].map((each) => each.textContent);
+      const hand = {{ codes: shown("li code"), feedback: shown(".play-feedback"), cards: shown(".play-card"),
+        shares: shown(".play-shares"), told: told() }};
+      choose(["A", "A", "A", "A"]);
+      press("Play");
+      await until(() => told().includes("A A A A"));
+      const unsolvable = told();
+      choose(["8", "10", "10", "Q", 10, 10, 10]);
+      find("input[type=text]").value = "(10 − 8) × 10 + 10 = 24";
+      find("input[type=text]").form.requestSubmit();
+      const own = find(".play-own-verdict").textContent;
+      choose(["2", "3", "8", "J", 11, 12, 13]);
+      press("Census of 100 hands");
+      await until(() => find("svg"));
+      const census = find("svg").getAttribute("aria-label"), legend = find("figcaption").textContent;
+      done({{ hand, unsolvable, own, census, legend }});
+    }})();"""
+    page = page_with(tmp_path, with_base(), drive)
+    with served(tmp_path) as address:
+        found = driven(page, f"{address}/book/play.html" if scheme == "http" else "")
+        # what was loaded from a disk is not listed
+        assert bool(found["loaded"]) is (scheme == "http")
+        assert all(one.startswith(address) for one in found["loaded"]), found["loaded"]
+    assert found["troubles"] == []
+    hand = found["hand"]
+    assert hand["codes"] == [json.loads(attempt.reply.text)["formula"] for attempt in episode.attempts]
+    for shown, attempt in zip(hand["feedback"], episode.attempts, strict=True):
+        assert shown.startswith(attempt.verdict.feedback)
+    first = episode.attempts[0]
+    for at, (card, value) in enumerate(zip(hand["cards"], first.reply.stated, strict=True)):
+        share = 100 * float(np.exp(first.generation.logprobs[at]))
+        (said,) = re.findall(r"p = ([\d.]+)", card)
+        assert f"reads {value}" in card
+        assert float(said) == pytest.approx(share, abs=0.51)
+    assert f"solved in attempt {episode.solved_at}" in hand["told"]
+    assert "796 OOD hands" in hand["shares"][0]
+    assert found["unsolvable"].startswith("No formula makes 24 from A A A A")
+    own = judge("(10 - 8) * 10 + 10", item.payload.hand, ID_RULE)
+    assert found["own"] == f"{own.feedback} (values right, not 24, reward -1)"
+    assert re.fullmatch(r"Base: first attempt \d+ of 100, within 5 attempts \d+ of 100", found["census"])
+    assert found["legend"].startswith("100 hands with a face card, J = 11")
+
+
+@needs_chromium
+@pytest.mark.parametrize(
+    ("scripts", "said"),
+    [
+        ({}, "The list of checkpoints did not arrive"),
+        (
+            {play.INDEX: 'Play.index = {"note": "Of something else.", "checkpoints": []};'},
+            "There are no weights here",
+        ),
+        ({**with_base(), "base.js": "Play.arrived('base', {"}, "is damaged: it holds no weights"),
+        ({play.INDEX: with_base()[play.INDEX]}, r"\(base.js\) did not arrive"),
+        ({**with_base(), "base.js": 'Play.arrived("base", {"weights": ""});'}, "cannot be read"),
+    ],
+)
+def test_in_a_browser_what_is_missing_is_a_sentence(
+    tmp_path: Path, scripts: dict[str, str], said: str
+) -> None:
+    drive = f"""{HELP}(async () => {{
+      await until(() => told() && !told().startsWith("Loading"));
+      done({{ page: document.getElementById("play").textContent }});
+    }})();"""
+    found = driven(page_with(tmp_path, scripts, drive))
+    assert re.search(said, found["page"])
+    assert not any("TypeError" in one or "ReferenceError" in one for one in found["troubles"])

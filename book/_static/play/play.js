@@ -21,7 +21,7 @@
 
   const percent = (share) => {
     const value = 100 * share;
-    return `${value > 0 && value < 1 ? value.toFixed(1) : Math.round(value)} %`;
+    return `${value > 0 && value < 1 ? value.toFixed(1) : Math.round(value)}\u00a0%`;
   };
   const pause = () => new Promise((go) => setTimeout(go));
   const choice = (label, values, chosen) => {
@@ -37,14 +37,15 @@
 
   // --- the question
 
-  const cards = ["A", "5", "J", "K"].map((label, at) => choice(`Card ${at + 1}`, LABELS, label));
+  const cards = ["2", "3", "8", "J"].map((label, at) => choice(`Card ${at + 1}`, LABELS, label));
   const counts = FACES.map((face) => choice(face, Array.from({ length: LARGEST }, (_, at) => at + 1), NAMED.ood[face]));
   const strict = el("input", { type: "checkbox" });
   const status = el("p", { role: "status", "aria-live": "polite", class: "play-status" });
   const results = el("div", { class: "play-checkpoints" });
+  const origin = el("p", { class: "play-time" });
   const bars = el("div", { class: "play-census" });
   const census = button(`Census of ${CENSUS} hands`, () => run(playCensus));
-  const own = el("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: "(13-11)*(…)", maxlength: "200" });
+  const own = el("input", { type: "text", autocomplete: "off", spellcheck: "false", maxlength: "200" });
   const ownVerdict = el("p", { role: "status", "aria-live": "polite", class: "play-own-verdict" });
 
   const hand = () => cards.map(({ select }) => select.value);
@@ -121,10 +122,12 @@
     }));
   }
 
+  /** One attempt, what the verifier says of it to the reader, and in a word to the model. */
   function shownAttempt({ words, read, verdict }) {
     const said = read.formula === null || read.formula === "" ? words.join(" ") : read.formula;
     return el("li", {}, el("code", {}, said), " ", el("span", { class: verdict.solved ? "play-good" : "play-bad" },
-      `${verdict.solved ? "✓" : "✗"} ${CATEGORIES[verdict.category]}`), el("div", { class: "play-feedback" }, verdict.feedback));
+      `${verdict.solved ? "✓" : "✗"} ${CATEGORIES[verdict.category]}`), el("div", { class: "play-feedback" },
+      verdict.solved ? verdict.feedback : `${verdict.feedback} The model is told: wrong ${Play.told(verdict)}.`));
   }
 
   /** Over all hands, by the evaluation that was made with the checkpoint. */
@@ -132,14 +135,13 @@
     const { temperature, attempts } = Play.index, found = Object.entries(entry.solved[protocol()] ?? {});
     if (!found.length) return el("p", { class: "play-shares" }, "No evaluation of all hands is here.");
     const said = found.map(([name, { hands, first, within }]) =>
-      `${name}: ${percent(within)} of ${hands.toLocaleString("en")} hands, ${percent(first)} at once`);
-    return el("p", { class: "play-shares" },
-      `Solved within ${attempts} attempts in the evaluation at temperature ${temperature} — ${said.join("; ")}.`);
+      `of ${hands.toLocaleString("en")} ${name} hands ${percent(first)} at once, ${percent(within)} within ${attempts} attempts`);
+    return el("p", { class: "play-shares" }, `Evaluation at temperature ${temperature}: ${said.join("; ")} solved.`);
   }
 
   function section(entry, ...children) {
     const id = `play-${entry.key}`;
-    return el("section", { "aria-labelledby": id }, el("h3", { id }, entry.title), ...children);
+    return el("section", { "aria-labelledby": id }, el("h2", { id }, entry.title), ...children);
   }
 
   async function playHand(current) {
@@ -164,7 +166,8 @@
       said.push(`${entry.title}: ${at ? `solved in attempt ${at}` : `not solved in ${ATTEMPTS} attempts`}`);
     }
     results.replaceChildren(...sections);
-    tell(`${asked.join(" ")} with ${ruleText(byRule)}. ${said.join("; ")}.`);
+    origin.textContent = `Checkpoints: profile ${Play.index.profile}, base seed ${Play.index.seed}.`;
+    tell(`${asked.join(" ")} with ${ruleText(byRule)}. ${said.join("; ") || "No checkpoint is here to play with"}.`);
   }
 
   // --- many hands
@@ -259,7 +262,7 @@
     const ownForm = el("form", { class: "play-own" }, el("label", {}, el("span", {}, "Your own formula for these cards"), own),
       el("button", { type: "submit" }, "Judge"), ownVerdict);
     ownForm.addEventListener("submit", (event) => { event.preventDefault(); judgeOwn(); });
-    root.replaceChildren(form, status, results, bars, ownForm);
+    root.replaceChildren(form, status, results, origin, bars, ownForm);
     const index = Play.index;
     if (!index) return tell("The list of checkpoints did not arrive. Build the book with `make book`, or reload the page.");
     if (index.note) form.before(el("p", { class: "play-note" }, index.note));

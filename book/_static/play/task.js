@@ -223,6 +223,9 @@ globalThis.Play = globalThis.Play || {};
 
   // --- the lab's dialect
 
+  /** The one word that a model is told about a failed attempt. */
+  const told = ({ category }) => TOLD[category];
+
   const isNumber = (word) => /^([1-9]|1[0-3]|24)$/.test(word);
 
   function question(hand, rule) {
@@ -251,14 +254,15 @@ globalThis.Play = globalThis.Play || {};
   function episode({ model, tokenizer }, hand, rule, protocol = "either", attempts = ATTEMPTS) {
     const cache = model.start(), made = [];
     let prompt = tokenizer.encode(question(hand, rule));
-    while (made.length < attempts && !made.at(-1)?.verdict.solved) {
+    while (made.length < attempts) {
       const began = performance.now(), answer = model.answer(cache, prompt, tokenizer.end);
       const tokens = answer.map(({ token }) => token), words = tokenizer.words(tokens);
       const read = readAnswer(words, protocol), found = judge(read.formula, hand, rule);
       const ms = performance.now() - began;
       made.push({ tokens, words, p: answer.map(({ p }) => p), read, verdict: found, ms });
+      if (found.solved) break;
       // the last token of the answer is the only one that the cache has not got
-      prompt = [tokens.at(-1), ...tokenizer.encode(`wrong ${TOLD[found.category] ?? "value"} answer`)];
+      prompt = [tokens.at(-1), ...tokenizer.encode(`wrong ${told(found)} answer`)];
     }
     return made;
   }
@@ -274,5 +278,5 @@ globalThis.Play = globalThis.Play || {};
   }
 
   Object.assign(Play, { LABELS, FACES, LARGEST, ATTEMPTS, NAMED, valuesOf, parse, solutions, judge, typed, question, readAnswer,
-    episode, hasFormula, faceHands });
+    told, episode, hasFormula, faceHands });
 })();
