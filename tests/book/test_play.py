@@ -446,8 +446,9 @@ def page_with(folder: Path, scripts: dict[str, str], drive: str) -> Path:
     )
     (folder / "book").mkdir()
     page = folder / "book/play.html"
+    section = f'<section id="play"><h1>Play</h1>{markup}</section>'  # as Sphinx names it
     page.write_text(
-        f"<!doctype html><meta charset=utf-8><script>{WATCH}</script><body>{markup}<pre></pre><script>{drive}</script>"
+        f"<!doctype html><meta charset=utf-8><script>{WATCH}</script><body>{section}<pre></pre><script>{drive}</script>"
     )
     return page
 
@@ -456,13 +457,12 @@ WATCH = """window.troubles = [];
 addEventListener("error", (event) => troubles.push(event.message || "not loaded: " + event.target.src), true);
 addEventListener("unhandledrejection", (event) => troubles.push(String(event.reason)));
 console.error = console.warn = (...said) => troubles.push(said.join(" "));"""
-HELP = """const find = (one) => document.querySelector("#play " + one);
-const press = (text) => [...document.querySelectorAll("#play button")].find((one) => one.textContent === text).click();
+HELP = """const find = (one) => document.querySelector("#play-lab " + one);
+const all = (one) => [...document.querySelectorAll("#play-lab " + one)];
+const press = (text) => all("button").find((one) => one.textContent === text).click();
 const until = async (test) => { while (!test()) await new Promise((go) => setTimeout(go, 20)); };
 const told = () => find(".play-status").textContent;
-const choose = (values) => values.forEach((value, at) => {
-  document.querySelectorAll("#play select")[at].value = String(value);
-});
+const choose = (values) => values.forEach((value, at) => { all("select")[at].value = String(value); });
 const done = (found) => {
   const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
   document.querySelector("pre").textContent = JSON.stringify({ ...found, troubles, loaded });
@@ -519,7 +519,7 @@ def test_in_a_browser_a_known_hand_has_the_known_answer(
       choose(["8", "10", "10", "Q", 11, 12, 13]);
       press("Play");
       await until(() => told().includes("8 10 10 Q"));
-      const shown = (one) => [...document.querySelectorAll("#play " + one)].map((each) => each.textContent);
+      const shown = (one) => all(one).map((each) => each.textContent);
       const hand = {{ codes: shown("li code"), feedback: shown(".play-feedback"), cards: shown(".play-card"),
         shares: shown(".play-shares"), told: told() }};
       choose(["A", "A", "A", "A"]);
@@ -581,7 +581,7 @@ def test_in_a_browser_what_is_missing_is_a_sentence(
 ) -> None:
     drive = f"""{HELP}(async () => {{
       await until(() => told() && !told().startsWith("Loading"));
-      done({{ page: document.getElementById("play").textContent }});
+      done({{ page: document.getElementById("play-lab").textContent }});
     }})();"""
     found = driven(page_with(tmp_path, scripts, drive))
     assert re.search(said, found["page"])

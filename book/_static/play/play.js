@@ -1,7 +1,7 @@
 /* The page: questions in, answers of the checkpoints side by side, and a census. Text enters the page as text only. */
 "use strict";
 (() => {
-  const root = document.getElementById("play");
+  const root = document.getElementById("play-lab");
   if (!root) return;
   const { Trouble, LABELS, FACES, LARGEST, NAMED, ATTEMPTS } = Play;
   const CENSUS = 100;
