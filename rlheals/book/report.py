@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlheals.book import claims, models, pages
+from rlheals.book import claims, models, pages, play
 from rlheals.chapters import scale
 from rlheals.chapters.sft import figures
 from rlheals.chapters.sft.runs import SFTChapter
@@ -17,7 +17,7 @@ from rlheals.profiles.describe import profiles_table
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.store.files import atomic_write, atomic_writes, make_folder, told
-from rlheals.store.store import Store
+from rlheals.store.store import Store, default_store
 from rlheals.tasks import load_task, task_names
 from rlheals.tasks.gallery import Sample, gallery_html, gallery_markdown, samples_of
 from rlheals.tasks.general_points.gallery import samples
@@ -25,6 +25,8 @@ from rlheals.tasks.general_points.gallery import samples
 FRONT = "front_picture"
 PAPER = "paper_curve"
 INDEX = "index.html"
+PLAYED = "static/play"
+"""Where the scripts lie that the page "Play" loads; the book copies what is in `static`."""
 MAX_README = 1_000_000
 OTHER_TASKS = [name for name in task_names() if name != "general_points"]
 
@@ -60,13 +62,15 @@ def report(
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {str(out)!r}: is not a folder")
     with told("make the report's folder", out.absolute().parent):
-        make_folder(out.absolute())
+        make_folder((out / PLAYED).absolute())
     results = project_root() / results  # as the chapter finds it
+    store = store or default_store()
     chapter = SFTChapter.open(profile, seeds, workers, results, store, quiet)
     drawn = [draw(figure, chapter) for figure in figures.SFT]
     parts, gallery = facts(chapter, results), samples()
     shown = {FRONT: drawn[0], PAPER: drawn[figures.SFT.index(figures.paper_beside)]}
     files = {**figure_files(drawn), **snippets(parts, shown, gallery, out.name)}
+    files |= {f"{PLAYED}/{name}": text for name, text in play.files(chapter, store).items()}
     files[INDEX] = index_page(chapter.profile, parts, drawn, gallery)
     atomic_writes(out, files)
     absent = tuple(one for one in drawn if isinstance(one, str))

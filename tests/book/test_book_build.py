@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from rlheals.book import colab
+from rlheals.book import colab, report
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = "# Title\n\nA sum $1 + 1$ {cite}`wilson1927`.\n\n```{bibliography}\n```\n"
@@ -37,16 +37,21 @@ class Loads(HTMLParser):
 
 
 def build(folder: Path, address: str | None = None) -> Path:
-    """Build a two-page book with the project's configuration; the folder of its pages."""
+    """Build a small book with the project's configuration; the folder of its pages."""
     config = (ROOT / "_config.yml").read_text()
     if address:
         config = re.sub(r'url: "https://github.com/[^"]+"', f'url: "{address}"', config)
-    (folder / "book/_generated").mkdir(parents=True)
+    played = folder / "book/_generated" / report.PLAYED
+    played.mkdir(parents=True)
+    (played / "checkpoints.js").write_text('Play.index = {"note": "", "checkpoints": []};')
     (folder / "_config.yml").write_text(config)
     (folder / "_toc.yml").write_text(
-        "format: jb-book\nroot: book/page\nchapters:\n- file: book/_generated/01_x\n"
+        "format: jb-book\nroot: book/page\nchapters:\n"
+        "- file: book/_generated/01_x\n- file: book/play\n- file: book/task\n"
     )
     (folder / "book/page.md").write_text(PAGE)
+    shutil.copy(ROOT / "book/play.md", folder / "book")
+    (folder / "book/task.md").write_text("# The task\n")
     badge = nbformat.v4.new_markdown_cell(BADGE, metadata={"tags": ["remove-cell"]})
     set_up = nbformat.v4.new_code_cell(colab.install(address or "https://github.com/OWNER/rlheals"))
     cells = [badge, nbformat.v4.new_markdown_cell("# Chapter"), set_up, nbformat.v4.new_code_cell("1 + 1")]
@@ -68,7 +73,9 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("book"))
 
 
-@pytest.mark.parametrize("page", ["book/page.html", "book/_generated/01_x.html", "search.html"])
+@pytest.mark.parametrize(
+    "page", ["book/page.html", "book/_generated/01_x.html", "book/play.html", "search.html"]
+)
 def test_a_page_loads_only_files_of_the_book(html: Path, page: str) -> None:
     parser = Loads()
     parser.feed((html / page).read_text())

@@ -136,12 +136,18 @@ def test_run_facts_name_profile_seed_and_hands(made: Path) -> None:
     assert str(made) not in text
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
 def test_the_same_runs_give_the_same_files(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(made)
     monkeypatch.setenv("RLHEALS_STORE", str(made / ".rlheals"))
-    before = {path.name: path.read_bytes() for path in (made / "out").iterdir()}
+    before = contents(made / "out")
+    assert "static/play/checkpoints.js" in before
     assert main(["report", "--profile", "tiny.yaml", "--out", "out"]) == 0
-    assert {path.name: path.read_bytes() for path in (made / "out").iterdir()} == before
+    assert contents(made / "out") == before
 
 
 def test_an_absent_figure_does_not_stop_the_report() -> None:
