@@ -95,7 +95,8 @@ def test_report_works_in_an_empty_folder(run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     assert {path.name for path in tmp_path.iterdir()} == {"report", ".rlheals"}
-    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(made["files"])
+    files = (path for path in (tmp_path / "report").rglob("*") if path.is_file())
+    assert sorted(path.relative_to(tmp_path / "report").as_posix() for path in files) == sorted(made["files"])
     page = (tmp_path / "report/index.html").read_text()
     assert "No recorded study" in page
     assert page.count("<figure") >= 8
