@@ -11,7 +11,7 @@ from rlheals.chapters.sft.runs import variant_studies
 from rlheals.chapters.spectra.predictors import PROMPTS, prompts_table
 from rlheals.display.markup import Block, Table
 from rlheals.planning.budget import GB, budget
-from rlheals.profiles import PROFILES, load_profile, names
+from rlheals.profiles import larger
 from rlheals.profiles.profile import Profile
 from rlheals.study import record, tables
 
@@ -20,8 +20,7 @@ RUN, DRY = "run by us", "dry run only"
 
 def models_table(results: Path) -> list[Block]:
     """Every profile besides those of the book: language models with their arithmetic, lab models by size."""
-    known = [load_profile(name) for name in names() if name not in PROFILES]
-    profiles = [profile for profile in known if profile.task == PROFILES["lab"].task]
+    profiles = larger()
     language = [profile for profile in profiles if profile.model is not None]
     others = sorted(
         (profile for profile in profiles if profile.model is None),

@@ -98,12 +98,18 @@ class Chapter(Generic[Frames]):
         root = project_root()
         place = store if isinstance(store, Store) else Store(store) if store else default_store()
         computer = Computer(place, workers, quiet)
-        recorded, manifests = record.find(chosen.name, cls.PART, root / results)
-        _of_the_same_task(chosen, manifests)
+        recorded, manifests = cls.find(chosen, root / results)
         part, plans = cls.planned(chosen, seeds, recorded, computer)
         runs = tuple(computer.runs(plans))
         more = cls.more(chosen, recorded, root / results)
         return cls(chosen, part.collect(plans, place), recorded, tuple(manifests), runs, **more)
+
+    @classmethod
+    def find(cls, profile: Profile, results: Path) -> tuple[Frames | None, list[Recorded]]:
+        """The recorded study of a profile with its manifests, or (None, []). BadInput where it is of another task."""
+        found, manifests = record.find(profile.name, cls.PART, results)
+        _of_the_same_task(profile, manifests)
+        return found, manifests
 
     @classmethod
     def planned(
@@ -231,6 +237,6 @@ def core(
     root = project_root()
     computer, plans = Computer(store or default_store(), workers, quiet), list[SeedPlan]()
     for chapter in chapters:
-        recorded, _ = record.find(profile.name, chapter.PART, root / results)
+        recorded, _ = chapter.find(profile, root / results)
         plans += chapter.planned(profile, seeds, recorded, computer)[1]
     return computer.runs(plans)

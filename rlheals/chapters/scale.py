@@ -19,7 +19,7 @@ from rlheals.display.markup import Block, Table
 from rlheals.display.style import with_intervals
 from rlheals.engines import models
 from rlheals.engines.models import ModelSettings
-from rlheals.profiles import PROFILES, load_profile, names
+from rlheals.profiles import larger, load_profile
 from rlheals.study import record, tables
 from rlheals.study.tables import Frames, Part, Tables
 from rlheals.tasks import load_task
@@ -57,9 +57,8 @@ def weights(model: ModelSettings, task: str = "general_points") -> int:
 def studies(part: Part[Frames], results: Path) -> dict[str, Frames]:
     """A part of the recorded studies of the lab and of larger lab models, where there is one; small models first."""
     lab = CLAIMS.read().study.profile
-    others = [load_profile(name) for name in names() if name not in PROFILES]
-    played = [one for one in others if one.model is None and one.task == PROFILES["lab"].task]
-    sized = {one.name: weights(one.pretrain.model) for one in (load_profile(lab), *played)}
+    ours = [load_profile(lab), *(one for one in larger() if one.model is None)]
+    sized = {one.name: weights(one.pretrain.model) for one in ours}
     found = {name: record.find(name, part, results)[0] for name in sorted(sized, key=sized.__getitem__)}
     return {name: study for name, study in found.items() if study is not None}
 

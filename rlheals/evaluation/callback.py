@@ -66,10 +66,9 @@ class CensusCallback(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero:
             return
+        if args.fsdp or args.deepspeed:
+            raise BadInput("a census needs the whole model in one process; this trainer shards it")
         model, tokenizer = kwargs["model"], kwargs.get("processing_class")
-        if type(model).__name__.startswith(("FullyShardedDataParallel", "DeepSpeedEngine")):
-            raise BadInput("a census needs the whole model in one process; this one is sharded")
-        model = getattr(model, "module", model)
         training = model.training
         try:
             with torch.no_grad(), torch.random.fork_rng():

@@ -9,8 +9,7 @@ from pathlib import Path
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from rlheals.engines import models
-from rlheals.engines.hf import HFEngine, Sampling
+from rlheals.engines.hf import HFEngine, Sampling, open_engine
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.evaluate import EvaluateSettings, attempts_table, episodes_table
@@ -113,7 +112,7 @@ def opened(
                 f"tokenizer is {type(tokenizer).__name__}; a model in memory needs its fast tokenizer"
             )
         return HFEngine(model, tokenizer, rows)
-    return HFEngine(models.load(model, models.device()), tokenizer or models.load_tokenizer(model), rows)
+    return open_engine(model, rows)
 
 
 def room(dialect: Dialect, items: Sequence[Item]) -> int:

@@ -20,6 +20,7 @@ __all__ = [
     "VARIANTS",
     "Profile",
     "for_task",
+    "larger",
     "load_profile",
     "names",
     "to_yaml",
@@ -68,6 +69,12 @@ def names() -> list[str]:
     """The names of profiles that have a file."""
     files = sorted(file.stem for file in FILES.glob("*.yaml"))
     return [*PROFILES, *(name for name in files if name not in PROFILES)]
+
+
+def larger() -> list[Profile]:
+    """Those that play cards with other models than the book's: larger ones of the lab, and language models."""
+    others = (load_profile(name) for name in names() if name not in PROFILES)
+    return [profile for profile in others if profile.task == PROFILES["lab"].task]
 
 
 def for_task(profile: str, task: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -85,7 +87,9 @@ def test_what_cannot_be_asked_is_one_line(options: dict[str, Any], said: str) ->
     assert "\n" not in str(raised.value)
 
 
-def trained(folder: Path, *callbacks: TrainerCallback, steps: int = 3) -> Trainer:
+def trained(
+    folder: Path, *callbacks: TrainerCallback, reports: Sequence[str] = (), steps: int = 3
+) -> Trainer:
     """The shipped base trained for some steps on a few sequences, in an order that the seed draws."""
     model, tokenizer = models.load(BASE), models.load_tokenizer(BASE)
     task = load_task("general_points")
@@ -95,7 +99,7 @@ def trained(folder: Path, *callbacks: TrainerCallback, steps: int = 3) -> Traine
     padded = [row + [tokenizer.pad_token_id] * (longest - len(row)) for row in rows]
     data = Dataset.from_dict({"input_ids": padded, "labels": padded})
     arguments = TrainingArguments(
-        str(folder), max_steps=steps, per_device_train_batch_size=4, learning_rate=1e-3, report_to=[], use_cpu=True,
+        str(folder), max_steps=steps, per_device_train_batch_size=4, learning_rate=1e-3, report_to=list(reports), use_cpu=True,
         save_strategy="no", logging_steps=1, disable_tqdm=True, seed=5,
     )  # fmt: skip
     trainer = Trainer(model, arguments, train_dataset=data, processing_class=tokenizer)
@@ -117,16 +121,15 @@ def test_a_trainer_with_the_callback_ends_with_the_same_weights_and_more_numbers
 ) -> None:
     alone = trained(tmp_path / "alone")
     callback = CensusCallback("general_points", ["held_out", "ood"], every=2, hands=6, attempts=2)
-    monkeypatch.setattr(
-        "rlheals.evaluation.callback.get_reporting_integration_callbacks", lambda names: [Noted]
-    )
-    watched = trained(tmp_path / "watched", callback)
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "noted", Noted)
+    watched = trained(tmp_path / "watched", callback, reports=["noted"])
     for one, other in zip(alone.model.parameters(), watched.model.parameters(), strict=True):
         assert torch.equal(one, other)
     assert sorted(callback.history) == [0, 2, 3]  # before, every second step, after the last one
     logged = [row for row in watched.state.log_history if any("census/" in name for name in row)]
     assert [row["step"] for row in logged] == [0, 2, 3]
-    assert Noted.logged == [callback.history[step] for step in (0, 2, 3)]
+    reported = [row for row in Noted.logged if any("census/" in name for name in row)]
+    assert reported == [callback.history[step] for step in (0, 2, 3)]
     losses = [[row["loss"] for row in one.state.log_history if "loss" in row] for one in (alone, watched)]
     assert losses[0] == losses[1]
     assert callback.history[0] == census(BASE, splits=["held_out", "ood"], hands=6, attempts=2).metrics()
@@ -134,10 +137,14 @@ def test_a_trainer_with_the_callback_ends_with_the_same_weights_and_more_numbers
     assert watched.model.training
 
 
-def test_reports_go_where_the_trainer_is_told(tmp_path: Path) -> None:
-    assert set(integration_utils.INTEGRATION_TO_CALLBACK) >= {"wandb", "tensorboard"}
+def test_what_a_callback_cannot_do_is_one_line() -> None:
     with pytest.raises(BadInput, match="every = 0"):
         CensusCallback(every=0)
+    args: Any = SimpleNamespace(fsdp=["full_shard"], deepspeed=None)
+    state: Any = SimpleNamespace(is_world_process_zero=True)
+    control: Any = None
+    with pytest.raises(BadInput, match="this trainer shards it"):
+        CensusCallback().on_train_begin(args, state, control)
 
 
 def test_the_promised_names_are_there_and_no_others() -> None:

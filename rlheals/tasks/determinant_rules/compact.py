@@ -13,6 +13,7 @@ from rlheals.tasks.determinant_rules.rules import (
     LARGEST,
     NUMBERS,
     OTHER_RULES,
+    SIGN_OF,
     SIGNS,
     UNSEEN,
     Rule,
@@ -62,13 +63,13 @@ class Compact(WordDialect):
 
     def stated(self, words: list[str]) -> tuple[int, ...] | None:
         """Sign, two factors and product, two times; the names of the factors are not judged."""
-        if len(words) != 13 or words[6] != "|" or not {words[0], words[7]} <= set(SIGNS.values()):
+        if len(words) != 13 or words[6] != "|" or not {words[0], words[7]} <= SIGN_OF.keys():
             return None
         found: list[int] = []
         for sign, _, first, _, second, made in (words[:6], words[7:]):
             if not {first, second, made} <= set(NUMBERS):
                 return None
-            found += [int(f"{sign}1"), int(first), int(second), int(f"{sign}1") * int(made)]
+            found += [SIGN_OF[sign], int(first), int(second), SIGN_OF[sign] * int(made)]
         return tuple(found)
 
     def reply(self, stated: tuple[int, ...], result: list[str]) -> str:

@@ -17,6 +17,7 @@ PAIRINGS = {"ad bc": ("a d", "b c"), "ab cd": ("a b", "c d"), "ac bd": ("a c", "
 COMBINATIONS = {"x-y": (1, -1), "y-x": (-1, 1), "x+y": (1, 1), "-x-y": (-1, -1)}
 """Signs of x and of y."""
 SIGNS = {1: "+", -1: "-"}
+SIGN_OF = {text: sign for sign, text in SIGNS.items()}
 NUMBERS = tuple(str(number) for number in range(-2 * LARGEST**2, 2 * LARGEST**2 + 1))
 """Every value, product and entry in words."""
 _NAMED = {"id": ("ad bc", "x-y"), "ood": ("ad bc", "x+y")}
