@@ -99,7 +99,8 @@ def trained(
     padded = [row + [tokenizer.pad_token_id] * (longest - len(row)) for row in rows]
     data = Dataset.from_dict({"input_ids": padded, "labels": padded})
     arguments = TrainingArguments(
-        str(folder), max_steps=steps, per_device_train_batch_size=4, learning_rate=1e-3, report_to=list(reports), use_cpu=True,
+        str(folder), max_steps=steps, per_device_train_batch_size=4, learning_rate=1e-3, use_cpu=True,
+        report_to=list(reports),
         save_strategy="no", logging_steps=1, disable_tqdm=True, seed=5,
     )  # fmt: skip
     trainer = Trainer(model, arguments, train_dataset=data, processing_class=tokenizer)
