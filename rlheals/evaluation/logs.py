@@ -7,6 +7,7 @@ and logs of inspect_ai (`.json`, `.eval`). Nothing of a log is run.
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from rlheals.store.files import first_line, read_json, regular
 from rlheals.store.foreign import read_table
 
 MAX_BYTES, MAX_SAMPLES = 500_000_000, 1_000_000
+ZSTANDARD, LOCAL_HEAD = 93, struct.Struct("<26xHH")
+"""Of zip archives: a method of compression, and what stands before an entry: lengths of its name and of a field."""
 OURS = {"solved": lambda at: at > 0, "first try": lambda at: at == 1}
 KEYS = ("item", "seed", "step", "decode")
 """Columns of our tables that together tell one answer from another."""
@@ -129,9 +132,11 @@ def _of_inspect(file: Path, metric: str | None) -> Iterator[tuple[str, bool]]:
         raise BadInput(f"{file.name}: is no log of inspect_ai with samples")
     for sample in samples:
         scores = sample.get("scores") if isinstance(sample, dict) else None
-        if not isinstance(scores, dict) or not scores or "id" not in sample:
+        if not isinstance(scores, dict) or "id" not in sample:
             raise BadInput(f"{file.name}: has a sample without id or scores")
         where = f"{file.name}, sample {str(sample['id'])[:60]!r}"
+        if not scores:
+            raise BadInput(f"{where}: has no score{', it ended in an error' if sample.get('error') else ''}")
         name = next(iter(scores)) if metric is None else metric
         if name not in scores or (metric is None and len(scores) > 1):
             raise BadInput(f"{where}: scorers are {', '.join(map(str, scores))}; choose one with --metric")
@@ -160,7 +165,7 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _zipped(file: Path) -> Iterator[dict[str, Any]]:
-    """The samples of an .eval file: JSON files below samples/ in a zip archive, read without unpacking it."""
+    """The samples of an .eval file: JSON files below samples/ in a zip archive, one after the other."""
     regular(file)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -171,13 +176,31 @@ def _zipped(file: Path) -> Iterator[dict[str, Any]]:
             if len(entries) > MAX_SAMPLES or sum(entry.file_size for entry in entries) > MAX_BYTES:
                 raise BadInput(f"{file.name}: its samples have over {MAX_BYTES:,} bytes")
             for entry in entries:
-                with archive.open(entry) as opened:  # what the head says of the size is not believed
-                    data = opened.read(entry.file_size + 1)
-                if len(data) > entry.file_size:
+                data = _unpacked(file, archive, entry)
+                if len(data) > entry.file_size:  # what the head says is not believed
                     raise BadInput(f"{file.name}: {entry.filename[:60]!r} is longer than it says")
                 yield _object(data, f"{file.name}, {entry.filename[:60]}")
     except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
         raise BadInput(f"{file.name}: cannot be read ({first_line(error)})") from None
+
+
+def _unpacked(file: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """An entry, of which at most one byte more than it says is read. inspect_ai packs with Zstandard, which Python's own
+    archives know from 3.14 on."""
+    if entry.compress_type != ZSTANDARD:
+        with archive.open(entry) as opened:
+            return opened.read(entry.file_size + 1)
+    import pyarrow as pa
+
+    with file.open("rb") as raw:
+        raw.seek(entry.header_offset)
+        head = raw.read(LOCAL_HEAD.size)
+        if len(head) < LOCAL_HEAD.size or head[:4] != b"PK\x03\x04" or entry.flag_bits & 1:
+            raise zipfile.BadZipFile(f"{entry.filename[:60]!r} is not where the archive says, or encrypted")
+        raw.seek(sum(LOCAL_HEAD.unpack(head)), 1)
+        packed = raw.read(entry.compress_size)
+    with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
+        return bytes(stream.read(entry.file_size + 1))
 
 
 def _object(text: str | bytes, where: str) -> dict[str, Any]:

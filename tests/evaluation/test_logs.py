@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from scipy.stats import multinomial
 
@@ -72,11 +73,28 @@ def inspect_eval(folder: Path, answers: dict[str, bool]) -> Path:
     return file
 
 
+def inspect_zstd(folder: Path, answers: dict[str, bool]) -> Path:
+    """As inspect_ai packs its logs: entries in two frames of Zstandard, which zipfile itself does not write."""
+    file, codec = inspect_eval(folder, answers), pa.Codec("zstd")
+    with zipfile.ZipFile(file) as archive:
+        contents = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in contents.items():
+            half = len(data) // 2
+            archive.writestr(
+                name, b"".join(codec.compress(part).to_pybytes() for part in (data[:half], data[half:]))
+            )
+        for entry in archive.infolist():
+            entry.compress_type, entry.file_size = 93, len(contents[entry.filename])
+    return file
+
+
 FORMATS: dict[Callable[[Path, dict[str, bool]], Path], dict[str, str]] = {
     ours: {"split": "ood"},
     lm_eval: {"metric": "strict,exact_match"},
     inspect_json: {},
     inspect_eval: {"metric": "match"},
+    inspect_zstd: {},
 }
 
 
@@ -152,6 +170,7 @@ LINE = {"doc_id": 1, "metrics": ["acc"], "acc": 1.0}
         ("a.json", "{}", "no log of inspect_ai"),
         ("a.json", json.dumps({"samples": [1]}), "without id or scores"),
         ("a.json", json.dumps({"samples": [{"id": 1, "scores": {"a": 1}}]}), "neither right nor wrong"),
+        ("a.json", json.dumps({"samples": [{"id": 1, "scores": {}, "error": {}}]}), "has no score"),
         ("a.json", json.dumps({"samples": [{"id": 1, "scores": {"a": {}, "b": {}}}]}), "scorers are a, b"),
         ("a.eval", b"PK", "cannot be read"),
         ("a.txt", "", "accepted are"),
@@ -178,10 +197,10 @@ def test_an_archive_that_is_larger_than_it_says_or_may_be_is_refused(tmp_path: P
 
 def test_any_bytes_are_a_log_or_one_line(tmp_path: Path) -> None:
     chance = random.Random(3)
-    whole = inspect_eval(tmp_path / "whole", ANSWERS).read_bytes()
+    wholes = [make(tmp_path / make.__name__, ANSWERS).read_bytes() for make in (inspect_eval, inspect_zstd)]
     text = lm_eval(tmp_path / "text", ANSWERS).read_bytes()
     for number in range(300):
-        data, name = (whole, "x.eval") if number % 2 else (text, "x.jsonl")
+        data, name = (wholes[number % 3], "x.eval") if number % 3 < 2 else (text, "x.jsonl")
         cut = bytearray(data[: chance.randrange(len(data))])
         for _ in range(chance.randrange(4)):
             if cut:
