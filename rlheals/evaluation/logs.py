@@ -185,8 +185,8 @@ def _zipped(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _unpacked(file: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """An entry, of which at most one byte more than it says is read. inspect_ai packs with Zstandard, which Python's own
-    archives know from 3.14 on."""
+    """An entry, of which at most one byte more than it says is read. inspect_ai packs with Zstandard, which archives of
+    Python know from 3.14 on."""
     if entry.compress_type != ZSTANDARD:
         with archive.open(entry) as opened:
             return opened.read(entry.file_size + 1)
