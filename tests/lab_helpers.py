@@ -17,7 +17,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from rlheals.engines.hf import Generation, Past, Sampling
+from rlheals.engines.hf import Generation, Past
+from rlheals.engines.sampling import Sampling
 from rlheals.errors import BadInput
 from rlheals.settings import Settings
 from rlheals.stage import Tick, Work, no_tick
@@ -113,6 +114,7 @@ class FakeEngine:
         keys: Sequence[str],
         sampling: Sampling,
         pasts: Sequence[Past | None] | None = None,
+        beginning: Sequence[int] = (),
     ) -> list[Generation]:
         self.calls.append([(list(prompt), key) for prompt, key in zip(prompts, keys, strict=True)])
         made = []

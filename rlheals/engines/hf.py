@@ -9,7 +9,6 @@ needed, and rows that have ended leave; elsewhere every chunk keeps its full num
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,13 +19,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from pydantic import Field
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast, StaticCache
 from transformers.cache_utils import StaticLayer
 
 from rlheals.engines import fsdp, models
+from rlheals.engines.sampling import Sampling, draw, uniforms
 from rlheals.errors import BadInput
-from rlheals.settings import Float, Int, Settings
 
 NOT_FINITE = (
     "the model's logits are not finite: its training has diverged, or its number format is too narrow for it "
@@ -34,27 +32,16 @@ NOT_FINITE = (
 )
 SHORT_BUCKET, ROW_BUCKET = 4, 16
 REMEMBERED_BYTES = 4096
-LARGE_VOCABULARY, BLOCK = 4096, 512
-
-
-class Sampling(Settings):
-    """How the next token is drawn; temperature 0 is greedy.
-
-    >>> Sampling(temperature=0).max_new_tokens
-    28
-    """
-
-    temperature: Float = Field(0.7, ge=0, le=10, description="of the softmax; 0 takes the likeliest token")
-    max_new_tokens: Int = Field(28, ge=1, le=4096, description="an answer longer than this is cut")
 
 
 @dataclass(frozen=True)
 class Past:
     """What an engine remembers of a sequence: its tokens, and their keys and values in consecutive pieces, each
-    (2 * layers, heads, tokens, width)."""
+    (2 * layers, heads, tokens, width). shared: by all prompts that begin so."""
 
     tokens: tuple[int, ...]
     states: tuple[torch.Tensor, ...]
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +67,7 @@ class Engine(Protocol):
         keys: Sequence[str],
         sampling: Sampling,
         pasts: Sequence[Past | None] | None = None,
+        beginning: Sequence[int] = (),
     ) -> list[Generation]: ...
 
     def load_weights(self, file: Path) -> None: ...
@@ -87,16 +75,6 @@ class Engine(Protocol):
 
 Opens = Callable[[Path, int, models.Precision], Engine]
 """Opens an engine: of a model's folder, with so many sequences at once, and products in a number format."""
-
-
-def uniforms(key: str, count: int) -> np.ndarray:
-    """`count` numbers in [0, 1) that depend on `key` and their position only (Philox, a counter-based generator).
-
-    >>> bool((uniforms("seed 1/id/A-5-J-K/0/0", 5)[:3] == uniforms("seed 1/id/A-5-J-K/0/0", 3)).all())
-    True
-    """
-    digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "big"))).random(count)
 
 
 def check_request(
@@ -150,10 +128,13 @@ class HFEngine:
         keys: Sequence[str],
         sampling: Sampling,
         pasts: Sequence[Past | None] | None = None,
+        beginning: Sequence[int] = (),
     ) -> list[Generation]:
         """Continue every prompt until its end token or `max_new_tokens`; the order of the results is that asked for.
 
         pasts: what earlier generations remember of the beginnings of these prompts, under the same weights.
+        beginning: tokens that prompts have in common; they are read once, for those that begin so and have no past. It
+        is for the caller to say, since what is read apart must not depend on which prompts are asked for together.
         """
         pasts = [None] * len(prompts) if pasts is None else pasts
         check_request(prompts, keys, sampling, getattr(self.model.config, "max_position_embeddings", None))
@@ -162,7 +143,7 @@ class HFEngine:
             if rows < self.rows:
                 self._memory = torch.empty(0, dtype=self.model.dtype, device=self.model.device)
             self.rows = rows
-            return self._generate(prompts, keys, sampling, pasts)
+            return self._generate(prompts, keys, sampling, self._begun(prompts, pasts, tuple(beginning)))
 
         return models.retry_on_out_of_memory(made, self.rows, self.rows, "rows at once")
 
@@ -186,6 +167,24 @@ class HFEngine:
                     results[index] = generation
         return [generation for generation in results if generation is not None]
 
+    @torch.inference_mode()
+    def _begun(
+        self, prompts: Sequence[Sequence[int]], pasts: Sequence[Past | None], beginning: tuple[int, ...]
+    ) -> Sequence[Past | None]:
+        """The pasts, with that of the beginning in every place where there was none and the prompt goes on from it."""
+        size = len(beginning)
+        fits = [
+            past is None and len(p) > size and tuple(p[:size]) == beginning
+            for p, past in zip(prompts, pasts, strict=True)
+        ]
+        if size < self.bucket or not any(fits):
+            return pasts
+        ids = torch.tensor([beginning], device=self.model.device)
+        cache = self.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        states = torch.stack([one[0] for layer in cache.layers for one in (layer.keys, layer.values)])
+        shared = Past(beginning, (states,), shared=True)
+        return [shared if fit else past for fit, past in zip(fits, pasts, strict=True)]
+
     def workspace(self, *shape: int) -> torch.Tensor:
         """Zeros for one chunk's keys and values; the memory is used again, since fresh pages cost more than zeroing."""
         size = math.prod(shape)
@@ -196,6 +195,8 @@ class HFEngine:
     def _shape(self, prompt: Sequence[int], past: Past | None) -> tuple[int, int]:
         """Columns of a chunk for what is remembered and for what is read of a prompt: a function of its own lengths."""
         known = 0 if past is None else len(past.tokens)
+        if past is not None and past.shared:
+            return known, _padded(len(prompt), self.bucket) - known
         if past is not None and (known >= len(prompt) or past.tokens != tuple(prompt[:known])):
             raise BadInput("a remembered sequence is not the beginning of its prompt")
         fresh = _padded(len(prompt) - known, SHORT_BUCKET)
@@ -385,45 +386,3 @@ def _bytes_per_token(model: PreTrainedModel) -> int:
     config = model.config.get_text_config()
     heads, width = _cache_shape(config)
     return 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
-
-
-def draw(
-    logits: torch.Tensor, noise: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One token per row by inverting the cumulative distribution at `noise`, with its log-probability and the entropy.
-
-    logits (rows, vocabulary), noise (rows,) in [0, 1) -> three tensors (rows,); float64 inside; entropy in nats, not
-    finite where a logit is NaN or infinite (a logit of minus infinity is a token that never comes).
-    """
-    if logits.shape[-1] > LARGE_VOCABULARY:
-        return _draw_by_blocks(logits.float() / (temperature or 1.0), noise, temperature == 0)
-    logp = torch.log_softmax(logits.double() / (temperature or 1.0), dim=-1)
-    p = logp.exp()
-    if temperature == 0:
-        token = logp.argmax(-1)
-    else:
-        cumulative = p.cumsum(-1)
-        token = (cumulative <= noise[:, None] * cumulative[:, -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
-    entropy = -(p * logp.clamp(min=-1e4)).sum(-1)
-    return token, logp.gather(-1, token[:, None])[:, 0], entropy
-
-
-def _draw_by_blocks(
-    logits: torch.Tensor, noise: torch.Tensor, greedy: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`draw` with nothing but sums in float64: no table of the vocabulary's size, cumulative sums within one block."""
-    rows, size = logits.shape
-    logp = torch.log_softmax(logits, dim=-1)
-    p = logp.exp()
-    entropy = -(p * logp.clamp(min=-1e4)).sum(-1, dtype=torch.float64)
-    if greedy:
-        token = logp.argmax(-1)
-    else:
-        blocks = torch.nn.functional.pad(p, (0, -size % BLOCK)).view(rows, -1, BLOCK)
-        ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
-        wanted = noise[:, None] * ends[:, -1:]
-        block = (ends <= wanted).sum(-1, keepdim=True).clamp(max=ends.shape[-1] - 1)
-        begun = torch.where(block > 0, ends.gather(-1, (block - 1).clamp(min=0)), 0.0)
-        inside = blocks[torch.arange(rows, device=p.device), block[:, 0]].double().cumsum(-1)
-        token = (block[:, 0] * BLOCK + (begun + inside <= wanted).sum(-1)).clamp(max=size - 1)
-    return token, logp.gather(-1, token[:, None])[:, 0].double(), entropy

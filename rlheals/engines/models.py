@@ -123,7 +123,8 @@ def load(
     dtype: str = "auto",
     revision: str | None = None,
 ) -> PreTrainedModel:
-    """The model in a local folder or GGUF file, or of a hub id such as "Qwen/Qwen2.5-0.5B-Instruct".
+    """The model in a local folder or GGUF file, of an installed package (`package:NAME/FILE`), or of a hub id such as
+    "Qwen/Qwen2.5-0.5B-Instruct".
 
     Only safetensors are read, and a GGUF file that is named, which is dequantised (to float32, unless dtype says
     otherwise). No code from the model is run, and the class is the one that the weights were saved from: every tensor
@@ -137,7 +138,7 @@ def load(
         stored: dict[str, tuple[int, ...]] = {}
         options: dict[str, Any] = {}
         if "gguf_file" in where:
-            stored = weight_files.gguf_contents(Path(folder))[0]
+            stored = weight_files.gguf_contents(Path(place, where["gguf_file"]))[0]
             dtype = "float32" if dtype == "auto" else dtype
             # since there is one, transformers may leave weights packed, for kernels from the hub
             if hasattr(transformers, "GgufConfig"):
@@ -177,7 +178,8 @@ def _source(folder: str | Path, revision: str | None) -> tuple[str, dict[str, st
     if str(folder) and Path(folder).is_dir():
         return str(folder), {}
     if weight_files.is_gguf(folder):
-        return str(Path(folder).parent), {"gguf_file": Path(folder).name}
+        file = Path(weight_files.located(folder))
+        return str(file.parent), {"gguf_file": file.name}
     refuse_missing_path(str(folder))
     return str(folder), {"revision": revision or "main"}
 
@@ -252,7 +254,7 @@ def load_tokenizer(
     place, where = _source(folder, revision)
     with _told(f"tokenizer of {str(folder)!r}"):
         if "gguf_file" in where:
-            weight_files.gguf_contents(Path(folder))
+            weight_files.gguf_contents(Path(place, where["gguf_file"]))
         tokenizer = AutoTokenizer.from_pretrained(
             place, local_files_only=not fetch, trust_remote_code=False, **where
         )

@@ -40,7 +40,8 @@ from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from rlheals.engines import models
-from rlheals.engines.hf import Generation, Past, Sampling, check_request
+from rlheals.engines.hf import Generation, Past, check_request
+from rlheals.engines.sampling import Sampling
 from rlheals.errors import BadInput
 
 if TYPE_CHECKING:
@@ -130,8 +131,12 @@ class Asking(ABC):
         keys: Sequence[str],
         sampling: Sampling,
         pasts: Sequence[Past | None] | None = None,
+        beginning: Sequence[int] = (),
     ) -> list[Generation]:
-        """Continue every prompt until its end token or `max_new_tokens`; the order of the results is that asked for."""
+        """Continue every prompt until its end token or `max_new_tokens`; the order of the results is that asked for.
+
+        vLLM itself remembers what it has read: pasts and beginning are not needed.
+        """
         check_request(prompts, keys, sampling, self.positions)
         size = vocabulary(self.config)
         if strange := [token for prompt in prompts for token in prompt if not 0 <= token < size]:

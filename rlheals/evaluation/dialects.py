@@ -6,6 +6,7 @@ Both hand the verifier the same kind of reply, so both are graded by the same co
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from itertools import takewhile
 from typing import Literal
 
@@ -14,8 +15,9 @@ from transformers import PreTrainedTokenizerFast
 from rlheals.errors import BadInput
 from rlheals.tasks.base import END, Dialect, Item, Protocol_, Reply, Task, Verdict
 
-Prompts = Literal["fixed", "diverse"]
-"""fixed: every question is put in form 0; diverse: in any of the dialect's forms."""
+Prompts = Literal["fixed", "diverse", "short"]
+"""fixed: every question is put in form 0; diverse: in any of the dialect's forms; short: in the task's form of few
+words, for small language models."""
 
 ANSWER = '{"answer": [1, 2]}'
 PROBE = [{"role": "user", "content": "A question."}, {"role": "assistant", "content": ANSWER}]
@@ -36,10 +38,13 @@ class Chat(Dialect):
     question: thinking is up to the model, as part of its reply. All this is checked when the dialect is made.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, task: Task) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, task: Task, prompts: Prompts = "fixed") -> None:
+        if prompts == "short" and task.short_form is None:
+            raise BadInput(f"prompts: task {task.name} has no short form; accepted: fixed, diverse")
         self.tokenizer = tokenizer
         self.task = task
         self.forms = task.forms
+        self._usual = (task.short_form or 0) if prompts == "short" else 0
         self._template = NO_CLOCK + _template(tokenizer)
         asked, answered = self._text(PROBE[:1], opening=True), self._text(PROBE, opening=False)
         at = answered.rfind(ANSWER)
@@ -71,10 +76,17 @@ class Chat(Dialect):
         self._new_turn("Feedback.")
 
     def prompt(self, item: Item, form: int = 0) -> list[int]:
-        return self.question(self.task.prompt(item, form))
+        return self.question(self.task.prompt(item, form or self._usual))
 
     def expert(self, item: Item, form: int = 0) -> list[int]:
-        return self.reply(self.task.expert(item, form))
+        return self.reply(self.task.expert(item, form or self._usual))
+
+    @cached_property
+    def beginning(self) -> tuple[int, ...]:
+        """What the template writes before every question, and what all questions in the usual form begin with."""
+        tried = [self.prompt(self.task.items(split)[at]) for split in ("sft", "ood") for at in (0, 1, -1)]
+        shared = takewhile(lambda column: len(set(column)) == 1, zip(*tried, strict=False))
+        return tuple(column[0] for column in shared)
 
     def question(self, text: str) -> list[int]:
         """Tokens of any question, up to where the answer begins."""
@@ -152,8 +164,10 @@ def _template(tokenizer: PreTrainedTokenizerFast) -> str:
     return template
 
 
-def dialect_for(tokenizer: PreTrainedTokenizerFast, task: Task) -> Dialect:
+def dialect_for(tokenizer: PreTrainedTokenizerFast, task: Task, prompts: Prompts = "fixed") -> Dialect:
     """The lab's dialect for a tokenizer that has the task's words, the chat dialect for one with a chat template."""
     if task.words and {END, *task.words} <= tokenizer.get_vocab().keys():
+        if prompts == "short":
+            raise BadInput("prompts=short is for language models; a lab model has no other words")
         return task.dialect(tokenizer)
-    return Chat(tokenizer, task)
+    return Chat(tokenizer, task, prompts)

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 from pydantic import Field, ValidationInfo, field_validator
 
-from rlheals.engines.hf import Engine, Opens, Sampling, open_engine
+from rlheals.engines.hf import Engine, Opens, open_engine
 from rlheals.engines.models import Precision
+from rlheals.engines.sampling import Sampling
 from rlheals.evaluation.dialects import Prompts, dialect_for
 from rlheals.evaluation.rollout import Attempt, Episode, Feedback, rollout
 from rlheals.settings import Int, Settings, TaskName
@@ -56,7 +57,7 @@ def run(work: Work, opens: Opens = open_engine) -> None:
     settings = EvaluateSettings.model_validate(work.settings)
     folder = work.inputs["model"] / settings.folder
     engine, task = opens(folder, settings.rows, settings.precision), load_task(settings.task)
-    dialect = dialect_for(engine.tokenizer, task)
+    dialect = dialect_for(engine.tokenizer, task, settings.prompts)
     items = census_items(task, settings)
     parts = []
     for start in range(0, len(items), PART):

@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
 from rlheals.engines.hf import NOT_FINITE
 from rlheals.errors import BadInput
-from rlheals.evaluation.dialects import dialect_for
+from rlheals.evaluation.dialects import Prompts, dialect_for
+from rlheals.settings import Int, Settings, TaskName
 from rlheals.tasks import load_task
 
 ROWS = 64
@@ -111,17 +113,26 @@ def forward_kl(base: PreTrainedModel, model: PreTrainedModel, answers: Answers) 
     return torch.cat(values).numpy()
 
 
+class DivergenceSettings(Settings):
+    """What is asked where answers of one model to some questions are what others are compared by."""
+
+    task: TaskName = Field("general_points", description="the task whose questions are asked")
+    prompts: Prompts = Field("fixed", description="forms of the questions; diverse: as fixed")
+    questions: Int = Field(256, ge=1, description="of the SFT split, for divergences")
+    answer_tokens: Int = Field(48, ge=1, description="longest answer that is sampled for them")
+
+
 class Behaviour:
     """Answers of one model to some questions of the SFT split, sampled once: all that are compared share them."""
 
-    def __init__(self, task_name: str, source: Path, questions: int, answer_tokens: int, seed: int) -> None:
-        task, tokenizer = load_task(task_name), models.load_tokenizer(source)
-        dialect, items = dialect_for(tokenizer, task), task.items("sft")
+    def __init__(self, asked: DivergenceSettings, source: Path, seed: int) -> None:
+        task, tokenizer = load_task(asked.task), models.load_tokenizer(source)
+        dialect, items = dialect_for(tokenizer, task, asked.prompts), task.items("sft")
         self.model = models.load(source, models.device())
-        picks = np.random.default_rng([seed, 7]).permutation(len(items))[:questions]
+        picks = np.random.default_rng([seed, 7]).permutation(len(items))[: asked.questions]
         prompts = [dialect.prompt(items[pick]) for pick in picks]
         end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-        self.answers = sample(self.model, prompts, end, pad, seed, answer_tokens)
+        self.answers = sample(self.model, prompts, end, pad, seed, asked.answer_tokens)
 
     def of(self, folder: Path) -> dict[str, float]:
         """Forward KL from the model to that in a folder: its mean per answer, and the standard error."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rlheals.engines.hf import Engine, Generation, Past, Sampling, uniforms
+from rlheals.engines.hf import Engine, Generation, Past
+from rlheals.engines.sampling import Sampling, uniforms
 from rlheals.evaluation.dialects import Prompts
 from rlheals.tasks.base import Dialect, Item, Protocol_, Reply, Task, Verdict
 
@@ -59,7 +60,7 @@ def rollout(
     begun: attempts that episodes begin with; they are played on from there.
     feedback: "shuffled" tells the model a complaint drawn at random instead of the verifier's; "none" asks the same
     question again, without the attempts before.
-    prompts: the forms of the questions; "diverse": an episode's follows from its key.
+    prompts: the forms of the questions; "diverse": an episode's follows from its key. (A short form is the dialect's.)
     """
     attempts = attempts or task.attempts
     begun = [()] * len(items) if begun is None else begun
@@ -79,6 +80,7 @@ def rollout(
             [f"{episodes[index].key}/{len(episodes[index].attempts)}" for index in asked],
             sampling,
             [pasts[index] for index in asked],
+            dialect.beginning,
         )
         for index, generation in zip(asked, made, strict=True):
             episode = episodes[index]
@@ -107,7 +109,7 @@ def _prompt(dialect: Dialect, episode: Episode, prompts: Prompts) -> list[int]:
 
 def form_of(dialect: Dialect, prompts: Prompts, key: str) -> int:
     """The form in which an episode's question is put: it depends on the episode's key only."""
-    return 0 if prompts == "fixed" else int(uniforms(f"{key}/form", 1)[0] * dialect.forms)
+    return 0 if prompts != "diverse" else int(uniforms(f"{key}/form", 1)[0] * dialect.forms)
 
 
 def _another(task: Task, key: str) -> Verdict:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from rlheals.engines.models import LOGITS, Precision
 from rlheals.errors import BadInput
 from rlheals.evaluation.evaluate import census_items
-from rlheals.profiles.hardware import Hardware, Shape
+from rlheals.profiles.hardware import CORE, Gpu, Hardware, Shape
 from rlheals.profiles.profile import Profile
 from rlheals.tasks import load_task
 
@@ -59,15 +59,19 @@ class Budget:
         return sum(need.seconds for need in self.stages.values()) / 3600
 
 
-def budget(profile: Profile) -> Budget:
-    """The arithmetic for one seed; BadInput for a profile that does not say what it is made for."""
+def budget(profile: Profile, peak: float | None = None) -> Budget:
+    """The arithmetic for one seed; BadInput for a profile that does not say what it is made for.
+
+    peak: TFLOP/s of products in 16 bits that were measured, in place of the data sheet's.
+    """
     shape, hardware = profile.shape, profile.hardware
     if shape is None or hardware is None or profile.model is None:
         raise BadInput(
             f"profile {profile.name}: has no model, shape and hardware; a lab model needs no arithmetic"
         )
     dtype = BYTES.get(profile.model.dtype, 2)
-    sums = _Sums(profile, shape, hardware, dtype)
+    card = hardware.card if peak is None else hardware.card._replace(peak=peak)
+    sums = _Sums(profile, shape, hardware, card, dtype)
     stages = {"sft": sums.sft(), "census": sums.censuses()}
     if profile.rl_starts.starts:
         stages["rl"] = sums.rl()
@@ -82,6 +86,7 @@ class _Sums:
     profile: Profile
     shape: Shape
     hardware: Hardware
+    card: Gpu
     dtype: int
 
     @property
@@ -162,10 +167,16 @@ class _Sums:
     def _learning(self, tokens: float, gradient_checkpointing: bool, width: int) -> float:
         """Two operations per weight and token forward, four backward, two more to compute the forward pass again."""
         work = (8 if gradient_checkpointing else 6) * self.shape.parameters * tokens
-        return work / (LEARNING * (1.0 if width == 2 else SINGLE) * self.hardware.card.peak * 1e12)
+        return work / self._speed(width)
 
     def _playing(self, rows: int, episodes: float, attempts: float, answer: int, width: int) -> float:
         """Token after token, so many episodes at a time; prompts and feedback cost little beside that."""
         chunks = -(-episodes // rows)
-        read = width * self.shape.parameters / (READING * self.hardware.card.bandwidth * GB)
-        return chunks * attempts * answer * max(read, self.shape.layers * SECONDS_PER_LAYER)
+        read = width * self.shape.parameters / (READING * self.card.bandwidth * GB)
+        multiplied = 2 * self.shape.parameters * min(rows, episodes) / self._speed(width)
+        started = 0.0 if self.hardware.gpu == CORE else self.shape.layers * SECONDS_PER_LAYER
+        return chunks * attempts * answer * max(read, multiplied, started)
+
+    def _speed(self, width: int) -> float:
+        """Floating-point operations per second."""
+        return LEARNING * (1.0 if width == 2 else SINGLE) * self.card.peak * 1e12

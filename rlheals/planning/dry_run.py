@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -17,6 +19,7 @@ from rlheals.engines.vllm_server import SERVER
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.planning.budget import GB, Budget, budget
+from rlheals.profiles.hardware import CORE
 from rlheals.profiles.profile import Profile
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
@@ -25,27 +28,50 @@ from rlheals.tasks import load_task
 
 
 class Here(NamedTuple):
-    """What this machine has: its GPU's name and memory in bytes (0 without one), and free bytes for the store."""
+    """What this machine has: its GPU's name and memory in bytes (0 without one), and free bytes for the store.
+
+    peak: TFLOP/s of one core's products in bfloat16, measured where the processor is to do the work, whose memory is
+    meant then.
+    """
 
     gpu: str
     memory: float
     bfloat16: bool
     disk: float
+    peak: float | None = None
 
 
-def here(store: Store) -> Here:
-    """This machine."""
+def here(store: Store, processor: bool = False) -> Here:
+    """This machine; processor: seen as one without a GPU."""
     existing = next(path for path in (store.root, *store.root.parents) if path.exists())
     free = float(shutil.disk_usage(existing).free)
+    if processor:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return Here(CORE, float(memory), True, free, multiplied())
     if not torch.cuda.is_available():
         return Here("none", 0.0, False, free)
     card = torch.cuda.get_device_properties(0)
     return Here(card.name, float(card.total_memory), torch.cuda.is_bf16_supported(), free)
 
 
+def multiplied() -> float:
+    """TFLOP/s of one core's products of two bfloat16 matrices, the best of some tries: what no data sheet says."""
+    one, other, best = torch.zeros(1024, 576).bfloat16(), torch.zeros(576, 1536).bfloat16(), math.inf
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(10):
+            began = time.perf_counter()
+            one @ other
+            best = min(best, time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return 2 * 1024 * 576 * 1536 / best / 1e12
+
+
 def examine(profile: Profile, store: Store, machine: Here | None = None) -> dict[str, Any]:
     """Everything about a profile that can be known before it runs; `problems`: why it would not run here."""
-    machine = machine or here(store)
+    machine = machine or here(store, profile.hardware is not None and profile.hardware.gpu == CORE)
     specs = planned(profile, store)
     found: dict[str, Any] = {
         "profile": profile.name,
@@ -61,7 +87,7 @@ def examine(profile: Profile, store: Store, machine: Here | None = None) -> dict
     }
     needed = None
     if profile.model is not None and profile.hardware is not None:
-        needed = budget(profile)
+        needed = budget(profile, machine.peak)
         found |= {
             "model": profile.model.name,
             "made_for": profile.hardware.gpu,
@@ -94,10 +120,12 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"model     {found['model']}, {needed['parameters'] / 1e9:.2f} billion parameters"
         for name, stage in needed["stages"].items():
             on = f"{stage['hours']:6.2f} h on a {found['made_for']}"
-            yield f"{name:9} {stage['memory_gb']:6.1f} GB of GPU memory, {on}"
+            yield f"{name:9} {stage['memory_gb']:6.1f} GB of memory, {on}"
         yield f"disk      {needed['disk_gb']:.0f} GB, {machine['disk'] / GB:.0f} GB free here"
         yield f"hours     {needed['hours']:.1f} by arithmetic, {found['hours_counted_on']} are counted on"
-    yield f"gpu here  {machine['gpu']}" + (f", {machine['memory'] / GB:.0f} GB" if machine["memory"] else "")
+    speed = f", {machine['peak']:.2f} TFLOP/s in bfloat16, measured" if machine["peak"] else ""
+    memory = f", {machine['memory'] / GB:.0f} GB" if machine["memory"] else ""
+    yield f"{'here' if speed else 'gpu here':9} {machine['gpu']}{memory}{speed}"
     for problem in found["problems"]:
         yield f"PROBLEM   {problem}"
     for change in found["changes"]:
@@ -125,9 +153,10 @@ def _question(profile: Profile) -> str:
     name, revision = (models.SHIPPED_BASE, None) if model is None else (model.name, model.revision)
     try:
         tokenizer = models.load_tokenizer(name, revision, fetch=False)
-        return str(tokenizer.decode(dialect_for(tokenizer, task).prompt(item)))
+        return str(tokenizer.decode(dialect_for(tokenizer, task, profile.evaluate.prompts).prompt(item)))
     except BadInput:
-        return f"{task.prompt(item)}\n(the model's tokenizer is not at hand: without its template)"
+        form = task.short_form if profile.evaluate.prompts == "short" else None
+        return f"{task.prompt(item, form or 0)}\n(the model's tokenizer is not at hand: without its template)"
 
 
 def _troubles(profile: Profile, needed: Budget | None, machine: Here) -> Iterator[tuple[str, list[str]]]:
@@ -142,7 +171,8 @@ def _troubles(profile: Profile, needed: Budget | None, machine: Here) -> Iterato
         yield f"there is no GPU; {memory:.0f} GB of GPU memory are needed", []
     elif needed.memory > machine.memory:
         changes = list(_that_fit(profile, needed, machine.memory))
-        yield f"GPU memory: {memory:.1f} GB are needed, {there:.1f} GB are there", changes
+        kind = "memory" if machine.peak else "GPU memory"
+        yield f"{kind}: {memory:.1f} GB are needed, {there:.1f} GB are there", changes
     others = {
         "evaluate": (profile.evaluate.precision, "fp16"),
         "rl_starts.rl": (profile.rl_starts.rl.precision, "own"),

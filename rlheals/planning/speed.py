@@ -126,7 +126,7 @@ def _work(run: Run, store: Store) -> Work:
     if stage == "sft":
         settings = SFTSettings.model_validate(asked)
         folder = run.path / sft.checkpoint_name(settings.checkpoints[-1])
-        dialect = dialect_for(models.load_tokenizer(folder), load_task(settings.task))
+        dialect = dialect_for(models.load_tokenizer(folder), load_task(settings.task), settings.prompts)
         few = settings.model_copy(update={"checkpoints": (-(-SAMPLE // settings.batch),)})
         length = np.mean(list(map(len, sft.examples(dialect, few, run.manifest.seed)["input_ids"])))
         tokens = round(settings.checkpoints[-1] * settings.batch * float(length))

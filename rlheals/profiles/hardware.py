@@ -1,4 +1,4 @@
-"""What a profile needs, as facts: the size of its language model, and the GPU it is made for."""
+"""What a profile needs, as facts: the size of its language model, and the GPU or processor that it is made for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import NamedTuple
 from pydantic import Field, field_validator
 
 from rlheals.settings import Int, Settings
+
+CORE = "processor core"
 
 
 class Gpu(NamedTuple):
@@ -25,7 +27,10 @@ GPUS = {
     "A100-80GB": Gpu(80.0, 312, 2039, True),
     "H100": Gpu(80.0, 989, 3350, True),
     "H200": Gpu(141.0, 989, 4800, True),
+    CORE: Gpu(16.0, 0.4, 20, True),
 }
+"""The last one is no GPU but a core with AVX512-BF16, whose products were measured; `dry_run` measures those of the
+machine that it is on."""
 
 
 class Shape(Settings):
@@ -57,7 +62,7 @@ class Shape(Settings):
 
 
 class Hardware(Settings):
-    """The GPU that a profile is made for."""
+    """The GPU that a profile is made for, or a processor core."""
 
     gpu: str = Field(description=", ".join(GPUS))
     hours: Int = Field(ge=1, description="a session that is counted on")

@@ -111,6 +111,8 @@ class Task(ABC):
     """At an item, with feedback in between."""
     forms: ClassVar[int] = 1
     """In how many ways `prompt` can put a question; 0 is the usual one."""
+    short_form: ClassVar[int | None] = None
+    """One more way, in few words, for small language models; None: there is none."""
     unjudged: float | None = None
     """Reward of one more reply after the last attempt, which the Gymnasium environment takes and does not judge."""
 
@@ -211,6 +213,11 @@ class Dialect(ABC):
     tokenizer: PreTrainedTokenizerFast
     forms: int = 1
     """In how many ways a question can be put."""
+
+    @property
+    def beginning(self) -> Sequence[int]:
+        """Tokens that questions have in common from the first on, which an engine may read once for all."""
+        return ()
 
     @abstractmethod
     def prompt(self, item: Item, form: int = 0) -> list[int]:

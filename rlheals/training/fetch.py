@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from pydantic import Field
 
 from rlheals.engines import models
-from rlheals.engines.weight_files import is_gguf
+from rlheals.engines.weight_files import PACKAGE, gguf_contents, is_gguf, located
 from rlheals.errors import BadInput
 from rlheals.settings import Settings
 from rlheals.stage import Work
@@ -28,7 +28,10 @@ HOW_TO_PIN = "name one: --set model.revision=COMMIT (40 hex digits, on the model
 class Source(Settings):
     """Where a base comes from."""
 
-    name: str = Field(min_length=1, description="hub id (owner/name), a local folder, or a GGUF file")
+    name: str = Field(
+        min_length=1,
+        description="hub id (owner/name), a local folder or GGUF file, or package:NAME/FILE of an installed package",
+    )
     revision: str | None = Field(None, description="of a hub id: commit, branch or tag; unset: main")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="number format of the weights; auto: that of the files"
@@ -47,7 +50,7 @@ def settings_of(source: Source) -> FetchSettings:
     Where the commit cannot be told, a plan can be made, but not be run. BadInput for a path that is not there.
     """
     if _is_local(source.name):
-        return FetchSettings(**source.model_dump(), sha256=folder_hash(Path(source.name)))
+        return FetchSettings(**source.model_dump(), sha256=folder_hash(Path(located(source.name))))
     models.refuse_missing_path(source.name)
     if is_pinned(source):
         return FetchSettings(**source.model_dump())
@@ -61,7 +64,7 @@ def is_pinned(source: Source) -> bool:
 
 
 def _is_local(name: str) -> bool:
-    return Path(name).is_dir() or is_gguf(name)
+    return name.startswith(PACKAGE) or Path(name).is_dir() or is_gguf(name)
 
 
 @lru_cache(maxsize=16)
@@ -102,9 +105,11 @@ def _digest(file: Path, size: int, changed: int) -> bytes:
 
 
 def run(work: Work) -> None:
-    """The stage: `base/` (model and tokenizer), `source.json` (its commit on the hub, if any, and its size)."""
+    """The stage: `base/` (model and tokenizer), `source.json` (its commit on the hub, if any, its size, and from which
+    number formats it was dequantised).
+    """
     settings = FetchSettings.model_validate(work.settings)
-    if settings.sha256 is not None and folder_hash(Path(settings.name)) != settings.sha256:
+    if settings.sha256 is not None and folder_hash(Path(located(settings.name))) != settings.sha256:
         raise BadInput(f"model {settings.name!r}: its files have changed since this run was planned")
     if not is_pinned(settings):
         raise BadInput(
@@ -119,5 +124,6 @@ def run(work: Work) -> None:
         "architecture": type(model).__name__,
         "parameters": model.num_parameters(),
         "dtype": str(model.dtype).removeprefix("torch."),
+        "dequantised": gguf_contents(Path(located(settings.name)))[1] if is_gguf(settings.name) else None,
     }
     (work.out / "source.json").write_text(json.dumps(facts, indent=1) + "\n")

@@ -25,7 +25,7 @@ from rlheals.settings import Float, Rate
 from rlheals.stage import Work
 from rlheals.tasks import load_task
 from rlheals.training.expert import IGNORED
-from rlheals.training.sft import SFTSettings, checkpoint_name, train
+from rlheals.training.sft import SFTSettings, checkpoint_name, fitting, train
 from rlheals.weights.linalg import decompose
 from rlheals.weights.nulls import haar
 
@@ -60,7 +60,8 @@ def run(work: Work) -> None:
     settings = ProtectedSettings.model_validate(work.settings)
     base = work.inputs["base"] / settings.folder
     model = models.load(base)
-    dialect = dialect_for(models.load_tokenizer(base), load_task(settings.task))
+    dialect = dialect_for(models.load_tokenizer(base), load_task(settings.task), settings.prompts)
+    settings = fitting(settings, model, dialect)
     penalties: list[dict[str, float]] = []
     with PENALTIES[settings.kind](model, settings, work.seed) as penalty:
 

@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -33,7 +33,16 @@ from rlheals.store.files import atomic_write
 from rlheals.tasks import checked_splits, load_task
 from rlheals.tasks.base import Dialect
 from rlheals.training import resume
-from rlheals.training.expert import IGNORED, Example, example, expert_loss, from_file, loss_sets, own_samples
+from rlheals.training.expert import (
+    IGNORED,
+    Example,
+    example,
+    expert_loss,
+    from_file,
+    loss_set,
+    loss_sets,
+    own_samples,
+)
 from rlheals.training.sft_trainer import AtSteps, ResumableTrainer, refuse_diverged
 
 LOSSES = "losses.json"
@@ -79,7 +88,9 @@ class SFTSettings(Settings):
     )
     expert_file: str | None = Field(None, description="JSON with answers to imitate instead, see `expert.py`")
     expert_sha256: str | None = Field(None, description="of that file")
-    micro_batch_size: Int | None = Field(None, ge=1, description="examples per forward pass; unset: all")
+    micro_batch_size: Int | None = Field(
+        None, ge=1, description="examples per forward pass; unset: as many as half a gigabyte of logits holds"
+    )
     processes: Int = Field(1, ge=1, description="GPUs that share weights (FSDP) and batches")
     precision: Precision = Field(
         "own", description="of products: the weights' own format, or a shorter one beside float32 weights"
@@ -117,6 +128,9 @@ class SFTSettings(Settings):
         return self
 
 
+Asked = TypeVar("Asked", bound=SFTSettings)
+
+
 def checkpoint_name(step: int) -> str:
     """Folder of a checkpoint inside an SFT run.
 
@@ -152,8 +166,9 @@ def part(work: Work) -> None:
     """What one process does of the stage, in the scratch folder; the first one writes what the others have too."""
     settings = SFTSettings.model_validate(work.settings)
     base = work.inputs["base"] / settings.folder
-    dialect = dialect_for(models.load_tokenizer(base), load_task(settings.task))
+    dialect = dialect_for(models.load_tokenizer(base), load_task(settings.task), settings.prompts)
     model = models.load(base)
+    settings = fitting(settings, model, dialect)
     if settings.lora_rank:
         model = with_adapter(model, settings.lora_rank, work.seed)
 
@@ -168,6 +183,16 @@ def part(work: Work) -> None:
     losses = train(model, dialect, settings, work.seed, keep, work.tick, files)
     if fsdp.rank() == 0:
         atomic_write(work.scratch / LOSSES, json.dumps(losses, indent=1) + "\n")
+
+
+def fitting(settings: Asked, model: PreTrainedModel, dialect: Dialect) -> Asked:
+    """The settings with a micro-batch that leaves room for what a large vocabulary makes of it, unless one is set."""
+    if settings.micro_batch_size is not None:
+        return settings
+    answers = loss_set(dialect, load_task(settings.task), settings.splits[0], settings.loss_examples)
+    most = models.rows_at_once(model, max(len(tokens) for tokens, _ in answers))
+    rows = next(size for size in range(min(most, settings.rows), 0, -1) if settings.per_process % size == 0)
+    return settings.model_copy(update={"micro_batch_size": rows})
 
 
 def with_adapter(model: PreTrainedModel, rank: int, seed: int) -> PreTrainedModel:

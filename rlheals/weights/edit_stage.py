@@ -12,8 +12,7 @@ from collections.abc import Iterator
 import torch
 from pydantic import Field, field_validator
 
-from rlheals.evaluation.kl import Behaviour
-from rlheals.settings import Int, Settings, TaskName
+from rlheals.evaluation.kl import Behaviour, DivergenceSettings
 from rlheals.stage import Work
 from rlheals.weights.checkpoint import Checkpoint, copy_beside, write
 from rlheals.weights.edit_parser import parse
@@ -23,17 +22,14 @@ from rlheals.weights.selection import Where
 MODEL = "model"
 
 
-class EditedSettings(Settings):
+class EditedSettings(DivergenceSettings):
     """What is put back into what, and where."""
 
-    task: TaskName = Field("general_points", description="the task whose questions the divergences are about")
     base: str = Field(description="folder of the checkpoint that is put back, inside its run")
     target: str = Field(description="folder of the checkpoint that is edited, inside its run")
     origin: str = Field("base", description="folder of the pretrained base inside its run")
     edit: str = Field(description="as `rlheals edit --edit`")
     where: str = Field("blocks", description="as `rlheals edit --where`")
-    questions: Int = Field(256, ge=1, description="of the SFT split, for the divergences")
-    answer_tokens: Int = Field(48, ge=1, description="longest answer that is sampled for them")
 
     @field_validator("edit")
     @classmethod
@@ -68,7 +64,6 @@ def run(work: Work) -> None:
     write(measured(), place)
     copy_beside(now, place)
     sizes = {name: math.sqrt(value) for name, value in squares.items()}
-    asked = (settings.questions, settings.answer_tokens, work.seed)
     for name, source in (("kl_origin", origin), ("kl_target", now)):
-        sizes[name] = Behaviour(settings.task, source, *asked).of(place)["kl"]
+        sizes[name] = Behaviour(settings, source, work.seed).of(place)["kl"]
     (work.out / "sizes.json").write_text(json.dumps(sizes, indent=1) + "\n")

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, field_validator
 
-from rlheals.evaluation.kl import Behaviour
-from rlheals.settings import Int, Settings, TaskName
+from rlheals.evaluation.kl import Behaviour, DivergenceSettings
+from rlheals.settings import Int
 from rlheals.stage import Work
 from rlheals.weights.architectures import KINDS
 from rlheals.weights.checkpoint import Checkpoint
@@ -21,16 +21,13 @@ from rlheals.weights.spectra_stage import SpectraSettings, compare
 LABELS = ["tensor", "kind", "layer"]
 
 
-class TrajectorySettings(Settings):
+class TrajectorySettings(DivergenceSettings):
     """Which checkpoints of a run, and what is measured of each."""
 
-    task: TaskName = Field("general_points", description="the task whose questions the base is asked")
     base: str = Field("base", description="folder of the base inside its run")
     folders: tuple[str, ...] = Field(min_length=1, description="checkpoints inside the run")
     kinds: tuple[str, ...] = tuple(KINDS)
     draws: Int = Field(5, ge=0, le=1000, description="Gaussian changes of equal norm")
-    questions: Int = Field(256, ge=1, description="of the SFT split, for the divergence")
-    answer_tokens: Int = Field(48, ge=1, description="longest answer of the base")
 
     @field_validator("folders")
     @classmethod
@@ -44,7 +41,7 @@ def run(work: Work) -> None:
     """The stage: `path.parquet` (folder, matrix, part, ...) and `divergence.parquet` (folder, mean, standard error)."""
     settings = TrajectorySettings.model_validate(work.settings)
     base = work.inputs["base"] / settings.base
-    behaviour = Behaviour(settings.task, base, settings.questions, settings.answer_tokens, work.seed)
+    behaviour = Behaviour(settings, base, work.seed)
     before, rows, kls = Checkpoint(base), [], []
     for done, folder in enumerate(settings.folders, start=1):
         place = work.inputs["model"] / folder

@@ -32,8 +32,9 @@ from rlheals.chapters.base import core
 from rlheals.chapters.rl.runs import RLChapter
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.engines import models
-from rlheals.engines.hf import HFEngine, Sampling, open_engine
+from rlheals.engines.hf import HFEngine, open_engine
 from rlheals.engines.models import SHIPPED_BASE
+from rlheals.engines.sampling import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.rollout import rollout
 from rlheals.store.store import Store

@@ -17,8 +17,9 @@ from scipy.stats import chisquare
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from rlheals.engines import load_engine, models
-from rlheals.engines.hf import LARGE_VOCABULARY, Generation, HFEngine, Sampling, draw, uniforms
+from rlheals.engines.hf import Generation, HFEngine
 from rlheals.engines.models import SHIPPED_BASE
+from rlheals.engines.sampling import LARGE_VOCABULARY, Sampling, draw, uniforms
 from rlheals.errors import BadInput
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
@@ -214,6 +215,47 @@ def test_a_past_has_to_be_the_beginning_of_its_prompt(engine: HFEngine, asked) -
         with pytest.raises(BadInput) as caught:
             engine.generate(texts, keys[:2], WARM, [made.past for made in first])
         assert "remembered" in one_line(caught)
+
+
+@pytest.mark.parametrize("remember", [True, False])
+def test_a_beginning_is_read_once_and_changes_the_last_bits_and_no_token(
+    base: PreTrainedModel, dialect: Compact, asked, remember: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for prompts of other lengths, for one that begins otherwise, for one that is the beginning itself, and for
+    retries; whatever is asked beside it, a sequence keeps all its bits."""
+    begin = asked[0][0][:13] + dialect.encode("wrong value answer so so so") * 8
+    ends = [prompt for prompt in asked[0] if len(prompt) < 40]
+    prompts = [[*begin, *prompt] for prompt in ends] + [begin, ends[0]]
+    keys, engine = asked[1][: len(prompts)], HFEngine(base, dialect.tokenizer, rows=32, remember=remember)
+    read: list[int] = []
+    forward = base.forward
+
+    def counted(**given: torch.Tensor) -> object:
+        rows, columns = given["input_ids"].shape
+        read.append(rows * columns if columns > 1 else 0)
+        return forward(**given)
+
+    monkeypatch.setattr(base, "forward", counted)
+    engine.alike  # noqa: B018 (what tries it is not counted)
+    read.clear()
+    whole = engine.generate(prompts, keys, WARM)
+    without = sum(read)
+    read.clear()
+    found = engine.generate(prompts, keys, WARM, beginning=begin)
+    assert sum(read) < 0.75 * without
+    for one, other in zip(found, whole, strict=True):
+        assert one.tokens == other.tokens
+        assert float(np.abs(one.logprobs - other.logprobs).max()) < LAST_BITS
+    assert all(map(same, found[-2:], whole[-2:])), "what does not go on from the beginning is read as ever"
+    places = random.Random(4).sample(range(len(prompts)), 11)
+    few = engine.generate([prompts[i] for i in places], [keys[i] for i in places], WARM, beginning=begin)
+    assert all(same(found[i], made) for i, made in zip(places, few, strict=True))
+    again = [[*prompt, *made.tokens, 5] for prompt, made in zip(prompts, found, strict=True)]
+    fits = [i for i, prompt in enumerate(again) if len(prompt) < 140]
+    asking = [again[i] for i in fits], [keys[i] for i in fits], WARM
+    retried = engine.generate(*asking, [found[i].past for i in fits], begin)
+    for one, other in zip(retried, engine.generate(*asking), strict=True):
+        assert one.tokens == other.tokens
 
 
 def test_a_model_broken_for_a_while_leaves_no_trace(engine: HFEngine, asked) -> None:

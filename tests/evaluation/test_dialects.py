@@ -11,9 +11,10 @@ import pytest
 import tiny_models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from rlheals.engines.hf import Sampling
+from rlheals.engines.sampling import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Chat, dialect_for
+from rlheals.tasks import load_task
 from rlheals.tasks.base import END, UNK, Item, Verdict
 from rlheals.tasks.general_points.cards import OOD_RULE, OTHER_RULES
 from rlheals.tasks.general_points.compact import Compact
@@ -241,3 +242,31 @@ def test_the_dialect_follows_from_the_tokenizer(dialect: Compact, task: GeneralP
     assert isinstance(dialect_for(chat_tokenizer(tiny_models.CHATML), task), Chat)
     with pytest.raises(BadInput, match="no chat template"):
         dialect_for(chat_tokenizer(None), task)
+
+
+def test_short_questions_say_the_same_in_half_the_words_and_share_their_beginning(
+    task: GeneralPoints,
+) -> None:
+    full, short = (Chat(chat_tokenizer(tiny_models.CHATML), task, prompts) for prompts in ("fixed", "short"))
+    items = [item for split in ("sft", "ood", "control") for item in task.items(split)[::40]]
+    for item in items:
+        asked, said = short.prompt(item), short.tokenizer.decode(short.expert(item), skip_special_tokens=True)
+        rule = item.payload.rule
+        for fact in (", ".join(item.payload.hand), f"J={rule.jack}", f"Q={rule.queen}", f"K={rule.king}"):
+            assert fact in short.tokenizer.decode(asked)
+        assert task.grade(item, said).solved
+        assert short.read(short.expert(item)).text == said
+        words, usual = task.prompt(item, task.short_form), task.prompt(item)
+        assert len(words) < 0.4 * len(usual)
+        assert len(said) < 0.7 * len(task.expert(item))
+        assert usual in full.tokenizer.decode(full.prompt(item))
+        assert tuple(asked[: len(short.beginning)]) == short.beginning
+        assert len(short.beginning) > 0.6 * len(asked)
+    assert len({tuple(short.prompt(item)) for item in items}) == len(items)
+
+
+def test_a_task_or_a_model_without_short_questions_is_named(dialect: Compact, task: GeneralPoints) -> None:
+    with pytest.raises(BadInput, match="navigation has no short form; accepted: fixed, diverse"):
+        Chat(chat_tokenizer(tiny_models.CHATML), load_task("navigation"), "short")
+    with pytest.raises(BadInput, match="short is for language models"):
+        dialect_for(dialect.tokenizer, task, "short")

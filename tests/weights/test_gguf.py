@@ -191,3 +191,63 @@ def test_a_gguf_file_with_less_than_the_model_is_one_line(
     monkeypatch.setattr("rlheals.engines.weight_files.find_spec", lambda name: None)
     with pytest.raises(BadInput, match="pip install gguf"):
         Checkpoint(file)
+
+
+# In an installed package ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def package(model: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a model that a package brings along, which fails when it is imported."""
+    folder = tmp_path / "packages" / "brings_a_model"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise RuntimeError('needs what is not installed')\n")
+    written(folder / "small.gguf", model, Kind.Q4_1)
+    monkeypatch.syspath_prepend(str(folder.parent))
+    return "package:brings_a_model/small.gguf"
+
+
+def test_a_packages_model_is_that_of_its_file_and_known_by_its_hash_not_its_place(
+    package: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "packages" / "brings_a_model" / "small.gguf"
+    settings = fetch.settings_of(fetch.Source(name=package))
+    assert settings.name == package
+    assert settings.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert fetch.is_pinned(settings)
+    for name, tensor in models.load(file).state_dict().items():
+        assert torch.equal(models.load(package).state_dict()[name], tensor)
+        assert torch.equal(Checkpoint(package).tensor(name), tensor)
+    assert Checkpoint(package).notes == Checkpoint(file).notes
+    work = work_in(tmp_path / "run", settings)
+    fetch.run(work)
+    facts = json.loads((work.out / "source.json").read_text())
+    assert (facts["name"], facts["dequantised"]) == (package, ["F32", "Q4_1"])
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(BadInput, match="its files have changed since this run was planned"):
+        fetch.run(work_in(tmp_path / "again", settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("package:not_installed_here/x.gguf", "not installed; pip install --no-deps not-installed-here"),
+        ("package:brings_a_model/other.gguf", "the installed package has no such file"),
+        ("package:brings_a_model/../../x.gguf", "a Python package and a file in its folder"),
+        ("package:brings_a_model/..", "no GGUF file"),
+        ("package:brings_a_model/__init__.py", "no GGUF file"),
+        ("package:os.path/x.gguf", "a Python package and a file in its folder"),
+        ("package:brings_a_model", "a Python package and a file in its folder"),
+        ("package:", "a Python package and a file in its folder"),
+    ],
+)
+def test_a_package_that_cannot_give_a_model_is_one_line(package: str, name: str, said: str) -> None:
+    asks = (
+        lambda: fetch.settings_of(fetch.Source(name=name)),
+        lambda: models.load(name),
+        lambda: Checkpoint(name),
+    )
+    for ask in asks:
+        with pytest.raises(BadInput) as caught:
+            ask()
+        assert said in one_line(caught)

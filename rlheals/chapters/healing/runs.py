@@ -194,7 +194,12 @@ class _Builder:
         """A checkpoint (run, folder) edited with another one."""
         edit, where = read_entry(entry)
         asked = EditedSettings(
-            task=self.profile.task, base=with_[1], target=target[1], edit=edit, where=where
+            task=self.profile.task,
+            prompts=self.profile.evaluate.prompts,
+            base=with_[1],
+            target=target[1],
+            edit=edit,
+            where=where,
         ).model_dump(mode="json")
         origin = self.store.key(self.made.before.base)
         inputs = {"base": self.store.key(with_[0]), "target": self.store.key(target[0]), "origin": origin}
@@ -212,6 +217,7 @@ class _Builder:
                 place = made.steps[state if seen_from < 0 else seen_from]
                 asked = TrajectorySettings(
                     task=profile.task,
+                    prompts=profile.evaluate.prompts,
                     base=sft.checkpoint_name(place),
                     folders=tuple(map(rl_checkpoint, profile.rl_starts.rl.checkpoints)),
                     questions=profile.rotation.questions,

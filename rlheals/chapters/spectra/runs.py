@@ -118,7 +118,10 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
             for decode in range(1 if branch in BRANCHES else rotation.decodes):
                 made.censuses[point, decode] = census_spec(profile, key, point.folder, seed, decode)
         asked = TrajectorySettings(
-            task=profile.task, folders=tuple(point.folder for point in points), questions=rotation.questions
+            task=profile.task,
+            prompts=profile.evaluate.prompts,
+            folders=tuple(point.folder for point in points),
+            questions=rotation.questions,
         )
         made.trajectories[branch, start] = RunSpec(
             stage="trajectory",

@@ -1,7 +1,8 @@
-"""How GeneralPoints is put into words: 16 forms of the question for language models, and the words of the lab.
+"""How GeneralPoints is put into words: 16 forms of the question for language models, one of few words for small models,
+and the words of the lab.
 
 The task, its numbers and its verdicts are the same in all forms: wording, place of the rule, order of the fields. Form
-0 is the usual one; with all of them a model cannot learn the question by heart.
+0 is the usual one; with all 16 a model cannot learn the question by heart.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ class Wording(NamedTuple):
 
 
 class Form(NamedTuple):
-    """One way: the sentences, whether the rule comes before the cards, the answer's fields in order."""
+    """One way: the sentences and their order, the answer's fields in order."""
 
     wording: Wording
-    rule_first: bool
-    fields: tuple[str, str, str]
+    order: tuple[str, ...]
+    fields: tuple[str, ...]
 
 
 WORDINGS = (
@@ -77,23 +78,32 @@ WORDINGS = (
         "Output, as JSON:",
     ),
 )
+SHORT = Wording(
+    "Cards: {cards}",
+    "J={jack}, Q={queen}, K={king}, A=1.",
+    "Make 24 with + - * / ( ), using the value of each card once.",
+    'Answer: {{"number": [values], "formula": "...=24"}}',
+)
+ORDERS = (("cards", "rule", "goal", "answer", "blanks"), ("rule", "cards", "goal", "answer", "blanks"))
 FIELDS = (("cards", "number", "formula"), ("number", "cards", "formula"))
 BLANKS = {
     "cards": "[the four labels]",
     "number": "[their four values]",
     "formula": '"an equation that ends in =24"',
 }
-FORMS = tuple(Form(*parts) for parts in product(WORDINGS, (False, True), FIELDS))
+LONG_FORMS = tuple(Form(*parts) for parts in product(WORDINGS, ORDERS, FIELDS))
+SHORT_FORM = Form(SHORT, ("goal", "answer", "rule", "cards"), ("number", "formula"))
+"""What all questions share comes first, so that it is read once; the answer has what is graded and no more."""
+FORMS = (*LONG_FORMS, SHORT_FORM)
 
 
 def question(form: Form, hand: Sequence[str], rule: Rule) -> str:
     """The question as text: hand, rule, goal, and the fields of the answer with a blank for each."""
-    wording = form.wording
-    cards = wording.cards.format(cards=", ".join(hand))
-    values = wording.rule.format(jack=rule.jack, queen=rule.queen, king=rule.king)
-    facts = (values, cards) if form.rule_first else (cards, values)
+    named = {"cards": ", ".join(hand), "jack": rule.jack, "queen": rule.queen, "king": rule.king}
+    parts = {part: text.format_map(named) for part, text in form.wording._asdict().items()}
     blanks = ", ".join(f'"{field}": {BLANKS[field]}' for field in form.fields)
-    return "\n".join((*facts, wording.goal, wording.answer, f"{{{blanks}}}"))
+    parts["blanks"] = f"{{{blanks}}}"
+    return "\n".join(parts[part] for part in form.order)
 
 
 def answer(form: Form, hand: Sequence[str], values: Sequence[int], formula: str) -> str:

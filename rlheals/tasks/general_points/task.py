@@ -30,7 +30,7 @@ from rlheals.tasks.general_points.cards import (
     parse_hand,
     split_of,
 )
-from rlheals.tasks.general_points.prompts import FEEDBACK_WORDS, FORMS, WORDS, answer, question
+from rlheals.tasks.general_points.prompts import FEEDBACK_WORDS, FORMS, LONG_FORMS, WORDS, answer, question
 from rlheals.tasks.general_points.solver import LARGEST, canonical_solution, solutions, solvable
 from rlheals.tasks.general_points.verifier import REWARDS, formula_of, judge, judge_as_reference
 
@@ -62,7 +62,8 @@ class GeneralPoints(Task):
     paired = ("both_id", "both_ood")
     rewards = REWARDS
     feedback_words = FEEDBACK_WORDS
-    forms: ClassVar[int] = len(FORMS)
+    forms: ClassVar[int] = len(LONG_FORMS)
+    short_form: ClassVar[int | None] = len(LONG_FORMS)
     words = WORDS
     prompt_tokens = 13
 

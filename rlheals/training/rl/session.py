@@ -93,7 +93,7 @@ class Session:
             for name, folder in compared.items()
         }
         self.task = load_task(settings.task)
-        self.dialect = dialect_for(self.tokenizer, self.task)
+        self.dialect = dialect_for(self.tokenizer, self.task, settings.prompts)
         self._has_own_weights = opens is not None
         play = opens or (lambda _, rows, __: HFEngine(self.model, self.tokenizer, rows))
         self.engine: Engine = play(start, settings.play_rows, settings.precision)
