@@ -14,9 +14,13 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
+from play_page import javascript  # noqa: F401
 from store_lab import lab  # noqa: F401
 from transformers import PreTrainedModel
 
+from rlheals.chapters.base import core
+from rlheals.chapters.rl.runs import RLChapter
+from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE, ModelSettings
 from rlheals.store.store import Store
@@ -61,3 +65,12 @@ def tiny_folder(tmp_path: Path, tiny: PreTrainedModel, dialect: Compact) -> Path
 def base() -> PreTrainedModel:
     """The base that ships with the package, which does the task half of the time; fresh for every test."""
     return models.load(SHIPPED_BASE)
+
+
+@pytest.fixture(scope="session")
+def played(shared: Store) -> SFTChapter:
+    """A fresh run of the small study with its RL, as the page "Play" shows it."""
+    from small_study import SPIN  # which needs what stands above
+
+    core([SFTChapter, RLChapter], SPIN, store=shared, quiet=True)
+    return SFTChapter.open(SPIN, store=shared, quiet=True)

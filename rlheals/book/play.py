@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save
 
+from rlheals.book import mosaic
 from rlheals.chapters.base import MEANS_NOTHING, PLUMBING
 from rlheals.chapters.rl import runs as rl
 from rlheals.chapters.sft.runs import SFTChapter
@@ -72,6 +73,7 @@ def files(chapter: SFTChapter, store: Store) -> dict[str, str]:
             name = f"{chosen.key}.js"
             made[name] = f"Play.arrived({json.dumps(chosen.key)}, {json.dumps(packed(chosen.folder))});\n"
             said = {"key": chosen.key, "title": chosen.title, "step": chosen.step, "file": name}
+            said["bytes"] = len(made[name])
             about["checkpoints"].append({**said, "solved": shares(chosen.episodes)})
     except Unplayable as error:
         about |= {
@@ -79,7 +81,9 @@ def files(chapter: SFTChapter, store: Store) -> dict[str, str]:
             "checkpoints": [],
         }
         made = {}
-    return made | {INDEX: f"Play.index = {json.dumps(about, indent=1)};\n"}
+    of_lab = profile.task == TASK and profile.model is None
+    hands = mosaic.files(chapter, store) if of_lab else {mosaic.INDEX: ""}
+    return made | hands | {INDEX: f"Play.index = {json.dumps(about, indent=1)};\n"}
 
 
 def checkpoints(chapter: SFTChapter, store: Store) -> Iterator[Chosen]:

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 import random
 import re
-import shutil
 import struct
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from play_page import HELP, Runs, driven, needs_chromium, page_with, served
 from safetensors.numpy import save as safetensors
 from safetensors.torch import load_file
 from safetensors.torch import save as torch_safetensors
-from small_study import SPIN
 
 from rlheals.book import play
-from rlheals.chapters.base import core
-from rlheals.chapters.rl.runs import RLChapter
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, open_engine
@@ -45,52 +36,6 @@ from rlheals.tasks.general_points.prompts import WORDS
 from rlheals.tasks.general_points.solver import canonical_solution, solutions, solvable
 from rlheals.tasks.general_points.task import SPLITS, GeneralPoints
 from rlheals.tasks.general_points.verifier import formula_of, judge
-
-ROOT = Path(__file__).resolve().parents[2]
-PLAY = ROOT / "book/_static/play"
-NODE = shutil.which("node")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-         "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]  # fmt: skip
-SCRIPTS = ("model.js", "task.js")
-
-Runs = Callable[[str, Any], Any]
-
-
-def browser(page: Path, *more: str, address: str = "") -> subprocess.CompletedProcess[str]:
-    """A page opened by Chromium, which finds no other machine, and its document then. address: if not a file."""
-    home = f"--user-data-dir={page.parent / 'browser'}"
-    command = [str(CHROMIUM), *FLAGS, home, *more, "--dump-dom", address or page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
-@pytest.fixture
-def javascript(tmp_path: Path) -> Runs:
-    """Runs the body of a JavaScript function of `input` with the page's scripts loaded: what it returns."""
-    if NODE is None and CHROMIUM is None:
-        pytest.skip("neither node nor Chromium is here to run JavaScript")
-
-    def run(body: str, given: Any) -> Any:
-        call = f"JSON.stringify(((input) => {{{body}}})({json.dumps(given)}))"
-        if NODE is not None:
-            loads = "".join(f"require({json.dumps(str(PLAY / name))});" for name in SCRIPTS)
-            script = tmp_path / "run.js"
-            script.write_text(f"const Play = globalThis.Play ??= {{}};{loads}process.stdout.write({call});")
-            done = subprocess.run([NODE, str(script)], capture_output=True, text=True, timeout=300)
-            assert done.returncode == 0, done.stderr[-2000:]
-            return json.loads(done.stdout)
-        loads = "".join(f'<script src="{(PLAY / name).as_uri()}"></script>' for name in SCRIPTS)
-        (tmp_path / "run.js").write_text(f"document.querySelector('pre').textContent = {call}")
-        page = tmp_path / "run.html"
-        page.write_text(
-            f'<!doctype html><meta charset=utf-8><body><pre></pre>{loads}<script src="run.js"></script>'
-        )
-        done = browser(page)
-        found = re.search(r"<pre>(.+)</pre>", done.stdout, flags=re.S)
-        assert found, done.stdout[:500] + done.stderr[-2000:]
-        return json.loads(html.unescape(found[1]))
-
-    return run
 
 
 def faces(rule: Rule) -> dict[str, int]:
@@ -368,21 +313,14 @@ def rl_left_out(store: Store, tmp_path: Path) -> Store:
     return Store(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def small(shared: Store) -> SFTChapter:
-    """A fresh run of the small study with its RL."""
-    core([SFTChapter, RLChapter], SPIN, store=shared, quiet=True)
-    return SFTChapter.open(SPIN, store=shared, quiet=True)
-
-
 def test_checkpoints_are_the_runs_weights_with_their_evaluations(
-    javascript: Runs, small: SFTChapter, shared: Store
+    javascript: Runs, played: SFTChapter, shared: Store
 ) -> None:
-    scripts = play.files(small, shared)
+    scripts = play.files(played, shared)
     index, checkpoints = written(scripts)
     assert (index["profile"], index["seed"]) == ("spin", 1)
     assert list(checkpoints) == ["base", "sft-peak", "sft-end", "rl-3", "rl-5"]
-    chosen = {one.key: one for one in play.checkpoints(small, shared)}
+    chosen = {one.key: one for one in play.checkpoints(played, shared)}
     for entry in index["checkpoints"]:
         packed, folder = checkpoints[entry["key"]], chosen[entry["key"]].folder
         halves = {
@@ -392,7 +330,7 @@ def test_checkpoints_are_the_runs_weights_with_their_evaluations(
             assert (tuple(shape), data) == (tuple(halves[name].shape), halves[name].flatten().tolist())
         assert set(WORDS) < set(javascript("return Play.open(input).tokenizer.list;", packed))
     # the shares are those that the evaluation wrote down itself
-    for run in (one for one in small.runs if one.manifest.stage == "evaluate"):
+    for run in (one for one in played.runs if one.manifest.stage == "evaluate"):
         said = json.loads((run.path / "summary.json").read_text())
         step = run.manifest.settings["folder"]
         for entry in index["checkpoints"]:
@@ -407,16 +345,18 @@ def test_checkpoints_are_the_runs_weights_with_their_evaluations(
                 assert ood["within"] == pytest.approx(said["ood"]["within_five_either"], abs=1e-4)
 
 
-def test_without_rl_in_the_store_there_is_sft_alone(small: SFTChapter, shared: Store, tmp_path: Path) -> None:
-    _, checkpoints = written(play.files(small, rl_left_out(shared, tmp_path)))
+def test_without_rl_in_the_store_there_is_sft_alone(
+    played: SFTChapter, shared: Store, tmp_path: Path
+) -> None:
+    _, checkpoints = written(play.files(played, rl_left_out(shared, tmp_path)))
     assert list(checkpoints) == ["base", "sft-peak", "sft-end"]
 
 
 def test_a_study_of_something_else_has_a_sentence_in_place_of_weights(
-    small: SFTChapter, shared: Store
+    played: SFTChapter, shared: Store
 ) -> None:
-    profile = small.profile.model_copy(update={"task": "navigation"})
-    index, checkpoints = written(play.files(replace(small, profile=profile), shared))
+    profile = played.profile.model_copy(update={"task": "navigation"})
+    index, checkpoints = written(play.files(replace(played, profile=profile), shared))
     assert checkpoints == {}
     assert index["note"].endswith("cannot be played here: they are not models of the lab that play cards.")
 
@@ -437,73 +377,13 @@ def test_weights_that_a_page_cannot_hold_are_refused(tmp_path: Path, tiny_folder
 # --- the page in a browser
 
 
-def page_with(folder: Path, scripts: dict[str, str], drive: str) -> Path:
-    """The book's page, with its own markup and scripts, these weights, and a script that uses it."""
-    shutil.copytree(PLAY, folder / "_static/play")
-    for name, text in scripts.items():
-        (folder / "_static/play" / name).write_text(text)
-    markup = "\n".join(
-        line for line in (ROOT / "book/play.md").read_text().splitlines() if line.startswith("<")
-    )
-    (folder / "book").mkdir()
-    page = folder / "book/play.html"
-    section = f'<section id="play"><h1>Play</h1>{markup}</section>'  # as Sphinx names it
-    page.write_text(
-        f"<!doctype html><meta charset=utf-8><script>{WATCH}</script><body>{section}<pre></pre><script>{drive}</script>"
-    )
-    return page
-
-
-WATCH = """window.troubles = [];
-addEventListener("error", (event) => troubles.push(event.message || "not loaded: " + event.target.src), true);
-addEventListener("unhandledrejection", (event) => troubles.push(String(event.reason)));
-console.error = console.warn = (...said) => troubles.push(said.join(" "));"""
-HELP = """const find = (one) => document.querySelector("#play-lab " + one);
-const all = (one) => [...document.querySelectorAll("#play-lab " + one)];
-const press = (text) => all("button").find((one) => one.textContent === text).click();
-const until = async (test) => { while (!test()) await new Promise((go) => setTimeout(go, 20)); };
-const told = () => find(".play-status").textContent;
-const choose = (values) => values.forEach((value, at) => { all("select")[at].value = String(value); });
-const done = (found) => {
-  const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
-  document.querySelector("pre").textContent = JSON.stringify({ ...found, troubles, loaded });
-};
-"""
-
-
-def driven(page: Path, address: str = "") -> dict[str, Any]:
-    """What the driving script left behind."""
-    done = browser(page, "--virtual-time-budget=200000", address=address)
-    found = re.search(r"<pre>(.+)</pre>", done.stdout, flags=re.S)
-    assert found, done.stdout[:2000] + done.stderr[-2000:]
-    result: dict[str, Any] = json.loads(html.unescape(found[1]))
-    return result
-
-
 def with_base() -> dict[str, str]:
     """The scripts of the shipped base alone."""
     solved = {"either": {"OOD": {"hands": 796, "first": 0.05, "within": 0.2}}, "target": {}}
-    entry = {"key": "base", "title": "Base", "file": "base.js", "solved": solved}
+    entry = {"key": "base", "title": "Base", "file": "base.js", "bytes": 500000, "solved": solved}
     index = {"note": "", "temperature": 0.7, "attempts": 5, "checkpoints": [entry]}
     packed = json.dumps(play.packed(SHIPPED_BASE))
     return {play.INDEX: f"Play.index = {json.dumps(index)};", "base.js": f'Play.arrived("base", {packed});'}
-
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of a server of a folder's files, on this machine."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *said: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 @needs_chromium
@@ -516,7 +396,7 @@ def test_in_a_browser_a_known_hand_has_the_known_answer(
     item = item_of(("8", "10", "10", "Q"), OOD_RULE)  # not the one that the page begins with
     (episode,) = rollout(engine, dialect, task, [item], ["k"], Sampling(temperature=0), protocol="either")
     drive = f"""{HELP}(async () => {{
-      await until(() => find("section"));
+      await until(() => told()?.startsWith("Play loads 1 checkpoints"));
       choose(["8", "10", "10", "Q", 11, 12, 13]);
       press("Play");
       await until(() => told().includes("8 10 10 Q"));
@@ -533,8 +413,8 @@ def test_in_a_browser_a_known_hand_has_the_known_answer(
       const own = find(".play-own-verdict").textContent;
       choose(["2", "3", "8", "J", 11, 12, 13]);
       press("Census of 100 hands");
-      await until(() => find("svg"));
-      const census = find("svg").getAttribute("aria-label"), legend = find("figcaption").textContent;
+      await until(() => find(".play-bar svg"));
+      const census = find(".play-bar svg").getAttribute("aria-label"), legend = find("figcaption").textContent;
       done({{ hand, unsolvable, own, census, legend }});
     }})();"""
     page = page_with(tmp_path, with_base(), drive)
@@ -581,7 +461,9 @@ def test_in_a_browser_what_is_missing_is_a_sentence(
     tmp_path: Path, scripts: dict[str, str], said: str
 ) -> None:
     drive = f"""{HELP}(async () => {{
-      await until(() => told() && !told().startsWith("Loading"));
+      await until(() => told());
+      if (all("button").some((one) => one.textContent === "Play")) press("Play");
+      await until(() => !told().startsWith("Loading") && !told().startsWith("Play loads"));
       done({{ page: document.getElementById("play-lab").textContent }});
     }})();"""
     found = driven(page_with(tmp_path, scripts, drive))

@@ -3,36 +3,16 @@
 (() => {
   const root = document.getElementById("play-lab");
   if (!root) return;
-  const { Trouble, LABELS, FACES, LARGEST, NAMED, ATTEMPTS } = Play;
+  const { Trouble, LABELS, FACES, LARGEST, NAMED, ATTEMPTS, CATEGORIES, el, percent, button } = Play;
   const CENSUS = 100;
-  const CATEGORIES = { correct: "correct", partial: "bracket missing", no_solution: "values right, not 24",
-    wrong_number: "wrong values", wrong_rule: "right under another rule", illegal_formula: "unreadable" };
 
   // --- small parts
 
-  /** An element with attributes and children; a string is text. */
-  function el(name, attributes = {}, ...children) {
-    const made = document.createElementNS(
-      /^(svg|rect|line|text|title)$/.test(name) ? "http://www.w3.org/2000/svg" : "http://www.w3.org/1999/xhtml", name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.append(...children);
-    return made;
-  }
-
-  const percent = (share) => {
-    const value = 100 * share;
-    return `${value > 0 && value < 1 ? value.toFixed(1) : Math.round(value)}\u00a0%`;
-  };
   const pause = () => new Promise((go) => setTimeout(go));
   const choice = (label, values, chosen) => {
     const select = el("select", {}, ...values.map((value) => el("option", {}, String(value))));
     select.value = String(chosen);
     return { select, label: el("label", {}, el("span", {}, label), select) };
-  };
-  const button = (text, does) => {
-    const made = el("button", { type: "button" }, text);
-    made.addEventListener("click", does);
-    return made;
   };
 
   // --- the question
@@ -85,12 +65,7 @@
 
   /** Load a checkpoint's script and open it; kept in the entry as `opened`, or as `trouble` what to tell. */
   async function load(entry) {
-    const script = el("script", { src: new URL(entry.file, new URL(root.dataset.from, document.baseURI)).href });
-    const came = await new Promise((done) => {
-      script.addEventListener("load", () => done(true));
-      script.addEventListener("error", () => done(false));
-      document.head.append(script);
-    });
+    const came = await Play.script(entry.file, root.dataset.from);
     try {
       if (!came) throw new Trouble(`The weights (${entry.file}) did not arrive. Reload the page to try again.`);
       if (!arrived.has(entry.key)) throw new Trouble(`The file ${entry.file} is damaged: it holds no weights.`);
@@ -125,9 +100,7 @@
   /** One attempt, what the verifier says of it to the reader, and in a word to the model. */
   function shownAttempt({ words, read, verdict }) {
     const said = read.formula === null || read.formula === "" ? words.join(" ") : read.formula;
-    return el("li", {}, el("code", {}, said), " ", el("span", { class: verdict.solved ? "play-good" : "play-bad" },
-      `${verdict.solved ? "✓" : "✗"} ${CATEGORIES[verdict.category]}`), el("div", { class: "play-feedback" },
-      verdict.solved ? verdict.feedback : `${verdict.feedback} The model is told: wrong ${Play.told(verdict)}.`));
+    return Play.attempt(said, verdict);
   }
 
   /** Over all hands, by the evaluation that was made with the checkpoint. */
@@ -151,6 +124,8 @@
       results.replaceChildren();
       return tell(`No formula makes 24 from ${asked.join(" ")} with ${ruleText(byRule)}. Choose other cards or values.`);
     }
+    await loaded();
+    if (!current()) return;
     const sections = [], said = [];
     for (const entry of Play.index.checkpoints) {
       if (entry.trouble) sections.push(section(entry, el("p", { class: "play-trouble" }, entry.trouble)));
@@ -198,7 +173,10 @@
   }
 
   async function playCensus(current) {
-    const byRule = rule(), how = protocol(), entries = ready();
+    const byRule = rule(), how = protocol();
+    await loaded();
+    if (!current()) return;
+    const entries = ready();
     if (!entries.length) return tell("No checkpoint is here to play with.");
     const rows = entries.map(({ title }) => ({ title, first: 0, within: 0 }));
     const progress = el("progress", { max: CENSUS, value: 0, "aria-label": "hands played" });
@@ -267,13 +245,25 @@
     if (!index) return tell("The list of checkpoints did not arrive. Build the book with `make book`, or reload the page.");
     if (index.note) form.before(el("p", { class: "play-note" }, index.note));
     if (!index.checkpoints.length) return tell("There are no weights here: the models cannot play. The verifier below works.");
-    for (const [at, entry] of index.checkpoints.entries()) {
-      tell(`Loading checkpoint ${at + 1} of ${index.checkpoints.length}.`);
-      await load(entry);
-    }
-    root.dataset.ready = "yes";
-    await run(playHand);
+    const size = index.checkpoints.reduce((sum, { bytes }) => sum + bytes, 0) / 1e6;
+    tell(`Play loads ${index.checkpoints.length} checkpoints into this page, ${size.toFixed(1)} MB in all.`);
   }
+
+  /** The weights are loaded when they are first asked for. */
+  async function loaded() {
+    for (const [at, entry] of (Play.index?.checkpoints ?? []).entries()) {
+      if (entry.opened || entry.trouble) continue;
+      tell(`Loading checkpoint ${at + 1} of ${Play.index.checkpoints.length}.`);
+      await (entry.coming ??= load(entry));
+    }
+  }
+
+  /** What the mosaic hands over. */
+  Play.playThis = (labels) => {
+    labels.forEach((label, at) => { cards[at].select.value = label; });
+    root.scrollIntoView();
+    setRule("ood");
+  };
 
   begin();
 })();
