@@ -27,10 +27,7 @@ from rlheals.project import project_root
 app = Typer()
 
 
-@app.command(
-    epilog="Examples: rlheals publish --profile lab --seed 1 --out lab-seed-1\n\n"
-    "rlheals publish --dataset --out rlheals-results"
-)
+@app.command(epilog="Example: rlheals publish --profile lab --seed 1 --out lab-seed-1")
 def publish(
     profile: OptionalProfile = None,
     seed: Annotated[int | None, Option(min=0, max=LARGEST_SEED, help="Base seed.")] = None,
@@ -43,7 +40,7 @@ def publish(
     check: Annotated[Path | None, Option(help="Only say whether this folder is as it was written.")] = None,
     again: Annotated[str | None, Option(help="With --check: evaluate this checkpoint again.")] = None,
     dataset: Annotated[
-        bool, Option("--dataset", help="The whole recorded study (--results) as a dataset.")
+        bool, Option("--dataset", help="The recorded study (--results) as a dataset, not one base seed.")
     ] = False,
     checkpoints: Annotated[
         Path | None, Option(help="With --dataset: also write its recorded models to this new folder.")
@@ -56,8 +53,9 @@ def publish(
 
     What the store has of RL, spectra, edits and protected SFT goes in too. Exit code 1 if --again finds a difference.
 
-    With --dataset: the tables of all profiles and base seeds below --results, and the claims with their verdicts, as
-    parquet with a dataset card, for `datasets.load_dataset(FOLDER, CONFIG)` or DuckDB. Needs a new folder.
+    With --dataset instead of --seed: the tables of all profiles and base seeds below --results, and the claims with
+    their verdicts, as parquet with a dataset card, for `datasets.load_dataset(FOLDER, CONFIG)` or DuckDB. Needs a new
+    folder.
     """
     of_a_seed = steps or recovery or rotation or set_ or profile or seed is not None
     if check is not None:
