@@ -7,6 +7,7 @@ GRPOTrainer(model, environment_factory=given.environment, train_dataset=given.da
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from rlheals.adapters.questions import Episode, Questions
@@ -62,7 +63,8 @@ class Environment:
         """
         if self.episode is None or self.episode.over:
             return "The episode is over."
-        told = self.episode.answer(reply)
+        # questions ask for JSON, which templates may hand over read
+        told = self.episode.answer(reply if isinstance(reply, str) else json.dumps(reply))
         return told or ("Correct. " if self.episode.solved_at else "") + "The episode is over."
 
     def get_reward(self) -> float:

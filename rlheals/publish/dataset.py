@@ -202,7 +202,7 @@ def _card(places: Sequence[Place], rows: dict[str, int]) -> str:
         tables=to_markdown([Table(head, tuple(listed))]),
         dictionary=(project_root() / record.FOLDER / CARD).read_text(encoding="utf-8"),
     )
-    return str(card)
+    return f"{card}\n"
 
 
 def _write_models(models: Sequence[tuple[Place, Path]], folder: Path) -> list[dict[str, Any]]:
@@ -221,7 +221,7 @@ def _write_models(models: Sequence[tuple[Place, Path]], folder: Path) -> list[di
         count=len(index),
         stages=sorted({one["stage"] for one in index}),
     )
-    atomic_write(folder / CARD, str(card))
+    atomic_write(folder / CARD, f"{card}\n")
     return index
 
 

@@ -223,7 +223,12 @@ def test_what_trl_asks_of_reward_and_environment(name: str) -> None:
         first.append([{"role": "assistant", "content": script.replies[row["item"]][0]}])
     scores = given.reward(completions=first, item=[row["item"] for row in rows], prompts=None)
     assert scores == [rewards(expected[row["item"]])[0] for row in rows]
-    assert given.environment().get_reward() == 0.0
+    environment = given.environment()
+    assert environment.get_reward() == 0.0
+    environment.reset(item=rows[0]["item"])
+    assert environment.answer({"formula": 7}).startswith(
+        "That attempt failed: "
+    )  # read from JSON by the framework
 
 
 # --- inspect_ai
