@@ -82,6 +82,8 @@ def publish(results: Path, out: Path, checkpoints: Path | None = None) -> dict[s
     for folder in (out, checkpoints):
         if folder is not None:
             refuse_used(folder)
+    if checkpoints is not None and checkpoints.absolute() == out.absolute():
+        raise BadInput("--checkpoints: a folder of its own is needed, not that of --out")
     places = recorded(results)
     models = [(place, model) for place in places for model in sorted(place.folder.glob("*/"))]
     if checkpoints is not None and not models:

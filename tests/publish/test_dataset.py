@@ -234,6 +234,7 @@ def test_on_the_command_line(results: Path, tmp_path: Path, capfd: pytest.Captur
         ([], "is there already"),
         (["--seed", "1"], "--dataset"),
         (["--check", "x"], "--check"),
+        (["--checkpoints", str(tmp_path / "new"), "--out", str(tmp_path / "new")], "of its own"),
         (["--checkpoints", str(tmp_path / "models"), "--out", str(tmp_path / "new")], "recorded with models"),
     ):
         assert main([*command, *more]) == 2
