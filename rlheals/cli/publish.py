@@ -39,6 +39,12 @@ def publish(
     rotation: Annotated[bool, Option("--rotation", help="Spectra have to be in the store.")] = False,
     check: Annotated[Path | None, Option(help="Only say whether this folder is as it was written.")] = None,
     again: Annotated[str | None, Option(help="With --check: evaluate this checkpoint again.")] = None,
+    dataset: Annotated[
+        bool, Option("--dataset", help="The recorded study (--results) as a dataset, not one base seed.")
+    ] = False,
+    checkpoints: Annotated[
+        Path | None, Option(help="With --dataset: also write its recorded models to this new folder.")
+    ] = None,
     results: Results = RESULTS,
     set_: Set = None,
     json: Json = False,
@@ -46,9 +52,14 @@ def publish(
     """Write checkpoints, spectra, tables and a model card of one base seed to a folder. Computes nothing.
 
     What the store has of RL, spectra, edits and protected SFT goes in too. Exit code 1 if --again finds a difference.
+
+    With --dataset instead of --seed: the tables of all profiles and base seeds below --results, and the claims with
+    their verdicts, as parquet with a dataset card, for `datasets.load_dataset(FOLDER, CONFIG)` or DuckDB. Needs a new
+    folder.
     """
+    of_a_seed = steps or recovery or rotation or set_ or profile or seed is not None
     if check is not None:
-        if out or hub or private or steps or recovery or rotation or set_ or profile or seed is not None:
+        if out or hub or private or of_a_seed or dataset or checkpoints:
             raise BadInput("--check: accepted together with --again and --json only")
         from rlheals.publish import folder as published
 
@@ -57,13 +68,26 @@ def publish(
         return 0 if found["ok"] else 1
     if again is not None:
         raise BadInput("--again: accepted together with --check only")
-    if seed is None or out is None:
-        raise BadInput("publish: --seed and --out FOLDER are needed")
+    if out is None or (seed is None and not dataset):
+        raise BadInput("publish: --out FOLDER and --seed (or --dataset) are needed")
     if private and hub is None:
         raise BadInput("--private: accepted together with --hub only")
+    if dataset and of_a_seed:
+        raise BadInput(
+            "--dataset: is of all profiles and base seeds; accepted: --checkpoints, --results, --hub"
+        )
+    if checkpoints and not dataset:
+        raise BadInput("--checkpoints: accepted together with --dataset only")
     from rlheals.publish import write
 
-    upload = None if hub is None else write.upload_command(hub, out, private)
+    kind = "dataset" if dataset else "model"
+    upload = None if hub is None else write.upload_command(hub, out, private, kind)
+    if seed is None:
+        from rlheals.publish import dataset as study
+
+        found = {"out": str(out), "hub": upload, **study.publish(project_root() / results, out, checkpoints)}
+        show(found, _dataset_lines(found, checkpoints), json)
+        return 0
     name, changes = profile or "lab", set_ or []
     wanted = write.Asked(
         chosen_profile(name, changes),
@@ -93,6 +117,16 @@ def _written_lines(done: dict[str, Any]) -> Iterator[str]:
     for words, why in done["absent"].items():
         yield f"not in it: {words} ({why})"
     yield f"written: {done['out']}"
+    if done["hub"] is not None:
+        yield f"to upload it: {done['hub']}"
+
+
+def _dataset_lines(done: dict[str, Any], checkpoints: Path | None) -> Iterator[str]:
+    for name, rows in done["tables"].items():
+        yield f"{name}: {rows:,} rows"
+    yield f"written: {done['out']}"
+    if checkpoints is not None:
+        yield f"written: {checkpoints} ({len(done['checkpoints'])} models)"
     if done["hub"] is not None:
         yield f"to upload it: {done['hub']}"
 

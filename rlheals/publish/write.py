@@ -201,10 +201,12 @@ def without_paths(profile: Profile, base: Run) -> Profile:
     return profile.model_copy(update=changes)
 
 
-def upload_command(name: str, folder: Path, private: bool) -> str:
-    """The command that uploads a published folder to a hub account; BadInput when the name is none of a hub's."""
+def upload_command(name: str, folder: Path, private: bool, kind: str = "model") -> str:
+    """The command that uploads a published folder to a hub account; BadInput when the name is none of a hub's. kind:
+    of repository, "model" or "dataset"."""
     try:
         validate_repo_id(name if name.count("/") == 1 else "")
     except HFValidationError:
         raise BadInput(f"--hub {name!r:.120}: accepted: OWNER/NAME such as ada/lab-seed-1") from None
-    return shlex.join(["hf", "upload", name, str(folder), ".", *(["--private"] if private else [])])
+    more = [*(["--repo-type", kind] if kind != "model" else []), *(["--private"] if private else [])]
+    return shlex.join(["hf", "upload", name, str(folder), ".", *more])
