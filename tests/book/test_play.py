@@ -20,7 +20,7 @@ from safetensors.numpy import save as safetensors
 from safetensors.torch import load_file
 from safetensors.torch import save as torch_safetensors
 
-from rlheals.book import play
+from rlheals.book import mosaic, play
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, open_engine
@@ -383,7 +383,8 @@ def with_base() -> dict[str, str]:
     entry = {"key": "base", "title": "Base", "file": "base.js", "bytes": 500000, "solved": solved}
     index = {"note": "", "temperature": 0.7, "attempts": 5, "checkpoints": [entry]}
     packed = json.dumps(play.packed(SHIPPED_BASE))
-    return {play.INDEX: f"Play.index = {json.dumps(index)};", "base.js": f'Play.arrived("base", {packed});'}
+    scripts = {play.INDEX: f"Play.index = {json.dumps(index)};", "base.js": f'Play.arrived("base", {packed});'}
+    return scripts | {mosaic.INDEX: ""}
 
 
 @needs_chromium
