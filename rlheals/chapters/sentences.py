@@ -49,7 +49,7 @@ def said(takeaway: Takeaway | None, frame: pd.DataFrame, seeds: Mapping[str, int
     there = captions.drawn(frame)
     if takeaway is None or ("study" in frame and not there):
         return ""
-    rows = frame[frame["study"] != "fresh"] if "recorded" in there else frame
+    rows = (frame[frame["study"] != "fresh"] if "recorded" in there else frame).reset_index(drop=True)
     one_seed = bool(there) and (seeds or {}).get(there[0]) == 1
     if {"low", "high"} <= set(rows):
         kind = rows.get("interval", pd.Series("unnamed", rows.index))  # missing: the band of a null's draws

@@ -51,7 +51,8 @@ def seeds(value: float, **more: Any) -> pd.DataFrame:
 
 
 def both(*frames: pd.DataFrame) -> pd.DataFrame:
-    return pd.concat(frames, ignore_index=True)
+    """One below the other, as a figure keeps its rows: the index counts each anew."""
+    return pd.concat(frames)
 
 
 def pair(direction: int, *series: str, **more: Any) -> pd.DataFrame:
