@@ -137,7 +137,9 @@ def contrast(one: Color, other: Color) -> float:
 
 def page(theme: str) -> str:
     """An output cell as the book's pages hold it, with a figure, a table of verdicts and the panel."""
-    drawn = Drawn("x", "Title", b"<svg/>", pd.DataFrame({"value": [0.5]}), "What is drawn.", "Where from.", "It rises.")
+    drawn = Drawn(
+        "x", "Title", b"<svg/>", pd.DataFrame({"value": [0.5]}), "What is drawn.", "Where from.", "It rises."
+    )
     table = to_html(["**bold** words and `code`", Table(("claim", "verdict"), (("`id`", "**holds**"),))])
     row = {
         "series": "peak",

@@ -42,7 +42,7 @@ def controls(frame: pd.DataFrame) -> str:
     one, other, noise = (say.estimate(frame, kind="restore", quantity="effect", edit=edit) for edit in edits)
     rolled = f"{say.BESIDE[say.compare(other, one)]} a rollback's {say.points(other.value)}"
     changed = f"restoring all directions changes OOD accuracy by {say.points(one.value)}, {rolled}"
-    return f"{changed}; noise of its size {say.points(noise.value)}"
+    return f"{changed}; noise of its size: {say.points(noise.value)}"
 
 
 def layers(frame: pd.DataFrame) -> str:
