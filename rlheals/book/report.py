@@ -120,8 +120,9 @@ def snippets(
     for name, figure in shown.items():
         if isinstance(figure, Drawn):
             files[f"{name}.svg"] = figure.svg
+            above = f"{to_markdown([f'**{figure.takeaway}**'])}\n" if figure.takeaway else ""
             files[f"{name}.md"] = (
-                f"```{{figure}} {folder}/{name}.svg\n:alt: {figure.alt}\n:width: 100%\n\n"
+                f"{above}```{{figure}} {folder}/{name}.svg\n:alt: {figure.alt}\n:width: 100%\n\n"
                 f"**{figure.title}.** {figure.caption} {figure.origin}\n```\n"
             )
         else:

@@ -13,9 +13,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
-from rlheals.chapters import captions
-from rlheals.chapters.base import Chapter
+from rlheals.chapters import captions, sentences
+from rlheals.chapters.base import PLUMBING, Chapter
 from rlheals.chapters.expected import cut_down, expected
+from rlheals.chapters.registry import takeaways_of
 from rlheals.display import panels, style
 from rlheals.display.looks import Look
 from rlheals.display.panels import Form, Panels, step_axis
@@ -139,10 +140,16 @@ class Sheet(Panels):
         self.label(axis, x="SFT step")
         return table
 
-    def finish(self, name: str, title: str, note: str) -> Drawn:
+    def finish(self, name: str, title: str, note: str, takeaway: str = "") -> Drawn:
+        """The drawing, with its data and caption, and above it the sentence that the chapter's `takeaways.py` makes of
+        the data; none for a plumbing test, whose numbers mean nothing."""
         frame = self.frame
+        if not self.chapter.profile.name.startswith(PLUMBING):
+            seeds = {study: len(tables.seeds) for tables, study in self.chapter.layers}
+            takeaway = sentences.said(takeaways_of(type(self.chapter)).get(name), frame, seeds)
         for text in self.figure.findobj(Text):
             text.set_text(captions.worded(text.get_text(), self.chapter.profile))
         caption = self.chapter.caption(self.left_out or note, frame, self.marks)
         title = captions.worded(title, self.chapter.profile)
-        return style.finish(self.figure, name, title, frame, *caption)
+        takeaway = captions.worded(takeaway, self.chapter.profile)
+        return style.finish(self.figure, name, title, frame, *caption, takeaway)

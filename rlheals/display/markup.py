@@ -23,6 +23,7 @@ h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(-
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
 figure { margin: 1.5rem 0; } figure img { width: 100%; background: #fff; border-radius: 4px; }
+.rlheals-takeaway { font-weight: 600; margin: 0 0 .4rem; }
 figcaption, .note { font-size: .85rem; opacity: .85; }
 pre { background: var(--soft); padding: .6rem; overflow-x: auto; white-space: pre-wrap; }
 details { border-bottom: 1px solid var(--line); padding: .3rem 0; } summary { cursor: pointer; }

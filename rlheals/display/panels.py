@@ -169,6 +169,6 @@ class Panels:
         for axis in self.axes[used:]:
             axis.set_visible(False)
 
-    def finish(self, name: str, title: str, note: str) -> Drawn:
-        """The drawing, with its data and caption."""
-        return style.finish(self.figure, name, title, self.frame, note)
+    def finish(self, name: str, title: str, note: str, takeaway: str = "") -> Drawn:
+        """The drawing, with its data, caption and takeaway."""
+        return style.finish(self.figure, name, title, self.frame, note, takeaway=takeaway)

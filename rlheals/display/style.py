@@ -34,9 +34,10 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure with the data it shows. In a notebook it renders as image, caption and a link to the data.
+    """A figure with the data it shows. In a notebook it renders as takeaway, image, caption and a link to the data.
 
-    caption: what is drawn and how to read it; origin: seeds, settings and code behind it, folded away in a notebook.
+    caption: what is drawn and how to read it; origin: seeds, settings and code behind it, folded away in a notebook;
+    takeaway: what it shows, in one sentence made from `frame`; "" where there is none.
     """
 
     name: str
@@ -45,10 +46,13 @@ class Drawn:
     frame: pd.DataFrame
     caption: str
     origin: str = ""
+    takeaway: str = ""
 
     @property
     def alt(self) -> str:
-        """The image in words: its title, and how many values it shows between which ends."""
+        """The image in words: its title and takeaway, or how many values it shows between which ends."""
+        if self.takeaway:
+            return f"{self.title}: {self.takeaway}"
         values = self.frame["value"].dropna() if "value" in self.frame else ()
         if not len(values):
             return self.title
@@ -65,8 +69,9 @@ class Drawn:
         data = base64.b64encode(self.csv().encode()).decode()
         summary = "<summary>Where the data are from</summary>"
         folded = f"<details>{summary}{html.escape(self.origin)}</details>" if self.origin else ""
+        above = f'<p class="rlheals-takeaway">{html.escape(self.takeaway)}</p>' if self.takeaway else ""
         return (
-            f'<figure class="rlheals-figure" id="{self.name}">'
+            f'<figure class="rlheals-figure" id="{self.name}">{above}'
             f'<img alt="{html.escape(self.alt)}" src="data:image/svg+xml;base64,{image}">'
             f"<figcaption><strong>{html.escape(self.title)}.</strong> {html.escape(self.caption)} "
             f'<a download="{self.name}.csv" href="data:text/csv;base64,{data}">Data (CSV)</a>'
@@ -85,13 +90,13 @@ def canvas(
 
 
 def finish(
-    figure: Figure, name: str, title: str, frame: pd.DataFrame, caption: str, origin: str = ""
-) -> Drawn:
+    figure: Figure, name: str, title: str, frame: pd.DataFrame, caption: str, origin: str = "", takeaway: str = ""
+) -> Drawn:  # fmt: skip
     """Render to SVG; the same data give the same bytes."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return Drawn(name, title, buffer.getvalue(), frame.reset_index(drop=True), caption, origin)
+    return Drawn(name, title, buffer.getvalue(), frame.reset_index(drop=True), caption, origin, takeaway)
 
 
 OVER_SEEDS, OVER_HANDS = "95 % t intervals over base seeds", "95 % Wilson intervals of the hands"

@@ -137,7 +137,9 @@ def contrast(one: Color, other: Color) -> float:
 
 def page(theme: str) -> str:
     """An output cell as the book's pages hold it, with a figure, a table of verdicts and the panel."""
-    drawn = Drawn("x", "Title", b"<svg/>", pd.DataFrame({"value": [0.5]}), "What is drawn.", "Where from.")
+    drawn = Drawn(
+        "x", "Title", b"<svg/>", pd.DataFrame({"value": [0.5]}), "What is drawn.", "Where from.", "It rises."
+    )
     table = to_html(["**bold** words and `code`", Table(("claim", "verdict"), (("`id`", "**holds**"),))])
     row = {
         "series": "peak",
@@ -163,9 +165,10 @@ def page(theme: str) -> str:
 
 
 PLACES = (
-    "figure.rlheals-figure figcaption", "figcaption strong", "figcaption a", "figcaption details", ".text_html p",
-    ".text_html p code", ".text_html td code", ".text_html th", ".text_html td", ".rlheals-bars h4",
-    ".rlheals-bars span", ".rlheals-bars .number", "figure.align-default figcaption p",
+    "p.rlheals-takeaway", "figure.rlheals-figure figcaption", "figcaption strong", "figcaption a",
+    "figcaption details", ".text_html p", ".text_html p code", ".text_html td code", ".text_html th",
+    ".text_html td", ".rlheals-bars h4", ".rlheals-bars span", ".rlheals-bars .number",
+    "figure.align-default figcaption p",
 )  # fmt: skip
 
 

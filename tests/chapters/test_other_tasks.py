@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from rlheals.book.notebooks import NotebookParameters, execute
-from rlheals.chapters import captions
+from rlheals.chapters import captions, sentences
 from rlheals.chapters.sft import figures, measures, runs
+from rlheals.chapters.sft.takeaways import TAKEAWAYS
 from rlheals.display import looks
 from rlheals.errors import BadInput
 from rlheals.profiles import for_task, load_profile, names
@@ -76,7 +77,10 @@ def test_figures_speak_of_the_tasks_items_and_attempts(chapter: runs.SFTChapter)
     for figure in figures.SFT:
         drawn = figure(chapter)
         written = re.sub(r"<[^>]*>", " ", drawn.svg.decode())
-        said = f"{drawn.title} {drawn.caption} {written}"
+        takeaway = sentences.said(TAKEAWAYS[drawn.name], drawn.frame, {"fresh": 1})
+        assert takeaway.startswith("In this one-seed fresh run, ") or drawn.name == "sft-sensitivity"
+        takeaway = captions.worded(takeaway, chapter.profile)
+        said = f"{drawn.title} {drawn.caption} {takeaway} {written}"
         assert not re.search(r"\b(hands?|success@5|five attempts)\b", said), figure.__name__
     said = figures.accuracy(chapter).caption
     assert "success@2" in said

@@ -13,13 +13,14 @@ import pytest
 
 from rlheals.chapters.edits.figures import SWAPS
 from rlheals.chapters.protected.figures import PROTECTION
-from rlheals.chapters.registry import CHAPTERS
+from rlheals.chapters.registry import CHAPTERS, takeaways_of
 from rlheals.chapters.rl import figures as rl_figures
 from rlheals.chapters.rl.measures import by_seed
+from rlheals.chapters.sentences import said
 from rlheals.chapters.sft import figures
 from rlheals.chapters.spectra.figures import ROTATION
 from rlheals.display.style import Drawn
-from rlheals.profiles import load_profile
+from rlheals.profiles import for_task, load_profile
 from rlheals.study import record
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -72,6 +73,15 @@ def test_figure_and_caption_speak_of_the_studies_that_the_image_depends_on(
     assert "recorded study" in drawn.caption.lower()
     assert "code 00000000" not in drawn.caption
     assert ("; fresh run: open marks" in drawn.caption) == is_drawn, "how it is drawn is said"
+    assert 5 < len(drawn.takeaway.split()) < 35, "numbers and their units apart"
+    assert "nan" not in drawn.takeaway.split()
+    assert not drawn.takeaway.startswith("In this fresh run")
+    numbers = list({"value", "share", "energy", "ood"} & set(drawn.frame))
+    flat = drawn.frame.assign(**drawn.frame[numbers].mean(), low=-9.0, high=9.0)
+    takeaway = takeaways_of(type(mine))[drawn.name]
+    assert said(takeaway, flat) != drawn.takeaway, "the sentence does not depend on what is drawn"
+    alone = said(takeaway, drawn.frame[drawn.frame["study"] != "recorded"], {"fresh": 1})
+    assert alone.startswith("In this one-seed fresh run, ") or not (is_drawn and alone)
     rows = drawn.frame[drawn.frame["study"] == "fresh"]
     if "Wilson intervals of the hands" in drawn.caption:
         assert (rows["high"] > rows["low"]).any()
@@ -111,6 +121,13 @@ def test_every_bar_of_rl_stands_beside_the_checkpoint_it_starts_from(chapters: d
             assert f"{int(bar.start):,}" in bar.bar
 
 
+def test_a_takeaway_speaks_in_the_words_of_the_profiles_task(chapters: dict[str, Any]) -> None:
+    walked = replace(chapters["sft"], profile=load_profile(for_task("lab", "navigation")))
+    told = figures.format_errors(walked).takeaway
+    assert "first attempts on OOD nodes" in told
+    assert "hands" not in told
+
+
 def test_a_smoke_run_says_that_its_numbers_mean_nothing_and_every_image_what_it_shows(
     chapters: dict[str, Any],
 ) -> None:
@@ -119,10 +136,13 @@ def test_a_smoke_run_says_that_its_numbers_mean_nothing_and_every_image_what_it_
     (said,) = smoke.about_verdicts()
     assert "numbers mean nothing" in said
     assert "verdicts are those of the recorded lab study" in said
-    assert "numbers mean nothing" in figures.accuracy(smoke).caption
-    drawn = figures.accuracy(lab)
+    plumbing, drawn = figures.accuracy(smoke), figures.accuracy(lab)
+    assert "numbers mean nothing" in plumbing.caption
+    assert plumbing.takeaway == ""
+    assert plumbing.alt.startswith(f"{drawn.title}: {len(plumbing.frame['value'])} values between ")
     assert lab.about_verdicts() == []
     assert "numbers mean nothing" not in drawn.caption
-    assert drawn.alt.startswith(f"{drawn.title}: {len(drawn.frame['value'])} values between ")
+    assert drawn.alt == f"{drawn.title}: {drawn.takeaway}"
+    assert f'<p class="rlheals-takeaway">{drawn.takeaway}</p>' in drawn._repr_html_()
     assert drawn.alt in drawn._repr_html_()
     assert drawn.origin in drawn._repr_html_()

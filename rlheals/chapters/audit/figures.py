@@ -21,6 +21,8 @@ from rlheals.chapters.audit.spectra import (
     released,
     singular_law,
 )
+from rlheals.chapters.audit.takeaways import TAKEAWAYS
+from rlheals.chapters.sentences import said
 from rlheals.display.looks import BLUE, CATEGORICAL, GREY, LLAMA, ORANGE, PURPLE, QWEN, RED, SKY, Look
 from rlheals.display.panels import Panels, estimates, level
 from rlheals.display.style import Drawn
@@ -54,6 +56,10 @@ def _released(one: dict[str, Any], scale: float = 1.0) -> pd.DataFrame:
     return pd.DataFrame({"index": list(points), "value": [scale * value for value in points.values()]})
 
 
+def _finish(panels: Panels, name: str, title: str, note: str) -> Drawn:
+    return panels.finish(name, title, note, said(TAKEAWAYS[name], panels.frame))
+
+
 def spectra(nulls: Nulls) -> Drawn:
     """Released singular values of two projections on the law and draws of Gaussian matrices; below, what is left."""
     panels = Panels(2, 2, 2.2, ratios=(2, 1))
@@ -84,7 +90,7 @@ def spectra(nulls: Nulls) -> Drawn:
         "full-size draws. Points: released values with their reading error, digitised from the PDFs' own coordinates. "
         "Computed: that they agree. Inferred: why."
     )
-    return panels.finish("audit-spectra", "Llama's singular values", note)
+    return _finish(panels, "audit-spectra", "Llama's singular values", note)
 
 
 def largest(nulls: Nulls) -> Drawn:
@@ -105,7 +111,8 @@ def largest(nulls: Nulls) -> Drawn:
         for look, layer, (smallest, greatest) in spans:
             half = max((greatest - smallest) / 2, llama["error"])
             _points(axis, [layer], np.array([(smallest + greatest) / 2]), half, look)
-            rows.append({"series": look.label, "layer": layer, "low": smallest, "high": greatest})
+            ends = {"low": smallest, "high": greatest, "error": llama["error"]}
+            rows.append({"series": look.label, "layer": layer, **ends})
         panels.keep(pd.DataFrame(rows), matrix=kind)
         panels.label(axis, f"{kind}_proj", "layer")
         axis.set_yscale("log")
@@ -120,7 +127,7 @@ def largest(nulls: Nulls) -> Drawn:
         "matrices of Llama's shape, full size. Dotted: the law for Qwen's shape. Inferred: that "
         "trained layers differ, as Qwen's do."
     )
-    return panels.finish("audit-largest", "Largest singular values by layer", note)
+    return _finish(panels, "audit-largest", "Largest singular values by layer", note)
 
 
 def angles(nulls: Nulls) -> Drawn:
@@ -157,7 +164,7 @@ def angles(nulls: Nulls) -> Drawn:
         "first angles are 0 whatever the matrices are. Computed: which null a point lies on. Inferred: what was "
         "compared."
     )
-    return panels.finish("audit-angles", "Angles of leading subspaces", note)
+    return _finish(panels, "audit-angles", "Angles of leading subspaces", note)
 
 
 def counts() -> Drawn:
@@ -187,7 +194,7 @@ def counts() -> Drawn:
         "numbers alone; digitised ones are good to about a hundredth of a point."
     )
     panels.keep(frame)
-    return panels.finish("audit-counts", "Accuracies and whole counts", note)
+    return _finish(panels, "audit-counts", "Accuracies and whole counts", note)
 
 
 def copy() -> Drawn:
@@ -215,7 +222,7 @@ def copy() -> Drawn:
         f"point an independent count of {n} hands. Computed: the line, its residual, the sampled curves. Inferred: "
         "that the two curves are not two measurements."
     )
-    return panels.finish("audit-copy", "Two published curves on one line", note)
+    return _finish(panels, "audit-copy", "Two published curves on one line", note)
 
 
 def resolution() -> Drawn:
@@ -246,4 +253,4 @@ def resolution() -> Drawn:
         "two-sided test at 5 %, when all hands are equally hard (more is seen when they differ); the noise is that of "
         "sampling. Noise of training comes on top. Computed."
     )
-    return panels.finish("audit-resolution", "What can be told apart", note)
+    return _finish(panels, "audit-resolution", "What can be told apart", note)

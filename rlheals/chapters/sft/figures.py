@@ -253,7 +253,7 @@ def claims_forest(chapter: SFTChapter) -> Drawn:
             for study, values in found.items():
                 sheet.forest_row(axis, -place, list(values.values()), looks.PLAIN_SFT, study)
                 rows = pd.DataFrame({"seed": list(values), "value": list(values.values())})
-                sheet.keep(rows, claim=claim.id, study=study)
+                sheet.keep(rows, claim=claim.id, margin=claim.margin, study=study)
             axis.plot([claim.margin] * 2, [-place - 0.35, -place + 0.35], color=looks.RED, linewidth=1.4)
         level(axis, upright=False)
         verdicts = [f"{c.id} ({judged[c.id].verdict})" if c.id in judged else c.id for c in group]
