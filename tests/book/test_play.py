@@ -383,7 +383,10 @@ def with_base() -> dict[str, str]:
     entry = {"key": "base", "title": "Base", "file": "base.js", "bytes": 500000, "solved": solved}
     index = {"note": "", "temperature": 0.7, "attempts": 5, "checkpoints": [entry]}
     packed = json.dumps(play.packed(SHIPPED_BASE))
-    scripts = {play.INDEX: f"Play.index = {json.dumps(index)};", "base.js": f'Play.arrived("base", {packed});'}
+    scripts = {
+        play.INDEX: f"Play.index = {json.dumps(index)};",
+        "base.js": f'Play.arrived("base", {packed});',
+    }
     return scripts | {mosaic.INDEX: ""}
 
 
