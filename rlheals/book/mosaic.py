@@ -19,7 +19,6 @@ from rlheals.chapters.rl import runs as rl
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.store.store import Store
 from rlheals.study.plan import plan
-from rlheals.tasks.general_points.verifier import formula_of
 
 INDEX = "hands.js"
 SPLIT = "ood"
@@ -93,10 +92,7 @@ def outcomes(attempts: pd.DataFrame) -> list[int]:
     return [int(place) for place in np.select(list(map(np.asarray, kinds)), range(len(kinds)), len(kinds))]
 
 
-def _short(attempts: pd.DataFrame) -> list[list[Any]]:
-    """Of each attempt the formula, or null and what was written instead."""
-    read = [(formula_of(text), text) for text in attempts["text"]]
-    return [
-        [formula] if formula is not None else [None, json.loads(text).get("text", "")]
-        for formula, text in read
-    ]
+def _short(attempts: pd.DataFrame) -> list[list[str | None]]:
+    """Of each attempt of a lab model the formula, or null and what was written instead."""
+    read = map(json.loads, attempts["text"])
+    return [[one["formula"]] if "formula" in one else [None, one["text"]] for one in read]

@@ -16,7 +16,6 @@ from matplotlib.text import Text
 from rlheals.chapters import captions, sentences
 from rlheals.chapters.base import PLUMBING, Chapter
 from rlheals.chapters.expected import cut_down, expected
-from rlheals.chapters.registry import takeaways_of
 from rlheals.display import panels, style
 from rlheals.display.looks import Look
 from rlheals.display.panels import Form, Panels, step_axis
@@ -146,7 +145,7 @@ class Sheet(Panels):
         frame = self.frame
         if not self.chapter.profile.name.startswith(PLUMBING):
             seeds = {study: len(tables.seeds) for tables, study in self.chapter.layers}
-            takeaway = sentences.said(takeaways_of(type(self.chapter)).get(name), frame, seeds)
+            takeaway = sentences.said(sentences.takeaways_of(type(self.chapter)).get(name), frame, seeds)
         for text in self.figure.findobj(Text):
             text.set_text(captions.worded(text.get_text(), self.chapter.profile))
         caption = self.chapter.caption(self.left_out or note, frame, self.marks)

@@ -5,7 +5,6 @@ Nothing of a chapter is imported before it is asked for, so that commands start 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ from rlheals.study.claims import ChapterClaims
 
 if TYPE_CHECKING:
     from rlheals.chapters.base import Chapter
-    from rlheals.chapters.sentences import Takeaway
     from rlheals.profiles.profile import Profile
     from rlheals.study.tables import Part
 
@@ -73,12 +71,3 @@ CHAPTERS = {
 
 NOTEBOOKS = (*dict.fromkeys(entry.notebook for entry in CHAPTERS.values()), AUDIT)
 """Every notebook's name without ending, in the order of the book."""
-
-
-def takeaways_of(chapter: type[Chapter[Any]]) -> Mapping[str, Takeaway]:
-    """By name of a figure, what makes the sentence above it from its data; empty for what is no entry here."""
-    room = chapter.__module__.split(".")[-2]
-    if room not in {entry.room for entry in CHAPTERS.values()}:
-        return {}
-    found: Mapping[str, Takeaway] = resolve_name(f"rlheals.chapters.{room}.takeaways:TAKEAWAYS")
-    return found

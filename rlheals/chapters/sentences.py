@@ -7,6 +7,8 @@ numbers alone where there are no intervals, as with one base seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +36,15 @@ class Estimate(NamedTuple):
     low: float = np.nan
     high: float = np.nan
     at: Any = None
+
+
+def takeaways_of(chapter: type) -> Mapping[str, Takeaway]:
+    """By name of a figure, what makes the sentence above it from its data; empty for a folder that has none."""
+    package = chapter.__module__.rpartition(".")[0]
+    if not package.startswith("rlheals.chapters.") or find_spec(f"{package}.takeaways") is None:
+        return {}
+    found: Mapping[str, Takeaway] = import_module(f"{package}.takeaways").TAKEAWAYS
+    return found
 
 
 def named(prefix: str, *takeaways: Takeaway) -> dict[str, Takeaway]:

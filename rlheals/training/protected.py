@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,7 @@ from transformers import PreTrainedModel
 
 from rlheals.engines import models
 from rlheals.engines.models import Unscaled
+from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.settings import Float, Rate
 from rlheals.stage import Work
@@ -63,7 +65,7 @@ def run(work: Work) -> None:
     dialect = dialect_for(models.load_tokenizer(base), load_task(settings.task), settings.prompts)
     settings = fitting(settings, model, dialect)
     penalties: list[dict[str, float]] = []
-    with PENALTIES[settings.kind](model, settings, work.seed) as penalty:
+    with penalised(model, settings, work.seed) as penalty:
 
         def keep(step: int) -> None:
             models.save(work.out / checkpoint_name(step), model, dialect.tokenizer)
@@ -76,28 +78,50 @@ def run(work: Work) -> None:
 
 @contextmanager
 def subspaces(
-    model: PreTrainedModel, settings: ProtectedSettings, seed: int
+    model: torch.nn.Module,
+    share: float = 0.25,
+    strength: float = 0.1,
+    *,
+    random: bool = False,
+    seed: int = 0,
+    accumulation: int = 1,
 ) -> Iterator[Callable[[], float]]:
-    """Inside, every gradient of a weight matrix has that of the penalty added; gives the penalty's present value.
+    """Around any training: every gradient of a weight matrix has that of the penalty added; gives its present value.
 
-    The gradient of |U^T (W - W0) V|^2 is 2 U U^T (W - W0) V V^T. It is added where a loss would add it, before
+    The penalty is strength times the sum, over weight matrices, of what they have moved inside the leading subspaces
+    that they have on entering. share: dimension of the subspaces / smaller side of a matrix; random: subspaces drawn at
+    random (with `seed`) instead, the control; accumulation: backward passes per optimiser step. Gradients that are
+    scaled (fp16) would outweigh the penalty. BadInput for numbers that cannot be.
+
+    >>> import torch
+    >>> layer = torch.nn.Linear(4, 4, bias=False)
+    >>> with subspaces(layer, share=0.5, strength=1.0) as moved:
+    ...     moved()
+    0.0
+
+    The gradient of `|U^T (W - W0) V|^2` is `2 U U^T (W - W0) V V^T`. It is added where a loss would add it, before
     gradients are clipped. Matrices that are shared (embedding and output head) count once.
     """
+    if not (0 < share <= 1 and 0 <= strength < math.inf and accumulation >= 1):
+        raise BadInput(
+            f"subspaces: share={share}, strength={strength}, accumulation={accumulation}; accepted: a share in (0, 1], "
+            "a strength from 0 up, 1 or more backward passes"
+        )
     anchored: list[tuple[torch.nn.Parameter, torch.Tensor, torch.Tensor, torch.Tensor]] = []
-    hooks, slices = [], settings.batch // settings.rows  # every slice of a batch has a gradient of its own
+    hooks = []
     for name, weight in model.named_parameters():
         if weight.ndim != 2 or not weight.requires_grad:
             continue
         origin = weight.detach().clone()
-        u, v = _frames(origin, settings, f"{seed} {name}")
+        u, v = _frames(origin, share, random, f"{seed} {name}")
         anchored.append((weight, origin, u, v))
 
         def add(w: torch.Tensor, origin=origin, u=u, v=v) -> None:
             inside = u.T @ (w.detach() - origin) @ v
             assert w.grad is not None
-            w.grad.add_(u @ inside @ v.T, alpha=2 * settings.strength / slices)
+            w.grad.add_(u @ inside @ v.T, alpha=2 * strength / accumulation)
 
-        if settings.strength:
+        if strength:
             hooks.append(weight.register_post_accumulate_grad_hook(add))
     try:
         yield lambda: float(sum((u.T @ (w.detach() - w0) @ v).square().sum() for w, w0, u, v in anchored))
@@ -106,12 +130,12 @@ def subspaces(
             hook.remove()
 
 
-def _frames(w: torch.Tensor, settings: ProtectedSettings, key: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _frames(w: torch.Tensor, share: float, random: bool, key: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Left and right orthonormal frames of the subspaces of one matrix, in its type; of all dimensions: everything."""
-    k = max(1, round(settings.share * min(w.shape)))
+    k = max(1, round(share * min(w.shape)))
     if k == min(w.shape):
         sides = [torch.eye(size) for size in w.shape]
-    elif settings.kind == "random":
+    elif random:
         named = zip(w.shape, ("left", "right"), strict=True)
         sides = [haar(size, k, 1, f"protected {key} {name}")[0] for size, name in named]
     else:
@@ -163,4 +187,13 @@ def kl_from_base(
         hook.remove()
 
 
-PENALTIES = {"subspace": subspaces, "random": subspaces, "kl": kl_from_base}
+def penalised(
+    model: PreTrainedModel, settings: ProtectedSettings, seed: int
+) -> AbstractContextManager[Callable[[], float]]:
+    """The regulariser that the settings name; every slice of a batch has a gradient of its own."""
+    if settings.kind == "kl":
+        return kl_from_base(model, settings, seed)
+    is_random, slices = settings.kind == "random", settings.batch // settings.rows
+    return subspaces(
+        model, settings.share, settings.strength, random=is_random, seed=seed, accumulation=slices
+    )

@@ -13,10 +13,10 @@ import pytest
 
 from rlheals.chapters.edits.figures import SWAPS
 from rlheals.chapters.protected.figures import PROTECTION
-from rlheals.chapters.registry import CHAPTERS, takeaways_of
+from rlheals.chapters.registry import CHAPTERS
 from rlheals.chapters.rl import figures as rl_figures
 from rlheals.chapters.rl.measures import by_seed
-from rlheals.chapters.sentences import said
+from rlheals.chapters.sentences import said, takeaways_of
 from rlheals.chapters.sft import figures
 from rlheals.chapters.spectra.figures import ROTATION
 from rlheals.display.style import Drawn

@@ -13,8 +13,7 @@ import pytest
 
 from rlheals.chapters import sentences as say
 from rlheals.chapters.audit import figures, spectra
-from rlheals.chapters.registry import takeaways_of
-from rlheals.chapters.sentences import Estimate, Takeaway
+from rlheals.chapters.sentences import Estimate, Takeaway, takeaways_of
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.display.style import Drawn
 

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from lab_helpers import work_in
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from trl import SFTTrainer
+from transformers import Trainer, TrainingArguments
+from trl import SFTConfig, SFTTrainer
 
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
+from rlheals.errors import BadInput
 from rlheals.tasks.general_points.compact import Compact
+from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.training import protected, sft
 from rlheals.training.protected import ProtectedSettings
 from rlheals.training.sft import SFTSettings
@@ -51,8 +55,7 @@ def test_without_strength_it_is_plain_sft_to_the_last_bit(kind: str, precision: 
 @pytest.mark.parametrize("kind", ["subspace", "random"])
 def test_the_gradient_is_that_of_the_penalty_as_a_loss(kind: str) -> None:
     model = models.load(SHIPPED_BASE)
-    settings = ProtectedSettings(kind=kind, strength=0.7)
-    with protected.subspaces(model, settings, 3) as penalty:
+    with protected.subspaces(model, strength=0.7, random=kind == "random", seed=3) as penalty:
         assert penalty() == 0
         perturb(model)
         value = penalty()
@@ -64,7 +67,7 @@ def test_the_gradient_is_that_of_the_penalty_as_a_loss(kind: str) -> None:
         if now.ndim < 2:
             assert torch.equal(found[name], torch.zeros_like(now))
             continue
-        u, v = protected._frames(origin.detach(), settings, f"3 {name}")
+        u, v = protected._frames(origin.detach(), 0.25, kind == "random", f"3 {name}")
         one = (u.T @ (now - origin.detach()) @ v).square().sum()
         (gradient,) = torch.autograd.grad(0.7 * one, now)
         assert torch.allclose(found[name], gradient, atol=1e-5)
@@ -94,20 +97,82 @@ def test_with_bf16_products_the_penalty_begins_at_zero_and_holds_the_model_back(
 
 def test_subspaces_are_the_leading_ones_and_the_control_has_their_dimension() -> None:
     w = dict(BASE.named_parameters())["model.layers.0.mlp.gate_proj.weight"].detach()
-    u, v = protected._frames(w, ProtectedSettings(share=0.25), "a")
+    u, v = protected._frames(w, 0.25, False, "a")
     k = min(w.shape) // 4
     exact = decompose(w.double())
     assert torch.allclose(u @ u.T, (exact.u[:, :k] @ exact.u[:, :k].mT).float(), atol=1e-5)
     assert torch.allclose(v @ v.T, (exact.v[:, :k] @ exact.v[:, :k].mT).float(), atol=1e-5)
-    for other, own in zip(
-        protected._frames(w, ProtectedSettings(kind="random", share=0.25), "a"), (u, v), strict=True
-    ):
+    for other, own in zip(protected._frames(w, 0.25, True, "a"), (u, v), strict=True):
         assert other.shape == own.shape
         assert torch.allclose(other.T @ other, torch.eye(k), atol=1e-5)
         assert float((other.T @ own).square().sum()) < 0.6 * k
-    left, right = protected._frames(w, ProtectedSettings(share=1), "a")
+    left, right = protected._frames(w, 1, False, "a")
     assert torch.equal(left, torch.eye(w.shape[0]))
     assert torch.equal(right, torch.eye(w.shape[1]))
+
+
+def in_a_loop(model: torch.nn.Module, rows: list[dict], folder: Path) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for _ in range(6):
+        for row in rows:
+            (model(**{name: torch.tensor([one]) for name, one in row.items()}).loss / len(rows)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def by_trainer(
+    model: torch.nn.Module, rows: list[dict], folder: Path, kind=Trainer, settings=TrainingArguments
+) -> None:
+    """transformers' own, or TRL's with the rows as they are."""
+    options = (
+        {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None} if kind is SFTTrainer else {}
+    )
+    arguments = settings(
+        str(folder), max_steps=6, per_device_train_batch_size=1, gradient_accumulation_steps=len(rows),
+        report_to="none", learning_rate=0.05, optim="sgd", lr_scheduler_type="constant", max_grad_norm=0.0,
+        use_cpu=True, save_strategy="no", disable_tqdm=True, remove_unused_columns=False, **options,
+    )  # fmt: skip
+    kind(model=model, args=arguments, train_dataset=rows, processing_class=DIALECT.tokenizer).train()
+
+
+def by_trl(model: torch.nn.Module, rows: list[dict], folder: Path) -> None:
+    by_trainer(model, Dataset.from_list(rows), folder, SFTTrainer, SFTConfig)
+
+
+@pytest.mark.parametrize("train", [in_a_loop, by_trainer, by_trl])
+def test_around_any_training_the_subspaces_are_kept_and_the_rest_moves(train, tmp_path: Path) -> None:
+    """With gradients accumulated; without strength nothing changes, and afterwards nothing of it is left."""
+    tokens = [DIALECT.prompt(item) + DIALECT.expert(item) for item in GeneralPoints().items("sft")[:20:10]]
+    size = min(map(len, tokens))
+    rows = [{"input_ids": one[:size], "labels": one[:size]} for one in tokens]
+    ends, moved, bare = {}, {}, models.load(SHIPPED_BASE).train()
+    train(bare, rows, tmp_path)
+    for strength in (0.0, 2.0):
+        model = models.load(SHIPPED_BASE).train()
+        with protected.subspaces(model, 0.25, strength, accumulation=len(rows)) as penalty:
+            train(model, rows, tmp_path)
+            ends[strength] = penalty()
+        origin = dict(BASE.named_parameters())
+        moved[strength] = sum(
+            float((weight - origin[name]).square().sum()) for name, weight in model.named_parameters()
+        )
+        if not strength:
+            for one, other in zip(model.parameters(), bare.parameters(), strict=True):
+                assert torch.equal(one, other)
+        assert not any(weight._post_accumulate_grad_hooks for weight in model.parameters())
+    assert ends[2.0] < 0.6 * ends[0.0]
+    assert moved[2.0] - ends[2.0] > 0.8 * (moved[0.0] - ends[0.0])
+
+
+@pytest.mark.parametrize(
+    "bad", [{"share": 0}, {"share": 1.5}, {"strength": -1}, {"strength": float("nan")}, {"accumulation": 0}]
+)
+def test_a_penalty_that_cannot_be_is_one_line(bad: dict) -> None:
+    with (
+        pytest.raises(BadInput, match="accepted: a share in"),
+        protected.subspaces(torch.nn.Linear(2, 2), **bad),
+    ):
+        pass
 
 
 def test_a_strong_penalty_keeps_the_subspaces_and_lets_the_rest_move(tmp_path: Path) -> None:
