@@ -1,4 +1,4 @@
-"""The book's page "Play" outside of the book: its JavaScript in node or Chromium, and the page in a browser."""
+"""The book's interactive pages outside of the book: their JavaScript in node or Chromium, and pages in a browser."""
 
 from __future__ import annotations
 
@@ -64,17 +64,18 @@ def javascript(tmp_path: Path) -> Runs:
     return run
 
 
-def page_with(folder: Path, scripts: dict[str, str], drive: str) -> Path:
-    """The book's page, with its own markup and scripts, these weights, and a script that uses it."""
-    shutil.copytree(PLAY, folder / "_static/play")
-    for name, text in scripts.items():
-        (folder / "_static/play" / name).write_text(text)
+def page_with(folder: Path, scripts: dict[str, str], drive: str, name: str = "play") -> Path:
+    """A page of the book, with its own markup and scripts, these data, and a script that uses it."""
+    for each in {"play", name}:
+        shutil.copytree(ROOT / "book/_static" / each, folder / "_static" / each)
+    for file, text in scripts.items():
+        (folder / "_static" / name / file).write_text(text)
     markup = "\n".join(
-        line for line in (ROOT / "book/play.md").read_text().splitlines() if line.startswith("<")
+        line for line in (ROOT / f"book/{name}.md").read_text().splitlines() if line.startswith("<")
     )
     (folder / "book").mkdir()
-    page = folder / "book/play.html"
-    section = f'<section id="play"><h1>Play</h1>{markup}</section>'  # as Sphinx names it
+    page = folder / f"book/{name}.html"
+    section = f'<section id="{name}"><h1>{name}</h1>{markup}</section>'  # as Sphinx names it
     page.write_text(
         f"<!doctype html><meta charset=utf-8><script>{WATCH}</script><body>{section}<pre></pre><script>{drive}</script>"
     )

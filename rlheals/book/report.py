@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlheals.book import claims, models, pages, play
+from rlheals.book import claims, explore, models, pages, play
 from rlheals.chapters import scale
 from rlheals.chapters.sft import figures
 from rlheals.chapters.sft.runs import SFTChapter
@@ -25,7 +25,7 @@ from rlheals.tasks.general_points.gallery import samples
 FRONT = "front_picture"
 PAPER = "paper_curve"
 INDEX = "index.html"
-PLAYED = "static/play"
+PLAYED, EXPLORED = "static/play", "static/explore"
 """Where the scripts lie that the page "Play" loads; the book copies what is in `static`."""
 MAX_README = 1_000_000
 OTHER_TASKS = [name for name in task_names() if name != "general_points"]
@@ -62,7 +62,8 @@ def report(
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {str(out)!r}: is not a folder")
     with told("make the report's folder", out.absolute().parent):
-        make_folder((out / PLAYED).absolute())
+        for place in (PLAYED, EXPLORED):
+            make_folder((out / place).absolute())
     results = project_root() / results  # as the chapter finds it
     store = store or default_store()
     chapter = SFTChapter.open(profile, seeds, workers, results, store, quiet)
@@ -71,6 +72,7 @@ def report(
     shown = {FRONT: drawn[0], PAPER: drawn[figures.SFT.index(figures.paper_beside)]}
     files = {**figure_files(drawn), **snippets(parts, shown, gallery, out.name)}
     files |= {f"{PLAYED}/{name}": text for name, text in play.files(chapter, store).items()}
+    files[f"{EXPLORED}/{explore.DATA}"] = explore.script(chapter, results)
     files[INDEX] = index_page(chapter.profile, parts, drawn, gallery)
     atomic_writes(out, files)
     absent = tuple(one for one in drawn if isinstance(one, str))
