@@ -49,7 +49,7 @@ def sections(name: str) -> dict[str, str]:
 
 
 @cache
-def tests_in(path: Path) -> set[str]:
+def functions_in(path: Path) -> set[str]:
     tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     return {node.name for node in tree if isinstance(node, ast.FunctionDef)}
 
@@ -76,7 +76,7 @@ def test_a_promise_stands_where_it_is_said_and_what_holds_it_exists(row: list[st
     named = re.findall(r"`([\w/]+\.py)::(\w+)`", held)
     for file, test in named:
         assert test.startswith("test_")
-        assert test in tests_in(ROOT / "tests" / file), f"{file} has no {test}"
+        assert test in functions_in(ROOT / "tests" / file), f"{file} has no {test}"
     for path in re.findall(r"`((?:benchmarks|book|docs|\.ci)/[\w./-]+)`", held):
         assert (ROOT / path).exists()
     assert named or DATED.search(held)
