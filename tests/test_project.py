@@ -109,6 +109,27 @@ def test_workflows_take_actions_by_commit_and_publish_what_all_lanes_passed() ->
     assert {*jobs["publish"]["needs"], "publish"} == jobs.keys()
 
 
+def test_longer_tests_are_targets_and_lanes_and_a_pull_request_builds_the_book() -> None:
+    page, makefile = (ROOT / name for name in ("book/reproducing.md", "Makefile"))
+    named = set(re.findall(r"^\| `make (test-\w+)` \|", page.read_text(), flags=re.M))
+    assert named == set(re.findall(r"^(test-\w+):", makefile.read_text(), flags=re.M))
+    workflow = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text())
+    jobs = workflow["jobs"]
+    run = {step["run"] for job in jobs.values() for step in job["steps"] if "run" in step}
+    assert {f"make {name}" for name in (*named, "test", "book")} <= run
+    assert "make sbom && cp _build/sbom.json _build/html/" in run
+    assert {name for name, job in jobs.items() if "needs" in job} == {"publish"}, "all others at once"
+    assert {"push", "pull_request"} <= workflow[True].keys(), "to YAML 1.1 `on` is true"
+
+
+def test_the_imports_of_the_readme_work() -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["evaluate"]("8/(3-8/3)") == 24
+    assert {"census", "CensusCallback", "load_engine", "principal_angles", "subspaces"} <= names.keys()
+
+
 # --- the book's files
 
 

@@ -390,6 +390,10 @@ def with_base() -> dict[str, str]:
     return scripts | {mosaic.INDEX: ""}
 
 
+def test_a_checkpoint_of_the_lab_is_about_half_a_megabyte() -> None:
+    assert 0.4e6 < len(json.dumps(play.packed(SHIPPED_BASE))) < 0.6e6
+
+
 @needs_chromium
 @pytest.mark.parametrize("scheme", ["file", "http"])
 def test_in_a_browser_a_known_hand_has_the_known_answer(

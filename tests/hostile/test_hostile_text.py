@@ -71,6 +71,27 @@ def test_every_reader_of_yaml_is_the_strict_one(tmp_path: Path, capsys: pytest.C
     assert "'batch' is given twice" in capsys.readouterr().err
 
 
+RUNS_DATA = {"eval", "exec", "__import__", "torch.load", "numpy.load", "np.load", "pd.read_pickle"}
+UNPACKS_CODE = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+
+
+def test_no_module_of_ours_hands_data_to_what_could_run_it() -> None:
+    """No eval, no exec, no pickle; where a library asks whether code of a model may run, the answer is no."""
+    asked = 0
+    for file in Path(rlheals.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in RUNS_DATA, f"{file}:{node.lineno}"
+            elif isinstance(node, ast.Import):
+                assert not UNPACKS_CODE & {one.name.split(".")[0] for one in node.names}, file
+            elif isinstance(node, ast.ImportFrom):
+                assert (node.module or "").split(".")[0] not in UNPACKS_CODE, file
+            elif isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                assert ast.unparse(node.value) == "False", file
+                asked += 1
+    assert asked
+
+
 @pytest.mark.parametrize("make", texts.TABLES, ids=lambda make: make.__name__)
 def test_a_table_is_no_larger_than_it_says(tmp_path: Path, make: Callable[[Path], str]) -> None:
     file = tmp_path / "a.parquet"

@@ -173,6 +173,19 @@ def test_what_is_recorded_is_left_out_where_only_the_rest_is_wanted(
     assert files_of(copy) == before
 
 
+def test_a_seed_is_recorded_before_the_next_one_is_computed(tmp_path: Path) -> None:
+    """So a study that is cut short has whole base seeds."""
+
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    store = Store(tmp_path / "store")
+    with pytest.raises(KeyboardInterrupt):
+        record.record(SMALL, [2, 10], store, tmp_path / "results", say=stop)
+    assert read(tmp_path / "results" / "small")[0].seeds == [2]
+    assert not store.has(store.key(plan(SMALL, 10, store).base))
+
+
 def test_a_folder_that_is_no_seed_is_refused(copy: Path) -> None:
     (copy / "seed-x").mkdir()
     assert "seed-x" in refused(copy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from collections.abc import Iterator
 from io import BytesIO
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Security
 from lab_helpers import one_line
 from small_study import RUNS, SMALL, SPIN, results_of
 
@@ -24,6 +25,7 @@ from rlheals.study.compute import Bars, compute
 from rlheals.study.dask import unit
 from rlheals.study.jobs import Workers
 from rlheals.study.plan import plan
+from rlheals.study.slurm import Job
 
 TIMED = ["seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb"]
 
@@ -110,6 +112,37 @@ def test_an_address_where_nobody_answers_is_refused(
     with pytest.raises(BadInput) as caught:
         compute([RunSpec(stage="sft")], Store(tmp_path), Workers(scheduler=address), quiet=True)
     assert repr(address) in one_line(caught.value)
+
+
+@pytest.mark.parametrize("job", [None, Job(walltime="01:00:00")], ids=["processes", "jobs"])
+def test_only_the_studys_own_workers_are_admitted_and_the_dashboard_is_named(
+    job: Job | None, tmp_path: Path
+) -> None:
+    """As long as there is no work no job is started, so this needs no Slurm."""
+    said: list[str] = []
+    workers = Workers(3, slurm=None if job is None else {"slurm": job})
+    with dask_workers.pools(workers, ["sft"], tmp_path, said.append) as pools:
+        client = pools["sft"].client
+        assert client.cluster.scheduler_address.startswith("tls://")
+        for stranger in (Security(), Security.temporary()):
+            with pytest.raises((OSError, TypeError)):
+                Client(client.cluster.scheduler_address, security=stranger, timeout=2, set_as_default=False)
+        if job is not None:
+            assert client.cluster._adaptive.maximum == 3
+            assert f"#SBATCH -o {tmp_path / 'slurm'}/" in client.cluster.job_script()
+    (line,) = said
+    assert line.startswith("dashboard: http://127.0.0.1:")
+    assert bool(re.search(r"ssh -L (\d+):127\.0\.0\.1:\1 ", line)) == (job is not None)
+
+
+def test_a_scheduler_that_is_open_to_others_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_workers, "_connected", lambda address: contextlib.nullcontext(None))
+    said: list[str] = []
+    for address in ("tls://head:8786", "tcp://head:8786"):
+        with contextlib.ExitStack() as stack:
+            dask_workers._pool(Workers(scheduler=address), None, tmp_path, stack, said.append)
+    (line,) = said
+    assert line.startswith("tcp://head:8786: not encrypted, and whoever can reach it can run code there")
 
 
 def test_nothing_is_started_for_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
