@@ -26,8 +26,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from rlheals.engines import models
-from rlheals.engines.hf import HFEngine
-from rlheals.engines.sampling import Sampling
+from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.evaluation import evaluate
 from rlheals.stage import Work
 from rlheals.tasks.general_points.compact import Compact

@@ -25,9 +25,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlheals.engines import load_engine, models
-from rlheals.engines.hf import Engine, open_engine
+from rlheals.engines.hf import Engine, Sampling, open_engine
 from rlheals.engines.models import ModelSettings
-from rlheals.engines.sampling import Sampling
 from rlheals.store.machine import this_machine
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints

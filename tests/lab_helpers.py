@@ -17,8 +17,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from rlheals.engines.hf import Generation, Past
-from rlheals.engines.sampling import Sampling
+from rlheals.engines.hf import Generation, Past, Sampling
 from rlheals.errors import BadInput
 from rlheals.settings import Settings
 from rlheals.stage import Tick, Work, no_tick

@@ -7,7 +7,7 @@ from pathlib import Path
 from conftest import TINY
 from lab_helpers import files_of
 
-from rlheals.engines.sampling import Sampling
+from rlheals.engines.hf import Sampling
 from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.profiles.edit_grid import SwapGrid
 from rlheals.profiles.profile import Profile

@@ -21,7 +21,7 @@ from rlheals.chapters.rl import runs as rl_runs
 from rlheals.chapters.rl.runs import MAIN, Cell
 from rlheals.cli import main as cli
 from rlheals.engines import models
-from rlheals.engines.sampling import Sampling
+from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Chat, dialect_for
 from rlheals.evaluation.rollout import form_of, rollout

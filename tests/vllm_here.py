@@ -20,9 +20,8 @@ from lab_helpers import work_in
 from safetensors.torch import load_file, save_file
 
 from rlheals.engines import models
-from rlheals.engines.hf import Engine, Generation, HFEngine
+from rlheals.engines.hf import Engine, Generation, HFEngine, Sampling
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.engines.sampling import Sampling
 from rlheals.settings import Settings
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.training.rl.settings import RLSettings

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlheals.chapters.expected import prediction_interval
 from rlheals.engines import load_engine
+from rlheals.engines.hf import Sampling
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.engines.sampling import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.rollout import rollout

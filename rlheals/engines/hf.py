@@ -9,6 +9,7 @@ needed, and rows that have ended leave; elsewhere every chunk keeps its full num
 
 from __future__ import annotations
 
+import hashlib
 import math
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,12 +20,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from pydantic import Field
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast, StaticCache
 from transformers.cache_utils import StaticLayer
 
 from rlheals.engines import fsdp, models
-from rlheals.engines.sampling import Sampling, draw, uniforms
 from rlheals.errors import BadInput
+from rlheals.settings import Float, Int, Settings
 
 NOT_FINITE = (
     "the model's logits are not finite: its training has diverged, or its number format is too narrow for it "
@@ -32,6 +34,18 @@ NOT_FINITE = (
 )
 SHORT_BUCKET, ROW_BUCKET = 4, 16
 REMEMBERED_BYTES = 4096
+LARGE_VOCABULARY, BLOCK = 4096, 512
+
+
+class Sampling(Settings):
+    """How the next token is drawn; temperature 0 is greedy.
+
+    >>> Sampling(temperature=0).max_new_tokens
+    28
+    """
+
+    temperature: Float = Field(0.7, ge=0, le=10, description="of the softmax; 0 takes the likeliest token")
+    max_new_tokens: Int = Field(28, ge=1, le=4096, description="an answer longer than this is cut")
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,16 @@ class Engine(Protocol):
 
 Opens = Callable[[Path, int, models.Precision], Engine]
 """Opens an engine: of a model's folder, with so many sequences at once, and products in a number format."""
+
+
+def uniforms(key: str, count: int) -> np.ndarray:
+    """`count` numbers in [0, 1) that depend on `key` and their position only (Philox, a counter-based generator).
+
+    >>> bool((uniforms("seed 1/id/A-5-J-K/0/0", 5)[:3] == uniforms("seed 1/id/A-5-J-K/0/0", 3)).all())
+    True
+    """
+    digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "big"))).random(count)
 
 
 def check_request(
@@ -181,7 +205,16 @@ class HFEngine:
             return pasts
         ids = torch.tensor([beginning], device=self.model.device)
         cache = self.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
-        states = torch.stack([one[0] for layer in cache.layers for one in (layer.keys, layer.values)])
+        config = self.model.config.get_text_config()
+        heads, width = _cache_shape(config)
+        states = torch.zeros(
+            (2 * config.num_hidden_layers, heads, size, width),
+            dtype=self.model.dtype,
+            device=self.model.device,
+        )
+        for index, layer in enumerate(cache.layers):
+            if layer.keys is not None:  # of attention to pictures there is nothing
+                states[2 * index], states[2 * index + 1] = layer.keys[0], layer.values[0]
         shared = Past(beginning, (states,), shared=True)
         return [shared if fit else past for fit, past in zip(fits, pasts, strict=True)]
 
@@ -386,3 +419,45 @@ def _bytes_per_token(model: PreTrainedModel) -> int:
     config = model.config.get_text_config()
     heads, width = _cache_shape(config)
     return 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
+
+
+def draw(
+    logits: torch.Tensor, noise: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One token per row by inverting the cumulative distribution at `noise`, with its log-probability and the entropy.
+
+    logits (rows, vocabulary), noise (rows,) in [0, 1) -> three tensors (rows,); float64 inside; entropy in nats, not
+    finite where a logit is NaN or infinite (a logit of minus infinity is a token that never comes).
+    """
+    if logits.shape[-1] > LARGE_VOCABULARY:
+        return _draw_by_blocks(logits.float() / (temperature or 1.0), noise, temperature == 0)
+    logp = torch.log_softmax(logits.double() / (temperature or 1.0), dim=-1)
+    p = logp.exp()
+    if temperature == 0:
+        token = logp.argmax(-1)
+    else:
+        cumulative = p.cumsum(-1)
+        token = (cumulative <= noise[:, None] * cumulative[:, -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
+    entropy = -(p * logp.clamp(min=-1e4)).sum(-1)
+    return token, logp.gather(-1, token[:, None])[:, 0], entropy
+
+
+def _draw_by_blocks(
+    logits: torch.Tensor, noise: torch.Tensor, greedy: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`draw` with nothing but sums in float64: no table of the vocabulary's size, cumulative sums within one block."""
+    rows, size = logits.shape
+    logp = torch.log_softmax(logits, dim=-1)
+    p = logp.exp()
+    entropy = -(p * logp.clamp(min=-1e4)).sum(-1, dtype=torch.float64)
+    if greedy:
+        token = logp.argmax(-1)
+    else:
+        blocks = torch.nn.functional.pad(p, (0, -size % BLOCK)).view(rows, -1, BLOCK)
+        ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+        wanted = noise[:, None] * ends[:, -1:]
+        block = (ends <= wanted).sum(-1, keepdim=True).clamp(max=ends.shape[-1] - 1)
+        begun = torch.where(block > 0, ends.gather(-1, (block - 1).clamp(min=0)), 0.0)
+        inside = blocks[torch.arange(rows, device=p.device), block[:, 0]].double().cumsum(-1)
+        token = (block[:, 0] * BLOCK + (begun + inside <= wanted).sum(-1)).clamp(max=size - 1)
+    return token, logp.gather(-1, token[:, None])[:, 0].double(), entropy

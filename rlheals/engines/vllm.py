@@ -40,8 +40,7 @@ from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from rlheals.engines import models
-from rlheals.engines.hf import Generation, Past, check_request
-from rlheals.engines.sampling import Sampling
+from rlheals.engines.hf import Generation, Past, Sampling, check_request
 from rlheals.errors import BadInput
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from rlheals.engines.hf import HFEngine, open_engine
-from rlheals.engines.sampling import Sampling
+from rlheals.engines.hf import HFEngine, Sampling, open_engine
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.evaluate import EvaluateSettings, attempts_table, episodes_table

@@ -10,9 +10,8 @@ from typing import Any
 import pandas as pd
 from pydantic import Field, ValidationInfo, field_validator
 
-from rlheals.engines.hf import Engine, Opens, open_engine
+from rlheals.engines.hf import Engine, Opens, Sampling, open_engine
 from rlheals.engines.models import Precision
-from rlheals.engines.sampling import Sampling
 from rlheals.evaluation.dialects import Prompts, dialect_for
 from rlheals.evaluation.rollout import Attempt, Episode, Feedback, rollout
 from rlheals.settings import Int, Settings, TaskName

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rlheals.engines.hf import Engine, Generation, Past
-from rlheals.engines.sampling import Sampling, uniforms
+from rlheals.engines.hf import Engine, Generation, Past, Sampling, uniforms
 from rlheals.evaluation.dialects import Prompts
 from rlheals.tasks.base import Dialect, Item, Protocol_, Reply, Task, Verdict
 

@@ -16,8 +16,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from rlheals.engines import models
-from rlheals.engines.hf import HFEngine
-from rlheals.engines.sampling import Sampling
+from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Prompts
 from rlheals.tasks.base import Dialect, Item, Task

@@ -18,9 +18,8 @@ from pydantic import Field
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
-from rlheals.engines.hf import HFEngine
+from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.engines.models import ModelSettings
-from rlheals.engines.sampling import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.rollout import rollout
 from rlheals.settings import Decay, Float, Int, Rate, Settings, TaskName

@@ -41,17 +41,22 @@ def build(folder: Path, address: str | None = None) -> Path:
     config = (ROOT / "_config.yml").read_text()
     if address:
         config = re.sub(r'url: "https://github.com/[^"]+"', f'url: "{address}"', config)
-    played = folder / "book/_generated" / report.PLAYED
-    played.mkdir(parents=True)
+    played, explored = (folder / "book/_generated" / place for place in (report.PLAYED, report.EXPLORED))
+    for place in (played, explored):
+        place.mkdir(parents=True)
     (played / "checkpoints.js").write_text('Play.index = {"note": "", "checkpoints": []};')
+    (played / "hands.js").write_text("")
+    (explored / "data.js").write_text("")
     (folder / "_config.yml").write_text(config)
     (folder / "_toc.yml").write_text(
         "format: jb-book\nroot: book/page\nchapters:\n"
-        "- file: book/_generated/01_x\n- file: book/play\n- file: book/task\n"
+        "- file: book/_generated/01_x\n- file: book/play\n- file: book/task\n- file: book/explore\n- file: book/lab\n"
     )
     (folder / "book/page.md").write_text(PAGE)
-    shutil.copy(ROOT / "book/play.md", folder / "book")
-    (folder / "book/task.md").write_text("# The task\n")
+    for name in ("play", "explore"):
+        shutil.copy(ROOT / f"book/{name}.md", folder / "book")
+    for name in ("task", "lab"):
+        (folder / f"book/{name}.md").write_text(f"# About the {name}\n")
     badge = nbformat.v4.new_markdown_cell(BADGE, metadata={"tags": ["remove-cell"]})
     set_up = nbformat.v4.new_code_cell(colab.install(address or "https://github.com/OWNER/rlheals"))
     cells = [badge, nbformat.v4.new_markdown_cell("# Chapter"), set_up, nbformat.v4.new_code_cell("1 + 1")]
@@ -74,7 +79,8 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "page", ["book/page.html", "book/_generated/01_x.html", "book/play.html", "search.html"]
+    "page",
+    ["book/page.html", "book/_generated/01_x.html", "book/play.html", "book/explore.html", "search.html"],
 )
 def test_a_page_loads_only_files_of_the_book(html: Path, page: str) -> None:
     parser = Loads()

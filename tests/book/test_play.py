@@ -23,9 +23,8 @@ from safetensors.torch import save as torch_safetensors
 from rlheals.book import mosaic, play
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.engines import models
-from rlheals.engines.hf import HFEngine, open_engine
+from rlheals.engines.hf import HFEngine, Sampling, open_engine
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.engines.sampling import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.rollout import rollout
 from rlheals.store.store import Store

@@ -21,9 +21,8 @@ from transformers import PreTrainedModel
 from vllm_here import NEEDS_VLLM
 
 from rlheals.engines import load_engine, models
-from rlheals.engines.hf import Engine, HFEngine, refresh
+from rlheals.engines.hf import Engine, HFEngine, Sampling, refresh
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.engines.sampling import Sampling
 from rlheals.engines.vllm import VLLMEngine
 from rlheals.errors import BadInput
 from rlheals.evaluation.rollout import rollout

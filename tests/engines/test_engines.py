@@ -17,9 +17,8 @@ from scipy.stats import chisquare
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from rlheals.engines import load_engine, models
-from rlheals.engines.hf import Generation, HFEngine
+from rlheals.engines.hf import LARGE_VOCABULARY, Generation, HFEngine, Sampling, draw, uniforms
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.engines.sampling import LARGE_VOCABULARY, Sampling, draw, uniforms
 from rlheals.errors import BadInput
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints

@@ -11,9 +11,8 @@ from safetensors.torch import load
 from small_study import RL, SMALL
 
 from rlheals.engines import models
-from rlheals.engines.hf import HFEngine
+from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.engines.models import retry_on_out_of_memory
-from rlheals.engines.sampling import Sampling
 from rlheals.errors import BadInput
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints

@@ -11,9 +11,8 @@ from lab_helpers import one_line
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
-from rlheals.engines.hf import open_engine
+from rlheals.engines.hf import Sampling, open_engine
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.engines.sampling import Sampling
 from rlheals.engines.vllm_server import closing_vllm
 from rlheals.errors import BadInput
 from rlheals.tasks.general_points.compact import Compact

@@ -29,9 +29,8 @@ from vllm_here import INSTALLED, PLAYED, greedy, needs_vllm, play
 
 from rlheals.engines import load_engine, models
 from rlheals.engines import vllm as vllm_engine
-from rlheals.engines.hf import HFEngine, refresh
+from rlheals.engines.hf import HFEngine, Sampling, refresh
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.engines.sampling import Sampling
 from rlheals.engines.vllm import VLLMEngine
 from rlheals.errors import BadInput
 from rlheals.evaluation import evaluate_vllm

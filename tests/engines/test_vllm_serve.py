@@ -21,8 +21,8 @@ from vllm_here import PLAYED, asked, greedy, needs_vllm, ours, play, turned
 
 from rlheals.cli.main import main
 from rlheals.engines import vllm_serve
+from rlheals.engines.hf import Sampling
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.engines.sampling import Sampling
 from rlheals.engines.vllm import VLLMEngine
 from rlheals.engines.vllm_server import SERVER, TOKEN, ServedEngine
 from rlheals.errors import BadInput

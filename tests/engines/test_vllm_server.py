@@ -22,9 +22,8 @@ from lab_helpers import one_line
 from vllm_here import PLAYED, Stand, asked, greedy, ours, play, turned
 
 from rlheals.engines import models, vllm_server
-from rlheals.engines.hf import refresh
+from rlheals.engines.hf import Sampling, refresh
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.engines.sampling import Sampling
 from rlheals.engines.vllm_serve import Guard
 from rlheals.engines.vllm_server import SERVER, TOKEN, ServedEngine
 from rlheals.errors import BadInput

@@ -16,9 +16,8 @@ from transformers.integrations import integration_utils
 import rlheals
 from rlheals import CensusCallback, census, compare_checkpoints
 from rlheals.engines import models
-from rlheals.engines.hf import open_engine
+from rlheals.engines.hf import Sampling, open_engine
 from rlheals.engines.models import ModelSettings
-from rlheals.engines.sampling import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.evaluate import EvaluateSettings, attempts_table

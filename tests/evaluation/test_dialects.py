@@ -11,7 +11,7 @@ import pytest
 import tiny_models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from rlheals.engines.sampling import Sampling
+from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import Chat, dialect_for
 from rlheals.tasks import load_task

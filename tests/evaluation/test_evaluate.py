@@ -14,8 +14,7 @@ from lab_helpers import HARMS, FakeEngine, Killed, files_of, work_in
 
 from rlheals.engines import hf as hf_engine
 from rlheals.engines import models
-from rlheals.engines.hf import HFEngine
-from rlheals.engines.sampling import Sampling
+from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation import evaluate
 from rlheals.evaluation.evaluate import (

@@ -7,8 +7,7 @@ import random
 import pytest
 from lab_helpers import FakeEngine
 
-from rlheals.engines.hf import HFEngine
-from rlheals.engines.sampling import Sampling
+from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.evaluation.rollout import rollout
 from rlheals.tasks.base import Item
 from rlheals.tasks.general_points.compact import Compact

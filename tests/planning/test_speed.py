@@ -15,8 +15,7 @@ from small_study import CLIMB
 from rlheals.chapters.rl import runs as rl_runs
 from rlheals.cli import main as cli
 from rlheals.engines import models
-from rlheals.engines.hf import HFEngine
-from rlheals.engines.sampling import Sampling
+from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.evaluate import EvaluateSettings, attempts_table, census_items
 from rlheals.planning import speed

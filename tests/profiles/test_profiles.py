@@ -137,7 +137,7 @@ def test_unknown_or_impossible_settings_are_refused_and_named(changes: dict[str,
 def test_an_unknown_profile_or_variant_is_refused_with_the_names_there_are(name: str) -> None:
     text = refused(name)
     assert "is not known" in text
-    assert "scale-1m or a .yaml file" in text
+    assert "smollm2 or a .yaml file" in text
     with pytest.raises(BadInput, match=r"is not known; accepted: .*lr-1e-4"):
         variant(name)
 

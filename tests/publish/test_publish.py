@@ -32,7 +32,7 @@ from rlheals.chapters.rl import runs as rl_runs
 from rlheals.chapters.spectra import runs as spectra_runs
 from rlheals.cli.main import main
 from rlheals.engines import models
-from rlheals.engines.sampling import Sampling
+from rlheals.engines.hf import Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.profiles import load_profile, to_yaml

@@ -15,8 +15,7 @@ from gymnasium.utils.env_checker import check_env
 
 import rlheals.tasks
 from rlheals.engines import models
-from rlheals.engines.hf import HFEngine
-from rlheals.engines.sampling import Sampling
+from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.rollout import rollout
 from rlheals.tasks import load_task

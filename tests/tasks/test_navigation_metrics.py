@@ -9,8 +9,7 @@ import pytest
 from conftest import TINY
 
 from rlheals.engines import models
-from rlheals.engines.hf import HFEngine
-from rlheals.engines.sampling import Sampling
+from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.errors import BadInput
 from rlheals.evaluation.evaluate import EvaluateSettings, attempts_table, episodes_table
 from rlheals.tasks import load_task

@@ -11,9 +11,8 @@ import torch
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
-from rlheals.engines.hf import Generation, HFEngine
+from rlheals.engines.hf import Generation, HFEngine, Sampling
 from rlheals.engines.models import SHIPPED_BASE
-from rlheals.engines.sampling import Sampling
 from rlheals.evaluation.rollout import Attempt, Episode, rollout
 from rlheals.tasks.base import Reply, Verdict
 from rlheals.tasks.general_points.cards import ID_RULE, item_of

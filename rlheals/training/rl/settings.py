@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from rlheals.engines.hf import Sampling
 from rlheals.engines.models import Unscaled
-from rlheals.engines.sampling import Sampling
 from rlheals.evaluation.dialects import Prompts
 from rlheals.settings import Checkpoints, Decay, Float, Int, Rate, Settings, TaskName
 from rlheals.tasks import checked_splits
