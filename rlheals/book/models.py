@@ -28,7 +28,7 @@ def models_table(results: Path) -> list[Block]:
     )
     return [
         Table(
-            ("profile", "model", "weights", "made for", "GPU memory", "hours", "disk", "who has run it"),
+            ("profile", "model", "weights", "made for", "memory", "hours", "disk", "who has run it"),
             tuple(_row(profile, results) for profile in language),
         ),
         Table(

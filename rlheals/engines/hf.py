@@ -197,11 +197,13 @@ class HFEngine:
     ) -> Sequence[Past | None]:
         """The pasts, with that of the beginning in every place where there was none and the prompt goes on from it."""
         size = len(beginning)
+        if size < self.bucket:
+            return pasts
         fits = [
             past is None and len(p) > size and tuple(p[:size]) == beginning
             for p, past in zip(prompts, pasts, strict=True)
         ]
-        if size < self.bucket or not any(fits):
+        if not any(fits):
             return pasts
         ids = torch.tensor([beginning], device=self.model.device)
         cache = self.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values

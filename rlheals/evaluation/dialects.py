@@ -6,6 +6,7 @@ Both hand the verifier the same kind of reply, so both are graded by the same co
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import takewhile
 from typing import Literal
@@ -84,7 +85,8 @@ class Chat(Dialect):
     @cached_property
     def beginning(self) -> tuple[int, ...]:
         """What the template writes before every question, and what all questions in the usual form begin with."""
-        tried = [self.prompt(self.task.items(split)[at]) for split in ("sft", "ood") for at in (0, 1, -1)]
+        some = [item for split in ("sft", "ood") for item in _ends(self.task.items(split))]
+        tried = map(self.prompt, some)
         shared = takewhile(lambda column: len(set(column)) == 1, zip(*tried, strict=False))
         return tuple(column[0] for column in shared)
 
@@ -148,6 +150,10 @@ class Chat(Dialect):
 
     def _tokens(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _ends(items: Sequence[Item]) -> list[Item]:
+    return [*items[:2], *items[-1:]]
 
 
 def _template(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -150,11 +150,12 @@ def run(work: Work) -> None:
     def trained(rows: int) -> None:
         folders = {step: checkpoint_name(step) for step in settings.checkpoints}
         resume.Files(work.scratch / resume.STATE, settings.processes).check(folders, "sft")
-        fitting = dataclasses.replace(work, settings={**work.settings, "micro_batch_size": rows})
+        fewer = {} if rows == settings.rows else {"micro_batch_size": rows}
+        asked = dataclasses.replace(work, settings={**work.settings, **fewer})
         if settings.processes > 1:
-            fsdp.together("rlheals.training.sft", fitting, settings.processes)
+            fsdp.together("rlheals.training.sft", asked, settings.processes)
         else:
-            part(fitting)
+            part(asked)
 
     models.retry_on_out_of_memory(trained, settings.rows, settings.per_process, "sft.micro_batch_size")
     for step in settings.checkpoints:

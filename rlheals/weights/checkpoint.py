@@ -47,13 +47,13 @@ class Checkpoint:
 
     def __init__(self, source: str | Path) -> None:
         self.source = str(source)
-        path = Path(located(source))
-        path = path if path.exists() or path.is_symlink() else Path(_fetched(self.source))
+        here = Path(located(source))
+        path = here if here.exists() or here.is_symlink() else Path(_fetched(self.source))
         self._held: dict[str, torch.Tensor] = {}
         config = self._dequantised(path) if is_gguf(path) else None
         if config is None:
             self.places, self.notes = places(path)
-        if not Path(located(source)).exists():
+        if not here.exists():
             self.notes.append(f"{source}: commit {path.name}")
         try:
             config = read_config(path if path.is_dir() else path.parent) if config is None else config

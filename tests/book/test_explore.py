@@ -153,7 +153,7 @@ def test_in_a_browser_curves_follow_the_choice_and_the_atlas_the_keys(
     assert found["fits"]
     assert found["first"][0].startswith("success@5 with feedback, OOD, mean of 2 base seeds: ")
     assert found["first"][1:] == [2, 6]
-    assert found["one"][0].startswith("success@5 with feedback, OOD, mean of 1 base seeds: ")
+    assert found["one"][0].startswith("success@5 with feedback, OOD, mean of 1 base seed: ")
     assert (found["one"][1], found["other"], found["rl"]) == (1, [1, True], 4)
     hand = " ".join(about["atlas"]["hands"][1])
     assert found["atlas"].startswith(f"{hand}, SFT step 5: solved in ")

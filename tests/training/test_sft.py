@@ -217,6 +217,27 @@ def test_unless_one_is_set_a_micro_batch_is_what_logits_leave_room_for(
     assert sft.fitting(told, model, dialect) == told
 
 
+@pytest.mark.parametrize(("given", "rows"), [(None, 2), (4, 4)])
+def test_the_stage_trains_in_the_micro_batches_that_fit_and_gives_the_same_model(
+    trained: SimpleNamespace,
+    tmp_path: Path,
+    dialect: Compact,
+    monkeypatch: pytest.MonkeyPatch,
+    given,
+    rows: int,
+) -> None:
+    longest = max(len(tokens) for tokens, _ in loss_set(dialect, GeneralPoints(), "sft", FEW.loss_examples))
+    monkeypatch.setattr(models, "LOGITS", 3 * longest * models.load(trained.base).config.vocab_size)
+    seen: list[int] = []
+    make = sft.trainer_settings
+    monkeypatch.setattr(sft, "trainer_settings", lambda s, *more: seen.append(s.rows) or make(s, *more))
+    stage(trained.base, tmp_path, FEW.model_copy(update={"micro_batch_size": given}))
+    assert seen == [rows]
+    made, whole = (models.load(run / "out" / checkpoint_name(5)) for run in (tmp_path, trained.folder))
+    for name, tensor in weights_of(whole).items():
+        assert torch.allclose(tensor, weights_of(made)[name], atol=2e-4), name
+
+
 def test_the_loss_of_many_answers_does_not_depend_on_how_many_are_read_at_once(
     base: PreTrainedModel, dialect: Compact, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,7 +73,7 @@
         el("title", {}, `base seed ${run.seed}, RL from SFT step ${number(run.start)}, RL seed ${run.run}: ${percent(value)}`)));
     }
     const best = middle.reduce((top, value, at) => (value !== null && (top < 0 || value > middle[top]) ? at : top), -1);
-    const said = best < 0 ? `${name}: no data here.` : `${name}, mean of ${mine.length} base seeds: ${percent(middle[0] ?? 0)} at step `
+    const said = best < 0 ? `${name}: no data here.` : `${name}, mean of ${mine.length} base seed${mine.length === 1 ? "" : "s"}: ${percent(middle[0] ?? 0)} at step `
       + `${number(steps[0])}, highest at step ${number(steps[best])} (${percent(middle[best])}), ${percent(middle.at(-1) ?? 0)} at step ${number(steps.at(-1))}.`;
     status.textContent = said;
     svg.setAttribute("aria-label", said);
