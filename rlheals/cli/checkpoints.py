@@ -1,4 +1,4 @@
-"""`rlheals spectra` and `rlheals edit`: commands for two checkpoints of anybody's."""
+"""`rlheals spectra`, `rlheals edit` and `rlheals select`: commands for checkpoints of anybody's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option, Typer
 
-from rlheals.cli.options import Json, Out, parse_numbers
+from rlheals.cli.options import RESULTS, Json, Out, Results, parse_numbers
 from rlheals.cli.terminal import show, table
 from rlheals.errors import BadInput
 
@@ -122,3 +122,64 @@ def _edit_lines(found: dict[str, Any]) -> Iterable[str]:
     yield from table(found["tensors"], columns)
     yield from found["notes"]
     yield f"sizes are in units of the tensor before; written: {found['out']}"
+
+
+@app.command(epilog="Example: rlheals select base/ out/checkpoint-* --task navigation")
+def select(
+    base: Annotated[str, Argument(help="The checkpoint that SFT began with.")],
+    checkpoints: Annotated[list[str], Argument(help="Of one SFT run; names end in their step.")],
+    task: Annotated[str | None, Option(help="Also ask them this task's ID questions.")] = None,
+    hands: Annotated[int, Option(min=2, help="With --task: so many questions.")] = 64,
+    draws: Annotated[int, Option(min=1, max=1000, help="Of the null of rotation.")] = 5,
+    study: Annotated[str, Option(help="The recorded study that rules are judged by.")] = "lab",
+    results: Results = RESULTS,
+    json: Json = False,
+) -> None:
+    """Which SFT checkpoint to ship, or to start RL from, without OOD labels: rules with what each has cost."""
+    from rlheals.chapters import selectors
+    from rlheals.project import project_root
+
+    seen = selectors.observed(base, checkpoints, task, hands, draws)
+    chosen = selectors.chosen(seen, selectors.recorded(study, project_root() / results))
+    data = {"checkpoints": _plain(seen), "rules": _plain(chosen), "study": study}
+    show(data, _select_lines(data), json)
+
+
+def _plain(frame: Any) -> list[dict[str, Any]]:
+    """The rows as plain values; None where something is not known."""
+    found: list[dict[str, Any]] = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return found
+
+
+def _select_lines(found: dict[str, Any]) -> Iterable[str]:
+    """What was seen of every checkpoint; by rule the checkpoint it chooses and what it cost in the study."""
+    columns = {
+        "checkpoint": "checkpoint",
+        "step": "step",
+        "size": "|dW|/|W|",
+        "angle": "rotation",
+        "excess": "beyond null",
+        "test": "held-out loss",
+        "held_out": "held-out ID",
+        "entropy": "entropy",
+        "kl": "KL",
+    }
+    yield from table(found["checkpoints"], columns)
+    yield ""
+    rows = [{**rule, **{name: _cost(rule, name) for name in ("ship", "start")}} for rule in found["rules"]]
+    ship, start = "points lost: shipped", "as a start of RL"
+    yield from table(
+        rows, {"rule": "rule", "step": "chooses step", "at_peak": "at peak", "ship": ship, "start": start}
+    )
+    if any(row["ship"] for row in rows):
+        yield (
+            f"lost: OOD accuracy below that of the best checkpoint in the recorded study {found['study']}, mean and "
+            f"95 % t interval over its base seeds; at peak: the mean there, which may not be that of other models"
+        )
+    else:
+        yield f"no study of SFT and spectra named {found['study']} is recorded here, so no rule's regret is known"
+
+
+def _cost(rule: dict[str, Any], question: str) -> str | None:
+    value, low, high = (rule.get(f"{question}{end}") for end in ("", "_low", "_high"))
+    return None if value is None else f"{value:.1f} [{low:.1f}, {high:.1f}]"

@@ -45,16 +45,19 @@ def run(work: Work) -> None:
     before, rows, kls = Checkpoint(base), [], []
     for done, folder in enumerate(settings.folders, start=1):
         place = work.inputs["model"] / folder
-        rows.append(_weights(before, Checkpoint(place), settings, f"seed {work.seed}").assign(folder=folder))
+        found = distances(before, Checkpoint(place), settings.kinds, settings.draws, f"seed {work.seed}")
+        rows.append(found.assign(folder=folder))
         kls.append({"folder": folder, **behaviour.of(place)})
         work.tick(done, len(settings.folders), "checkpoint")
     pd.concat(rows, ignore_index=True).to_parquet(work.out / "path.parquet", index=False, compression="zstd")
     pd.DataFrame(kls).to_parquet(work.out / "divergence.parquet", index=False)
 
 
-def _weights(before: Checkpoint, after: Checkpoint, settings: TrajectorySettings, key: str) -> pd.DataFrame:
+def distances(
+    before: Checkpoint, after: Checkpoint, kinds: tuple[str, ...], draws: int, key: str
+) -> pd.DataFrame:
     """One row per matrix and part: norms, mean angle in degrees over both sides, that of the Gaussian null."""
-    asked = SpectraSettings(kinds=settings.kinds, nulls=("gaussian",), draws=settings.draws)
+    asked = SpectraSettings(kinds=kinds, nulls=("gaussian",), draws=draws)
     found = compare(before, after, asked, key=key)
     sizes = found.matrices[found.matrices["what"] == CHANGE]
     sizes = sizes[[*LABELS, "norm", "change_norm", "value_change_mean", "effective_rank"]]

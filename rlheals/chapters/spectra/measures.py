@@ -72,21 +72,26 @@ def points(tables: SpectraTables) -> pd.DataFrame:
     (seen: hands of the SFT split) and held_out (ID hands of values that SFT never sees): success@5.
     """
     keys = ["seed", *TRAJECTORY, "step"]
-    numbers = dict.fromkeys(("angle", "gaussian", "change_norm", "norm"), float)
-    rows = only(tables.path, part=PART, kind=BLOCKS).astype({"branch": object, **numbers})
-    squares = rows.assign(change=rows["change_norm"] ** 2, whole=rows["norm"] ** 2)
-    found = squares.groupby(keys).agg({"change": "sum", "whole": "sum", "angle": "mean", "gaussian": "mean"})
-    found["size"] = np.sqrt(found["change"] / found["whole"])
-    found["excess"] = found["angle"] - found["gaussian"]
+    found = moved(tables.path.astype({"branch": object}), keys)
     known = tables.behaviour.astype({"branch": object}).set_index(keys)["kl"].astype(float)
     counts = only(tables.accuracy, split=("ood", "sft", "held_out")).astype(
         {"branch": object, "split": object}
     )
     shares = solved_shares(counts, [*keys, "split"])["value"].unstack("split").rename(columns={"sft": "id"})
-    table = (
-        found[["size", "angle", "excess"]].join(known).join(shares.reindex(columns=["ood", "id", "held_out"]))
+    return found.join(known).join(shares.reindex(columns=["ood", "id", "held_out"])).reset_index()
+
+
+def moved(path: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """size, angle and excess by group, from rows of single matrices as `weights.trajectory.distances` gives them."""
+    numbers = dict.fromkeys(("angle", "gaussian", "change_norm", "norm"), float)
+    rows = only(path, part=PART, kind=BLOCKS).astype(numbers)
+    squares = rows.assign(change=rows["change_norm"] ** 2, whole=rows["norm"] ** 2)
+    found = squares.groupby(list(keys)).agg(
+        {"change": "sum", "whole": "sum", "angle": "mean", "gaussian": "mean"}
     )
-    return table.reset_index()
+    found["size"] = np.sqrt(found["change"] / found["whole"])
+    found["excess"] = found["angle"] - found["gaussian"]
+    return found[["size", "angle", "excess"]]
 
 
 def along(tables: SpectraTables) -> pd.DataFrame:
