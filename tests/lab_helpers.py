@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,15 @@ def one_line(error: BaseException) -> str:
     assert "\n" not in text
     assert len(text) < 600, text
     return text
+
+
+@contextmanager
+def refused(*words: str, match: str | None = None) -> Iterator[None]:
+    """What is done inside is bad input: refused on one line that has these words, or matches."""
+    with pytest.raises(BadInput, match=match) as caught:
+        yield
+    said = one_line(caught.value)
+    assert all(word in said for word in words), said
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

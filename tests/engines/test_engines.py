@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lab_helpers import one_line, same_weights
+from lab_helpers import refused, same_weights
 from scipy.stats import chisquare
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
@@ -211,9 +211,8 @@ def test_a_past_has_to_be_the_beginning_of_its_prompt(engine: HFEngine, asked) -
     longer = [[*prompt, *made.tokens, 5] for prompt, made in zip(prompts, first, strict=False)]
     wrong = [[7, *longer[0][1:]], longer[1]], [list(first[0].past.tokens), longer[1]]
     for texts in (*wrong, longer[::-1]):
-        with pytest.raises(BadInput) as caught:
+        with refused("remembered"):
             engine.generate(texts, keys[:2], WARM, [made.past for made in first])
-        assert "remembered" in one_line(caught)
 
 
 @pytest.mark.parametrize("remember", [True, False])

@@ -11,7 +11,7 @@ import pytest
 import tiny_models
 import torch
 from conftest import TINY
-from lab_helpers import files_of, one_line, same_weights, weights_of
+from lab_helpers import files_of, refused, same_weights, weights_of
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
@@ -138,9 +138,8 @@ def test_a_folder_that_does_not_fit_is_refused_and_left_as_it_is(tiny_folder: Pa
     damaging, named = DAMAGES[damage]
     damaging(tiny_folder)
     before = files_of(tiny_folder)
-    with pytest.raises(BadInput) as caught:
+    with refused(named):
         models.load(tiny_folder)
-    assert named in one_line(caught.value)
     assert files_of(tiny_folder) == before
 
 
@@ -160,9 +159,8 @@ def test_code_that_comes_with_a_model_is_not_run(tiny_folder: Path, tmp_path: Pa
         "auto_map": {"AutoConfig": "theirs.C", "AutoModelForCausalLM": "theirs.M"},
     }
     (tiny_folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(BadInput) as caught:
+    with refused():
         models.load(tiny_folder)
-    one_line(caught.value)
     assert not mark.exists()
 
 
@@ -172,9 +170,8 @@ def test_code_that_comes_with_a_model_is_not_run(tiny_folder: Path, tmp_path: Pa
 )
 def test_a_name_that_is_neither_a_folder_nor_at_hand_is_refused(name: str) -> None:
     for load in (models.load, models.load_tokenizer):
-        with pytest.raises(BadInput) as caught:
+        with refused(repr(name)):
             load(name)
-        assert repr(name) in one_line(caught.value)
 
 
 def test_weights_are_replaced_in_place_or_not_at_all(
@@ -190,7 +187,6 @@ def test_weights_are_replaced_in_place_or_not_at_all(
         shutil.copy(tmp_path / "other" / WEIGHTS, tiny_folder / WEIGHTS)
         change(tiny_folder, lambda state: [tensor.zero_() for tensor in state.values()])
         DAMAGES[damage][0](tiny_folder)
-        with pytest.raises(BadInput) as caught:
+        with refused(WEIGHTS):
             models.load_weights(tiny, tiny_folder / WEIGHTS)
-        assert WEIGHTS in one_line(caught.value)
         assert same_weights(tiny, other), damage

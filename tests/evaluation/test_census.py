@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from lab_helpers import refused
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import integration_utils
 
@@ -81,10 +82,8 @@ def test_a_model_in_memory_needs_its_tokenizer_and_answers_the_same() -> None:
     ],
 )
 def test_what_cannot_be_asked_is_one_line(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput) as raised:
+    with refused(said):
         census(**{"model": BASE, "hands": 2, **options})
-    assert said in str(raised.value)
-    assert "\n" not in str(raised.value)
 
 
 def trained(

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lab_helpers import refused
 from safetensors.numpy import save
 from store_lab import SPEC, Lab
 
@@ -176,10 +177,8 @@ def test_file_names_from_elsewhere_stay_inside(name: str) -> None:
 )
 def test_manifests_from_elsewhere_are_checked(key: str, value: Any) -> None:
     data = a_manifest().model_dump(mode="json")
-    with pytest.raises(BadInput, match=r"^manifest.json[: ]") as caught:
+    with refused(match=r"^manifest.json[: ]"):
         Manifest.read(resealed({**data, key: value}))
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 300
 
 
 NO_MANIFESTS = [

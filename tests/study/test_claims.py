@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from lab_helpers import one_line, study_of
+from lab_helpers import one_line, refused, study_of
 from scipy.stats import ttest_1samp
 
 from rlheals.chapters.registry import CHAPTERS
@@ -225,9 +225,8 @@ def test_a_claims_file_that_is_wrong_is_refused_and_the_field_named(
     place[last] = value
     file = tmp_path / "claims.yaml"
     file.write_text(yaml.safe_dump(data))
-    with pytest.raises(BadInput) as caught:
+    with refused(named):
         CLAIMS.read(file)
-    assert named in one_line(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "study"])
@@ -235,9 +234,8 @@ def test_what_is_no_claims_file_is_one_line(text: str, tmp_path: Path) -> None:
     file = tmp_path / "claims.yaml"
     file.write_text(text)
     for one in CHAPTERS.values():
-        with pytest.raises(BadInput) as caught:
+        with refused("claims.yaml"):
             one.claims.read(file)
-        assert "claims.yaml" in one_line(caught.value)
 
 
 # Judging --------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from forks import ended, forked
-from lab_helpers import one_line
+from lab_helpers import refused
 from small_study import RUNS, SMALL, results_of
 
 import rlheals
@@ -243,9 +243,8 @@ def test_a_study_ended_from_outside_goes_on_where_it_was(
 def test_an_error_in_a_unit_ends_the_study_and_names_what_is_missing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     chosen = plan(SMALL, 1, store)
-    with pytest.raises(BadInput) as caught:
+    with refused(store.key(chosen.base)[:12]):
         compute([chosen.sft], store, quiet=True)
-    assert store.key(chosen.base)[:12] in one_line(caught.value)
     assert store.ids() == []
 
 
@@ -284,9 +283,8 @@ def test_a_file_that_is_no_unit_is_refused(tmp_path: Path, text: str | bytes | N
     path = tmp_path / "unit.json"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(BadInput) as caught:
+    with refused(named):
         unit("sft", path, Store(tmp_path / "store"))
-    assert named in one_line(caught.value)
 
 
 def test_only_stages_are_run(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster, Security
-from lab_helpers import one_line
+from lab_helpers import refused
 from small_study import RUNS, SMALL, SPIN, results_of
 
 from rlheals.chapters.spectra import runs as rotation
@@ -87,9 +87,8 @@ def test_a_scheduler_computes_one_seed_after_the_other_so_that_what_is_cut_short
 def test_what_is_wrong_with_a_unit_is_said_in_one_line(address: Workers, tmp_path: Path) -> None:
     store = Store(tmp_path)
     chosen = plan(SMALL, 1, store)
-    with pytest.raises(BadInput) as caught:
+    with refused(store.key(chosen.base)[:12]):
         compute([chosen.sft], store, address, quiet=True)
-    assert store.key(chosen.base)[:12] in one_line(caught.value)
     with pytest.raises(BadInput, match="no base has the hash 000000000000"):
         compute([RunSpec(stage="adopt", settings={"sha256": "0" * 64})], store, address, quiet=True)
     assert store.ids() == []
@@ -109,9 +108,8 @@ def test_an_address_where_nobody_answers_is_refused(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dask_workers, "SECONDS_TO_CONNECT", 0.5)
-    with pytest.raises(BadInput) as caught:
+    with refused(repr(address)):
         compute([RunSpec(stage="sft")], Store(tmp_path), Workers(scheduler=address), quiet=True)
-    assert repr(address) in one_line(caught.value)
 
 
 @pytest.mark.parametrize("job", [None, Job(walltime="01:00:00")], ids=["processes", "jobs"])

@@ -12,6 +12,7 @@ from functools import cache
 from itertools import combinations_with_replacement, permutations, product
 
 import pytest
+from lab_helpers import refused
 from solution_trees import Tree, solution_trees, value, written
 
 from rlheals.errors import BadInput
@@ -215,10 +216,8 @@ def test_rules_read_and_name_themselves() -> None:
     ["", "ID", "J5-Q7", "J5-Q7-K14", "J5,Q7-K2", "0,1,2", "J-1-Q2-K3", "5 7 2", "٥,7,2", "J5-Q7-K2\n", None],
 )
 def test_bad_rules_are_refused_in_one_line(text: str) -> None:
-    with pytest.raises(BadInput) as caught:
+    with refused("rule"):
         Rule.parse(text)
-    assert "rule" in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -254,11 +253,8 @@ def test_hands_are_read_in_any_order_and_separation() -> None:
     ],
 )
 def test_bad_hands_name_what_is_wrong_in_one_line(text: str, named: str) -> None:
-    with pytest.raises(BadInput) as caught:
+    with refused(named):
         parse_hand(text)
-    assert named in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 160
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lab_helpers import refused
 
 from rlheals.errors import BadInput
 from rlheals.evaluation.dialects import dialect_for
@@ -87,10 +88,8 @@ def test_elimination_is_exact_for_all_2x2_matrices_and_where_floats_are_not() ->
     ids=kind,
 )  # fmt: skip
 def test_what_is_no_matrix_is_one_line(rows: Any) -> None:
-    with pytest.raises(BadInput) as caught:
+    with refused():
         as_matrix(rows)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 200
 
 
 # ---- items
@@ -151,9 +150,8 @@ def test_the_reference_draws_symmetric_matrices_half_of_the_time_and_repeats_its
     ids=kind,
 )
 def test_splits_that_are_not_there_are_one_line(task: Task, split: Any) -> None:
-    with pytest.raises(BadInput, match="accepted") as caught:
+    with refused("accepted"):
         task.items(split)
-    assert "\n" not in str(caught.value)
 
 
 def test_options_and_questions_that_are_not_there_are_one_line() -> None:

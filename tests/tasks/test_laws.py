@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from conftest import TINY
 from gymnasium.utils.env_checker import check_env
+from lab_helpers import refused
 
 import rlheals.tasks
 from rlheals.engines import models
@@ -103,9 +104,8 @@ def test_splits_share_no_group_and_are_the_same_every_time(name: str) -> None:
         assert len({item.id for item in items}) == len(items)
         assert list(items) == list(load_task(name).items(split))
     for split in ("no_such_split", "rule:", "rule:no", ""):
-        with pytest.raises(BadInput) as caught:
+        with refused():
             task.items(split)
-        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import TINY
 from datasets import Dataset
-from lab_helpers import HARMS, TIMED, Killed, diverging, files_of, one_line, quick_start, work_in
+from lab_helpers import HARMS, TIMED, Killed, diverging, files_of, one_line, quick_start, refused, work_in
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -400,9 +400,8 @@ def test_short_products_are_not_for_short_weights(inputs: Inputs, tmp_path: Path
     for name, place in (("model", FEW["folder"]), ("base", "base")):
         model = models.load(inputs[name] / place, dtype="bfloat16")
         models.save(short[name] / place, model, models.load_tokenizer(inputs[name] / place))
-    with pytest.raises(BadInput) as caught:
+    with refused("rl.precision=bf16 is for float32 weights; these are bfloat16"):
         play(short, tmp_path / "run", {**FEW, "precision": "bf16"})
-    assert "rl.precision=bf16 is for float32 weights; these are bfloat16" in one_line(caught.value)
 
 
 def test_an_engine_with_weights_of_its_own_gets_the_new_ones_before_every_update(
@@ -664,9 +663,8 @@ def test_a_start_that_does_not_fit_is_refused(
     inputs: Inputs, tmp_path: Path, make: Callable[[Path, Path], None], said: str
 ) -> None:
     make(tmp_path / "other/step-00099", inputs["model"] / FEW["folder"])
-    with pytest.raises(BadInput) as caught:
+    with refused(said):
         play({**inputs, "model": tmp_path / "other"}, tmp_path / "run", {**FEW, "folder": "step-00099"})
-    assert said in one_line(caught.value)
     assert files_of(tmp_path / "run") == {}
 
 

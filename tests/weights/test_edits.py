@@ -13,7 +13,7 @@ import tiny_models
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lab_helpers import one_line
+from lab_helpers import one_line, refused
 
 from rlheals.cli import main as cli
 from rlheals.engines import models
@@ -250,9 +250,8 @@ def test_types_are_kept_and_odd_input_is_one_line() -> None:
         lambda: edit_matrix(torch.ones(2, 2), torch.full((2, 2), math.nan), Values()),
         lambda: edit_matrix(torch.eye(2), torch.ones(2, 2), Values(top(0)).like(Rollback())),
     ):
-        with pytest.raises(BadInput) as refused:
+        with refused():
             wrong()
-        one_line(refused.value)
 
 
 def test_a_matrix_without_a_change_is_left_as_it_is() -> None:
@@ -322,9 +321,8 @@ def test_any_text_is_an_edit_or_one_line(text: str) -> None:
     ],
 )
 def test_what_cannot_be_read_says_what_can(text: str, said: str) -> None:
-    with pytest.raises(BadInput) as refused:
+    with refused(said):
         parse(text)
-    assert said in one_line(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -344,9 +342,8 @@ def test_recorded_edits_and_places_are_spelled_as_they_print() -> None:
 
 @pytest.mark.parametrize("where", ["x" * 20_000, "layers=" + "0-999," * 2000 + "1"])
 def test_a_text_that_is_too_long_is_not_read(where: str) -> None:
-    with pytest.raises(BadInput, match="at most 10000 are read") as refused:
+    with refused("at most 10000 are read"):
         Where.parse(where)
-    one_line(refused.value)
     most = Where.parse("layers=0-999 heads=0-998/999 blocks")
     assert Where.parse(str(most)) == most
 
@@ -432,9 +429,8 @@ def test_edits_of_different_layers_commute(checkpoints, tmp_path: Path) -> None:
     ],
 )
 def test_a_place_that_is_not_there_is_one_line(checkpoints, where: str) -> None:
-    with pytest.raises(BadInput) as refused:
+    with refused():
         list(apply(*checkpoints, Rollback(), Where.parse(where)))
-    one_line(refused.value)
 
 
 def test_places_print_as_they_are_read() -> None:
