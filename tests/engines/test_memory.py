@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab_helpers import files_of, quick_start, refused, work_in
+from lab_helpers import files_of, refused, work_in
 from safetensors.torch import load
 from small_study import RL, SMALL
 
@@ -45,16 +45,8 @@ def test_what_is_tried_divides_the_whole_and_is_at_most_half(
         with pytest.raises(BadInput, match=f"out of GPU memory with x={tried[-1]}; make it smaller"):
             retry_on_out_of_memory(do, rows, whole, "x")
     assert seen == tried
-
-
-def test_other_errors_are_not_out_of_memory() -> None:
     with pytest.raises(ZeroDivisionError):
-        retry_on_out_of_memory(lambda rows: 1 // 0, 4, 4, "x")
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return quick_start(tmp_path_factory.mktemp("inputs"), (3,))
+        retry_on_out_of_memory(lambda rows: 1 // 0, rows, whole, "x")
 
 
 class Full:

@@ -57,12 +57,10 @@ def test_a_branch_is_the_commit_that_it_stood_for(hub: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("hub")
-def test_spectra_of_a_hub_model_say_its_commit() -> None:
+def test_spectra_of_a_hub_model_say_its_commit_and_what_was_planned_without_is_not_fetched(
+    tmp_path: Path,
+) -> None:
     assert Checkpoint("ada/model").notes == [f"ada/model: commit {NEW}"]
-
-
-@pytest.mark.usefixtures("hub")
-def test_what_was_not_planned_with_its_commit_is_not_fetched(tmp_path: Path) -> None:
     unknown = settings_of(Source(name="ada/nowhere"))
     assert unknown.revision is None
     with refused(match=r"--set model\.revision=COMMIT"):
