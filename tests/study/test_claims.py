@@ -119,7 +119,7 @@ def test_steps_without_a_census_and_the_base_are_no_candidates() -> None:
     assert ESTIMATORS["rise"](Curves.of(study_of(high_base)), measure="success@5") < -0.3
 
 
-def test_several_decodes_are_averaged() -> None:
+def test_several_decodes_are_averaged_and_the_order_of_rows_does_not_matter() -> None:
     one = exact()
     episodes = pd.concat([one.episodes, one.episodes.assign(decode=1, solved_at=0)], ignore_index=True)
     mine, both = (
@@ -127,9 +127,6 @@ def test_several_decodes_are_averaged() -> None:
         for tables in (one, replace(one, episodes=episodes))
     )
     assert both == pytest.approx(mine / 2)
-
-
-def test_the_order_of_rows_does_not_matter() -> None:
     tables = exact()
     mixed = {name: getattr(tables, name).sample(frac=1, random_state=3) for name in ("episodes", "losses")}
     for claim in CLAIMS.read().claims:

@@ -14,7 +14,6 @@ from lab_helpers import refused, study_of
 from small_study import SMALL
 
 from rlheals.profiles import load_profile
-from rlheals.store import foreign
 from rlheals.store.store import Store
 from rlheals.study import tables
 from rlheals.study.compute import compute
@@ -136,19 +135,10 @@ def test_what_is_kept_with_tables_belongs_to_them_alone() -> None:
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Tables)])
-@pytest.mark.parametrize("damage", ["missing", "noise", "empty", "cut", "large"])
-def test_damaged_files_are_refused_and_named(
-    name: str, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damaged_files_are_refused_and_named(name: str, tmp_path: Path) -> None:
     write(study_of({0: {"ood": np.array([True])}}, {"ood": {0: 1.0}}), tmp_path / "seed-1")
     file = tmp_path / "seed-1" / f"{name}.parquet"
-    if damage == "missing":
-        file.unlink()
-    elif damage == "large":
-        file.write_bytes(b"x" * 50_000)
-        monkeypatch.setattr(foreign, "MAX_TABLE", 49_999)
-    else:
-        whole = file.read_bytes()
-        file.write_bytes({"noise": b"\x00" * len(whole), "empty": b"", "cut": whole[:-20]}[damage])
-    with refused(file.name, "seed-1"):
-        read(tmp_path / "seed-1")
+    for data in (file.read_bytes()[:-20], None):
+        file.unlink() if data is None else file.write_bytes(data)
+        with refused(file.name, "seed-1"):
+            read(tmp_path / "seed-1")
