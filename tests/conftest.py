@@ -24,6 +24,8 @@ from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE, ModelSettings
 from rlheals.store.store import Store
+from rlheals.study.compute import compute
+from rlheals.study.plan import plan
 from rlheals.tasks.general_points.compact import Compact
 from rlheals.tasks.general_points.task import GeneralPoints
 
@@ -45,6 +47,31 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Runs of the small studies, for tests that are not about how runs come to be; shared by all test processes."""
     own = tmp_path_factory.getbasetemp()
     return Store((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared-store")
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The result files of the small study, computed without any disturbance."""
+    from small_study import SMALL, results_of  # which needs what stands above
+
+    store = Store(tmp_path_factory.mktemp("reference"))
+    compute(plan(SMALL, 1, store).specs(), store, quiet=True)
+    return results_of(store.root)
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory, dialect: Compact) -> dict[str, Path]:
+    """Of an RL run: the shipped base, and what a few steps of SFT make of it (`step-00003`, ...)."""
+    from rlheals.training import sft  # TRL takes seconds to import, which other tests need not wait for
+
+    folder, model = tmp_path_factory.mktemp("start"), models.load(SHIPPED_BASE)
+
+    def save(step: int) -> None:
+        models.save(folder / "sft" / sft.checkpoint_name(step), model, dialect.tokenizer)
+
+    models.save(folder / "pretrain/base", model, dialect.tokenizer)
+    sft.train(model, dialect, sft.SFTSettings(checkpoints=(3, 10, 40), loss_examples=8), 0, save)
+    return {"model": folder / "sft", "base": folder / "pretrain"}
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,16 @@ class Killed(BaseException):
     """What a kill looks like from inside: nothing catches it."""
 
 
+def dies_at(moment: int) -> Tick:
+    """Progress of a process that is killed when so much is done."""
+
+    def tick(done: int, total: int, unit: str) -> None:
+        if done >= moment:
+            raise Killed
+
+    return tick
+
+
 def diverging(patch: pytest.MonkeyPatch, at: int) -> None:
     """The step of AdamW with this number (from 1) leaves weights that are no numbers."""
     step, taken = torch.optim.AdamW.step, []
@@ -83,6 +95,19 @@ def diverging(patch: pytest.MonkeyPatch, at: int) -> None:
         return taken[-1]
 
     patch.setattr(torch.optim.AdamW, "step", broken)
+
+
+def optimizer_steps(patch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Of every step of AdamW from now on: its settings, and the norm of the gradient."""
+    step, seen = torch.optim.AdamW.step, list[dict[str, Any]]()
+
+    def noted(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        gradients = [p.grad.flatten() for group in self.param_groups for p in group["params"]]
+        seen.append({**self.param_groups[0], "norm": float(torch.cat(gradients).norm())})
+        return step(self, *args, **kwargs)
+
+    patch.setattr(torch.optim.AdamW, "step", noted)
+    return seen
 
 
 def work_in(
@@ -146,9 +171,25 @@ def one_line(error: BaseException) -> str:
     return text
 
 
+@contextmanager
+def refused(*words: str, match: str | None = None) -> Iterator[None]:
+    """What is done inside is bad input: refused on one line that has these words, or matches."""
+    with pytest.raises(BadInput, match=match) as caught:
+        yield
+    said = one_line(caught.value)
+    assert all(word in said for word in words), said
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its bytes."""
     return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def result_of(out: Path) -> dict[str, Any]:
+    """All of an RL run's result that has to be the same when computed again."""
+    files = {name: hashlib.sha256(data).hexdigest() for name, data in files_of(out).items()}
+    log = pd.read_parquet(out / "log.parquet").drop(columns=TIMED)
+    return {"log": log.to_dict("list"), "files": files | {"log.parquet": ""}}
 
 
 @dataclass(frozen=True)
@@ -254,26 +295,3 @@ def study_of(
         losses=pd.DataFrame(loss_rows, columns=["step", "set", "loss", "seed"]),
         bases=pd.DataFrame([{"seed": seed, "base_step": 600, "ability": 0.5}]),
     )
-
-
-# RL -------------------------------------------------------------------------------------------------------------------
-
-
-def quick_start(folder: Path, steps: tuple[int, ...] = (10, 40)) -> dict[str, Path]:
-    """Inputs of an RL run, in seconds: the shipped base, and what a few steps of SFT make of it (`step-00010`, ...)."""
-    from rlheals.engines import models
-    from rlheals.training import (
-        sft,  # TRL takes seconds to import, which tests of other things need not wait for
-    )
-
-    model, dialect = models.load(models.SHIPPED_BASE), Compact()
-    models.save(folder / "pretrain" / "base", model, dialect.tokenizer)
-    settings = sft.SFTSettings(checkpoints=steps, loss_examples=8)
-    sft.train(
-        model,
-        dialect,
-        settings,
-        0,
-        lambda step: models.save(folder / "sft" / sft.checkpoint_name(step), model, dialect.tokenizer),
-    )
-    return {"model": folder / "sft", "base": folder / "pretrain"}

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import tiny_models
-from lab_helpers import one_line, same_weights
+from lab_helpers import refused, same_weights
 from small_study import CLIMB, RL, WHOLE
 from tiny_models import FAMILIES
 from tokenizers import Tokenizer
@@ -216,11 +216,7 @@ def test_the_day_in_a_template_does_not_depend_on_the_day() -> None:
     assert "Today is 26 Jul 2024" in dated.decode(Chat(dated, TASK).prompt(TASK.items("sft")[0]))
 
 
-def test_a_template_that_ends_answers_otherwise_than_the_model_stops_is_refused() -> None:
-    words = tiny_models.tokenizer("qwen2")
-    words.chat_template = tiny_models.HEADERS  # the released Qwen run was trained like that
-    with pytest.raises(BadInput, match=r"ends an answer with '<\|eot_id\|>', the tokenizer's end token is"):
-        dialect_for(words, TASK)
+def test_a_tokenizer_without_an_end_is_refused() -> None:
     bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(tiny_models.core_tokenizer()))
     bare.chat_template = tiny_models.CHATML
     with pytest.raises(BadInput, match="end token is None"):
@@ -286,9 +282,8 @@ def test_sft_takes_the_references_own_file(tmp_path: Path) -> None:
 def test_a_file_of_another_form_is_one_line(data: bytes, said: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     file.write_bytes(data)
-    with pytest.raises(BadInput) as caught:
+    with refused(said):
         expert.from_file(file, hashlib.sha256(data).hexdigest())
-    assert said in one_line(caught.value)
 
 
 def test_a_file_is_known_by_its_hash(tmp_path: Path) -> None:

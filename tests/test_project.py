@@ -7,8 +7,8 @@ and a number in the prose must come from a result file or carry its source.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import re
+import runpy
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -175,12 +175,7 @@ def test_the_book_loads_no_script_from_elsewhere() -> None:
 
 @pytest.fixture(scope="module")
 def launch_row() -> Callable[[str, str, str], str]:
-    spec = importlib.util.spec_from_file_location("book_launch", ROOT / "book/_ext/book_launch.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.launch_row
+    return runpy.run_path(str(ROOT / "book/_ext/book_launch.py"))["launch_row"]
 
 
 @pytest.mark.parametrize(

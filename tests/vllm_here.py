@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from lab_helpers import work_in
 from safetensors.torch import load_file, save_file
@@ -24,6 +25,7 @@ from rlheals.engines.hf import Engine, Generation, HFEngine, Sampling
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.settings import Settings
 from rlheals.tasks.general_points.compact import Compact
+from rlheals.training.rl import stage_vllm as rl_vllm
 from rlheals.training.rl.settings import RLSettings
 
 INSTALLED = importlib.util.find_spec("vllm") is not None
@@ -80,6 +82,20 @@ def play(stage: ModuleType, settings: Settings, folder: Path) -> Path:
     """A stage, run from the shipped base; its output."""
     stage.run(work_in(folder, settings, INPUTS))
     return folder / "out"
+
+
+def logs_of_one_and_two(folder: Path, **changes: Any) -> list[pd.DataFrame]:
+    """What one process and two that train together log of the small run; the first update is the same."""
+    settings = PLAYED.model_copy(update={"learning_rate": 1e-3, "log_kl": False, **changes})
+    made = []
+    for processes in (1, 2):
+        out = play(rl_vllm, settings.model_copy(update={"processes": processes}), folder / str(processes))
+        log = pd.read_parquet(out / "log.parquet").set_index("update")
+        made.append(log[["return", "tokens", "entropy", "gradient_norm"]])
+    one, two = made
+    assert two.loc[1].tolist() == pytest.approx(one.loc[1].tolist(), rel=1e-3)
+    assert two.loc[2, "entropy"] == pytest.approx(one.loc[2, "entropy"], rel=0.05)
+    return made
 
 
 class Stand:

@@ -21,7 +21,7 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
-from lab_helpers import TINY
+from lab_helpers import TINY, flip_bit
 from safetensors import SafetensorError
 
 from rlheals.book.notebooks import NotebookFailed
@@ -137,7 +137,6 @@ WRONG = [
     ("sft --seed 0 --profile smok", "smok"),
     ("sft --seed 0 --profile missing.yaml", "missing.yaml"),
     ("sft --seed 0 --profile wrong.yaml", "learning_rat"),
-    ("sft --seed 0 --profile broken.yaml", "broken.yaml"),
     ("sft --seed 0 --set sft.learning_rate", "NAME=VALUE"),
     ("sft --seed 0 --set sft.learning_rate=quick", "sft.learning_rate"),
     ("sft --seed 0 --set sft.batch=1 --set sft.batch=2", "twice"),
@@ -146,9 +145,7 @@ WRONG = [
     ("evaluate --step 3", "--step 3: accepted are the checkpoints 0, "),
     ("evaluate --folder missing", "'missing' does not exist"),
     ("evaluate --folder weightless/config.json", "config.json' is a file"),
-    ("evaluate --folder .", "holds no *.safetensors file"),
     ("evaluate --folder weightless", "safetensors"),
-    ("evaluate --folder odd", "hidden_act = 'evil' is not known"),
     ("evaluate --folder theirs --attempts 1", "theirs"),
     ("evaluate --step 40 --split purple", "splits"),
     ("evaluate --step 40 --out full", "full"),
@@ -175,9 +172,6 @@ WRONG = [
     ("report --readme words.json", "claims:begin"),
     ("claims --results nowhere", "--results 'nowhere': no such folder"),
     ("doctor --repair", "--repair: accepted together with --store only"),
-    ("spectra base base --k 0", "--k '0': accepted are"),
-    ("spectra base base --matrices w", "--matrices 'w': accepted are, each once, q, k"),
-    ("spectra base base --nulls none", "--nulls 'none': accepted are"),
     ("edit runs/base full --edit 'values(all)' --out new", "'runs/base': no such file or folder"),
     ("sft --seed 1 --profile gpu --set model.name=runs/base", "'runs/base': no such folder"),
     ("serve nowhere", "'nowhere': no such folder"),
@@ -200,17 +194,15 @@ def odd_files(empty_folder: Path) -> None:
         "words.json": "words, not JSON",
         "adopt.json": '{"stage": "adopt", "settings": {}}',
         "wrong.yaml": "name: wrong\nsft: {learning_rat: 1}\n",
-        "broken.yaml": "name: [",
         "runs/notes": "mine",
         "full/precious": "mine",
     }.items():
         (empty_folder / name).parent.mkdir(exist_ok=True)
         (empty_folder / name).write_text(text)
-    for name in ("weightless", "odd", "theirs"):
+    for name in ("weightless", "theirs"):
         shutil.copytree(SHIPPED_BASE, empty_folder / name)
     (empty_folder / "weightless/model.safetensors").unlink()
     config = json.loads((SHIPPED_BASE / "config.json").read_text())
-    (empty_folder / "odd/config.json").write_text(json.dumps(config | {"hidden_act": "evil"}))
     own = {"model_type": "theirs", "auto_map": {"AutoConfig": "theirs.C", "AutoModelForCausalLM": "theirs.M"}}
     (empty_folder / "theirs/config.json").write_text(json.dumps(config | own))
     (empty_folder / "theirs/theirs.py").write_text("open('/dev/full', 'w').write('ran')")
@@ -289,27 +281,37 @@ def test_traceback_on_request_only(say: Say, monkeypatch: pytest.MonkeyPatch) ->
     assert said.err.splitlines()[-1].startswith("rlheals: failed: ZeroDivisionError")
 
 
-SLOW = (
-    "import sys, time; from rlheals.tasks.general_points import task as hands; from rlheals.cli.main import main\n"
-    "def wait(*_):\n    print('ready', flush=True)\n    time.sleep(60)\n"
-    "hands.graded = wait\nsys.exit(main(['grade', '3 3 8 8', '24']))"
-)
+IN_A_COMMAND = """
+from rlheals.tasks.general_points import task as hands
+from rlheals.cli.main import main
+hands.graded = wait
+sys.exit(main(['grade', '3 3 8 8', '24']))
+"""
+IN_A_DESTRUCTOR = """
+import typer
+from rlheals.cli import terminal
+class Noisy:
+    __del__ = wait
+app = typer.Typer()
+app.command()(lambda: invoke())
+def invoke():
+    Noisy()
+    time.sleep(20)
+sys.exit(terminal.guarded(app, []))
+"""
 
 
+@pytest.mark.parametrize("script", [IN_A_COMMAND, IN_A_DESTRUCTOR], ids=["command", "destructor"])
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("name", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
 )
-def test_a_signal_ends_with_one_line(number: signal.Signals, code: int, word: str) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(number)
-        _, err = process.communicate(timeout=30)
-    assert process.returncode == code
-    assert len(err.splitlines()) == 1
-    assert err.startswith(f"rlheals: {word}")
+def test_a_signal_ends_with_one_line(script: str, name: str, code: int, word: str) -> None:
+    """Also one that falls into a destructor, of which Python prints what it raises and goes on."""
+    begin = f"import signal, sys, time\ndef wait(*_):\n    signal.raise_signal(signal.{name})\n    time.sleep(20)\n"
+    done = subprocess.run([sys.executable, "-c", begin + script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert done.stderr.startswith(f"rlheals: {word}")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["census", "--rule", "id", "--json"], ["--help"]])
@@ -417,10 +419,7 @@ def test_run_does_one_unit_and_doctor_lists_and_repairs_it(empty_folder: Path, s
     assert whole.code == 0
     assert (whole.data["runs"], whole.data["damaged"], whole.data["leftovers"]) == (1, [], [])
     assert set(whole.data["stages"]) == {"adopt"}
-    weights = made / "base/model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[len(data) // 2] ^= 1
-    weights.write_bytes(data)
+    flip_bit(made / "base/model.safetensors")
     other, mine = empty_folder / "store/runs/notes", empty_folder / "store/scratch" / ("0" * 64)
     other.mkdir(), mine.mkdir(parents=True)
     (mine / "part").write_text("of an unfinished run")
@@ -475,18 +474,6 @@ def test_claims_are_printed_chapter_by_chapter(empty_folder: Path, say: Say) -> 
     }  # fmt: skip
 
 
-def test_notebook_parameters_come_in_pairs(
-    empty_folder: Path, say: Say, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    execute = Mock(return_value=Path("one.out.ipynb"))
-    monkeypatch.setattr("rlheals.book.notebooks.execute", execute)
-    (empty_folder / "one.ipynb").write_text("{}")
-    line = "notebook -p seeds '[7, 8]' one -p checks false --profile smoke --json"
-    assert say(*shlex.split(line)).data == {"notebook": "one.ipynb", "out": "one.out.ipynb"}
-    given = {"seeds": [7, 8], "checks": False, "profile": "smoke"}
-    execute.assert_called_once_with(Path("one.ipynb"), Path("one.out.ipynb"), given, True)
-
-
 # --- seeds and settings
 
 
@@ -499,14 +486,6 @@ def test_seeds_survive_being_written_and_read(seeds: set[int]) -> None:
 def test_seeds_that_are_none(text: str) -> None:
     with pytest.raises(BadInput, match="seed"):
         parse_seeds(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("1e-3", 1e-3), ("0.5", 0.5), ("3", 3), ("[1, 2]", [1, 2]), ("null", None), ("x=y", "x=y"), ("", None)],
-)
-def test_setting_values_are_yaml(text: str, value: object) -> None:
-    assert parse_settings([f"a={text}"]) == {"a": value}
 
 
 @pytest.mark.parametrize("pair", ["a=!!python/object/apply:os.abort []", "=1", "a"])
@@ -536,36 +515,6 @@ def test_rl_from_one_checkpoint_says_where_its_weights_are_and_is_loaded_the_sec
 
 
 # --- a whole command, interrupted and taken up again
-
-
-DELETED = """
-import signal
-import sys
-import time
-import typer
-from rlheals.cli import terminal
-
-class Noisy:
-    def __del__(self):
-        signal.raise_signal(signal.{name})
-
-def invoke(*_):
-    Noisy()
-    time.sleep(20)
-
-app = typer.Typer()
-app.command()(lambda: invoke())
-sys.exit(terminal.guarded(app, []))
-"""
-
-
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_signal_that_falls_into_a_destructor_is_not_lost(name: str, code: int) -> None:
-    asked = [sys.executable, "-c", DELETED.format(name=name)]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
-    assert done.returncode == code
-    assert done.stderr.startswith("rlheals: ")
-    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow

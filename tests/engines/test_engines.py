@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lab_helpers import one_line, same_weights
+from lab_helpers import refused, same_weights
 from scipy.stats import chisquare
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
@@ -211,9 +211,8 @@ def test_a_past_has_to_be_the_beginning_of_its_prompt(engine: HFEngine, asked) -
     longer = [[*prompt, *made.tokens, 5] for prompt, made in zip(prompts, first, strict=False)]
     wrong = [[7, *longer[0][1:]], longer[1]], [list(first[0].past.tokens), longer[1]]
     for texts in (*wrong, longer[::-1]):
-        with pytest.raises(BadInput) as caught:
+        with refused("remembered"):
             engine.generate(texts, keys[:2], WARM, [made.past for made in first])
-        assert "remembered" in one_line(caught)
 
 
 @pytest.mark.parametrize("remember", [True, False])
@@ -281,7 +280,7 @@ def test_large_models_do_not_remember_unless_told_to(base: PreTrainedModel, dial
 # The noise and the draw -----------------------------------------------------------------------------------------------
 
 
-def test_noise_is_uniform_over_keys_at_every_position_and_between_neighbours() -> None:
+def test_noise_is_uniform_and_differs_between_keys_positions_and_neighbours() -> None:
     table = np.stack([uniforms(f"3/id/A-5-J-K/{number}", 28) for number in range(4000)])
     assert table.min() >= 0
     assert table.max() < 1
@@ -292,9 +291,6 @@ def test_noise_is_uniform_over_keys_at_every_position_and_between_neighbours() -
     assert np.abs(correlations).max() < 5 / math.sqrt(4000)
     across = np.corrcoef(table[:-1, 0], table[1:, 0])[0, 1]
     assert abs(across) < 5 / math.sqrt(4000)
-
-
-def test_noise_of_different_keys_differs() -> None:
     keys = ["1/a/0", "1/a/1", "11/a/0", "1/a/00", "", "é", "1/a/0 "]
     assert len({uniforms(key, 4).tobytes() for key in keys}) == len(keys)
     assert (uniforms("x", 100)[:7] == uniforms("x", 7)).all()
@@ -321,13 +317,6 @@ def test_a_draw_inverts_the_cumulative_distribution(
     assert sum(p[: chosen + 1]) >= noise - 1e-9
     assert math.isclose(float(logprob), math.log(p[chosen]), abs_tol=1e-6)
     assert math.isclose(float(entropy), -sum(q * math.log(q) for q in p if q > 0), abs_tol=1e-6)
-
-
-def test_a_draw_at_temperature_zero_is_the_likeliest_with_its_probability_at_one() -> None:
-    logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 3.0, 0.0]])
-    token, logprob, _ = draw(logits, torch.tensor([0.99, 0.99], dtype=torch.float64), 0)
-    assert token.tolist() == [1, 0]
-    assert torch.allclose(logprob, torch.log_softmax(logits.double(), -1)[[0, 1], [1, 0]])
 
 
 # Weights and bad input ------------------------------------------------------------------------------------------------
@@ -367,13 +356,9 @@ def test_generating_changes_no_weight_and_needs_no_gradient(engine: HFEngine, as
 
 def test_engines_come_from_folders(tiny_folder: Path, tiny: PreTrainedModel, asked) -> None:
     engine = load_engine(tiny_folder)
-    prompts, keys = asked[0][:5], asked[1][:5]
-    made = engine.generate(prompts, keys, WARM)
-    direct = HFEngine(tiny, engine.tokenizer).generate(prompts, keys, WARM)
-    assert [generation.tokens for generation in made] == [generation.tokens for generation in direct]
-    with pytest.raises(BadInput, match="accepted: 'hf'"):
+    few = asked[0][:5], asked[1][:5], WARM
+    assert all(map(same, engine.generate(*few), HFEngine(tiny, engine.tokenizer).generate(*few)))
+    with refused("accepted: 'hf'"):
         load_engine(tiny_folder, backend="abacus")  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match="folder or hub id"):
+    with refused("folder or hub id"):
         load_engine(tiny)
-    with pytest.raises(BadInput, match="nowhere"):
-        load_engine("./nowhere")

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import tiny_models
 import torch
-from lab_helpers import TIMED, Killed, files_of, one_line, quick_start, work_in
+from lab_helpers import TIMED, Killed, dies_at, files_of, one_line, work_in
 from safetensors.torch import load
 from small_study import RL, SMALL
 
@@ -97,12 +97,10 @@ def alike(mine: dict[str, bytes], theirs: dict[str, bytes]) -> None:
             assert mine[name] == theirs[name], name
 
 
-def test_two_processes_train_as_one_does(lab: Path, group: Group, tmp_path: Path) -> None:
-    alike(group.files("lab"), trained(tmp_path, lab))
-
-
-def test_a_language_model_as_well(qwen: Path, group: Group, tmp_path: Path) -> None:
-    alike(group.files("qwen"), trained(tmp_path, qwen, **LANGUAGE))
+def test_two_processes_train_as_one_does(lab: Path, group: Group, tmp_path: Path, qwen: Path) -> None:
+    """The lab's model and a language model."""
+    alike(group.files("lab"), trained(tmp_path / "lab", lab))
+    alike(group.files("qwen"), trained(tmp_path / "qwen", qwen, **LANGUAGE))
     models.load(group.folder / "qwen/out/step-00005")  # of the class that it was before it was taken apart
 
 
@@ -116,13 +114,9 @@ def test_a_language_model_in_slices(qwen: Path, tmp_path: Path, changes: dict[st
 def test_a_model_of_which_only_a_part_learns_goes_on_as_well(
     mllama: Path, tmp_path: Path, processes: int
 ) -> None:
-    def tick(done: int, total: int, unit: str) -> None:
-        if done == 4:
-            raise Killed
-
     calm = trained(tmp_path / "calm", mllama, processes=processes)
     with pytest.raises(Killed):
-        trained(tmp_path / "killed", mllama, tick, processes=processes, save_every=1)
+        trained(tmp_path / "killed", mllama, dies_at(4), processes=processes, save_every=1)
     assert trained(tmp_path / "killed", mllama, processes=processes, save_every=1) == calm
     if processes > 1:
         alike(calm, trained(tmp_path / "one", mllama))
@@ -150,11 +144,6 @@ SHIPPED = {"model": models.SHIPPED_BASE.parent, "base": models.SHIPPED_BASE.pare
 CLIPPED = {**ABLE, "epochs": 2, "clip_range": 0.01}
 
 
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return quick_start(tmp_path_factory.mktemp("start"), (3,))
-
-
 def played(
     where: Path, inputs: dict[str, Path], settings: dict[str, Any], tick: Tick = no_tick
 ) -> dict[str, bytes]:
@@ -174,7 +163,7 @@ class Group:
 
 
 @pytest.fixture(scope="module")
-def group(lab: Path, qwen: Path, start: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Group:
+def group(lab: Path, qwen: Path, inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Group:
     """Processes take seconds to start: these are started twice, the first time to be killed in the run "killed"."""
 
     def dies(done: int, total: int, unit: str) -> None:
@@ -189,7 +178,7 @@ def group(lab: Path, qwen: Path, start: dict[str, Path], tmp_path_factory: pytes
     runs: dict[str, tuple[ModuleType, Work]] = {
         name: (stage, work_in(folder / name, settings, inputs))
         for name, stage, settings, inputs in [
-            ("ppo", rl, RLSettings(**PLAY | {"processes": 2}), start),
+            ("ppo", rl, RLSettings(**PLAY | {"processes": 2}), inputs),
             ("grpo", rl, RLSettings(**CLIPPED | {"processes": 2}), SHIPPED),
             ("lab", sft, two, {"base": lab}),
             ("killed", sft, two.model_copy(update={"save_every": 1}), {"base": lab}),
@@ -229,16 +218,14 @@ def same_updates(one: Path, other: Path) -> None:
 
 
 def test_two_processes_play_and_learn_as_one_does(
-    group: Group, start: dict[str, Path], tmp_path: Path
+    group: Group, inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    played(tmp_path, start, PLAY)
-    same_updates(group.folder / "ppo", tmp_path)
+    """With a value head and without one."""
+    played(tmp_path / "ppo", inputs, PLAY)
+    same_updates(group.folder / "ppo", tmp_path / "ppo")
     assert log_of(group.folder / "ppo")["gradient_norm"].min() > 0
-
-
-def test_without_a_value_head_two_processes_learn_as_one_does(group: Group, tmp_path: Path) -> None:
-    played(tmp_path, SHIPPED, CLIPPED)
-    same_updates(group.folder / "grpo", tmp_path)
+    played(tmp_path / "grpo", SHIPPED, CLIPPED)
+    same_updates(group.folder / "grpo", tmp_path / "grpo")
     assert log_of(group.folder / "grpo")["gradient_norm"].max() > 0
 
 
@@ -254,9 +241,9 @@ def test_without_a_value_head_two_processes_learn_as_one_does(group: Group, tmp_
     ids=["ppo", "grpo", "rloo", "expert_iteration"],
 )
 def test_two_processes_learn_as_one_does_in_other_ways(
-    start: dict[str, Path], tmp_path: Path, settings: dict[str, Any]
+    inputs: dict[str, Path], tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    inputs = SHIPPED if settings["folder"] == "base" else start
+    inputs = SHIPPED if settings["folder"] == "base" else inputs
     for processes in (1, 2):
         played(tmp_path / f"{processes}", inputs, {**settings, "processes": processes})
     same_updates(tmp_path / "2", tmp_path / "1")
@@ -275,7 +262,7 @@ def test_a_language_model_plays_and_learns_shared_as_well(qwen: Path, tmp_path: 
 
 @LONG
 def test_shared_rl_that_was_killed_goes_on_to_the_same_bytes(
-    group: Group, start: dict[str, Path], tmp_path: Path
+    group: Group, inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     def tick(done: int, total: int, unit: str) -> None:
         told.append(done)
@@ -284,8 +271,8 @@ def test_shared_rl_that_was_killed_goes_on_to_the_same_bytes(
 
     told: list[int] = []
     with pytest.raises(Killed):
-        played(tmp_path, start, {**PLAY, "processes": 2}, tick)
-    made, calm = played(tmp_path, start, {**PLAY, "processes": 2}, tick), group.files("ppo")
+        played(tmp_path, inputs, {**PLAY, "processes": 2}, tick)
+    made, calm = played(tmp_path, inputs, {**PLAY, "processes": 2}, tick), group.files("ppo")
     assert told == [1, 2, 3]
     assert log_of(tmp_path).equals(log_of(group.folder / "ppo"))
     assert made | {"log.parquet": b""} == calm | {"log.parquet": b""}
@@ -344,13 +331,19 @@ def test_parts_of_another_model_are_refused(tmp_path: Path, lab: Path) -> None:
 # What goes wrong ------------------------------------------------------------------------------------------------------
 
 
-def test_parts_meet_and_the_first_one_tells_of_progress(tmp_path: Path) -> None:
+def test_parts_meet_and_the_first_one_tells_of_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[tuple[int, int, str]] = []
     together("parts", work_of(tmp_path, {}, tick=lambda *said: told.append(said)), 2)
     assert {name: text.decode() for name, text in files_of(tmp_path / "out").items()} == {
         f"sum-{rank}": "3.0 of 2, 1" for rank in range(2)
     }
     assert told == [(1, 3, "part")]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(BadInput, match="processes=2: this machine has 1 GPU"):
+        together("parts", work_of(tmp_path, {}), 2)
 
 
 @pytest.mark.parametrize("rank", [1, pytest.param(0, marks=LONG)])
@@ -405,13 +398,6 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     assert_gone(tmp_path, 2)
-
-
-def test_more_processes_than_gpus_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(BadInput, match="processes=2: this machine has 1 GPU"):
-        together("parts", work_of(tmp_path, {}), 2)
 
 
 def wait_until(true: Any, seconds: float) -> None:

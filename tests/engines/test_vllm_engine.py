@@ -21,11 +21,11 @@ import pandas as pd
 import pytest
 import tiny_models
 import torch
-from lab_helpers import one_line
+from lab_helpers import one_line, refused
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from transformers import PreTrainedModel
-from vllm_here import INSTALLED, PLAYED, greedy, needs_vllm, play
+from vllm_here import INSTALLED, PLAYED, greedy, logs_of_one_and_two, needs_vllm, play
 
 from rlheals.engines import load_engine, models
 from rlheals.engines import vllm as vllm_engine
@@ -85,24 +85,8 @@ def test_a_broken_vllm_is_reported_on_one_line(
     importlib.invalidate_caches()
     for name in vllm_engine.ENVIRONMENT:
         monkeypatch.setenv(name, os.environ.get(name, "x"))
-    with pytest.raises(BadInput, match="cannot be imported") as caught:
+    with refused("cannot be imported"):
         load_engine(SHIPPED_BASE, "vllm")
-    one_line(caught.value)
-
-
-def test_whole_distributions_give_entropies_and_lone_tokens_do_not() -> None:
-    p = np.array([[0.5, 0.25, 0.25, 0.0], [0.97, 0.01, 0.01, 0.01]])
-    with np.errstate(divide="ignore"):
-        logp = np.log(p)
-    rows = [[row[chosen], *sorted(row, reverse=True)] for row, chosen in zip(logp, (1, 0), strict=True)]
-    made = vllm_engine.generation([1, 0], np.array(rows))
-    assert made.logprobs.tolist() == [logp[0][1], logp[1][0]]
-    wanted = [1.5 * np.log(2), -(0.97 * np.log(0.97) + 0.03 * np.log(0.01))]
-    assert np.allclose(made.entropies, wanted)
-    made = vllm_engine.generation([1, 0], np.array(rows)[:, :1])
-    assert made.logprobs.tolist() == [logp[0][1], logp[1][0]]
-    assert np.isnan(made.entropies).all()
-    assert made.past is None
 
 
 def test_seeds_of_a_census_differ_in_the_32_bits_that_processors_use() -> None:
@@ -178,17 +162,15 @@ def test_a_models_own_end_tokens_and_sampling_defaults_change_nothing(
 @needs_vllm
 def test_a_model_that_vllm_cannot_serve_is_refused_on_one_line(tiny_folder: Path) -> None:
     """Its heads are 8 wide, which vLLM's attention does not know; nothing of it stays in the way of the next."""
-    with pytest.raises(BadInput, match="cannot serve") as caught:
+    with refused("cannot serve"):
         load_engine(tiny_folder, "vllm")
-    one_line(caught.value)
     VLLMEngine(SHIPPED_BASE).close()
 
 
 @needs_vllm
 def test_one_engine_runs_at_a_time_and_a_closed_one_says_so(engine: VLLMEngine) -> None:
-    with pytest.raises(BadInput, match="close") as caught:
+    with refused("close"):
         VLLMEngine(SHIPPED_BASE)
-    one_line(caught.value)
     engine.generate([[5, 6]], ["k"], WARM)
     engine.close()
     engine.close()
@@ -313,13 +295,5 @@ def test_a_census_and_rl_are_played_by_vllm_and_leave_no_engine_behind(
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
 def test_processes_that_train_together_play_with_an_engine_each(tmp_path: Path, algorithm: Algorithm) -> None:
     """The same episodes as with one process, at first; then the engines get what all have learnt."""
-    chosen = PLAYED.model_copy(update={"algorithm": algorithm, "learning_rate": 1e-3, "log_kl": False})
-    logs = []
-    for processes in (1, 2):
-        settings = chosen.model_copy(update={"processes": processes})
-        out = play(rl_vllm, settings, tmp_path / str(processes))
-        logs.append(pd.read_parquet(out / "log.parquet").set_index("update"))
-    one, two = (log[["return", "tokens", "entropy", "gradient_norm"]] for log in logs)
-    assert two.loc[1].tolist() == pytest.approx(one.loc[1].tolist(), rel=1e-3)
-    assert two.loc[2, "entropy"] == pytest.approx(one.loc[2, "entropy"], rel=0.05)
-    assert two.loc[2, "entropy"] != pytest.approx(two.loc[1, "entropy"], rel=1e-3)
+    log = logs_of_one_and_two(tmp_path, algorithm=algorithm)[1]
+    assert log.loc[2, "entropy"] != pytest.approx(log.loc[1, "entropy"], rel=1e-3)

@@ -1,13 +1,17 @@
 """Episodes played by a vLLM server: the same seam as our own engines, one run at a time, and one line if it is not so.
 
-A stand-in that speaks as the server does, over HTTP, is asked; test_vllm_serve.py has the real one.
+A stand-in that speaks as the server does, over HTTP, is asked; at the end the real one, where vLLM is installed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gzip
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,14 +20,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
-from lab_helpers import one_line
-from vllm_here import PLAYED, Stand, asked, greedy, ours, play, turned
+from lab_helpers import one_line, refused
+from vllm_here import PLAYED, Stand, asked, greedy, logs_of_one_and_two, needs_vllm, ours, play, turned
 
-from rlheals.engines import models, vllm_server
+from rlheals.cli.main import main
+from rlheals.engines import models, vllm_serve, vllm_server
 from rlheals.engines.hf import Sampling, refresh
 from rlheals.engines.models import SHIPPED_BASE
+from rlheals.engines.vllm import VLLMEngine
 from rlheals.engines.vllm_serve import Guard
 from rlheals.engines.vllm_server import SERVER, TOKEN, ServedEngine
 from rlheals.errors import BadInput
@@ -103,9 +110,8 @@ def test_a_second_run_on_the_same_server_is_noticed(
             return 200, {"choices": [stand.continued(body)]}
 
         stand.spoil["/v1/completions"] = stolen
-    with pytest.raises(BadInput, match="one at a time") as caught:
+    with refused("one at a time"):
         greedy(engine, prompts)
-    one_line(caught.value)
 
 
 @pytest.mark.parametrize("times", [1, 9])
@@ -125,9 +131,8 @@ def test_a_connection_that_is_cut_is_made_again(
         made = greedy(ServedEngine(address, SHIPPED_BASE), prompts[:1])
         assert [one.tokens for one in made] == [one.tokens for one in ours(SHIPPED_BASE, prompts[:1])]
         return
-    with pytest.raises(BadInput, match="no answer") as caught:
+    with refused("no answer"):
         greedy(ServedEngine(address, SHIPPED_BASE), prompts[:1])
-    one_line(caught.value)
 
 
 def test_weights_are_labelled_before_and_after_they_are_read(stand: Stand, address: str) -> None:
@@ -329,9 +334,8 @@ def test_nobody_passes_the_guard_without_the_token(
 def test_what_vllm_would_answer_otherwise_is_not_asked(
     address: str, prompt: list[int], temperature: float, said: str
 ) -> None:
-    with pytest.raises(BadInput, match=said) as caught:
+    with refused(match=said):
         ServedEngine(address, SHIPPED_BASE).generate([prompt], ["k"], Sampling(temperature=temperature))
-    one_line(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -347,33 +351,25 @@ def test_what_vllm_would_answer_otherwise_is_not_asked(
     ],
 )
 def test_no_server_is_one_line(address: str) -> None:
-    with pytest.raises(BadInput, match="`rlheals serve` starts one") as caught:
+    with refused("`rlheals serve` starts one"):
         ServedEngine(address, SHIPPED_BASE)
-    one_line(caught.value)
 
 
-def test_weights_of_another_shape_never_reach_the_server(
-    stand: Stand, address: str, tiny_folder: Path
+def test_weights_that_would_not_arrive_are_refused(
+    stand: Stand, address: str, tiny_folder: Path, tmp_path: Path
 ) -> None:
     engine, before = ServedEngine(address, SHIPPED_BASE), len(stand.read)
-    with pytest.raises(BadInput, match="do not fit the architecture") as caught:
+    with refused("do not fit the architecture"):
         engine.load_weights(tiny_folder / "model.safetensors")
-    one_line(caught.value)
     assert len(stand.read) == before
-
-
-def test_a_tied_head_is_refused_where_its_old_copy_would_stay(
-    stand: Stand, address: str, tmp_path: Path
-) -> None:
     base = models.load(SHIPPED_BASE)
     base.config.tie_word_embeddings = True
     with torch.random.fork_rng(devices=[]):
         tied = type(base)(base.config)
     models.save(tmp_path / "tied", tied, models.load_tokenizer(SHIPPED_BASE))
     stand.info["device_config"]["device"] = "cpu"
-    with pytest.raises(BadInput, match=f"without {SERVER}") as caught:
+    with refused(match=f"without {SERVER}"):
         ServedEngine(address, tmp_path / "tied")
-    one_line(caught.value)
 
 
 def test_census_and_rl_ask_the_server_that_the_environment_names(
@@ -400,14 +396,202 @@ def test_processes_that_train_together_share_a_server(
     stand: Stand, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(SERVER, address)
-    logs = []
-    for processes in (1, 2):
-        stand.read.clear()
-        changes = {"processes": processes, "learning_rate": 1e-3, "log_kl": False}
-        settings = PLAYED.model_copy(update=changes)
-        out = play(rl_vllm, settings, tmp_path / str(processes))
-        logs.append(pd.read_parquet(out / "log.parquet").set_index("update"))
-        assert len(stand.read) == 3  # by one of them, for all
-    one, two = (log[["return", "tokens", "entropy", "gradient_norm"]] for log in logs)
-    assert two.loc[1].tolist() == pytest.approx(one.loc[1].tolist(), rel=1e-3)
-    assert two.loc[2, "entropy"] == pytest.approx(one.loc[2, "entropy"], rel=0.05)
+    logs_of_one_and_two(tmp_path)
+    assert len(stand.read) == 2 * 3  # by one of the processes, for all
+
+
+# How it is started ---------------------------------------------------------------------------------------------------
+
+
+WARM = Sampling(temperature=0.7)
+
+
+def test_the_server_is_started_with_what_is_checked_later() -> None:
+    there = vllm_serve.Place({"uds": Path("/private/vllm")}, "unix:/private/vllm")
+    started = vllm_serve.command(SHIPPED_BASE, there, 64, None, None, 2, ["--gpu-memory-utilization=0.8"])
+    assert started[:3] == [sys.executable, "-m", vllm_serve.MODULE]
+    for flag in (
+        f"--model={SHIPPED_BASE.resolve()}",
+        "--load-format=safetensors",
+        "--logprobs-mode=processed_logprobs",
+        "--generation-config=vllm",
+        "--dtype=float32",
+        "--max-logprobs=39",
+        "--max-num-seqs=64",
+        "--tensor-parallel-size=2",
+        "--allowed-origins=[]",
+        "--uds=/private/vllm",
+    ):
+        assert flag in started
+    assert started[-1] == "--gpu-memory-utilization=0.8"
+
+
+def test_a_port_that_is_taken_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(vllm_serve, "find_spec", lambda name: True)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", str(SHIPPED_BASE), "--port", str(port)]) == 2
+    assert f"127.0.0.1:{port} cannot be used" in capsys.readouterr().err
+
+
+@pytest.fixture
+def became(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
+    """What the process would have become: the command and its environment."""
+    become: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(vllm_serve, "find_spec", lambda name: True)
+    monkeypatch.setattr(os, "execve", lambda path, command, own: become.append((command, own)))
+    monkeypatch.delenv(TOKEN, raising=False)
+    return become
+
+
+def exported(said: str) -> dict[str, str]:
+    return dict(line.removeprefix("export ").split("=", 1) for line in said.splitlines())
+
+
+def test_by_default_it_listens_where_only_this_user_may_enter(
+    became: list[Any], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    paths = set()
+    for _ in range(2):
+        assert main(["serve", str(SHIPPED_BASE)]) == 0
+        said = exported(capsys.readouterr().out)
+        assert said.keys() == {SERVER}
+        path = Path(said[SERVER].removeprefix("unix:"))
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert not path.exists()
+        (command, _) = became.pop()
+        assert f"--uds={path}" in command
+        assert not [flag for flag in command if flag.startswith(("--port", "--host", "--middleware"))]
+        paths.add(path)
+    assert len(paths) == 2
+    monkeypatch.setattr("tempfile.tempdir", f"/{'long' * 25}")
+    assert main(["serve", str(SHIPPED_BASE)]) == 2
+    assert "set TMPDIR" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])
+def test_on_a_port_it_asks_for_a_token(
+    became: list[Any], capsys: pytest.CaptureFixture[str], host: str, warned: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert main(["serve", str(SHIPPED_BASE), "--host", host, "--port", str(port)]) == 0
+    out, err = capsys.readouterr()
+    said, (command, own) = exported(out), became.pop()
+    assert said[SERVER] == f"http://{host}:{port}"
+    assert len(said[TOKEN]) >= 40
+    assert own[TOKEN] == said[TOKEN]
+    assert said[TOKEN] not in " ".join(command), "every user of the machine sees a command line"
+    assert "--middleware=rlheals.engines.vllm_serve.Guard" in command
+    assert ("other machines reach 0.0.0.0" in err) == warned
+
+
+# --- with vLLM's own server
+
+
+class Served:
+    """The real server, and its process."""
+
+    def __init__(self, folder: Path, log: Path) -> None:
+        command = [str(Path(sys.executable).with_name("rlheals")), "serve", str(folder)]
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+        for _ in range(600):
+            time.sleep(0.5)
+            assert self.process.poll() is None, log.read_text()[-2000:]
+            said = exported("".join(line for line in log.open() if line.startswith("export ")))
+            self.address = said.get(SERVER, "")
+            try:
+                with socket.socket(socket.AF_UNIX) as there:
+                    there.connect(self.address.removeprefix("unix:"))
+                return
+            except OSError:
+                continue
+        raise AssertionError(log.read_text()[-2000:])
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    server = Served(SHIPPED_BASE, tmp_path_factory.mktemp("served") / "log.txt")
+    yield server
+    server.stop()
+
+
+@needs_vllm
+def test_the_server_gives_the_tokens_of_the_engine_in_this_process(
+    served: Served, prompts: list[list[int]]
+) -> None:
+    keys = [f"k/{number}" for number in range(20)]
+    many = [prompts[number % len(prompts)] for number in range(20)]
+    there = ServedEngine(served.address, SHIPPED_BASE)
+    found = [there.generate(many, keys, how) for how in (Sampling(temperature=0), WARM)]
+    there.close()
+    here = VLLMEngine(SHIPPED_BASE)
+    wanted = [here.generate(many, keys, how) for how in (Sampling(temperature=0), WARM)]
+    here.close()
+    for one, other in zip([*found[0], *found[1]], [*wanted[0], *wanted[1]], strict=True):
+        assert one.tokens == other.tokens
+        assert np.allclose(one.logprobs, other.logprobs, atol=1e-5)
+        assert np.allclose(one.entropies, other.entropies, atol=1e-5)
+
+
+@needs_vllm
+def test_the_server_takes_new_weights_and_forgets_the_old(
+    served: Served, prompts: list[list[int]], other: Path
+) -> None:
+    engine = ServedEngine(served.address, SHIPPED_BASE)
+    for folder in (SHIPPED_BASE, other, SHIPPED_BASE):
+        engine.load_weights(folder / "model.safetensors")
+        assert [made.tokens for made in greedy(engine, prompts)] == [
+            made.tokens for made in ours(folder, prompts)
+        ]
+    ServedEngine(served.address, other)
+    with pytest.raises(BadInput, match="one at a time"):
+        greedy(engine, prompts)
+
+
+@needs_vllm
+def test_rl_on_the_server_is_rl_with_an_engine_of_its_own(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, logs = PLAYED, []
+    for where in (served.address, ""):
+        monkeypatch.setenv(SERVER, where)
+        out = play(rl_vllm, settings, tmp_path / (where[-4:] or "here"))
+        logs.append(pd.read_parquet(out / "log.parquet"))
+    columns = ["return", "tokens", "entropy", "gradient_norm"]
+    assert np.allclose(logs[0][columns], logs[1][columns], rtol=1e-3)
+
+
+@needs_vllm
+def test_a_server_that_ends_is_one_line_and_leaves_nothing(prompts: list[list[int]], tmp_path: Path) -> None:
+    server = Served(SHIPPED_BASE, tmp_path / "log.txt")
+    engine = ServedEngine(server.address, SHIPPED_BASE)
+    greedy(engine, prompts)
+    server.stop()
+    with refused("no answer"):
+        greedy(engine, prompts)
+    for _ in range(100):
+        if not running(server.process.pid):
+            return
+        time.sleep(0.1)
+    raise AssertionError(running(server.process.pid))
+
+
+def running(group: int) -> list[str]:
+    """Commands of the processes of a group that have not ended."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            continue
+    return found

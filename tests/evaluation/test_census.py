@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from lab_helpers import refused
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import integration_utils
 
-import rlheals
 from rlheals import CensusCallback, census, compare_checkpoints
 from rlheals.engines import models
 from rlheals.engines.hf import Sampling, open_engine
@@ -81,10 +81,8 @@ def test_a_model_in_memory_needs_its_tokenizer_and_answers_the_same() -> None:
     ],
 )
 def test_what_cannot_be_asked_is_one_line(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput) as raised:
+    with refused(said):
         census(**{"model": BASE, "hands": 2, **options})
-    assert said in str(raised.value)
-    assert "\n" not in str(raised.value)
 
 
 def trained(
@@ -146,13 +144,6 @@ def test_what_a_callback_cannot_do_is_one_line() -> None:
     control: Any = None
     with pytest.raises(BadInput, match="this trainer shards it"):
         CensusCallback().on_train_begin(args, state, control)
-
-
-def test_the_promised_names_are_there_and_no_others() -> None:
-    for name in rlheals.__all__:
-        assert getattr(rlheals, name).__name__ == name
-    with pytest.raises(AttributeError, match="no attribute 'censuses'"):
-        rlheals.censuses  # noqa: B018
 
 
 def test_a_comparison_is_printed_and_reported_once(tmp_path: Path) -> None:

@@ -23,11 +23,6 @@ from rlheals.tasks.general_points.prompts import NUMBERS
 from rlheals.tasks.general_points.solver import canonical_solution
 from rlheals.tasks.general_points.task import GeneralPoints
 
-FORGETS_OLD_ANSWERS = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
-    "{% if m['role'] == 'assistant' and not loop.last %}(done){% else %}{{ m['content'] }}{% endif %}"
-    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 WRONG = Verdict(False, -1.0, "no_solution", "The formula is not 24.")
 
 
@@ -138,20 +133,8 @@ def test_cut_prolonged_or_bare_replies_are_never_solved(
     for item in task.items("ood")[::23]:
         right = dialect.words(answer(dialect, item, layout))
         formula = right[right.index("|" if layout == "target" else "so") + 1 : right.index("=")]
-        for text in (
-            right[:-1],
-            right[: len(right) // 2],
-            # without braces, what follows "=" ends nowhere, and the task ignores it
-            *([[*right, END], [*right[:-1], "wrong", END]] if layout == "target" else []),
-            [*right, "wrong"],
-            [*right[:-1], *right],
-            ["answer", *right],
-            formula,
-            [*formula, END],
-            [*formula, "=", "24", END],
-            [],
-            [END],
-        ):
+        bare = (formula, [*formula, END], [*formula, "=", "24", END])
+        for text in (right[: len(right) // 2], [*right[:-1], *right], *bare, []):
             reply = dialect.read(dialect.encode(" ".join(text)), protocol)
             assert not task.grade(item, reply.text).solved, " ".join(text)
 
@@ -204,20 +187,17 @@ def chat(task: GeneralPoints) -> Chat:
     return Chat(chat_tokenizer(tiny_models.CHATML), task)
 
 
-@pytest.mark.parametrize("cut", [False, True])
-def test_a_chat_episode_is_the_template_of_the_whole_conversation(
-    chat: Chat, task: GeneralPoints, cut: bool
-) -> None:
+def test_a_chat_episode_is_the_template_of_the_whole_conversation(chat: Chat, task: GeneralPoints) -> None:
+    """Also where answers were cut before their end."""
     item = task.items("ood")[3]
-    said = ['{"formula": "1+1=24"}', "I do not know!", ""]
+    said = ['{"formula": "1+1=24"}', "I do not know!", "", "24"]
     tokens, messages = chat.prompt(item), [{"role": "user", "content": task.prompt(item)}]
     for number, text in enumerate(said):
         assert chat.tokenizer.decode(tokens) == chat.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True
         )
         attempt = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if not cut:
-            attempt = [*attempt, chat.tokenizer.eos_token_id]
+        attempt += [chat.tokenizer.eos_token_id] * (number % 2)
         verdict = task.grade(item, chat.read(attempt).text)
         assert not verdict.solved
         before = tokens
@@ -232,16 +212,15 @@ def test_a_chat_episode_is_the_template_of_the_whole_conversation(
     )
 
 
-def test_a_template_that_rewrites_history_is_refused(task: GeneralPoints) -> None:
-    with pytest.raises(BadInput, match="rewrites earlier turns"):
-        Chat(chat_tokenizer(FORGETS_OLD_ANSWERS), task)
-
-
 def test_the_dialect_follows_from_the_tokenizer(dialect: Compact, task: GeneralPoints) -> None:
     assert isinstance(dialect_for(dialect.tokenizer, task), Compact)
     assert isinstance(dialect_for(chat_tokenizer(tiny_models.CHATML), task), Chat)
     with pytest.raises(BadInput, match="no chat template"):
         dialect_for(chat_tokenizer(None), task)
+    with pytest.raises(BadInput, match="navigation has no short form; accepted: fixed, diverse"):
+        Chat(chat_tokenizer(tiny_models.CHATML), load_task("navigation"), "short")
+    with pytest.raises(BadInput, match="short is for language models"):
+        dialect_for(dialect.tokenizer, task, "short")
 
 
 def test_short_questions_say_the_same_in_half_the_words_and_share_their_beginning(
@@ -263,10 +242,3 @@ def test_short_questions_say_the_same_in_half_the_words_and_share_their_beginnin
         assert tuple(asked[: len(short.beginning)]) == short.beginning
         assert len(short.beginning) > 0.6 * len(asked)
     assert len({tuple(short.prompt(item)) for item in items}) == len(items)
-
-
-def test_a_task_or_a_model_without_short_questions_is_named(dialect: Compact, task: GeneralPoints) -> None:
-    with pytest.raises(BadInput, match="navigation has no short form; accepted: fixed, diverse"):
-        Chat(chat_tokenizer(tiny_models.CHATML), load_task("navigation"), "short")
-    with pytest.raises(BadInput, match="short is for language models"):
-        dialect_for(dialect.tokenizer, task, "short")

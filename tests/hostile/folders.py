@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,127 +93,79 @@ def _with(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
     return tensors(1) | changes
 
 
-def key_in_two_shards(at: Path) -> str:
+def key_in_two_shards(at: Path) -> None:
     (model(at) / WEIGHTS).unlink()
     in_shards(at, tensors(1), twice=HEAD)
-    return "lm_head.weight is in two files"
 
 
-def shards_without_index(at: Path) -> str:
+def shards_without_index(at: Path) -> None:
     key_in_two_shards(at)
     (at / INDEX).unlink()
-    return "says which belong together"
 
 
-def float8(at: Path) -> str:
-    model(at, _with(**{Q: torch.ones(16, 16).to(torch.float8_e4m3fn), f"{Q}_scale_inv": torch.ones(1)}))
-    return "belongs to quantised weights"
-
-
-def int8(at: Path) -> str:
-    model(at, _with(**{Q: torch.ones(16, 16, dtype=torch.int8), Q.replace("weight", "SCB"): torch.ones(16)}))
-    return "belongs to quantised weights"
-
-
-def int32_without_scale(at: Path) -> str:
-    model(at, _with(**{Q: torch.ones(16, 16, dtype=torch.int32)}))
-    return f"{Q} (I32) belongs to quantised weights"
-
-
-def packed(at: Path) -> str:
-    model(at, _with(**{Q.replace("weight", "qweight"): torch.ones(2, 16, dtype=torch.int32)}))
-    return "belongs to quantised weights"
-
-
-def quantised_by_config(at: Path) -> str:
-    model(at, quantization_config={"quant_method": "gptq", "bits": 4})
-    return "has quantization_config"
-
-
-def empty_tensor(at: Path) -> str:
-    model(at, _with(**{Q: torch.ones(0)}))
-    return f"{Q} has shape (0,): nothing was saved of it, as happens under ZeRO-3"
-
-
-def not_finite(at: Path) -> str:
-    state = tensors(1)
-    state[Q][3, 5] = torch.nan
-    model(at, state)
-    return f"{Q} holds numbers that are not finite"
-
-
-def heads_in_words(at: Path) -> str:
-    model(at, num_attention_heads="4")
-    return "num_attention_heads is '4'"
-
-
-def config_is_a_list(at: Path) -> str:
-    (model(at) / "config.json").write_text("[]")
-    return "is no JSON object"
-
-
-def config_is_deep(at: Path) -> str:
-    (model(at) / "config.json").write_text('{"a":' * 100_000)
-    return "config.json': cannot be read"
-
-
-def config_is_huge(at: Path) -> str:
-    (model(at) / "config.json").write_text(" " * 6_000_000)
-    return "has over 5000000 bytes"
-
-
-def tied_but_different(at: Path) -> str:
-    model(at, tie_word_embeddings=True)
-    return "says that the output head is the embedding, but lm_head.weight holds other numbers"
-
-
-def broken_link(at: Path) -> str:
-    (model(at) / WEIGHTS).unlink()
-    (at / WEIGHTS).symlink_to("nowhere")
-    return f"{WEIGHTS}' is a broken link"
-
-
-def link_out(at: Path) -> str:
-    (model(at) / WEIGHTS).rename(at.parent / "elsewhere.safetensors")
-    (at / WEIGHTS).symlink_to("../elsewhere.safetensors")
-    return "is a link out of its folder"
-
-
-def link_in_a_circle(at: Path) -> str:
-    (model(at) / WEIGHTS).unlink()
-    (at / WEIGHTS).symlink_to(WEIGHTS)
-    return "is a broken link"
-
-
-def pipe(at: Path) -> str:
-    (model(at) / WEIGHTS).unlink()
-    os.mkfifo(at / WEIGHTS)
-    return "is not a regular file"
-
-
-def folder_as_weights(at: Path) -> str:
-    (model(at) / WEIGHTS).unlink()
-    (at / WEIGHTS).mkdir()
-    return "is not a regular file"
-
-
-def header_of_a_gigabyte(at: Path) -> str:
+def header_of_a_gigabyte(at: Path) -> None:
     with (model(at) / WEIGHTS).open("wb") as file:
         file.write((10**9).to_bytes(8, "little") + b"{")
         file.truncate(2 * 10**9)
-    return "has 1000000000 bytes, over"
 
 
-def index_out_of_the_folder(at: Path) -> str:
-    key_in_two_shards(at)
-    index = json.loads((at / INDEX).read_text())
-    index["weight_map"][HEAD] = "../elsewhere.safetensors"
-    (at / INDEX).write_text(json.dumps(index))
-    return "names '../elsewhere.safetensors', outside of the folder"
+def link_out(at: Path) -> None:
+    (model(at) / WEIGHTS).rename(at.parent / "elsewhere.safetensors")
+    (at / WEIGHTS).symlink_to("../elsewhere.safetensors")
 
 
-REFUSED = (
-    key_in_two_shards, shards_without_index, float8, int8, int32_without_scale, packed, quantised_by_config,
-    empty_tensor, not_finite, heads_in_words, config_is_a_list, config_is_deep, config_is_huge, tied_but_different,
-    broken_link, link_out, link_in_a_circle, pipe, folder_as_weights, header_of_a_gigabyte, index_out_of_the_folder,
-)  # fmt: skip
+def _not_finite() -> dict[str, torch.Tensor]:
+    state = tensors(1)
+    state[Q][3, 5] = torch.nan
+    return state
+
+
+def _instead(make: Callable[[Path], object]) -> Callable[[Path], object]:
+    """A model, with something else in the place of its weights."""
+
+    def put(at: Path) -> None:
+        (model(at) / WEIGHTS).unlink()
+        make(at / WEIGHTS)
+
+    return put
+
+
+def _config(text: str) -> Callable[[Path], object]:
+    return lambda at: (model(at) / "config.json").write_text(text)
+
+
+QUANTISED = "belongs to quantised weights"
+INT8, INT32 = torch.ones(16, 16, dtype=torch.int8), torch.ones(16, 16, dtype=torch.int32)
+FLOAT8 = torch.ones(16, 16).to(torch.float8_e4m3fn)
+SCB, PACKED = Q.replace("weight", "SCB"), Q.replace("weight", "qweight")
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "key in two shards": (key_in_two_shards, "lm_head.weight is in two files"),
+    "shards without index": (shards_without_index, "says which belong together"),
+    "float8": (lambda at: model(at, _with(**{Q: FLOAT8, f"{Q}_scale_inv": torch.ones(1)})), QUANTISED),
+    "int8": (lambda at: model(at, _with(**{Q: INT8, SCB: torch.ones(16)})), QUANTISED),
+    "int32 without scale": (lambda at: model(at, _with(**{Q: INT32})), f"{Q} (I32) {QUANTISED}"),
+    "packed": (lambda at: model(at, _with(**{PACKED: INT32[:2].clone()})), QUANTISED),
+    "quantised by config": (
+        lambda at: model(at, quantization_config={"quant_method": "gptq", "bits": 4}), "has quantization_config"
+    ),
+    "empty tensor": (
+        lambda at: model(at, _with(**{Q: torch.ones(0)})),
+        f"{Q} has shape (0,): nothing was saved of it, as happens under ZeRO-3",
+    ),
+    "not finite": (lambda at: model(at, _not_finite()), f"{Q} holds numbers that are not finite"),
+    "heads in words": (lambda at: model(at, num_attention_heads="4"), "num_attention_heads is '4'"),
+    "config is a list": (_config("[]"), "is no JSON object"),
+    "config is deep": (_config('{"a":' * 100_000), "config.json': cannot be read"),
+    "config is huge": (_config(" " * 6_000_000), "has over 5000000 bytes"),
+    "tied but different": (
+        lambda at: model(at, tie_word_embeddings=True),
+        "says that the output head is the embedding, but lm_head.weight holds other numbers",
+    ),
+    "broken link": (_instead(lambda file: file.symlink_to("nowhere")), f"{WEIGHTS}' is a broken link"),
+    "link out": (link_out, "is a link out of its folder"),
+    "link in a circle": (_instead(lambda file: file.symlink_to(WEIGHTS)), "is a broken link"),
+    "pipe": (_instead(os.mkfifo), "is not a regular file"),
+    "folder as weights": (_instead(Path.mkdir), "is not a regular file"),
+    "header of a gigabyte": (header_of_a_gigabyte, "has 1000000000 bytes, over"),
+}  # fmt: skip
+"""What makes the folder, and words of the reason."""

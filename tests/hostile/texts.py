@@ -33,53 +33,28 @@ YAML = {
 """Text with words of the reason."""
 
 
-def parquet(file: Path, table: pa.Table) -> None:
-    pq.write_table(table, file, compression="zstd")
+def parquet(file: Path, cells: object, changed: Callable[[bytes], bytes] = bytes) -> None:
+    pq.write_table(pa.table({"a": cells}), file, compression="zstd")
+    file.write_bytes(changed(file.read_bytes()))
 
 
-def rows_without_end(file: Path) -> str:
-    parquet(file, pa.table({"a": pa.nulls(5_100_000, pa.int8())}))
-    return "over 5,000,000 rows"
-
-
-def long_text_in_every_row(file: Path) -> str:
+def long_text_in_every_row(file: Path) -> None:
     words = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000, pa.int32()), pa.array(["x" * 100_000]))
     pq.write_table(pa.table({"a": words}), file, store_schema=False)
-    return "its text has over 1,000,000,000 bytes"
 
 
-def columns_without_end(file: Path) -> str:
-    parquet(file, pa.table({f"c{n}": [1] for n in range(300)}))
-    return "over 200 columns"
-
-
-def lists_in_cells(file: Path) -> str:
-    parquet(file, pa.table({"a": [[1] * 10]}))
-    return "column 'a' holds more than single values"
-
-
-def cut_off(file: Path) -> str:
-    parquet(file, pa.table({"a": list(range(1_000))}))
-    file.write_bytes(file.read_bytes()[:-20])
-    return "cannot be read"
-
-
-def flipped(file: Path) -> str:
-    parquet(file, pa.table({"a": [str(n) for n in range(1_000)]}))
-    data = bytearray(file.read_bytes())
-    data[20:60] = bytes(40)
-    file.write_bytes(data)
-    return "cannot be read"
-
-
-def no_table(file: Path) -> str:
-    file.write_text("a,b\n1,2\n")
-    return "cannot be read"
-
-
-TABLES: tuple[Callable[[Path], str], ...] = (
-    rows_without_end, long_text_in_every_row, columns_without_end, lists_in_cells, cut_off, flipped, no_table,
-)  # fmt: skip
+TEXTS = [str(number) for number in range(1_000)]
+TABLES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "rows without end": (lambda file: parquet(file, pa.nulls(5_100_000, pa.int8())), "over 5,000,000 rows"),
+    "long text in every row": (long_text_in_every_row, "its text has over 1,000,000,000 bytes"),
+    "columns without end": (
+        lambda file: pq.write_table(pa.table({f"c{n}": [1] for n in range(300)}), file), "over 200 columns"
+    ),
+    "lists in cells": (lambda file: parquet(file, [[1] * 10]), "column 'a' holds more than single values"),
+    "cut off": (lambda file: parquet(file, TEXTS, lambda data: data[:-20]), "cannot be read"),
+    "flipped": (lambda file: parquet(file, TEXTS, lambda data: data[:20] + bytes(40) + data[60:]), "cannot be read"),
+    "no table": (lambda file: file.write_text("a,b\n1,2\n"), "cannot be read"),
+}  # fmt: skip
 
 JSON = {
     "deep": ("[" * 100_000, "cannot be read"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +62,13 @@ def test_a_reader_computes_less_than_a_study_and_never_other_runs() -> None:
     assert "reader_steps" in refused("lab", {"reader_steps": [7]})
 
 
-def test_an_empty_mapping_is_refused_and_a_name_alone_is_the_lab_under_that_name(tmp_path: Path) -> None:
+def test_a_name_alone_is_the_lab_under_that_name_and_less_is_refused(
+    tmp_path: Path,
+) -> None:
     assert "name" in refused(file(tmp_path, "{}"))
     assert load_profile(file(tmp_path, "name: mine")) == Profile(name="mine")
+    (tmp_path / "folder.yaml").mkdir()
+    assert "is not known" in refused(tmp_path / "folder.yaml")
 
 
 def test_changes_reach_their_field_and_leave_the_named_profile_alone() -> None:
@@ -93,21 +95,10 @@ def test_changes_reach_their_field_and_leave_the_named_profile_alone() -> None:
         ({"name.first": 1}, "name is not a group"),
         ({"sft": 3}, "sft"),
         ({"sft.learning_rate": "fast"}, "sft.learning_rate"),
-        ({"sft.learning_rate": -1}, "sft.learning_rate"),
-        ({"sft.learning_rate": math.nan}, "sft.learning_rate"),
-        ({"sft.learning_rate": None}, "sft.learning_rate"),
-        ({"sft.batch": 2.5}, "sft.batch"),
-        ({"sft.batch": [64]}, "sft.batch"),
-        ({"sft.checkpoints": []}, "sft.checkpoints"),
-        ({"sft.checkpoints": [0, 10, 5]}, "sft.checkpoints"),
-        ({"sft.checkpoints": "0, 10"}, "sft.checkpoints"),
         ({"sft.checkpoints": [0, 7]}, "evaluated has 10"),
         ({"rule_steps": [61]}, "rule_steps has 61"),
         ({"evaluated": [0, 11]}, "evaluated has 11"),
         ({"pretrain.model.hidden": 63}, "pretrain.model: hidden=63 is not a multiple of heads=2"),
-        ({"pretrain.variant": "lax"}, "pretrain.variant"),
-        ({"pretrain.ability": 2}, "pretrain.ability"),
-        ({"evaluate.splits": ["sft", "odd"]}, "evaluate.splits"),
         ({"evaluate.sampling.temperature": -0.1}, "evaluate.sampling.temperature"),
         ({"seeds": []}, "seeds"),
         ({"seeds": [1, 1]}, "seeds"),
@@ -118,15 +109,10 @@ def test_changes_reach_their_field_and_leave_the_named_profile_alone() -> None:
         ({"name": "../etc"}, "name"),
         ({"name": ""}, "name"),
         ({"": 1}, "is not a setting"),
-        # what could not run: seeds end at 2**32 - 1 in numpy, betas at 1 in AdamW, 20 attempts do not fit 256 positions
+        # what could not run: seeds end at 2**32 - 1 in numpy, 20 attempts do not fit 256 positions
         ({"seeds": [2**40]}, "seeds"),
-        ({"sft.betas": [2.0, 0.98]}, "betas"),
-        ({"sft.batch": True}, "batch"),
-        ({"sft.learning_rate": math.inf}, "learning_rate"),
-        ({"pretrain.model.hidden": 10}, "hidden"),
         ({"pretrain.model.max_tokens": 64}, "max_tokens"),
         ({"evaluate.attempts": 20}, "attempts"),
-        ({"evaluate.splits": []}, "splits"),
     ],
 )
 def test_unknown_or_impossible_settings_are_refused_and_named(changes: dict[str, Any], named: str) -> None:
@@ -149,16 +135,8 @@ def test_an_unknown_profile_or_variant_is_refused_with_the_names_there_are(name:
         ("- lab", "mapping"),
         ("lab", "mapping"),
         ("name: [", "is not YAML"),
-        ("name: mine\n  sft: {", "is not YAML"),
         (b"\xff\xfe\x00", "is not YAML"),
-        (b"name: mine\x00", "is not YAML"),
-        ("name: !!python/object/apply:os.getcwd []", "is not YAML"),
-        ("name: *nothing", "is not YAML"),
-        ("name: 2001-99-99", "is not YAML"),
         ("name: !!int seven", "is not YAML"),
-        ("name: !!float seven", "is not YAML"),
-        ("name: " + "[" * 3000, "is not YAML"),
-        ("? [1, 2]\n: 3", "is not YAML"),
         ("name: mine\n1: 2", "1"),
         ('name: mine\n"a\\nb": 1', "is not a setting"),
         ("name: mine\nsft: {learning_rat: 1}", "sft.learning_rat"),
@@ -169,22 +147,3 @@ def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, text: str | bytes,
     answer = refused(file(tmp_path, text))
     assert named in answer
     assert "mine.yaml" in answer
-
-
-def test_a_folder_is_no_profile(tmp_path: Path) -> None:
-    (tmp_path / "folder.yaml").mkdir()
-    assert "is not known" in refused(tmp_path / "folder.yaml")
-
-
-def test_a_value_that_aliases_make_huge_costs_no_time(tmp_path: Path) -> None:
-    """Six levels of nine aliases: 0.5 M entries from 300 bytes; nine levels would be 387 M."""
-    levels = [" - &a0 [x, x, x, x, x, x, x, x, x]"]
-    levels += [f" - &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 6)]
-    path = file(tmp_path, "name: mine\nabout:\n" + "\n".join(levels))
-    load_profile("smoke")
-    tracemalloc.start()
-    try:
-        assert "anchors and aliases are not read" in refused(path)
-        assert tracemalloc.get_traced_memory()[1] < 1_000_000
-    finally:
-        tracemalloc.stop()

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from lab_helpers import files_of, one_line
+from lab_helpers import files_of, refused
 from transformers import AutoModelForCausalLM
 
 from rlheals.chapters import verdicts
@@ -206,9 +206,8 @@ def another_table(place: Path) -> None:
 def test_what_is_not_as_recorded_is_refused(results: Path, tmp_path: Path, change: Any, said: str) -> None:
     shutil.copytree(results / "lab-town", tmp_path / "results" / "lab-town")
     change(next((tmp_path / "results" / "lab-town").iterdir()))
-    with pytest.raises(BadInput) as caught:
+    with refused(said):
         publish(tmp_path / "results", tmp_path / "out")
-    assert said in one_line(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results"]
 
 

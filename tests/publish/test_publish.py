@@ -22,7 +22,7 @@ import pytest
 import tiny_models
 import yaml
 from forks import ended, forked
-from lab_helpers import files_of, one_line, same_weights
+from lab_helpers import files_of, flip_bit, one_line, same_weights
 from safetensors.torch import load_file, save_file
 from scipy import stats
 from small_study import SMALL, SPIN
@@ -219,21 +219,13 @@ def test_again_agrees_for_every_model_also_of_rl(full: Study) -> None:
     assert "rl-00003-run-1" in full.made.checkpoints
 
 
-def sealed_again(folder: Path) -> None:
-    """A manifest that agrees with what the folder holds now."""
-    made = published.read(folder / MANIFEST)
-    names = publish.regular_files(folder)
-    files = {name: publish.digest_of(path).sha256 for name, path in names.items() if name != MANIFEST}
-    (folder / MANIFEST).write_text(made.model_copy(update={"files": files}).sealed().text())
-
-
 def test_again_sees_that_the_weights_are_others(copy: Path, said: Said) -> None:
     file = copy / "checkpoints/base/model.safetensors"
     weights = load_file(file)
     weights["lm_head.weight"] = weights["lm_head.weight"].roll(1, 0)
     save_file(weights, file, metadata={"format": "pt"})
     assert "model.safetensors has changed" in refused(lambda: look(copy, "base"))
-    sealed_again(copy)
+    resealed(copy)
     code, out, _ = said("publish", "--check", copy, "--again", "base", "--json")
     assert code == 1
     assert all(one["different"] > 0 for one in json.loads(out)["again"])
@@ -246,7 +238,7 @@ def test_again_counts_an_episode_that_was_changed_or_is_missing(copy: Path) -> N
     mine = rows.index[(rows["step"] == 80) & (rows["decode"] == 1)]
     rows.loc[mine[0], "solved_at"] = 2 if rows.loc[mine[0], "solved_at"] != 2 else 1
     rows.drop(index=mine[-1]).to_parquet(file, index=False)
-    sealed_again(copy)
+    resealed(copy)
     zero, one = look(copy, "step-00080")["again"]
     assert (zero["different"], one["different"], one["episodes"]) == (0, 2, 20)
 
@@ -258,7 +250,7 @@ def test_a_table_of_another_form_is_one_line(copy: Path) -> None:
             (copy / EPISODES).write_text("not parquet")
         else:
             other.to_parquet(copy / EPISODES, index=False)
-        sealed_again(copy)
+        resealed(copy)
         assert "episodes.parquet" in refused(lambda: look(copy, "base"))
 
 
@@ -284,9 +276,7 @@ DAMAGED = (
 @pytest.mark.parametrize("name", DAMAGED)
 def test_one_flipped_bit_or_a_missing_file_is_noticed(copy: Path, name: str, said: Said) -> None:
     assert said("publish", "--check", copy)[0] == 0
-    data = bytearray((copy / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (copy / name).write_bytes(data)
+    flip_bit(copy / name)
     code, out, err = said("publish", "--check", copy)
     assert (code, out, err) == (2, "", f"rlheals: copy: {name} has changed\n")
     (copy / name).unlink()
@@ -322,9 +312,9 @@ def test_another_file_is_noticed_and_what_a_hub_adds_is_not_minded(copy: Path, t
         (copy / "more").unlink()
 
 
-def resealed(copy: Path, **changes: Any) -> None:
+def resealed(copy: Path) -> None:
     """The manifest of a folder as its author would write it."""
-    data = json.loads((copy / MANIFEST).read_text()) | changes
+    data = json.loads((copy / MANIFEST).read_text())
     data["files"] = {name: digest_of(copy / name).sha256 for name in files_of(copy) if name != MANIFEST}
     (copy / MANIFEST).write_text(json.dumps(data | {"digest": record.manifest_digest(data)}))
 
@@ -630,6 +620,8 @@ def test_the_licence_of_a_hubs_base_is_what_its_card_says(from_hub: Stated) -> N
     }  # fmt: skip
     assert "ada/model" in words
     assert "license_link" not in from_hub(other.format("LICENSE"))[0], "that file is not in our folder"
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["license"].lower() == OURS
 
 
 @pytest.mark.parametrize(
@@ -646,11 +638,6 @@ def test_without_a_plain_word_on_it_the_licence_is_unknown(from_hub: Stated, car
     front, words = from_hub(card)
     assert front == {"license": "unknown", "base_model": "ada/model"}
     assert "not known" in words
-
-
-def test_our_licence_is_that_of_the_project() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert project["license"].lower() == OURS
 
 
 # The command ----------------------------------------------------------------------------------------------------------

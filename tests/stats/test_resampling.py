@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
+import runpy
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,20 +15,8 @@ from rlheals.errors import BadInput
 from rlheals.stats.bootstrap import largest_bound
 from rlheals.stats.intervals import t_interval
 
-
-def load_designs() -> ModuleType:
-    """The simulated designs live with the benchmark, which runs them longer."""
-    path = Path(__file__).parents[2] / "benchmarks" / "bench_coverage.py"
-    spec = importlib.util.spec_from_file_location("bench_coverage", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bench_coverage"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-designs = load_designs()
+# The simulated designs live with the benchmark, which runs them longer.
+designs = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/bench_coverage.py")))
 
 
 class TestCoverage:
@@ -58,25 +45,18 @@ class TestCoverage:
 class TestLargest:
     table = np.random.default_rng(3).normal(size=(5, 4)) + np.arange(4) / 4
 
-    def test_it_moves_and_stretches_with_the_values(self) -> None:
+    def test_its_laws(self) -> None:
+        """It moves and stretches with the values; more quantities cost reach, copies of one cost nothing."""
         bound, each = largest_bound(self.table)
         moved, each_moved = largest_bound(2 * self.table + 7)
         assert moved == pytest.approx(2 * bound + 7)
         assert each_moved == pytest.approx(2 * each + 7)
-
-    def test_it_is_the_largest_of_the_bounds_and_each_lies_above_its_mean(self) -> None:
-        bound, each = largest_bound(self.table)
         assert bound == each.max()
         assert (each > self.table.mean(axis=0)).all()
-
-    def test_more_quantities_cost_reach_and_copies_of_one_cost_nothing(self) -> None:
         one, _ = largest_bound(self.table[:, :1])
-        _, each = largest_bound(self.table)
         copies, _ = largest_bound(np.repeat(self.table[:, :1], 6, axis=1))
         assert each[0] > one
         assert copies == pytest.approx(one)
-
-    def test_what_does_not_vary_is_its_own_bound(self) -> None:
         steady = np.column_stack([np.full(5, 0.9), self.table[:, 0] - 9])
         assert largest_bound(steady)[0] == pytest.approx(0.9)
         assert largest_bound(np.full((3, 2), 0.1))[0] == pytest.approx(0.1)

@@ -21,12 +21,6 @@ def test_what_is_written_is_read(tmp_path: Path, data: bytes | str) -> None:
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_new_files_follow_the_umask(tmp_path: Path) -> None:
-    (tmp_path / "plain").write_text("x")
-    atomic_write(tmp_path / "ours", "x")
-    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
 def test_writes_in_pieces_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: plain(descriptor, bytes(data)[:7]))
@@ -77,9 +71,15 @@ def test_of_several_files_all_are_the_old_ones_when_the_disk_is_full(
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "new")
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named_and_made_once(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=f"cannot write b in {tmp_path / 'a'}: no such folder"):
         atomic_write(tmp_path / "a" / "b", "x")
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="not a folder"), told("start", tmp_path):
+        make_folder(tmp_path / "file" / "b")
 
 
 def test_a_folder_without_fsync_is_no_error_but_a_failing_disk_is(
@@ -98,12 +98,3 @@ def test_a_folder_without_fsync_is_no_error_but_a_failing_disk_is(
     code = errno.EIO
     with pytest.raises(StoreError, match="Input/output error"):
         atomic_write(tmp_path / "a", "y")
-
-
-def test_folders_are_made_once(tmp_path: Path) -> None:
-    make_folder(tmp_path / "a" / "b")
-    make_folder(tmp_path / "a" / "b")
-    assert (tmp_path / "a" / "b").is_dir()
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="not a folder"), told("start", tmp_path):
-        make_folder(tmp_path / "file" / "b")

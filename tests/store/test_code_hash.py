@@ -202,7 +202,9 @@ def test_any_change_of_code_counts(what: str, make: Make) -> None:
     assert toy.hash() != before
 
 
-def test_packages_on_the_way_count_and_what_is_not_imported_does_not(make: Make) -> None:
+def test_packages_on_the_way_and_modules_that_appear_count_and_what_is_not_imported_does_not(
+    make: Make,
+) -> None:
     toy = make({**REST, "stage.py": "import os, PKG_not.low\nimport PKG.sub.deep.leaf\n"})
     hashes = [toy.hash()]
     for aside in ("new.py", "sub/deep/climber.py", "data.yaml"):
@@ -212,9 +214,6 @@ def test_packages_on_the_way_count_and_what_is_not_imported_does_not(make: Make)
         toy.edit(counted, "x = 1\n")
         hashes.append(toy.hash())
     assert len(set(hashes)) == 5
-
-
-def test_a_module_that_appears_counts(make: Make) -> None:
     toy = make({"stage.py": "try:\n    from . import extra\nexcept ImportError:\n    pass\n"})
     before = toy.hash()
     toy.edit("extra.py", "")
@@ -240,15 +239,12 @@ def test_declared_data_stays_beside_the_module(declared: str, make: Make) -> Non
         toy.hash()
 
 
-def test_nothing_is_imported(make: Make) -> None:
+def test_modules_are_not_imported_and_bad_ones_named(make: Make) -> None:
     toy = make(
         {"__init__.py": "raise SystemExit", "stage.py": "from . import low", "low.py": "raise SystemExit"}
     )
     assert len(toy.hash()) == 64
     assert not any(module.startswith(toy.name) for module in sys.modules)
-
-
-def test_bad_modules_are_named(make: Make) -> None:
     toy = make({"stage.py": "from . import low", "low.py": "def ("})
     with pytest.raises(BadInput, match=rf"{toy.name}/low.py, line 1: def \("):
         toy.hash()

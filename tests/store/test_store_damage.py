@@ -9,12 +9,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lab_helpers import flip_bit, refused
 from safetensors.numpy import save
 from store_lab import SPEC, Lab
 
@@ -42,7 +44,7 @@ def test_any_settings_survive_the_manifest(settings: dict[str, Any], seed: int) 
 Harm = Callable[[Path], object]
 HARMS: dict[str, tuple[Harm, str]] = {
     "flipped bit": (
-        lambda run: flip(run / "weights.bin", 1000),
+        lambda run: flip_bit(run / "weights.bin"),
         "'weights.bin' has changed (its hash differs)",
     ),
     "truncated file": (
@@ -80,12 +82,6 @@ HARMS: dict[str, tuple[Harm, str]] = {
     ),
     "a file in place of the folder": (lambda run: run.rename(run.parent / "w") and run.write_text("x"), ""),
 }
-
-
-def flip(path: Path, at: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
 
 
 @pytest.mark.parametrize("harm", HARMS)
@@ -176,10 +172,8 @@ def test_file_names_from_elsewhere_stay_inside(name: str) -> None:
 )
 def test_manifests_from_elsewhere_are_checked(key: str, value: Any) -> None:
     data = a_manifest().model_dump(mode="json")
-    with pytest.raises(BadInput, match=r"^manifest.json[: ]") as caught:
+    with refused(match=r"^manifest.json[: ]"):
         Manifest.read(resealed({**data, key: value}))
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 300
 
 
 NO_MANIFESTS = [
@@ -195,30 +189,24 @@ def test_what_is_no_manifest_is_one_line(data: bytes) -> None:
 
 WEIGHTS = save({"a": np.ones((4, 4))})
 TABLE = pd.DataFrame({"a": np.arange(100)}).to_parquet(compression="zstd")
+UNREADABLE = {
+    "a.safetensors": [b"", WEIGHTS[:-1]],
+    "a.parquet": [TABLE[: len(TABLE) // 2], TABLE[:4] + bytes(40) + TABLE[44:]],
+}
+NO_RESULTS: list[tuple[Callable[[Path], object], str]] = [
+    (lambda out: None, "wrote no file"),
+    (lambda out: (out / "manifest.json").write_text("{}"), r"'manifest.json'"),
+    (lambda out: (out / "a\nb").write_text("x"), r"'a\\nb'"),
+    (lambda out: (out / "link").symlink_to("/etc/passwd"), "'link' is neither a file nor a folder"),
+    *(
+        (lambda out, name=name, data=data: (out / name).write_bytes(data), f"'{name}', which cannot be read")
+        for name, every in UNREADABLE.items()
+        for data in every
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    ("write", "message"),
-    [
-        (lambda out: None, "wrote no file"),
-        (lambda out: (out / "manifest.json").write_text("{}"), r"'manifest.json'"),
-        (lambda out: (out / "a\nb").write_text("x"), r"'a\\nb'"),
-        (lambda out: (out / "link").symlink_to("/etc/passwd"), "'link' is neither a file nor a folder"),
-        (lambda out: (out / "a.safetensors").touch(), "'a.safetensors', which cannot be read"),
-        (
-            lambda out: (out / "a.safetensors").write_bytes(WEIGHTS[:-1]),
-            "'a.safetensors', which cannot be read",
-        ),
-        (
-            lambda out: (out / "a.parquet").write_bytes(TABLE[: len(TABLE) // 2]),
-            "'a.parquet', which cannot be",
-        ),
-        (
-            lambda out: (out / "a.parquet").write_bytes(TABLE[:4] + bytes(40) + TABLE[44:]),
-            "'a.parquet', which",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("write", "message"), NO_RESULTS)
 def test_results_that_could_not_be_loaded_are_refused(
     lab: Lab, write: Callable[[Path], Any], message: str
 ) -> None:
@@ -228,40 +216,13 @@ def test_results_that_could_not_be_loaded_are_refused(
     assert [name.partition("/")[0] for name in lab.left()] == ["scratch"]
 
 
-@pytest.mark.parametrize(
-    ("code", "reason"), [(errno.EROFS, "read-only folder"), (errno.EACCES, "permission denied")]
-)
-def test_a_store_that_cannot_be_written(
-    lab: Lab, code: int, reason: str, monkeypatch: pytest.MonkeyPatch
+def test_a_damaged_run_that_cannot_be_moved_aside_is_one_line(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        raise OSError(code, os.strerror(code))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "mkdir", refuse)
-        with pytest.raises(StoreError) as caught:
-            lab.ensure()
-    assert str(caught.value) == f"cannot start a run in {lab.store.root}: {reason}"
-    assert lab.computed == 0
-    run = lab.ensure()
-    flip(run.path / "weights.bin", 5)
-    monkeypatch.setattr(os, "rename", refuse)
+    flip_bit(lab.ensure().path / "weights.bin")
+    monkeypatch.setattr(os, "rename", Mock(side_effect=OSError(errno.EROFS, os.strerror(errno.EROFS))))
     with pytest.raises(StoreError, match=r"move the damaged run .* aside .*weights.bin.* has changed"):
         lab.store.find(SPEC)
-
-
-def test_an_unreadable_file_is_not_taken_for_damage(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = lab.ensure()
-
-    def fail(*args: Any, **kwargs: Any) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(hashlib, "file_digest", fail)
-        said = f"cannot read the run {run.id[:12]} in {lab.store.root}: Input/output"
-        with pytest.raises(StoreError, match=said):
-            lab.store.find(SPEC)
-    assert lab.store.find(SPEC) == run
 
 
 def test_a_root_that_is_a_file_is_one_line(lab: Lab) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from lab_helpers import one_line, study_of
+from lab_helpers import one_line, refused, study_of
 from scipy.stats import ttest_1samp
 
 from rlheals.chapters.registry import CHAPTERS
@@ -119,7 +119,7 @@ def test_steps_without_a_census_and_the_base_are_no_candidates() -> None:
     assert ESTIMATORS["rise"](Curves.of(study_of(high_base)), measure="success@5") < -0.3
 
 
-def test_several_decodes_are_averaged() -> None:
+def test_several_decodes_are_averaged_and_the_order_of_rows_does_not_matter() -> None:
     one = exact()
     episodes = pd.concat([one.episodes, one.episodes.assign(decode=1, solved_at=0)], ignore_index=True)
     mine, both = (
@@ -127,9 +127,6 @@ def test_several_decodes_are_averaged() -> None:
         for tables in (one, replace(one, episodes=episodes))
     )
     assert both == pytest.approx(mine / 2)
-
-
-def test_the_order_of_rows_does_not_matter() -> None:
     tables = exact()
     mixed = {name: getattr(tables, name).sample(frac=1, random_state=3) for name in ("episodes", "losses")}
     for claim in CLAIMS.read().claims:
@@ -225,9 +222,8 @@ def test_a_claims_file_that_is_wrong_is_refused_and_the_field_named(
     place[last] = value
     file = tmp_path / "claims.yaml"
     file.write_text(yaml.safe_dump(data))
-    with pytest.raises(BadInput) as caught:
+    with refused(named):
         CLAIMS.read(file)
-    assert named in one_line(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "study"])
@@ -235,9 +231,8 @@ def test_what_is_no_claims_file_is_one_line(text: str, tmp_path: Path) -> None:
     file = tmp_path / "claims.yaml"
     file.write_text(text)
     for one in CHAPTERS.values():
-        with pytest.raises(BadInput) as caught:
+        with refused("claims.yaml"):
             one.claims.read(file)
-        assert "claims.yaml" in one_line(caught.value)
 
 
 # Judging --------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from lab_helpers import files_of, one_line
+from lab_helpers import files_of, flip_bit, one_line
 from small_study import SMALL
 
 from rlheals.errors import BadInput
@@ -83,9 +83,7 @@ def test_recording_again_changes_no_byte(recorded: SimpleNamespace) -> None:
 @pytest.mark.parametrize("name", [field.name for field in fields(Tables)])
 def test_one_flipped_bit_or_a_missing_table_is_refused(copy: Path, name: str) -> None:
     file = copy / "seed-10" / f"{name}.parquet"
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
+    flip_bit(file)
     assert f"small/seed-10: {name}.parquet is missing or has changed" in refused(copy)
     file.unlink()
     assert f"small/seed-10: {name}.parquet is missing or has changed" in refused(copy)
@@ -130,9 +128,11 @@ def test_a_manifest_that_is_none_is_refused_and_the_field_named(
     assert named in answer
 
 
-def test_nothing_recorded_is_said(tmp_path: Path) -> None:
+def test_nothing_recorded_is_said_and_what_is_no_seed_refused(tmp_path: Path, copy: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         assert "no recorded study" in refused(folder)
+    (copy / "seed-x").mkdir()
+    assert "seed-x" in refused(copy)
 
 
 def test_the_manifest_is_written_last(
@@ -184,11 +184,6 @@ def test_a_seed_is_recorded_before_the_next_one_is_computed(tmp_path: Path) -> N
         record.record(SMALL, [2, 10], store, tmp_path / "results", say=stop)
     assert read(tmp_path / "results" / "small")[0].seeds == [2]
     assert not store.has(store.key(plan(SMALL, 10, store).base))
-
-
-def test_a_folder_that_is_no_seed_is_refused(copy: Path) -> None:
-    (copy / "seed-x").mkdir()
-    assert "seed-x" in refused(copy)
 
 
 def test_settings_recorded_under_other_names_are_read_under_the_names_of_today() -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from forks import ended, forked
-from lab_helpers import one_line
+from lab_helpers import refused
 from small_study import RUNS, SMALL, results_of
 
 import rlheals
@@ -49,14 +46,6 @@ def keys_of(profile: Profile, store: Store, seed: int = 1) -> dict[str, str]:
     named |= {f"census {step} {decode}": spec for (step, decode), spec in chosen.censuses.items()}
     named |= {f"rules {step}": spec for step, spec in chosen.rules.items()}
     return {name: store.key(spec) for name, spec in named.items()}
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The result files of the small study, computed without any disturbance."""
-    store = Store(tmp_path_factory.mktemp("reference"))
-    compute(plan(SMALL, 1, store).specs(), store, quiet=True)
-    return results_of(store.root)
 
 
 # What determines a run ------------------------------------------------------------------------------------------------
@@ -208,44 +197,11 @@ def test_two_workers_stopped_in_the_middle_and_one_going_on_give_the_same_bytes(
     assert store.check().ok
 
 
-@pytest.mark.parametrize(("how", "after"), [(signal.SIGINT, 1), (signal.SIGKILL, 2)], ids=["Ctrl-C", "kill"])
-def test_a_study_ended_from_outside_goes_on_where_it_was(
-    tmp_path: Path, reference: dict[str, bytes], how: signal.Signals, after: int
-) -> None:
-    """A process of its own is ended while it computes the run that follows the first `after` ones."""
-    store = Store(tmp_path)
-    specs = plan(SMALL, 1, store).specs()
-
-    def work() -> None:
-        os.close(1), os.close(2)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        compute(specs, store, quiet=True)
-
-    child = forked(work)
-    deadline = time.monotonic() + 60
-    while len(store.ids()) < after and time.monotonic() < deadline:
-        time.sleep(0.002)
-    assert child.pid is not None
-    os.kill(child.pid, how)
-    assert ended(child) != 0
-    done = store.ids()
-    assert after <= len(done) < RUNS
-    assert all(reference[name] == data for name, data in results_of(tmp_path).items())
-    computed: list[str] = []
-    for spec in specs:
-        run_unit(spec, store, computed.append)
-    assert sum(": computing" in line for line in computed) == RUNS - len(done)
-    assert results_of(tmp_path) == reference
-    assert store.clean() is not None
-    assert store.check().ok
-
-
 def test_an_error_in_a_unit_ends_the_study_and_names_what_is_missing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     chosen = plan(SMALL, 1, store)
-    with pytest.raises(BadInput) as caught:
+    with refused(store.key(chosen.base)[:12]):
         compute([chosen.sft], store, quiet=True)
-    assert store.key(chosen.base)[:12] in one_line(caught.value)
     assert store.ids() == []
 
 
@@ -265,15 +221,9 @@ def test_a_unit_is_read_from_json(tmp_path: Path) -> None:
     ("text", "named"),
     [
         ("", "is not JSON"),
-        ("{", "is not JSON"),
         ("[]", "unit.json"),
         ('{"stage": "sft", "step": 3}', "step is not a setting"),
-        ('{"settings": {}}', "stage"),
-        ('{"stage": 3}', "stage"),
-        ('{"stage": "../sft"}', "stage"),
-        ('{"stage": "sft", "seed": "1"}', "seed"),
         ('{"stage": "sft", "inputs": {"base": "abc"}}', "inputs.base"),
-        ('{"stage": "sft", "settings": {"a": NaN}}', "settings"),
         ('{"stage": "sft", "seed": ' + "9" * 5000 + "}", "unit.json"),
         (b"\xff\xfe", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
@@ -284,9 +234,8 @@ def test_a_file_that_is_no_unit_is_refused(tmp_path: Path, text: str | bytes | N
     path = tmp_path / "unit.json"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(BadInput) as caught:
+    with refused(named):
         unit("sft", path, Store(tmp_path / "store"))
-    assert named in one_line(caught.value)
 
 
 def test_only_stages_are_run(tmp_path: Path) -> None:

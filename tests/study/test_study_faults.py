@@ -81,14 +81,6 @@ REACHED = {"kill": 1.0, "full disk": 0.6}
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The result files of the small study, computed without any disturbance."""
-    store = Store(tmp_path_factory.mktemp("reference"))
-    small(store)
-    return results_of(store.root)
-
-
-@pytest.fixture(scope="module")
 def operations(tmp_path_factory: pytest.TempPathFactory) -> int:
     """How many times the small study opens for writing, writes, renames, or forces to disk."""
     log: list[int] = []

@@ -10,12 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from lab_helpers import one_line, study_of
+from lab_helpers import refused, study_of
 from small_study import SMALL
 
-from rlheals.errors import BadInput
 from rlheals.profiles import load_profile
-from rlheals.store import foreign
 from rlheals.store.store import Store
 from rlheals.study import tables
 from rlheals.study.compute import compute
@@ -115,9 +113,8 @@ def test_seeds_come_apart_and_together_again() -> None:
         alone = together.of_seed(part.seeds[0])
         assert alone.seeds == part.seeds
         pd.testing.assert_frame_equal(alone.episodes.reset_index(drop=True), part.episodes)
-    with pytest.raises(BadInput) as caught:
+    with refused("[3, 1, 2, 1]"):
         concat([*parts, parts[1]])
-    assert "[3, 1, 2, 1]" in one_line(caught.value)
 
 
 def test_what_is_kept_with_tables_belongs_to_them_alone() -> None:
@@ -138,21 +135,10 @@ def test_what_is_kept_with_tables_belongs_to_them_alone() -> None:
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Tables)])
-@pytest.mark.parametrize("damage", ["missing", "noise", "empty", "cut", "large"])
-def test_damaged_files_are_refused_and_named(
-    name: str, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damaged_files_are_refused_and_named(name: str, tmp_path: Path) -> None:
     write(study_of({0: {"ood": np.array([True])}}, {"ood": {0: 1.0}}), tmp_path / "seed-1")
     file = tmp_path / "seed-1" / f"{name}.parquet"
-    if damage == "missing":
-        file.unlink()
-    elif damage == "large":
-        file.write_bytes(b"x" * 50_000)
-        monkeypatch.setattr(foreign, "MAX_TABLE", 49_999)
-    else:
-        whole = file.read_bytes()
-        file.write_bytes({"noise": b"\x00" * len(whole), "empty": b"", "cut": whole[:-20]}[damage])
-    with pytest.raises(BadInput) as caught:
-        read(tmp_path / "seed-1")
-    assert file.name in one_line(caught.value)
-    assert "seed-1" in str(caught.value)
+    for data in (file.read_bytes()[:-20], None):
+        file.unlink() if data is None else file.write_bytes(data)
+        with refused(file.name, "seed-1"):
+            read(tmp_path / "seed-1")

@@ -1,18 +1,21 @@
-"""Units on Dask workers: the same bytes as from one process, in a fixed order, and errors in one line."""
+"""Units on Dask workers: the same bytes as from one process, in a fixed order, also when workers are killed."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster, Security
-from lab_helpers import one_line
+from lab_helpers import TIMED, one_line, refused
 from small_study import RUNS, SMALL, SPIN, results_of
 
 from rlheals.chapters.spectra import runs as rotation
@@ -23,11 +26,9 @@ from rlheals.study import compute as computing
 from rlheals.study import dask as dask_workers
 from rlheals.study.compute import Bars, compute
 from rlheals.study.dask import unit
-from rlheals.study.jobs import Workers
+from rlheals.study.jobs import GONE, Workers
 from rlheals.study.plan import plan
 from rlheals.study.slurm import Job
-
-TIMED = ["seconds_rollout", "seconds_learning", "tokens_per_second", "peak_mb"]
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +88,8 @@ def test_a_scheduler_computes_one_seed_after_the_other_so_that_what_is_cut_short
 def test_what_is_wrong_with_a_unit_is_said_in_one_line(address: Workers, tmp_path: Path) -> None:
     store = Store(tmp_path)
     chosen = plan(SMALL, 1, store)
-    with pytest.raises(BadInput) as caught:
+    with refused(store.key(chosen.base)[:12]):
         compute([chosen.sft], store, address, quiet=True)
-    assert store.key(chosen.base)[:12] in one_line(caught.value)
     with pytest.raises(BadInput, match="no base has the hash 000000000000"):
         compute([RunSpec(stage="adopt", settings={"sha256": "0" * 64})], store, address, quiet=True)
     assert store.ids() == []
@@ -109,9 +109,8 @@ def test_an_address_where_nobody_answers_is_refused(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dask_workers, "SECONDS_TO_CONNECT", 0.5)
-    with pytest.raises(BadInput) as caught:
+    with refused(repr(address)):
         compute([RunSpec(stage="sft")], Store(tmp_path), Workers(scheduler=address), quiet=True)
-    assert repr(address) in one_line(caught.value)
 
 
 @pytest.mark.parametrize("job", [None, Job(walltime="01:00:00")], ids=["processes", "jobs"])
@@ -169,3 +168,96 @@ def test_a_bar_counts_whole_units_and_the_parts_of_those_that_run() -> None:
         bars.told((0.0, {"run": "d" * 64, "line": "another study on the same workers"}))
         bars.told((0.0, {"run": "d" * 64, "share": 0.5}))
     assert lines == ["rl cccc: computing"]
+
+
+# Killed --------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def killer(
+    monkeypatch: pytest.MonkeyPatch, store: Store, next_kill: Callable[[], bool]
+) -> Iterator[set[int]]:
+    """Kills the workers of this process's studies whenever `next_kill()` allows; gives the ids of those killed."""
+    started, killed, over, local = [], set[int](), threading.Event(), dask_workers._local
+
+    def noted(count: int) -> LocalCluster:
+        started.append(local(count))
+        return started[-1]
+
+    def kill() -> None:
+        while not over.wait(0.01):
+            if not started or not next_kill():
+                continue
+            for nanny in started[-1].workers.values():
+                if (pid := nanny.pid) is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                        killed.add(pid)
+
+    monkeypatch.setattr(dask_workers, "_local", noted)
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(("times", "seeds"), [(2, (1,)), pytest.param(6, (1, 2), marks=pytest.mark.long)])
+def test_workers_that_are_killed_again_and_again_change_no_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, seeds: tuple[int, ...]
+) -> None:
+    """Dask starts them again, or gives them up; then the study ends with one line, and the same call goes on."""
+    calm, store = Store(tmp_path / "calm"), Store(tmp_path / "killed")
+    specs = [spec for seed in seeds for spec in plan(SMALL, seed, store).specs()]
+    said, seen = set[str](), set[int]()
+    compute(specs, calm, quiet=True)
+
+    def after_a_run() -> bool:
+        done = len(store.ids())
+        new = done > 0 and done not in seen and len(seen) < times
+        seen.update({done} if new else set())
+        return new
+
+    with killer(monkeypatch, store, after_a_run) as killed:
+        for _ in range(10):
+            try:
+                compute(specs, store, workers=2, quiet=True)
+                break
+            except BadInput as error:
+                said.add(one_line(error))
+    assert said <= {GONE}
+    assert len(killed) >= 2
+    assert results_of(store.root) == results_of(calm.root)
+    assert store.check().damaged == ()
+    store.clean()
+    assert store.check().ok
+
+
+@pytest.mark.parametrize("after", [pytest.param(0, marks=pytest.mark.long), 1])
+def test_a_study_whose_workers_die_while_they_start_does_not_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Dask starts a worker again when it dies, but gives up one that dies before it is ready."""
+    store = Store(tmp_path)
+    specs = plan(SMALL, 1, store).specs()
+    with (
+        killer(monkeypatch, store, lambda: len(store.ids()) >= after),
+        pytest.raises(BadInput, match="workers have ended; the same command goes on"),
+    ):
+        compute(specs, store, workers=2, quiet=True)
+    compute(specs, store, quiet=True)
+    assert len(store.ids()) == RUNS
+    assert store.check().damaged == ()
+
+
+def test_a_machine_that_takes_long_to_end_a_worker_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On busy machines a killed worker outlives the time that it is given; the study is finished all the same."""
+    monkeypatch.setattr(dask_workers, "SECONDS_TO_STOP", 0.0)
+    cluster = dask_workers._local(1)
+    (nanny,) = cluster.workers.values()
+    pid = nanny.pid
+    cluster.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

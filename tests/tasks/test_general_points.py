@@ -7,14 +7,13 @@ import random
 from collections import Counter
 from fractions import Fraction
 from itertools import combinations_with_replacement, permutations, product
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab_helpers import refused
 from solution_trees import Tree, solution_trees, value, written
 
-from rlheals.errors import BadInput
 from rlheals.tasks import load_task
 from rlheals.tasks.base import Item
 from rlheals.tasks.general_points.cards import (
@@ -83,6 +82,12 @@ def test_named_splits_and_rules() -> None:
     assert all(set(e.payload.hand) & set(FACES) and solutions(e.payload.values) for e in entries)
     assert TASK.items("ood") == TASK.items_for_rule(OOD_RULE)
     assert [tuple(e.group.split("-")) for e in TASK.items("ood")] == list(census("ood"))
+    entries = TASK.items("control")
+    assert {e.payload.rule for e in entries} == {CONTROL_RULE}
+    assert max(value for e in entries for value in e.payload.values) <= 10
+    assert 0.9 < len(entries) / len(TASK.items("ood")) < 1.1, (
+        "as many hands, so that both are measured as well"
+    )
 
 
 def test_varied_questions_never_show_an_unseen_rule_or_a_held_out_answer() -> None:
@@ -100,13 +105,10 @@ def test_varied_questions_never_show_an_unseen_rule_or_a_held_out_answer() -> No
             assert TASK.grade(e, TASK.expert(e)).solved
 
 
-def test_the_control_rule_has_no_number_that_the_id_rule_lacks() -> None:
-    entries = TASK.items("control")
-    assert {e.payload.rule for e in entries} == {CONTROL_RULE}
-    assert max(value for e in entries for value in e.payload.values) <= 10
-    assert 0.9 < len(entries) / len(TASK.items("ood")) < 1.1, (
-        "as many hands, so that both are measured as well"
-    )
+def test_hands_that_are_none_or_unsolvable_are_bad_input() -> None:
+    for hand, words in (("A A A A", "no formula makes 24"), ("A A X 8", "'X'")):
+        with refused(words):
+            item(hand)
 
 
 def test_items_are_stable_and_the_shown_order_is_not_the_sorted_one() -> None:
@@ -122,42 +124,11 @@ def test_items_are_stable_and_the_shown_order_is_not_the_sorted_one() -> None:
     )
 
 
-@pytest.mark.parametrize("split", ["", "train", "ID", "rule:", "rule:J5", None, 3])
-def test_unknown_splits_are_bad_input(split: Any) -> None:
-    with pytest.raises(BadInput, match="accepted"):
-        TASK.items(split)
-
-
-def test_unknown_tasks_options_and_hands_are_bad_input() -> None:
-    with pytest.raises(BadInput, match="general_points"):
-        load_task("general_point")
-    with pytest.raises(BadInput, match="compat"):
-        load_task("general_points", compta="reference")
-    with pytest.raises(BadInput, match="'reference'"):
-        load_task("general_points", compat="float")
-    with pytest.raises(BadInput, match="no formula makes 24"):
-        item("A A A A")
-    with pytest.raises(BadInput, match="'X'"):
-        item("A A X 8")
-
-
 # ---- every expert answer is right, every mutated one is judged as by rationals
 
 
 def _formula(reply: str) -> str:
     return json.loads(reply)["formula"]
-
-
-def test_every_expert_answer_is_accepted() -> None:
-    for entry in (*TASK.items("id"), *TASK.items("ood"), *TASK.items_for_rule(Rule(3, 9, 1))):
-        replies = TASK.answers(entry)
-        assert len(set(replies)) == len(replies) == len(solutions(entry.payload.values))
-        for reply in replies if len(replies) < 20 else replies[:: len(replies) // 10]:
-            verdict = TASK.grade(entry, reply)
-            assert (verdict.solved, verdict.reward, verdict.category) == (True, 5.0, "correct")
-        fields = json.loads(replies[0])
-        assert tuple(fields["cards"]) == entry.payload.hand
-        assert tuple(fields["number"]) == entry.payload.values
 
 
 def _mutated(tree: Tree, draw: random.Random) -> Tree:
@@ -333,7 +304,7 @@ def test_wrong_rule_names_the_rule_that_was_read(
 # ---- invariances
 
 
-def test_verdicts_do_not_depend_on_the_order_of_the_cards() -> None:
+def test_verdicts_depend_on_neither_the_order_of_cards_nor_spaces_nor_needless_brackets() -> None:
     draw = random.Random(5)
     replies = ["8/(3-8/3)", "11+13", "(1+2", "1*2*3*4", "10+10+2+2"]
     for entry in draw.sample(TASK.items("id") + TASK.items("ood"), 60):
@@ -341,18 +312,12 @@ def test_verdicts_do_not_depend_on_the_order_of_the_cards() -> None:
         for task in (TASK, REFERENCE):
             for reply in (*replies, TASK.answers(entry)[0], TASK.answers(entry)[-1][:-6]):
                 assert len({task.grade(order, reply) for order in orders}) == 1
-
-
-def test_a_solved_hand_stays_solved_when_cards_are_exchanged_for_others_of_the_same_value() -> None:
     alike = ("10", "J", "Q", "K")
     for entry in TASK.items("id")[::7]:
         formula = solutions(ID_RULE.values(entry.payload.hand))[0]
         choices = [alike if label in alike else (label,) for label in entry.payload.hand]
         for hand in product(*choices):
             assert TASK.grade(TASK.item(hand, ID_RULE), formula).solved
-
-
-def test_spaces_and_needless_brackets_change_nothing() -> None:
     for entry in TASK.items("ood")[::11]:
         formula = solutions(OOD_RULE.values(entry.payload.hand))[-1]
         spaced = " ".join(token.text for token in tokenize(formula))
@@ -404,12 +369,6 @@ def test_replies(reply: str, reward: float, in_reference: float) -> None:
     entry = item("4 6 A A")
     assert TASK.grade(entry, reply).reward == reward
     assert REFERENCE.grade(entry, reply).reward == in_reference
-
-
-@pytest.mark.parametrize("reply", [None, 24, b"4*6*1*1", ["4*6*1*1"], {"formula": "4*6*1*1"}])
-def test_replies_that_are_not_text_are_bad_input(reply: Any) -> None:
-    with pytest.raises(BadInput, match="id/A-A-4-6"):
-        TASK.grade(item("4 6 A A"), reply)
 
 
 @settings(max_examples=300, deadline=None)

@@ -20,7 +20,7 @@ def hands(env: gymnasium.Env[Any, Any], count: int, seed: int | None = None) -> 
     return [first, *(env.reset()[1]["item"] for _ in range(count - 1))]
 
 
-@pytest.mark.parametrize("options", [{}, {"split": "ood"}, {"compat": "reference"}, {"attempts": 2}])
+@pytest.mark.parametrize("options", [{"compat": "reference"}, {"attempts": 2}])
 def test_passes_the_checker_without_a_warning(options: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -36,16 +36,13 @@ def test_seeds_decide_the_hands_and_nothing_else_does() -> None:
     assert hands(other, 20, seed=7) == expected
     assert hands(other, 20, seed=8) != expected
     assert len(set(expected)) > 15
-
-
-def test_every_item_of_the_split_is_drawn() -> None:
     env = gymnasium.make(f"rlheals.tasks.gym_env:{ENV_ID}", split="held_out")
     assert env.reset(seed=0)[1]["split"] == "held_out"
     dealt = {env.reset()[1]["item"] for _ in range(6000)}
     assert dealt == {item.id for item in load_task("general_points").items("held_out")}
 
 
-def test_a_solved_hand_terminates() -> None:
+def test_a_solved_hand_terminates_and_the_last_failed_attempt_truncates() -> None:
     env = TaskEnv(split="id")
     env.reset(options={"item": "id/3-3-8-8"})
     observation, reward, terminated, truncated, info = env.step('{"formula": "8+3+8+3"}')
@@ -56,9 +53,6 @@ def test_a_solved_hand_terminates() -> None:
     assert (reward, terminated, truncated, info["solved"]) == (5, True, False, True)
     with pytest.raises(BadInput, match="reset"):
         env.step("8/(3-8/3)")
-
-
-def test_the_last_failed_attempt_truncates() -> None:
     env = TaskEnv(attempts=3)
     env.reset(seed=3)
     ends = [env.step("0")[1:4] for _ in range(3)]

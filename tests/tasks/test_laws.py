@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from conftest import TINY
 from gymnasium.utils.env_checker import check_env
+from lab_helpers import refused
 
 import rlheals.tasks
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.errors import BadInput
+from rlheals.evaluation.dialects import dialect_for
 from rlheals.evaluation.rollout import rollout
 from rlheals.tasks import load_task
 from rlheals.tasks.base import Item, Task
@@ -26,25 +28,7 @@ NAMES = sorted(file.parent.name for file in Path(rlheals.tasks.__file__).parent.
 TASKS = [*NAMES, "toy_task:Sums"]
 PAIRED = [name for name in TASKS if load_task(name).paired]
 WITH_WORDS = [name for name in TASKS if load_task(name).words]
-SCRAPS = (
-    "{",
-    "}",
-    '"',
-    "action",
-    "formula",
-    ": ",
-    "\\",
-    "\n",
-    "<think>",
-    "</think>",
-    "[",
-    "]",
-    ",",
-    "é",
-    "\ud800",
-    "0",
-    " ",
-)
+SCRAPS = (*'{}"[],0é \n\\\ud800', "action", "formula", ": ", "<think>", "</think>")
 
 
 def asked(task: Task) -> Iterator[Item]:
@@ -102,16 +86,14 @@ def test_splits_share_no_group_and_are_the_same_every_time(name: str) -> None:
         items = task.items(split)
         assert len({item.id for item in items}) == len(items)
         assert list(items) == list(load_task(name).items(split))
-    for split in ("no_such_split", "rule:", "rule:no", ""):
-        with pytest.raises(BadInput) as caught:
-            task.items(split)
-        assert "\n" not in str(caught.value)
+    for split in ("no_such_split", "rule:", "rule:no", "", "x" * 10**6, 3, None, ["sft"]):
+        with refused():
+            task.items(split)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_more_splits_hold_what_they_promise(name: str) -> None:
     task = load_task(name)
-    held_out = {item.group for item in task.items("held_out")}
     for split in {"varied", "familiar"} & set(task.more_splits):
         items = task.items(split)
         assert len(items) == len(task.items("sft")) + len(task.items("rl"))
@@ -121,11 +103,13 @@ def test_more_splits_hold_what_they_promise(name: str) -> None:
         (rule,) = {item.rule for item in task.items("control")}
         assert rule not in {item.rule for item in task.items("varied")} | set(task.rules[:2])
         assert rule not in {one.rule for one in islice(task.documents(task.dialect(), 3), 3000)}
-    assert held_out
 
 
-def _fuzz(task: Task, count: int) -> None:
-    chance = random.Random(13)
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+def test_a_hundred_thousand_replies_raise_nothing(name: str, count: int) -> None:
+    task, chance = load_task(name), random.Random(13)
+    reference = load_task(name, compat="reference") if "compat" in task.options else task
     items = [item for split in (*task.splits, *task.paired) for item in task.items(split)[:40]]
     for _ in range(count):
         item = chance.choice(items)
@@ -139,33 +123,16 @@ def _fuzz(task: Task, count: int) -> None:
         assert verdict.reward == task.rewards[verdict.category]
         assert verdict.feedback
         assert "\n" not in verdict.feedback
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_a_hundred_thousand_replies_raise_nothing(name: str) -> None:
-    _fuzz(load_task(name), 100_000)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", TASKS)
-def test_a_million_replies_raise_nothing(name: str) -> None:
-    _fuzz(load_task(name), 1_000_000)
+        if chance.random() < 0.1:
+            reference.grade(item, reply)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_odd_replies_are_judged_in_passing_and_what_is_no_text_is_bad_input(name: str) -> None:
     task = load_task(name)
     item = task.items("ood")[0]
-    for reply in (
-        "",
-        "\0",
-        "{" * 100_000,
-        '{"action":' * 50_000,
-        '"action": "' * 20_000,
-        "9" * 10**6,
-        "\ud800",
-        "null",
-    ):
+    long = ("{" * 100_000, '{"action":' * 50_000, '"action": "' * 20_000, "9" * 10**6, "3 " * 10**6)
+    for reply in ("", "\0", *long, "\ud800", "null"):
         assert task.grade(item, reply).category in task.rewards
     for thing in (None, 3, b"stop()", ["stop()"], {"action": "stop()"}):
         with pytest.raises(BadInput, match=r"^[^\n]+$"):
@@ -202,25 +169,17 @@ def test_the_labs_experts_are_read_back_and_solve(name: str) -> None:
         assert task.grade(item, reply.text).solved, item.id
         assert dialect.tokenizer.unk_token_id not in prompt + answer
     assert longest <= task.prompt_tokens
+    assert type(dialect_for(dialect.tokenizer, task)) is type(dialect)
     assert not task.grade(item, dialect.read(answer[:-1]).text).solved, "an answer without its end"
 
 
-def _documents(name: str, count: int) -> None:
+@pytest.mark.parametrize("name", WITH_WORDS)
+@pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.long)])
+def test_a_base_never_sees_the_ood_rule(name: str, count: int) -> None:
     task = load_task(name)
     shown = {one.rule for one in islice(task.documents(task.dialect(), 0), count)}
     assert task.rules[0] in shown
     assert task.rules[1] not in shown
-
-
-@pytest.mark.parametrize("name", WITH_WORDS)
-def test_a_base_never_sees_the_ood_rule(name: str) -> None:
-    _documents(name, 10_000)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", WITH_WORDS)
-def test_a_base_never_sees_the_ood_rule_in_many_documents(name: str) -> None:
-    _documents(name, 100_000)
 
 
 @pytest.mark.parametrize("name", WITH_WORDS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import pandas as pd
 import pytest
 from conftest import TINY
@@ -74,7 +72,7 @@ def test_nodes_by_kind_and_the_first_turn_apart() -> None:
     assert values(found, "solved")["stop"] == 1
 
 
-def test_a_route_is_solved_when_every_node_is() -> None:
+def test_routes_by_hand_and_tables_of_another_task() -> None:
     episodes = episodes_table(
         pd.concat(
             [table({"a": "s" * 11, "b": "t" * 11, "c": "s" * 10 + "x"}), table({"a": "x" + "s" * 10}, "id")]
@@ -83,54 +81,16 @@ def test_a_route_is_solved_when_every_node_is() -> None:
     found = route_success(episodes).set_index("split")
     assert found["routes"].to_dict() == {"id": 1, "ood": 3}
     assert found["success"].to_dict() == {"id": 0, "ood": pytest.approx(2 / 3)}
-
-
-def test_the_references_rate_leaves_a_route_at_its_first_failure() -> None:
     episodes = episodes_table(table({"a": "x" + "s" * 10, "b": "sstx" + "s" * 7}))
     found = per_step(episodes).iloc[0]
     assert (found["right"], found["steps"]) == (3, 2 + 1 + 1 + 2 + 2)
     assert per_step(episodes, unjudged=True).iloc[0]["steps"] == 10
     shuffled = episodes.sample(frac=1, random_state=1)
     assert per_step(shuffled).equals(per_step(episodes))
-
-
-SURVIVAL = [
-    (0, 0, 0.64, 0, 0),
-    (0.3, 0.1, 0.77, 0.41, 0.02),
-    (0.5, 0.2, 0.86, 0.64, 0.13),
-    (0.8, 0.5, 0.96, 0.89, 0.66),
-    (0.95, 0.5, 0.99, 0.97, 0.90),
-]
-"""Shares of turns right at the first and at the second try, nodes, per-step rate, routes: from a simulation."""
-
-
-@pytest.mark.parametrize(("first", "second", "nodes", "step", "routes"), SURVIVAL)
-def test_the_same_model_scores_very_differently(
-    first: float, second: float, nodes: float, step: float, routes: float
-) -> None:
-    """Turns right at the first and the second try with these probabilities: all 81 outcomes of four turns, weighted."""
-    odds = {"s": first, "t": (1 - first) * second, "x": (1 - first) * (1 - second)}
-    outcomes = {
-        "".join(four): odds[four[0]] * odds[four[1]] * odds[four[2]] * odds[four[3]]
-        for four in product("stx", repeat=4)
-    }
-    letters = {}
-    for four in outcomes:
-        turns = iter(four)
-        letters[four] = "".join(next(turns) if kind == "turn" else "s" for kind in ROUTE)
-    episodes = episodes_table(table(letters))
-    weights = episodes["route"].map(outcomes)
-    assert (weights * (episodes["solved_at"] > 0)).sum() / 11 == pytest.approx(nodes, abs=0.006)
-    solved = [
-        route_success(one)["success"].iloc[0] * outcomes[str(name)] for name, one in episodes.groupby("route")
-    ]
-    assert sum(solved) == pytest.approx(routes, abs=0.006)
-    counts = {str(name): per_step(one).iloc[0] for name, one in episodes.groupby("route")}
-    right, steps = (
-        sum(counts[name][what] * weight for name, weight in outcomes.items()) for what in ("right", "steps")
-    )
-    # two forwards follow the first turn here, 1.5 on average there
-    assert right / steps == pytest.approx(step, abs=0.03)
+    frame = episodes_table(table({"a": "s" * 11})).drop(columns="route")
+    for measure in (node_accuracy, route_success, per_step):
+        with pytest.raises(BadInput, match=r"^the table has no column 'route'[^\n]*$"):
+            measure(frame)
 
 
 def test_the_tables_of_an_evaluation_have_what_metrics_need() -> None:
@@ -150,10 +110,3 @@ def test_the_tables_of_an_evaluation_have_what_metrics_need() -> None:
             {(item.split.removesuffix("_way"), item.group) for item in items}
         )
     assert (per_step(episodes)["per_step"] == 0).all()
-
-
-def test_tables_of_another_task_are_one_line() -> None:
-    frame = episodes_table(table({"a": "s" * 11})).drop(columns="route")
-    for measure in (node_accuracy, route_success, per_step):
-        with pytest.raises(BadInput, match=r"^the table has no column 'route'[^\n]*$"):
-            measure(frame)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab_helpers import refused
 
 from rlheals.errors import BadInput
 from rlheals.tasks import load_task
@@ -164,10 +165,8 @@ BAD: list[Any] = [
 @pytest.mark.parametrize("found", BAD, ids=[str(number) for number in range(len(BAD))])
 def test_anything_wrong_in_the_file_is_one_line(found: Any, tmp_path: Path) -> None:
     file = written(tmp_path, found)
-    with pytest.raises(BadInput) as caught:
+    with refused():
         load_task("navigation", routes=str(file))
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 500
 
 
 def test_no_file_a_pipe_a_folder_and_a_link_out_are_one_line(
@@ -177,9 +176,8 @@ def test_no_file_a_pipe_a_folder_and_a_link_out_are_one_line(
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / "link").symlink_to(written(tmp_path, [GOOD, 2]))
     for path in ("nothing", "pipe", ".", "inside/link", "\0", "x" * 5000):
-        with pytest.raises(BadInput) as caught:
+        with refused():
             reference.read_routes(str(tmp_path / path))
-        assert "\n" not in str(caught.value)
     monkeypatch.setattr(reference, "LARGEST_FILE", 100)
     with pytest.raises(BadInput, match="over 100 bytes"):
         reference.read_routes(tmp_path / "route_infos.json")

@@ -36,10 +36,9 @@ class Sums(Task):
     prompt_tokens = 9
 
     def items(self, split: str) -> list[Item]:
-        if split not in (*self.splits, "id") and split.removeprefix("rule:") not in CARRIES:
-            raise BadInput(
-                f"split {split!r:.40} is not known; accepted: {', '.join(self.splits)}, id, rule:NAME"
-            )
+        known = (*self.splits, "id", *(f"rule:{rule}" for rule in CARRIES))
+        if split not in known:
+            raise BadInput(f"split {split!r:.40} is not known; accepted: {', '.join(known)}")
         rule = "drop" if split == "ood" else split[5:] if split.startswith("rule:") else "carry"
         every = [self.item(a, b, rule) for a, b in PAIRS]
         return [item for item in every if item.split == split or split in ("id", f"rule:{rule}")]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from lab_helpers import diverging, files_of, weights_of, work_in
+from lab_helpers import diverging, files_of, optimizer_steps, weights_of, work_in
 from small_study import SMALL
 from transformers import PreTrainedModel
 
@@ -116,27 +116,18 @@ def test_the_optimizer_gets_the_settings_and_the_schedule(
     settings = FEW.model_copy(
         update={"max_steps": 6, "warmup_steps": 3, "schedule_tokens": 4000, "max_grad_norm": 0.01}
     )
-    rates: list[float] = []
-    norms: list[float] = []
-
-    class Recording(torch.optim.AdamW):
-        def step(self, closure=None):
-            group = self.param_groups[0]
-            assert (group["betas"], group["weight_decay"]) == (settings.betas, settings.weight_decay)
-            rates.append(group["lr"])
-            gradients = [p.grad.flatten() for p in group["params"]]
-            norms.append(float(torch.cat(gradients).norm()))
-            return super().step(closure)
-
-    monkeypatch.setattr(torch.optim, "AdamW", Recording)
+    steps = optimizer_steps(monkeypatch)
     history = pretrain.train(tiny, dialect, settings, seed=2)
     sizes = [ids.numel() for ids, _ in islice(iter_batches(dialect, 2, settings), 6)]
     seen = np.concatenate([[0], np.cumsum(sizes)])
-    for step in range(1, 7):
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, seen[step - 1] / 4000)))
-        assert math.isclose(rates[step - 1], settings.learning_rate * min(1, step / 3) * cosine, rel_tol=1e-9)
+    for number, step in enumerate(steps):
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, seen[number] / 4000)))
+        rate = settings.learning_rate * min(1, (number + 1) / 3) * cosine
+        assert math.isclose(step["lr"], rate, rel_tol=1e-9)
+        assert (step["betas"], step["weight_decay"]) == (settings.betas, settings.weight_decay)
+        assert step["norm"] <= 0.01 * 1.001
+    assert len(steps) == 6
     assert history[-1]["tokens"] == seen[-1]
-    assert max(norms) <= 0.01 * 1.001
 
 
 # Batches and loss -----------------------------------------------------------------------------------------------------

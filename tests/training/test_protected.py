@@ -9,7 +9,6 @@ import pytest
 import torch
 from datasets import Dataset
 from lab_helpers import work_in
-from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
@@ -80,16 +79,18 @@ def test_the_gradient_is_that_of_the_penalty_as_a_loss(kind: str) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["subspace", "kl"])
-def test_with_bf16_products_the_penalty_begins_at_zero_and_holds_the_model_back(
-    kind: str, tmp_path: Path
+@pytest.mark.parametrize(("kind", "precision"), [("subspace", "own"), ("subspace", "bf16"), ("kl", "bf16")])
+def test_the_penalty_begins_at_zero_and_holds_the_model_back(
+    kind: str, precision: str, tmp_path: Path
 ) -> None:
     """The KL of the first batch is the base's to itself: both multiply in the same format."""
     found = {}
     for strength in (0, 3):
-        changes = {"precision": "bf16", "strength": strength, "checkpoints": [0, 1, 4]}
+        changes = {"precision": precision, "strength": strength, "checkpoints": [0, 1, 4]}
         _, out = trained(tmp_path, f"{strength}", protected, kind=kind, **changes)
-        found[strength] = [one["penalty"] for one in json.loads((out / "penalties.json").read_text())]
+        recorded = json.loads((out / "penalties.json").read_text())
+        assert [one["step"] for one in recorded] == [0, 1, 4]
+        found[strength] = [one["penalty"] for one in recorded]
     first = 1 if kind == "kl" else 0
     assert found[0][: first + 1] == found[3][: first + 1] == [0.0] * (first + 1)
     assert 0 < found[3][-1] < 0.8 * found[0][-1]
@@ -175,19 +176,6 @@ def test_a_penalty_that_cannot_be_is_one_line(bad: dict) -> None:
         pass
 
 
-def test_a_strong_penalty_keeps_the_subspaces_and_lets_the_rest_move(tmp_path: Path) -> None:
-    ends = {}
-    for strength in (0, 1000):
-        weights, out = trained(tmp_path, str(strength), protected, strength=strength, checkpoints=[0, 4])
-        recorded = json.loads((out / "penalties.json").read_text())
-        assert [row["step"] for row in recorded] == [0, 4]
-        assert recorded[0]["penalty"] == 0
-        ends[strength] = recorded[-1]["penalty"]
-        origin = dict(BASE.named_parameters())
-        assert all(not torch.equal(weights[name], origin[name]) for name in weights if "proj" in name)
-    assert ends[1000] < ends[0] / 2
-
-
 def test_the_divergence_enters_the_loss_of_the_trainer(tmp_path: Path) -> None:
     """Loss and gradient of TRL's trainer are those of its own loss plus strength * KL, computed here from logits."""
     found = {}
@@ -224,8 +212,3 @@ def test_the_divergence_enters_the_loss_of_the_trainer(tmp_path: Path) -> None:
     assert found[2.0][0] - found[0.0][0] == pytest.approx(2 * float(kl), rel=1e-3)
     for plain, with_kl, weight in zip(found[0.0][2], found[2.0][2], model.parameters(), strict=True):
         assert torch.allclose(with_kl - plain, 2 * weight.grad, atol=1e-4)
-
-
-def test_low_rank_factors_are_refused_since_a_regulariser_is_about_whole_weights() -> None:
-    with pytest.raises(ValidationError, match="lora_rank=4"):
-        ProtectedSettings(lora_rank=4)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_helpers import files_of, quick_start, work_in
+from lab_helpers import files_of, work_in
 from small_study import RL, SMALL
 
 from rlheals.engines.fsdp import together
@@ -29,11 +29,6 @@ def stamped(folder: Path) -> Files:
         facts = (folder / name).stat()
         found[name] = facts.st_ino, facts.st_mtime_ns, data
     return found
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return quick_start(tmp_path_factory.mktemp("start"), (10,))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +55,10 @@ def test_another_process_that_computes_the_same_run_writes_nothing_in_it(
     assert [path.name for path in (tmp_path / "scratch").rglob(".*")] == []
 
 
-def test_a_kept_folder_has_whole_files_only(tmp_path: Path) -> None:
+def test_a_kept_folder_has_whole_files_only_and_one_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), resume.kept(tmp_path / "gone" / "step"):
+        pass
+    assert os.listdir(tmp_path) == []
     with resume.kept(tmp_path / "step") as folder:
         (folder / "a").write_text("old")
         (folder / "b").write_text("b")
@@ -76,12 +74,6 @@ def test_a_kept_folder_has_whole_files_only(tmp_path: Path) -> None:
     assert files_of(tmp_path / "step") == {"a": b"new", "b": b"b"}
     assert stamped(tmp_path / "finished") == finished
     assert sorted(os.listdir(tmp_path)) == ["finished", "sha256sums", "step"]
-
-
-def test_a_folder_that_is_gone_because_its_run_is_finished_is_not_made_again(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), resume.kept(tmp_path / "gone" / "step"):
-        pass
-    assert os.listdir(tmp_path) == []
 
 
 def test_processes_that_compute_the_same_run_at_once_meet_their_own(tmp_path: Path) -> None:

@@ -11,8 +11,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import TINY
-from lab_helpers import HARMS, Killed, diverging, files_of, same_weights, weights_of, work_in
-from pydantic import ValidationError
+from lab_helpers import (
+    HARMS,
+    Killed,
+    dies_at,
+    diverging,
+    files_of,
+    optimizer_steps,
+    same_weights,
+    weights_of,
+    work_in,
+)
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
@@ -51,30 +60,16 @@ def watched(
     monkeypatch: pytest.MonkeyPatch,
     seed: int = 3,
 ) -> SimpleNamespace:
-    """Train, and note every training batch, every rate, the settings of the optimizer and every gradient norm."""
-    seen = SimpleNamespace(batches=[], weights=[], rates=[], norms=[], group=None, args=None)
+    """Train, and note every training batch and step of the optimizer."""
+    seen = SimpleNamespace(batches=[], weights=[], steps=optimizer_steps(monkeypatch))
 
     class Watching(ResumableTrainer):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            seen.args = self.args
-
         def compute_loss(self, model, inputs, *args, **kwargs):
             seen.batches.append({name: tensor.clone() for name, tensor in inputs.items()})
             seen.weights.append(weights_of(model))
             return super().compute_loss(model, inputs, *args, **kwargs)
 
-    adamw_step = torch.optim.AdamW.step
-
-    def step(self, *args, **kwargs):
-        seen.group = {k: v for k, v in self.param_groups[0].items() if k != "params"}
-        seen.rates.append(self.param_groups[0]["lr"])
-        gradients = [p.grad.flatten() for group in self.param_groups for p in group["params"]]
-        seen.norms.append(float(torch.cat(gradients).norm()))
-        return adamw_step(self, *args, **kwargs)
-
     monkeypatch.setattr(sft, "ResumableTrainer", Watching)
-    monkeypatch.setattr(torch.optim.AdamW, "step", step)
     seen.losses = sft.train(model, dialect, settings, seed, lambda at: None)
     return seen
 
@@ -104,13 +99,8 @@ def test_a_training_that_is_killed_goes_on_to_the_same_bytes(
     saved = sorted({2, 7, *range(every or 12, 12, every or 12)})
     for moment in moments:
         folder, steps = tmp_path / f"killed-{moment}", []
-
-        def die(done: int, total: int, unit: str, at: int = moment) -> None:
-            if done == at:
-                raise Killed
-
         with pytest.raises(Killed):
-            stage(trained.base, folder, settings, tick=die)
+            stage(trained.base, folder, settings, tick=dies_at(moment))
         made = stage(trained.base, folder, settings, tick=lambda done, *_, steps=steps: steps.append(done))
         assert made == calm, moment
         begun_at = max((step for step in saved if step < moment), default=0)
@@ -123,13 +113,8 @@ def test_with_bf16_products_small_updates_stay_and_a_killed_training_goes_on(
     """The rate is so small that weights rounded to bf16 would not move at all."""
     settings = FEW.model_copy(update={"precision": "bf16", "learning_rate": 1e-6, "warmup_steps": 0})
     calm = stage(trained.base, tmp_path / "calm", settings)
-
-    def die(done: int, total: int, unit: str) -> None:
-        if done == 3:
-            raise Killed
-
     with pytest.raises(Killed):
-        stage(trained.base, tmp_path / "killed", settings, tick=die)
+        stage(trained.base, tmp_path / "killed", settings, tick=dies_at(3))
     assert stage(trained.base, tmp_path / "killed", settings) == calm
     start, end = (
         weights_of(models.load(tmp_path / "calm/out" / checkpoint_name(step)))
@@ -185,12 +170,7 @@ def test_a_training_that_diverges_stops_and_names_the_step(
 
 
 @pytest.mark.parametrize(
-    "memory",
-    [
-        {"micro_batch_size": 2},
-        {"gradient_checkpointing": True},
-        {"micro_batch_size": 4, "gradient_checkpointing": True},
-    ],
+    "memory", [{"micro_batch_size": 2}, {"micro_batch_size": 4, "gradient_checkpointing": True}]
 )
 def test_ways_to_save_memory_train_the_same_model(
     trained: SimpleNamespace, dialect: Compact, memory: dict
@@ -205,29 +185,20 @@ def test_ways_to_save_memory_train_the_same_model(
     )
 
 
-@pytest.mark.parametrize(("fit", "rows"), [(100, 8), (7, 4), (3, 2), (0, 1)])
-def test_unless_one_is_set_a_micro_batch_is_what_logits_leave_room_for(
-    trained: SimpleNamespace, dialect: Compact, monkeypatch: pytest.MonkeyPatch, fit: int, rows: int
-) -> None:
-    model = models.load(trained.base)
-    longest = max(len(tokens) for tokens, _ in loss_set(dialect, GeneralPoints(), "sft", FEW.loss_examples))
-    monkeypatch.setattr(models, "LOGITS", fit * longest * model.config.vocab_size)
-    assert sft.fitting(FEW, model, dialect).rows == rows
-    told = FEW.model_copy(update={"micro_batch_size": 8})
-    assert sft.fitting(told, model, dialect) == told
-
-
-@pytest.mark.parametrize(("given", "rows"), [(None, 2), (4, 4)])
-def test_the_stage_trains_in_the_micro_batches_that_fit_and_gives_the_same_model(
+@pytest.mark.parametrize(
+    ("given", "fit", "rows"), [(None, 100, 8), (None, 7, 4), (None, 3, 2), (None, 0, 1), (4, 3, 4)]
+)
+def test_unless_it_is_set_a_micro_batch_is_what_logits_leave_room_for_and_the_model_is_the_same(
     trained: SimpleNamespace,
     tmp_path: Path,
     dialect: Compact,
     monkeypatch: pytest.MonkeyPatch,
     given,
-    rows: int,
+    fit,
+    rows,
 ) -> None:
     longest = max(len(tokens) for tokens, _ in loss_set(dialect, GeneralPoints(), "sft", FEW.loss_examples))
-    monkeypatch.setattr(models, "LOGITS", 3 * longest * models.load(trained.base).config.vocab_size)
+    monkeypatch.setattr(models, "LOGITS", fit * longest * models.load(trained.base).config.vocab_size)
     seen: list[int] = []
     make = sft.trainer_settings
     monkeypatch.setattr(sft, "trainer_settings", lambda s, *more: seen.append(s.rows) or make(s, *more))
@@ -260,9 +231,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_weights(
     assert other[name] != trained.files[name]
 
 
-def test_checkpoints_are_at_exactly_the_wanted_steps_and_the_first_is_the_base(
-    trained: SimpleNamespace,
+def test_checkpoints_are_at_exactly_the_wanted_steps_and_change_nothing(
+    trained: SimpleNamespace, dialect: Compact
 ) -> None:
+    """The first is the base; measuring the losses and saving do not move the training."""
     out = trained.folder / "out"
     assert sorted(path.name for path in out.iterdir()) == ["losses.json", *map(checkpoint_name, (0, 2, 5))]
     base = models.load(trained.base)
@@ -273,6 +245,9 @@ def test_checkpoints_are_at_exactly_the_wanted_steps_and_the_first_is_the_base(
     for step in (0, 2, 5):
         tokenizer = models.load_tokenizer(out / checkpoint_name(step))
         assert tokenizer.get_vocab() == Compact().tokenizer.get_vocab()
+    model = models.load(trained.base)
+    sft.train(model, dialect, FEW.model_copy(update={"checkpoints": (5,)}), 3, lambda step: None)
+    assert same_weights(model, models.load(trained.folder / "out" / checkpoint_name(5)))
 
 
 def test_the_losses_of_a_run_are_those_of_its_checkpoints(trained: SimpleNamespace, dialect: Compact) -> None:
@@ -286,24 +261,12 @@ def test_the_losses_of_a_run_are_those_of_its_checkpoints(trained: SimpleNamespa
             assert math.isclose(record[name], answer_loss(model, rows), rel_tol=1e-5)
 
 
-def test_a_training_can_begin_at_a_checkpoint_of_another(trained: SimpleNamespace, tmp_path: Path) -> None:
-    settings = FEW.model_copy(update={"folder": checkpoint_name(5), "checkpoints": (0, 2)})
-    sft.run(work_in(tmp_path, settings, {"base": trained.folder / "out"}, 3))
-    first, last = (models.load(tmp_path / "out" / checkpoint_name(step)) for step in (0, 2))
-    assert same_weights(first, models.load(trained.folder / "out" / checkpoint_name(5)))
-    assert not same_weights(first, last)
-
-
 def test_low_rank_training_moves_linear_layers_by_that_rank_and_nothing_else(
     trained: SimpleNamespace, tmp_path: Path
 ) -> None:
-    def die(done: int, total: int, unit: str) -> None:
-        if done == 3:
-            raise Killed
-
     settings = FEW.model_copy(update={"lora_rank": 2})
     with pytest.raises(Killed):
-        stage(trained.base, tmp_path / "killed", settings, tick=die)
+        stage(trained.base, tmp_path / "killed", settings, tick=dies_at(3))
     files = stage(trained.base, tmp_path / "killed", settings)
     assert files == stage(trained.base, tmp_path / "whole", settings)
     before, after = (
@@ -354,32 +317,6 @@ def test_replay_mixes_in_what_the_model_wrote_at_its_start(
     assert any((batch["labels"] != IGNORED).sum(1).max() > 20 for batch in watch.batches)
 
 
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        ({"splits": []}, "splits"),
-        ({"splits": ["sft", "sft"]}, "splits"),
-        ({"splits": ["other"]}, "splits"),
-        ({"replay": 1.0}, "replay"),
-        ({"lora_rank": 0}, "lora_rank"),
-        ({"loss": "mse"}, "loss"),
-        ({"processes": 2, "lora_rank": 2}, "lora_rank"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused_by_name(changes: dict[str, object], field: str) -> None:
-    with pytest.raises(ValidationError, match=field):
-        SFTSettings(**changes)
-
-
-def test_a_checkpoint_in_between_changes_nothing_later(
-    tiny_folder: Path, dialect: Compact, trained: SimpleNamespace
-) -> None:
-    """Measuring the losses and saving must not move the training."""
-    model = models.load(trained.base)
-    sft.train(model, dialect, FEW.model_copy(update={"checkpoints": (5,)}), 3, lambda step: None)
-    assert same_weights(model, models.load(trained.folder / "out" / checkpoint_name(5)))
-
-
 # What is trained on ---------------------------------------------------------------------------------------------------
 
 
@@ -414,33 +351,27 @@ def test_the_training_loss_is_that_of_the_answers_tokens_only(
 def test_rate_warm_up_betas_decay_and_clipping_arrive(
     tiny: PreTrainedModel, dialect: Compact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = FEW.model_copy(
-        update={
-            "learning_rate": 2e-3,
-            "warmup_steps": 4,
-            "betas": (0.8, 0.95),
-            "weight_decay": 0.03,
-            "max_grad_norm": 0.05,
-        }
-    ).model_copy(update={"checkpoints": (7,)})
+    own = {"betas": (0.8, 0.95), "weight_decay": 0.03, "max_grad_norm": 0.05}
+    own |= {"learning_rate": 2e-3, "warmup_steps": 4, "checkpoints": (7,)}
+    settings = FEW.model_copy(update=own)
     seen = watched(tiny, dialect, settings, monkeypatch)
-    assert seen.rates == pytest.approx([2e-3 * min(1, step / 4) for step in range(7)])
-    assert seen.group["betas"] == (0.8, 0.95)
-    assert seen.group["weight_decay"] == 0.03
-    assert max(seen.norms) <= 0.05 * 1.001
+    assert [step["lr"] for step in seen.steps] == pytest.approx([2e-3 * min(1, at / 4) for at in range(7)])
+    assert {(step["betas"], step["weight_decay"]) for step in seen.steps} == {((0.8, 0.95), 0.03)}
+    assert max(step["norm"] for step in seen.steps) <= 0.05 * 1.001
     assert [len(batch["input_ids"]) for batch in seen.batches] == [8] * 7
-    arguments = seen.args
-    assert arguments.optim == "adamw_torch"
-    assert arguments.loss_type == "nll"
-    assert (arguments.save_strategy, arguments.eval_strategy) == ("no", "no")
-    assert arguments.report_to == []
-    assert (arguments.packing, arguments.gradient_accumulation_steps) == (False, 1)
 
 
 # Settings -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_base_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_training_can_begin_at_a_checkpoint_of_another_but_not_at_none(
+    tmp_path: Path, trained: SimpleNamespace
+) -> None:
     with pytest.raises(BadInput, match="no such folder"):
         stage(tmp_path / "base", tmp_path)
     assert files_of(tmp_path) == {}
+    settings = FEW.model_copy(update={"folder": checkpoint_name(5), "checkpoints": (0, 2)})
+    sft.run(work_in(tmp_path, settings, {"base": trained.folder / "out"}, 3))
+    first, last = (models.load(tmp_path / "out" / checkpoint_name(step)) for step in (0, 2))
+    assert same_weights(first, models.load(trained.folder / "out" / checkpoint_name(5)))
+    assert not same_weights(first, last)

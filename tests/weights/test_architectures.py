@@ -1,7 +1,9 @@
-"""Every tensor of an architecture is known or named: held against what transformers computes with the same files."""
+"""Checkpoints: every tensor of an architecture is known or named, as transformers computes with it; files."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
+from lab_helpers import one_line
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from rlheals.engines import models
+from rlheals.engines.models import SHIPPED_BASE
+from rlheals.engines.weight_files import INDEX
 from rlheals.errors import BadInput
 from rlheals.weights.architectures import KINDS, NAMED, NORMS, TOWER, Architecture
-from rlheals.weights.checkpoint import Checkpoint
+from rlheals.weights.checkpoint import Checkpoint, require_same_tensors
 from rlheals.weights.edited import apply
 from rlheals.weights.edits import Rollback
 from rlheals.weights.selection import Where
@@ -164,14 +169,6 @@ def test_heads_are_those_that_the_model_attends_with(folders: dict[str, Path], n
         q.by_head(torch.zeros(q.shape), 2)
 
 
-def test_key_value_heads_are_not_query_heads(folders: dict[str, Path]) -> None:
-    before, k = Checkpoint(folders["llama"]), "model.layers.0.self_attn.k_proj.weight"
-    with pytest.raises(BadInput, match="says 2 heads for k, not 4"):
-        list(apply(before, before, Rollback(), Where.parse("kinds=k heads=0/4")))
-    made = dict(apply(before, before, Rollback(), Where.parse("kinds=k heads=0/2")))
-    assert torch.equal(made[k], before.tensor(k))
-
-
 def test_towers_of_pictures_are_apart_from_the_text(tmp_path: Path) -> None:
     import tiny_models
 
@@ -196,27 +193,118 @@ def test_what_is_not_known_has_a_kind_by_its_shape() -> None:
     assert (filters.kind, filters.is_matrix) == ("6x4x3", False)
 
 
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        ({"num_attention_heads": "16"}, "num_attention_heads is '16'"),
-        ({"num_attention_heads": 0}, "num_attention_heads is 0"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
-    ],
-)
-def test_a_config_that_is_none_is_refused(config: dict[str, Any], words: str) -> None:
-    with pytest.raises(BadInput, match=words):
-        Architecture.of(config)
-
-
-def test_fused_rows_that_config_does_not_explain_are_refused() -> None:
+def test_what_config_does_not_explain_is_refused(folders: dict[str, Path]) -> None:
     with pytest.raises(BadInput, match=r"qkv_proj.weight: 30 rows do not divide into the 8 parts"):
         Architecture("phi3", 4, 2).pieces("model.layers.0.self_attn.qkv_proj.weight", (30, 16))
+    with pytest.raises(BadInput, match="num_attention_heads is 0"):
+        Architecture.of({"num_attention_heads": 0})
+    before, k = Checkpoint(folders["llama"]), "model.layers.0.self_attn.k_proj.weight"
+    with pytest.raises(BadInput, match="says 2 heads for k, not 4"):
+        list(apply(before, before, Rollback(), Where.parse("kinds=k heads=0/4")))
+    made = dict(apply(before, before, Rollback(), Where.parse("kinds=k heads=0/2")))
+    assert torch.equal(made[k], before.tensor(k))
 
 
-def test_every_kind_that_is_promised_can_be_asked_for(folders: dict[str, Path]) -> None:
-    assert set(KINDS) <= set(NAMED)
-    for name, (_, kinds) in MODELS.items():
-        for kind in kinds:
-            assert Checkpoint(folders[name]).matrices([kind])
-    assert transformers.__version__
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    """The shipped base in several files, as transformers writes them."""
+    model = models.load(SHIPPED_BASE)
+    model.save_pretrained(tmp_path / "sharded", max_shard_size="200KB")
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
+    return tmp_path / "sharded"
+
+
+def test_one_file_a_folder_and_shards_hold_the_same_tensors(sharded: Path) -> None:
+    state = models.load(SHIPPED_BASE).state_dict()
+    for source in (SHIPPED_BASE, SHIPPED_BASE / "model.safetensors", sharded, str(sharded)):
+        found = Checkpoint(source)
+        assert found.places.keys() == state.keys()
+        for name, tensor in state.items():
+            assert torch.equal(found.tensor(name), tensor)
+            assert found.places[name].shape == tuple(tensor.shape)
+    require_same_tensors(Checkpoint(SHIPPED_BASE), Checkpoint(sharded))
+
+
+def test_matrices_come_by_layer_with_their_kinds_and_no_others(tmp_path: Path) -> None:
+    found = Checkpoint(SHIPPED_BASE).matrices()
+    seen = [(place.layer, place.kind) for place in found]
+    blocks = [kind for kind in KINDS if kind not in ("embed", "head")]
+    assert seen == [
+        *((layer, kind) for layer in range(4) for kind in blocks),
+        (None, "embed"),
+        (None, "head"),
+    ]
+    assert [place.kind for place in Checkpoint(SHIPPED_BASE).matrices(["down", "q"])] == ["q", "down"] * 4
+    save_file({"transformer.h.0.attn.c_attn.weight": torch.ones(2, 2)}, tmp_path / "gpt2.safetensors")
+    with pytest.raises(BadInput, match=r"no matrix of the kinds q; it holds transformer\.h\.0"):
+        Checkpoint(tmp_path / "gpt2.safetensors").matrices(["q"])
+    with pytest.raises(BadInput, match="'query' is not one of q, k, v"):
+        Checkpoint(SHIPPED_BASE).matrices(["query"])
+
+
+# What is refused ------------------------------------------------------------------------------------------------------
+
+
+def refused(source: str | Path, *words: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        Checkpoint(source)
+    for word in words:
+        assert word in one_line(caught)
+
+
+def test_what_is_no_checkpoint_is_refused_on_one_line(tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", "no such file or folder")
+    refused(tmp_path, "holds no *.safetensors file")
+    (tmp_path / "model.bin").write_bytes(b"pickle")
+    refused(tmp_path / "model.bin", "only .safetensors files are read")
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 64)
+    refused(tmp_path, "model.safetensors cannot be read")
+
+
+def test_a_file_that_is_damaged_after_it_was_opened_is_named(tmp_path: Path) -> None:
+    shutil.copy(SHIPPED_BASE / "model.safetensors", tmp_path)
+    found = Checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(BadInput, match=r"model\.safetensors is damaged"):
+        found.tensor("lm_head.weight")
+
+
+def change_index(folder: Path, **changes: str) -> None:
+    index = json.loads((folder / INDEX).read_text())
+    index["weight_map"] |= changes
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+def test_an_index_that_cannot_be_believed_is_refused(sharded: Path) -> None:
+    shards, whole = sorted(sharded.glob("*.safetensors")), (sharded / INDEX).read_text()
+    for file in ("../model.safetensors", "/etc/passwd", "a/b.safetensors"):
+        change_index(sharded, **{"lm_head.weight": file})
+        refused(sharded, "outside of the folder")
+    for text in ("", "[]", "{}", '{"weight_map": 3}', '{"weight_map": ["a"]}', "\xff"):
+        (sharded / INDEX).write_text(text, encoding="latin-1")
+        refused(sharded, INDEX)
+    (sharded / INDEX).write_text(whole)
+    change_index(sharded, **{"made.up.weight": shards[0].name})
+    refused(sharded, "made.up.weight is not in", shards[0].name)
+    (sharded / INDEX).write_text(whole)
+    shards[1].unlink()
+    refused(sharded, shards[1].name, "is missing")
+
+
+def test_two_models_are_told_apart_by_names_and_shapes(tmp_path: Path) -> None:
+    def made(name: str, **tensors: torch.Tensor) -> Checkpoint:
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+        return Checkpoint(tmp_path / f"{name}.safetensors")
+
+    one = made("one", a=torch.ones(2, 2), b=torch.ones(3))
+    for other, words in (
+        (made("less", a=torch.ones(2, 2)), "b is only in the first"),
+        (made("more", a=torch.ones(2, 2), b=torch.ones(3), c=torch.ones(1)), "c is only in the second"),
+        (made("wide", a=torch.ones(2, 3), b=torch.ones(3)), r"a is \(2, 2\) in the first and \(2, 3\)"),
+    ):
+        with pytest.raises(BadInput, match=words) as caught:
+            require_same_tensors(one, other)
+        one_line(caught)

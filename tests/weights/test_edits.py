@@ -1,4 +1,4 @@
-"""Edits obey their laws, whatever the matrices; checkpoints are edited where asked and nowhere else."""
+"""Edits obey their laws, whatever the matrices; checkpoints are edited where asked and nowhere else; the stage."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ import tiny_models
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lab_helpers import one_line
+from lab_helpers import files_of, one_line, refused
+from safetensors.torch import load_file
 
 from rlheals.cli import main as cli
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
+from rlheals.settings import validated
+from rlheals.stage import Work
+from rlheals.weights import edit_stage as edited
 from rlheals.weights.alignment import Pair, matched
 from rlheals.weights.checkpoint import Checkpoint, write
 from rlheals.weights.edit_parser import parse
@@ -93,14 +97,8 @@ def test_everything_put_back_is_the_base(shape: tuple[int, int], seed: int) -> N
 @given(SHAPES, SEEDS, PARTS)
 def test_orthogonal_edits_keep_singular_values(shape: tuple[int, int], seed: int, part: Part) -> None:
     b, t = pair_of(shape, seed)
-    for edit in (
-        Left(),
-        Right(),
-        Directions(),
-        Subspace(part),
-        Subspace(part, 0.4),
-        RandomSubspace(part, seed),
-    ):
+    turns = (Subspace(part), Subspace(part, 0.4), RandomSubspace(part, seed))
+    for edit in (Left(), Right(), Directions(), *turns):
         assert torch.allclose(values_of(edit_matrix(b, t, edit)), values_of(t), atol=1e-12 * 10), edit
 
 
@@ -217,7 +215,7 @@ def test_signs_and_order_of_the_bases_triples_do_not_matter(seed: int) -> None:
     assert bool(((one.u * target.u).sum(0) + (one.v * target.v).sum(0) >= 0).all())
 
 
-def test_equal_values_have_no_directions_of_their_own() -> None:
+def test_equal_values_have_no_directions_of_their_own_and_without_a_change_nothing_changes() -> None:
     random = torch.Generator().manual_seed(0)
     q = torch.linalg.qr(torch.randn(6, 6, generator=random, dtype=torch.float64))[0]
     b = torch.eye(6, dtype=torch.float64)  # every direction is a singular one
@@ -225,6 +223,12 @@ def test_equal_values_have_no_directions_of_their_own() -> None:
     assert torch.allclose(edit_matrix(b, t, Directions()), t, atol=3e-3)
     base = matched(decompose(b, "svd"), decompose(t, "svd"))
     assert torch.allclose((base.u * base.s) @ base.v.mT, b, atol=1e-12)
+    b, _ = pair_of((5, 7), 2)
+    controls = (Rollback(), Noise(), Noise().like(Rollback()))
+    for edit in (Values(), Directions(), Triples(), Subspace(), *controls):
+        assert torch.allclose(edit_matrix(b, b.clone(), edit), b, atol=1e-12), edit
+    zero = torch.zeros(4, 4)
+    assert torch.allclose(edit_matrix(zero, zero, Directions()), zero)
 
 
 def test_the_released_edit_is_the_base_at_full_rank_and_ours_is_not() -> None:
@@ -250,25 +254,8 @@ def test_types_are_kept_and_odd_input_is_one_line() -> None:
         lambda: edit_matrix(torch.ones(2, 2), torch.full((2, 2), math.nan), Values()),
         lambda: edit_matrix(torch.eye(2), torch.ones(2, 2), Values(top(0)).like(Rollback())),
     ):
-        with pytest.raises(BadInput) as refused:
+        with refused():
             wrong()
-        one_line(refused.value)
-
-
-def test_a_matrix_without_a_change_is_left_as_it_is() -> None:
-    b, _ = pair_of((5, 7), 2)
-    for edit in (
-        Values(),
-        Directions(),
-        Triples(),
-        Subspace(),
-        Rollback(),
-        Noise(),
-        Noise().like(Rollback()),
-    ):
-        assert torch.allclose(edit_matrix(b, b.clone(), edit), b, atol=1e-12), edit
-    zero = torch.zeros(4, 4)
-    assert torch.allclose(edit_matrix(zero, zero, Directions()), zero)
 
 
 # Text --------------------------------------------------------------------------------------------------------------
@@ -322,40 +309,30 @@ def test_any_text_is_an_edit_or_one_line(text: str) -> None:
     ],
 )
 def test_what_cannot_be_read_says_what_can(text: str, said: str) -> None:
-    with pytest.raises(BadInput) as refused:
+    with refused(said):
         parse(text)
-    assert said in one_line(refused.value)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["interpolate(0.1234567)", "directions(top=12.345678%)", "values(top=1234567)", "left(bottom=1e-07%)"],
-)
-def test_no_digit_is_lost(text: str) -> None:
-    assert str(parse(text)) == text
-
-
-def test_recorded_edits_and_places_are_spelled_as_they_print() -> None:
+def test_every_name_has_an_example_and_what_is_recorded_is_spelled_as_it_prints() -> None:
     rows = pd.concat(pd.read_parquet(file) for file in RECORDED.rglob("sizes.parquet"))
     assert rows["edit"].nunique() > 30
     assert all(str(parse(text)) == text for text in rows["edit"].unique())
     assert all(str(Where.parse(text)) == text for text in rows["where"].unique())
-
-
-@pytest.mark.parametrize("where", ["x" * 20_000, "layers=" + "0-999," * 2000 + "1"])
-def test_a_text_that_is_too_long_is_not_read(where: str) -> None:
-    with pytest.raises(BadInput, match="at most 10000 are read") as refused:
-        Where.parse(where)
-    one_line(refused.value)
-    most = Where.parse("layers=0-999 heads=0-998/999 blocks")
-    assert Where.parse(str(most)) == most
-
-
-def test_every_name_has_an_example_that_works() -> None:
+    for text in [*GROUPS, "blocks layers=0-2", "kinds=q,v layers=1 heads=0,3/4"]:
+        made = Where.parse(text)
+        assert Where.parse(str(made)) == made
     needed = {"interpolate": "0.5", "random": "top=2", "released": "top=2"}
     b, t = pair_of((6, 5), 0)
     for name in EDITS:
         assert edit_matrix(b, t, parse(f"{name}({needed.get(name, '')})")).shape == (6, 5)
+
+
+@pytest.mark.parametrize("where", ["x" * 20_000, "layers=" + "0-999," * 2000 + "1"])
+def test_a_text_that_is_too_long_is_not_read(where: str) -> None:
+    with refused("at most 10000 are read"):
+        Where.parse(where)
+    most = Where.parse("layers=0-999 heads=0-998/999 blocks")
+    assert Where.parse(str(most)) == most
 
 
 # Where -------------------------------------------------------------------------------------------------------------
@@ -432,15 +409,8 @@ def test_edits_of_different_layers_commute(checkpoints, tmp_path: Path) -> None:
     ],
 )
 def test_a_place_that_is_not_there_is_one_line(checkpoints, where: str) -> None:
-    with pytest.raises(BadInput) as refused:
+    with refused():
         list(apply(*checkpoints, Rollback(), Where.parse(where)))
-    one_line(refused.value)
-
-
-def test_places_print_as_they_are_read() -> None:
-    for text in [*GROUPS, "blocks layers=0-2", "kinds=q,v layers=1 heads=0,3/4"]:
-        made = Where.parse(text)
-        assert Where.parse(str(made)) == made
 
 
 # Files -------------------------------------------------------------------------------------------------------------
@@ -485,3 +455,66 @@ def test_a_failed_edit_leaves_nothing(checkpoints, tmp_path: Path, capsys) -> No
     assert cli.main([*asked, "conjure()"]) == 2
     assert cli.main(["edit", "/nowhere", target.source, "--out", str(out), "--edit", "rollback()"]) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+# The stage -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with the base and with a noisy version of it."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, size in (("base", 0.0), ("moved", 0.01)):
+        tiny_models.moved_base(root / name, size)
+    return root
+
+
+def done(runs: Path, out: Path, edit: str, where: str = "everything") -> dict[str, float]:
+    out.mkdir()
+    settings = {
+        "base": "base",
+        "target": "moved",
+        "origin": "base",
+        "edit": edit,
+        "where": where,
+        "questions": 12,
+    }
+    inputs = dict.fromkeys(("base", "target", "origin"), runs)
+    edited.run(Work(out, out, settings, 3, inputs))
+    return json.loads((out / "sizes.json").read_text())
+
+
+def test_a_rollback_is_the_base_an_edit_of_nothing_the_target_and_the_sizes_say_so(
+    runs: Path, tmp_path: Path
+) -> None:
+    sizes = done(runs, tmp_path / "out", "rollback()")
+    made = load_file(tmp_path / "out/model/model.safetensors")
+    assert all(
+        torch.equal(made[name], tensor) for name, tensor in load_file(runs / "base/model.safetensors").items()
+    )
+    assert sizes["left"] == 0
+    assert sizes["edit_norm"] == pytest.approx(sizes["distance"])
+    assert sizes["kl_origin"] == 0
+    assert sizes["kl_target"] > 0
+    models.load(tmp_path / "out/model")
+    sizes = done(runs, tmp_path / "still", "directions(top=0)", "blocks")
+    assert sizes["edit_norm"] == 0
+    assert sizes["left"] == pytest.approx(sizes["distance"])
+    assert sizes["kl_target"] == 0
+    assert sizes["kl_origin"] > 0
+
+
+def test_the_same_edit_has_one_spelling_and_gives_the_same_bytes(runs: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        done(runs, tmp_path / name, "noise(seed=2) like values(all)", "attention layers=0-1")
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+    one = edited.EditedSettings(base="a", target="b", edit="values( top=8 )", where="layers=0-1")
+    other = edited.EditedSettings(base="a", target="b", edit="values(top=8)", where="blocks layers=0,1")
+    assert one == other
+
+
+@pytest.mark.parametrize(("field", "value"), [("edit", "conjure()"), ("where", "walls"), ("questions", 0)])
+def test_settings_are_read_before_anything_is_computed(field: str, value: object) -> None:
+    settings = {"base": "a", "target": "b", "edit": "rollback()", field: value}
+    with pytest.raises(BadInput, match=field):
+        validated(edited.EditedSettings, settings, "edited")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
-from lab_helpers import one_line, work_in
+from lab_helpers import refused, work_in
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlheals.cli.main import main
@@ -173,9 +173,8 @@ def test_a_damaged_gguf_file_is_one_line(
     file = written(tmp_path / "x.gguf", model, Kind.F32)
     spoil(file)
     for read in (Checkpoint, models.load, models.load_tokenizer):
-        with pytest.raises(BadInput, match=words) as caught:
+        with refused(match=words):
             read(file)
-        one_line(caught.value)
 
 
 def test_a_gguf_file_with_less_than_the_model_is_one_line(
@@ -248,6 +247,5 @@ def test_a_package_that_cannot_give_a_model_is_one_line(package: str, name: str,
         lambda: Checkpoint(name),
     )
     for ask in asks:
-        with pytest.raises(BadInput) as caught:
+        with refused(said):
             ask()
-        assert said in one_line(caught)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pandas as pd
 import pytest
 import tiny_models
 import torch
-from lab_helpers import one_line
+from lab_helpers import refused
 from transformers import PreTrainedModel
 
 from rlheals.engines import models
@@ -51,7 +50,9 @@ def perturbed(model: PreTrainedModel, size: float) -> PreTrainedModel:
 # Forward KL --------------------------------------------------------------------------------------------------------
 
 
-def test_answers_are_the_models_own_and_end_where_it_ends(base: PreTrainedModel, prompts) -> None:
+def test_answers_are_the_models_own_end_where_it_ends_and_depend_on_the_seed_only(
+    base: PreTrainedModel, prompts
+) -> None:
     answers = sampled(base, prompts)
     end = Compact().encode(END)[0]
     for prompt, tokens, own in zip(prompts, answers.tokens.tolist(), answers.own.tolist(), strict=True):
@@ -63,11 +64,6 @@ def test_answers_are_the_models_own_and_end_where_it_ends(base: PreTrainedModel,
         assert own == [False] * len(prompt) + [True] * len(said) + [False] * (
             len(own) - len(prompt) - len(said)
         )
-
-
-def test_the_same_seed_gives_the_same_answers_whatever_the_state_of_the_generator(
-    base: PreTrainedModel, prompts
-) -> None:
     one = sampled(base, prompts)
     torch.manual_seed(99)
     before = torch.random.get_rng_state()
@@ -88,12 +84,20 @@ def test_prompts_of_other_lengths_beside_it_do_not_change_what_a_model_finds_lik
         assert torch.allclose(divergence.log_probabilities(base, alone), part, atol=1e-4)
 
 
-def test_kl_of_a_model_from_itself_is_zero_and_grows_with_distance(base: PreTrainedModel, prompts) -> None:
+def test_kl_is_zero_at_home_grows_with_distance_and_is_none_of_what_overflows(
+    base: PreTrainedModel, prompts
+) -> None:
     answers = sampled(base, prompts)
     assert np.abs(divergence.forward_kl(base, base, answers)).max() == 0
     values = [divergence.forward_kl(base, perturbed(base, size), answers) for size in (0.003, 0.01, 0.03)]
     assert all((one >= 0).all() for one in values)
     assert values[0].mean() < values[1].mean() < values[2].mean()
+    answers, broken = sampled(base, prompts[:3]), copy.deepcopy(base)
+    with torch.no_grad():
+        broken.lm_head.weight.mul_(1e38)
+    for ask in (lambda: divergence.forward_kl(base, broken, answers), lambda: sampled(broken, prompts)):
+        with pytest.raises(BadInput, match="logits are not finite"):
+            ask()
 
 
 def test_kl_is_that_of_the_definition_token_by_token(base: PreTrainedModel, prompts, monkeypatch) -> None:
@@ -111,26 +115,18 @@ def test_kl_is_that_of_the_definition_token_by_token(base: PreTrainedModel, prom
         assert found[row] == pytest.approx(wanted, rel=1e-4)
 
 
-def test_logits_that_overflow_are_no_divergence(base: PreTrainedModel, prompts) -> None:
-    answers, broken = sampled(base, prompts[:3]), copy.deepcopy(base)
-    with torch.no_grad():
-        broken.lm_head.weight.mul_(1e38)
-    for ask in (lambda: divergence.forward_kl(base, broken, answers), lambda: sampled(broken, prompts)):
-        with pytest.raises(BadInput, match="logits are not finite"):
-            ask()
-
-
 def test_what_cannot_be_sampled_or_compared_is_refused(
     base: PreTrainedModel, prompts, tmp_path: Path
 ) -> None:
     for bad in ([], [[]]):
-        with pytest.raises(BadInput) as refused:
+        with refused():
             sampled(base, bad)
-        one_line(refused.value)
     answers = sampled(base, prompts[:1])
     folder = tiny_models.folder(tmp_path / "other", "qwen2")
     with pytest.raises(BadInput, match="vocabularies"):
         divergence.forward_kl(base, models.load(folder), answers)
+    with pytest.raises(ValueError, match="different folders"):
+        trajectory.TrajectorySettings(folders=("a", "a"))
 
 
 # The stage ---------------------------------------------------------------------------------------------------------
@@ -151,13 +147,20 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_every_checkpoint_and_matrix_has_a_row_of_every_part(measured: Path) -> None:
+def test_every_part_of_every_matrix_has_its_row_and_noise_turns_as_much_as_its_null(measured: Path) -> None:
     rows = pd.read_parquet(measured / "out/path.parquet")
     assert len(rows) == 3 * 4 * 30
     assert not rows.duplicated(["folder", "tensor", "part"]).any()
     still = rows[rows["folder"] == "step-00000"]
     assert (still[["change_norm", "angle", "gaussian", "value_change_mean"]] == 0).all(axis=None)
     assert (rows.loc[rows["folder"] == "step-00020", ["angle", "gaussian"]] > 0).all(axis=None)
+    rows = pd.read_parquet(measured / "out/path.parquet")
+    rows = rows[(rows["folder"] == "step-00020") & rows["kind"].isin(["q", "k", "v", "o"])]
+    assert rows["angle"].mean() == pytest.approx(rows["gaussian"].mean(), rel=0.05)
+    found = pd.read_parquet(measured / "out/divergence.parquet").set_index("folder")
+    assert found.loc["step-00000", "kl"] == 0
+    assert 0 < found.loc["step-00010", "kl"] < found.loc["step-00020", "kl"]
+    assert (found["kl_error"] >= 0).all()
 
 
 def test_a_row_says_what_a_comparison_of_the_two_checkpoints_says(measured: Path) -> None:
@@ -173,22 +176,3 @@ def test_a_row_says_what_a_comparison_of_the_two_checkpoints_says(measured: Path
         assert mine.loc[tensor, "angle"] == pytest.approx(wanted, abs=1e-9)
     sizes = found.matrices.set_index("tensor")
     assert mine["change_norm"].to_numpy() == pytest.approx(sizes.loc[mine.index, "change_norm"].to_numpy())
-
-
-def test_noise_turns_as_much_as_its_null(measured: Path) -> None:
-    rows = pd.read_parquet(measured / "out/path.parquet")
-    rows = rows[(rows["folder"] == "step-00020") & rows["kind"].isin(["q", "k", "v", "o"])]
-    assert rows["angle"].mean() == pytest.approx(rows["gaussian"].mean(), rel=0.05)
-
-
-def test_behaviour_is_measured_of_every_checkpoint(measured: Path) -> None:
-    found = pd.read_parquet(measured / "out/divergence.parquet").set_index("folder")
-    assert found.loc["step-00000", "kl"] == 0
-    assert 0 < found.loc["step-00010", "kl"] < found.loc["step-00020", "kl"]
-    assert (found["kl_error"] >= 0).all()
-
-
-def test_a_folder_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="different folders"):
-        trajectory.TrajectorySettings(folders=("a", "a"))
-    assert json.loads(trajectory.TrajectorySettings(folders=("a",)).model_dump_json())["draws"] == 5
