@@ -43,8 +43,8 @@ class Census:
         for split, mine in self.episodes.groupby("split", sort=False, observed=True):
             row: dict[str, object] = {"split": split, "items": len(mine)}
             for name, hit in (
-                ("first try", mine["solved_at"] == 1),
-                (f"within {self.most}", mine["solved_at"] > 0),
+                ("pass@1", mine["solved_at"] == 1),
+                (f"success@{self.most}", mine["solved_at"] > 0),
             ):
                 found = wilson(int(hit.sum()), len(mine))
                 row |= {name: found.estimate, f"{name} low": found.low, f"{name} high": found.high}
@@ -52,11 +52,11 @@ class Census:
         return pd.DataFrame(rows)
 
     def metrics(self, prefix: str = "census") -> dict[str, float]:
-        """The shares alone, under names such as `census/ood/first try`."""
+        """The shares alone, under names such as `census/ood/pass@1`."""
         return {
             f"{prefix}/{row['split']}/{name}": float(row[name])
             for row in self.summary().to_dict("records")
-            for name in ("first try", f"within {self.most}")
+            for name in ("pass@1", f"success@{self.most}")
         }
 
     def __repr__(self) -> str:

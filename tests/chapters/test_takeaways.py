@@ -413,7 +413,7 @@ def test_released_counts_lines_and_differences() -> None:
         "ood": [1.0, 2, 3] * 2,
         "id": [1.0, 2, 3, 1, 9, 3],
     }
-    assert "in points, 0 (Llama) off a straight line" in audited("copy", curves, model="Llama")
+    assert "0 (Llama) points off a straight line" in audited("copy", curves, model="Llama")
     for low, said in ((1.0, "1 of 2"), (-1.0, "0 of 2")):
         frame = {"series": ["published"] * 2 + ["design"] * 2, "value": [2.0, 0.0, np.nan, np.nan],
                  "low": [low, -1, 0, 0], "high": [3.0, 1.0, 0, 0],

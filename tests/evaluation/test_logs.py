@@ -173,7 +173,7 @@ LINE = {"doc_id": 1, "metrics": ["acc"], "acc": 1.0}
         ("a.json", json.dumps({"samples": [{"id": 1, "scores": {}, "error": {}}]}), "has no score"),
         ("a.json", json.dumps({"samples": [{"id": 1, "scores": {"a": {}, "b": {}}}]}), "scorers are a, b"),
         ("a.eval", b"PK", "cannot be read"),
-        ("a.txt", "", "accepted are"),
+        ("a.txt", "", "accepted: a folder"),
     ],
 )  # fmt: skip
 def test_what_is_no_log_is_one_line(
