@@ -23,7 +23,7 @@ def read_entry(entry: str) -> tuple[str, str]:
     """
     edit, mark, where = entry.partition("@")
     if not mark:
-        raise BadInput(f"edit {entry!r:.60}: accepted is EDIT @ WHERE, such as values(all) @ blocks")
+        raise BadInput(f"edit {entry!r:.60}; accepted: EDIT @ WHERE, such as values(all) @ blocks")
     return str(parse(edit)), str(Where.parse(where))
 
 

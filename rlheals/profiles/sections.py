@@ -120,7 +120,7 @@ def read_regulariser(text: str) -> tuple[str, float]:
     except ValueError:
         number = math.nan
     if name.strip() not in NAMES or not math.isfinite(number) or number < 0:
-        raise BadInput(f"regulariser {text!r:.60}: accepted is NAME=VALUE, NAME one of {', '.join(NAMES)}")
+        raise BadInput(f"regulariser {text!r:.60}; accepted: NAME=VALUE, NAME one of {', '.join(NAMES)}")
     return name.strip(), number
 
 

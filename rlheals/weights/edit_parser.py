@@ -36,9 +36,7 @@ def _likes(text: str) -> Edit:
 def _one(text: str) -> Edit:
     found = _CALL.fullmatch(text.strip())
     if found is None or found[1] not in EDITS:
-        raise BadInput(
-            f"edit {text.strip()!r:.60}: accepted are {', '.join(f'{name}(...)' for name in EDITS)}"
-        )
+        raise BadInput(f"edit {text.strip()!r:.60}; accepted: {', '.join(f'{name}(...)' for name in EDITS)}")
     name = found[1]
     known = [field.name for field in fields(EDITS[name])]  # type: ignore[arg-type]
     given: dict[str, object] = {}

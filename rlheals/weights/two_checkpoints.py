@@ -150,7 +150,7 @@ def edit_checkpoint(base: str, target: str, edit: str, where: str, out: Path) ->
         refuse_adapter(source)
     if is_gguf(target):
         raise BadInput(
-            f"target {target!r}: a GGUF file can be the base only; what is edited was trained, and unquantised"
+            f"target {target!r}: a GGUF file can only be the base; edited weights have to be unquantised"
         )
     first, second = Checkpoint(base), Checkpoint(target)
     rows: list[dict[str, Any]] = []

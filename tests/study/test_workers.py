@@ -142,7 +142,7 @@ def test_a_scheduler_that_is_open_to_others_is_named(tmp_path: Path, monkeypatch
         with contextlib.ExitStack() as stack:
             dask_workers._pool(Workers(scheduler=address), None, tmp_path, stack, said.append)
     (line,) = said
-    assert line.startswith("tcp://head:8786: not encrypted, and whoever can reach it can run code there")
+    assert line.startswith("tcp://head:8786: not encrypted, and anyone who can reach it can run code there")
 
 
 def test_nothing_is_started_for_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

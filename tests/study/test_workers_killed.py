@@ -93,7 +93,7 @@ def test_a_study_whose_workers_die_while_they_start_does_not_wait_for_ever(
     specs = plan(SMALL, 1, store).specs()
     with (
         killer(monkeypatch, store, lambda: len(store.ids()) >= after),
-        pytest.raises(BadInput, match="workers have ended; the same command goes on"),
+        pytest.raises(BadInput, match="workers have ended; the same command resumes"),
     ):
         compute(specs, store, workers=2, quiet=True)
     compute(specs, store, quiet=True)
