@@ -79,9 +79,9 @@ def census(
     """Ask a model the items of a task and grade its answers, with the verifier's feedback between attempts.
 
     model: a folder, a GGUF file, a hub id, or a model in memory with its tokenizer; splits: the task's
-    (`rlheals census --task NAME`); hands: only the first so many items of each; attempts: at an item, unless given the
-    task's own; max_new_tokens: unless given, one and a half times the longest expert answer; seed: of the sampling
-    noise; rows: sequences at once. Raises BadInput with one line for anything that cannot be.
+    (`rlheals census --task NAME`); hands: at most this many items of each split; attempts: per item, by default the
+    task's own; max_new_tokens: by default one and a half times the longest expert answer; seed: of sampling;
+    rows: sequences generated at once. Raises BadInput with one line for invalid arguments.
 
     >>> from rlheals import census
     >>> found = census("rlheals/base", splits=["held_out"], hands=4, attempts=1, temperature=0)

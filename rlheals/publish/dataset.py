@@ -240,7 +240,7 @@ def checkpoint(
 ) -> Path:
     """The model of a folder of checkpoints with this base seed, stage and step, for `from_pretrained`.
 
-    What is not given may be anything, as long as one model is left; BadInput otherwise.
+    Arguments that are not given match anything; BadInput unless exactly one model is left.
     """
     asked = {"seed": seed, "stage": stage, "step": step, "profile": profile}
     wanted = {name: value for name, value in asked.items() if value is not None}

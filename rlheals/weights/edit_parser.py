@@ -17,7 +17,7 @@ _CALL = re.compile(r"([a-z]{1,20})\(([^()]*)\)")
 
 
 def parse(text: str) -> Edit:
-    """The edit that a text means; BadInput with one line otherwise.
+    """The edit that a text describes; BadInput with one line otherwise.
 
     `like` binds closer than `then`; both group to the left.
 
@@ -36,7 +36,9 @@ def _likes(text: str) -> Edit:
 def _one(text: str) -> Edit:
     found = _CALL.fullmatch(text.strip())
     if found is None or found[1] not in EDITS:
-        raise BadInput(f"edit {text.strip()!r:.60}; accepted: {', '.join(f'{name}(...)' for name in EDITS)}")
+        raise BadInput(
+            f"edit {text.strip()!r:.60}: accepted are {', '.join(f'{name}(...)' for name in EDITS)}"
+        )
     name = found[1]
     known = [field.name for field in fields(EDITS[name])]  # type: ignore[arg-type]
     given: dict[str, object] = {}

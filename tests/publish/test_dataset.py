@@ -240,4 +240,4 @@ def test_on_the_command_line(results: Path, tmp_path: Path, capfd: pytest.Captur
         assert main([*command, *more]) == 2
         assert said in capfd.readouterr().err
     assert main(["publish", "--seed", "1", "--out", "x", "--checkpoints", "y"]) == 2
-    assert "--dataset only" in capfd.readouterr().err
+    assert "only with --dataset" in capfd.readouterr().err

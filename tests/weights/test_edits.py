@@ -305,8 +305,8 @@ def test_any_text_is_an_edit_or_one_line(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "accepted: values(...)"),
-        ("magic()", "accepted: values(...)"),
+        ("", "accepted are values(...)"),
+        ("magic()", "accepted are values(...)"),
         ("values(top=120%)", "accepted are all, top=8"),
         ("values(top=-1)", "accepted are all, top=8"),
         ("values(range=5-2)", "range=5-10"),
@@ -318,7 +318,7 @@ def test_any_text_is_an_edit_or_one_line(text: str) -> None:
         ("partial(of=sky)", "'target', 'base' or 'random'"),
         ("rollback(top=3)", "it takes none"),
         ("x" * 2000, "at most 1000"),
-        ("__import__(os)", "accepted: values(...)"),
+        ("__import__(os)", "accepted are values(...)"),
     ],
 )
 def test_what_cannot_be_read_says_what_can(text: str, said: str) -> None:

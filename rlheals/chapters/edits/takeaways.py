@@ -20,9 +20,7 @@ def size(frame: pd.DataFrame) -> str:
     rows = say.pick(frame, kind="restore", split="ood")
     names = [f"{FAMILIES[one.family]} in {where_label(one.where)}" for one in rows.itertuples()]
     most = sorted(say.curve(rows.assign(at=names), "at"), key=lambda one: abs(one.value))[-1]
-    said = (
-        f"the largest change in OOD success@5 is {say.points(most.value)}{say.effect(most)}, from {most.at}"
-    )
+    said = f"the largest change in OOD success@5 is {say.points(most.value)}{say.effect(most)}, for {most.at}"
     return f"of {len(rows)} edits of the late checkpoint, {said}"
 
 
