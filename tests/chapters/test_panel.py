@@ -107,7 +107,7 @@ def test_intervals_of_one_base_are_over_hands_and_what_is_shown_is_escaped() -> 
 
 def test_without_an_edit_of_the_late_checkpoint_there_is_no_panel() -> None:
     made = tables({("swap", "values(all)", "blocks"): (0.1, 1.0)})
-    with pytest.raises(BadInput, match="panel: no edit"):
+    with pytest.raises(BadInput, match="panel: there is no edit"):
         choices(made)
 
 

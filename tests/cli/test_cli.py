@@ -434,7 +434,7 @@ def test_run_does_one_unit_and_doctor_lists_and_repairs_it(empty_folder: Path, s
     assert repaired.data["removed"] == [f"runs/{made.name}"]
     assert not made.exists()
     assert other.exists(), "what is not ours is left alone"
-    assert (mine / "part").exists(), "an unfinished run goes on from there"
+    assert (mine / "part").exists(), "an unfinished run resumes from there"
     other.rmdir()
     assert say("doctor", "--store").code == 0
     assert "computing" in say("run", "adopt", "unit.json").err
