@@ -46,7 +46,9 @@ def panel(seeds: tuple[int, ...] = (1, 2, 3)) -> Panel:
 
 def test_a_choice_shows_the_edit_between_its_controls_and_the_checkpoints() -> None:
     rows = choices(both_splits())
-    mine = rows[(rows["kind"] == "singular vectors") & (rows["where"] == "all blocks") & (rows["share"] == 20)]
+    mine = rows[
+        (rows["kind"] == "singular vectors") & (rows["where"] == "all blocks") & (rows["share"] == 20)
+    ]
     ood = mine[mine["split"] == "ood"].set_index("series")["value"]
     assert ood.to_dict() == pytest.approx(
         {
