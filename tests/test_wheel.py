@@ -98,7 +98,7 @@ def test_report_works_in_an_empty_folder(run, tmp_path: Path) -> None:
     files = (path for path in (tmp_path / "report").rglob("*") if path.is_file())
     assert sorted(path.relative_to(tmp_path / "report").as_posix() for path in files) == sorted(made["files"])
     page = (tmp_path / "report/index.html").read_text()
-    assert "No recorded study" in page
+    assert "There is no recorded study" in page
     assert page.count("<figure") >= 8
     again = run("report", "--profile", "smoke", "--json")
     assert "computing" not in again.stderr

@@ -24,7 +24,7 @@ SPLITS = {"ood": "OOD", "sft": "ID, hands of SFT", "held_out": "ID, held-out han
 def script(chapter: SFTChapter, results: Path) -> str:
     """The page's data, or why there are none."""
     if chapter.recorded is None:
-        note = {"note": f"Nothing is recorded of profile {chapter.profile.name}."}
+        note = {"note": f"No results are recorded for profile {chapter.profile.name}."}
         return f"globalThis.Explored = {json.dumps(note)};\n"
     recorded = {chapter.profile.name: chapter.recorded, **chapter.variants}
     found, _ = rl.RLChapter.find(chapter.profile, results)

@@ -55,7 +55,7 @@ def recorded_page(results: Path) -> list[Block]:
     studies = recorded_manifests(results)
     if not studies:
         return [
-            "No recorded study is here: figures show the fresh run alone, and the claims have no verdict."
+            "There is no recorded study here: figures show the fresh run alone, and the claims have no verdict."
         ]
     rows = []
     for name, manifests in studies.items():

@@ -27,7 +27,7 @@ PROFILES = dict.fromkeys(CHAPTERS, SMALL) | {CHAPTERS[0]: "smoke"}
 def in_repository() -> None:
     """BadInput in any other folder."""
     if not SOURCES.is_dir() or not COPIES.is_dir():
-        raise BadInput(f"this is done in the repository: {SOURCES} and {COPIES} have to be here")
+        raise BadInput(f"run this in the repository: {SOURCES} and {COPIES} have to be here")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

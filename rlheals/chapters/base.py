@@ -196,7 +196,7 @@ class Chapter(Generic[Frames]):
         if self.profile.name == PLUMBING:
             return [f"**{MEANS_NOTHING} The verdicts are those of the recorded lab study.**"]
         unrecorded = (
-            f"Nothing is recorded of profile `{self.profile.name}`: the verdicts are not about this run."
+            f"No results are recorded for profile `{self.profile.name}`: the verdicts are not about this run."
         )
         return [unrecorded] if self.recorded is None else []
 
@@ -219,7 +219,7 @@ def _of_the_same_task(profile: Profile, manifests: Sequence[Recorded]) -> None:
     usual = Profile.model_fields["task"].default
     if others := {str(one.profile.get("task", usual)) for one in manifests} - {profile.task}:
         raise BadInput(
-            f"profile {profile.name} is about {profile.task}, and what is recorded under its name about "
+            f"profile {profile.name} is about {profile.task}, but what is recorded under its name is about "
             f"{', '.join(sorted(others))}; give the profile another name, or another folder of results"
         )
 

@@ -32,12 +32,12 @@ LEVELS: dict[str, Callable[[Curves], float]] = {
 }
 ABOUT_LEVELS = (
     "Accuracy is success@5 with feedback: solved in at most five attempts. The peak is chosen on one half of the hands "
-    "and measured on the other, both ways. 95 % t intervals over base seeds; of a single base seed, Wilson's interval "
+    "and measured on the other, both ways. 95 % t intervals over base seeds; for a single base seed, Wilson's interval "
     "over hands and sampling seeds, which says nothing about other base seeds."
 )
 ABOUT_GAINS = (
     "What RL adds to OOD accuracy (success@5) from SFT checkpoints that RL started from at all sizes. 95 % t intervals "
-    "over base seeds that hold for all start checkpoints of a row together; none of a single base seed. The same "
+    "over base seeds that hold for all start checkpoints of a row together; none for a single base seed. The same "
     "number of steps is not the same amount of learning in models of other sizes: read each row beside the accuracy "
     "before RL."
 )

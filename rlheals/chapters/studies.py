@@ -46,7 +46,7 @@ def chosen(
     if profile is not None:
         return [(load_profile(profile, changes), None)]
     if changes:
-        raise BadInput("--set: accepted together with --profile only; a variant is what it is")
+        raise BadInput("--set: only with --profile; the settings of a variant are fixed")
     names = list(VARIANTS) if not variants or "all" in variants else variants
     first = [] if variants else [(load_profile(plan.profile, {"decodes": plan.decodes}), None)]
     return [*first, *((variant(name), VARIANT_SEEDS) for name in names)]

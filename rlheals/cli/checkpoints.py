@@ -21,16 +21,18 @@ app = Typer()
 def spectra(
     before: Annotated[str, Argument(help="A .safetensors or .gguf file, a folder with shards, or a hub id.")],
     after: Annotated[str, Argument(help="Another checkpoint of the same model, or a LoRA adapter of it.")],
-    reference: Annotated[str | None, Option(help="A third one, from which angles are measured.")] = None,
+    reference: Annotated[
+        str | None, Option(help="A third checkpoint, from which angles are measured.")
+    ] = None,
     k: Annotated[str | None, Option(help="Sizes of subspaces, e.g. 8,64,256.")] = None,
     matrices: Annotated[
         str | None, Option(help="Kinds such as q,gate,router,cross_q,expert_up or 64x32; else all.")
     ] = None,
     null: Annotated[int, Option(min=0, max=10_000, help="Draws of every null model; 0: none.")] = 20,
-    nulls: Annotated[str | None, Option(help="Of gaussian,permuted,turned,ulp,independent.")] = None,
+    nulls: Annotated[str | None, Option(help="Some of gaussian,permuted,turned,ulp,independent.")] = None,
     heads: Annotated[int, Option(min=0, help="Measure every attention head as well.")] = 0,
     key_value_heads: Annotated[int, Option(min=0, help="Heads of k and v where they are fewer.")] = 0,
-    cache: Annotated[Path | None, Option(help="Keep the first one's decompositions here.")] = None,
+    cache: Annotated[Path | None, Option(help="Keep the decompositions of the first one here.")] = None,
     unrelated: Annotated[bool, Option("--unrelated", help="Accept matrices with nothing in common.")] = False,
     out: Out = None,
     json: Json = False,
@@ -67,7 +69,7 @@ def _listed(
         return None
     names = text.split(",")
     if not all(map(known, names)) or len({*names}) < len(names):
-        raise BadInput(f"{option} {text!r:.60}: accepted are, each once, {', '.join(accepted)}")
+        raise BadInput(f"{option} {text!r:.60}; accepted, each once: {', '.join(accepted)}")
     return names
 
 

@@ -76,7 +76,7 @@ def doctor(
     from rlheals.planning import doctor as examined
 
     if repair and not store:
-        raise BadInput("--repair: accepted together with --store only")
+        raise BadInput("--repair: only with --store")
     if profile is not None:
         return study.without_running(profile, set_, json)
     if profiles:
@@ -97,7 +97,7 @@ def doctor(
 
 @app.command(epilog="Example: rlheals speed --profile lab")
 def speed(profile: ProfileName = "lab", set_: Set = None, json: Json = False) -> None:
-    """Tokens per second of a profile's runs in the store, of GPUs beside their peak; nothing is computed."""
+    """Tokens per second of a profile's runs in the store, for GPUs beside their peak; nothing is computed."""
     from rlheals.planning import speed as measured
 
     found = measured.of_profile(chosen_profile(profile, set_), the_store())
@@ -125,7 +125,7 @@ def pretrain(
 
 @app.command(epilog="Example: rlheals sft --seed 0 --set sft.learning_rate=1e-3")
 def sft(seed: Seed, profile: ProfileName = "lab", set_: Set = None, json: Json = False) -> None:
-    """Fine-tune a base on expert answers, with checkpoints; makes the base first when it is not there."""
+    """Fine-tune a base on expert answers, with checkpoints; makes the base first if it is missing."""
     from rlheals.study.single import fine_tuned
 
     show_facts(fine_tuned(chosen_profile(profile, set_), seed, the_store()), json)
@@ -140,7 +140,7 @@ def rl(
     set_: Set = None,
     json: Json = False,
 ) -> None:
-    """RL from one SFT checkpoint; makes base and SFT first when they are not there."""
+    """RL from one SFT checkpoint; makes base and SFT first if they are missing."""
     from rlheals.chapters.rl.single import reinforced
 
     show_facts(reinforced(chosen_profile(profile, set_), seed, start, run, the_store()), json)
@@ -148,14 +148,14 @@ def rl(
 
 @app.command(epilog="Example: rlheals evaluate --seed 0 --step 40 --split ood --hands 100")
 def evaluate(
-    seed: Annotated[int, Option(min=0, help="Base seed; of --folder: its sampling.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Base seed; with --folder: sampling seed.")] = 0,
     step: Annotated[int | None, Option(min=0, help="SFT step of the checkpoint.")] = None,
     folder: Annotated[Path | None, Option(exists=True, file_okay=False, help="Your own model.")] = None,
-    split: Annotated[list[str] | None, Option(help="sft, rl, held_out, ood, rules.")] = None,
-    hands: Annotated[int | None, Option(min=1, help="Only so many hands per split.")] = None,
+    split: Annotated[list[str] | None, Option(help="sft, rl, held_out, ood, rules; repeatable.")] = None,
+    hands: Annotated[int | None, Option(min=1, help="At most this many hands per split.")] = None,
     attempts: Annotated[int | None, Option(min=1, help="Attempts per hand.")] = None,
     temperature: Annotated[float | None, Option(help="0 is greedy.")] = None,
-    max_new_tokens: Annotated[int | None, Option(min=1, help="Cut an answer here.")] = None,
+    max_new_tokens: Annotated[int | None, Option(min=1, help="Longest answer, in tokens.")] = None,
     profile: ProfileName = "lab",
     set_: Set = None,
     out: Out = None,
@@ -185,11 +185,11 @@ def evaluate(
 
 @app.command(epilog="Example: rlheals run sft settings.json")
 def run(
-    stage: Annotated[str, Argument(help="That of the settings file, e.g. sft.")],
+    stage: Annotated[str, Argument(help="Stage of the settings file, e.g. sft.")],
     settings: Annotated[Path, Argument(help='JSON: {"stage", "settings", "inputs", "seed"}.')],
     json: Json = False,
 ) -> None:
-    """One unit of work, as a scheduler calls it: loads the run when it is there, else computes it."""
+    """One unit of work, as a scheduler calls it: loads the run if it exists, else computes it."""
     from rlheals.study.single import unit
 
     show_facts(unit(stage, settings, the_store()), json)
@@ -205,7 +205,7 @@ class _Pairs(TyperCommand):
             if argument in ("-p", "--parameter"):
                 name, value = next(left, ""), next(left, None)
                 if value is None:
-                    raise BadInput(f'-p {name}: accepted is NAME VALUE, as in -p seeds "[7]"')
+                    raise BadInput(f'-p {name}; accepted: NAME VALUE, as in -p seeds "[7]"')
                 joined.append(f"{name}={value}")
         return super().parse_args(ctx, joined)
 
@@ -245,17 +245,17 @@ def _notebook(name: str) -> Path:
 
 @app.command(epilog="Example: rlheals serve ./model --gpus 2 -- --gpu-memory-utilization 0.8")
 def serve(
-    model: Annotated[str, Argument(help="A folder or hub id; any weights of the shape to be served.")],
+    model: Annotated[str, Argument(help="A folder or hub id; any weights of the right shape.")],
     host: Annotated[str | None, Option(help="Listen on a port of this address, with a token.")] = None,
-    port: Annotated[int | None, Option(min=1, max=65535, help="That port, by default 8000.")] = None,
-    rows: Annotated[int, Option(min=1, help="Sequences continued at a time.")] = 256,
+    port: Annotated[int | None, Option(min=1, max=65535, help="The port, by default 8000.")] = None,
+    rows: Annotated[int, Option(min=1, help="Sequences generated at a time.")] = 256,
     positions: Annotated[int | None, Option(min=1, help="Longest episode; by default the model's.")] = None,
-    cache_gb: Annotated[float | None, Option(min=0.01, help="Memory for keys and values, in GiB.")] = None,
-    gpus: Annotated[int, Option(min=1, help="GPUs that hold one copy together.")] = 1,
+    cache_gb: Annotated[float | None, Option(min=0.01, help="Memory for the KV cache, in GiB.")] = None,
+    gpus: Annotated[int, Option(min=1, help="GPUs that share one copy of the weights.")] = 1,
     json: Json = False,
-    more: Annotated[list[str] | None, Argument(help="After --: options of vLLM's own.")] = None,
+    more: Annotated[list[str] | None, Argument(help="After --: vLLM's own options.")] = None,
 ) -> None:
-    """A vLLM server, until Ctrl-C, for runs with `engine: vllm` in whose environment is what it prints."""
+    """Run a vLLM server until Ctrl-C. Runs with `engine: vllm` use it if what it prints is in their environment."""
     from rlheals.engines import vllm_serve as server
 
     at = server.place(host, port)

@@ -60,7 +60,7 @@ def parse_numbers(option: str, text: str, least: int) -> list[int]:
     """Numbers from text such as "8,64,256"; BadInput unless they rise, from `least` on."""
     numbers = [int(part) if _NUMBER.fullmatch(part) else -1 for part in text.split(",")]
     if numbers[0] < least or numbers != sorted(set(numbers)):
-        raise BadInput(f"{option} {text!r:.60}: accepted are rising numbers from {least}, such as 8,64,256")
+        raise BadInput(f"{option} {text!r:.60}; accepted: rising numbers from {least}, such as 8,64,256")
     return numbers
 
 
@@ -99,7 +99,7 @@ def parse_settings(pairs: Iterable[str], option: str = "--set", texts: Sequence[
     for pair in pairs:
         match = _SETTING.fullmatch(pair)
         if match is None:
-            raise BadInput(f"{option} {pair!r:.60}: accepted is NAME=VALUE, such as sft.learning_rate=1e-3")
+            raise BadInput(f"{option} {pair!r:.60}; accepted: NAME=VALUE, such as sft.learning_rate=1e-3")
         name, text = match.groups()
         if name in settings:
             raise BadInput(f"{option} {name}: given twice")

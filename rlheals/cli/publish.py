@@ -33,7 +33,7 @@ def publish(
     seed: Annotated[int | None, Option(min=0, max=LARGEST_SEED, help="Base seed.")] = None,
     out: Annotated[Path | None, Option(help="A new or empty folder, or one that this command wrote.")] = None,
     hub: Annotated[str | None, Option(help="OWNER/NAME: print the command that uploads it.")] = None,
-    private: Annotated[bool, Option("--private", help="With --hub: for nobody else to see.")] = False,
+    private: Annotated[bool, Option("--private", help="With --hub: make it private.")] = False,
     steps: Annotated[str | None, Option(help="SFT steps, e.g. 0,40,1280; else those evaluated.")] = None,
     recovery: Annotated[bool, Option("--recovery", help="RL has to be in the store.")] = False,
     rotation: Annotated[bool, Option("--rotation", help="Spectra have to be in the store.")] = False,
@@ -60,24 +60,24 @@ def publish(
     of_a_seed = steps or recovery or rotation or set_ or profile or seed is not None
     if check is not None:
         if out or hub or private or of_a_seed or dataset or checkpoints:
-            raise BadInput("--check: accepted together with --again and --json only")
+            raise BadInput("--check: only with --again and --json")
         from rlheals.publish import folder as published
 
         found = published.look(check, again)
         show(found, _looked_lines(found), json)
         return 0 if found["ok"] else 1
     if again is not None:
-        raise BadInput("--again: accepted together with --check only")
+        raise BadInput("--again: only with --check")
     if out is None or (seed is None and not dataset):
         raise BadInput("publish: --out FOLDER and --seed (or --dataset) are needed")
     if private and hub is None:
-        raise BadInput("--private: accepted together with --hub only")
+        raise BadInput("--private: only with --hub")
     if dataset and of_a_seed:
         raise BadInput(
-            "--dataset: is of all profiles and base seeds; accepted: --checkpoints, --results, --hub"
+            "--dataset: covers all profiles and base seeds; accepted: --checkpoints, --results, --hub"
         )
     if checkpoints and not dataset:
-        raise BadInput("--checkpoints: accepted together with --dataset only")
+        raise BadInput("--checkpoints: only with --dataset")
     from rlheals.publish import write
 
     kind = "dataset" if dataset else "model"

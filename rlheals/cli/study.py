@@ -124,7 +124,7 @@ def replay(
     seed: Seed,
     workers: Workers = 1,
     tables: Annotated[Path | None, Option(help="Only write the slice's tables, into this folder.")] = None,
-    against: Annotated[Path | None, Option(help="Compare with what other code gave with --tables.")] = None,
+    against: Annotated[Path | None, Option(help="Compare with the tables of other code.")] = None,
     json: Json = False,
 ) -> None:
     """Compute a slice of a recorded seed with today's code; when every value agrees, the study is not stale."""
@@ -194,7 +194,7 @@ def _compared_lines(found: dict[str, Any]) -> Iterable[str]:
 def claims(
     results: Results = RESULTS,
     page: Annotated[Path | None, Option(help="Write the book's page, with fresh runs, here.")] = None,
-    profile: Annotated[str, Option(help="Of the fresh runs for --page.")] = "lab",
+    profile: Annotated[str, Option(help="Profile of the fresh runs for --page.")] = "lab",
     json: Json = False,
 ) -> None:
     """Every claim with interval and verdict, from the recorded study alone."""
@@ -213,7 +213,7 @@ def _claim_lines(found: dict[str, Any]) -> Iterable[str]:
     for part in found.values():
         yield f"{part['title']}:"
         if part["missing"]:
-            yield f"not all that decides is recorded ({part['missing'][0]}, ...), so there is no verdict yet"
+            yield f"no verdict yet: not everything that decides is recorded ({part['missing'][0]}, ...)"
         for claim in part["claims"]:
             yield f"{claim['verdict'] or 'no verdict':14} {claim['sentence']}"
             if claim["no_data"]:

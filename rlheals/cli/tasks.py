@@ -16,7 +16,7 @@ from rlheals.errors import BadInput
 
 MAX_ANSWER = 1_000_000
 OtherTask = Annotated[
-    str | None, Option("--task", help="Another task, such as navigation; none: the card game.")
+    str | None, Option("--task", help="Another task, such as navigation; default: the card game.")
 ]
 
 app = Typer()
@@ -29,7 +29,7 @@ def grade(
     rule: Annotated[
         str | None, Option(help="id (the default), ood or values of J, Q, K such as 5,7,2.")
     ] = None,
-    compat: Annotated[str | None, Option(help="reference: as the original grades.")] = None,
+    compat: Annotated[str | None, Option(help="reference: grade as the original does.")] = None,
     task: OtherTask = None,
     json: Json = False,
 ) -> None:
@@ -97,7 +97,7 @@ def census(
         )
         return
     if split is not None:
-        raise BadInput("--split is accepted together with --task only")
+        raise BadInput("--split: only with --task")
     from rlheals.tasks.general_points.task import census_counts, census_hands
 
     if rule is None:
@@ -110,10 +110,10 @@ def census(
 
 @app.command(epilog="Example: rlheals compare before/episodes.parquet after/episodes.parquet --split ood")
 def compare(
-    first: Annotated[Path, Argument(help="Of rlheals, lm-evaluation-harness (samples) or inspect_ai.")],
+    first: Annotated[Path, Argument(help="A log of rlheals, lm-evaluation-harness or inspect_ai.")],
     second: Annotated[Path, Argument(help="Another one, of the same items.")],
     metric: Annotated[str | None, Option(help="Which score, where a log has several.")] = None,
-    split: Annotated[str | None, Option(help="Of tables of rlheals: only this split.")] = None,
+    split: Annotated[str | None, Option(help="Only this split (of rlheals' tables).")] = None,
     json: Json = False,
 ) -> None:
     """Two evaluation logs item by item: who solves what the other does not, with a paired test and interval."""

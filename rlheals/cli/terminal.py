@@ -37,7 +37,7 @@ _DISK = {
     errno.EPERM: "permission denied",
     errno.ENAMETOOLONG: "no file has a name that long",
 }
-_GOES_ON = "what is finished is kept, the same command goes on from there"
+_GOES_ON = "what is finished is kept; the same command resumes from there"
 
 
 class Terminated(BaseException):

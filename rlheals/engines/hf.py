@@ -118,8 +118,8 @@ class HFEngine:
     """Generation with transformers: left-padded chunks of a fixed number of rows, key-value cache, own sampling.
 
     rows: sequences per chunk at most; bucket: prompt lengths are padded to a multiple of this;
-    remember: hand out pasts. By default when a token's keys and values take at most 4 KiB: the 512 episodes that a
-    census has in flight would need gigabytes with a language model of half a billion parameters.
+    remember: return the key-value caches as pasts. By default if a token's keys and values take at most 4 KiB: the 512
+    episodes that a census has in flight would need gigabytes with a language model of half a billion parameters.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class HFEngine:
         pasts: Sequence[Past | None] | None = None,
         beginning: Sequence[int] = (),
     ) -> list[Generation]:
-        """Continue every prompt until its end token or `max_new_tokens`; the order of the results is that asked for.
+        """Continue every prompt until its end token or `max_new_tokens`; results come in the order of the prompts.
 
         pasts: what earlier generations remember of the beginnings of these prompts, under the same weights.
         beginning: tokens that prompts have in common; they are read once, for those that begin so and have no past. It

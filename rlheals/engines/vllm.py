@@ -132,7 +132,7 @@ class Asking(ABC):
         pasts: Sequence[Past | None] | None = None,
         beginning: Sequence[int] = (),
     ) -> list[Generation]:
-        """Continue every prompt until its end token or `max_new_tokens`; the order of the results is that asked for.
+        """Continue every prompt until its end token or `max_new_tokens`; results come in the order of the prompts.
 
         vLLM itself remembers what it has read: pasts and beginning are not needed.
         """

@@ -16,13 +16,13 @@ from rlheals.tasks.base import Task
 
 
 class CensusCallback(TrainerCallback):
-    """Answers the items of some splits every so many steps, and before the first and after the last one.
+    """Answers the items of some splits before the first step, at every `every`-th one, and after the last one.
 
     task, splits: as `census` takes them, and so are `options` (hands, attempts, temperature, seed, rows). The numbers
-    go into the trainer's log history and to whatever `report_to` names, under names such as `census/ood/first try`;
-    `found` keeps the last census, `history` the metrics by step. Nothing that the training draws is drawn here, so a
-    run with this callback has the same weights as one without it. Of several processes the first one answers, which
-    needs the whole model: BadInput where it is sharded.
+    go into the trainer's log history and to whatever `report_to` names, under names such as `census/ood/pass@1`;
+    `found` keeps the last census, `history` the metrics by step. It uses none of the training's random numbers,
+    so a run with this callback has the same weights as one without it. With several processes the first one answers;
+    it needs the whole model: BadInput where that is sharded.
 
     >>> callback = CensusCallback(task="general_points", splits=["id", "ood"], every=50)
     >>> callback.every, callback.history

@@ -43,8 +43,8 @@ class Census:
         for split, mine in self.episodes.groupby("split", sort=False, observed=True):
             row: dict[str, object] = {"split": split, "items": len(mine)}
             for name, hit in (
-                ("first try", mine["solved_at"] == 1),
-                (f"within {self.most}", mine["solved_at"] > 0),
+                ("pass@1", mine["solved_at"] == 1),
+                (f"success@{self.most}", mine["solved_at"] > 0),
             ):
                 found = wilson(int(hit.sum()), len(mine))
                 row |= {name: found.estimate, f"{name} low": found.low, f"{name} high": found.high}
@@ -52,11 +52,11 @@ class Census:
         return pd.DataFrame(rows)
 
     def metrics(self, prefix: str = "census") -> dict[str, float]:
-        """The shares alone, under names such as `census/ood/first try`."""
+        """The shares alone, under names such as `census/ood/pass@1`."""
         return {
             f"{prefix}/{row['split']}/{name}": float(row[name])
             for row in self.summary().to_dict("records")
-            for name in ("first try", f"within {self.most}")
+            for name in ("pass@1", f"success@{self.most}")
         }
 
     def __repr__(self) -> str:
@@ -79,9 +79,9 @@ def census(
     """Ask a model the items of a task and grade its answers, with the verifier's feedback between attempts.
 
     model: a folder, a GGUF file, a hub id, or a model in memory with its tokenizer; splits: the task's
-    (`rlheals census --task NAME`); hands: only the first so many items of each; attempts: at an item, unless given the
-    task's own; max_new_tokens: unless given, one and a half times the longest expert answer; seed: of the sampling
-    noise; rows: sequences at once. Raises BadInput with one line for anything that cannot be.
+    (`rlheals census --task NAME`); hands: at most this many items of each split; attempts: per item, by default the
+    task's own; max_new_tokens: by default one and a half times the longest expert answer; seed: of sampling;
+    rows: sequences generated at once. Raises BadInput with one line for invalid arguments.
 
     >>> from rlheals import census
     >>> found = census("rlheals/base", splits=["held_out"], hands=4, attempts=1, temperature=0)

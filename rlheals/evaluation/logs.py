@@ -22,7 +22,7 @@ from rlheals.store.foreign import read_table
 MAX_BYTES, MAX_SAMPLES = 500_000_000, 1_000_000
 ZSTANDARD, LOCAL_HEAD = 93, struct.Struct("<26xHH")
 """Of zip archives: a method of compression, and what stands before an entry: lengths of its name and of a field."""
-OURS = {"solved": lambda at: at > 0, "first try": lambda at: at == 1}
+OURS = {"solved": lambda at: at > 0, "pass@1": lambda at: at == 1}
 KEYS = ("item", "seed", "step", "decode")
 """Columns of our tables that together tell one answer from another."""
 RIGHT = {"C": True, "I": False, "N": False, 1: True, 0: False}
@@ -63,7 +63,7 @@ def compare(first: Answers, second: Answers) -> Compared:
 
 def read(log: Path, metric: str | None = None, split: str | None = None) -> Answers:
     """What was solved. metric: of lm-evaluation-harness a metric or "FILTER,METRIC", of inspect_ai a scorer, of our
-    tables `solved` or `first try`; unless given, the only one there is (of ours `solved`). split: of our tables.
+    tables `solved` or `pass@1`; unless given, the only one there is (of ours `solved`). split: of our tables.
 
     Raises BadInput with one line for anything that is no such log, has an item twice, or a score that is neither right
     nor wrong.
@@ -78,7 +78,7 @@ def read(log: Path, metric: str | None = None, split: str | None = None) -> Answ
         pairs = _of_inspect(log, metric)
     else:
         raise BadInput(
-            f"{str(log)!r:.200}: accepted are a folder with episodes.parquet, .parquet, .jsonl "
+            f"{str(log)!r:.200}; accepted: a folder with episodes.parquet, .parquet, .jsonl "
             "(lm-evaluation-harness), .json and .eval (inspect_ai)"
         )
     found: Answers = {}
@@ -98,7 +98,7 @@ def _is_ours(log: Path) -> bool:
 def _of_ours(file: Path, metric: str, split: str | None) -> Iterator[tuple[str, bool]]:
     table = read_table(file)
     if metric not in OURS:
-        raise BadInput(f"--metric {metric!r:.40}: accepted are {', '.join(OURS)}")
+        raise BadInput(f"--metric {metric!r:.40}; accepted: {', '.join(OURS)}")
     if missing := [name for name in ("item", "solved_at") if name not in table]:
         raise BadInput(f"{file.name}: has no column {missing[0]}")
     if split is not None:
@@ -117,7 +117,7 @@ def _of_lm_eval(file: Path, metric: str | None) -> Iterator[tuple[str, bool]]:
         where = f"{file.name}, line {number}"
         names = sample.get("metrics")
         if not isinstance(names, list) or not names or "doc_id" not in sample:
-            raise BadInput(f"{where}: is no sample of lm-evaluation-harness (doc_id, metrics)")
+            raise BadInput(f"{where}: is not a sample of lm-evaluation-harness (doc_id, metrics)")
         if asked is not None and len(asked) > 1 and sample.get("filter") != asked[0]:
             continue
         name = asked[-1] if asked else names[0]
@@ -129,7 +129,7 @@ def _of_lm_eval(file: Path, metric: str | None) -> Iterator[tuple[str, bool]]:
 def _of_inspect(file: Path, metric: str | None) -> Iterator[tuple[str, bool]]:
     samples = _zipped(file) if file.suffix == ".eval" else read_json(file, MAX_BYTES).get("samples")
     if not isinstance(samples, Iterable):
-        raise BadInput(f"{file.name}: is no log of inspect_ai with samples")
+        raise BadInput(f"{file.name}: is not a log of inspect_ai with samples")
     for sample in samples:
         scores = sample.get("scores") if isinstance(sample, dict) else None
         if not isinstance(scores, dict) or "id" not in sample:

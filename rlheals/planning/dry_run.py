@@ -122,7 +122,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
             on = f"{stage['hours']:6.2f} h on a {found['made_for']}"
             yield f"{name:9} {stage['memory_gb']:6.1f} GB of memory, {on}"
         yield f"disk      {needed['disk_gb']:.0f} GB, {machine['disk'] / GB:.0f} GB free here"
-        yield f"hours     {needed['hours']:.1f} by arithmetic, {found['hours_counted_on']} are counted on"
+        yield f"hours     {needed['hours']:.1f} by arithmetic; a session should last {found['hours_counted_on']}"
     speed = f", {machine['peak']:.2f} TFLOP/s in bfloat16, measured" if machine["peak"] else ""
     memory = f", {machine['memory'] / GB:.0f} GB" if machine["memory"] else ""
     yield f"{'here' if speed else 'gpu here':9} {machine['gpu']}{memory}{speed}"
@@ -156,7 +156,7 @@ def _question(profile: Profile) -> str:
         return str(tokenizer.decode(dialect_for(tokenizer, task, profile.evaluate.prompts).prompt(item)))
     except BadInput:
         form = task.short_form if profile.evaluate.prompts == "short" else None
-        return f"{task.prompt(item, form or 0)}\n(the model's tokenizer is not at hand: without its template)"
+        return f"{task.prompt(item, form or 0)}\n(without the model's template, because its tokenizer is not here)"
 
 
 def _troubles(profile: Profile, needed: Budget | None, machine: Here) -> Iterator[tuple[str, list[str]]]:
@@ -172,7 +172,7 @@ def _troubles(profile: Profile, needed: Budget | None, machine: Here) -> Iterato
     elif needed.memory > machine.memory:
         changes = list(_that_fit(profile, needed, machine.memory))
         kind = "memory" if machine.peak else "GPU memory"
-        yield f"{kind}: {memory:.1f} GB are needed, {there:.1f} GB are there", changes
+        yield f"{kind}: {memory:.1f} GB are needed, {there:.1f} GB are available", changes
     others = {
         "evaluate": (profile.evaluate.precision, "fp16"),
         "rl_starts.rl": (profile.rl_starts.rl.precision, "own"),

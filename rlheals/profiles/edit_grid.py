@@ -23,7 +23,7 @@ def read_entry(entry: str) -> tuple[str, str]:
     """
     edit, mark, where = entry.partition("@")
     if not mark:
-        raise BadInput(f"edit {entry!r:.60}: accepted is EDIT @ WHERE, such as values(all) @ blocks")
+        raise BadInput(f"edit {entry!r:.60}; accepted: EDIT @ WHERE, such as values(all) @ blocks")
     return str(parse(edit)), str(Where.parse(where))
 
 
@@ -50,11 +50,15 @@ class SwapGrid(Settings):
     late: Int | None = Field(None, description="late SFT step that is edited; None: no edits in this profile")
     start: Int | None = Field(None, description="SFT step from which the edited RL run started")
     restore: Entries = Field((), description="edits of the late checkpoint with the peak: EDIT @ WHERE")
-    swap: Entries = Field((), description="edits of the RL result with the late checkpoint: EDIT @ WHERE")
+    swap: Entries = Field(
+        (), description="edits of the model after RL with the late checkpoint: EDIT @ WHERE"
+    )
     other: Entries = Field(
         (), description="edits of the late checkpoint with that of another SFT seed at the peak's step"
     )
-    lend: Entries = Field((), description="edits of the start of RL with what RL made of it: EDIT @ WHERE")
-    reader_restore: Entries = Field((), description="those of a reader's fresh run")
-    reader_swap: Entries = Field((), description="those of a reader's fresh run")
+    lend: Entries = Field(
+        (), description="edits of the RL start checkpoint with the model after RL: EDIT @ WHERE"
+    )
+    reader_restore: Entries = Field((), description="`restore` of a reader's fresh run")
+    reader_swap: Entries = Field((), description="`swap` of a reader's fresh run")
     decodes: Int = Field(1, ge=1, description="censuses of every edited model")

@@ -46,9 +46,9 @@ class Shape(Settings):
     mlp: Int = Field(ge=1)
     vocabulary: Int = Field(ge=1)
     tied: bool = Field(False, description="the output head is the embedding")
-    bias: bool = Field(False, description="of queries, keys and values")
+    bias: bool = Field(False, description="of the query, key and value projections")
     other: Int = Field(
-        0, ge=0, description="parameters besides those of a plain decoder, as of a vision tower"
+        0, ge=0, description="parameters beyond those of a plain decoder, such as a vision tower"
     )
 
     @property
@@ -65,8 +65,8 @@ class Hardware(Settings):
     """The GPU that a profile is made for, or a processor core."""
 
     gpu: str = Field(description=", ".join(GPUS))
-    hours: Int = Field(ge=1, description="a session that is counted on")
-    prompt_tokens: Int = Field(200, ge=1, description="of a question, for the arithmetic")
+    hours: Int = Field(ge=1, description="expected length of a session")
+    prompt_tokens: Int = Field(200, ge=1, description="of a question, to estimate memory and time")
     answer_tokens: Int = Field(60, ge=1, description="of an expert's answer")
     feedback_tokens: Int = Field(40, ge=1, description="of a feedback turn")
 

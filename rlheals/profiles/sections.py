@@ -53,18 +53,20 @@ class RLStarts(Settings):
         (), description="SFT steps from which RL starts; none: no RL in this profile"
     )
     reader_starts: tuple[Int, ...] = Field(
-        (), description="those of a reader's fresh run: early, middle, late"
+        (), description="`starts` of a reader's fresh run: early, middle, late"
     )
     runs: Int = Field(3, ge=1, le=9, description="RL seeds per start")
-    decodes: Int = Field(4, ge=1, description="censuses of every start and of every RL result")
+    decodes: Int = Field(4, ge=1, description="censuses of every start and of every model after RL")
     control_start: Int | None = Field(
         None, description="SFT step from which the controls start; None: no controls"
     )
     controls: Controls = tuple(CONTROLS)
-    late_starts: tuple[Int, ...] = Field((), description="started again on RL-only hands alone")
+    late_starts: tuple[Int, ...] = Field(
+        (), description="starts from which RL is also trained on RL-only hands alone"
+    )
     temperatures: tuple[Float, ...] = Field(
         (0.3, 0.5, 0.85, 1.0),
-        description="the control start decoded otherwise, to compare at matched entropy",
+        description="of evaluations of the control start, to compare at equal entropy",
     )
     rl: RLSettings = RLSettings()
 
@@ -120,7 +122,7 @@ def read_regulariser(text: str) -> tuple[str, float]:
     except ValueError:
         number = math.nan
     if name.strip() not in NAMES or not math.isfinite(number) or number < 0:
-        raise BadInput(f"regulariser {text!r:.60}: accepted is NAME=VALUE, NAME one of {', '.join(NAMES)}")
+        raise BadInput(f"regulariser {text!r:.60}; accepted: NAME=VALUE, NAME one of {', '.join(NAMES)}")
     return name.strip(), number
 
 
@@ -144,5 +146,5 @@ class Protection(Settings):
 
     regularisers: Regularisers = Field((), description="NAME=VALUE, NAME a regulariser or a setting of SFT")
     steps: tuple[Int, ...] = Field((), description="SFT steps that get a census")
-    reader_regularisers: Regularisers = Field((), description="those of a reader's fresh run")
+    reader_regularisers: Regularisers = Field((), description="`regularisers` of a reader's fresh run")
     decodes: Int = Field(1, ge=1, description="censuses of every checkpoint")

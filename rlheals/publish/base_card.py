@@ -40,7 +40,7 @@ def model_card(folder: Path, settings: PretrainSettings, seed: int) -> str:
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         wanted = f"{WEIGHTS}, and ability.json, a list of records with {', '.join(FIELDS)}"
         raise BadInput(
-            f"model {folder.name!r}: needed are {wanted} ({type(error).__name__}: {error})"
+            f"model {folder.name!r}: it needs {wanted} ({type(error).__name__}: {error})"
         ) from None
     head = ("step", "tokens", "loss (nats per token)", "panel: success@5")
     lines = tuple((f"{s:,.0f}", f"{t:,.0f}", f"{loss:.3f}", f"{solved:.3f}") for s, t, loss, solved in rows)

@@ -104,7 +104,7 @@ def recorded(results: Path) -> list[Place]:
         manifest = record.read_manifest(folder)
         study, name = folder.parent.name, str(manifest.profile["name"])
         if not study.startswith(name) or study.removeprefix(name) not in parts:
-            raise BadInput(f"{study}: is no study that is known, of profile {name!r:.60}")
+            raise BadInput(f"{study}: is not a known study of profile {name!r:.60}")
         found.append(place := Place(folder, *parts[study.removeprefix(name)], manifest))
         files = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
         tables = {file.name for file in place.tables.values()}
@@ -112,7 +112,7 @@ def recorded(results: Path) -> list[Place]:
             if file not in files or digest_of(folder / file).sha256 != manifest.files.get(file):
                 raise BadInput(f"{place}: {file} is missing or is not as it was recorded")
             if file.endswith(".parquet") and file not in tables:
-                raise BadInput(f"{place}: {file} is no table of this study")
+                raise BadInput(f"{place}: {file} is not a table of this study")
     if not found:
         raise BadInput(f"--results: nothing is recorded in {results.name!r}")
     return sorted(found, key=lambda one: (one.folder.parent.name, one.manifest.seed, one.folder.name))
@@ -240,7 +240,7 @@ def checkpoint(
 ) -> Path:
     """The model of a folder of checkpoints with this base seed, stage and step, for `from_pretrained`.
 
-    What is not given may be anything, as long as one model is left; BadInput otherwise.
+    Arguments that are not given match anything; BadInput unless exactly one model is left.
     """
     asked = {"seed": seed, "stage": stage, "step": step, "profile": profile}
     wanted = {name: value for name, value in asked.items() if value is not None}

@@ -60,5 +60,5 @@ def licence(profile: Profile, base: Run) -> tuple[dict[str, str], str]:
         return {**stated, **front}, f"{said}The base's card says: {words}."
     return {"license": UNKNOWN, **front}, (
         f"{said}Which one that is was not known where this folder was written: no card of the base with a licence was "
-        "at hand. Find it out before you use these weights or hand them on."
+        "found. Find out before you use or redistribute these weights."
     )

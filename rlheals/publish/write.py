@@ -97,7 +97,7 @@ def gather(asked: Asked, store: ReadingStore, results: Path) -> tuple[Pieces, di
     profile, seed = asked.profile, asked.seed
     if unknown := sorted(set(asked.steps or ()) - set(profile.sft.checkpoints)):
         accepted = ", ".join(map(str, profile.sft.checkpoints))
-        raise BadInput(f"--steps {unknown[0]}: accepted are the checkpoints {accepted}")
+        raise BadInput(f"--steps {unknown[0]}; accepted: the checkpoints {accepted}")
     first = plan(profile, seed, store)
     _demand(asked, "sft", first, store)
     pieces: Pieces = [(tables.SFT, first)]
@@ -207,6 +207,6 @@ def upload_command(name: str, folder: Path, private: bool, kind: str = "model") 
     try:
         validate_repo_id(name if name.count("/") == 1 else "")
     except HFValidationError:
-        raise BadInput(f"--hub {name!r:.120}: accepted: OWNER/NAME such as ada/lab-seed-1") from None
+        raise BadInput(f"--hub {name!r:.120}; accepted: OWNER/NAME such as ada/lab-seed-1") from None
     more = [*(["--repo-type", kind] if kind != "model" else []), *(["--private"] if private else [])]
     return shlex.join(["hf", "upload", name, str(folder), ".", *more])

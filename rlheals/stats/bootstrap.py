@@ -35,7 +35,7 @@ def largest_bound(
         raise BadInput(f"resamples: {resamples}, at least 100 are needed")
     table = np.asarray(values, dtype=float)
     if table.ndim != 2 or table.shape[0] < 2 or table.shape[1] < 1:
-        raise BadInput(f"largest_bound: shape {table.shape}, accepted is (2 or more seeds, quantities)")
+        raise BadInput(f"largest_bound: shape {table.shape}; accepted: (2 or more seeds, quantities)")
     if not np.isfinite(table).all():
         raise BadInput("largest_bound: a value is not a finite number")
     n, mean = len(table), table.mean(axis=0)

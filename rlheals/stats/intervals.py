@@ -72,7 +72,7 @@ class Interval:
 def check_level(level: float) -> None:
     """Raise BadInput unless 0 < level < 1."""
     if not 0 < level < 1:
-        raise BadInput(f"level: {level} is not a confidence level, accepted are numbers between 0 and 1")
+        raise BadInput(f"level: {level} is not a confidence level; accepted: numbers between 0 and 1")
 
 
 def _count(value: SupportsIndex, name: str, *, at_least: int = 0, at_most: int | None = None) -> int:
@@ -191,7 +191,7 @@ def holm(pvalues: Sequence[float] | npt.NDArray[np.float64]) -> tuple[float, ...
     given = np.asarray(pvalues, dtype=float)
     for place, p in enumerate(given):
         if not 0 <= p <= 1:
-            raise BadInput(f"holm: p-value {place} is {p}, accepted are numbers from 0 to 1")
+            raise BadInput(f"holm: p-value {place} is {p}; accepted: numbers from 0 to 1")
     order = np.argsort(given, kind="stable")
     scaled = np.minimum(1.0, (len(given) - np.arange(len(given))) * given[order])
     adjusted = np.empty(len(given))
@@ -242,9 +242,7 @@ def t_interval(per_seed_values: Sequence[float] | npt.NDArray[np.float64], level
     check_level(level)
     values = np.asarray(per_seed_values, dtype=float)
     if values.ndim != 1 or len(values) < 2:
-        raise BadInput(
-            f"t_interval: shape {values.shape}, accepted is one value per seed of two or more, (n,)"
-        )
+        raise BadInput(f"t_interval: shape {values.shape}; accepted: one value per seed of two or more, (n,)")
     if not np.isfinite(values).all():
         raise BadInput(f"t_interval: value {int(np.argmin(np.isfinite(values)))} is not a finite number")
     n, mean = len(values), float(values.mean())
@@ -267,7 +265,7 @@ def of_ratio(over: Sequence[float], under: Sequence[float]) -> npt.NDArray[np.fl
     """
     part, whole = np.asarray(over, dtype=float), np.asarray(under, dtype=float)
     if part.shape != whole.shape or part.ndim != 1:
-        raise BadInput(f"of_ratio: shapes {part.shape} and {whole.shape}, accepted is (n,) for both")
+        raise BadInput(f"of_ratio: shapes {part.shape} and {whole.shape}; accepted: (n,) for both")
     if not whole.sum() > 0:
         raise BadInput("of_ratio: nothing to have a share of, the denominators do not sum to more than 0")
     ratio = part.sum() / whole.sum()

@@ -39,7 +39,7 @@ def verdict(interval: Interval, margin: float, partly: bool = True) -> Verdict:
     'not here'
     """
     if not (math.isfinite(margin) and margin >= 0):
-        raise BadInput(f"verdict: margin {margin}, accepted are finite numbers of at least 0")
+        raise BadInput(f"verdict: margin {margin}; accepted: finite numbers of at least 0")
     if interval.low > margin:
         return "holds"
     if interval.low > 0 and partly:

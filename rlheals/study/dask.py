@@ -93,7 +93,7 @@ def _pool(
     if workers.scheduler is not None:
         if _is_open(workers.scheduler):
             say(
-                f"{workers.scheduler}: not encrypted, and whoever can reach it can run code there; use tls://"
+                f"{workers.scheduler}: not encrypted, and anyone who can reach it can run code there; use tls://"
             )
         return Pool(stack.enter_context(_connected(workers.scheduler)), None)
     cluster: Cluster = _local(workers.count) if job is None else _slurm(job, root)
@@ -204,7 +204,7 @@ def unit(spec: dict[str, Any], run_id: str, root: str) -> None:
     store, asked, worker = Store(root), RunSpec.model_validate(spec), get_worker()
     if store.key(asked) != run_id:
         raise BadInput(
-            f"worker on {socket.gethostname()}: its rlheals, torch, transformers, trl or numpy is another than here"
+            f"worker on {socket.gethostname()}: its rlheals, torch, transformers, trl or numpy is not the same as here"
         )
     last = 0.0
 

@@ -19,7 +19,7 @@ def run_unit(spec: RunSpec, store: Store, echo: Callable[[str], None], tick: Tic
     return store.ensure(spec, lambda work: stage.run(replace(work, tick=tick)), echo)
 
 
-GONE = "the study's workers have ended; the same command goes on"
+GONE = "the study's workers have ended; the same command resumes"
 
 
 @dataclass(frozen=True)

@@ -142,9 +142,7 @@ def record(
     """
     part.check(profile)
     if profile.model is not None and not is_pinned(profile.model):
-        raise BadInput(
-            f"--record: model {profile.model.name!r} is whatever its hub has by then; {HOW_TO_PIN}"
-        )
+        raise BadInput(f"--record: model {profile.model.name!r} has no fixed commit; {HOW_TO_PIN}")
     home = folder / f"{profile.name}{part.suffix}"
     plans = {seed: part.plan(profile, seed, store) for seed in seeds}
     if only_missing:

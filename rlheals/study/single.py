@@ -38,7 +38,7 @@ def refuse_unknown_step(option: str, step: int, profile: Profile) -> None:
     """BadInput unless SFT of the profile writes a checkpoint at that step."""
     if step not in profile.sft.checkpoints:
         accepted = ", ".join(map(str, profile.sft.checkpoints))
-        raise BadInput(f"{option} {step}: accepted are the checkpoints {accepted}")
+        raise BadInput(f"{option} {step}; accepted: the checkpoints {accepted}")
 
 
 def pretrained(profile: Profile, seed: int, store: Store) -> tuple[Run, dict[str, Any]]:

@@ -86,12 +86,12 @@ def subspaces(
     seed: int = 0,
     accumulation: int = 1,
 ) -> Iterator[Callable[[], float]]:
-    """Around any training: every gradient of a weight matrix has that of the penalty added; gives its present value.
+    """A context for any training that adds the penalty's gradient to every weight's; yields a function for its value.
 
     The penalty is strength times the sum, over weight matrices, of what they have moved inside the leading subspaces
     that they have on entering. share: dimension of the subspaces / smaller side of a matrix; random: subspaces drawn at
     random (with `seed`) instead, the control; accumulation: backward passes per optimiser step. Gradients that are
-    scaled (fp16) would outweigh the penalty. BadInput for numbers that cannot be.
+    scaled (fp16) would outweigh the penalty. BadInput for invalid numbers.
 
     >>> import torch
     >>> layer = torch.nn.Linear(4, 4, bias=False)
@@ -149,11 +149,11 @@ def _frames(w: torch.Tensor, share: float, random: bool, key: str) -> tuple[torc
 def kl_from_base(
     model: PreTrainedModel, settings: ProtectedSettings, seed: int
 ) -> Iterator[Callable[[], float]]:
-    """Inside, the training loss has the KL from the base added, as a mean over the answers' tokens of a batch.
+    """A context that adds the KL from the base to the training loss, as a mean over the answers' tokens of a batch.
 
     TRL's loss is minus the mean of the tokens' log-probabilities, which its forward gives without logits; these are
-    computed once more, and the divergence is taken off the log-probabilities. Gives the mean KL of the latest batch
-    (0 before the first).
+    computed once more, and the divergence is subtracted from the log-probabilities. Gives the mean KL of the
+    latest batch (0 before the first).
     """
     base = type(model)(copy.deepcopy(model.config))
     base.load_state_dict(model.state_dict())

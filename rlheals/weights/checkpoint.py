@@ -38,7 +38,7 @@ class Checkpoint:
     """The tensors of a .safetensors or .gguf file, of a folder with one or several, or of a hub id ("owner/name").
 
     places: by name; pieces: the weight matrices and other parts that these hold, by their own names; notes: what a
-    user should know of how it was read, a line each.
+    user should know about how it was read, a line each.
 
     >>> from rlheals.engines.models import SHIPPED_BASE
     >>> Checkpoint(SHIPPED_BASE).places["model.layers.0.self_attn.q_proj.weight"].shape

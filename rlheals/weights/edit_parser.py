@@ -17,7 +17,7 @@ _CALL = re.compile(r"([a-z]{1,20})\(([^()]*)\)")
 
 
 def parse(text: str) -> Edit:
-    """The edit that a text means; BadInput with one line otherwise.
+    """The edit that a text describes; BadInput with one line otherwise.
 
     `like` binds closer than `then`; both group to the left.
 

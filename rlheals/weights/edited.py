@@ -72,6 +72,6 @@ def _edited_piece(piece: Piece, b: torch.Tensor, t: torch.Tensor, edit: Edit, wh
 def apply(
     base: Checkpoint, target: Checkpoint, edit: Edit, where: Where = BLOCKS
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """As `edited`: (name, tensor after)."""
+    """Every tensor of `target` after the edit, as (name, tensor); arguments and errors are those of `edited`."""
     for one in edited(base, target, edit, where):
         yield one.name, one.after

@@ -144,7 +144,7 @@ def principal_angles(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Angles between the spans of the columns of a (..., n, k) and b (..., n, l), radians, ascending, (..., min(k, l)).
 
     theta with cos theta = singular values of A^T B, sin theta = those of B - A A^T B, A and B orthonormal bases (made
-    by QR if they are none); each angle from whichever of the two is smaller. Below about n eps (a subspace and itself)
+    by QR if they are not); each angle from whichever of the two is smaller. Below about n eps (a subspace and itself)
     it is exactly 0. Raises BadInput for shapes that do not fit, dependent columns, numbers that are not finite.
     Source: Knyazev and Argentati 2002, algorithm 3.1.
 

@@ -59,7 +59,7 @@ class Comparison:
         return Path(out) / report.PAGE
 
     def facts(self) -> dict[str, Any]:
-        """Angles, sizes and intruder dimensions by kind, as numbers and words that JSON knows."""
+        """Angles, sizes and intruder dimensions by kind, as JSON types."""
         matrices = self.spectra.matrices[self.spectra.matrices["head"] == -1]
         sizes = matrices[matrices["what"] == CHANGE].groupby("kind", sort=False)
         intruders = matrices.groupby(["kind", "what"], sort=False)["intruders"].mean().unstack("what")
@@ -99,10 +99,10 @@ def compare_checkpoints(
 ) -> Comparison:
     """Singular values and vectors of two checkpoints of one architecture, or of a checkpoint and a LoRA adapter of it.
 
-    Each is a .safetensors or .gguf file, a folder, or a hub id. reference: a third checkpoint from which both are seen;
-    kinds: of matrices, such as "q"; ks: sizes of subspaces; nulls, draws: null models; heads, key_value_heads: every
-    head as a matrix of its own; unrelated: accept matrices that have nothing in common; cache: folder that keeps the
-    decompositions of the first (or of the reference) for the next comparison with it. Unless given, as
+    Each is a .safetensors or .gguf file, a folder, or a hub id. reference: a third checkpoint that both are compared
+    with; kinds: of matrices, such as "q"; ks: sizes of subspaces; nulls, draws: null models; heads, key_value_heads:
+    every head as a matrix of its own; unrelated: accept matrices that have nothing in common; cache: folder that
+    keeps the decompositions of the first (or of the reference) for the next comparison with it. Defaults are those of
     `SpectraSettings`. Raises BadInput with one line.
 
     >>> from rlheals import compare_checkpoints
@@ -150,7 +150,7 @@ def edit_checkpoint(base: str, target: str, edit: str, where: str, out: Path) ->
         refuse_adapter(source)
     if is_gguf(target):
         raise BadInput(
-            f"target {target!r}: a GGUF file can be the base only; what is edited was trained, and unquantised"
+            f"target {target!r}: a GGUF file can only be the base; edited weights have to be unquantised"
         )
     first, second = Checkpoint(base), Checkpoint(target)
     rows: list[dict[str, Any]] = []

@@ -114,7 +114,9 @@ def test_the_atlas_has_every_ood_hand_with_its_tenths_and_what_is_kept_longest_f
 
 def test_without_a_recorded_study_the_page_says_so(study: SimpleNamespace, tmp_path: Path) -> None:
     study.chapter.recorded = None
-    assert read(explore.script(study.chapter, tmp_path)) == {"note": "Nothing is recorded of profile lab."}
+    assert read(explore.script(study.chapter, tmp_path)) == {
+        "note": "No results are recorded for profile lab."
+    }
 
 
 @needs_chromium

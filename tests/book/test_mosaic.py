@@ -175,5 +175,5 @@ def test_in_a_browser_what_is_missing_is_a_sentence(tmp_path: Path, scripts: dic
     none = {mosaic.INDEX: "", play.INDEX: alone[play.INDEX]}
     assert (
         driven(page_with(tmp_path / "none", none, drive))["said"]
-        == "No evaluation of every hand is here to show."
+        == "There is no full evaluation to show here."
     )

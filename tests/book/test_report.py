@@ -83,7 +83,7 @@ def test_without_a_recorded_study_claims_have_margins_and_no_numbers(made: Path)
             (row,) = [line for line in text.splitlines() if line.startswith(f"| {claim.sentence} | ")]
             *_, margin, _, _, verdict = row.removesuffix(" |").split(" | ")
             assert (float(margin), verdict) == (claim.margin, "no verdict yet")
-    assert "No recorded study" in (made / "out/recorded.md").read_text()
+    assert "There is no recorded study" in (made / "out/recorded.md").read_text()
 
 
 def test_figures_are_images_with_their_data(made: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_profile_without_what_a_chapter_is_about_says_so(key: str, said: str, 
         ({"protection.regularisers": ["kl=0.1", "kl=0.10"]}, "there twice"),
         ({"protection.steps": [7]}, "not one of sft.checkpoints"),
         *(
-            ({"protection.regularisers": [text]}, "accepted is NAME=VALUE")
+            ({"protection.regularisers": [text]}, "accepted: NAME=VALUE")
             for text in ("", "kl", "kl=", "kl=-1", "kl=nan", "shield=1", "kl=0.1=2", "KL=1")
         ),
     ],

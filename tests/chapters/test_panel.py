@@ -46,7 +46,9 @@ def panel(seeds: tuple[int, ...] = (1, 2, 3)) -> Panel:
 
 def test_a_choice_shows_the_edit_between_its_controls_and_the_checkpoints() -> None:
     rows = choices(both_splits())
-    mine = rows[(rows["kind"] == "directions") & (rows["where"] == "all blocks") & (rows["share"] == 20)]
+    mine = rows[
+        (rows["kind"] == "singular vectors") & (rows["where"] == "all blocks") & (rows["share"] == 20)
+    ]
     ood = mine[mine["split"] == "ood"].set_index("series")["value"]
     assert ood.to_dict() == pytest.approx(
         {
@@ -54,14 +56,14 @@ def test_a_choice_shows_the_edit_between_its_controls_and_the_checkpoints() -> N
             "partial rollback, same size": 0.06, "peak": ANCHORS["peak"],
         }
     )  # fmt: skip
-    assert set(rows["kind"]) == {"directions", "values", "rollback"}
+    assert set(rows["kind"]) == {"singular vectors", "singular values", "rollback"}
     assert set(rows["where"]) == {"all blocks", "layer 0", "embeddings and output head"}
     assert not rows.duplicated(["kind", "where", "share", "series", "split"]).any()
 
 
 def test_setting_a_value_changes_the_data() -> None:
     made = panel()
-    assert made.kind.options == ("directions", "values", "rollback")
+    assert made.kind.options == ("singular vectors", "singular values", "rollback")
     assert (made.share.options, made.share.value) == ((10, 20, 100), 100)
     before, drawing = made.data, made.drawn.value
     made.share.value = 20
@@ -74,7 +76,7 @@ def test_setting_a_value_changes_the_data() -> None:
     made.kind.value = "rollback"
     assert made.where.value == "embeddings and output head"
     assert len(made.data) == 2 * 3
-    made.kind.value = "directions"
+    made.kind.value = "singular vectors"
     assert not made.data.empty
 
 
@@ -86,8 +88,8 @@ def test_every_choice_is_in_the_twin_and_says_the_same() -> None:
         (kind, where, int(share)) for kind, at in drawn.items() for where, by in at.items() for share in by
     } == set(made.rows[["kind", "where", "share"]].itertuples(index=False, name=None))
     made.share.value = 20
-    assert bars(made.data) == drawn["directions"]["all blocks"]["20"]
-    assert "0.100 [" in drawn["directions"]["all blocks"]["20"]
+    assert bars(made.data) == drawn["singular vectors"]["all blocks"]["20"]
+    assert "0.100 [" in drawn["singular vectors"]["all blocks"]["20"]
     assert not re.search(r"(src|href)=|https?://|@import|url\(", page), "it loads nothing"
     assert page.count("</script>") == 1
 
@@ -107,7 +109,7 @@ def test_intervals_of_one_base_are_over_hands_and_what_is_shown_is_escaped() -> 
 
 def test_without_an_edit_of_the_late_checkpoint_there_is_no_panel() -> None:
     made = tables({("swap", "values(all)", "blocks"): (0.1, 1.0)})
-    with pytest.raises(BadInput, match="panel: no edit"):
+    with pytest.raises(BadInput, match="panel: there is no edit"):
         choices(made)
 
 

@@ -111,7 +111,7 @@ def test_what_rl_adds_is_shown_for_starts_that_all_sizes_have(
     assert (mean, high - mean) == pytest.approx((0.15, mean - low), abs=0.01)
     assert high - mean > 12.7 * 0.05, "as wide as two base seeds are, and wider: it holds for three starts"
     assert float(larger[3]) == pytest.approx(0.3, abs=0.01), "a single base seed has no interval"
-    assert "none of a single base seed" in str(about)
+    assert "none for a single base seed" in str(about)
     assert "No study of another size" in str(nothing)
     recorded["scale-1m"] = climbed({1: {80: 0.1}})
     assert scale.scale_table(tmp_path) == [nothing], "no start in common"

@@ -348,7 +348,7 @@ def test_points_of_one_seed_have_no_interval_whatever_their_ends_say() -> None:
     frame = line(1, "zero_variance")
     for one in (frame.assign(seeds=1), frame.assign(interval="")):
         assert told("rl-why", one).startswith(
-            "The share of groups without a gradient at RL's start goes from 30 %"
+            "The share of groups without gradient when RL starts goes from 30 %"
         )
 
 
@@ -413,14 +413,14 @@ def test_released_counts_lines_and_differences() -> None:
         "ood": [1.0, 2, 3] * 2,
         "id": [1.0, 2, 3, 1, 9, 3],
     }
-    assert "in points, 0 (Llama) off a straight line" in audited("copy", curves, model="Llama")
+    assert "0 (Llama) points off a straight line" in audited("copy", curves, model="Llama")
     for low, said in ((1.0, "1 of 2"), (-1.0, "0 of 2")):
         frame = {"series": ["published"] * 2 + ["design"] * 2, "value": [2.0, 0.0, np.nan, np.nan],
                  "low": [low, -1, 0, 0], "high": [3.0, 1.0, 0, 0],
                  "drop": [np.nan, np.nan, 0, 4], "chance": [np.nan, np.nan, 0, 1]}  # fmt: skip
         sentence = audited("resolution", frame)
         assert sentence.startswith(f"{said} published differences have intervals without 0")
-        assert "with design, the chance of seeing a true drop of 2 points is 50 %" in sentence
+        assert "with design, the chance of detecting a true drop of 2 points is 50 %" in sentence
 
 
 def test_every_figure_of_that_page_has_its_sentence() -> None:

@@ -142,7 +142,7 @@ WRONG = [
     ("sft --seed 0 --set sft.batch=1 --set sft.batch=2", "twice"),
     ("sft --seed 0 --set 'sft.batch=[1'", "YAML"),
     ("evaluate", "--step"),
-    ("evaluate --step 3", "--step 3: accepted are the checkpoints 0, "),
+    ("evaluate --step 3", "--step 3; accepted: the checkpoints 0, "),
     ("evaluate --folder missing", "'missing' does not exist"),
     ("evaluate --folder weightless/config.json", "config.json' is a file"),
     ("evaluate --folder weightless", "safetensors"),
@@ -150,7 +150,7 @@ WRONG = [
     ("evaluate --step 40 --split purple", "splits"),
     ("evaluate --step 40 --out full", "full"),
     ("pretrain --seed 1 --out full", "full"),
-    ("rl --seed 0 --start 77", "--start 77: accepted are the checkpoints 0, "),
+    ("rl --seed 0 --start 77", "--start 77; accepted: the checkpoints 0, "),
     ("rl --seed 0 --start 160 --set rl_starts.rl.group=7", "group=7"),
     ("run sft missing.json", "missing.json"),
     ("run sft words.json", "words.json"),
@@ -171,7 +171,7 @@ WRONG = [
     ("report --readme missing.md", "missing.md"),
     ("report --readme words.json", "claims:begin"),
     ("claims --results nowhere", "--results 'nowhere': no such folder"),
-    ("doctor --repair", "--repair: accepted together with --store only"),
+    ("doctor --repair", "--repair: only with --store"),
     ("edit runs/base full --edit 'values(all)' --out new", "'runs/base': no such file or folder"),
     ("sft --seed 1 --profile gpu --set model.name=runs/base", "'runs/base': no such folder"),
     ("serve nowhere", "'nowhere': no such folder"),
@@ -433,7 +433,7 @@ def test_run_does_one_unit_and_doctor_lists_and_repairs_it(empty_folder: Path, s
     assert repaired.data["removed"] == [f"runs/{made.name}"]
     assert not made.exists()
     assert other.exists(), "what is not ours is left alone"
-    assert (mine / "part").exists(), "an unfinished run goes on from there"
+    assert (mine / "part").exists(), "an unfinished run resumes from there"
     other.rmdir()
     assert say("doctor", "--store").code == 0
     assert "computing" in say("run", "adopt", "unit.json").err

@@ -43,10 +43,10 @@ def test_the_summary_counts_what_was_asked_with_wilsons_intervals() -> None:
     (row,) = found.summary().to_dict("records")
     expected = wilson(int((found.episodes["solved_at"] > 0).sum()), 40)
     assert (row["split"], row["items"]) == ("id", 40)
-    ends = [row[f"within 2{end}"] for end in ("", " low", " high")]
+    ends = [row[f"success@2{end}"] for end in ("", " low", " high")]
     assert ends == [expected.estimate, expected.low, expected.high]
-    assert found.metrics()["census/id/within 2"] == expected.estimate
-    assert "within 2" in repr(found)
+    assert found.metrics()["census/id/success@2"] == expected.estimate
+    assert "success@2" in repr(found)
 
 
 def test_another_task_is_asked_by_its_name() -> None:

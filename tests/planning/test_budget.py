@@ -86,7 +86,7 @@ def test_a_profile_for_processors_says_how_long_it_takes_on_this_one_and_what_it
         assert "GPU" not in text
     assert hours[0.1] > 2 * hours[0.4] > 4 * hours[1.2]
     small = dry_run.examine(profile, store, Here("processor core", 4 * GB, True, ROOM, 0.4))
-    assert re.match(r"memory: [\d.]+ GB are needed, 4.0 GB are there", small["problems"][0])
+    assert re.match(r"memory: [\d.]+ GB are needed, 4.0 GB are available", small["problems"][0])
     assert "--set" in small["changes"][0]
 
 

@@ -197,9 +197,9 @@ def another_table(place: Path) -> None:
             lambda place: (place / "notes.txt").write_text(""),
             "notes.txt is missing or is not as it was recorded",
         ),
-        (lambda place: place.parent.rename(place.parents[1] / "lab-unknown"), "no study that is known"),
+        (lambda place: place.parent.rename(place.parents[1] / "lab-unknown"), "not a known study"),
         (lambda place: shutil.rmtree(place.parent), "nothing is recorded"),
-        (another_table, "more.parquet is no table of this study"),
+        (another_table, "more.parquet is not a table of this study"),
         (other_seed, "holds other base seeds"),
     ],
 )
@@ -239,4 +239,4 @@ def test_on_the_command_line(results: Path, tmp_path: Path, capfd: pytest.Captur
         assert main([*command, *more]) == 2
         assert said in capfd.readouterr().err
     assert main(["publish", "--seed", "1", "--out", "x", "--checkpoints", "y"]) == 2
-    assert "--dataset only" in capfd.readouterr().err
+    assert "only with --dataset" in capfd.readouterr().err

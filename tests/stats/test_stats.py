@@ -180,7 +180,7 @@ class TestTInterval:
     @pytest.mark.parametrize(
         ("values", "said"),
         [
-            ([0.3], r"shape \(1,\), accepted is one value per seed of two or more"),
+            ([0.3], r"shape \(1,\); accepted: one value per seed of two or more"),
             ([], "one value per seed of two or more"),
             ([0.3, math.nan], "value 1 is not a finite number"),
             ([[0.3, 0.2]], "one value per seed"),

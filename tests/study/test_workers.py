@@ -141,7 +141,7 @@ def test_a_scheduler_that_is_open_to_others_is_named(tmp_path: Path, monkeypatch
         with contextlib.ExitStack() as stack:
             dask_workers._pool(Workers(scheduler=address), None, tmp_path, stack, said.append)
     (line,) = said
-    assert line.startswith("tcp://head:8786: not encrypted, and whoever can reach it can run code there")
+    assert line.startswith("tcp://head:8786: not encrypted, and anyone who can reach it can run code there")
 
 
 def test_nothing_is_started_for_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +244,7 @@ def test_a_study_whose_workers_die_while_they_start_does_not_wait_for_ever(
     specs = plan(SMALL, 1, store).specs()
     with (
         killer(monkeypatch, store, lambda: len(store.ids()) >= after),
-        pytest.raises(BadInput, match="workers have ended; the same command goes on"),
+        pytest.raises(BadInput, match="workers have ended; the same command resumes"),
     ):
         compute(specs, store, workers=2, quiet=True)
     compute(specs, store, quiet=True)

@@ -331,7 +331,7 @@ def test_one_command_gives_tables_figures_and_a_page_that_needs_nothing_else(
     [
         (["--k", "8,x"], "--k"),
         (["--k", "8,4"], "rising numbers"),
-        (["--matrices", "query"], "--matrices 'query': accepted are"),
+        (["--matrices", "query"], "--matrices 'query'; accepted, each once:"),
         (["--nulls", "none"], "--nulls"),
         (["--heads", "5"], "says 2 heads for q, not 5"),
         (["--null", "-1"], "--null"),

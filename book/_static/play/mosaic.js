@@ -9,7 +9,7 @@
   Play.attempted = (key, hands) => known.set(key, hands);
 
   if (!Play.mosaic || !Play.mosaic.checkpoints.length) {
-    root.replaceChildren(el("p", {}, "No evaluation of every hand is here to show."));
+    root.replaceChildren(el("p", {}, "There is no full evaluation to show here."));
     return;
   }
   const { outcomes, hands, checkpoints } = Play.mosaic;

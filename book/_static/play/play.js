@@ -106,7 +106,7 @@
   /** Over all hands, by the evaluation that was made with the checkpoint. */
   function shownShares(entry) {
     const { temperature, attempts } = Play.index, found = Object.entries(entry.solved[protocol()] ?? {});
-    if (!found.length) return el("p", { class: "play-shares" }, "No evaluation of all hands is here.");
+    if (!found.length) return el("p", { class: "play-shares" }, "There is no full evaluation here.");
     const said = found.map(([name, { hands, first, within }]) =>
       `of ${hands.toLocaleString("en")} ${name} hands ${percent(first)} at once, ${percent(within)} within ${attempts} attempts`);
     return el("p", { class: "play-shares" }, `Evaluation at temperature ${temperature}: ${said.join("; ")} solved.`);
@@ -142,7 +142,7 @@
     }
     results.replaceChildren(...sections);
     origin.textContent = `Checkpoints: profile ${Play.index.profile}, base seed ${Play.index.seed}.`;
-    tell(`${asked.join(" ")} with ${ruleText(byRule)}. ${said.join("; ") || "No checkpoint is here to play with"}.`);
+    tell(`${asked.join(" ")} with ${ruleText(byRule)}. ${said.join("; ") || "There is no checkpoint to play with"}.`);
   }
 
   // --- many hands
@@ -177,7 +177,7 @@
     await loaded();
     if (!current()) return;
     const entries = ready();
-    if (!entries.length) return tell("No checkpoint is here to play with.");
+    if (!entries.length) return tell("There is no checkpoint to play with.");
     const rows = entries.map(({ title }) => ({ title, first: 0, within: 0 }));
     const progress = el("progress", { max: CENSUS, value: 0, "aria-label": "hands played" });
     bars.replaceChildren(progress, button("Stop", () => { run(() => tell("Stopped.")); bars.replaceChildren(); }));

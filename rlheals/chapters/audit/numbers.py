@@ -79,7 +79,7 @@ def line(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Floats, Floats, Floats]:
     xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if xs.shape != ys.shape or xs.shape[-1] < 3 or (np.ptp(xs, axis=-1) == 0).any():
         raise BadInput(
-            f"line: {xs.shape} and {ys.shape}; accepted are curves of 3 or more points, the first not flat"
+            f"line: {xs.shape} and {ys.shape}; accepted: curves of 3 or more points, the first not flat"
         )
     dx, dy = xs - xs.mean(-1, keepdims=True), ys - ys.mean(-1, keepdims=True)
     slope = (dx * dy).sum(-1) / (dx**2).sum(-1)

@@ -75,7 +75,7 @@ def angle_law(n: int, k: int) -> Floats:
     (512, 31)
     """
     if not 1 <= k <= n:
-        raise BadInput(f"angle_law: k = {k}, accepted are 1 to {n}")
+        raise BadInput(f"angle_law: k = {k}; accepted: 1 to {n}")
     forced = max(0, 2 * k - n)
     free = k - forced
     if free == 0:

@@ -52,8 +52,8 @@ def copy(frame: pd.DataFrame) -> str:
     groups = frame.groupby(["series", "model"])
     off = pd.Series({name: say.number(float(line(own["ood"], own["id"])[2])) for name, own in groups})
     published = " and ".join(f"{size} ({model})" for model, size in off["published"].items())
-    said = f"{published} off a straight line in the OOD curve; curves sampled apart lie {' and '.join(off['sampled'])}"
-    return f"the published ID curve lies, in points, {said} off"
+    said = f"{published} points off a straight line in the OOD curve"
+    return f"the published ID curve lies {said}; curves sampled apart lie {' and '.join(off['sampled'])} points off"
 
 
 def resolution(frame: pd.DataFrame) -> str:
@@ -63,7 +63,7 @@ def resolution(frame: pd.DataFrame) -> str:
     first = curves[curves["series"] == design]
     sure = (found["low"] * found["high"] > 0).sum()
     chance = f"{say.number(drop)} points is {say.percent(np.interp(drop, first['drop'], first['chance']))}"
-    said = f"with {design}, the chance of seeing a true drop of {chance}"
+    said = f"with {design}, the chance of detecting a true drop of {chance}"
     return f"{sure} of {len(found)} published differences have intervals without 0; {said}"
 
 

@@ -15,9 +15,10 @@ TARGETS = {
 }
 """Of each kind: the checkpoint that is edited, and the one it is edited with."""
 FAMILIES = {
-    "values": "values", "left": "left directions", "right": "right directions", "directions": "directions",
-    "triples": "triples", "subspace": "subspace", "rollback": "rollback", "interpolate": "interpolation",
-    "partial": "partial rollback", "random": "random directions", "noise": "noise", "released": "released edit",
+    "values": "singular values", "left": "left singular vectors", "right": "right singular vectors",
+    "directions": "singular vectors", "triples": "singular triples", "subspace": "singular subspace",
+    "rollback": "rollback", "interpolate": "interpolation", "partial": "partial rollback",
+    "random": "random singular vectors", "noise": "noise", "released": "released edit",
 }  # fmt: skip
 WORDS = {"kind": object, "edit": object, "where": object}
 """Columns that say which edit it is, and their type."""

@@ -60,7 +60,7 @@ def choices(tables: EditTables) -> pd.DataFrame:
                 found = with_intervals(per_seed.assign(**place), PLACE)
                 shown.append(found.assign(series=series, role=role, split=split, size=own["size"].mean()))
     if not shown:
-        raise BadInput("panel: no edit of the late checkpoint is there")
+        raise BadInput("panel: there is no edit of the late checkpoint")
     kinds = [measured.FAMILIES[name] for name in KINDS]
     order: dict[Any, Any] = {"kind": kinds.index, "where": _order}
     table = pd.concat(shown).sort_values(

@@ -20,7 +20,7 @@ def size(frame: pd.DataFrame) -> str:
     rows = say.pick(frame, kind="restore", split="ood")
     names = [f"{FAMILIES[one.family]} in {where_label(one.where)}" for one in rows.itertuples()]
     most = sorted(say.curve(rows.assign(at=names), "at"), key=lambda one: abs(one.value))[-1]
-    said = f"{most.at} changes OOD success@5 most: by {say.points(most.value)}{say.effect(most)}"
+    said = f"the largest change in OOD success@5 is {say.points(most.value)}{say.effect(most)}, for {most.at}"
     return f"of {len(rows)} edits of the late checkpoint, {said}"
 
 
@@ -34,22 +34,23 @@ def dose(frame: pd.DataFrame) -> str:
     given = (
         f"{say.percent(one.value)}, {_beside(one, other)} {say.percent(other.value)} of a partial rollback"
     )
-    return f"restoring {share:g} % of the directions gives OOD success@5 of {given} of equal size"
+    return f"restoring {share:g} % of the singular vectors gives OOD success@5 of {given} of equal size"
 
 
 def controls(frame: pd.DataFrame) -> str:
     edits = (ALL, "rollback()", f"noise() like {ALL}")
     one, other, noise = (say.estimate(frame, kind="restore", quantity="effect", edit=edit) for edit in edits)
     rolled = f"{say.BESIDE[say.compare(other, one)]} a rollback's {say.points(other.value)}"
-    changed = f"restoring all directions changes OOD accuracy by {say.points(one.value)}, {rolled}"
-    return f"{changed}; noise of its size: {say.points(noise.value)}"
+    changed = f"restoring all singular vectors changes OOD accuracy by {say.points(one.value)}, {rolled}"
+    return f"{changed}; noise of equal size: {say.points(noise.value)}"
 
 
 def layers(frame: pd.DataFrame) -> str:
     places = (PLACES[where] for where in ("ends", "blocks", "matrices"))
     ends, blocks, both = (say.estimate(frame, edit=ALL, quantity="value", where=place) for place in places)
     given = f"{say.percent(ends.value)}, {_beside(ends, blocks)} {say.percent(blocks.value)} from all blocks"
-    return f"directions restored in {PLACES['ends']} give OOD success@5 of {given}; both give {say.percent(both.value)}"
+    said = f"singular vectors restored in {PLACES['ends']} give OOD success@5 of {given}"
+    return f"{said}; both give {say.percent(both.value)}"
 
 
 def behaviour(frame: pd.DataFrame) -> str:

@@ -13,7 +13,7 @@ def plane(frame: pd.DataFrame) -> str:
     rows = say.last(frame).drop_duplicates("way").set_index("way")
     best = say.pick(rows.drop(index=SFT))["value"].idxmax()
     plain, other = ((say.percent(rows["value"][way]), say.percent(rows["id"][way])) for way in (SFT, best))
-    said = f"the best other, {label_of(str(best))}, has {other[0]} at {other[1]}"
+    said = f"the best regulariser, {label_of(str(best))}, has {other[0]} at {other[1]}"
     return f"at step {rows['step'].iloc[0]:,} plain SFT has {plain[0]} OOD accuracy at {plain[1]} ID; {said}"
 
 

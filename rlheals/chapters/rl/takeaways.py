@@ -27,7 +27,7 @@ def ood(frame: pd.DataFrame) -> str:
     before, after = (max(say.curve(frame, series=f"OOD, success@5 with feedback{name}")) for name in BESIDE)
     reached = f"{say.percent(after.value)} after RL (from step {after.at:,})"
     beside = f"{say.BESIDE[say.compare(before, after)]} the {say.percent(before.value)} before RL"
-    return f"OOD success@5 is at most {reached}, {beside} (step {before.at:,})"
+    return f"the highest OOD success@5 is {reached}, {beside} (step {before.at:,})"
 
 
 def id_(frame: pd.DataFrame) -> str:
@@ -78,7 +78,7 @@ def parts(frame: pd.DataFrame) -> str:
 
 def why(frame: pd.DataFrame) -> str:
     course = say.course(say.curve(frame, series="zero_variance"))
-    return f"the share of groups without a gradient at RL's start {course}"
+    return f"the share of groups without gradient when RL starts {course}"
 
 
 def advantages(frame: pd.DataFrame) -> str:
@@ -109,7 +109,7 @@ def controls(frame: pd.DataFrame) -> str:
     rl = changes.pop("RL")
     name, most = sorted(changes.items(), key=lambda one: abs(one[1].value))[-1]
     largest = f"{name} changes it most: {say.points(most.value)}{say.effect(most)}"
-    return f"RL changes its start's OOD success@5 by {say.points(rl.value)}{say.effect(rl)}; of the controls, {largest}"
+    return f"RL changes OOD success@5 by {say.points(rl.value)}{say.effect(rl)}; of the controls, {largest}"
 
 
 def entropy(frame: pd.DataFrame) -> str:

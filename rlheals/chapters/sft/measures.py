@@ -70,7 +70,7 @@ def share(episodes: pd.DataFrame, measure: str, by: Sequence[str] = ("seed", "st
         return shares(episodes, MEASURES[measure](episodes), by)
     if not (named := TRIES.fullmatch(measure)):
         known = ", ".join(["pass@k", "success@k", "feedback@k (with ' either')", *MEASURES])
-        raise BadInput(f"measure {measure!r}, accepted are {known}")
+        raise BadInput(f"measure {measure!r}; accepted: {known}")
     kind, k, column = named[1], int(named[2]), "solved_at_either" if named[3] else "solved_at"
     solved = shares(episodes, episodes[column].between(1, k), by)
     if kind == "success" or (kind == "pass" and k == 1):
@@ -106,7 +106,7 @@ class Curves:
         halves = [(self.accuracy("ood", measure, 1 - half).drop(0, errors="ignore"), half) for half in (0, 1)]
         if any(found.empty for found, _ in halves):
             raise BadInput(
-                "all hands of ood are in one half, so there is none to choose a peak on; ask more hands"
+                "all OOD hands are in one half, so none are left to choose the peak on; evaluate more hands"
             )
         return [(int(found.idxmax()), half) for found, half in halves]
 

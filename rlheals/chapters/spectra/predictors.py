@@ -56,8 +56,8 @@ PROMPT_MEASURES: dict[str, Callable[[Curves], float]] = {
     "held-out ID, at the end of SFT": lambda curves: float(curves.accuracy("held_out")[curves.end]),
 }
 PROMPTS = (
-    "SFT on questions that are all of one form, or of many forms (J, Q and K in any order, the rule before the "
-    "cards or after them), from the same bases; all are then asked in the one form:"
+    "SFT from the same bases on questions of one form, or of many forms (J, Q and K in any order, the rule before or "
+    "after the cards). All models are then evaluated on the one form:"
 )
 AGES = {
     "age-300": "300 steps",
@@ -96,8 +96,8 @@ def blocks(rotation: SpectraChapter, sft: SFTChapter) -> list[Block]:
         "Correlation with OOD accuracy over trajectories of one base (SFT with other settings, RL, controls), each at "
         "equal size of the change:",
         _correlations(rotation),
-        "Correlation with OOD accuracy over the checkpoints of plain SFT from its peak on. Whatever goes one way in "
-        "time correlates, so this is no evidence for any of them:",
+        "Correlation with OOD accuracy over the checkpoints of plain SFT from its peak on. Any quantity that "
+        "changes steadily with time correlates, so this is no evidence for any of them:",
         _along(rotation),
         "How well plain SFT's OOD accuracy at the same value of a quantity predicts that of another trajectory:",
         _scales(rotation),

@@ -55,7 +55,7 @@ def where(frame: pd.DataFrame) -> str:
     rows = say.pick(frame, head=-1)
     layers = [f", layer {layer}" if layer >= 0 else "" for layer in rows["layer"]]
     found = say.curve(rows.assign(at=rows["kind"] + layers), "at")
-    return f"{FROM}, rotation over its null {say.extremes(found, say.number)}"
+    return f"{FROM}, rotation relative to its null {say.extremes(found, say.number)}"
 
 
 def heat(frame: pd.DataFrame) -> str:
@@ -104,7 +104,7 @@ def scales(frame: pd.DataFrame) -> str:
 def back(frame: pd.DataFrame) -> str:
     rl, null = (say.curve(frame, "start", series=f"{what}, share")[-1] for what in ("RL", "null"))
     side = {1: " (away from it)", -1: " (toward it)"}.get(say.sign(rl) or 0, say.effect(rl))
-    said = f"by {say.percent(rl.value, sign=True)}{side}; noise of RL's norm by {say.percent(null.value, sign=True)}"
+    said = f"by {say.percent(rl.value, sign=True)}{side}; noise of equal norm by {say.percent(null.value, sign=True)}"
     return f"RL from step {rl.at:,} changes the angle to the peak {said}"
 
 
