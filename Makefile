@@ -86,6 +86,11 @@ test-vllm: $(VLLM_READY)  ## both engines against one contract, with vLLM's CPU 
 test-colab: $(READY)  ## the notebooks' set-up in an environment with Colab's versions, made for it and removed again
 	TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python -m pytest -q -s -m colab tests/book/test_colab.py
 
+# Minutes: about 3. Needs Chromium or Chrome.
+.PHONY: test-pages
+test-pages: $(READY)  ## every page that `make book` has built, in a browser
+	RLHEALS_BOOK=_build/html $(BIN)/python -m pytest -q tests/book/test_pages.py
+
 # Minutes: about 20.
 test-long: $(READY)  ## a study killed, or its disk full, at every operation; the smoke study killed at 5 moments
 	$(BIN)/python -m pytest -q -m long -n 2 --dist worksteal -o faulthandler_timeout=3600

@@ -29,7 +29,7 @@ UNDECIDED = "no verdict yet"
 FOLDER = "/book/_generated"
 NAME = "all_claims"
 HEAD = (
-    "claim, its source", "verdict", "study", "Holm-adjusted p", "fresh run", "margin, seeds", "shown in, computed by"
+    "claim, its source", "verdict", "study", "Holm-adjusted p", "fresh run", "margin, seeds", "id, shown in, code"
 )  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         p_text(row["holm_p"]) if decided else "",
         "not measured" if pd.isna(row["fresh"]) else f"{row['fresh']:.3f}",
         f"{row['margin']:g}; {row['seeds']}",
-        f"[{row['section']}]({FOLDER}/{row['page']}.ipynb#{anchor(row['section'])}), `{row['code']}`",
+        f"`{row['id']}`, [{row['section']}]({FOLDER}/{row['page']}.ipynb#{anchor(row['section'])}), `{row['code']}`",
     )
 
 

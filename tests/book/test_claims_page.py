@@ -98,11 +98,12 @@ def test_what_is_decided_is_shown_with_interval_and_verdict_and_what_is_not_says
     assert isinstance(table, Table)
     assert isinstance(controls, Table)
     assert [cells[0] for cells in controls.rows] == ["Is it so? (Fig. 1)"]
-    where = "[The window](/book/_generated/01_sft_forgets.ipynb#the-window), `sft_claims.py: rise`"
+    where = "`a`, [The window](/book/_generated/01_sft_forgets.ipynb#the-window), `sft_claims.py: rise`"
     shown = ("**holds**", "accuracy: 0.125 [0.100, 0.150]", "0.012", "0.200")
     waiting = ("no verdict yet", "accuracy: not complete", "", "not measured")
     assert table.rows == tuple(
-        ("It is so. (Fig. 1)", *cells, "0.05; 1-5", where) for cells in (shown, waiting)
+        ("It is so. (Fig. 1)", *cells, "0.05; 1-5", each)
+        for cells, each in ((shown, where), (waiting, where.replace("`a`", "`b`")))
     )
 
 
