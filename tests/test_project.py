@@ -48,10 +48,12 @@ def by_name(lines: Iterable[str]) -> dict[str, Requirement]:
 
 
 def declared(*extras: str) -> dict[str, Requirement]:
-    """The requirements of pyproject.toml with those of some extras, or of all, by canonical name."""
+    """The requirements of pyproject.toml with those of some extras and of the extras in them, or of all, by name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
-    return by_name([*project["dependencies"], *chain(*(optional[name] for name in extras or optional))])
+    found = by_name([*project["dependencies"], *chain(*(optional[name] for name in extras or optional))])
+    inner = found.pop("rlheals", None)
+    return found if inner is None else declared(*(inner.extras - {*extras})) | found
 
 
 def test_environment_names_all_nine_packages_with_the_ranges_of_pyproject() -> None:

@@ -21,10 +21,11 @@ cuda = SimpleNamespace(is_available=lambda: False)
 
 def as_tensor(data: Any, dtype: Any = None, device: str = "cpu") -> Tensor:
     """An array, not copied where that is possible."""
-    return np.asarray(data, dtype).view(Tensor)
+    made: Any = np.asarray(data, dtype)
+    return made.view(Tensor)
 
 
-def _of(function: Callable[..., Any], **renamed: str) -> Callable[..., Any]:
+def _of(function: Any, **renamed: str) -> Callable[..., Any]:
     """A function of numpy that gives a `Tensor`; renamed: torch's names of arguments with numpy's."""
 
     def made(*given: Any, device: str = "cpu", **named: Any) -> Tensor:
@@ -36,13 +37,16 @@ def _of(function: Callable[..., Any], **renamed: str) -> Callable[..., Any]:
     return made
 
 
-def _reduced(function: Callable[..., Any]) -> Any:
+def _reduced(function: Any) -> Any:
     return lambda self, dim=None, keepdim=False: as_tensor(
         function(np.asarray(self), axis=dim, keepdims=keepdim)
     )
 
 
-class Tensor(np.ndarray):
+_Array: Any = np.ndarray  # whose methods have other arguments
+
+
+class Tensor(_Array):
     """A numpy array with those of torch's methods that are used here."""
 
     square, sqrt, exp, log, abs = (_of(one) for one in (np.square, np.sqrt, np.exp, np.log, np.abs))
@@ -93,7 +97,7 @@ class Tensor(np.ndarray):
     def numel(self) -> int:
         return self.size
 
-    def flatten(self, first: int = 0) -> Tensor:  # type: ignore[override]
+    def flatten(self, first: int = 0) -> Tensor:
         return self.reshape(*self.shape[:first], -1)
 
     def expand(self, *shape: int) -> Tensor:
@@ -101,10 +105,10 @@ class Tensor(np.ndarray):
         wanted = tuple(mine if size == -1 else size for mine, size in zip(own, shape, strict=True))
         return as_tensor(np.broadcast_to(self, wanted))
 
-    def split(self, sizes: Sequence[int], dim: int) -> list[Tensor]:
+    def split(self, sizes: Sequence[int], dim: int) -> list[Any]:
         return np.split(self, np.cumsum(sizes)[:-1], dim)
 
-    def chunk(self, count: int, dim: int) -> list[Tensor]:
+    def chunk(self, count: int, dim: int) -> list[Any]:
         return np.split(self, count, dim)
 
 
@@ -132,11 +136,11 @@ def lerp(start: Tensor, end: Tensor, weight: float) -> Tensor:
     return start + weight * (end - start) if weight < 0.5 else end - (end - start) * (1 - weight)
 
 
-def _all_of(function: Callable[..., Any]) -> Callable[..., tuple[Tensor, ...]]:
+def _all_of(function: Any) -> Callable[..., tuple[Tensor, ...]]:
     return lambda *given, **named: tuple(map(as_tensor, function(*map(np.asarray, given), **named)))
 
 
-def _qr(matrix: Tensor, mode: str = "reduced") -> tuple[Tensor, Tensor]:
+def _qr(matrix: Tensor, mode: Any = "reduced") -> tuple[Tensor, Tensor]:
     found = np.linalg.qr(np.asarray(matrix), mode)
     q, r = (matrix, found) if mode == "r" else found
     return as_tensor(q), as_tensor(r)
