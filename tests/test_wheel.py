@@ -230,6 +230,28 @@ def test_spectra_and_edits_are_the_same_without_torch(light, full, tmp_path: Pat
     assert (tmp_path / "made/model.safetensors").is_file()
 
 
+def test_the_recorded_study_is_judged_without_torch(light, full, tmp_path: Path) -> None:
+    """With the tables' reader; a study without it is one line."""
+    shutil.copytree(ROOT / "results/lab-protection", tmp_path / "results/lab-protection")
+    (tmp_path / "notebooks").mkdir()
+    command = ("-m", "rlheals", "claims", "--json")
+    asked = light(*command, folder=tmp_path)
+    assert (asked.returncode, asked.stderr.count("\n")) == (2, 1)
+    assert asked.stderr.endswith("pip install 'rlheals[report]'\n")
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    for top in ("pyarrow", "pyarrow.libs"):
+        if (place := Path(distribution("pyarrow").locate_file(top))).exists():
+            (tables / top).symlink_to(place)
+    code = (
+        f"import sys; sys.path.append({str(tables)!r}); from rlheals.__main__ import main; main(['claims'])"
+    )
+    said = light("-c", code, folder=tmp_path)
+    assert "holds" in said.stdout, said.stderr
+    shutil.rmtree(tmp_path / ".rlheals")  # where verdicts are kept
+    assert said.stdout == full("-m", "rlheals", "claims", folder=tmp_path).stdout
+
+
 def test_wheel_and_sdist_have_the_same_bytes_twice(source: Path, tmp_path: Path) -> None:
     build = "from flit_core.buildapi import *; print(build_wheel({0!r}), build_sdist({0!r}))"
     made = []

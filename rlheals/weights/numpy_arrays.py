@@ -37,29 +37,25 @@ def _of(function: Any, **renamed: str) -> Callable[..., Any]:
     return made
 
 
-def _reduced(function: Any) -> Any:
-    return lambda self, dim=None, keepdim=False: as_tensor(
-        function(np.asarray(self), axis=dim, keepdims=keepdim)
-    )
-
-
 _Array: Any = np.ndarray  # whose methods have other arguments
 
 
 class Tensor(_Array):
     """A numpy array with those of torch's methods that are used here."""
 
-    square, sqrt, exp, log, abs = (_of(one) for one in (np.square, np.sqrt, np.exp, np.log, np.abs))
-    sum, mean, amax, amin, nanmean = map(_reduced, (np.sum, np.mean, np.amax, np.amin, np.nanmean))
-    flip, nonzero, contiguous = map(_of, (np.flip, np.argwhere, np.ascontiguousarray))
+    square, sqrt, exp, log, abs = map(_of, (np.square, np.sqrt, np.exp, np.log, np.abs))
+    flip, nonzero, clone, double, long = map(_of, (np.flip, np.argwhere, np.copy, np.float64, np.int64))
+    sum, mean, amax, amin, nanmean = (
+        _of(one, keepdim="keepdims") for one in (np.sum, np.mean, np.amax, np.amin, np.nanmean)
+    )
+    cpu = detach = as_tensor
+    contiguous = _of(lambda array: np.asarray(array, order="C"))
+    clamp = _of(lambda array, min=None, max=None: np.clip(array, min, max))
     nan_to_num = _of(lambda array, nan: np.nan_to_num(array, nan=nan))
     argsort = _of(np.argsort, dim="axis")
 
-    def clamp(self, min: float | None = None, max: float | None = None) -> Tensor:
-        return as_tensor(np.clip(np.asarray(self), min, max))
-
     def norm(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
-        return np.sqrt(np.square(self).sum(dim, keepdim))
+        return np.sqrt(np.square(self).sum(dim, keepdim=keepdim))
 
     def nanmedian(self, dim: int) -> Any:
         """The lower of two in the middle."""
@@ -74,22 +70,8 @@ class Tensor(_Array):
         (kind,) = [one for one in wanted if not isinstance(one, str)] or [self.dtype]
         return self.astype(kind, copy=False)
 
-    def double(self) -> Tensor:
-        return self.to(np.float64)
-
-    def long(self) -> Tensor:
-        return self.to(np.int64)
-
-    def cpu(self) -> Tensor:
-        return self
-
-    detach = cpu
-
     def numpy(self) -> np.ndarray:
         return np.asarray(self)
-
-    def clone(self) -> Tensor:
-        return self.copy()
 
     def copy_(self, other: Tensor) -> None:
         self[...] = other
@@ -112,15 +94,11 @@ class Tensor(_Array):
         return np.split(self, count, dim)
 
 
-where, zeros_like, ones_like, full_like, isfinite, minimum, nextafter, sign, sin, cos, arcsin, arccos, atan2 = map(
-    _of,
-    (
-        np.where, np.zeros_like, np.ones_like, np.full_like, np.isfinite, np.minimum, np.nextafter, np.sign, np.sin,
-        np.cos, np.arcsin, np.arccos, np.arctan2,
-    ),
-)  # fmt: skip
-arange, eye, diag, linspace, tensor, rad2deg = map(
-    _of, (np.arange, np.eye, np.diag, np.linspace, np.array, np.rad2deg)
+where, zeros_like, ones_like, full_like, isfinite, minimum, nextafter = map(
+    _of, (np.where, np.zeros_like, np.ones_like, np.full_like, np.isfinite, np.minimum, np.nextafter)
+)
+sign, sin, cos, arcsin, arccos, atan2, arange, eye, linspace = map(
+    _of, (np.sign, np.sin, np.cos, np.arcsin, np.arccos, np.arctan2, np.arange, np.eye, np.linspace)
 )
 stack, cat = (lambda parts, dim=0, of=of: as_tensor(of(parts, axis=dim)) for of in (np.stack, np.concatenate))
 equal, tensor_split = np.array_equal, np.array_split
