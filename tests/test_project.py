@@ -7,6 +7,8 @@ and a number in the prose must come from a result file or carry its source.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import json
 import re
 import runpy
 import tomllib
@@ -23,6 +25,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from rlheals import __version__
 from rlheals.engines.hf import Generation
 from rlheals.evaluation import evaluate
 from rlheals.evaluation.rollout import Attempt, Episode
@@ -48,10 +51,12 @@ def by_name(lines: Iterable[str]) -> dict[str, Requirement]:
 
 
 def declared(*extras: str) -> dict[str, Requirement]:
-    """The requirements of pyproject.toml with those of some extras, or of all, by canonical name."""
+    """The requirements of pyproject.toml with those of some extras and of the extras in them, or of all, by name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
-    return by_name([*project["dependencies"], *chain(*(optional[name] for name in extras or optional))])
+    found = by_name([*project["dependencies"], *chain(*(optional[name] for name in extras or optional))])
+    inner = found.pop("rlheals", None)
+    return found if inner is None else declared(*(inner.extras - {*extras})) | found
 
 
 def test_environment_names_all_nine_packages_with_the_ranges_of_pyproject() -> None:
@@ -98,6 +103,26 @@ def test_what_ci_and_binder_install_has_hashes_and_the_versions_of_constraints()
         assert "extra-index" not in text.lower().replace("_", "-"), file.name
         for line in re.findall(r"^.*(?<!uv )pip install.*$|^.*\$\(PIP\) install.*$", text, flags=re.M):
             assert re.search(r"--require-hashes| torch$|--no-build-isolation|\$\(UV\)", line), line
+
+
+def test_the_version_stands_once_and_its_copies_agree() -> None:
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text())
+    recipe = yaml.safe_load((ROOT / "conda/recipe.yaml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    assert {cff["version"], zenodo["version"], recipe["package"]["version"]} == {__version__}
+    assert f"## [{__version__}] - 2" in (ROOT / "CHANGELOG.md").read_text()
+    assert (cff["title"], cff["license"], cff["authors"]) == tuple(
+        zenodo[name] for name in ("title", "license", "creators")
+    )
+    cited = [one["identifiers"][0]["value"] for one in cff["references"]]
+    assert cited == [one["identifier"] for one in zenodo["related_identifiers"]]
+    needs, summary = recipe["requirements"], recipe["about"]["summary"]
+    run = by_name(line for line in needs["run"] if not line.startswith("python "))
+    assert run == by_name(project["project"]["dependencies"])
+    assert by_name(needs["host"][2:]) == by_name(project["build-system"]["requires"])
+    assert summary == project["project"]["description"]
 
 
 def test_workflows_take_actions_by_commit_and_publish_what_all_lanes_passed() -> None:

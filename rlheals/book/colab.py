@@ -48,7 +48,7 @@ def install(address: str) -> str:
     _torch = "torch==" + metadata.version("torch")
     _source = "--branch v{__version__} {address}"
     !git clone --quiet --config advice.detachedHead=false --depth 1 {{_source}} {here}
-    %pip install --quiet --constraint {here}/colab.txt {{_torch}} ./{here}"""
+    %pip install --quiet --constraint {here}/colab.txt {{_torch}} "./{here}[cluster,train]\""""
     if address.startswith(PLACEHOLDER):
         needed = "util"
         source = (

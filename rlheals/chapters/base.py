@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self
 
 import pandas as pd
 
 from rlheals.chapters import captions
 from rlheals.display.markup import Block, spans
 from rlheals.errors import BadInput
-from rlheals.profiles import load_profile
-from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.store.runs import Run
 from rlheals.store.store import Store, default_store
@@ -24,6 +22,9 @@ from rlheals.study.peaks import POINTS
 from rlheals.study.plan import SeedPlan
 from rlheals.study.record import Recorded
 from rlheals.study.tables import Frames, Part
+
+if TYPE_CHECKING:
+    from rlheals.profiles.profile import Profile
 
 PLUMBING = "smoke"
 MEANS_NOTHING = "Profile smoke is a plumbing test: its numbers mean nothing."
@@ -94,6 +95,8 @@ class Chapter(Generic[Frames]):
 
         store: or its folder; by default the one that RLHEALS_STORE names, else `.rlheals` of the project.
         """
+        from rlheals.profiles import Profile, load_profile
+
         chosen = profile if isinstance(profile, Profile) else load_profile(profile)
         root = project_root()
         place = store if isinstance(store, Store) else Store(store) if store else default_store()
@@ -216,6 +219,8 @@ class Chapter(Generic[Frames]):
 
 def _of_the_same_task(profile: Profile, manifests: Sequence[Recorded]) -> None:
     """BadInput where what is recorded under a profile's name is about another task."""
+    from rlheals.profiles import Profile
+
     usual = Profile.model_fields["task"].default
     if others := {str(one.profile.get("task", usual)) for one in manifests} - {profile.task}:
         raise BadInput(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from rlheals.profiles.profile import Profile
 from rlheals.tasks import load_task
+
+if TYPE_CHECKING:
+    from rlheals.profiles.profile import Profile
 
 COUNTS = ("no", "one", "two", "three", "four", "five")
 FIVE = len(COUNTS) - 1

@@ -43,6 +43,8 @@ def spectra(
     from rlheals.weights.two_checkpoints import NULLS, compare_checkpoints
 
     if out is not None:
+        from rlheals.weights import report  # noqa: F401 - its libraries are there, or nothing is computed
+
         refuse_used(out)
     found = compare_checkpoints(
         before,

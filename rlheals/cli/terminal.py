@@ -4,7 +4,7 @@
 | --- | --- |
 | 0 | done |
 | 1 | failed for a reason that is not the caller's; or `doctor` found something missing |
-| 2 | bad input or a disk that cannot be used; one line on stderr says what, where, and what is accepted |
+| 2 | bad input, a disk that cannot be used or an extra that is missing; one line says what, and what is accepted |
 | 130, 143, 141 | stopped by Ctrl-C, by SIGTERM, by a reader that closed the pipe |
 """
 
@@ -22,6 +22,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import requires
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -91,6 +92,18 @@ def _at_home(argument: str) -> str:
     return option + os.path.expanduser(path) if path.startswith("~/") else argument
 
 
+def _missing(error: BaseException | None) -> tuple[int, str] | None:
+    """What of the package's extras has to be installed, where that ended a command."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__ or error.__context__
+    module = "" if error is None else (error.name or "").partition(".")[0]
+    extra = re.compile(rf"{module.replace('_', '[-_.]')}\b.*extra == ['\"](\w+)", re.IGNORECASE)
+    for requirement in (requires("rlheals") or ()) if module else ():
+        if found := extra.match(requirement):
+            return 2, f"{module} is not installed, it comes with: pip install 'rlheals[{found[1]}]'"
+    return None
+
+
 def _failed(error: Exception) -> tuple[int, str]:
     if isinstance(error, BadInput):
         # a notebook's cell may fail for a reason that is not the caller's
@@ -104,6 +117,8 @@ def _failed(error: Exception) -> tuple[int, str]:
         return 2, (f"{error.filename}: " if isinstance(error.filename, str) else "") + _DISK[error.errno]
     if os.strerror(errno.ENOSPC) in str(error):  # libraries report a full disk in their text only
         return 2, _DISK[errno.ENOSPC]
+    if missing := _missing(error):
+        return missing
     first = (str(error).strip().splitlines() or [""])[0][:300]
     summary = f"{type(error).__name__}: {first}" if first else type(error).__name__
     return 1, f"failed: {summary} (set RLHEALS_DEBUG=1 for the traceback)"

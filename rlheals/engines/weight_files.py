@@ -83,7 +83,7 @@ def headers(file: Path) -> list[Place]:
             size = int.from_bytes(opened.read(8), "little")
         if MAX_HEADER < size <= file.stat().st_size:
             raise BadInput(f"checkpoint: the header of {file.name} has {size} bytes, over {MAX_HEADER}")
-        with safe_open(file, framework="pt") as handle:
+        with safe_open(file, framework="numpy") as handle:
             slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
             return [Place(n, file, tuple(s.get_shape()), str(s.get_dtype())) for n, s in slices.items()]
     except PermissionError:

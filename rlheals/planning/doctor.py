@@ -35,8 +35,7 @@ def examine(results: Path, open_store: Callable[[], Store]) -> dict[str, Any]:
     results: folder of the recorded study; open_store: gives the store, asked when no package is missing.
     """
     packages = examine_packages()
-    needed = {name: package for name, package in packages.items() if not package["optional"]}
-    problems = [f"{name}: {package['problem']}" for name, package in needed.items() if package["problem"]]
+    problems = [f"{name}: {package['problem']}" for name, package in packages.items() if package["problem"]]
     environment = {name: os.environ.get(name) for name in VARIABLES}
     found: dict[str, Any] = {
         "python": platform.python_version(),
@@ -47,21 +46,29 @@ def examine(results: Path, open_store: Callable[[], Store]) -> dict[str, Any]:
     if not problems:
         store = open_store()
         found["store"], problems = examine_store(store)
-        found["profiles"] = examine_profiles(results, store)
+        found["profiles"] = examine_profiles(results, store) if importlib.util.find_spec("torch") else []
     return {"ok": not problems, "problems": problems, **found}
 
 
 def examine_packages() -> dict[str, dict[str, Any]]:
-    """Every package that ours declares: installed version, whether it is needed, what is wrong with it."""
+    """Every package that ours declares: installed version, whether it is in an extra, what is wrong with it.
+
+    What an extra names and is not installed is not wrong; a version of it that does not fit is.
+    """
     packages: dict[str, dict[str, Any]] = {}
     for requirement in map(Requirement, importlib.metadata.requires("rlheals") or []):
-        version, problem = None, "is not installed"
+        optional = requirement.marker is not None and not requirement.marker.evaluate({"extra": ""})
+        version, problem = None, "" if optional else "is not installed"
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             version = importlib.metadata.version(requirement.name)
             fits = requirement.specifier.contains(version, prereleases=True)
             problem = "" if fits else f"version {version} does not fit {requirement.specifier}"
-        optional = requirement.marker is not None and not requirement.marker.evaluate({"extra": ""})
-        packages[requirement.name] = {"version": version, "optional": optional, "problem": problem or None}
+        if requirement.name != "rlheals":  # extras that hold others
+            packages[requirement.name] = {
+                "version": version,
+                "optional": optional,
+                "problem": problem or None,
+            }
     return packages
 
 
@@ -152,8 +159,8 @@ def report_lines(found: dict[str, Any]) -> Iterator[str]:
     machine, store = found["machine"], found.get("store")
     yield f"python      {found['python']}"
     for name, package in found["packages"].items():
-        if not package["optional"] or name == "vllm":
-            problem = f"  <- {package['problem']}" if package["problem"] and not package["optional"] else ""
+        if package["version"] or not package["optional"] or name in ("torch", "vllm"):
+            problem = f"  <- {package['problem']}" if package["problem"] else ""
             yield f"package     {name} {package['version'] or 'not installed'}{problem}"
     bfloat16 = "multiplies bfloat16" if machine.get("bfloat16") else "no bfloat16: precision=bf16 is slow"
     yield f"processor   {machine.get('processor', 'unknown')} ({machine.get('vectors', 'unknown')}); {bfloat16}"

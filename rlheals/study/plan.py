@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
-from rlheals.profiles.profile import Profile
+from rlheals.engines.weight_files import WEIGHTS
 from rlheals.settings import validated
 from rlheals.store.files import read_json
 from rlheals.store.runs import MANIFEST, MAX_MANIFEST_BYTES, Hash, RunSpec
 from rlheals.store.store import Store
-from rlheals.training.adopt import WEIGHTS, recorded_bases, weights_hash
-from rlheals.training.fetch import settings_of
+
+if TYPE_CHECKING:
+    from rlheals.profiles.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,9 @@ def base_spec(profile: Profile, seed: int) -> RunSpec:
     Seed 0 of the lab is the base that is shipped with the package, if the profile says so. A base that is recorded with
     the same settings of pretraining is taken from there.
     """
+    from rlheals.training.adopt import recorded_bases, weights_hash
+    from rlheals.training.fetch import settings_of
+
     if profile.model is not None:
         return RunSpec(stage="fetch", settings=settings_of(profile.model).model_dump(mode="json"))
     if seed == 0 and profile.shipped_base:

@@ -13,12 +13,11 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from rlheals.errors import BadInput
-from rlheals.profiles.profile import Profile
 from rlheals.settings import Settings, validated
 from rlheals.store.files import atomic_write, read_json, whole
 from rlheals.store.machine import Machine
@@ -39,7 +38,9 @@ from rlheals.study.compute import compute
 from rlheals.study.jobs import Workers
 from rlheals.study.plan import SeedPlan
 from rlheals.study.tables import Frames, Part, Tables
-from rlheals.training.fetch import HOW_TO_PIN, is_pinned
+
+if TYPE_CHECKING:
+    from rlheals.profiles.profile import Profile
 
 FOLDER = Path("results")
 REGISTERED = FILE.with_name("claims_2.yaml")
@@ -140,6 +141,8 @@ def record(
     A seed recorded before from the same runs gets the same bytes again. only_missing: leave out what is recorded,
     whatever code made it; so a study goes on from its results alone, without the store that they came from.
     """
+    from rlheals.training.fetch import HOW_TO_PIN, is_pinned
+
     part.check(profile)
     if profile.model is not None and not is_pinned(profile.model):
         raise BadInput(f"--record: model {profile.model.name!r} has no fixed commit; {HOW_TO_PIN}")

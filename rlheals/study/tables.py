@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 import pandas as pd
 
 from rlheals.errors import BadInput
-from rlheals.profiles.profile import Profile
 from rlheals.store.files import atomic_write
 from rlheals.store.foreign import read_table
 from rlheals.store.runs import RunSpec
@@ -28,6 +27,8 @@ from rlheals.study.plan import Plan, plan
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from rlheals.profiles.profile import Profile
 
 
 Frames = TypeVar("Frames", bound="Seeded")

@@ -12,9 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from rlheals.engines.weight_files import (
     ADAPTER,
@@ -28,6 +26,7 @@ from rlheals.engines.weight_files import (
 from rlheals.errors import BadInput
 from rlheals.store.files import read_json
 from rlheals.weights.architectures import Piece
+from rlheals.weights.arrays import load_file, torch
 from rlheals.weights.checkpoint import Checkpoint
 
 MERGE = "merge it first, with peft: AutoPeftModelForCausalLM.from_pretrained(adapter).merge_and_unload()"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import torch
-
 from rlheals.errors import BadInput
+from rlheals.weights.arrays import torch
 from rlheals.weights.linalg import Decomposition, decompose
 from rlheals.weights.nulls import haar
 from rlheals.weights.selection import Part
@@ -93,7 +92,7 @@ class Pair:
     def __init__(self, b: torch.Tensor, t: torch.Tensor) -> None:
         if b.shape != t.shape:
             raise BadInput(f"edit: shapes {tuple(b.shape)} and {tuple(t.shape)} do not fit")
-        self.b, self.t = b.to(torch.float64), t.to(torch.float64)
+        self.b, self.t = (torch.as_tensor(one).to(torch.float64) for one in (b, t))
 
     @property
     def rank(self) -> int:

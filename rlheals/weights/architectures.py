@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-import torch
-
 from rlheals.errors import BadInput
+from rlheals.weights.arrays import torch
 
 HEADED = ("q", "k", "v", "o")
 """Kinds that consist of attention heads."""

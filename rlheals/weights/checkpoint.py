@@ -14,9 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
 from rlheals.engines.weight_files import (
     ADAPTER_CONFIG,
@@ -32,6 +30,7 @@ from rlheals.engines.weight_files import (
 from rlheals.errors import BadInput
 from rlheals.store.files import first_line, regular
 from rlheals.weights.architectures import BUFFERS, KINDS, NAMED, NORMS, Architecture, Piece, known, meant
+from rlheals.weights.arrays import read, save_file, torch
 
 
 class Checkpoint:
@@ -112,8 +111,7 @@ class Checkpoint:
             return self._held[name]
         file = self.places[name].file
         try:
-            with safe_open(file, framework="pt") as handle:
-                return handle.get_tensor(name)
+            return read(file, name)
         except (OSError, SafetensorError) as error:
             raise BadInput(
                 f"checkpoint {self.source!r}: {file.name} is damaged ({first_line(error)})"

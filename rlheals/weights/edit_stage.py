@@ -9,11 +9,11 @@ import json
 import math
 from collections.abc import Iterator
 
-import torch
 from pydantic import Field, field_validator
 
 from rlheals.evaluation.kl import Behaviour, DivergenceSettings
 from rlheals.stage import Work
+from rlheals.weights.arrays import torch
 from rlheals.weights.checkpoint import Checkpoint, copy_beside, write
 from rlheals.weights.edit_parser import parse
 from rlheals.weights.edited import edited

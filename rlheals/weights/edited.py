@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
 from rlheals.errors import BadInput
 from rlheals.weights.alignment import Pair
 from rlheals.weights.architectures import Piece
+from rlheals.weights.arrays import torch
 from rlheals.weights.checkpoint import Checkpoint, require_same_tensors
 from rlheals.weights.edits import Edit, edit_matrix, edit_pair
 from rlheals.weights.selection import BLOCKS, Where

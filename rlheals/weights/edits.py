@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 
 from rlheals.errors import BadInput
 from rlheals.weights.alignment import Pair, nearest_frame, outside, planes, rotated
+from rlheals.weights.arrays import torch
 from rlheals.weights.linalg import SIDES, Side
 from rlheals.weights.nulls import haar, null
 from rlheals.weights.selection import ALL, Part, number_text
@@ -306,7 +306,7 @@ def edit_matrix(b: torch.Tensor, t: torch.Tensor, edit: Edit) -> torch.Tensor:
     >>> edit_matrix(b, t, Values()).tolist()
     [[3.0, 0.0], [0.0, 1.0]]
     """
-    return edit_pair(Pair(b, t), edit).to(t.dtype)
+    return edit_pair(Pair(b, t), edit).to(torch.as_tensor(t).dtype)
 
 
 def edit_pair(pair: Pair, edit: Edit) -> torch.Tensor:

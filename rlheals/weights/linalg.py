@@ -14,11 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-import torch
-from safetensors.torch import load_file, save_file
-
 from rlheals.errors import BadInput
 from rlheals.store.files import believed, make_folder, note, told, whole_file
+from rlheals.weights.arrays import load_file, save_file, torch
 
 End = Literal["top", "bottom"]
 Side = Literal["left", "right"]
@@ -90,7 +88,7 @@ def decompose(w: torch.Tensor, method: Literal["auto", "gram", "svd"] = "auto") 
     """
     if w.ndim < 2 or 0 in w.shape[-2:]:
         raise BadInput(f"decompose: shape {tuple(w.shape)}, accepted are matrices (..., m, n)")
-    matrix = w.to(torch.float64)
+    matrix = torch.as_tensor(w).to(torch.float64)
     if not bool(torch.isfinite(matrix).all()):
         raise BadInput("decompose: the matrix holds numbers that are not finite")
     if method != "svd":
@@ -126,7 +124,7 @@ def _by_gram(matrix: torch.Tensor) -> Decomposition | None:
 
 def orthonormal(basis: torch.Tensor) -> torch.Tensor:
     """An orthonormal basis of the span of the columns of (..., n, k); BadInput if they are dependent."""
-    matrix = basis.to(torch.float64)
+    matrix = torch.as_tensor(basis).to(torch.float64)
     if matrix.ndim < 2 or not 0 < matrix.shape[-1] <= matrix.shape[-2]:
         raise BadInput(f"subspace: shape {tuple(matrix.shape)}, accepted is (..., n, k) with 1 <= k <= n")
     if not bool(torch.isfinite(matrix).all()):

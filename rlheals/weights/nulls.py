@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-import torch
-
 from rlheals.errors import BadInput
+from rlheals.weights.arrays import torch
 from rlheals.weights.linalg import decompose
 
 
@@ -24,7 +23,7 @@ def gaussian(w: torch.Tensor, delta: torch.Tensor, draws: int, key: str) -> torc
 def permuted(w: torch.Tensor, delta: torch.Tensor, draws: int, key: str) -> torch.Tensor:
     """W plus the entries of dW in another order: its sizes, without its pattern of rows and columns."""
     order = _uniform((draws, delta.numel()), key).argsort(dim=1)
-    return w.double() + delta.double().flatten()[order].view(draws, *w.shape)
+    return w.double() + delta.double().flatten()[order].reshape(draws, *w.shape)
 
 
 def turned(w: torch.Tensor, delta: torch.Tensor, draws: int, key: str) -> torch.Tensor:

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from rlheals.errors import BadInput
 from rlheals.weights.architectures import HEADED, KINDS, NAMED, NORMS, Piece, family, known, meant
+from rlheals.weights.arrays import torch
 from rlheals.weights.checkpoint import Checkpoint
 
 LONGEST = 10_000

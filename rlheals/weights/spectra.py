@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 
 from rlheals.weights.architectures import Piece
+from rlheals.weights.arrays import torch
 from rlheals.weights.linalg import (
     ENDS,
     SIDES,

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from pydantic import Field, field_validator
 
 from rlheals.errors import BadInput
@@ -21,6 +20,7 @@ from rlheals.settings import Int, Settings
 from rlheals.stage import Tick, Work, no_tick
 from rlheals.weights.adapter import Adapted
 from rlheals.weights.architectures import HEADED, KINDS, NAMED, Piece, known
+from rlheals.weights.arrays import torch
 from rlheals.weights.checkpoint import Checkpoint, require_same_tensors
 from rlheals.weights.linalg import Bases
 from rlheals.weights.spectra import CHANGE, Matrix, NullName, Spectra, measure

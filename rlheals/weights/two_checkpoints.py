@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from rlheals.engines.weight_files import is_gguf
 from rlheals.errors import BadInput
 from rlheals.settings import validated
 from rlheals.store.files import refuse_used, whole
-from rlheals.weights import checkpoint, report, spectra_stage
+from rlheals.weights import checkpoint, spectra_stage
 from rlheals.weights.adapter import opened, refuse_adapter
 from rlheals.weights.alignment import Pair
+from rlheals.weights.arrays import torch
 from rlheals.weights.checkpoint import Checkpoint
 from rlheals.weights.edit_parser import parse
 from rlheals.weights.edited import edited
@@ -50,7 +50,9 @@ class Comparison:
         )
 
     def report(self, out: str | Path) -> Path:
-        """Tables, figures and a page in a new folder; returns the page."""
+        """Tables, figures and a page in a new folder; returns the page. Needs the extra `report`."""
+        from rlheals.weights import report
+
         refuse_used(Path(out))
         with whole(Path(out)) as folder:
             report.write(

@@ -8,14 +8,14 @@ import pandas as pd
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits.runs import EditTables
 from rlheals.chapters.rows import only
-from rlheals.profiles.edit_grid import read_entry
 from rlheals.study.claims import ChapterClaims, Ratio, by_seed, estimator
+from rlheals.weights.edit_parser import parse
+from rlheals.weights.selection import Where
 
 
 def _row(rows: pd.DataFrame, kind: str, edit: str, where: str) -> pd.Series:
     """The edit's row of `measured.effects`; a row of missing values when it is not there."""
-    edit, where = read_entry(f"{edit} @ {where}")
-    found = only(rows, kind=kind, edit=edit, where=where)
+    found = only(rows, kind=kind, edit=str(parse(edit)), where=str(Where.parse(where)))
     return found.iloc[0] if len(found) else pd.Series(dict.fromkeys(rows.columns, np.nan))
 
 

@@ -11,23 +11,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.rl.runs import rl_spec
 from rlheals.chapters.rows import collector, only
-from rlheals.profiles.edit_grid import read_entry
-from rlheals.profiles.profile import Profile
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study import tables
 from rlheals.study.plan import Plan, SeedPlan, census_spec, followed
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded
-from rlheals.training import sft
-from rlheals.training.rl.settings import checkpoint_name
-from rlheals.weights.edit_stage import MODEL, EditedSettings
+
+if TYPE_CHECKING:
+    from rlheals.profiles.profile import Profile
 
 OTHER_SEED = 10_000
 """Added to the seed of the other SFT run, beyond all base seeds."""
@@ -81,6 +80,11 @@ class EditTables(Seeded):
 
 def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) -> EditPlan:
     """The runs of one base seed; peaks: its peak, known from the study of chapter 01."""
+    from rlheals.profiles.edit_grid import read_entry
+    from rlheals.training import sft
+    from rlheals.training.rl.settings import checkpoint_name
+    from rlheals.weights.edit_stage import MODEL, EditedSettings
+
     grid = profile.swaps
     assert grid.late is not None, "see _lacking"
     assert grid.start is not None

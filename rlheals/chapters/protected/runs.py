@@ -9,22 +9,21 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import pandas as pd
 
 from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.rows import collector, only
-from rlheals.profiles.profile import Profile
-from rlheals.profiles.sections import read_regulariser
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study import tables
 from rlheals.study.plan import Plan, SeedPlan, census_spec, followed
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded
-from rlheals.training import protected, sft
-from rlheals.training.protected import ProtectedSettings
+
+if TYPE_CHECKING:
+    from rlheals.profiles.profile import Profile
 
 SFT = "sft"
 
@@ -59,12 +58,15 @@ class ProtectedTables(Seeded):
 def plan(profile: Profile, seed: int, store: Store) -> ProtectedPlan:
     """The runs of one base seed."""
     group = profile.protection
+    from rlheals.profiles.sections import read_regulariser
+    from rlheals.training import protected, sft
+
     made = ProtectedPlan(seed, sft_plan(profile, seed, store))
     made.trained[SFT] = made.before.sft
     for way in group.regularisers:
         name, value = read_regulariser(way)
         changes = {"kind": name, "strength": value} if name in get_args(protected.Kind) else {name: value}
-        kind = ProtectedSettings if "kind" in changes else sft.SFTSettings
+        kind = protected.ProtectedSettings if "kind" in changes else sft.SFTSettings
         settings = kind.model_validate(profile.sft.model_dump() | changes).model_dump(mode="json")
         stage = "protected" if "kind" in changes else "sft"
         made.trained[way] = made.before.sft.model_copy(update={"stage": stage, "settings": settings})

@@ -10,22 +10,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.rows import collector, only
-from rlheals.profiles.profile import Profile
-from rlheals.profiles.sections import CONTROLS, LATE
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study import record, tables
 from rlheals.study.plan import Plan, SeedPlan, census_spec, followed
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded, Tables
-from rlheals.training import sft
-from rlheals.training.rl.settings import checkpoint_name as rl_checkpoint
+
+if TYPE_CHECKING:
+    from rlheals.profiles.profile import Profile
 
 MAIN, NO_FEEDBACK = "main", "no-feedback"
 Unit = int | Literal["controls"]
@@ -87,6 +86,10 @@ class RLTables(Seeded):
 
 def plan(profile: Profile, seed: int, store: Store, unit: Unit = 0) -> RLPlan:
     """The runs of one unit of a base seed; evaluations of the start checkpoints belong to the first unit."""
+    from rlheals.profiles.sections import CONTROLS, LATE
+    from rlheals.training import sft
+    from rlheals.training.rl.settings import checkpoint_name as rl_checkpoint
+
     rl_starts, before = profile.rl_starts, sft_plan(profile, seed, store)
     made = RLPlan(seed, unit, before)
 
@@ -138,6 +141,8 @@ def rl_spec(
     profile: Profile, before: Plan, store: Store, start: int, run: int, changes: dict[str, Any]
 ) -> RunSpec:
     """RL from one SFT step, with some of the profile's settings changed."""
+    from rlheals.training import sft
+
     settings = profile.rl_starts.rl.model_copy(update={"folder": sft.checkpoint_name(start)})
     return RunSpec(
         stage=profile.stage("rl"),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.rows import only
-from rlheals.profiles import VARIANTS
-from rlheals.profiles.profile import Profile
 from rlheals.store.store import Store
 from rlheals.study import record, tables
 from rlheals.study.plan import plan
 from rlheals.study.tables import Tables
+
+if TYPE_CHECKING:
+    from rlheals.profiles.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -57,5 +58,7 @@ sft = SFTChapter.open
 
 def variant_studies(results: Path) -> dict[str, Tables]:
     """The recorded sensitivity studies by name, as far as there are any."""
+    from rlheals.profiles import VARIANTS
+
     studies = {name: record.find(f"lab-{name}", tables.SFT, results)[0] for name in VARIANTS}
     return {name: study for name, study in studies.items() if study is not None}

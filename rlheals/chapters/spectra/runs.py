@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,20 +17,18 @@ import pandas as pd
 from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.rl.runs import rl_spec
 from rlheals.chapters.rows import collector, only
-from rlheals.profiles.profile import Profile
-from rlheals.profiles.sections import BRANCHES, CONTROLS
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study import tables
 from rlheals.study.plan import Plan, SeedPlan, census_spec
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part, Seeded
-from rlheals.training import sft
-from rlheals.training.rl import stage as rl
 from rlheals.weights.spectra import CHANGE, START
 from rlheals.weights.spectra_stage import SpectraSettings
 from rlheals.weights.spectra_stage import read as read_spectra
-from rlheals.weights.trajectory import TrajectorySettings
+
+if TYPE_CHECKING:
+    from rlheals.profiles.profile import Profile
 
 SFT, RL = "sft", "rl"
 DRAWN = ("base-peak", "peak-end", "end-rl")
@@ -49,6 +48,9 @@ class Point:
     @property
     def folder(self) -> str:
         """Inside its run."""
+        from rlheals.training import sft
+        from rlheals.training.rl import stage as rl
+
         return (sft if self.start < 0 else rl).checkpoint_name(self.step)
 
 
@@ -99,6 +101,9 @@ class SpectraTables(Seeded):
 
 def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) -> SpectraPlan:
     """The runs of one base seed; peaks: its peak, known from the study of chapter 01."""
+    from rlheals.profiles.sections import BRANCHES, CONTROLS
+    from rlheals.weights.trajectory import TrajectorySettings
+
     made = SpectraPlan(seed, peaks[seed], sft_plan(profile, seed, store))
     rl_starts, rotation = profile.rl_starts, profile.rotation
     made.trained[SFT, -1] = made.before.sft
