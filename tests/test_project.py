@@ -7,7 +7,6 @@ and a number in the prose must come from a result file or carry its source.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
 import runpy
