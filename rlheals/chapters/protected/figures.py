@@ -16,6 +16,8 @@ from rlheals.display.panels import level
 from rlheals.display.style import Drawn
 from rlheals.profiles.sections import read_regulariser
 
+MOST, TICKS = 0.999, (0.5, 0.9, 0.98, 0.995)
+"""Of an axis that spreads accuracies near 1 (logit): its end, and where it is marked."""
 NOTHING = "no run with a regulariser is here yet"
 
 
@@ -53,21 +55,24 @@ def plane(chapter: ProtectedChapter) -> Drawn:
         own = [way for way in ways if name_of(way) == name != SFT]
         shades = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.8, max(2, len(own))))
         looks = {SFT: PLAIN_SFT.named(label_of(SFT))}
-        for number, (way, shade) in enumerate(zip(own, shades, strict=False)):
-            line, marker = ("-", "-.", ":")[number % 3], "o^D"[number % 3]
-            looks[way] = Look(label_of(way), matplotlib.colors.to_hex(shade), marker, line)
+        for way, shade, marker in zip(own, shades, "o^D", strict=False):
+            looks[way] = Look(f"{read_regulariser(way)[1]:g}", matplotlib.colors.to_hex(shade), marker)
         for study, table in found:
             for way, look in looks.items():
                 if len(mine := only(table, way=way)):
-                    sheet.mark(axis, mine["id"], mine, look, study, "band", series=label_of(way))
+                    at = mine["id"].clip(1 - MOST, MOST)
+                    sheet.mark(axis, at, mine, look, study, "band", series=label_of(way))
+        axis.set_xscale("logit")
+        axis.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+        axis.minorticks_off()
         sheet.label(axis, NOTHING if name == SFT else REGULARISERS[name].label, "ID accuracy, SFT hands")
         axis.set_ylim(bottom=0)
-        sheet.legend(axis, fontsize=6)
+        sheet.legend(axis)
     sheet.hide(len(names))
     sheet.axes[0].set_ylabel("OOD accuracy")
     note = (
-        "Lines follow training, from checkpoint to checkpoint. What lies above plain SFT at the same ID accuracy is "
-        "better than stopping plain SFT early."
+        "Lines follow training, from checkpoint to checkpoint; numbers: strength of the regulariser. What lies above "
+        "plain SFT at the same ID accuracy is better than stopping plain SFT early. The ID axis spreads what is near 1."
     )
     return sheet.finish("protection-plane", "OOD against ID accuracy", note)
 
