@@ -21,6 +21,8 @@ from rlheals.display.style import Drawn, with_intervals
 Form = Literal["dots", "line", "band"]
 DIRECT = 5
 """So many marks of a panel, at most, have their names beside them."""
+MARKS = (Line2D, ErrorbarContainer)
+"""What can have its name beside it."""
 GAP = 6
 """Pixels between a mark and its name."""
 DENSE = 24
@@ -198,20 +200,16 @@ class Panels:
         axis.set_yticks([-place - offset for place in range(len(names))], names, fontsize=size)
         axis.set_ylim(-max(1, len(names)) + 0.5 - offset, 0.5)
 
-    def legend(self, axis: Axes | None = None, below: int = 0, **options: Any) -> None:
+    def legend(self, axis: Axes | None = None, below: int = 0) -> None:
         """What is named in one panel, beside its marks where it is at most `DIRECT`; or, once, in columns below all."""
-        found: dict[str, Any] = {}
-        for one in [axis or self.axes[0]] if not below else self.axes:
+        axis, found = axis or self.axes[0], dict[str, Any]()
+        for one in self.axes if below else [axis]:
             found |= {name: mark for mark, name in zip(*one.get_legend_handles_labels(), strict=True)}
-        lines = all(isinstance(mark, (Line2D, ErrorbarContainer)) for mark in found.values())
-        if found and not below and lines and len(found) <= DIRECT:
-            self.named[axis or self.axes[0]] = found
-        elif found:
-            where = {"ncols": below, "loc": "outside lower center"} if below else {}
-            owner = self.figure if below else axis or self.axes[0]
-            owner.legend(
-                list(found.values()), list(found), **{"fontsize": 7, "frameon": False, **where, **options}
-            )
+        if not below and len(found) <= DIRECT and all(isinstance(mark, MARKS) for mark in found.values()):
+            self.named[axis] = found
+            return
+        where: dict[str, Any] = {"ncols": below, "loc": "outside lower center"} if below else {}
+        (self.figure if below else axis).legend(found.values(), found, fontsize=7, frameon=False, **where)
 
     def write_names(self) -> None:
         """Names beside their marks, where nothing else is drawn; to be called last, when every panel has its place."""

@@ -120,7 +120,7 @@ def largest(nulls: Nulls) -> Drawn:
         axis.set_yticks([1, 3, 10, 30], ["1", "3", "10", "30"])
         axis.minorticks_off()
     panels.axes[0].set_ylabel("largest singular value")
-    panels.legend(panels.axes[0], loc="upper right")
+    panels.legend(panels.axes[0])
     note = (
         "Circles: Llama, smallest to largest of three checkpoints and three layers, as the file gives them. "
         f"Squares: Qwen by layer, where given. Band: a randomised PCA ({OVERSAMPLED} singular vectors) of Gaussian "

@@ -273,7 +273,7 @@ def entropy(chapter: RLChapter) -> Drawn:
             line = curve.sort_values("entropy")
             axis.plot(line["entropy"], line["value"], "s-", label="start, temperatures 0.3 to 1", **drawn)
             after = only(frame[frame["run"] >= 0], control=MAIN, seed=seed)
-            seen = {"marker": f"${seed}$", "color": RED, "linestyle": "none", "markersize": 5}
+            seen: dict[str, Any] = {"marker": f"${seed}$", "color": RED, "linestyle": "none", "markersize": 5}
             axis.plot(after["entropy"], after["value"], label="after RL, temperature 0.7", **seen)
             axis.plot(*line[["entropy", "value"]].iloc[-1] + [0.003, 0], **seen | {"color": BEFORE.color})
         axis.set_ylim(bottom=0)
