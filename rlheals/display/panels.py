@@ -15,7 +15,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from rlheals.display import style
-from rlheals.display.looks import BLACK, GREY, Look
+from rlheals.display.looks import GREY, Look
 from rlheals.display.style import Drawn, with_intervals
 
 Form = Literal["dots", "line", "band"]
@@ -89,11 +89,6 @@ def heat_map(axis: Axes, grid: pd.DataFrame, reach: float) -> AxesImage:
 def level(axis: Axes, at: float = 0.0, upright: bool = True, color: str = GREY, line: str = "-") -> None:
     """A thin line across: 0, 1 or what else values are compared with."""
     (axis.axhline if upright else axis.axvline)(at, color=color, linestyle=line, linewidth=0.8)
-
-
-def null_level(axis: Axes) -> None:
-    """Where a quantity over its null is 1."""
-    level(axis, 1, color=BLACK, line="--")
 
 
 def step_axis(axis: Axes, steps: Sequence[int], label: str = "SFT step") -> None:

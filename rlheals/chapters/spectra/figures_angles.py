@@ -13,7 +13,7 @@ from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.measures import BLOCKS, PART
 from rlheals.chapters.spectra.runs import SpectraChapter, SpectraTables
 from rlheals.display.looks import BACK, PAIRS
-from rlheals.display.panels import heat_map, level, null_level
+from rlheals.display.panels import heat_map, level
 from rlheals.display.style import Drawn, with_intervals
 from rlheals.weights.spectra import CHANGE, PARTS, START, part_of
 
@@ -30,7 +30,7 @@ def by_size(chapter: SpectraChapter) -> Drawn:
             for study, table in sheet.estimates(partial(_by_part, pair=pair, end=end), ["part"]):
                 at = table["part"].map(places) + shift
                 sheet.mark(axis, at, table, PAIRS[pair], study, series=f"{pair}, {end}, over null")
-        null_level(axis)
+        level(axis, 1, line="--")
         axis.set_xticks(list(places.values()), [f"1/{part}" for part in places])
         sheet.label(axis, title, "share of all singular vectors")
     sheet.axes[0].set_ylabel("angle / null")
