@@ -173,6 +173,11 @@ class Chapter(Generic[Frames]):
         recorded = [] if self.recorded is None else [(self.recorded, "recorded")]
         return [*recorded, (self.fresh, "fresh")]
 
+    @property
+    def seeds(self) -> dict[str, int]:
+        """Number of base seeds, by study."""
+        return {study: len(tables.seeds) for tables, study in self.layers}
+
     def how_fresh(self) -> list[str]:
         """What else is said of where the fresh run is from."""
         return []
@@ -186,7 +191,7 @@ class Chapter(Generic[Frames]):
 
         marks: how each study is drawn.
         """
-        parts = [note, captions.described(frame, marks), captions.outside(frame)]
+        parts = [note, captions.described(frame, marks, self.seeds), captions.outside(frame)]
         if self.recorded is None:
             parts.append("There is no recorded study of this profile.")
         if self.profile.name == PLUMBING:

@@ -24,24 +24,25 @@ def drawn(frame: pd.DataFrame) -> list[str]:
     return [name for name in STUDIES if name in there]
 
 
-def described(frame: pd.DataFrame, marks: Mapping[str, str]) -> str:
-    """One sentence on which study is drawn how, with the kind of interval where there is one.
+def described(frame: pd.DataFrame, marks: Mapping[str, str], seeds: Mapping[str, int]) -> str:
+    """One sentence on how each study is drawn, of how many base seeds, and with which kind of interval.
 
-    marks: by study; empty where a figure's own note says it.
+    marks, seeds: by study; marks are empty where a figure's own note says it.
 
-    >>> rows = pd.DataFrame({"study": ["recorded", "fresh"], "interval": ["95 % t intervals over base seeds", ""]})
-    >>> described(rows, {"recorded": "lines in bands", "fresh": "open marks"})
-    'Recorded study: lines in bands (95 % t intervals over base seeds); fresh run: open marks.'
+    >>> rows = pd.DataFrame({"study": ["recorded", "fresh"], "interval": ["95 % t intervals", ""]})
+    >>> described(rows, {"recorded": "lines in bands", "fresh": "open marks"}, {"recorded": 5, "fresh": 1})
+    'Recorded study, 5 base seeds: lines in bands (95 % t intervals); fresh run, 1 base seed: open marks.'
     """
     there = drawn(frame)
     if not there:
         return ""
+    counted = {name: f"{STUDIES[name]}, {seeds[name]} base seed{'s' * (seeds[name] != 1)}" for name in there}
     if not set(there) <= set(marks):
-        return f"Drawn from the {' and the '.join(STUDIES[name] for name in there)}."
+        return f"Drawn from the {' and the '.join(counted.values())}."
     parts = []
     for name in there:
         kind = _intervals(frame[frame["study"] == name])
-        parts.append(f"{STUDIES[name]}: {marks[name]}{f' ({kind})' if kind else ''}")
+        parts.append(f"{counted[name]}: {marks[name]}{f' ({kind})' if kind else ''}")
     said = "; ".join(parts)
     return f"{said[0].upper()}{said[1:]}."
 

@@ -108,13 +108,13 @@ class Sheet(Panels):
 
     def curves(
         self, axis: Axes, series: Mapping[str, tuple[Measure, Look]], title: str = "", y: str = "",
-        share: bool = True, whole: bool = True, log: bool = False,
+        share: bool = True, whole: bool = True, log: bool = False, **columns: Any,
     ) -> None:  # fmt: skip
         """Measures against the figure's steps. share: of hands, so that intervals end at 0 and 1; whole: axis too."""
         for name, (measure, look) in series.items():
             for study, table in self.estimates(measure):
                 clip = (0, 1) if share else None
-                self.mark(axis, table["step"], table, look, study, "band", clip=clip, series=name)
+                self.mark(axis, table["step"], table, look, study, "band", clip=clip, series=name, **columns)
         if log:
             axis.set_yscale("log")
         self.label(axis, title, self.x, y, None if log else share and whole)
@@ -136,7 +136,7 @@ class Sheet(Panels):
             table = rows.drop(columns="seed").assign(low=np.nan, high=np.nan)
         panels.estimates(axis, table["step"], table, look, "line", label=look.label)
         self.keep(table, series=key, study="paper")
-        self.label(axis, x="SFT step")
+        step_axis(axis, table["step"])
         return table
 
     def finish(self, name: str, title: str, note: str, takeaway: str = "") -> Drawn:
@@ -144,8 +144,9 @@ class Sheet(Panels):
         the data; none for a plumbing test, whose numbers mean nothing."""
         frame = self.frame
         if not self.chapter.profile.name.startswith(PLUMBING):
-            seeds = {study: len(tables.seeds) for tables, study in self.chapter.layers}
-            takeaway = sentences.said(sentences.takeaways_of(type(self.chapter)).get(name), frame, seeds)
+            found = sentences.takeaways_of(type(self.chapter)).get(name)
+            takeaway = sentences.said(found, frame, self.chapter.seeds)
+        self.write_names()
         for text in self.figure.findobj(Text):
             text.set_text(captions.worded(text.get_text(), self.chapter.profile))
         caption = self.chapter.caption(self.left_out or note, frame, self.marks)

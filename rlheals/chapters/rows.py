@@ -62,7 +62,7 @@ def pass_at(episodes: pd.DataFrame, k: int, by: Sequence[str], column: str = "so
     return grouped.agg(value="mean", n="size").reset_index()
 
 
-def solved_shares(counts: pd.DataFrame, by: Sequence[str], column: str = "solved") -> pd.DataFrame:
-    """Of hands counted by evaluation: the share solved (or "first": in the first attempt) and n, by group."""
-    sums = counts.groupby(list(by))[[column, "hands"]].sum()
-    return pd.DataFrame({"value": sums[column] / sums["hands"], "n": sums["hands"]})
+def solved_shares(counts: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Of hands counted by evaluation: the share solved and n, by group."""
+    sums = counts.groupby(list(by))[["solved", "hands"]].sum()
+    return pd.DataFrame({"value": sums["solved"] / sums["hands"], "n": sums["hands"]})

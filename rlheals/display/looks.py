@@ -32,36 +32,35 @@ class Look:
 OOD = Look("OOD", RED, "o", "-")
 ID = Look("ID, SFT hands", BLUE, "s", "--")
 HELD_OUT = Look("held-out ID", GREEN, "^", "-.")
-RL_ONLY = Look("ID, RL-only hands", PURPLE, "D", ":")
 SPLITS = {"sft": ID, "held_out": HELD_OUT, "ood": OOD}
 LOSSES = {"train": ID, "test": HELD_OUT, "ood": OOD}
 AGNOSTIC = Look("format-agnostic", PURPLE, "D", "--")
 SIZE = Look("size of the change, |dW| / |W|", GREEN, "^", "-.")
-ROTATION = Look("rotation (degrees)", PURPLE, "D", ":")
+ROTATION = Look("rotation (degrees)", PURPLE, "D")
 KL = Look("forward KL from the base (nats)", ORANGE, "v", "--")
-SIDES = {"left": Look("left (output)", BLUE, "s"), "right": Look("right (input)", RED, "o")}
-CATEGORIES = {
-    "correct": (Look("correct", GREEN), ""),
-    "no_solution": (Look("values right, not 24", YELLOW), "..."),
-    "wrong_rule": (Look("right under another rule", RED), "////"),
-    "wrong_number": (Look("other wrong values", ORANGE), "xxx"),
-    "wrong_action": (Look("other wrong action", ORANGE), "xxx"),
-    "wrong_observation": (Look("wrong observation", YELLOW), "..."),
-    "wrong_products": (Look("other products", ORANGE), "xxx"),
-    "wrong_value": (Look("products right, value wrong", YELLOW), "..."),
-    "wrong": (Look("wrong", ORANGE), "xxx"),
-    "illegal_formula": (Look("unreadable", GREY), "--"),
-    "illegal": (Look("unreadable", GREY), "--"),
-    "unreadable": (Look("unreadable", GREY), "--"),
+SIDES = {"left": Look("left (output)", BLUE, "s", "--"), "right": Look("right (input)", RED, "o")}
+_VERDICTS = {
+    "correct": Look("correct", GREEN),
+    "no_solution": Look("values right, not 24", BLUE, "s", "--"),
+    "wrong_rule": Look("right under another rule", RED, "D", "-."),
+    "wrong_number": Look("other wrong values", ORANGE, "^"),
+    "wrong_action": Look("other wrong action", ORANGE, "^"),
+    "wrong_observation": Look("wrong observation", BLUE, "s", "--"),
+    "wrong_products": Look("other products", ORANGE, "^"),
+    "wrong_value": Look("products right, value wrong", BLUE, "s", "--"),
+    "wrong": Look("wrong", ORANGE, "^"),
+    "illegal_formula": Look("unreadable", GREY, "v", "--"),
+    "illegal": Look("unreadable", GREY, "v", "--"),
+    "unreadable": Look("unreadable", GREY, "v", "--"),
 }
-"""Verdicts on an attempt, with a hatch each."""
+"""Verdicts on an attempt."""
 
 
-def verdicts(names: Iterable[str]) -> dict[str, tuple[Look, str]]:
-    """The looks of some verdicts, those of `CATEGORIES` first; one of a task of your own is called by its name."""
+def verdicts(names: Iterable[str]) -> dict[str, Look]:
+    """The looks of some verdicts, those of all tasks first; one of a task of your own is called by its name."""
     asked = set(names)
-    own = {name: (Look(name.replace("_", " "), SKY), "") for name in sorted(asked - CATEGORIES.keys())}
-    return {name: look for name, look in CATEGORIES.items() if name in asked} | own
+    own = {name: Look(name.replace("_", " "), SKY) for name in sorted(asked - _VERDICTS.keys())}
+    return {name: look for name, look in _VERDICTS.items() if name in asked} | own
 
 
 # Whose checkpoint it is
@@ -77,17 +76,17 @@ BRANCHES = {
     "batch-16": Look("SFT, batches of 16", PURPLE, ">"),
     "rl": AFTER_RL,
     "rejection": Look("expert iteration", ORANGE, "D"),
-    "ood-rule": Look("RL on the OOD rule", YELLOW, "P"),
+    "ood-rule": Look("RL on the OOD rule", BLACK, "P"),
 }
 """Trajectories of chapter 03."""
 PAIRS = {
     "base-peak": Look("base to peak", BLACK, "s", "--"),
-    "peak-middle": Look("peak to middle of SFT", SKY, "v", ":"),
+    "peak-middle": Look("peak to middle of SFT", SKY, "v"),
     "peak-end": Look("peak to end of SFT", RED, "o"),
-    "base-end": Look("base to end of SFT", GREY, "<", ":"),
+    "base-end": Look("base to end of SFT", GREY, "<"),
     "early-rl": Look("RL from an early checkpoint", ORANGE, "v", "-."),
     "middle-rl": Look("RL from the middle", BLUE, "^", "-."),
-    "end-rl": Look("RL from the end", GREEN, "D", ":"),
+    "end-rl": Look("RL from the end", GREEN, "D"),
 }
 BACK = {
     "start": BEFORE,
@@ -119,12 +118,11 @@ NULLS = {
     "independent": Look("unrelated matrix", PURPLE, "|", ":"),
 }
 CHANGE = Look("the change", BLACK, "o")
-_RESTORED = {"values": GREEN, "left": SKY, "right": BLUE, "directions": RED, "triples": ORANGE, "subspace": PURPLE,
-             "released": BLACK}  # fmt: skip
-_CONTROLS = {"rollback": BLACK, "interpolate": BLACK, "partial": BLUE, "random": PURPLE, "noise": GREY}
-_CONTROL_MARKS = {"rollback": "s", "interpolate": "D", "partial": "v", "random": "^", "noise": "P"}
 EDITS = {
-    **{name: Look("", color) for name, color in _RESTORED.items()},
-    **{name: Look("", color, _CONTROL_MARKS[name], "--") for name, color in _CONTROLS.items()},
-}
-"""Families of edits: circles put something back, every other mark is a control."""
+    "directions": Look("", RED), "left": Look("", SKY, "<"), "right": Look("", BLUE, ">"),
+    "values": Look("", GREEN, "X"), "triples": Look("", ORANGE, "p"), "subspace": Look("", PURPLE, "h"),
+    "released": Look("", BLACK, "*"),
+    "rollback": Look("", BLACK, "s", "--"), "interpolate": Look("", BLACK, "D", "--"),
+    "partial": Look("", BLUE, "v", "--"), "random": Look("", PURPLE, "^", "--"), "noise": Look("", GREY, "P", "--"),
+}  # fmt: skip
+"""Families of edits: solid lines put something back, dashed ones are controls."""

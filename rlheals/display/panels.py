@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
+from matplotlib.container import ErrorbarContainer
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 
 from rlheals.display import style
-from rlheals.display.looks import BLACK, GREY, Look
+from rlheals.display.looks import GREY, Look
 from rlheals.display.style import Drawn, with_intervals
 
 Form = Literal["dots", "line", "band"]
+DIRECT = 5
+"""So many marks of a panel, at most, have their names beside them."""
+MARKS = (Line2D, ErrorbarContainer)
+"""What can have its name beside it."""
+GAP = 6
+"""Pixels between a mark and its name."""
 DENSE = 24
 """Above so many estimates on a line, every few of a fresh run have a mark."""
 
@@ -70,20 +80,15 @@ def forest_row(
 
 
 def heat_map(axis: Axes, grid: pd.DataFrame, reach: float) -> AxesImage:
-    """A matrix in colours from -reach (blue) over 0 (white) to reach (red)."""
+    """A matrix in colours from -reach (dark) over 0 to reach (light), which a reader tells apart in grey."""
     axis.grid(visible=False)
     axis.set(xticks=[], yticks=[])
-    return axis.imshow(grid, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
+    return axis.imshow(grid, cmap="cividis", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
 
 
 def level(axis: Axes, at: float = 0.0, upright: bool = True, color: str = GREY, line: str = "-") -> None:
     """A thin line across: 0, 1 or what else values are compared with."""
     (axis.axhline if upright else axis.axvline)(at, color=color, linestyle=line, linewidth=0.8)
-
-
-def null_level(axis: Axes) -> None:
-    """Where a quantity over its null is 1."""
-    level(axis, 1, color=BLACK, line="--")
 
 
 def step_axis(axis: Axes, steps: Sequence[int], label: str = "SFT step") -> None:
@@ -114,6 +119,43 @@ def size_axis(axis: Axes) -> None:
     axis.minorticks_off()
 
 
+def _between(points: np.ndarray) -> np.ndarray:
+    """Points (n, 2) and some between them."""
+    places = np.linspace(0, len(points) - 1, max(100, len(points)))
+    return np.stack([np.interp(places, range(len(points)), column) for column in points.T], axis=1)
+
+
+def _pixels(line: Line2D) -> np.ndarray:
+    """What a line or its marks take, in pixels (n, 2)."""
+    at = line.get_transform().transform(line.get_xydata())
+    return at if line.get_linestyle() == "None" or len(at) < 2 else _between(at)
+
+
+def _name_beside(axis: Axes, line: Line2D, name: str, taken: Mapping[Any, np.ndarray]) -> np.ndarray:
+    """Write a name beside its line and far from all else that is taken; the pixels that it takes."""
+    color = tuple(0.6 * np.array(to_rgb(line.get_color())))
+    text = axis.text(0, 0, name, fontsize=7, color=color, ha="center", va="center", transform=None)
+    box, size = axis.bbox, text.get_window_extent()
+    half = np.array([size.width, size.height]) / 2
+    sides = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)]
+    own = np.array([at for at in taken[line] if box.contains(*at)])
+    if not len(own):
+        text.remove()
+        return own.reshape(0, 2)
+    middles = (own[:, None] + np.array(sides) * (half + GAP)).reshape(-1, 2)
+    middles = middles.clip((box.x0 + half[0], box.y0 + half[1]), (box.x1 - half[0], box.y1 - half[1]))
+    others = np.concatenate([np.empty((0, 2)), *(one for key, one in taken.items() if key is not line)])
+    free, near = (
+        np.linalg.norm((abs(middles[:, None] - points) - half).clip(0), axis=2).min(axis=1, initial=3 * GAP)
+        for points in (others, own)
+    )
+    alone = np.linalg.norm(own[:, None] - others, axis=2).min(axis=1, initial=5 * GAP).repeat(len(sides))
+    best = middles[np.argmax(2 * free + alone - 2 * abs(near - GAP) + 1e-4 * middles[:, 0])]
+    text.set(position=axis.transAxes.inverted().transform(best), transform=axis.transAxes)
+    grid = np.stack(np.meshgrid(*([-1, -0.5, 0, 0.5, 1],) * 2), axis=-1).reshape(-1, 2)
+    return best + grid * half
+
+
 class Panels:
     """A figure in the making: its axes, row by row, and the data drawn into them."""
 
@@ -123,6 +165,7 @@ class Panels:
         self.figure, self.axes = style.canvas(columns, rows, height, ratios)
         self.columns = columns
         self.frames: list[pd.DataFrame] = []
+        self.named: dict[Axes, dict[str, Any]] = {}
 
     def keep(self, frame: pd.DataFrame, **columns: Any) -> None:
         """Rows that were drawn, with what they are."""
@@ -152,17 +195,30 @@ class Panels:
         axis.set_yticks([-place - offset for place in range(len(names))], names, fontsize=size)
         axis.set_ylim(-max(1, len(names)) + 0.5 - offset, 0.5)
 
-    def legend(self, axis: Axes | None = None, below: int = 0, **options: Any) -> None:
-        """In one panel, or below all of them in so many columns; every name once, none where nothing is named."""
-        found: dict[str, Any] = {}
-        for one in self.axes if axis is None else [axis]:
+    def legend(self, axis: Axes | None = None, below: int = 0) -> None:
+        """What is named in one panel, beside its marks where it is at most `DIRECT`; or, once, in columns below all."""
+        axis, found = axis or self.axes[0], dict[str, Any]()
+        for one in self.axes if below else [axis]:
             found |= {name: mark for mark, name in zip(*one.get_legend_handles_labels(), strict=True)}
-        if found:
-            where = {"ncols": below, "loc": "outside lower center"} if below else {}
-            owner = self.figure if below else axis or self.axes[0]
-            owner.legend(
-                list(found.values()), list(found), **{"fontsize": 7, "frameon": False, **where, **options}
-            )
+        if not below and len(found) <= DIRECT and all(isinstance(mark, MARKS) for mark in found.values()):
+            self.named[axis] = found
+            return
+        where: dict[str, Any] = {"ncols": below, "loc": "outside lower center"} if below else {}
+        (self.figure if below else axis).legend(found.values(), found, fontsize=7, frameon=False, **where)
+
+    def write_names(self) -> None:
+        """Names beside their marks, where nothing else is drawn; to be called last, when every panel has its place."""
+        if self.named:
+            self.figure.draw_without_rendering()
+        for axis, found in self.named.items():
+            taken: dict[Any, np.ndarray] = {line: _pixels(line) for line in axis.lines}
+            for bars in axis.collections:
+                if isinstance(bars, LineCollection):
+                    taken |= {(bars, at): _between(axis.transData.transform(one))
+                              for at, one in enumerate(bars.get_segments())}  # fmt: skip
+            for name, mark in found.items():
+                own = mark.lines[0] if isinstance(mark, ErrorbarContainer) else mark
+                taken[name] = _name_beside(axis, own, name, taken)
 
     def hide(self, used: int) -> None:
         """Leave out the panels beyond those that are used."""
@@ -171,4 +227,5 @@ class Panels:
 
     def finish(self, name: str, title: str, note: str, takeaway: str = "") -> Drawn:
         """The drawing, with its data, caption and takeaway."""
+        self.write_names()
         return style.finish(self.figure, name, title, self.frame, note, takeaway=takeaway)

@@ -170,7 +170,7 @@ def excess(found: Spectra) -> Drawn:
     panels.keep(table)
     note = (
         "Mean angle at the second-smallest k less that of Gaussian changes of equal norm "
-        f"({int(table['draws'].max())} draws). White: as much rotation as any change of that size makes."
+        f"({int(table['draws'].max())} draws). At 0: as much rotation as any change of that size makes."
     )
     return panels.finish("spectra-excess", "Rotation beyond chance", note)
 
@@ -199,7 +199,7 @@ def heat(found: Spectra) -> Drawn:
     panels.keep(table)
     note = (
         "Squares of U^T dW V over blocks of singular vectors, largest singular values first, mean over the matrices of "
-        "a kind, in units of what white noise of the same norm has everywhere: 0 (white) is the null."
+        "a kind, in units of what white noise of the same norm has everywhere: 0 is the null."
     )
     return panels.finish("spectra-heat", "Where the change lies", note)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from rlheals.book.notebooks import NotebookParameters, execute
@@ -103,12 +104,12 @@ def test_more_attempts_than_the_measure_counts_do_not_rename_it(attempts: int, s
 def test_every_verdict_of_the_task_is_drawn(chapter: runs.SFTChapter) -> None:
     kinds = looks.verdicts(load_task(chapter.profile.task).rewards)
     for split in ("sft", "ood"):
-        shares = measures.categories(chapter.fresh, split, list(kinds))
-        assert shares.sum(axis=1).tolist() == pytest.approx([1] * len(shares))
+        given = pd.concat(measures.verdict(chapter.fresh, split, name) for name in kinds)
+        assert given.groupby("step")["value"].sum().tolist() == pytest.approx([1] * given["step"].nunique())
 
 
 def test_a_verdict_of_a_task_of_your_own_is_called_by_its_name() -> None:
-    assert looks.verdicts(["correct", "too_late"])["too_late"][0].label == "too late"
+    assert looks.verdicts(["correct", "too_late"])["too_late"].label == "too late"
 
 
 def test_what_guesses_score_stands_beside_accuracy_and_the_papers_points_do_not(

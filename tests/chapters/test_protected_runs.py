@@ -92,14 +92,6 @@ def test_slower_training_that_only_stops_early_gains_nothing() -> None:
     assert found.loc["learning_rate=0.0001", "gained"] == pytest.approx(0, abs=1e-9)
 
 
-def test_beyond_all_that_plain_sft_learns_it_is_held_against_its_best_at_its_highest() -> None:
-    plain = [(0.4, 0.2), (0.9, 0.1), (0.9, 0.0)]
-    found = at_equal_id({SFT: plain, "kl=1": [(0.5, 0.2), (0.95, 0.12)], "kl=2": [(0.95, 0.3), (0.8, 0.2)]})
-    assert found.loc["kl=1", "beyond"] == pytest.approx(0.02)
-    assert np.isnan(found.loc["kl=1", "kept"])
-    assert np.isnan(found.loc[[SFT, "kl=2"], "beyond"]).all(), "the last checkpoint counts"
-
-
 def test_id_accuracy_that_dips_is_taken_as_what_was_reached() -> None:
     dipping = [(0.4, 0.2), (0.8, 0.1), (0.7, 0.05), (1.0, 0.0)]
     assert np.isfinite(at_equal_id({SFT: dipping, "kl=1": [(0.9, 0.1)]}).loc["kl=1", "gained"])
@@ -117,7 +109,6 @@ def test_at_equal_held_out_id_plain_sft_counts_at_its_best_place() -> None:
     found = measured.at_equal_id(points, "held_out").set_index("way").loc["kl=1"]
     assert found["gained"] == pytest.approx((0.05 - 0.05) / 2)
     assert found["n"] == 2
-    assert found["beyond"] == pytest.approx(0.1)
     assert claims.over_early_stopping(points, "kl=1", "held_out") == pytest.approx(0.0)
     assert claims.over_early_stopping(points.sample(frac=1, random_state=1), "kl=1") == pytest.approx(
         (0.15 - 0.15 + 0.7) / 3

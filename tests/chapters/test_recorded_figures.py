@@ -72,7 +72,8 @@ def test_figure_and_caption_speak_of_the_studies_that_the_image_depends_on(
     assert ("fresh run" in drawn.origin.lower()) == is_drawn
     assert "recorded study" in drawn.caption.lower()
     assert "code 00000000" not in drawn.caption
-    assert ("; fresh run: open marks" in drawn.caption) == is_drawn, "how it is drawn is said"
+    assert ("; fresh run, 1 base seed: open marks" in drawn.caption) == is_drawn, "how it is drawn is said"
+    assert drawn.caption.index("ecorded study") > 20, "what is shown comes first"
     assert 5 < len(drawn.takeaway.split()) < 35, "numbers and their units apart"
     assert "nan" not in drawn.takeaway.split()
     assert not drawn.takeaway.startswith("In this fresh run")

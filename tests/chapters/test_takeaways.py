@@ -112,7 +112,7 @@ CASES: dict[str, tuple[Callable[[int], pd.DataFrame], dict[int, str]]] = {
                    {1: "rises from 0.3", -1: "falls from 0.3 to 0.1", 0: "does not clearly change"}),
     "sft-format": (lambda d: line(d, "ood"), {1: "rises from 30 %", -1: "falls from 30 %", 0: "does not clearly"}),
     "sft-errors": (
-        lambda d: both(line(d, "correct", split="ood"), line(-d, "wrong_number", split="ood")),
+        lambda d: both(line(d, "ood, correct"), line(-d, "ood, wrong_number"), line(1, "sft, correct")),
         {1: 'is "correct" (50 %)', -1: 'is "other wrong values" (50 %)', 0: "is \"correct\" (30 %)"},
     ),
     "sft-parts": (
@@ -121,8 +121,9 @@ CASES: dict[str, tuple[Callable[[int], pd.DataFrame], dict[int, str]]] = {
          0: "none ends clearly below"},
     ),
     "sft-rule-distance": (
-        lambda d: rows({1: MEAN, 9: MEAN + effect(d)}, "distance", step=40),
-        {1: "highest for distance 9 (50 %)", -1: "lowest for distance 9 (10 %)", 0: "does not clearly differ"},
+        lambda d: both(*(line(way, "", rule=rule) for rule, way in (("J1-Q1-K1", d), ("ood", 1)))),
+        {1: "under 0 of 2 rules (0 clearly); J, Q, K = 1, 1, 1: 30 % to 50 %", -1: "1 of 2 rules (1 clearly); J, Q",
+         0: "under 0 of 2 rules (0 clearly); J, Q, K = 1, 1, 1: 30 % to 30 %"},
     ),
     "sft-sensitivity": (
         lambda d: both(seeds(MEAN, what="base, format-agnostic", variant="lab"), seeds(MEAN, what="last checkpoint",
@@ -131,8 +132,6 @@ CASES: dict[str, tuple[Callable[[int], pd.DataFrame], dict[int, str]]] = {
         {1: "In 5 of 5 runs OOD success@5 falls from the peak to the last checkpoint; in 5 ", -1: "In 0 of 5 runs",
          0: "In 2 of 5 runs"},
     ),
-    "sft-claims": (lambda d: seeds(0.05 + effect(d), claim="one", margin=0.05),
-                   {1: "above the margin for 1", -1: "below it for 1", 0: "across it for 1"}),
     "rl-ood": (lambda d: with_rl(d, f"OOD, {S5}"), COMPARED),
     "rl-id": (lambda d: both(with_rl(d, "held_out"), with_rl(1, "rl")),
               {1: "on held-out hands rises", -1: "on held-out hands falls", 0: "on held-out hands does not clearly"}),
@@ -184,7 +183,7 @@ CASES: dict[str, tuple[Callable[[int], pd.DataFrame], dict[int, str]]] = {
     "rotation-curves": (
         lambda d: both(rows({1: MEAN + effect(d)}, "index", series="peak-end, q, left"),
                        null(series="peak-end, q, left, null")),
-        {1: "0.5 degrees, above the", -1: "0.1 degrees, below the", 0: ", inside the 95 % band"},
+        {1: "0.5 times its null, above the", -1: "0.1 times its null, below the", 0: ", inside the 95 % band"},
     ),
     "rotation-by-size": (lambda d: rows({4: 1 + effect(d)}, "part", series="peak-end, top, over null"),
                          {1: "1.2 times as far", -1: "(interval below 1)", 0: "(interval includes 1)"}),
@@ -201,15 +200,10 @@ CASES: dict[str, tuple[Callable[[int], pd.DataFrame], dict[int, str]]] = {
         lambda d: both(line(1, "angle"), line(1, "null"), rows({1280: effect(d)}, series="excess"), line(1, "ood")),
         {1: "0.5 degrees, above the 0.5 of", -1: ", below the 0.5 of", 0: ", not clearly different from the 0.5 of"},
     ),
-    "rotation-trajectories": (trajectories, {one: f"OOD accuracy is {said}for size" for one, said in RANKS.items()}),
+    "rotation-trajectories": (trajectories, {one: f"correlation of {said}with" for one, said in RANKS.items()}),
     "rotation-matched": (
         lambda d: both(rows({0: effect(d)}, series="rotation"), rows({0: MEAN}, series="held-out ID accuracy")),
         {1: "0.2 (interval above 0) for rotation", -1: "-0.2 (interval below 0) for", 0: "includes 0) for rotation"},
-    ),
-    "rotation-scales": (
-        lambda d: rows({"size": MEAN, "angle": MEAN + effect(d)}, "scale"),
-        {1: "Size of the change has the smallest error in predicting OOD accuracy: 30 points, below the 50 points",
-         -1: "Rotation has the smallest error in predicting OOD accuracy: 10 points, below", 0: "not clearly diff"},
     ),
     "rotation-back": (
         lambda d: both(rows({1280: effect(d)}, "start", series="RL, share"),

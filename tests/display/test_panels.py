@@ -43,6 +43,27 @@ def test_a_row_of_a_forest_leaves_out_what_was_not_measured() -> None:
     assert not len(forest_row(axis, 0, [np.nan], OOD))
 
 
+def test_a_legend_names_everything_once() -> None:
+    panels = Panels(2)
+    for axis in panels.axes:
+        estimates(axis, [1, 2], TABLE, OOD, label=OOD.label)
+    panels.legend(below=2)
+    (legend,) = panels.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [OOD.label]
+
+
+def test_few_marks_have_their_names_beside_them_in_the_panel() -> None:
+    panels = Panels()
+    (axis,) = panels.axes
+    for look, at in ((OOD, 0.2), (looks.ID, 0.8)):
+        axis.plot([0, 1], [at, at], label=look.label)
+    panels.legend(axis)
+    panels.write_names()
+    assert axis.get_legend() is None
+    heights = {text.get_text(): text.get_position()[1] for text in axis.texts}
+    assert 0 < heights["OOD"] < 0.3 < 0.7 < heights[looks.ID.label] < 1
+
+
 def test_intervals_and_expectations_by_two_keys_are_those_of_each_group() -> None:
     random = np.random.default_rng(0)
     rows = pd.DataFrame(

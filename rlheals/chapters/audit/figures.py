@@ -120,7 +120,7 @@ def largest(nulls: Nulls) -> Drawn:
         axis.set_yticks([1, 3, 10, 30], ["1", "3", "10", "30"])
         axis.minorticks_off()
     panels.axes[0].set_ylabel("largest singular value")
-    panels.legend(panels.axes[0], loc="upper right")
+    panels.legend(panels.axes[0])
     note = (
         "Circles: Llama, smallest to largest of three checkpoints and three layers, as the file gives them. "
         f"Squares: Qwen by layer, where given. Band: a randomised PCA ({OVERSAMPLED} singular vectors) of Gaussian "
@@ -187,7 +187,7 @@ def counts() -> Drawn:
     axis.set_xlim(-1.6, 1.6)
     axis.set_xticks([-1, -0.1, -0.01, 0, 0.01, 0.1, 1], ["-1", "-0.1", "-0.01", "0", "0.01", "0.1", "1"])
     panels.names(axis, files)
-    axis.set_xlabel("published accuracy less the nearest whole count (points)")
+    axis.set_xlabel("published accuracy less the nearest whole count (points; linear up to 0.01)")
     note = (
         "Dots: values that a whole number of successes gives when rounded to two decimals; crosses: values that none "
         f"gives. Band: rounding. Dotted: as far off as a value can be with {n} hands. Computed from the published "
@@ -216,7 +216,7 @@ def copy() -> Drawn:
         panels.keep(pd.DataFrame({"ood": x, "id": y}), model=model, series="published")
         panels.keep(pd.DataFrame({"ood": ood, "id": id_}), model=model, series="sampled")
     panels.axes[0].set_ylabel("ID accuracy (%)")
-    panels.legend(panels.axes[0])
+    panels.legend(below=3)
     note = (
         "One point per number of singular values put back. Grey: 20 pairs of curves of the same mean heights, every "
         f"point an independent count of {n} hands. Computed: the line, its residual, the sampled curves. Inferred: "
@@ -234,7 +234,7 @@ def resolution() -> Drawn:
         mine = frame[frame["what"].str.contains("SFT -", regex=False) == bool(name)]
         estimates(left, -mine.index, mine, look, upright=False)
     panels.keep(frame, series="published")
-    panels.names(left, [f"{row.model}:\n{row.what}" for row in frame.itertuples()], size=6)
+    panels.names(left, [f"{row.model}:\n{row.what}" for row in frame.itertuples()])
     level(left, upright=False)
     left.set_xlabel("difference of OOD accuracy (points)")
     stages = released()["stages"]
@@ -247,7 +247,7 @@ def resolution() -> Drawn:
         panels.keep(pd.DataFrame({"drop": 100 * drops, "chance": chance}), series=name)
     right.axvline(published, color=RED, linewidth=1, linestyle="--", label="Qwen's published drop")
     panels.label(right, x="true drop (points)", y="chance of seeing it", share=True)
-    panels.legend(right, fontsize=6)
+    panels.legend(below=2)
     note = (
         "Left: Newcombe's 95 % intervals, as if the hands were drawn apart. Right: two checkpoints on the same hands, "
         "two-sided test at 5 %, when all hands are equally hard (more is seen when they differ); the noise is that of "

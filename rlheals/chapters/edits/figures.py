@@ -28,27 +28,38 @@ PLACES = {
     "matrices": "blocks, embeddings and output head",
     "ends": "embeddings and output head",
 }
-MEASURES = {"solved": FEEDBACK, "first": "pass@1"}
 SPLITS = {"ood": "OOD", "sft": "ID, SFT hands"}
 DOSED = r"^(?P<family>[a-z]+)\((?:top=(?P<share>\d+)%|all)\)(?P<like> like directions\(top=.*)?$"
-RESTORED, CONTROLS = ("values", "left", "right", "directions", "triples", "subspace"), ("partial", "random")
+RESTORED, CONTROLS = ("values", "directions"), ("partial", "random")
 KEYS = ["kind", "edit", "where", "family"]
 OTHER_RUN = "other"
-LISTED: tuple[tuple[str, str], ...] = (
-    *(("restore", edit) for edit in (
-        "directions(all)", "left(all)", "right(all)", "rollback()", "triples(top=40%)", "interpolate(0.75)",
-        "values(all) like directions(all)", "noise() like directions(all)",
-        "noise(seed=1) like directions(all)", "directions(top=20%)", "rollback() like directions(top=20%)",
-        "partial(top=20%) like directions(top=20%)", "random(top=20%) like directions(top=20%)",
-        "noise() like directions(top=20%)", "noise(seed=1) like directions(top=20%)",
-        "triples(top=20%)", "subspace(top=20%)", "values(top=20%)", "directions(bottom=20%)",
-    )),
-    *((OTHER_RUN, edit) for edit in ("directions(all)", "directions(top=20%)", "rollback()")),
-)  # fmt: skip
-"""Kind and edit of the late checkpoint's blocks, as they stand one under the other."""
-BLOCKS = str(Where.parse("blocks"))
+LISTED: dict[tuple[str, str], str] = {
+    ("restore", "directions(all)"): "all directions",
+    ("restore", "left(all)"): "left directions alone",
+    ("restore", "right(all)"): "right directions alone",
+    ("restore", "triples(top=40%)"): "leading 40 % of triples",
+    ("restore", "rollback()"): "rollback, whole",
+    ("restore", "interpolate(0.75)"): "rollback, three quarters",
+    (OTHER_RUN, "directions(all)"): "all directions of another run",
+    (OTHER_RUN, "rollback()"): "rollback to another run",
+    ("restore", "values(all) like directions(all)"): "rescaled values, sized as all directions",
+    ("restore", "noise() like directions(all)"): "noise, sized as all directions",
+    ("restore", "directions(top=20%)"): "leading 20 % of directions",
+    (OTHER_RUN, "directions(top=20%)"): "the same of another run",
+    ("restore", "rollback() like directions(top=20%)"): "rollback of that size",
+    ("restore", "partial(top=20%) like directions(top=20%)"): "partial rollback of that size",
+    ("restore", "random(top=20%) like directions(top=20%)"): "random directions of that size",
+    ("restore", "noise() like directions(top=20%)"): "noise of that size",
+    ("restore", "directions(bottom=20%)"): "trailing 20 % of directions",
+    ("restore", "triples(top=20%)"): "leading 20 % of triples",
+    ("restore", "subspace(top=20%)"): "leading 20 % subspace",
+    ("restore", "values(top=20%)"): "leading 20 % of values",
+}
+"""Edits of the late checkpoint's blocks by kind and name, in words, as they stand one under the other."""
+WHOLE = tuple(str(Where.parse(name)) for name in PLACES)
+BLOCKS = WHOLE[0]
 LAYERED = ("directions(all)", "rollback()", "values(all)")
-MARKS = "Circles: parts of the other checkpoint restored; other marks: controls."
+MARKS = "Controls: rollback, interpolation, noise, partial rollback and random directions."
 
 
 def where_label(where: str) -> str:
@@ -71,12 +82,10 @@ def look(family: object) -> Look:
     return EDITS[str(family)].named(measured.FAMILIES[str(family)])
 
 
-def checkpoint_lines(
-    axis: Axes, tables: EditTables, split: str, measure: str = "solved", upright: bool = True
-) -> None:
-    """The accuracies of the late checkpoint (dotted) and the peak (dashed) as lines across."""
-    levels = measured.accuracy(tables, split, measure)
-    for name, dashes in (("late", ":"), ("peak", "--")):
+def checkpoint_lines(axis: Axes, tables: EditTables, split: str, upright: bool = True) -> None:
+    """The accuracies of the late checkpoint (solid) and the peak (dashed) as lines across."""
+    levels = measured.accuracy(tables, split)
+    for name, dashes in (("late", "-"), ("peak", "--")):
         at = only(levels, kind=ANCHOR, edit=name)["value"].mean()
         draw = axis.axhline if upright else axis.axvline
         draw(at, color=GREY, linestyle=dashes, linewidth=0.9, label=f"{name} checkpoint")
@@ -105,51 +114,47 @@ def _marked(
 
 
 def by_size(chapter: EditChapter) -> Drawn:
-    """Effect on OOD and ID accuracy against the size of the edit, with controls in the same axes."""
+    """Effect on OOD accuracy against the size of the edit, with controls in the same axes."""
     kinds = _kinds(chapter)
-    sheet = Sheet(chapter, 2, len(kinds), 2.9)
-    for row, kind in enumerate(kinds):
-        for axis, (split, title) in zip(sheet.row(row), SPLITS.items(), strict=True):
-            measure = partial(_effects, split=split, column="effect", kind=kind)
-            _marked(sheet, axis, measure, lambda table: table["size"], means=("size",), split=split)
-            level(axis)
-            size_axis(axis)
-            sheet.label(axis, f"{LABELS[kind]}: {title}", "|edit| / |distance of the two checkpoints|")
-        sheet.row(row)[0].set_ylabel("change of success@5\nwith feedback")
-    sheet.legend(below=5, fontsize=6)
+    sheet = Sheet(chapter, max(1, len(kinds)), height=3.4)
+    for axis, kind in zip(sheet.axes, kinds, strict=False):
+        measure = partial(_effects, split="ood", column="effect", kind=kind, where=WHOLE)
+        _marked(sheet, axis, measure, lambda table: table["size"], means=("size",), split="ood")
+        level(axis)
+        size_axis(axis)
+        sheet.label(axis, LABELS[kind].replace(", ", ",\n"), "|edit| / |distance|")
+    sheet.axes[0].set_ylabel(f"change of OOD {FEEDBACK}")
+    sheet.legend(below=4)
     note = (
-        f"Every point is an edit, its place the size of the change it makes. {MARKS} Controls are interpolation to the "
-        "earlier checkpoint, whole or partial, noise and random angles."
+        "Every point is an edit of all blocks, of embeddings and output head, or of both; its place is the size of the "
+        f"change that it makes, over the distance of the two checkpoints. {MARKS}"
     )
     return sheet.finish("swaps-size", "Effect against size", note)
 
 
 def dose(chapter: EditChapter) -> Drawn:
     """Accuracy against the share of singular vectors put back (the paper's curves), the two checkpoints as lines."""
-    sheet = Sheet(chapter, 2, 2, 2.6)
-    panels = [(measure, split) for measure in MEASURES for split in SPLITS]
-    for axis, (measure, split) in zip(sheet.axes, panels, strict=True):
-        doses = partial(_doses, split=split, measure=measure)
-        for study, table in sheet.estimates(doses, ["family", "share"]):
+    sheet = Sheet(chapter, 2, height=3.4)
+    for axis, (split, title) in zip(sheet.axes, SPLITS.items(), strict=True):
+        for study, table in sheet.estimates(partial(_doses, split=split), ["family", "share"]):
             for family, mine in table.groupby("family"):
-                series = f"{MEASURES[measure]}, {split}, {family}"
+                series = f"{FEEDBACK}, {split}, {family}"
                 sheet.mark(axis, mine["share"], mine, look(family), study, "line", series=series)
-        checkpoint_lines(axis, chapter.tables, split, measure)
-        sheet.label(axis, SPLITS[split], y=MEASURES[measure] if split == "ood" else "")
+        checkpoint_lines(axis, chapter.tables, split)
+        sheet.label(axis, title, "share of singular vectors restored (%)")
         axis.set_ylim(bottom=0)
-    for axis in sheet.row(1):
-        axis.set_xlabel("share of singular vectors restored (%)")
-    sheet.legend(below=4, fontsize=6)
+    sheet.axes[0].set_ylabel(FEEDBACK)
+    sheet.legend(below=3)
     note = (
-        "The late SFT checkpoint with parts of the peak's block matrices restored; left and right singular vectors are "
-        "restored all or none. Dashed: controls of the size of the edit that restores singular vectors."
+        "The late SFT checkpoint with parts of the peak's block matrices restored. Partial rollback and random "
+        "directions are controls of the size of the edit that restores directions."
     )
     return sheet.finish("swaps-dose", "Dose and response", note)
 
 
-def _doses(tables: EditTables, split: str, measure: str) -> pd.DataFrame:
+def _doses(tables: EditTables, split: str) -> pd.DataFrame:
     """Edits whose dose is a share of the singular vectors, with it in percent, at the place where most edits are."""
-    rows = only(measured.effects(tables, split, measure), kind="restore")
+    rows = only(measured.effects(tables, split), kind="restore")
     rows = rows[rows["where"].isin(rows["where"].mode().iloc[:1])]
     rows = rows.drop(columns=["family", "share"]).join(rows["edit"].str.extract(DOSED))
     control = rows["like"].notna()
@@ -169,23 +174,19 @@ def controls(chapter: EditChapter) -> Drawn:
 
     known = {pair for tables, _ in chapter.layers for pair in pairs(listed(tables))}
     there = [one for one in LISTED if one in known]
-    sheet = Sheet(chapter, 3, height=0.17 * len(there) + 1.1)
+    sheet = Sheet(chapter, 2, height=0.2 * len(there) + 1.0)
     places = lambda table: [-there.index(pair) for pair in pairs(table)]  # noqa: E731
-    titles = {"value": "OOD accuracy", "effect": "effect", "rate": "effect per size"}
-    names = [f"{name} †" if kind == OTHER_RUN else name for kind, name in there]
-    for axis, (column, title) in zip(sheet.axes, titles.items(), strict=True):
+    for axis, (column, title) in zip(
+        sheet.axes, {"effect": "change of OOD accuracy", "rate": "change per size"}.items(), strict=True
+    ):
         _marked(sheet, axis, partial(listed, column=column), places, upright=False, quantity=column)
-        first = axis is sheet.axes[0]
-        sheet.names(axis, names if first else [""] * len(names), size=6)
-        axis.locator_params(axis="x", nbins=4)
+        sheet.names(axis, [LISTED[one] if axis is sheet.axes[0] else "" for one in there])
+        axis.locator_params(axis="x", nbins=5)
         axis.set_xlabel(title)
-        if not first:
-            level(axis, upright=False)
-    checkpoint_lines(sheet.axes[0], chapter.tables, "ood", upright=False)
+        level(axis, upright=False)
     note = (
-        "The late checkpoint's block matrices, edited with the peak's; † with those of another SFT run of the same "
-        f"base at the peak's step. {MARKS} Dotted and dashed line: late checkpoint and peak. Effect per size: change "
-        "of accuracy over |edit| / |distance|."
+        "The late checkpoint's block matrices, edited with the peak's or, of another run, with those of another SFT "
+        f"run of the same base at the peak's step. {MARKS} Change per size: of accuracy, over |edit| / |distance|."
     )
     return sheet.finish("swaps-controls", "Edits beside controls of their size", note)
 
@@ -195,19 +196,18 @@ def layers(chapter: EditChapter) -> Drawn:
     restored = partial(_effects, split="ood", kind="restore", edit=LAYERED)
     rows = pd.concat([restored(tables, column="value") for tables, _ in chapter.layers])
     there = sorted(map(str, rows["where"].unique()), key=_order)
-    sheet = Sheet(chapter, 2, height=3.0)
-    shifts = dict(zip(LAYERED, (-0.2, 0.0, 0.2), strict=True))
+    sheet = Sheet(chapter, 2, height=0.36 * max(1, len(there)) + 0.9)
+    shifts = dict(zip(LAYERED, (0.2, 0.0, -0.2), strict=True))
     for axis, column in zip(sheet.axes, ("value", "rate"), strict=True):
-        places = lambda table: table["where"].map(there.index) + table["edit"].map(shifts)  # noqa: E731
-        _marked(sheet, axis, partial(restored, column=column), places, quantity=column)
-        axis.set_xticks(range(len(there)), list(map(where_label, there)), rotation=35, ha="right", fontsize=6)
-        axis.set_xlim(-0.5, len(there) - 0.5)
-        level(axis)
+        places = lambda table: table["edit"].map(shifts) - table["where"].map(there.index)  # noqa: E731
+        _marked(sheet, axis, partial(restored, column=column), places, upright=False, quantity=column)
+        sheet.names(axis, list(map(where_label, there)) if axis is sheet.axes[0] else [""] * len(there))
+        level(axis, upright=False)
     left, right = sheet.axes
-    checkpoint_lines(left, chapter.tables, "ood")
-    sheet.legend(left, fontsize=6)
-    left.set_ylabel(f"OOD, {MEASURES['solved']}")
-    right.set_ylabel("effect per size")
+    checkpoint_lines(left, chapter.tables, "ood", upright=False)
+    sheet.legend(below=5)
+    left.set_xlabel(f"OOD, {FEEDBACK}")
+    right.set_xlabel("effect per size")
     sheet.frames = [frame.assign(where=frame["where"].map(where_label)) for frame in sheet.frames]
     note = (
         "Left: from the first layer on (cumulative), then single layers, all blocks, and embeddings and output head "
@@ -226,30 +226,24 @@ def _order(where: str) -> tuple[int, int, str]:
 
 
 def behaviour(chapter: EditChapter) -> Drawn:
-    """Effect against the distance left to the other checkpoint, and against forward KL."""
-    kinds = _kinds(chapter)
-    sheet = Sheet(chapter, 3, len(kinds), 2.6)
+    """Effect against the distance left to the peak, and against forward KL from the late checkpoint."""
+    sheet = Sheet(chapter, 2, height=3.2)
     titles = {
-        "left": "distance left / distance before",
-        "kl_target": "KL from the edited checkpoint (nats)",
-        "kl_origin": "KL from the pretrained base (nats)",
+        "left": "distance left to the peak / distance before",
+        "kl_target": "KL from the late checkpoint (nats)",
     }
-    for row, kind in enumerate(kinds):
-        measure = partial(_effects, split="ood", column="effect", kind=kind)
-        for axis, (scale, title) in zip(sheet.row(row), titles.items(), strict=True):
-            _marked(sheet, axis, measure, lambda table, at=scale: table[at], means=(scale,), scale=scale)
-            level(axis)
-            axis.set_xlabel(title, fontsize=7)
-            if scale == "left":  # an interpolation to the other checkpoint leaves nothing
-                axis.locator_params(axis="x", nbins=5)
-            else:
-                size_axis(axis)
-        sheet.row(row)[0].set_ylabel("change of OOD accuracy")
-        sheet.label(sheet.row(row)[1], LABELS[kind])
+    measure = partial(_effects, split="ood", column="effect", kind="restore")
+    for axis, (scale, title) in zip(sheet.axes, titles.items(), strict=True):
+        _marked(sheet, axis, measure, lambda table, at=scale: table[at], means=(scale,), scale=scale)
+        level(axis)
+        size_axis(axis)
+        sheet.label(axis, x=title)
+    sheet.axes[0].set_ylabel("change of OOD accuracy")
+    sheet.legend(below=4)
     sheet.frames = [frame.rename(columns=dict.fromkeys(titles, "at")) for frame in sheet.frames]
     note = (
-        "Every point is an edit. Left: interpolation all the way ends at 0, noise of its size beyond 1. Divergences "
-        f"are of whole answers. {MARKS}"
+        "Every point is an edit of the late checkpoint with the peak. Left: a rollback all the way ends at 0, noise of "
+        f"its size beyond 1. Divergences are of whole answers. {MARKS}"
     )
     return sheet.finish("swaps-behaviour", "How near, and how differently it answers", note)
 

@@ -24,19 +24,19 @@ WORDS = {"kind": object, "edit": object, "where": object}
 """Columns that say which edit it is, and their type."""
 
 
-def accuracy(tables: EditTables, split: str = "ood", measure: str = "solved") -> pd.DataFrame:
-    """Columns seed, kind, edit, where, value, n: share of n hands solved (measure "first": in the first attempt)."""
+def accuracy(tables: EditTables, split: str = "ood") -> pd.DataFrame:
+    """Columns seed, kind, edit, where, value, n: share of n hands solved."""
     rows = only(tables.effects, split=split).astype(WORDS)
-    return solved_shares(rows, ["seed", *WORDS], measure).reset_index()
+    return solved_shares(rows, ["seed", *WORDS]).reset_index()
 
 
-def effects(tables: EditTables, split: str = "ood", measure: str = "solved") -> pd.DataFrame:
+def effects(tables: EditTables, split: str = "ood") -> pd.DataFrame:
     """One row per edited checkpoint: its accuracy, that of its target and of the other one, sizes of the edit.
 
     Columns seed, kind, edit, where, family, value, n, target, other, effect (value - target), share (effect over the
     distance from target to other), size (|edit| / |distance|), left (distance left over / distance), kl_target.
     """
-    found = accuracy(tables, split, measure)
+    found = accuracy(tables, split)
     anchors = only(found, kind=ANCHOR).set_index(["seed", "edit"])["value"]
     table = found[found["kind"] != ANCHOR].copy()
     for at, column in enumerate(("target", "other")):

@@ -16,6 +16,8 @@ from rlheals.display.panels import level
 from rlheals.display.style import Drawn
 from rlheals.profiles.sections import read_regulariser
 
+MOST, TICKS = 0.999, (0.5, 0.9, 0.98, 0.995)
+"""Of an axis that spreads accuracies near 1 (logit): its end, and where it is marked."""
 NOTHING = "no run with a regulariser is here yet"
 
 
@@ -53,21 +55,24 @@ def plane(chapter: ProtectedChapter) -> Drawn:
         own = [way for way in ways if name_of(way) == name != SFT]
         shades = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.8, max(2, len(own))))
         looks = {SFT: PLAIN_SFT.named(label_of(SFT))}
-        for number, (way, shade) in enumerate(zip(own, shades, strict=False)):
-            line, marker = ("-", "-.", ":")[number % 3], "o^D"[number % 3]
-            looks[way] = Look(label_of(way), matplotlib.colors.to_hex(shade), marker, line)
+        for way, shade, marker in zip(own, shades, "o^D", strict=False):
+            looks[way] = Look(f"{read_regulariser(way)[1]:g}", matplotlib.colors.to_hex(shade), marker)
         for study, table in found:
             for way, look in looks.items():
                 if len(mine := only(table, way=way)):
-                    sheet.mark(axis, mine["id"], mine, look, study, "band", series=label_of(way))
+                    at = mine["id"].clip(1 - MOST, MOST)
+                    sheet.mark(axis, at, mine, look, study, "band", series=label_of(way))
+        axis.set_xscale("logit")
+        axis.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+        axis.minorticks_off()
         sheet.label(axis, NOTHING if name == SFT else REGULARISERS[name].label, "ID accuracy, SFT hands")
         axis.set_ylim(bottom=0)
-        sheet.legend(axis, fontsize=6)
+        sheet.legend(axis)
     sheet.hide(len(names))
     sheet.axes[0].set_ylabel("OOD accuracy")
     note = (
-        "Lines follow training, from checkpoint to checkpoint. What lies above plain SFT at the same ID accuracy is "
-        "better than stopping plain SFT early."
+        "Lines follow training, from checkpoint to checkpoint; numbers: strength of the regulariser. What lies above "
+        "plain SFT at the same ID accuracy is better than stopping plain SFT early. The ID axis spreads what is near 1."
     )
     return sheet.finish("protection-plane", "OOD against ID accuracy", note)
 
@@ -77,17 +82,15 @@ def gains(chapter: ProtectedChapter) -> Drawn:
     ways = [way for way in ways_of(chapter) if way != SFT]
     sheet = Sheet(chapter, 2, height=0.19 * max(1, len(ways)) + 1.0)
     left, right = sheet.axes
-    shown = {"gained": (left, 0.0), "kept": (right, 0.0), "beyond": (right, 0.3)}
+    shown = {"gained": left, "kept": right}
     reach = {left: [0.0], right: [0.0]}
     for tables, study in chapter.layers:
         rows = measured.at_equal_id(measured.points(tables))
-        for column, (axis, lower) in shown.items():
+        for column, axis in shown.items():
             found = rows[rows["way"] != SFT].dropna(subset=[column])
             for way, own in found.groupby("way"):
-                kind = REGULARISERS[name_of(str(way))]
-                look = Look("", kind.color, "*" if lower else kind.marker)
-                values = own[column].to_list()
-                row = sheet.forest_row(axis, -ways.index(str(way)) - lower, values, look, study)
+                look, values = REGULARISERS[name_of(str(way))].named(""), own[column].to_list()
+                row = sheet.forest_row(axis, -ways.index(str(way)), values, look, study)
                 reach[axis] += values
                 sheet.keep(row, way=way, quantity=column, study=study)
     for axis, title in ((left, "mean over checkpoints"), (right, "last checkpoint")):
@@ -101,9 +104,8 @@ def gains(chapter: ProtectedChapter) -> Drawn:
         axis.locator_params(axis="x", nbins=5)
     note = (
         "To the right of the line: more OOD accuracy than plain SFT stopped at the same ID accuracy. Random subspaces "
-        "have the dimension of the leading ones. Stars, not part of the claims: base seeds where the last "
-        "checkpoint's ID accuracy is above all that plain SFT has, against plain SFT at its highest. A row without a "
-        "mark has no ID accuracy that plain SFT passes. Intervals of few base seeds may run out of the picture."
+        "have the dimension of the leading ones. Base seeds whose ID accuracy plain SFT never has are left out. "
+        "Intervals of few base seeds may run out of the picture."
     )
     return sheet.finish("protection-gains", "Against early stopping", note)
 

@@ -21,13 +21,12 @@ def points(tables: ProtectedTables) -> pd.DataFrame:
 
 
 def at_equal_id(measured: pd.DataFrame, by: str = "id") -> pd.DataFrame:
-    """Every regulariser against plain SFT at equal ID accuracy: columns seed, way, n, gained, kept, beyond.
+    """Every regulariser against plain SFT at equal ID accuracy: columns seed, way, n, gained, kept.
 
     measured: `points`; by: "id" (seen hands) or "held_out"; points without it do not count. gained: mean over its
     points of ood minus the highest of plain SFT wherever its ID accuracy is the same (interpolated between its steps;
     of the n points within the range that plain SFT passes). kept: the same of the last point, nan where it lies outside
-    of the range. Of plain SFT itself both are 0. beyond: of a last point whose ID accuracy is above all that plain SFT
-    has, ood minus the best of plain SFT at its own highest; else nan.
+    of the range. Of plain SFT itself both are 0.
     """
     rows = []
     for seed, group in measured.dropna(subset=[by]).groupby("seed"):
@@ -42,11 +41,8 @@ def at_equal_id(measured: pd.DataFrame, by: str = "id") -> pd.DataFrame:
             row = {"seed": seed, "way": way, "n": int(inside.sum())}
             row["gained"] = float(gaps[inside].mean()) if inside.any() else np.nan
             row["kept"] = float(gaps[-1]) if inside[-1] else np.nan
-            last = own.iloc[-1]
-            highest = ood[at == at.max()].max()
-            row["beyond"] = float(last["ood"] - highest) if last[by] > at.max() else np.nan
             rows.append(row)
-    return pd.DataFrame(rows, columns=["seed", "way", "n", "gained", "kept", "beyond"])
+    return pd.DataFrame(rows, columns=["seed", "way", "n", "gained", "kept"])
 
 
 def _highest(at: np.ndarray, ood: np.ndarray, value: float) -> float:

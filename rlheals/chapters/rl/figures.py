@@ -17,7 +17,7 @@ from rlheals.chapters.rl.measures import Accuracies
 from rlheals.chapters.rl.runs import MAIN, RLChapter
 from rlheals.chapters.rows import only
 from rlheals.chapters.sft import measures
-from rlheals.display.looks import AFTER, BEFORE, BLUE, GREY, OOD, RED, RL_ONLY, SPLITS, Look
+from rlheals.display.looks import AFTER, BEFORE, BLUE, GREY, OOD, RED, Look
 from rlheals.display.panels import level, step_axis
 from rlheals.display.style import Drawn
 from rlheals.stats.intervals import t_interval, wilson
@@ -36,11 +36,11 @@ BARS: dict[str, dict[str, Any]] = {
 
 
 def _before_after(
-    sheet: Sheet, axis: Axes, split: str, look: Look, series: str, measure: str = "success@5", **of: Any
+    sheet: Sheet, axis: Axes, split: str, series: str, measure: str = "success@5", **of: Any
 ) -> None:
     """A measure of the checkpoints from which RL starts, and of what RL makes of them."""
     accuracy = partial(measured.accuracy, split=split, measure=measure)
-    looks = ((False, BEFORE), (True, look.named(AFTER.label)))
+    looks = ((False, BEFORE), (True, AFTER))
     drawn = {f"{series}, {one.label}": (partial(accuracy, after=after), one) for after, one in looks}
     sheet.curves(axis, drawn, **of)
 
@@ -54,7 +54,7 @@ def ood(chapter: RLChapter) -> Drawn:
     sheet = _sheet(chapter, 3)
     titles = {"success@5": FEEDBACK, "pass@1": "pass@1", "success@5 either": "success@5, format-agnostic"}
     for axis, (name, title) in zip(sheet.axes, titles.items(), strict=True):
-        _before_after(sheet, axis, "ood", OOD, f"OOD, {title}", name, title=title, whole=False)
+        _before_after(sheet, axis, "ood", f"OOD, {title}", name, title=title, whole=False)
     sheet.axes[0].set_ylabel("share of OOD hands solved")
     sheet.legend(sheet.axes[0])
     note = "Every point of the axis is an SFT checkpoint from which RL starts; RL sees the ID rule only."
@@ -64,11 +64,11 @@ def ood(chapter: RLChapter) -> Drawn:
 def id_hands(chapter: RLChapter) -> Drawn:
     """The same on ID hands: those of SFT, those that only RL sees, those that neither sees (the paper's Fig. 2d)."""
     sheet = _sheet(chapter, 3)
-    looks = {"sft": SPLITS["sft"], "rl": RL_ONLY, "held_out": SPLITS["held_out"]}
-    for axis, (split, look) in zip(sheet.axes, looks.items(), strict=True):
-        _before_after(sheet, axis, split, look, split, title=look.label)
+    titles = {"sft": "ID, SFT hands", "rl": "ID, RL-only hands", "held_out": "held-out ID"}
+    for axis, (split, title) in zip(sheet.axes, titles.items(), strict=True):
+        _before_after(sheet, axis, split, split, title=title)
     sheet.axes[0].set_ylabel(FEEDBACK)
-    sheet.legend(sheet.axes[0])
+    sheet.legend(sheet.axes[1])
     note = (
         "RL trains on hands of the SFT split and on RL-only hands; held-out hands have values that neither SFT nor RL "
         "sees."
@@ -126,10 +126,11 @@ def paper_beside(chapter: RLChapter) -> Drawn:
     sheet.paper(left, "ood_accuracy_llama", BEFORE, 100)
     sheet.paper(left, "ood_accuracy_after_rl_llama", OOD.named(AFTER.label), 100)
     title = "Paper: Llama-3.2-11B-Vision, 234 hands, one sampling seed"
-    sheet.label(left, title, "SFT checkpoint", "share of OOD hands solved", share=False)
+    left.set_xlim(left=70)
+    sheet.label(left, title, y="share of OOD hands solved", share=False)
     sheet.legend(left)
-    _before_after(sheet, right, "ood", OOD, "OOD, this book", title="Lab model (this book)", whole=False)
-    note = "Left: points from the authors' files; the Wilson intervals on them are ours, for hands alone."
+    _before_after(sheet, right, "ood", "OOD, this book", title="Lab model (this book)", whole=False)
+    note = "Left: the authors' points from their step 90 on; the Wilson intervals are ours, for hands alone."
     return sheet.finish("rl-paper", "The paper's window beside ours", note)
 
 
@@ -208,7 +209,9 @@ def parts(chapter: RLChapter) -> Drawn:
     """What changes on OOD hands: format, rule, arithmetic, revision."""
     sheet = _sheet(chapter, 2, 2, 2.5)
     for axis, name in zip(sheet.axes, measures.PARTS, strict=True):
-        _before_after(sheet, axis, "ood", OOD, name, name, title=name)
+        _before_after(
+            sheet, axis, "ood", name, name, title=name, whole=name.split(":")[0] in ("format", "rule")
+        )
     sheet.legend(sheet.axes[0])
     note = "Each part among the hands that got to it: readable answers, those with right values, failed first attempts."
     return sheet.finish("rl-parts", "What RL restores on OOD hands", note)
@@ -224,21 +227,32 @@ def controls(chapter: RLChapter) -> Drawn:
             rows = only(chapter.sft.episodes, split="ood", step=4 * start)
             levels["SFT continued"] = (rows["solved_at"] > 0).groupby(rows["seed"]).mean().to_dict()
         levels["start at RL's entropy"] = measured.at_matched_entropy(chapter.recorded, start)
-    levels = {name: values for name, values in levels.items() if values}
-    sheet = Sheet(chapter, height=0.24 * max(2, len(levels)) + 0.9)
+    before = pd.Series(levels.get("start"), dtype=float)
+    changes = {
+        name: (pd.Series(values) - before).dropna() for name, values in levels.items() if name != "start"
+    }
+    there = sorted(
+        (name for name, one in changes.items() if len(one)), key=lambda name: -changes[name].mean()
+    )
+    sheet = Sheet(chapter, height=0.2 * max(2, len(there)) + 0.9)
     (axis,) = sheet.axes
-    looks = {"start": BEFORE, "RL": AFTER}
-    for place, (name, values) in enumerate(levels.items()):
-        sheet.forest_row(axis, -place, list(values.values()), looks.get(name, Look("", BLUE, "^")))
+    for place, name in enumerate(there):
+        sheet.forest_row(
+            axis, -place, changes[name].to_list(), AFTER if name == "RL" else Look("", BLUE, "^")
+        )
+    for name, values in levels.items():
         rows = pd.DataFrame({"seed": list(values), "value": list(values.values())})
-        sheet.keep(rows, control=name, study="recorded")
-    sheet.names(axis, list(levels), size=8)
-    axis.set_xlabel(f"OOD hands, {FEEDBACK}")
-    axis.set_xlim(left=-0.005)
+        sheet.keep(
+            rows.assign(change=rows["seed"].map(changes.get(name, {}))), control=name, study="recorded"
+        )
+    sheet.names(axis, there, size=8)
+    level(axis, upright=False)
+    axis.set_xlabel(f"OOD {FEEDBACK}, less that of the start checkpoint")
     note = (
         f"All from SFT step {start:,} with the same number of episodes; SFT continued: four times as many SFT steps, "
         "about as many training sequences; at RL's entropy: the accuracy of the RL start checkpoint, interpolated "
-        "between temperatures to the entropy of RL's first attempts. Bars: 95 % t interval over base seeds."
+        "between temperatures to the entropy of RL's first attempts. Differences within base seeds; bars: 95 % t "
+        "interval."
         if start
         else "This profile has no controls."
     )
@@ -254,19 +268,19 @@ def entropy(chapter: RLChapter) -> Drawn:
     sheet.label(axis, x="entropy of first attempts at OOD hands (nats per token)", y=f"OOD, {FEEDBACK}")
     if chapter.recorded is not None and start:
         frame = measured.entropies(chapter.recorded, start)
-        label = "RL start checkpoint, temperatures 0.3 to 1"
-        look: dict[str, Any] = {"color": BEFORE.color, "linewidth": 0.8, "markersize": 2, "label": label}
-        for _, curve in measured.at_temperatures(frame).groupby("seed"):
+        drawn: dict[str, Any] = {"color": BEFORE.color, "linewidth": 0.8, "markersize": 2}
+        for seed, curve in measured.at_temperatures(frame).groupby("seed"):
             line = curve.sort_values("entropy")
-            axis.plot(line["entropy"], line["value"], "s-", **look)
-        after = only(frame[frame["run"] >= 0], control=MAIN)
-        label = "after RL, temperature 0.7"
-        axis.plot(after["entropy"], after["value"], "o", color=RED, markersize=4, label=label)
+            axis.plot(line["entropy"], line["value"], "s-", label="start, temperatures 0.3 to 1", **drawn)
+            after = only(frame[frame["run"] >= 0], control=MAIN, seed=seed)
+            seen: dict[str, Any] = {"marker": f"${seed}$", "color": RED, "linestyle": "none", "markersize": 5}
+            axis.plot(after["entropy"], after["value"], label="after RL, temperature 0.7", **seen)
+            axis.plot(*line[["entropy", "value"]].iloc[-1] + [0.003, 0], **seen | {"color": BEFORE.color})
         axis.set_ylim(bottom=0)
         if len(frame):
             sheet.legend()
             sheet.keep(frame, study="recorded")
-            note = "One line per base seed, one dot per RL run; a dot on its line: a temperature does what RL does."
+            note = "A line per base seed, a digit per RL run from it; a digit on its line: a temperature does as much."
     return sheet.finish("rl-entropy", "RL and temperature", note)
 
 

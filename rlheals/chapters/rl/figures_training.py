@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import LogNorm
 
 from rlheals.chapters.drawing import Sheet, paper_points
 from rlheals.chapters.rl import measures as measured
 from rlheals.chapters.rl.runs import MAIN, RLChapter
 from rlheals.chapters.rows import only
-from rlheals.display.looks import CATEGORICAL, ID, LOSSES
-from rlheals.display.style import Drawn, with_intervals
-from rlheals.training.rl.episodes import advantage_statistics
+from rlheals.display.looks import ID, LOSSES
+from rlheals.display.style import Drawn
 
 
 def why_late(chapter: RLChapter) -> Drawn:
@@ -39,38 +40,42 @@ def why_late(chapter: RLChapter) -> Drawn:
 
 
 def advantages(chapter: RLChapter) -> Drawn:
-    """Histograms of episode advantages at the first iteration, per RL start checkpoint (the paper's Fig. 3)."""
-    starts, tables = chapter.starts, chapter.tables
-    sheet = Sheet(chapter, min(4, len(starts)), -(-len(starts) // 4), 1.9)
-    for axis, start in zip(sheet.axes, starts, strict=False):
-        values = only(tables.advantages, control=MAIN, update=1, start=start)["advantage"].to_numpy()
-        sheet.label(axis, f"SFT step {start:,}")
-        if not len(values):
-            continue
-        counts, edges = np.histogram(values.clip(-10, 10), bins=41, range=(-10, 10))
-        share = counts / counts.sum()
-        axis.stairs(share, edges, fill=True, color=ID.color, alpha=0.6)
-        said = advantage_statistics(values)
-        text = f"entropy {said['advantage_entropy']:.2f} bits\npositive {said['advantage_positive']:.2f}"
-        axis.text(0.03, 0.95, text, fontsize=6, va="top", transform=axis.transAxes)
-        axis.set_yscale("symlog", linthresh=0.01)
-        sheet.keep(pd.DataFrame({"advantage": edges[:-1], "share": share}), start=start, study=chapter.study)
-    note = "Episode return minus the mean of its group, iteration 1; the axis of shares is linear up to 0.01."
+    """How episode advantages are spread at the first iteration, by RL start checkpoint (the paper's Fig. 3)."""
+    starts, edges = chapter.starts, np.linspace(-10, 10, 42)
+    sheet = Sheet(chapter, height=2.9)
+    (axis,) = sheet.axes
+    shares = {}
+    for start in starts:
+        values = only(chapter.tables.advantages, control=MAIN, update=1, start=start)["advantage"].to_numpy()
+        if len(values):
+            shares[f"{start:,}"] = np.histogram(values.clip(-10, 10), bins=edges)[0] / len(values)
+            rows = pd.DataFrame({"advantage": edges[:-1], "share": shares[f"{start:,}"]})
+            sheet.keep(rows, start=start, study=chapter.study)
+    grid = pd.DataFrame(shares, index=edges[:-1]).T.reindex([f"{start:,}" for start in starts]).astype(float)
+    looks: dict[str, Any] = {
+        "cmap": "cividis",
+        "norm": LogNorm(0.001, 1),
+        "extent": (-10, 10, len(starts), 0),
+    }
+    image = axis.imshow(grid.clip(lower=0.001), aspect="auto", **looks)
+    axis.grid(visible=False)
+    axis.set_yticks(np.arange(len(starts)) + 0.5, grid.index)
+    sheet.label(axis, x="advantage of an episode, iteration 1", y="RL start checkpoint (SFT step)")
+    sheet.figure.colorbar(image, ax=axis, label="share of episodes")
+    note = "A row per start: how its episodes' advantages, return minus the mean of the group, are spread."
     return sheet.finish("rl-advantages", "Advantages at the first iteration", note)
 
 
 def learning(chapter: RLChapter) -> Drawn:
-    """Return and success on training hands against iterations: has RL levelled off?"""
-    sheet = Sheet(chapter, 2)
-    tables, study = chapter.tables, chapter.study
-    titles = {"return": "discounted return", "solved": "solved within the episode"}
-    for axis, (column, title) in zip(sheet.axes, titles.items(), strict=True):
-        for look, start in zip(CATEGORICAL, tables.starts, strict=False):
-            table = with_intervals(measured.learning_curve(tables, column, start))
-            named = look.named(f"{start:,}")
-            sheet.mark(axis, table["step"], table, named, study, "band", series=column, start=start)
-        sheet.label(axis, title, "RL iteration")
-    sheet.legend(sheet.axes[1], title="RL start checkpoint", title_fontsize=7, ncols=2)
+    """Success on training hands against iterations, start by start: has RL levelled off?"""
+    starts = chapter.tables.starts
+    sheet = Sheet(chapter, min(4, len(starts)), -(-len(starts) // 4), 1.9, x="RL iteration")
+    for axis, start in zip(sheet.axes, starts, strict=False):
+        measure = partial(measured.learning_curve, column="solved", start=start)
+        sheet.curves(axis, {"solved": (measure, ID)}, f"RL from step {start:,}", start=start)
+    for row in range(len(sheet.axes) // sheet.columns):
+        sheet.row(row)[0].set_ylabel("hands solved")
+    sheet.hide(len(starts))
     note = "ID hands of the SFT and RL-only splits, running mean of five iterations (each plays other hands)."
     return sheet.finish("rl-learning", "Learning curves", note)
 
@@ -88,7 +93,7 @@ def losses(chapter: RLChapter) -> Drawn:
         sheet.curves(axis, series, f"RL from step {start:,}", share=False)
         axis.set_ylim(bottom=0)
     sheet.axes[0].set_ylabel("nats per token")
-    sheet.legend(sheet.axes[0])
+    sheet.legend(sheet.axes[1])
     paper = paper_points()["rl_losses_llama"]["points"]
     note = (
         "Expert answers as in chapter 01. In the paper's files (Llama, start 900) both losses rise during RL: "

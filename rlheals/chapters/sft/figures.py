@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -10,15 +11,20 @@ import pandas as pd
 from rlheals.chapters.drawing import FEEDBACK, PAPERS_TASK, Sheet, paper_points
 from rlheals.chapters.rows import only
 from rlheals.chapters.sft import measures
-from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.display import looks
-from rlheals.display.panels import level, step_axis
+from rlheals.display.panels import level
 from rlheals.display.style import Drawn, with_intervals
 from rlheals.errors import BadInput
 from rlheals.tasks import load_task
 
 HERE, THERE = "Lab model (this book)", "Paper"
+VARIANTS = {
+    "lab": "the lab", "age-300": "base after 300 steps", "age-600": "base after 600 steps",
+    "age-1200": "base after 1,200 steps", "lr-1e-4": "learning rate 1e-4", "lr-1e-3": "learning rate 1e-3",
+    "strict": "held-out hands not pretrained", "diverse": "questions of many forms",
+}  # fmt: skip
+"""Recorded studies of a lab made differently, in words."""
 TRIES = {FEEDBACK: ("success@5", "success@5 either"), "pass@1": ("pass@1", "pass@1 either")}
 """Measure of a panel, and its format-agnostic twin."""
 
@@ -44,23 +50,23 @@ def accuracy(chapter: SFTChapter) -> Drawn:
                     f"profile {chapter.profile.name}: the figure needs the base's answers to the hands of {split}; "
                     f"accepted: 0 in evaluated, {split} in evaluate.splits"
                 )
-            axis.axhline(found["value"].iloc[0], color=look.color, linewidth=0.9, linestyle=(0, (1, 2)))
+            level(axis, found["value"].iloc[0], color=look.color)
             sheet.keep(found, series=f"{name}, base, format-agnostic", study="base")
     chance = {
         name: share for name, share in load_task(chapter.profile.task).chance().items() if " on ood" in name
     }
     for share in chance.values():
-        sheet.axes[0].axhline(share, color=looks.GREY, linewidth=0.7, linestyle=(0, (5, 3)))
+        level(sheet.axes[0], share, line="--")
     sheet.axes[0].set_ylabel("share of hands solved")
-    sheet.legend(below=3)
+    sheet.legend()
     note = (
         "success@5 with feedback: solved within five attempts, each after the verifier's answer to the one before. "
-        "pass@1: solved in the first attempt. Dotted horizontals: the base, format-agnostic (an answer counts in the "
+        "pass@1: solved in the first attempt. Thin horizontals: the base, format-agnostic (an answer counts in the "
         "format asked for or in that of pretraining)."
     )
     if chance:
         said = ", ".join(f"{name.removesuffix(' on ood')} {share:.2f}" for name, share in chance.items())
-        note += f" Grey: what policies solve of OOD that calculate nothing ({said})."
+        note += f" Dashed grey: what policies solve of OOD that calculate nothing ({said})."
     return sheet.finish("sft-accuracy", "Accuracy during SFT", note)
 
 
@@ -120,7 +126,6 @@ def losses(chapter: SFTChapter) -> Drawn:
     for key, look in (("train_loss_llama", looks.ID), ("ood_loss_llama", looks.OOD)):
         sheet.paper(right, key, look.named(paper_points()[key]["label"]))
     sheet.label(right, THERE)
-    step_axis(right, [2000])
     right.set_yscale("log")
     for axis in sheet.axes:
         sheet.legend(axis)
@@ -140,7 +145,6 @@ def format_errors(chapter: SFTChapter) -> Drawn:
     for key, look in (("format_error_llama", looks.LLAMA), ("format_error_qwen", looks.QWEN)):
         sheet.paper(right, key, look.named(paper_points()[key]["label"]), 100)
     sheet.label(right, THERE, share=True)
-    step_axis(right, [1280])
     for axis in sheet.axes:
         sheet.legend(axis)
     note = (
@@ -150,28 +154,20 @@ def format_errors(chapter: SFTChapter) -> Drawn:
 
 
 def error_categories(chapter: SFTChapter) -> Drawn:
-    """All attempts by the verifier's verdict, stacked, for seen ID and OOD hands."""
+    """All attempts by the verifier's verdict, for seen ID and OOD hands."""
     sheet = _sheet(chapter, 2, height=3.5)
-    task = load_task(chapter.profile.task)
-    categories = looks.verdicts(task.rewards.keys() - {"partial"})  # a part of `no_solution`
+    known = load_task(chapter.profile.task).rewards.keys() - {"partial"}  # a part of `no_solution`
     for axis, split in zip(sheet.axes, ("sft", "ood"), strict=True):
-        parts = measures.categories(chapter.tables, split, list(categories))
-        verdicts = [look for look, _ in categories.values()]
-        areas = axis.stackplot(
-            parts.index, parts.to_numpy().T, labels=[look.label for look in verdicts],
-            colors=[look.color for look in verdicts], alpha=0.85, edgecolor="black", lw=0.4,
-        )  # fmt: skip
-        for area, (_, hatch) in zip(areas, categories.values(), strict=True):
-            area.set_hatch(hatch)
-        axis.set_ylim(0, 1)
-        sheet.label(axis, looks.SPLITS[split].label)
-        step_axis(axis, chapter.fresh.steps)
-        rows = parts.reset_index().melt("step", var_name="series", value_name="value")
-        sheet.keep(rows, split=split, study=chapter.study)
+        series = {
+            f"{split}, {name}": (partial(measures.verdict, split=split, name=name), look)
+            for name, look in looks.verdicts(known).items()
+        }
+        sheet.curves(axis, series, looks.SPLITS[split].label)
+    sheet.legend(sheet.axes[1])
     sheet.axes[0].set_ylabel("share of attempts")
-    sheet.legend(below=3)
-    most = chapter.profile.evaluate.attempts
-    note = f"Every attempt at every hand, at most {most} per hand, base seeds together."
+    note = (
+        f"Every attempt at every hand, at most {chapter.profile.evaluate.attempts} per hand, by its verdict."
+    )
     return sheet.finish("sft-errors", "What goes wrong", note)
 
 
@@ -181,7 +177,7 @@ def decomposition(chapter: SFTChapter) -> Drawn:
     for axis, title in zip(sheet.axes, measures.PARTS, strict=True):
         series = {f"{split}, {title}": (_curve(split, title), look) for split, look in looks.SPLITS.items()}
         sheet.curves(axis, series, title, "share")
-    sheet.legend(sheet.axes[0], loc="lower right")
+    sheet.legend(sheet.axes[2])
     note = (
         "Each share is taken among the hands that got the part before it right, revision among those whose first "
         "attempt failed; late in SFT few seen hands are left there."
@@ -190,23 +186,39 @@ def decomposition(chapter: SFTChapter) -> Drawn:
 
 
 def rule_distance(chapter: SFTChapter) -> Drawn:
-    """Accuracy on face-card hands under other values of J, Q, K, against their distance from the ID rule."""
-    sheet = Sheet(chapter)
-    (axis,) = sheet.axes
-    table = with_intervals(
-        measures.rule_trials(chapter.tables, chapter.profile.task), by=("step", "distance")
+    """Accuracy on face-card hands under other values of J, Q, K, at the best checkpoint and the last one."""
+    found = with_intervals(
+        measures.rule_trials(chapter.tables, chapter.profile.task), by=("rule", "distance", "step")
     )
-    for look, (step, group) in zip(looks.CATEGORICAL, table.groupby("step"), strict=False):
-        sheet.mark(axis, group["distance"], group, look.named(f"step {step:,}"), chapter.study, "line")
-    sheet.label(axis, x="distance of the rule from the ID rule", y=FEEDBACK, share=True)
-    sheet.legend(ncols=3)
+    levels = found.pivot_table(index=["rule", "distance"], columns="step", values="value")
+    best, end = levels.mean().idxmax(), levels.columns[-1]
+    levels = levels.loc[(levels[end] - levels[best]).sort_values().index]
+    sheet = Sheet(chapter, height=0.17 * len(levels) + 0.9)
+    (axis,) = sheet.axes
+    places = {rule: -place for place, (rule, _) in enumerate(levels.index)}
+    axis.hlines(list(places.values()), levels[best], levels[end], color=looks.GREY, linewidth=0.8)
+    for step, look in {best: looks.OOD, end: looks.PLAIN_SFT}.items():
+        mine = only(found, step=step)
+        named = look.named(f"step {step:,}")
+        sheet.mark(axis, mine["rule"].map(places), mine, named, chapter.study, upright=False)
+    sheet.names(axis, [f"{rule_label(rule)} (distance {distance:g})" for rule, distance in levels.index])
+    sheet.label(axis, x=f"{FEEDBACK}, other rules")
+    sheet.legend()
     rules = chapter.tables.rules.drop_duplicates(["rule", "item"]).groupby("rule").size()
-    note = f"{len(rules)} rules, at most {rules.max()} face-card hands each, one sampling seed."
+    note = f"{len(rules)} rules, at most {rules.max()} face-card hands each, one sampling seed, by what SFT loses."
     if chapter.profile.task == PAPERS_TASK:
-        note += (
-            " Rules far from 10 also make other hands, easier or harder, so distance is not all that changes."
-        )
+        note += " A rule also decides which hands are solvable and how hard they are."
     return sheet.finish("sft-rule-distance", "Other rules", note)
+
+
+def rule_label(name: str) -> str:
+    """A rule's name as a reader says it.
+
+    >>> rule_label("J11-Q12-K13"), rule_label("ood")
+    ('J, Q, K = 11, 12, 13', 'OOD rule')
+    """
+    values = re.fullmatch(r"J(\d+)-Q(\d+)-K(\d+)", name)
+    return f"J, Q, K = {', '.join(values.groups())}" if values else {"ood": "OOD rule"}.get(name, name)
 
 
 def sensitivity(chapter: SFTChapter) -> Drawn:
@@ -225,48 +237,19 @@ def sensitivity(chapter: SFTChapter) -> Drawn:
             sheet.forest_row(axis, -place + 0.22 * (1 - offset), values, look)
             rows = pd.DataFrame({"what": look.label, "seed": study.seeds, "value": values})
             sheet.keep(rows, study="recorded", variant=name)
-    sheet.names(axis, list(studies), size=8)
-    axis.set_xlabel(f"OOD, {FEEDBACK}")
-    axis.set_xlim(left=-0.01)
-    sheet.legend()
-    seeds = ", ".join(f"{name} {len(study.seeds)}" for name, study in studies.items()) or "none recorded yet"
+    named = [f"{VARIANTS.get(name, name)} ({len(study.seeds)} base seeds)" for name, study in studies.items()]
+    sheet.names(axis, named)
+    sheet.label(axis, x=f"OOD, {FEEDBACK}")
+    axis.set_xlim(left=-0.005)
+    sheet.legend(below=3)
     note = (
         "The peak is chosen on one half of the hands and measured on the other, both ways; bars: 95 % t interval over "
-        f"base seeds. Number of base seeds: {seeds}."
+        "base seeds."
     )
     return sheet.finish("sft-sensitivity", "Sensitivity", note)
 
 
-def claims_forest(chapter: SFTChapter) -> Drawn:
-    """Every claim's number per base seed, its interval, and the margin decided beforehand."""
-    claims, is_judged = CLAIMS.read().claims, chapter.profile.name == CLAIMS.read().study.profile
-    judged = {one.claim.id: one for one in CLAIMS.outcome(chapter.recorded).judged} if is_judged else {}
-    units = {"difference of accuracies": True, "share of the loss, or octaves of steps": False}
-    groups = {unit: [c for c in claims if ("accuracy" in c.unit) == is_so] for unit, is_so in units.items()}
-    sizes = [len(group) + 1.5 for group in groups.values()]
-    sheet = Sheet(chapter, rows=2, height=0.15 * sum(sizes) + 0.4, ratios=sizes)
-    for axis, (unit, group) in zip(sheet.axes, groups.items(), strict=True):
-        for place, claim in enumerate(group):
-            found = {"fresh": CLAIMS.estimates(claim, chapter.fresh)}
-            if claim.id in judged:
-                found["recorded"] = dict(judged[claim.id].values)
-            for study, values in found.items():
-                sheet.forest_row(axis, -place, list(values.values()), looks.PLAIN_SFT, study)
-                rows = pd.DataFrame({"seed": list(values), "value": list(values.values())})
-                sheet.keep(rows, claim=claim.id, margin=claim.margin, study=study)
-            axis.plot([claim.margin] * 2, [-place - 0.35, -place + 0.35], color=looks.RED, linewidth=1.4)
-        level(axis, upright=False)
-        verdicts = [f"{c.id} ({judged[c.id].verdict})" if c.id in judged else c.id for c in group]
-        sheet.names(axis, verdicts, size=8)
-        axis.set_xlabel(unit)
-    note = (
-        "A claim says that its effect lies to the right of its red mark, the margin decided beforehand; bars: 95 % t "
-        "interval over base seeds. The fresh run is not judged."
-    )
-    return sheet.finish("sft-claims", "Claims", note)
-
-
 SFT: tuple[Callable[[SFTChapter], Drawn], ...] = (
     accuracy, layout_free, common_hands, paper_beside, losses, format_errors, error_categories, decomposition,
-    rule_distance, sensitivity, claims_forest,
+    rule_distance, sensitivity,
 )  # fmt: skip

@@ -143,19 +143,23 @@ def loss(tables: Tables, name: str) -> pd.DataFrame:
     return only(tables.losses, set=name)[["seed", "step", "loss"]].rename(columns={"loss": "value"})
 
 
-def categories(tables: Tables, split: str, names: list[str]) -> pd.DataFrame:
-    """Attempts by category: one row per step, one column per name, rows sum to 1."""
+def verdict(tables: Tables, split: str, name: str) -> pd.DataFrame:
+    """Share of all attempts that the verifier gave this verdict; "partial" counts as "no_solution"."""
     rows = only(tables.categories, split=split, protocol="target")
-    kinds = rows["category"].astype(str).replace("partial", "no_solution")
-    counts = rows["attempts"].groupby([rows["step"], kinds]).sum().unstack(fill_value=0)
-    return counts.div(counts.sum(axis=1), axis=0).reindex(columns=names, fill_value=0.0)
+    given = rows["category"].astype(str).replace("partial", "no_solution") == name
+    sums = (
+        rows.assign(given=rows["attempts"].where(given, 0))
+        .groupby(["seed", "step"])[["given", "attempts"]]
+        .sum()
+    )
+    return (sums["given"] / sums["attempts"]).rename("value").reset_index()
 
 
 def rule_trials(tables: Tables, task: str = "general_points") -> pd.DataFrame:
-    """Accuracy by (seed, step, distance), the distance being the task's: how far a rule is from the ID rule."""
+    """Accuracy by (seed, step, rule, distance), the distance being the task's: how far a rule is from the ID rule."""
     distance = load_task(task).rule_distance
     rules = tables.rules.assign(distance=[distance(name) for name in tables.rules["rule"]])
-    return shares(rules, rules["solved_at"] > 0, by=("seed", "step", "distance"))
+    return shares(rules, rules["solved_at"] > 0, by=("seed", "step", "rule", "distance"))
 
 
 def base_level(curves: Curves) -> float:

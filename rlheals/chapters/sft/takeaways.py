@@ -6,6 +6,7 @@ import pandas as pd
 
 from rlheals.chapters import sentences as say
 from rlheals.chapters.sentences import Absent
+from rlheals.chapters.sft.figures import rule_label
 from rlheals.display import looks
 
 SHAPES = {
@@ -70,9 +71,11 @@ def format_(frame: pd.DataFrame) -> str:
 
 
 def errors(frame: pd.DataFrame) -> str:
-    rows = say.last(frame, split="ood").sort_values("value", ascending=False)
+    rows = say.pick(frame)
+    rows = rows.assign(series=rows["series"].str.extract("^ood, (.*)$", expand=False)).dropna(subset="series")
+    rows = say.last(rows).sort_values("value", ascending=False)
     known, step = looks.verdicts(rows["series"]), rows["step"].iloc[0]
-    first, *rest = (f'"{known[row.series][0].label}" ({say.percent(row.value)})' for row in rows.itertuples())
+    first, *rest = (f'"{known[row.series].label}" ({say.percent(row.value)})' for row in rows.itertuples())
     after = f", then {rest[0]}" if rest else ""
     return f"at step {step:,} the most frequent verdict on OOD attempts is {first}{after}"
 
@@ -92,9 +95,14 @@ def parts(frame: pd.DataFrame) -> str:
 
 
 def rule_distance(frame: pd.DataFrame) -> str:
-    rows = say.last(frame)
-    far = say.curve(rows.assign(at=[f"distance {distance:g}" for distance in rows["distance"]]), "at")
-    return f"at step {rows['step'].iloc[0]:,}, success@5 under other rules {say.extremes(far)}"
+    steps = say.pick(frame)["step"]
+    ends = steps.min(), steps.max()
+    before, after = ({one.at: one for one in say.curve(frame, "rule", step=step)} for step in ends)
+    pairs = {rule: (before[rule], after[rule]) for rule in before if rule in after}
+    falls = say.risen([(end, best) for best, end in pairs.values()], "rules")
+    worst = sorted(pairs, key=lambda rule: pairs[rule][1].value - pairs[rule][0].value)[0]
+    most = f"{rule_label(worst)}: {' to '.join(say.percent(one.value) for one in pairs[worst])}"
+    return f"from step {ends[0]:,} to {ends[1]:,}, success@5 goes down under {falls}; {most}"
 
 
 def sensitivity(frame: pd.DataFrame) -> str:
@@ -106,18 +114,6 @@ def sensitivity(frame: pd.DataFrame) -> str:
     )
 
 
-def claims(frame: pd.DataFrame) -> str:
-    groups = say.pick(frame).groupby("claim")
-    found = [(say.over_seeds(own["value"]), own["margin"].iloc[0]) for _, own in groups]
-    count = [say.sign(*one) for one in found].count
-    if count(None):
-        above = sum(one.value > margin for one, margin in found)
-        return f"of {len(found)} effects, {above} lie above their margins and {len(found) - above} do not"
-    placed = f"above the margin for {count(1)}, across it for {count(0)} and below it for {count(-1)}"
-    return f"of {len(found)} effects, the interval lies {placed}"
-
-
 TAKEAWAYS = say.named(
     "sft", accuracy, layout_free, common_hands, paper, losses, format_, errors, parts, rule_distance, sensitivity,
-    claims,
 )  # fmt: skip

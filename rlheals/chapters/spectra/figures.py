@@ -6,7 +6,6 @@ Angles against their null are in `figures_angles.py`, trajectories in `figures_t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,11 +15,11 @@ from matplotlib.axes import Axes
 from rlheals.chapters.drawing import Sheet
 from rlheals.chapters.rows import only
 from rlheals.chapters.spectra.figures_angles import back, by_size, where
-from rlheals.chapters.spectra.figures_trajectories import along, matched, scales, trajectories
+from rlheals.chapters.spectra.figures_trajectories import along, matched, trajectories
 from rlheals.chapters.spectra.measures import BLOCKS
 from rlheals.chapters.spectra.runs import SpectraChapter, SpectraTables
 from rlheals.display import looks as looked
-from rlheals.display.looks import AFTER, BEFORE, GAUSSIAN, NULLS, PAIRS, SIDES, Look
+from rlheals.display.looks import AFTER, GAUSSIAN, NULLS, PAIRS, SIDES, Look
 from rlheals.display.panels import estimates, heat_map, level
 from rlheals.display.style import Drawn
 from rlheals.weights.spectra import CHANGE
@@ -29,19 +28,23 @@ SHOWN = ("q", "k", "v", "down")
 """The kinds that the paper's figures show."""
 COMPARED = ("peak-end", "end-rl")
 SIZES = {
-    "relative_change": "size of the change,\n|dW| / |W|",
-    "value_change_mean": "mean relative change\nof singular values",
-    "rotation_energy": "share of |dW|^2 that rotates\nW's singular vectors",
-    "effective_rank": "effective rank of dW",
-}
+    "relative_change": "size of the change, |dW| / |W|", "value_change_mean": "mean relative change of singular values",
+}  # fmt: skip
 
 
-def _by_index(tables: SpectraTables, table: str, value: str, less: str = "", **wanted: str) -> pd.DataFrame:
-    """Mean over layers by (seed, index) of a column and of its null, less another column; wanted: pair, kind, side."""
+def _by_index(
+    tables: SpectraTables, table: str, value: str, less: str = "", over: str = "", **wanted: str
+) -> pd.DataFrame:
+    """Mean over layers by (seed, index) of a column and of its null, less another column or, after that, over one.
+
+    wanted: pair, kind, side.
+    """
     rows = only(getattr(tables, table), head=-1, **wanted)
     found = rows[[value, "null", "null_low", "null_high"]]
     found = found.sub(rows[less], axis=0) if less else found
-    return found.groupby([rows["seed"], rows["index"]]).mean().reset_index().rename(columns={value: "value"})
+    means = found.groupby([rows["seed"], rows["index"]]).mean()
+    means = means.div(means[over], axis=0) if over else means
+    return means.reset_index().rename(columns={value: "value"})
 
 
 def _line(sheet: Sheet, axis: Axes, measure: Callable[..., pd.DataFrame], look: Look, series: str) -> None:
@@ -58,32 +61,21 @@ def _null(sheet: Sheet, axis: Axes, table: pd.DataFrame, look: Look, series: str
 
 
 def values(chapter: SpectraChapter) -> Drawn:
-    """Singular values and how they change, index by index (the paper's values and differences)."""
-    sheet = Sheet(chapter, len(SHOWN), 1 + len(COMPARED), 1.9)
-    for column, kind in enumerate(SHOWN):
-        axis = sheet.row(0)[column]
-        for name, look in (("before", BEFORE), ("after", AFTER)):
-            measure = partial(_by_index, table="values", value=name, pair=COMPARED[0], kind=kind)
-            _line(sheet, axis, measure, look.named(name), f"{COMPARED[0]}, {kind}, {name}")
-        sheet.label(axis, kind)
-        axis.set_ylim(bottom=0)
-        for row, pair in enumerate(COMPARED, start=1):
-            axis, series = sheet.row(row)[column], f"{pair}, {kind}, difference"
+    """How singular values change, index by index (the paper's differences)."""
+    sheet = Sheet(chapter, len(SHOWN), len(COMPARED), 2.0)
+    for row, pair in enumerate(COMPARED):
+        for axis, kind in zip(sheet.row(row), SHOWN, strict=True):
+            series = f"{pair}, {kind}, difference"
             measure = partial(_by_index, table="values", value="after", less="before", pair=pair, kind=kind)
-            _line(sheet, axis, measure, AFTER, series)
-            for tables, study in chapter.layers:
-                _null(sheet, axis, measure(tables), GAUSSIAN, series, study)
+            _line(sheet, axis, measure, AFTER.named("the change"), series)
+            _null(sheet, axis, measure(chapter.tables), GAUSSIAN, series, chapter.study)
             level(axis)
-    sheet.axes[0].set_ylabel("singular value")
-    sheet.legend(sheet.axes[0])
-    for row, pair in enumerate(COMPARED, start=1):
-        _same_height(sheet.row(row), f"difference,\n{PAIRS[pair].label}")
-    for axis in sheet.row(len(COMPARED)):
-        axis.set_xlabel("index of the singular value")
-    note = (
-        f"Top: singular values before and after ({PAIRS[COMPARED[0]].label}), mean over layers. Below: their "
-        "differences in red, those under Gaussian changes of equal norm in grey (central 95 % of draws)."
-    )
+            sheet.label(axis, kind if row == 0 else "")
+        _same_height(sheet.row(row), f"change of the value,\n{PAIRS[pair].label}")
+    for axis in sheet.row(len(COMPARED) - 1):
+        axis.set_xlabel("index of the value")
+    sheet.legend(sheet.axes[len(SHOWN) - 1])
+    note = "After less before, mean over layers; grey: Gaussian changes of equal norm, central 95 % of draws."
     return sheet.finish("rotation-values", "Singular values", note)
 
 
@@ -103,10 +95,7 @@ def changes(chapter: SpectraChapter) -> Drawn:
                 sheet.draw(axis, at, mine, looks[name], study, upright=False)
             sheet.keep(table, series=column, study=study)
         sheet.names(axis, [PAIRS[pair].label if axis is sheet.axes[0] else "" for pair in pairs], offset=0.2)
-        if column in ("relative_change", "value_change_mean"):
-            axis.set_xscale("log")
-        else:
-            axis.set_xlim(0, 1.1 * axis.get_xlim()[1])
+        axis.set_xscale("log")
         sheet.label(axis, title)
     sheet.legend(below=5)
     note = (
@@ -122,22 +111,24 @@ def _mean_change(tables: SpectraTables, column: str) -> pd.DataFrame:
 
 
 def curves(chapter: SpectraChapter) -> Drawn:
-    """Principal angles one by one, ascending, of the leading half (the paper's curves)."""
+    """Principal angles one by one, ascending, of the leading half, over those of their null (the paper's curves)."""
     sheet = Sheet(chapter, len(SHOWN), len(COMPARED), 2.1)
     for row, pair in enumerate(COMPARED):
         for axis, kind in zip(sheet.row(row), SHOWN, strict=True):
             for side, look in SIDES.items():
-                measure = partial(_by_index, table="curves", value="angle", pair=pair, kind=kind, side=side)
-                series, dashed = f"{pair}, {kind}, {side}", replace(look, line="--")
+                measure = partial(
+                    _by_index, table="curves", value="angle", over="null", pair=pair, kind=kind, side=side
+                )
+                series = f"{pair}, {kind}, {side}"
                 _line(sheet, axis, measure, look, series)
-                _null(sheet, axis, measure(chapter.tables), dashed, series, chapter.study)
+                _null(sheet, axis, measure(chapter.tables), GAUSSIAN.named(""), series, chapter.study)
             sheet.label(axis, kind if row == 0 else "")
             axis.set_ylim(bottom=0)
-        _same_height(sheet.row(row), f"angle (degrees),\n{PAIRS[pair].label}")
+        _same_height(sheet.row(row), f"angle / null,\n{PAIRS[pair].label}")
     for axis in sheet.row(len(COMPARED) - 1):
         axis.set_xlabel("number of the angle")
-    sheet.legend(sheet.axes[0])
-    note = "Means over layers. Dashed with band: Gaussian changes of equal norm, central 95 % of draws."
+    sheet.legend(sheet.axes[len(SHOWN) - 1])
+    note = "Means over layers; grey: Gaussian changes of equal norm (1: their mean; band: central 95 % of draws)."
     return sheet.finish("rotation-curves", "Angle curves", note)
 
 
@@ -159,7 +150,7 @@ def heat(chapter: SpectraChapter) -> Drawn:
     sheet.keep(only(table, pair=COMPARED, kind=SHOWN), study=chapter.study)
     note = (
         "Largest singular values first. Mean over layers and base seeds of the squares of U^T dW V, in units of what "
-        "white noise of the same norm has everywhere, so that white (0) is the null."
+        "white noise of the same norm has everywhere, so that 0 is the null."
     )
     return sheet.finish("rotation-heat", "Where the change lies", note)
 
@@ -173,5 +164,5 @@ def _same_height(axes: Sequence[Axes], label: str) -> None:
 
 
 ROTATION: tuple[Callable[[SpectraChapter], Drawn], ...] = (
-    values, changes, curves, by_size, where, heat, along, trajectories, matched, scales, back,
+    values, changes, curves, by_size, where, heat, along, trajectories, matched, back,
 )  # fmt: skip

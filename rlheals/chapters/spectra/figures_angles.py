@@ -12,73 +12,64 @@ from rlheals.chapters.rows import only
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.measures import BLOCKS, PART
 from rlheals.chapters.spectra.runs import SpectraChapter, SpectraTables
-from rlheals.display.looks import BACK, CATEGORICAL, PAIRS
-from rlheals.display.panels import level, null_level
-from rlheals.display.style import Drawn
+from rlheals.display.looks import BACK, PAIRS
+from rlheals.display.panels import heat_map, level
+from rlheals.display.style import Drawn, with_intervals
 from rlheals.weights.spectra import CHANGE, PARTS, START, part_of
 
 BY_SIZE = ("base-peak", "peak-end", "middle-rl", "end-rl")
 
 
 def by_size(chapter: SpectraChapter) -> Drawn:
-    """Mean angle against the size of the subspace, in degrees and against the null (the paper's table of k)."""
-    sheet = Sheet(chapter, 3, height=2.9)
-    panels = {
-        ("top", "degrees"): "leading singular vectors, degrees",
-        ("top", "over null"): "leading, angle / null",
-        ("bottom", "over null"): "trailing, angle / null",
-    }
+    """Mean angle over its null against the size of the subspace (the paper's table of k)."""
+    sheet = Sheet(chapter, 2, height=2.9)
     places = {part: place for place, part in enumerate(sorted(PARTS, reverse=True))}
-    for axis, ((end, unit), title) in zip(sheet.axes, panels.items(), strict=True):
+    titles = {"top": "leading singular vectors", "bottom": "trailing singular vectors"}
+    for axis, (end, title) in zip(sheet.axes, titles.items(), strict=True):
         for pair, shift in zip(BY_SIZE, np.linspace(-0.15, 0.15, len(BY_SIZE)), strict=True):
-            look, measure = PAIRS[pair], partial(_by_part, pair=pair, end=end, unit=unit)
-            for study, table in sheet.estimates(measure, ["part"], ["null"]):
+            for study, table in sheet.estimates(partial(_by_part, pair=pair, end=end), ["part"]):
                 at = table["part"].map(places) + shift
-                sheet.mark(axis, at, table, look, study, series=f"{pair}, {end}, {unit}")
-                if unit == "degrees" and study == chapter.study:
-                    axis.plot(at, table["null"], look.line, color=look.color, linewidth=0.9)
-        if unit == "over null":
-            null_level(axis)
+                sheet.mark(axis, at, table, PAIRS[pair], study, series=f"{pair}, {end}, over null")
+        level(axis, 1, line="--")
         axis.set_xticks(list(places.values()), [f"1/{part}" for part in places])
         sheet.label(axis, title, "share of all singular vectors")
-    sheet.axes[0].set_yscale("log")
-    sheet.legend(sheet.axes[0])
-    note = "Means over the matrices of the blocks and both sides, base by base. Lines: Gaussian changes of equal norm."
+    sheet.axes[0].set_ylabel("angle / null")
+    sheet.legend(below=len(BY_SIZE))
+    note = "Means over the matrices of the blocks and both sides, base by base; null: Gaussian changes of equal norm."
     return sheet.finish("rotation-by-size", "Rotation against its null", note)
 
 
-def _by_part(tables: SpectraTables, pair: str, end: str, unit: str) -> pd.DataFrame:
-    """Per base seed and part: angle (degrees, or over the null), and the null's degrees."""
+def _by_part(tables: SpectraTables, pair: str, end: str) -> pd.DataFrame:
+    """Per base seed and part: angle over that of the null."""
     rows = pd.concat([measured.angles(tables, part, end).assign(part=part) for part in PARTS])
     found = only(rows, pair=pair).pivot_table(index=["part", "seed"], columns="what", values="mean")
     found = found.reindex(columns=[CHANGE, "gaussian"]).astype(float)
-    value = found[CHANGE] / found["gaussian"] if unit == "over null" else found[CHANGE]
-    table = pd.DataFrame({"value": value, "null": found["gaussian"]}).dropna(subset=["value"])
-    return table.reset_index().astype({"part": int})
+    ratio = (found[CHANGE] / found["gaussian"]).rename("value").dropna()
+    return ratio.reset_index().astype({"part": int})
 
 
 def where(chapter: SpectraChapter) -> Drawn:
-    """Rotation over its null by kind, layer and attention head, peak to end."""
-    sheet = Sheet(chapter, 2, height=3.0)
+    """Rotation over its null by kind, layer and attention head, peak to end: dots where the interval excludes 1."""
+    sheet = Sheet(chapter, 2, height=3.4)
     for axis, whole in zip(sheet.axes, (True, False), strict=True):
-        for study, table in sheet.estimates(partial(_over_null, whole=whole), ["kind", "layer", "head"]):
-            kinds = [kind for kind in (*BLOCKS, "embed", "head") if kind in set(table["kind"])]
-            for place, kind in enumerate(kinds):
-                own = table[table["kind"] == kind]
-                at = place + (np.linspace(-0.3, 0.3, len(own)) if len(own) > 1 else np.zeros(1))
-                for layer in sorted(set(own["layer"])):
-                    mine = (own["layer"] == layer).to_numpy()
-                    shown = max(0, int(layer))
-                    look = CATEGORICAL[shown % len(CATEGORICAL)].named(f"layer {shown}")
-                    sheet.mark(axis, at[mine], own[mine], look, study, series=kind)
-            axis.set_xticks(range(len(kinds)), kinds)
-        null_level(axis)
-        sheet.label(axis, "whole matrices, by layer" if whole else "attention heads, by layer")
-    sheet.axes[0].set_ylabel("angle / null, leading quarter")
-    sheet.legend(sheet.axes[0])
+        table = with_intervals(_over_null(chapter.tables, whole), ["kind", "layer", "head"])
+        rows = [
+            f"layer {max(0, row.layer)}{'' if whole else f', head {row.head}'}" for row in table.itertuples()
+        ]
+        table["row"] = [name if layer >= 0 else "-" for name, layer in zip(rows, table["layer"], strict=True)]
+        kinds = [kind for kind in (*BLOCKS, "embed", "head") if kind in set(table["kind"])]
+        grid = table.pivot_table(index="row", columns="kind", values="value").reindex(columns=kinds)
+        image = heat_map(axis, np.log2(grid), 0.8)
+        for row in table[(table["low"] > 1) | (table["high"] < 1)].itertuples():
+            axis.plot(kinds.index(row.kind), grid.index.get_loc(row.row), "o", color="black", markersize=2.5)
+        axis.set_xticks(range(len(kinds)), kinds, rotation=45)
+        axis.set_yticks(range(len(grid)), grid.index, fontsize=7)
+        sheet.label(axis, "whole matrices" if whole else "attention heads")
+        sheet.keep(table.drop(columns="row"), study=chapter.study)
+    sheet.figure.colorbar(image, ax=sheet.axes, label="log2(angle / null), leading quarter", shrink=0.8)
     note = (
-        "Peak to end of SFT, both sides together; dashed: Gaussian changes of equal norm. Heads are matrices of their "
-        "own rows (q, k, v) or columns (o)."
+        "Peak to end of SFT, both sides together, mean over base seeds; 0: as Gaussian changes of equal norm; dots: "
+        "the 95 % interval excludes 0. Heads are matrices of their own rows (q, k, v) or columns (o)."
     )
     return sheet.finish("rotation-where", "Where singular vectors rotate", note)
 
@@ -93,33 +84,29 @@ def _over_null(tables: SpectraTables, whole: bool) -> pd.DataFrame:
 
 
 def back(chapter: SpectraChapter) -> Drawn:
-    """Does RL turn back toward the peak? Angle to the peak before and after, against further SFT and noise."""
+    """Does RL turn back toward the peak? The change of the angle to it, against noise, and under further SFT."""
     sheet = Sheet(chapter, 2, height=2.9)
     starts = sorted({int(at) for tables, _ in chapter.layers for at in tables.once(to_the_peak)["start"]})
-    for axis, column in zip(sheet.axes, ("degrees", "share"), strict=True):
-        for (what, look), shift in zip(BACK.items(), np.linspace(-0.2, 0.2, len(BACK)), strict=True):
-            if column == "share" and what == "start":
-                continue
-            for study, table in sheet.estimates(partial(_toward, what=what, column=column), ["start"]):
-                if len(table):
-                    at = table["start"].map(starts.index) + shift
-                    sheet.mark(axis, at, table, look, study, series=f"{what}, {column}")
+    for axis, shown in zip(sheet.axes, ({"RL": -0.1, "null": 0.1}, {"SFT on": 0.0}), strict=True):
+        for what, shift in shown.items():
+            for study, table in sheet.estimates(partial(_toward, what=what), ["start"]):
+                at = table["start"].map(starts.index) + shift
+                sheet.mark(axis, at, table, BACK[what], study, series=f"{what}, share")
+        level(axis)
+        axis.set_xlim(-0.5, len(starts) - 0.5)
         axis.set_xticks(range(len(starts)), [f"{start:,}" for start in starts])
-        axis.set_xlabel("RL start checkpoint (SFT step)")
-    left, right = sheet.axes
-    left.set(ylabel="angle to the peak (degrees)", ylim=(0, None))
-    right.set_ylabel("change of that angle,\nas a share of the angle before")
-    level(right)
-    sheet.legend(left)
+        axis.set_xlabel("start checkpoint (SFT step)")
+        sheet.legend(axis)
+    sheet.axes[0].set_ylabel("change of the angle to the peak,\nas a share of the angle before")
     note = (
-        "Leading quarter of singular vectors, means over the matrices of the blocks and both sides. Below 0: nearer to "
-        "the peak than before. The right panel takes differences base by base."
+        "Leading quarter of singular vectors, means over the matrices of the blocks and both sides, base by base. "
+        "Below 0: nearer to the peak than before. Mind the two scales."
     )
     return sheet.finish("rotation-back", "Back toward the peak", note)
 
 
-def _toward(tables: SpectraTables, what: str, column: str) -> pd.DataFrame:
-    return only(tables.once(to_the_peak), what=what).rename(columns={column: "value"})
+def _toward(tables: SpectraTables, what: str) -> pd.DataFrame:
+    return only(tables.once(to_the_peak), what=what).rename(columns={"share": "value"})
 
 
 def to_the_peak(tables: SpectraTables) -> pd.DataFrame:

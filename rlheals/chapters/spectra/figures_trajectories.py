@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from rlheals.chapters.drawing import FEEDBACK, Sheet
+from rlheals.chapters.drawing import Sheet
 from rlheals.chapters.rows import only
 from rlheals.chapters.spectra import measures as measured
 from rlheals.chapters.spectra.predictors import SCALES, associations
@@ -49,26 +49,26 @@ def _along(tables: SpectraTables, column: str) -> pd.DataFrame:
 
 
 def trajectories(chapter: SpectraChapter) -> Drawn:
-    """OOD accuracy of every checkpoint of every trajectory against size, rotation and forward KL."""
+    """OOD accuracy of every checkpoint against the size of the change: each way to train beside plain SFT."""
     rows = chapter.tables.once(measured.points)
     rows = rows[(rows["size"] > 0) & rows["ood"].notna()]
-    sheet = Sheet(chapter, 3, height=3.4)
-    for axis, scale in zip(sheet.axes, measured.SCALES, strict=True):
-        for branch, look in BRANCHES.items():
-            drawn: dict[str, Any] = {"marker": look.marker, "color": look.color, "label": look.label}
-            for _, one in only(rows, branch=branch).groupby(["seed", "start"]):
-                line = one.sort_values("step")
-                axis.plot(line[scale], line["ood"], linewidth=0.5, markersize=3, alpha=0.8, **drawn)
+    branches = [branch for branch in BRANCHES if branch != SFT and branch in set(rows["branch"])]
+    sheet = Sheet(chapter, 4, max(1, -(-len(branches) // 4)), 2.1)
+    for axis, branch in zip(sheet.axes, branches, strict=False):
+        for one, color in ((SFT, GREY), (branch, BRANCHES[branch].color)):
+            for _, line in only(rows, branch=one).sort_values("step").groupby(["seed", "start"]):
+                axis.plot(line["size"], line["ood"], BRANCHES[one].marker, ls="-", lw=0.5, ms=3, color=color)
         axis.set_xscale("log")
-        sheet.label(axis, x=SCALES[scale].label)
-        axis.set_ylim(bottom=-0.005)
-    sheet.axes[0].set_ylabel(f"OOD, {FEEDBACK}")
-    sheet.legend(below=4)
+        axis.minorticks_off()
+        sheet.label(axis, BRANCHES[branch].label, "|dW| / |W|")
+        axis.set_ylim(-0.005, 1.05 * rows["ood"].max())
+    sheet.hide(len(branches))
+    sheet.axes[0].set_ylabel("OOD accuracy")
     sheet.keep(rows, study=chapter.study)
     counted = rows.drop_duplicates(["seed", "branch", "start"])
     note = (
-        f"One line or mark per trajectory: {len(counted)} of {rows['seed'].nunique()} bases. RL starts from "
-        "checkpoints of SFT, so its size and rotation include those of SFT before it."
+        f"{len(counted)} trajectories of {rows['seed'].nunique()} bases; grey squares: plain SFT of these bases. RL "
+        "starts from checkpoints of SFT, so its size includes that of SFT before it."
     )
     return sheet.finish("rotation-trajectories", "Trajectories", note)
 
@@ -85,7 +85,7 @@ def matched(chapter: SpectraChapter) -> Drawn:
     level(left)
     level(left, upright=False)
     sheet.label(left, x="rotation - that of plain SFT (degrees)", y="OOD accuracy - that of plain SFT")
-    sheet.legend(left, fontsize=6)
+    sheet.legend(below=4)
     sheet.keep(table, series="trajectories", study=chapter.study)
     found = associations(table)
     for place, one in enumerate(found):
@@ -105,22 +105,3 @@ def matched(chapter: SpectraChapter) -> Drawn:
         "trajectories of a base."
     )
     return sheet.finish("rotation-matched", "At equal size", note)
-
-
-def scales(chapter: SpectraChapter) -> Drawn:
-    """Which quantity predicts OOD accuracy of another trajectory best, from plain SFT's curve at the same value?"""
-    found = measured.prediction_errors(chapter.tables.once(measured.points)).dropna()
-    sheet = Sheet(chapter, height=2.0)
-    (axis,) = sheet.axes
-    for place, (scale, look) in enumerate(SCALES.items()):
-        if values := only(found, scale=scale)["value"].to_list():
-            row = sheet.forest_row(axis, -place, values, look, chapter.study)
-            sheet.keep(row, scale=scale, series=look.label, study=chapter.study)
-    sheet.names(axis, [look.label for look in SCALES.values()], size=8)
-    axis.set_xlim(left=0)
-    axis.set_xlabel("error of OOD accuracy, root mean square over trajectories")
-    note = (
-        "OOD accuracy of every other trajectory is predicted by that of plain SFT of the same base at the same value "
-        "of a quantity."
-    )
-    return sheet.finish("rotation-scales", "Which quantity best predicts OOD accuracy?", note)

@@ -100,7 +100,7 @@ def blocks(rotation: SpectraChapter, sft: SFTChapter) -> list[Block]:
         "changes steadily with time correlates, so this is no evidence for any of them:",
         _along(rotation),
         "How well plain SFT's OOD accuracy at the same value of a quantity predicts that of another trajectory:",
-        _scales(rotation),
+        scales(rotation),
         "How much OOD accuracy SFT loses from its peak to its end, by how long the base was pretrained:",
         _ages(sft),
         PROMPTS,
@@ -131,7 +131,8 @@ def _along(chapter: SpectraChapter) -> Table:
     return Table(("along plain SFT", "study", "fresh run"), rows)
 
 
-def _scales(chapter: SpectraChapter) -> Table:
+def scales(chapter: SpectraChapter) -> Table:
+    """Root mean square error of each, over trajectories."""
     found = [
         measured.prediction_errors(tables.once(measured.points)).dropna() if tables else None
         for tables in (chapter.recorded, chapter.fresh)

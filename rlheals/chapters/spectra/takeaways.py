@@ -10,7 +10,6 @@ from rlheals.display.looks import PAIRS
 
 PAIR = "peak-end"
 FROM, NULL = f"from {PAIRS[PAIR].label}", "Gaussian changes of equal norm"
-SCALES = {"size": "size of the change", "angle": "rotation", "kl": "forward KL", "mean": "the mean of SFT"}
 
 
 def _with_null(frame: pd.DataFrame, what: str) -> pd.DataFrame:
@@ -42,7 +41,7 @@ def curves(frame: pd.DataFrame) -> str:
     value, low, high = say.last(_with_null(frame, ""), "index")[["value", "low", "high"]].mean()
     place = "above" if value > high else "below" if value < low else "inside"
     band = f"{place} the 95 % band of Gaussian changes ({say.number(low)} to {say.number(high)})"
-    return f"{FROM}, the largest angle averages {say.number(value)} degrees, {band}"
+    return f"{FROM}, the largest angle averages {say.number(value)} times its null, {band}"
 
 
 def by_size(frame: pd.DataFrame) -> str:
@@ -81,24 +80,14 @@ def along(frame: pd.DataFrame) -> str:
 
 
 def trajectories(frame: pd.DataFrame) -> str:
-    found = frame[["ood", "size", "angle", "kl"]].rank().corr()["ood"].round(2)
-    size, angle, kl = (say.number(found[name]) for name in ("size", "angle", "kl"))
-    said = f"{size} for size, {angle} for rotation and {kl} for forward KL"
-    return f"over {len(frame)} checkpoints, the rank correlation with OOD accuracy is {said}"
+    size = say.number(frame[["ood", "size"]].rank().corr()["ood"].round(2)["size"])
+    return f"over {len(frame)} checkpoints, OOD accuracy has a rank correlation of {size} with the size of the change"
 
 
 def matched(frame: pd.DataFrame) -> str:
     found = {name: say.estimate(frame, series=name) for name in ("rotation", "held-out ID accuracy")}
     said = " and ".join(f"{say.number(one.value)}{say.effect(one)} for {name}" for name, one in found.items())
     return f"at equal size, the correlation with OOD accuracy is {said}"
-
-
-def scales(frame: pd.DataFrame) -> str:
-    found = sorted(say.curve(frame, "scale"))
-    best, second = found[0], found[1]
-    first, then = (f"{say.number(round(100 * one.value, 1))} points" for one in (best, second))
-    beside = f"{say.BESIDE[say.compare(second, best)]} the {then} of {SCALES[second.at]}"
-    return f"{SCALES[best.at]} has the smallest error in predicting OOD accuracy: {first}, {beside}"
 
 
 def back(frame: pd.DataFrame) -> str:
@@ -109,5 +98,5 @@ def back(frame: pd.DataFrame) -> str:
 
 
 TAKEAWAYS = say.named(
-    "rotation", values, changes, curves, by_size, where, heat, along, trajectories, matched, scales, back
+    "rotation", values, changes, curves, by_size, where, heat, along, trajectories, matched, back
 )
