@@ -93,7 +93,7 @@ def losses(chapter: RLChapter) -> Drawn:
         sheet.curves(axis, series, f"RL from step {start:,}", share=False)
         axis.set_ylim(bottom=0)
     sheet.axes[0].set_ylabel("nats per token")
-    sheet.legend(sheet.axes[1])
+    sheet.legend(sheet.axes[-1])
     paper = paper_points()["rl_losses_llama"]["points"]
     note = (
         "Expert answers as in chapter 01. In the paper's files (Llama, start 900) both losses rise during RL: "
