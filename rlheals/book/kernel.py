@@ -18,6 +18,8 @@ from rlheals.errors import BadInput
 
 DRIVE = Path("/content/drive")
 """Where Colab mounts Google Drive."""
+EXTRAS = ("report", "train", "book")
+"""What notebooks use beside the core."""
 
 
 def ready() -> None:
@@ -49,12 +51,13 @@ def replaced() -> list[str]:
 
 
 def needed() -> list[str]:
-    """The packages that ours always needs, by name; none where ours is not installed as a package."""
+    """The packages that ours and its notebooks need, by name; none where ours is not installed as a package."""
     try:
         lines = importlib.metadata.requires("rlheals") or []
     except importlib.metadata.PackageNotFoundError:
         return []
-    return [match[0] for line in lines if "extra ==" not in line and (match := re.match(r"[\w.-]+", line))]
+    found = (re.match(r"(?!rlheals\W)([\w.-]+)(?:.*extra == ['\"](\w+))?", line) for line in lines)
+    return [match[1] for match in found if match and match[2] in (None, *EXTRAS)]
 
 
 def show_bad_input_on_one_line() -> None:

@@ -120,7 +120,7 @@ def test_a_replaced_package_is_named_with_both_versions(monkeypatch):
     for name in kernel.needed():
         if name != "pyyaml":
             importlib.import_module(name.replace("-", "_"))
-    assert len(kernel.needed()) > 15
+    assert {"numpy", "pyyaml", "pyarrow", "torch", "papermill"} <= set(kernel.needed())
     kernel.ready()  # nothing was replaced yet
     installed = importlib.metadata.version("pyarrow")
     monkeypatch.setattr(pyarrow, "__version__", "18.1.0")

@@ -119,7 +119,7 @@ def test_spectra_measure_a_tuned_folder_from_a_gguf_base(
     assert sizes[Kind.F32] == 0
     assert 0 < sizes[Kind.Q8_0] < 0.01
     assert main(["edit", str(tmp_path / "same"), str(base), "--edit", "values(all)", "--out", "no"]) == 2
-    assert "can be the base only" in capsys.readouterr().err
+    assert "can only be the base" in capsys.readouterr().err
 
 
 def test_the_run_of_a_gguf_file_carries_its_hash(model: LlamaForCausalLM, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def _by_index(
     found = rows[[value, "null", "null_low", "null_high"]]
     found = found.sub(rows[less], axis=0) if less else found
     means = found.groupby([rows["seed"], rows["index"]]).mean()
-    means = means.div(means[over], axis=0) if over else means
+    means = means.div(means[over], axis=0).dropna(subset=value) if over else means
     return means.reset_index().rename(columns={value: "value"})
 
 
