@@ -33,7 +33,6 @@ from rlheals.evaluation.kl import Behaviour, DivergenceSettings
 from rlheals.store.files import read_json
 from rlheals.study import record
 from rlheals.study.tables import Tables
-from rlheals.weights.architectures import known
 from rlheals.weights.checkpoint import Checkpoint
 from rlheals.weights.trajectory import distances
 
@@ -96,7 +95,7 @@ def signals(sft: Tables, spectra: SpectraTables) -> pd.DataFrame:
     them; size, angle, excess, kl: of the weights, as in `spectra.measures.points`.
     """
     keys = ["seed", "step"]
-    weights = only(points(spectra), branch=SFT).set_index(keys)[["size", "angle", "excess", "kl"]]
+    weights = only(spectra.once(points), branch=SFT).set_index(keys)[["size", "angle", "excess", "kl"]]
     losses = only(sft.losses, set=("train", "test")).pivot_table(index=keys, columns="set", values="loss")
     first = only(sft.categories, split="held_out", protocol="target", attempt=1)
     sums = first.groupby(keys)[["entropy", "attempts"]].sum(min_count=1)
@@ -191,9 +190,10 @@ def observed(
 ) -> pd.DataFrame:
     """The signals of anybody's checkpoints, in the order of their steps: one row per checkpoint, as `signals`.
 
-    base: the checkpoint that SFT began with; step: the number at the end of a folder's name; test: its evaluation loss,
-    where the trainer of transformers wrote `trainer_state.json` beside it. With a task the models are asked so many of
-    its ID questions, for held_out, entropy and kl. BadInput for fewer than two checkpoints, or two of one step.
+    base: the checkpoint that SFT began with; size, angle, excess: of the blocks' matrices, experts included; step: the
+    number at the end of a folder's name; test: its evaluation loss, where the trainer of transformers wrote
+    `trainer_state.json` beside it. With a task the models are asked so many of its ID questions, for held_out, entropy
+    and kl. BadInput for fewer than two checkpoints, or two of one step.
     """
     if len(folders) < 2:
         raise BadInput("select: two checkpoints or more are needed to choose between")
@@ -201,12 +201,11 @@ def observed(
     if len(set(steps)) < len(steps):
         raise BadInput(f"select: two checkpoints are of step {max(steps, key=steps.count)}")
     before = Checkpoint(base)
-    kinds = tuple(kind for kind in BLOCKS if known(kind))
     asked = None if task is None else DivergenceSettings(task=task, questions=hands)
     behaviour = None if asked is None else Behaviour(asked, Path(base), 0)
     rows = []
     for step, folder in sorted(zip(steps, folders, strict=True)):
-        weights = distances(before, Checkpoint(folder), kinds, draws, "select").assign(step=step)
+        weights = distances(before, Checkpoint(folder), BLOCKS, draws, "select").assign(step=step)
         row = {"checkpoint": folder, "step": step, **moved(weights, ["step"]).iloc[0]}
         row |= {"train": np.nan, "test": _evaluation_loss(Path(folder), step)}
         row |= {"held_out": np.nan, "entropy": np.nan, "kl": np.nan}

@@ -34,23 +34,23 @@ RESTORED, CONTROLS = ("values", "directions"), ("partial", "random")
 KEYS = ["kind", "edit", "where", "family"]
 OTHER_RUN = "other"
 LISTED: dict[tuple[str, str], str] = {
-    ("restore", "directions(all)"): "all directions",
-    ("restore", "left(all)"): "left directions alone",
-    ("restore", "right(all)"): "right directions alone",
+    ("restore", "directions(all)"): "all singular vectors",
+    ("restore", "left(all)"): "left singular vectors alone",
+    ("restore", "right(all)"): "right singular vectors alone",
     ("restore", "triples(top=40%)"): "leading 40 % of triples",
     ("restore", "rollback()"): "rollback, whole",
     ("restore", "interpolate(0.75)"): "rollback, three quarters",
-    (OTHER_RUN, "directions(all)"): "all directions of another run",
+    (OTHER_RUN, "directions(all)"): "all singular vectors of another run",
     (OTHER_RUN, "rollback()"): "rollback to another run",
-    ("restore", "values(all) like directions(all)"): "rescaled values, sized as all directions",
-    ("restore", "noise() like directions(all)"): "noise, sized as all directions",
-    ("restore", "directions(top=20%)"): "leading 20 % of directions",
+    ("restore", "values(all) like directions(all)"): "rescaled values, sized as all singular vectors",
+    ("restore", "noise() like directions(all)"): "noise, sized as all singular vectors",
+    ("restore", "directions(top=20%)"): "leading 20 % of singular vectors",
     (OTHER_RUN, "directions(top=20%)"): "the same of another run",
     ("restore", "rollback() like directions(top=20%)"): "rollback of that size",
     ("restore", "partial(top=20%) like directions(top=20%)"): "partial rollback of that size",
-    ("restore", "random(top=20%) like directions(top=20%)"): "random directions of that size",
+    ("restore", "random(top=20%) like directions(top=20%)"): "random singular vectors of that size",
     ("restore", "noise() like directions(top=20%)"): "noise of that size",
-    ("restore", "directions(bottom=20%)"): "trailing 20 % of directions",
+    ("restore", "directions(bottom=20%)"): "trailing 20 % of singular vectors",
     ("restore", "triples(top=20%)"): "leading 20 % of triples",
     ("restore", "subspace(top=20%)"): "leading 20 % subspace",
     ("restore", "values(top=20%)"): "leading 20 % of values",
@@ -59,7 +59,7 @@ LISTED: dict[tuple[str, str], str] = {
 WHOLE = tuple(str(Where.parse(name)) for name in PLACES)
 BLOCKS = WHOLE[0]
 LAYERED = ("directions(all)", "rollback()", "values(all)")
-MARKS = "Controls: rollback, interpolation, noise, partial rollback and random directions."
+MARKS = "Controls: rollback, interpolation, noise, partial rollback and random singular vectors."
 
 
 def where_label(where: str) -> str:
@@ -147,7 +147,7 @@ def dose(chapter: EditChapter) -> Drawn:
     sheet.legend(below=3)
     note = (
         "The late SFT checkpoint with parts of the peak's block matrices restored. Partial rollback and random "
-        "directions are controls of the size of the edit that restores directions."
+        "singular vectors are controls of the size of the edit that restores singular vectors."
     )
     return sheet.finish("swaps-dose", "Dose and response", note)
 

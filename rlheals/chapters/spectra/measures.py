@@ -72,7 +72,7 @@ def points(tables: SpectraTables) -> pd.DataFrame:
     (seen: hands of the SFT split) and held_out (ID hands of values that SFT never sees): success@5.
     """
     keys = ["seed", *TRAJECTORY, "step"]
-    found = moved(tables.path.astype({"branch": object}), keys)
+    found = moved(only(tables.path, kind=BLOCKS).astype({"branch": object}), keys)
     known = tables.behaviour.astype({"branch": object}).set_index(keys)["kl"].astype(float)
     counts = only(tables.accuracy, split=("ood", "sft", "held_out")).astype(
         {"branch": object, "split": object}
@@ -84,7 +84,7 @@ def points(tables: SpectraTables) -> pd.DataFrame:
 def moved(path: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """size, angle and excess by group, from rows of single matrices as `weights.trajectory.distances` gives them."""
     numbers = dict.fromkeys(("angle", "gaussian", "change_norm", "norm"), float)
-    rows = only(path, part=PART, kind=BLOCKS).astype(numbers)
+    rows = only(path, part=PART).astype(numbers)
     squares = rows.assign(change=rows["change_norm"] ** 2, whole=rows["norm"] ** 2)
     found = squares.groupby(list(keys)).agg(
         {"change": "sum", "whole": "sum", "angle": "mean", "gaussian": "mean"}
