@@ -25,6 +25,8 @@ from rlheals.stats.verdicts import Verdict, verdict
 from rlheals.yaml_file import read_yaml
 
 FILE = Path(str(resources.files("rlheals"))) / "claims.yaml"
+VERSION = 2
+"""Of the registration: what another one says is not judged by these estimators."""
 FIRST = "sft"
 """The part at the top of `claims.yaml`; each of the others stands under its name."""
 
@@ -60,7 +62,8 @@ class Claim(Settings):
     """One sentence with its test; the fields are explained at the head of `claims.yaml`.
 
     partly: whether an effect above zero but not above the margin makes the claim hold in part; where it is false, the
-    margin is a limit with nothing between "holds" and "not here".
+    margin is a limit with nothing between "holds" and "not here". power: the smallest true effect that the study would
+    call "holds" with probability 0.8 (`smallest_shown`), from the variance between development runs.
     """
 
     id: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
@@ -73,6 +76,7 @@ class Claim(Settings):
     unit: str
     margin: float = Field(ge=0)
     partly: bool = Field(True)
+    power: float | None = Field(None, gt=0)
 
 
 class StudyPlan(Settings):
@@ -193,7 +197,9 @@ class ChapterClaims:
 
     def read(self, file: Path = FILE) -> ClaimsFile:
         """The claims, validated; BadInput names the offending field."""
-        data, where = read_yaml(file, file.name), file.name
+        data, where = dict(read_yaml(file, file.name)), file.name
+        if (version := data.pop("version", None)) != VERSION:
+            raise BadInput(f"{where}: version is {version!r}, accepted is {VERSION}")
         if self.key == FIRST:
             parts = {name for name, part in data.items() if isinstance(part, dict) and "claims" in part}
             data = {name: field for name, field in data.items() if name not in parts}

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from rlheals.profiles.profile import Profile
 
 FOLDER = Path("results")
-REGISTERED = FILE.with_name("claims_2.yaml")
+REGISTERED = FILE
 """The claims that what is recorded now will be judged by."""
 RENAMED = {
     "ladder": "rl_starts",

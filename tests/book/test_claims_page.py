@@ -78,7 +78,10 @@ def test_without_a_recorded_study_there_is_the_fresh_run_and_no_verdict(
     assert pd.isna(rows.loc["sft-id-rises", "fresh"])  # this profile plays no hands of the SFT split
     second = RLChapter.open(WHOLE, store=store, results=root / "none", quiet=True)
     for claim in rl_claims.CLAIMS.read().claims:
-        value = rl_claims.CLAIMS.estimates(claim, second.fresh).get(1, float("nan"))
+        try:
+            value = rl_claims.CLAIMS.estimates(claim, second.fresh).get(1, float("nan"))
+        except BadInput:  # one sampling seed has no pass@4, so no start has a state
+            value = float("nan")
         assert rows.loc[claim.id, "fresh"] == pytest.approx(value, nan_ok=True)
     assert set(rows.index[rows["fresh"].notna()]) >= measured | {"values-small", "swap-degrades"}
     assert pd.read_csv(root / "book" / "all_claims.csv")["id"].tolist() == table["id"].tolist()

@@ -176,14 +176,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def results(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def results(project: Path, monkeypatch: pytest.MonkeyPatch, recorded_decide: None) -> Path:
     monkeypatch.chdir(project)
     monkeypatch.delenv("RLHEALS_STORE", raising=False)
     return project / "results"
 
 
 @pytest.fixture
-def copied(tmp_path: Path) -> Path:
+def copied(tmp_path: Path, recorded_decide: None) -> Path:
     """A copy to be changed."""
     shutil.copytree(RESULTS / "lab", tmp_path / "results" / "lab")
     return tmp_path / "results"
@@ -200,13 +200,13 @@ def test_claims_table_shows_interval_margin_seeds_and_verdict(results: Path) -> 
         sentence, estimate, margin, seeds, adjusted, verdict = row
         assert (sentence, float(margin)) == (one.claim.sentence, one.claim.margin)
         assert estimate == f"{one.interval:.3f} {one.claim.unit}"
-        assert seeds == spans(CLAIMS.study.seeds)
+        assert seeds == spans(CHAPTERS["sft"].claims.read().study.seeds)
         assert adjusted == claims_tables.p_text(one.adjusted)
         assert verdict == one.shown
 
 
 def test_an_incomplete_study_gives_no_verdict_and_a_damaged_one_is_refused(copied: Path) -> None:
-    last = max(CLAIMS.study.seeds)
+    last = max(CHAPTERS["sft"].claims.read().study.seeds)
     shutil.rmtree(copied / f"lab/seed-{last}")
     blocks = claims_tables.claims_table("sft", copied)
     assert f"not complete (base seed {last})" in blocks[0]

@@ -65,7 +65,7 @@ def tables(curves: dict[str, list[tuple[float, float]]], seeds: tuple[int, ...] 
         for seed in seeds
         for way, points in curves.items()
         for step, pair in enumerate(points, start=1)
-        for split, value in zip(("sft", "ood"), pair, strict=True)
+        for split, value in zip(("sft", "held_out", "ood"), (pair[0], *pair), strict=True)
     ]  # fmt: skip
     return ProtectedTables(pd.DataFrame(rows), pd.DataFrame({"seed": list(seeds), "step": 0, "penalty": 0.0}))
 

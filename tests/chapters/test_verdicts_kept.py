@@ -23,7 +23,7 @@ def outcome(results: Path) -> Outcome:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded_decide: None) -> Path:
     """A project with the recorded study of protected SFT."""
     shutil.copytree(RESULTS / "lab-protection", tmp_path / "results" / "lab-protection")
     (tmp_path / "notebooks").mkdir()

@@ -455,7 +455,7 @@ def test_doctor_lists_every_setting(say: Say) -> None:
         assert setting in said.out
 
 
-def test_claims_are_printed_chapter_by_chapter(empty_folder: Path, say: Say) -> None:
+def test_claims_are_printed_chapter_by_chapter(empty_folder: Path, say: Say, recorded_decide: None) -> None:
     """A small study: only protected SFT is recorded, so that all others have no verdict."""
     shutil.copytree(ROOT / "results/lab-protection", empty_folder / "some/lab-protection")
     shutil.copytree(ROOT / "results/lab", empty_folder / "some/lab", ignore=lambda *_: ["seed-2"])

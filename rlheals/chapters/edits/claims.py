@@ -32,12 +32,6 @@ def lost(rows: pd.DataFrame, edit: str, where: str) -> float:
 
 
 @estimator("swaps")
-def recovered(rows: pd.DataFrame, edit: str, where: str) -> float:
-    """Share of what lies between the late checkpoint and the peak."""
-    return float(_row(rows, "restore", edit, where)["share"])
-
-
-@estimator("swaps")
 def no_effect(rows: pd.DataFrame, kind: str, edit: str, where: str, tolerance: float) -> float:
     """Tolerance minus the size of the change of accuracy."""
     return tolerance - abs(gained(rows, kind, edit, where))
@@ -50,19 +44,6 @@ def over_control(rows: pd.DataFrame, kind: str, edit: str, control: str, where: 
 
 
 @estimator("swaps")
-def alike(rows: pd.DataFrame, kind: str, edit: str, control: str, where: str, tolerance: float) -> float:
-    """Tolerance minus the size of the difference between two edits."""
-    return tolerance - abs(over_control(rows, kind, edit, control, where))
-
-
-@estimator("swaps")
-def as_with_other(rows: pd.DataFrame, edit: str, where: str, tolerance: float) -> float:
-    """Tolerance minus the size of the difference to the same edit with another SFT run's checkpoint."""
-    values = [float(_row(rows, kind, edit, where)["value"]) for kind in ("restore", "other")]
-    return tolerance - abs(values[0] - values[1])
-
-
-@estimator("swaps")
 def restored(rows: pd.DataFrame, edit: str, where: str) -> Ratio:
     """What an edit restores of the OOD accuracy lost between peak and late checkpoint."""
     row = _row(rows, "restore", edit, where)
@@ -70,7 +51,7 @@ def restored(rows: pd.DataFrame, edit: str, where: str) -> Ratio:
 
 
 @estimator("swaps")
-def alike_in_share(
+def alike(
     rows: pd.DataFrame,
     kind: str,
     edit: str,

@@ -7,7 +7,7 @@ and measured on the other, both ways, so that the choice does not flatter it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -27,21 +27,17 @@ def regained(measured: Accuracies, state: int, measure: str = ABILITY) -> Ratio:
 
 
 @estimator("recovery")
-def gain_at_state(measured: Accuracies, state: int, measure: str = "success@5") -> float:
+def gain(measured: Accuracies, state: int, measure: str = "success@5") -> float:
     """Gain from the first start that has lost `state` per cent of the peak."""
     return measured.at_state(state, lambda start, half: measured.gain(start, measure=measure, half=half))
 
 
 @estimator("recovery")
-def no_gain_at_state(measured: Accuracies, state: int, tolerance: float, measure: str = "success@5") -> float:
-    """Tolerance minus that gain."""
-    return tolerance - gain_at_state(measured, state, measure)
-
-
-@estimator("recovery")
-def no_early_gain(measured: Accuracies, tolerance: float, measure: str = "success@5") -> float:
-    """Tolerance minus the gain from the first start, which lies before the peak."""
-    return tolerance - measured.gain(measured.starts[0], measure=measure)
+def no_gain(
+    measured: Accuracies, start: Literal["first", "last"], tolerance: float, measure: str = "success@5"
+) -> float:
+    """Tolerance minus the gain from the first start, which lies before the peak, or from the last one."""
+    return tolerance - measured.gain(measured.starts[0 if start == "first" else -1], measure=measure)
 
 
 @estimator("recovery")
@@ -107,7 +103,7 @@ def falls_with_sft(measured: Accuracies, measure: str = ABILITY) -> float:
 
 
 @estimator("recovery")
-def beyond_control(measured: Accuracies, control: str, measure: str = "success@5") -> float:
+def over_control(measured: Accuracies, control: str, measure: str = "success@5") -> float:
     """OOD accuracy after RL minus that after a control from the same start, or of the start where that is higher.
 
     So a control that harms is no evidence for RL.
@@ -116,41 +112,6 @@ def beyond_control(measured: Accuracies, control: str, measure: str = "success@5
     others = [measured.accuracy(start, True, measure=measure, control=control)]
     others.append(measured.accuracy(start, False, measure=measure))
     return measured.accuracy(start, True, measure=measure) - float(np.max(others))
-
-
-@estimator("recovery")
-def better_start(measured: Accuracies, control: str, gains: bool, measure: str = "success@5") -> float:
-    """OOD accuracy after RL from another checkpoint of equal SFT step minus that after RL from the plain one.
-
-    gains: of both only what RL added.
-    """
-    start = measured.start_of(control)
-    value = measured.gain if gains else lambda at, **of: measured.accuracy(at, True, **of)
-    return value(start, measure=measure, control=control) - value(start, measure=measure)
-
-
-@estimator("recovery")
-def gain(measured: Accuracies, starts: Sequence[int], measure: str = "success@5") -> float:
-    """Mean gain over some starts."""
-    return float(np.mean([measured.gain(start, measure=measure) for start in starts]))
-
-
-@estimator("recovery")
-def no_gain(measured: Accuracies, starts: Sequence[int], tolerance: float) -> float:
-    """Tolerance minus the mean gain over some starts."""
-    return tolerance - gain(measured, starts)
-
-
-@estimator("recovery")
-def id_rule(measured: Accuracies, low: float, high: float, gained: float) -> float:
-    """`marks_window` by the accuracy of the start on seen ID hands."""
-    return marks_window(measured, "sft", low, high, gained)
-
-
-@estimator("recovery")
-def over_control(measured: Accuracies, control: str, start: int) -> float:
-    """OOD accuracy after RL from a start minus that after the control from the same start."""
-    return measured.accuracy(start, True) - measured.accuracy(start, True, control=control)
 
 
 def _after_rl(tables: RLTables) -> pd.DataFrame:

@@ -62,11 +62,9 @@ class Accuracies:
         return sorted(int(start) for start in mine.loc[mine["run"] >= 0, "start"].unique())
 
     def start_of(self, control: str) -> int:
-        """The start of a control; of several the first. BadInput where it is not recorded."""
+        """The start of a control; of several the first, and -1, which no start is, where it is not recorded."""
         known = only(self.of_measure("success@5"), control=control)["start"]
-        if not len(known):
-            raise BadInput(f"there is no control {control!r}")
-        return int(known.min())
+        return int(known.min()) if len(known) else -1
 
     def peak(self, half: int, measure: str, after: bool = False) -> int:
         """The start of highest OOD accuracy, before or after RL, on one half of the hands."""

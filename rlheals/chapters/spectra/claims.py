@@ -58,22 +58,11 @@ def ends_over_bulk(tables: SpectraTables, pair: str) -> float:
 
 
 @estimator("rotation")
-def correlates_along(tables: SpectraTables) -> float:
-    """Minus the correlation of angle to the base and OOD accuracy, over checkpoints of plain SFT from the peak on."""
-    rows = tables.once(measured.points)
-    peak = int(tables.peaks["peak"].iloc[0])
-    return -measured.correlation(only(rows[rows["step"] >= peak], branch=SFT), "angle")
-
-
-@estimator("rotation")
 def tracks(tables: SpectraTables, predictor: str, given: Sequence[str] = ()) -> float:
-    """Minus the correlation of a predictor with OOD accuracy over trajectories, each taken at matched |dW|."""
-    return -measured.correlation(measured.matched(tables.once(measured.points)), predictor, given)
+    """Minus the correlation of a predictor with OOD accuracy over trajectories, each taken at matched |dW|.
 
-
-@estimator("rotation")
-def tracks_taught(tables: SpectraTables, predictor: str, given: Sequence[str] = ()) -> float:
-    """The same without the branch that is trained on the OOD rule."""
+    Without the branch that is trained on the OOD rule.
+    """
     points = tables.once(measured.points)
     rows = measured.matched(points[points["branch"] != measured.TAUGHT_OOD])
     return -measured.correlation(rows, predictor, given)
