@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlheals.book import claims, explore, models, pages, play
+from rlheals.book import claims, explore, models, pages, play, registration
 from rlheals.chapters import scale
 from rlheals.chapters.sft import figures
 from rlheals.chapters.sft.runs import SFTChapter
@@ -103,6 +103,7 @@ def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
         "claims_table": claims.all_claims(results),
         "run_facts": pages.run_facts(chapter),
         "recorded": pages.recorded_page(results),
+        "registration": registration.blocks(results),
         "profiles": profiles_table(),
         "models": models.models_table(results),
         "prompts": models.prompts(results),

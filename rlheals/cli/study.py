@@ -195,11 +195,18 @@ def claims(
     results: Results = RESULTS,
     page: Annotated[Path | None, Option(help="Write the book's page, with fresh runs, here.")] = None,
     profile: Annotated[str, Option(help="Profile of the fresh runs for --page.")] = "lab",
+    registration: Annotated[bool, Option("--registration", help="Only list the versions in git again.")] = False,
     json: Json = False,
 ) -> None:
     """Every claim with interval and verdict, from the recorded study alone."""
     from rlheals.chapters.verdicts import as_json
 
+    if registration:
+        from rlheals.study.registration import DATA, write_data
+
+        listed = [one.model_dump(mode="json") for one in write_data()]
+        show(listed, [f"{DATA.name}: {len(listed)} versions of the claims"], json)
+        return
     if page is not None:
         from rlheals.book import claims as claims_page
 
