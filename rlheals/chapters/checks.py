@@ -234,3 +234,32 @@ def swaps(chapter: Chapter[Any]) -> Report:
             "edits without an evaluation": len(set(sizes["edit"]) - set(effects["edit"])),
         },
     )
+
+
+def healing(chapter: Chapter[Any]) -> Report:
+    """Laws of states and of second stages."""
+    episodes, steps = chapter.fresh.episodes, chapter.fresh.steps
+    base, place = ["seed", "ability"], ["seed", "ability", "start"]
+    order = steps.sort_values([*base, "state"]).groupby(base)["step"]
+    known = set(steps.set_index([*base, "state"]).index)
+    first = episodes[["solved_at", "solved_at_either"]] == 1
+    before, after = (episodes[(episodes["run"] >= 0) == done] for done in (False, True))
+    hands = {key: set(rows["item"]) for key, rows in before.groupby(place, observed=True)}
+    results = {key: set(rows["item"]) for key, rows in after.groupby([*place, "control"], observed=True)}
+    listed = ", ".join(map(str, sorted(steps["state"].unique())))
+    return _obeyed(
+        f"states that SFT reached: {listed}; second stages: {len(results)}",
+        {
+            "states reached before a smaller loss": (order.diff() < 0).sum(),
+            "starts before the peak": (order.transform("min") < order.transform("first")).sum(),
+            "states without an evaluation": len(known - set(hands)),
+            "evaluations of what is no state": len(set(hands) - known),
+            "results of a start that is not evaluated": len({key[:3] for key in results} - set(hands)),
+            "results on other hands than their start": sum(
+                of != hands.get(key[:3], of) for key, of in results.items()
+            ),
+            "solved at once in the taught format, but not in either": (
+                first["solved_at"] & ~first["solved_at_either"]
+            ).sum(),
+        },
+    )

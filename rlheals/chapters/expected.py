@@ -33,7 +33,7 @@ def cut_down(recorded: Any, fresh: Any) -> Any:
     frames = {}
     for field in fields(recorded):
         mine, frame = getattr(fresh, field.name), getattr(recorded, field.name)
-        for column in {"decode", "run"} & set(frame):
+        for column in {"decode", "run"} & set(frame) & set(mine):
             if not (known := frame[column].isin(mine[column].unique())).all():
                 frame = frames[field.name] = frame[known]
     return replace(recorded, **frames) if frames else recorded

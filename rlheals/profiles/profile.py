@@ -130,6 +130,8 @@ class Profile(Settings):
         changes["swaps"] = self.swaps.model_copy(update={**few, "decodes": 1})
         kept = {"regularisers": self.protection.reader_regularisers, "decodes": 1}
         changes["protection"] = self.protection.model_copy(update=kept)
+        compared = {"map": self.healing.reader_map, "window": (), "arms": (), "edits": ()}
+        changes["healing"] = self.healing.model_copy(update=compared)
         return self.model_copy(update=changes)
 
     @model_validator(mode="after")

@@ -13,12 +13,6 @@ from rlheals.study.claims import ChapterClaims, Ratio, estimator
 
 
 @estimator("healing")
-def loss(measured: Healing, state: int, **options: Any) -> float:
-    """Accuracy of the peak minus that of a start."""
-    return measured.lost(state, **options)
-
-
-@estimator("healing")
 def loss_unlike(measured: Healing, state: int, split: str) -> float:
     """Loss of OOD accuracy minus the loss on another split, at the same start."""
     return measured.lost(state) - measured.lost(state, split=split)

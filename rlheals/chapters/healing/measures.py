@@ -1,7 +1,8 @@
 """What chapter 05 measures of one base seed: accuracies before and after a second stage, and shares of a loss regained.
 
 Accuracies are those of the half of the hands that did not choose the states (`rlheals.study.peaks`). All RL seeds of a
-second stage count alike.
+second stage count alike. Without an `ability`, a base is the ablest one of the study. A state that SFT did not reach is
+BadInput; what is not recorded (yet) is not a number.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pandas as pd
 
 from rlheals.chapters.healing.runs import BEFORE, HealingTables
 from rlheals.chapters.rows import halved, only
+from rlheals.errors import BadInput
 from rlheals.study.peaks import PEAK
 
 PART = 4
@@ -43,15 +45,27 @@ def hits(episodes: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Healing:
-    """One base seed."""
+    """One base seed. able: the ability of the ablest bases of the study."""
 
     hits: pd.DataFrame
     tables: HealingTables
+    able: float
 
     @classmethod
     def of(cls, tables: HealingTables, seed: int) -> Healing:
         mine = tables.of_seed(seed)
-        return cls(hits(halved(mine.episodes)), mine)
+        return cls(hits(halved(mine.episodes)), mine, float(tables.steps["ability"].max()))
+
+    def reached(self, ability: float | None = None) -> list[int]:
+        """The states that SFT of its base reached, the peak first."""
+        rows = only(self.tables.steps, ability=self.able if ability is None else ability)
+        return sorted(int(state) for state in rows["state"].unique())
+
+    def check(self, state: int, ability: float | None = None) -> None:
+        """BadInput where SFT did not reach a state."""
+        reached = self.reached(ability)
+        if reached and state not in reached:
+            raise BadInput(f"SFT did not lose {state} % of the OOD peak")
 
     @cached_property
     def means(self) -> pd.DataFrame:
@@ -68,10 +82,11 @@ class Healing:
         *,
         measure: str = "pass4",
         split: str = "ood",
-        ability: float = 0.9,
+        ability: float | None = None,
     ) -> float:
         """Of an arm's result, mean over its RL seeds, or of its start; not a number where nothing was measured."""
-        rows = self.means.reset_index()
+        self.check(state, ability)
+        rows, ability = self.means.reset_index(), self.able if ability is None else ability
         own = only(rows, control=arm, start=state, split=split, ability=ability)
         wanted = own[(own["run"] >= 0) == after]
         if not after and wanted.empty:
@@ -97,14 +112,20 @@ class Healing:
         Interpolated along the checkpoints of the run, from its start on; size: |dW| over all matrices.
         """
         sizes, angles = (self.path(arm, state, seen_from) for seen_from in (-1, PEAK))
+        if sizes.empty or angles.empty:
+            return float("nan")
         return float(np.interp(size, sizes["size"], angles["angle"]))
 
     def reach(self, arm: str, state: int) -> float:
         """How far a run went from its start: |dW| over all matrices at its last checkpoint."""
-        return float(self.path(arm, state, -1)["size"].iloc[-1])
+        sizes = self.path(arm, state, -1)["size"]
+        return float(sizes.iloc[-1]) if len(sizes) else float("nan")
 
     def path(self, arm: str, state: int, seen_from: int) -> pd.DataFrame:
         """By checkpoint, the start first: |dW| from what it is seen from, and the mean angle to it."""
+        self.check(state)
+        if "seen_from" not in self.tables.path:  # the mechanism is not recorded (yet)
+            return pd.DataFrame({"size": [], "angle": []})
         rows = only(self.tables.path, control=arm, start=state, seen_from=seen_from, part=PART)
         by = rows.groupby("folder", sort=True)
         return pd.DataFrame(

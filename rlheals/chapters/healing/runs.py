@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from rlheals.chapters.base import Chapter
-from rlheals.chapters.rl.runs import Cell, RLTables, evaluated, logged
-from rlheals.chapters.rows import collector
+from rlheals.chapters.base import Chapter, Slice
+from rlheals.chapters.rl.runs import OF_THE_MACHINE, Cell, RLTables, evaluated, logged
+from rlheals.chapters.rows import collector, only
 from rlheals.profiles.edit_grid import read_entry
 from rlheals.profiles.healing import ARMS, Arm
 from rlheals.profiles.profile import Profile
@@ -284,6 +284,30 @@ class HealingChapter(Chapter[HealingTables]):
     """Chapter 05."""
 
     PART = STUDY
+    SLICED = "-map"
+
+    @classmethod
+    def slice_of(cls, recorded: HealingTables, profile: Profile, seed: int, store: Store) -> Slice:
+        """The first second stage by RL from the first start, with an evaluation before and after; without starts, an
+        evaluation of the peak."""
+        steps = recorded.steps.drop_duplicates("state").set_index("state")["step"]
+        whole = plan(profile, seed, store, {seed: {int(state): int(step) for state, step in steps.items()}})
+        trained = [cell for cell, spec in whole.runs.items() if spec.stage.startswith("rl")]
+        chosen = trained[0] if trained else Cell(BEFORE, PEAK, -1)
+        cells = {chosen, Cell(BEFORE, chosen.start, -1)}
+        part = replace(
+            whole,
+            runs={cell: spec for cell, spec in whole.runs.items() if cell in cells},
+            censuses={at: spec for at, spec in whole.censuses.items() if at[0] in cells and at[1] == 0},
+        )
+        rows = {}
+        for name in ("episodes", "categories", "log", "advantages", "losses"):
+            frame = getattr(recorded, name)
+            mine = [only(frame, **vars(cell)) for cell in sorted(cells, key=lambda cell: cell.run)]
+            frame = pd.concat(mine)
+            frame = only(frame, decode=0) if "decode" in frame else frame
+            rows[name] = frame.drop(columns=OF_THE_MACHINE, errors="ignore")
+        return Slice((int(steps[chosen.start]),), part, rows)
 
     def how_fresh(self) -> list[str]:
         steps = self.fresh.steps
