@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM := false
 
 VLLM_READY := .venv-vllm/.ready
 
-.PHONY: book book-audit book-fresh book-report book-claims book-1 book-2 book-3 book-4 test test-colab test-long test-slurm test-vllm lint fast study references tops bench lock release sbom clean help
+.PHONY: book book-audit book-fresh book-report book-claims book-1 book-2 book-3 book-4 book-5 test test-colab test-long test-slurm test-vllm lint fast study references tops bench lock release sbom clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
@@ -34,7 +34,7 @@ $(READY): pyproject.toml requirements.txt constraints.txt locked.txt
 
 book: $(READY)   ## compute the fresh runs of all chapters, execute the notebooks, render the book
 	$(MAKE) -j 2 book-audit book-fresh
-	$(MAKE) -j 2 book-report book-claims book-1 book-2 book-3 book-4
+	$(MAKE) -j 2 book-report book-claims book-1 book-2 book-3 book-4 book-5
 	$(BIN)/jupyter-book build . -W -n --keep-going -q
 	@echo "the book: $(CURDIR)/_build/html/index.html"
 
@@ -63,6 +63,9 @@ book-3: $(READY)
 
 book-4: $(READY)
 	$(BIN)/rlheals notebook notebooks/04_swapping_directions.ipynb --profile $(PROFILE) --out book/_generated/04_swapping_directions.ipynb
+
+book-5: $(READY)
+	$(BIN)/rlheals notebook notebooks/05_when_rl_heals.ipynb --profile $(PROFILE) --out book/_generated/05_when_rl_heals.ipynb
 
 test: lint       ## style, types, tests, notebooks against their references
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not colab and not long and not slurm"
@@ -106,12 +109,13 @@ lint: $(READY)   ## style and types
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-study: $(READY)  ## the recorded study of claims.yaml, the variants, RL, spectra, edits, then protected SFT (many hours; goes on where it was stopped)
+study: $(READY)  ## the recorded study of claims.yaml, the variants, RL, spectra, edits, protected SFT, then second stages (many hours; goes on where it was stopped)
 	$(BIN)/rlheals study --record results --workers $(WORKERS)
 	$(BIN)/rlheals study --recovery --record results --workers $(WORKERS)
 	$(BIN)/rlheals study --rotation --record results --workers $(WORKERS)
 	$(BIN)/rlheals study --edits --record results --workers $(WORKERS)
 	$(BIN)/rlheals study --protection --record results --workers $(WORKERS)
+	$(BIN)/rlheals study --healing --record results --workers $(WORKERS)
 
 references: $(READY)  ## make the notebook references anew (the only way they change)
 	$(BIN)/python -m rlheals.book.references

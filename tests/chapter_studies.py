@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-from small_study import CLIMB, EDIT, SHIELD, SPIN
+from small_study import CLIMB, EDIT, HEAL, SHIELD, SPIN
 
 from rlheals.chapters.registry import CHAPTERS
 from rlheals.profiles.profile import Profile
@@ -13,15 +13,18 @@ from rlheals.store.store import Store
 from rlheals.study import record
 from rlheals.study.tables import Part
 
-STUDIES = {"recovery": CLIMB, "rotation": SPIN, "swaps": EDIT, "protection": SHIELD}
+STUDIES = {"recovery": CLIMB, "rotation": SPIN, "swaps": EDIT, "protection": SHIELD, "healing": HEAL}
 """Their profiles, by part of `claims.yaml`."""
 PEAK = 3
+STARTS = {0: PEAK, 10: PEAK, 50: 5, 90: 5}
+"""The states of the small studies, whose untrained models reach none."""
 
 
 def parts(key: str, profile: Profile, seeds: tuple[int, ...] = (2, 3), peak: int = PEAK) -> list[Part]:
-    """What is recorded of a chapter, in its units, with the peaks known."""
+    """What is recorded of a chapter, in its units, with the points of SFT known."""
     part = CHAPTERS[key].part
-    known = part.at(dict.fromkeys(seeds, peak)) if part.from_sft else part
+    points = {"peaks": peak, "starts": STARTS | {0: peak}}
+    known = part.at(dict.fromkeys(seeds, points[part.from_sft])) if part.from_sft else part
     return known.in_units(profile)
 
 

@@ -10,6 +10,7 @@ from lab_helpers import files_of
 from rlheals.engines.hf import Sampling
 from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.profiles.edit_grid import SwapGrid
+from rlheals.profiles.healing import Healing
 from rlheals.profiles.profile import Profile
 from rlheals.profiles.sections import Protection, RLStarts, Rotation
 from rlheals.store.runs import MANIFEST
@@ -83,7 +84,18 @@ SHIELD = SPIN.model_copy(
     }
 )  # fmt: skip
 
-WHOLE = EDIT.model_copy(update={"name": "whole", "protection": SHIELD.protection})
+HEAL = SPIN.model_copy(
+    update={
+        "name": "heal",
+        "evaluate": SMALL.evaluate.model_copy(update={"splits": ("held_out", "ood", "control")}),
+        "healing": Healing(
+            map=("rl", "rl-varied", "rl-familiar", "imitate-varied"), window=("rl",), runs=2, arms=("fused", "dft"),
+            examples=8, edits=("directions(all) @ blocks", "values(all) @ blocks"), reader_map=("rl",),
+        ),
+    }
+)  # fmt: skip
+
+WHOLE = EDIT.model_copy(update={"name": "whole", "protection": SHIELD.protection, "healing": HEAL.healing})
 """With the parts of all chapters."""
 
 

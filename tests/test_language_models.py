@@ -38,7 +38,7 @@ from rlheals.training.fetch import Source
 from rlheals.training.sft import SFTSettings, examples
 
 TASK = GeneralPoints()
-LATER_CHAPTERS = ("02_rl_heals", "03_what_moves", "04_swapping_directions")
+LATER_CHAPTERS = ("02_rl_heals", "03_what_moves", "04_swapping_directions", "05_when_rl_heals")
 
 
 def chat(family: str = "qwen2") -> Chat:
@@ -320,7 +320,7 @@ def test_a_notebook_runs_with_a_language_model_by_its_profile_alone(
         rl_starts=rl_starts.model_copy(update={"rl": unlogged}),
         evaluate=CLIMB.evaluate.model_copy(update={"splits": ("sft", "held_out", "ood")}),
         evaluated=(0, 3, 5),
-        **{name: getattr(WHOLE, name) for name in ("rotation", "swaps", "protection")},
+        **{name: getattr(WHOLE, name) for name in ("rotation", "swaps", "protection", "healing")},
     )
     file = tmp_path / "tiny-qwen.yaml"
     file.write_text(to_yaml(profile))

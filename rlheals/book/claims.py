@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from rlheals.book import pages
+from rlheals.chapters.healing import finding
 from rlheals.chapters.registry import CHAPTERS
 from rlheals.chapters.spectra import predictors
 from rlheals.chapters.verdicts import outcomes
@@ -47,6 +48,22 @@ def claims_table(key: str, results: Path) -> list[Block]:
     return _table(outcomes(project_root() / results, [key])[key])
 
 
+def the_finding(results: Path) -> list[Block]:
+    """When RL heals, from the verdicts of chapter 5 alone; a line on what is missing while there are none."""
+    found = outcomes(project_root() / results, ["healing"])["healing"]
+    if found.missing:
+        return [f"When RL heals is not known yet: {_incomplete(found)}."]
+    return [finding.paragraph(finding.found(found)), finding.NOTE]
+
+
+def _incomplete(found: Outcome) -> str:
+    """What is missing of the study of a part, in words."""
+    if found.missing is None:
+        return "nothing is recorded yet"
+    more = ["..."] if len(found.missing) > SHOWN_MISSING else []
+    return f"the recorded study is not complete ({'; '.join([*found.missing[:SHOWN_MISSING], *more])})"
+
+
 def _counted(found: Collection[Outcome]) -> str:
     """How often each verdict was given, for each family of claims, in one paragraph."""
     said = []
@@ -80,10 +97,8 @@ def _table(found: Outcome) -> list[Block]:
             "change the verdict."
         )
         return [*tables, about]
-    state = "Nothing is recorded yet"
-    if found.missing is not None:
-        more = ["..."] if len(found.missing) > SHOWN_MISSING else []
-        state = f"The recorded study is not complete ({'; '.join([*found.missing[:SHOWN_MISSING], *more])})"
+    state = _incomplete(found)
+    state = f"{state[0].upper()}{state[1:]}"
     decided = f"The claims are decided on base seeds {seeds} with {study.said}; no verdict is given before."
     return [f"{state}. {decided}", *tables]
 

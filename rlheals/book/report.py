@@ -100,6 +100,7 @@ def figure_files(drawn: Sequence[Figure]) -> dict[str, bytes | str]:
 def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
     """The generated parts that are paragraphs and tables, by the name of their snippet."""
     return {
+        "finding": claims.the_finding(results),
         "claims_table": claims.all_claims(results),
         "run_facts": pages.run_facts(chapter),
         "recorded": pages.recorded_page(results),

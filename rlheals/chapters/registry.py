@@ -54,6 +54,7 @@ class Entry:
 
 
 EDITS = "04_swapping_directions"
+HEALING = "05_when_rl_heals"
 AUDIT = "audit"
 """The page on released artefacts, which makes no claims."""
 
@@ -65,6 +66,7 @@ CHAPTERS = {
         Entry("rotation", "spectra", "What moves in the weights (chapter 3)", "03_what_moves", "--rotation"),
         Entry("swaps", "edits", "Restoring singular vectors (chapter 4)", EDITS, "--edits"),
         Entry("protection", "protected", "Protected SFT (chapter 4)", EDITS, "--protection"),
+        Entry("healing", "healing", "When does RL heal? (chapter 5)", HEALING, "--healing"),
     )
 }
 """By their part of `claims.yaml`, in the order of the book."""

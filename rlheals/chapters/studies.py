@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlheals.chapters.healing.runs import STUDY as HEALING
 from rlheals.chapters.registry import CHAPTERS
 from rlheals.errors import BadInput
 from rlheals.profiles import VARIANTS, load_profile, variant
@@ -23,7 +22,7 @@ from rlheals.study.peaks import recorded_points
 from rlheals.study.tables import Part
 
 VARIANT_SEEDS = 3
-MORE: dict[str, Part[Any]] = {"bases": BASES, "healing": HEALING, "attempts": ATTEMPTS}
+MORE: dict[str, Part[Any]] = {"bases": BASES, "attempts": ATTEMPTS}
 """What is recorded beside the chapters of the registry."""
 
 

@@ -51,7 +51,7 @@ def publish(
 ) -> int:
     """Write checkpoints, spectra, tables and a model card of one base seed to a folder. Computes nothing.
 
-    What the store has of RL, spectra, edits and protected SFT goes in too. Exit code 1 if --again finds a difference.
+    What the store has of the later chapters goes in too. Exit code 1 if --again finds a difference.
 
     With --dataset instead of --seed: the tables of all profiles and base seeds below --results, and the claims with
     their verdicts, as parquet with a dataset card, for `datasets.load_dataset(FOLDER, CONFIG)` or DuckDB. Needs a new

@@ -57,12 +57,11 @@ def study(
     json: Json = False,
 ) -> int:
     """Run a profile or variants over several base seeds. Without either: the claims' study, then all variants."""
-    asked = {"recovery": recovery, "rotation": rotation, "edits": edits, "protection": protection}
-    given = [
-        name
-        for name, wanted in {**asked, "healing": healing, "bases": bases, "attempts": attempts}.items()
-        if wanted
-    ]
+    asked = {
+        "recovery": recovery, "rotation": rotation, "edits": edits, "protection": protection, "healing": healing,
+        "bases": bases, "attempts": attempts,
+    }  # fmt: skip
+    given = [name for name, wanted in asked.items() if wanted]
     if len(given) > 1:
         raise BadInput(f"{' and '.join(f'--{name}' for name in given)}: only one of them is accepted")
     if dry:
@@ -195,7 +194,9 @@ def claims(
     results: Results = RESULTS,
     page: Annotated[Path | None, Option(help="Write the book's page, with fresh runs, here.")] = None,
     profile: Annotated[str, Option(help="Profile of the fresh runs for --page.")] = "lab",
-    registration: Annotated[bool, Option("--registration", help="Only list the versions in git again.")] = False,
+    registration: Annotated[
+        bool, Option("--registration", help="Only list the versions in git again.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Every claim with interval and verdict, from the recorded study alone."""

@@ -30,6 +30,7 @@ COMPARED = {
     "02_rl_heals.ipynb": {"credit", "recovery"},
     "03_what_moves.ipynb": {"known-angles", "rotation"},
     "04_swapping_directions.ipynb": {"laws", "swaps"},
+    "05_when_rl_heals.ipynb": {"healing"},
     "audit.ipynb": {"audit"},
 }
 PRINTED = {"exact", "credit", "audit", "laws"}

@@ -13,6 +13,7 @@ from chapter_studies import parts
 from lab_helpers import files_of, one_line
 
 from rlheals.chapters.edits.figures import SWAPS
+from rlheals.chapters.healing.figures import HEALING
 from rlheals.chapters.protected.figures import PROTECTION
 from rlheals.chapters.registry import CHAPTERS
 from rlheals.chapters.rl.figures import RL
@@ -20,7 +21,9 @@ from rlheals.chapters.spectra.figures import ROTATION
 from rlheals.errors import BadInput
 from rlheals.study import record
 
-FIGURES = {"recovery": RL, "rotation": ROTATION, "swaps": SWAPS, "protection": PROTECTION}
+FIGURES = {
+    "recovery": RL, "rotation": ROTATION, "swaps": SWAPS, "protection": PROTECTION, "healing": HEALING,
+}  # fmt: skip
 
 
 def test_what_is_recorded_unit_by_unit_is_what_the_runs_gave(recorded: SimpleNamespace) -> None:

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
-from small_study import CLIMB, EDIT, SHIELD, SMALL, SPIN
+from chapter_studies import STARTS
+from small_study import CLIMB, EDIT, HEAL, SHIELD, SMALL, SPIN
 
 from rlheals.chapters import replay as replays
 from rlheals.chapters.edits import runs as edit_runs
+from rlheals.chapters.healing import runs as healing_runs
 from rlheals.chapters.protected import runs as protected_runs
 from rlheals.chapters.rl import runs as rl_runs
 from rlheals.chapters.spectra import runs as spectra_runs
@@ -60,6 +62,10 @@ STUDIES = {
     "protected": Study(
         SHIELD, protected_runs.STUDY, "protected", ["evaluate", "pretrain", "protected"],
         [("penalties", "penalty"), ("accuracy", "solved")],
+    ),
+    "healing": Study(
+        HEAL, healing_runs.STUDY.at({2: STARTS}), "rl", ["evaluate", "evaluate", "pretrain", "rl", "sft"],
+        [("episodes", "solved_at"), ("log", "return"), ("losses", "loss")],
     ),
 }  # fmt: skip
 

@@ -470,7 +470,7 @@ def test_claims_are_printed_chapter_by_chapter(empty_folder: Path, say: Say, rec
             assert (claim["verdict"] is None) == (key != "protection")
             assert f"{claim['verdict'] or 'no verdict':14} {claim['sentence']}" in said.out
     assert {key for key, one in data.items() if one["missing"] == ["nothing is recorded"]} == {
-        "recovery", "rotation", "swaps",
+        "recovery", "rotation", "swaps", "healing",
     }  # fmt: skip
 
 
