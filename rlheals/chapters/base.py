@@ -18,7 +18,7 @@ from rlheals.store.store import Store, default_store
 from rlheals.study import plan as study
 from rlheals.study import record, tables
 from rlheals.study.compute import compute
-from rlheals.study.peaks import POINTS
+from rlheals.study.peaks import POINTS, recorded_points
 from rlheals.study.plan import SeedPlan
 from rlheals.study.record import Recorded
 from rlheals.study.tables import Frames, Part
@@ -45,8 +45,12 @@ class Computer:
         return compute(specs, self.store, self.workers, self.quiet)
 
     def points_of(self, what: str, profile: Profile, seeds: Sequence[int]) -> dict[int, Any]:
-        """Points of SFT from which some chapters start (`POINTS`), by chapter 01's runs."""
+        """Points of SFT from which some chapters start (`POINTS`): where RL's starts are recorded, those of the same
+        SFT as it was recorded with them; else by chapter 01's runs."""
         known = self.points.setdefault(what, {})
+        for seed in set(seeds) - known.keys():
+            if (place := study.recorded_sft(profile, seed)) is not None:
+                known |= recorded_points(what, place.parent.name, [seed], place.parent.parent)
         if new := [seed for seed in seeds if seed not in known]:
             plans = [study.plan(profile, seed, self.store) for seed in new]
             self.runs(plans)

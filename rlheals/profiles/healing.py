@@ -6,13 +6,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from rlheals.profiles.edit_grid import Entries
 from rlheals.profiles.sections import known_names
 from rlheals.settings import Int, Settings
+
+State = Literal[10, 50, 90]
+STATES: tuple[State, ...] = (10, 50, 90)
+"""Per cent of the peak's OOD ability that a start has lost."""
 
 
 @dataclass(frozen=True)
@@ -73,4 +77,5 @@ class Healing(Settings):
     edits: Entries = Field(
         (), description="of an unhealed run with a healed one from the same start: EDIT @ WHERE"
     )
-    reader_map: Arms = Field((), description="second stages of a reader's fresh run")
+    states: tuple[State, ...] = Field(STATES, min_length=1, description="starts")
+    reader_map: Arms = Field((), description="second stages of a reader's fresh run, from the middle start")

@@ -117,20 +117,33 @@ class Profile(Settings):
         return self.sft.checkpoints if self.evaluated is None else self.evaluated
 
     def for_reader(self, recorded: bool) -> Profile:
-        """What a reader computes: the censuses of `reader_steps`; no trial of other rules where one is recorded."""
+        """What a reader computes: SFT to the last of `reader_steps`; no trial of other rules where one is recorded."""
         changes: dict[str, Any] = {"rule_steps": ()} if recorded else {}
+        last = self.sft.checkpoints[-1]
         if self.reader_steps is not None and self.evaluated is None:
+            last = max(self.reader_steps)
             changes["evaluated"] = self.reader_steps
+
+        def until(steps: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(step for step in steps if step <= last)
+
+        changes["sft"] = self.sft.model_copy(update={"checkpoints": until(self.sft.checkpoints)})
         if self.rl_starts.reader_starts:
             mine = {"starts": self.rl_starts.reader_starts, "runs": 1, "decodes": 1, "control_start": None}
             changes["rl_starts"] = self.rl_starts.model_copy(update=mine)
-        alone = {"branches": (), "controls": (), "decodes": 1}
+        alone = {"branches": (), "controls": (), "decodes": 1, "steps": until(self.rotation.steps)}
         changes["rotation"] = self.rotation.model_copy(update=alone)
         few = {"restore": self.swaps.reader_restore, "swap": self.swaps.reader_swap, "other": (), "lend": ()}
         changes["swaps"] = self.swaps.model_copy(update={**few, "decodes": 1})
-        kept = {"regularisers": self.protection.reader_regularisers, "decodes": 1}
+        kept = {
+            "regularisers": self.protection.reader_regularisers,
+            "steps": until(self.protection.steps),
+            "decodes": 1,
+        }
         changes["protection"] = self.protection.model_copy(update=kept)
-        compared = {"map": self.healing.reader_map, "window": (), "arms": (), "edits": ()}
+        states = self.healing.states
+        middle = states[len(states) // 2 :][:1]
+        compared = {"map": self.healing.reader_map, "states": middle, "window": (), "arms": (), "edits": ()}
         changes["healing"] = self.healing.model_copy(update=compared)
         return self.model_copy(update=changes)
 

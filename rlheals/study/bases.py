@@ -61,5 +61,5 @@ BASES = Part(
     BaseTables,
     "pretrain",
     _lacking,
-    models=lambda one, store: {"base": tables.folders(store)(one.base) / "base"},
+    models=lambda profile, one, store: {"base": tables.folders(store)(one.base) / "base"},
 )

@@ -9,12 +9,11 @@ from typing import Any
 import pandas as pd
 
 from rlheals.errors import BadInput
+from rlheals.profiles.healing import STATES
 from rlheals.study import record, tables
 from rlheals.study.claims import half_of
 from rlheals.study.tables import Tables
 
-STATES = (10, 50, 90)
-"""Per cent of the peak's OOD ability that a start has lost."""
 PEAK = 0
 """The state of the peak itself."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from rlheals.engines.weight_files import WEIGHTS
+from rlheals.errors import BadInput
 from rlheals.settings import validated
 from rlheals.store.files import read_json
 from rlheals.store.runs import MANIFEST, MAX_MANIFEST_BYTES, Hash, RunSpec
@@ -36,12 +38,27 @@ class SeedPlan:
 
 @dataclass(frozen=True)
 class Plan(SeedPlan):
-    """Base and SFT, and what each evaluation is for: (step, sampling seed), or the step of a trial of other rules."""
+    """Base and SFT, and what each evaluation is for: (step, sampling seed), or the step of a trial of other rules.
+
+    starts: SFT checkpoints that are recorded, by step: what begins with them need not wait for SFT.
+    """
 
     base: RunSpec
     sft: RunSpec
     censuses: dict[tuple[int, int], RunSpec]
     rules: dict[int, RunSpec]
+    starts: dict[int, RunSpec] = field(default_factory=dict)
+
+    @property
+    def origins(self) -> list[RunSpec]:
+        """What later chapters begin with."""
+        return [self.base, self.sft, *self.starts.values()]
+
+    def checkpoint(self, step: int) -> tuple[RunSpec, str]:
+        """The run that has an SFT checkpoint, and its folder there."""
+        from rlheals.training.adopt import FOLDER
+
+        return (self.starts[step], FOLDER) if step in self.starts else (self.sft, f"step-{step:05d}")
 
     def specs(self) -> list[RunSpec]:
         return [self.base, self.sft, *self.censuses.values(), *self.rules.values()]
@@ -70,6 +87,7 @@ def plan(profile: Profile, seed: int, store: Store) -> Plan:
             for step in profile.census_steps
         },
         {step: census(step, 0, splits=("rules",), hands=profile.rule_hands) for step in profile.rule_steps},
+        dict(_recorded_starts(profile, seed)),
     )
 
 
@@ -108,32 +126,61 @@ def base_spec(profile: Profile, seed: int) -> RunSpec:
     Seed 0 of the lab is the base that is shipped with the package, if the profile says so. A base that is recorded with
     the same settings of pretraining is taken from there.
     """
-    from rlheals.training.adopt import recorded_bases, weights_hash
+    from rlheals.training import adopt
     from rlheals.training.fetch import settings_of
 
     if profile.model is not None:
         return RunSpec(stage="fetch", settings=settings_of(profile.model).model_dump(mode="json"))
     if seed == 0 and profile.shipped_base:
-        return RunSpec(stage="adopt", settings={"sha256": weights_hash()})
-    asked = profile.model_dump(mode="json")
-    for folder in recorded_bases(seed):
-        known = validated(
-            _Base, read_json(folder.parent / MANIFEST, MAX_MANIFEST_BYTES), f"base of seed {seed}: {MANIFEST}"
-        )
-        if all(known.profile.get(name) == asked[name] for name in ("task", "pretrain")):
-            return RunSpec(stage="adopt", settings={"sha256": known.files.weights})
-    return pretrain_spec(profile, seed)
+        return RunSpec(stage="adopt", settings={"sha256": adopt.weights_hash()})
+    return next((spec for _, spec in _recorded(profile, seed, adopt.BASES)), pretrain_spec(profile, seed))
 
 
-class _Files(BaseModel):
-    weights: Hash = Field(alias=f"base/{WEIGHTS}")
+def _recorded_starts(profile: Profile, seed: int) -> Iterator[tuple[int, RunSpec]]:
+    """By step, SFT checkpoints recorded with the same settings of pretraining and SFT."""
+    from rlheals.training import adopt
+
+    for folder, spec in _recorded(profile, seed, adopt.CHECKPOINTS):
+        yield int(folder.name.removeprefix("step-")), spec
 
 
-class _Base(BaseModel):
-    """Of a recorded base's manifest what says whether it is the one that is meant."""
+def recorded_sft(profile: Profile, seed: int) -> Path | None:
+    """The recorded study of this profile's SFT that has checkpoints, if there is one."""
+    from rlheals.training import adopt
+
+    return next((folder.parent for folder, _ in _recorded(profile, seed, adopt.CHECKPOINTS)), None)
+
+
+def _recorded(profile: Profile, seed: int, models: str) -> Iterator[tuple[Path, RunSpec]]:
+    """Recorded models that were made with this profile's settings, each with the run that takes it."""
+    from rlheals.training import adopt
+
+    for folder in adopt.recorded(models, seed):
+        where = f"{folder.parent.parent.name}/{folder.parent.name}: {MANIFEST}"
+        known = validated(_Known, read_json(folder.parent / MANIFEST, MAX_MANIFEST_BYTES), where)
+        weights = known.files.get(f"{folder.name}/{WEIGHTS}")
+        if weights is None:
+            raise BadInput(f"{where} does not name {folder.name}/{WEIGHTS}")
+        if _made_with(known.profile, models) == _made_with(profile.model_dump(mode="json"), models):
+            yield folder, RunSpec(stage="adopt", settings={"sha256": weights})
+
+
+def _made_with(profile: Mapping[str, Any], models: str) -> list[Any]:
+    """The settings behind recorded models; which SFT checkpoints are kept changes none of them."""
+    from rlheals.training import adopt
+
+    base = [profile.get(name) for name in ("task", "model", "pretrain")]
+    if models == adopt.BASES:
+        return base
+    tuning = profile.get("sft")
+    return [*base, {**tuning, "checkpoints": None} if isinstance(tuning, dict) else None]
+
+
+class _Known(BaseModel):
+    """Of a recorded model's manifest what says whether it is the one that is meant."""
 
     profile: dict[str, Any]
-    files: _Files
+    files: dict[str, Hash]
 
 
 def pretrain_spec(profile: Profile, seed: int) -> RunSpec:

@@ -179,7 +179,7 @@ def write(
     """Write the tables of one base seed, the manifest last."""
     runs = [store.load(store.key(spec)).manifest for spec in chosen.specs()]
     tables.write(part.collect([chosen], store), folder)
-    for name, model in part.models(chosen, store).items():
+    for name, model in part.models(profile, chosen, store).items():
         with whole(folder / name, replace=True) as place:
             shutil.copytree(model, place, dirs_exist_ok=True)
     manifest = Recorded(

@@ -24,6 +24,7 @@ from rlheals.store.foreign import read_table
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study.plan import Plan, plan
+from rlheals.training.sft import checkpoint_name
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -101,7 +102,7 @@ class Part(Generic[Frames]):
     lacking: Callable[[Profile], str] = lambda profile: ""
     from_sft: str = ""
     units: Callable[[Profile], Sequence[Any]] | None = None
-    models: Callable[[Any, Store], Mapping[str, Path]] = lambda plan, store: {}
+    models: Callable[[Profile, Any, Store], Mapping[str, Path]] = lambda profile, plan, store: {}
     variants: tuple[str, ...] = ()
 
     def in_units(self, profile: Profile) -> list[Part[Frames]]:
@@ -239,5 +240,13 @@ def solved(path: Path) -> pd.DataFrame:
     ).reset_index()
 
 
-SFT = Part("", plan, collect, Tables, "evaluate")
+def _kept(profile: Profile, chosen: Plan, store: Store) -> dict[str, Path]:
+    """The checkpoints that a reader's RL starts from, recorded so that it need not wait for SFT."""
+    if profile.model is not None or chosen.seed not in profile.seeds:
+        return {}
+    names = map(checkpoint_name, profile.rl_starts.reader_starts)
+    return {name: folders(store)(chosen.sft) / name for name in names}
+
+
+SFT = Part("", plan, collect, Tables, "evaluate", models=_kept)
 """The study of chapter 01, recorded by base seed."""

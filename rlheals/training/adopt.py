@@ -1,6 +1,7 @@
-"""The stage that takes a base into the store which is there already: that of the package, or a recorded one.
+"""The stage that takes a model into the store which is there already: the base of the package, or a recorded model.
 
-A recorded base lies under `results/` with the manifest of its pretraining, so that its study goes on without it.
+Recorded bases and SFT checkpoints lie under `results/` with the manifest of their training, so that what begins with
+them need not wait for it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from rlheals.project import RESULTS_FOLDER, project_root
 from rlheals.stage import Work
 
 WEIGHTS = "model.safetensors"
-RECORDED = "*-bases/seed-{seed}/base"
-"""Where a recorded base lies in a folder of results."""
+BASES = "*-bases/seed-{seed}/base"
+CHECKPOINTS = "*/seed-{seed}/step-*"
+"""Where recorded models lie in a folder of results."""
+FOLDER = "base"
+"""Of the adopted model in its run."""
 
 
 class AdoptSettings(BaseModel):
@@ -30,18 +34,20 @@ class AdoptSettings(BaseModel):
 
 
 def run(work: Work) -> None:
-    """The stage: copies the model folder with these weights to `base/`."""
+    """The stage: copies the model folder with these weights to `FOLDER`."""
     settings = AdoptSettings.model_validate(work.settings)
-    for folder in (SHIPPED_BASE, *recorded_bases()):
+    for folder in (SHIPPED_BASE, *recorded(BASES), *recorded(CHECKPOINTS)):
         if weights_hash(folder) == settings.sha256:
-            shutil.copytree(folder, work.out / "base")
+            shutil.copytree(folder, work.out / FOLDER)
             return
-    raise BadInput(f"no base has the hash {settings.sha256[:12]}, neither the shipped one nor one in results")
+    raise BadInput(
+        f"no model has the hash {settings.sha256[:12]}, neither the shipped base nor one in results"
+    )
 
 
-def recorded_bases(seed: int | None = None) -> list[Path]:
-    """The model folders of recorded bases below the project's results, of one seed or of all."""
-    pattern = RECORDED.format(seed="*" if seed is None else seed)
+def recorded(models: str, seed: int | None = None) -> list[Path]:
+    """The folders of recorded models (`BASES`, `CHECKPOINTS`) below the project's results, of one seed or of all."""
+    pattern = models.format(seed="*" if seed is None else seed)
     return sorted((project_root() / RESULTS_FOLDER).glob(f"**/{pattern}"))
 
 

@@ -58,7 +58,7 @@ class EditPlan(SeedPlan):
         used = {one.edit if one.kind == ANCHOR else one.kind for one, _ in self.censuses}
         rl = [self.rl] if used & {"rl", "swap", "lend"} else []
         other = [self.other] if OTHER in used else []
-        return [self.before.base, self.before.sft, *rl, *other, *followed(self.edited, self.censuses)]
+        return [*self.before.origins, *rl, *other, *followed(self.edited, self.censuses)]
 
 
 @dataclass(frozen=True)

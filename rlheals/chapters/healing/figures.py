@@ -24,7 +24,8 @@ from rlheals.chapters.healing.figures_runs import arms, gradients, mixed, paths
 from rlheals.chapters.healing.runs import BEFORE, HEALED, UNHEALED, HealingChapter
 from rlheals.display.panels import level
 from rlheals.display.style import Drawn
-from rlheals.study.peaks import PEAK, STATES
+from rlheals.profiles.healing import STATES
+from rlheals.study.peaks import PEAK
 
 SPLITS = {
     "ood": "OOD rule (11, 12, 13)",

@@ -14,7 +14,8 @@ from rlheals.chapters.healing.runs import BEFORE, HEALED, UNHEALED, HealingChapt
 from rlheals.display.looks import BLACK, GREY, PURPLE, Look
 from rlheals.display.panels import level
 from rlheals.display.style import Drawn
-from rlheals.study.peaks import PEAK, STATES
+from rlheals.profiles.healing import STATES
+from rlheals.study.peaks import PEAK
 
 FIRST = 5
 """What RL sees at its start is the mean over so many iterations."""

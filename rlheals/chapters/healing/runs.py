@@ -17,12 +17,12 @@ from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.rl.runs import OF_THE_MACHINE, Cell, RLTables, evaluated, logged
 from rlheals.chapters.rows import collector, only
 from rlheals.profiles.edit_grid import read_entry
-from rlheals.profiles.healing import ARMS, Arm
+from rlheals.profiles.healing import ARMS, STATES, Arm
 from rlheals.profiles.profile import Profile
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study import tables
-from rlheals.study.peaks import PEAK, STATES
+from rlheals.study.peaks import PEAK
 from rlheals.study.plan import Plan, SeedPlan, census_spec, followed
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part
@@ -64,7 +64,7 @@ class HealingPlan(SeedPlan):
 
     def specs(self) -> list[RunSpec]:
         """Every run, inputs before those that use them."""
-        before = [self.before.base, self.before.sft, *self.needed]
+        before = [*self.before.origins, *self.needed]
         return [*before, *followed(self.runs, self.censuses), *self.paths.values()]
 
 
@@ -110,11 +110,11 @@ def plan(
     """
     healing, steps = profile.healing, dict(starts[seed])
     made = HealingPlan(seed, unit, profile.pretrain.ability or 1.0, sft_plan(profile, seed, store), steps)
-    reached = [state for state in STATES if state in steps]
+    reached = [state for state in healing.states if state in steps]
     build = _Builder(profile, store, made)
     if unit == "map":
         for state in (PEAK, *reached):
-            build.evaluate(Cell(BEFORE, state, -1), made.before.sft, sft.checkpoint_name(steps[state]))
+            build.evaluate(Cell(BEFORE, state, -1), *made.before.checkpoint(steps[state]))
         for state in reached:
             for name in healing.map:
                 build.arm(name, state, 0)
@@ -156,8 +156,9 @@ class _Builder:
     def spec(self, arm: Arm, state: int, run: int) -> tuple[RunSpec, str, tuple[RunSpec, str] | None]:
         """The run of an arm, the folder of its result, and its start where that is not one of plain SFT."""
         profile, made = self.profile, self.made
-        start, folder = made.before.sft, sft.checkpoint_name(made.steps[state])
+        start, folder = made.before.checkpoint(made.steps[state])
         if arm.before:
+            start, folder = made.before.sft, sft.checkpoint_name(made.steps[state])
             kind = ProtectedSettings if arm.stage == "protected" else SFTSettings
             asked = profile.sft.model_dump() | {"checkpoints": self.until(state)} | dict(arm.before)
             settings = kind.model_validate(asked).model_dump(mode="json")

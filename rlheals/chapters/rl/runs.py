@@ -56,7 +56,7 @@ class RLPlan(SeedPlan):
 
     def specs(self) -> list[RunSpec]:
         """Every run, inputs before those that use them."""
-        return [self.before.base, self.before.sft, *followed(self.runs, self.censuses)]
+        return [*self.before.origins, *followed(self.runs, self.censuses)]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,6 @@ class RLTables(Seeded):
 def plan(profile: Profile, seed: int, store: Store, unit: Unit = 0) -> RLPlan:
     """The runs of one unit of a base seed; evaluations of the start checkpoints belong to the first unit."""
     from rlheals.profiles.sections import CONTROLS, LATE
-    from rlheals.training import sft
     from rlheals.training.rl.settings import checkpoint_name as rl_checkpoint
 
     rl_starts, before = profile.rl_starts, sft_plan(profile, seed, store)
@@ -99,7 +98,7 @@ def plan(profile: Profile, seed: int, store: Store, unit: Unit = 0) -> RLPlan:
             made.censuses[cell, decode] = census_spec(profile, key, folder, seed, decode, changes)
 
     def evaluate_start(control: str, start: int, **changes: Any) -> None:
-        evaluate(Cell(control, start, -1), before.sft, sft.checkpoint_name(start), **changes)
+        evaluate(Cell(control, start, -1), *before.checkpoint(start), **changes)
 
     def train(control: str, start: int, run: int, settings: dict[str, Any], **changes: Any) -> None:
         cell = Cell(control, start, run)
@@ -141,13 +140,12 @@ def rl_spec(
     profile: Profile, before: Plan, store: Store, start: int, run: int, changes: dict[str, Any]
 ) -> RunSpec:
     """RL from one SFT step, with some of the profile's settings changed."""
-    from rlheals.training import sft
-
-    settings = profile.rl_starts.rl.model_copy(update={"folder": sft.checkpoint_name(start)})
+    model, folder = before.checkpoint(start)
+    settings = profile.rl_starts.rl.model_copy(update={"folder": folder})
     return RunSpec(
         stage=profile.stage("rl"),
         settings=settings.model_dump(mode="json") | changes,
-        inputs={"model": store.key(before.sft), "base": store.key(before.base)},
+        inputs={"model": store.key(model), "base": store.key(before.base)},
         seed=100 * before.seed + run,
     )
 

@@ -68,7 +68,11 @@ class SpectraPlan(SeedPlan):
     def specs(self) -> list[RunSpec]:
         """Every run, inputs before those that use them."""
         parts = (self.trained, self.trajectories, self.pairs, self.censuses)
-        return [self.before.base, *(spec for part in parts for spec in part.values())]
+        return [
+            self.before.base,
+            *self.before.starts.values(),
+            *(spec for part in parts for spec in part.values()),
+        ]
 
 
 @dataclass(frozen=True)
