@@ -109,13 +109,13 @@ lint: $(READY)   ## style and types
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-study: $(READY)  ## the recorded study of claims.yaml, the variants, RL, spectra, edits, protected SFT, then second stages (many hours; goes on where it was stopped)
-	$(BIN)/rlheals study --record results --workers $(WORKERS)
-	$(BIN)/rlheals study --recovery --record results --workers $(WORKERS)
-	$(BIN)/rlheals study --rotation --record results --workers $(WORKERS)
-	$(BIN)/rlheals study --edits --record results --workers $(WORKERS)
-	$(BIN)/rlheals study --protection --record results --workers $(WORKERS)
-	$(BIN)/rlheals study --healing --record results --workers $(WORKERS)
+PARTS := --bases "" --recovery --rotation --edits --protection --healing
+study: $(READY)  ## the recorded study: development, then all that decides, then variants (many hours; goes on where it was stopped)
+	set -e; for part in --bases ""; do $(BIN)/rlheals study $$part --seeds 0 --record results/development; done
+	set -e; for part in $(PARTS); do $(BIN)/rlheals study $$part --record results --workers $(WORKERS); done
+	set -e; for part in --bases ""; do $(BIN)/rlheals study $$part --variant all --record results --workers $(WORKERS); done
+	$(BIN)/rlheals study --healing --variant 75 --variant 50 --record results --workers $(WORKERS)
+	$(BIN)/rlheals study --attempts --seeds 11,12 --record results --workers $(WORKERS)
 
 references: $(READY)  ## make the notebook references anew (the only way they change)
 	$(BIN)/python -m rlheals.book.references

@@ -16,44 +16,35 @@ from rlheals.store.store import default_store
 from rlheals.study import record
 from rlheals.study.attempts import ATTEMPTS
 from rlheals.study.bases import BASES
+from rlheals.study.claims import StudyPlan
 from rlheals.study.compute import compute
 from rlheals.study.jobs import Workers
 from rlheals.study.peaks import recorded_points
 from rlheals.study.tables import Part
 
-VARIANT_SEEDS = 3
 MORE: dict[str, Part[Any]] = {"bases": BASES, "attempts": ATTEMPTS}
 """What is recorded beside the chapters of the registry."""
 
 
-def chosen(
-    part: str, profile: str | None, variants: Sequence[str], changes: dict[str, Any]
-) -> list[tuple[Profile, int | None]]:
-    """The profiles to run, each with the number of decided base seeds it is run for by default; None: all.
-
-    Chapter 1 without profile and variants: the study of `claims.yaml`, then every variant on its first seeds. "all"
-    means every variant.
-    """
-    chapter = next(iter(CHAPTERS))
-    plan = CHAPTERS[chapter if part in MORE else part].claims.read().study
-    if part != chapter:
-        if variants:
-            raise BadInput("--variant is for the study of chapter 01 alone")
-        return [(load_profile(profile or plan.profile, changes), None)]
-    if profile is not None and variants:
-        raise BadInput("--profile and --variant: only one of the two is accepted")
+def chosen(part: str, profile: str | None, variants: Sequence[str], changes: dict[str, Any]) -> list[Profile]:
+    """The profiles to run: variants of the lab ("all": every one), or one profile, by default that of the claims."""
+    if not variants:
+        return [load_profile(profile or _claimed(part).profile, changes)]
     if profile is not None:
-        return [(load_profile(profile, changes), None)]
+        raise BadInput("--profile and --variant: only one of the two is accepted")
     if changes:
-        raise BadInput("--set: only with --profile; the settings of a variant are fixed")
-    names = list(VARIANTS) if not variants or "all" in variants else variants
-    first = [] if variants else [(load_profile(plan.profile, {"decodes": plan.decodes}), None)]
-    return [*first, *((variant(name), VARIANT_SEEDS) for name in names)]
+        raise BadInput("--set: the settings of a variant are fixed")
+    return [variant(name) for name in (VARIANTS if "all" in variants else variants)]
+
+
+def _claimed(part: str) -> StudyPlan:
+    """What the claims say of the study that decides them; of what is recorded beside chapters, those of the first."""
+    return CHAPTERS[next(iter(CHAPTERS)) if part in MORE else part].claims.read().study
 
 
 def run(
     part: str,
-    profiles: Sequence[tuple[Profile, int | None]],
+    profiles: Sequence[Profile],
     seeds: Sequence[int] | None,
     workers: Workers,
     folder: Path | None,
@@ -64,11 +55,10 @@ def run(
     only_missing: leave out what the folder has. What is recorded in several units (RL seeds, controls) is made unit by
     unit, the first one of all base seeds first, so that a study that is cut short is short everywhere.
     """
-    decided, done = CHAPTERS[next(iter(CHAPTERS)) if part in MORE else part].claims.read().study.seeds, []
+    own, done = list(_claimed(part).seeds if seeds is None else seeds), []
     whole = MORE[part] if part in MORE else CHAPTERS[part].part
     store = default_store()
-    for profile, count in profiles:
-        own = list(decided[:count] if seeds is None else seeds)
+    for profile in profiles:
         whole.check(profile)
         for unit in whole.in_units(profile):
             known: dict[str, Any] = {}

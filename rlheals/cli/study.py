@@ -56,7 +56,7 @@ def study(
     set_: Set = None,
     json: Json = False,
 ) -> int:
-    """Run a profile or variants over several base seeds. Without either: the claims' study, then all variants."""
+    """Run a profile or variants over several base seeds. Without either: the study that decides the claims."""
     asked = {
         "recovery": recovery, "rotation": rotation, "edits": edits, "protection": protection, "healing": healing,
         "bases": bases, "attempts": attempts,

@@ -30,18 +30,20 @@ __all__ = [
 FILES = Path(str(resources.files("rlheals.profiles")))
 """Folder with a file per profile."""
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "age-300": {"pretrain.ability": None, "pretrain.max_steps": 300},
-    "age-600": {"pretrain.ability": None, "pretrain.max_steps": 600},
-    "age-1200": {"pretrain.ability": None, "pretrain.max_steps": 1200},
-    "lr-1e-4": {"sft.learning_rate": 1e-4},
-    "lr-1e-3": {"sft.learning_rate": 1e-3},
-    "strict": {"pretrain.variant": "strict"},
-    "diverse": {"sft.prompts": "diverse"},
+_FEWER = {
+    "evaluated": (0, 20, 80, 160, 320, 480, 640, 960, 1280, 1600, 1920, 2560, 3840, 5120),
+    "rule_steps": (),
+    "healing.map": ("rl", "rl-varied", "imitate-varied", "expert-varied"),
+    "healing.window": (),
+    "healing.arms": (),
+    "healing.edits": (),
 }
-"""Sensitivity: what changes when the lab is made in another way; each with fewer censuses than the lab itself."""
-
-_FEWER = {"evaluated": (0, 20, 40, 80, 160, 320, 1280), "rule_steps": (), "decodes": 1}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "75": {**_FEWER, "pretrain.ability": 0.75},
+    "50": {**_FEWER, "pretrain.ability": 0.5},
+    "diverse": {**_FEWER, "sft.prompts": "diverse", "decodes": 1},
+}
+"""What changes when the lab is made in another way: less able bases, other words; with less of what the lab has."""
 
 
 def load_profile(name_or_file: str | Path, changes: dict[str, Any] | None = None) -> Profile:
@@ -89,12 +91,12 @@ def for_task(profile: str, task: str) -> str:
 def variant(name: str) -> Profile:
     """The lab with one thing changed; BadInput for a name that is not one of `VARIANTS`.
 
-    >>> variant("lr-1e-3").sft.learning_rate
-    0.001
+    >>> variant("75").pretrain.ability
+    0.75
     """
     if name not in VARIANTS:
         raise BadInput(f"variant {name!r:.40} is not known; accepted: {', '.join(VARIANTS)}")
-    return load_profile("lab", {"name": f"lab-{name}", **_FEWER, **VARIANTS[name]})
+    return load_profile("lab", {"name": f"lab-{name}", **VARIANTS[name]})
 
 
 def to_yaml(profile: Profile) -> str:

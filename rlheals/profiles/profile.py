@@ -118,20 +118,25 @@ class Profile(Settings):
 
     def for_reader(self, recorded: bool) -> Profile:
         """What a reader computes: SFT to the last of `reader_steps`; no trial of other rules where one is recorded."""
-        changes: dict[str, Any] = {"rule_steps": ()} if recorded else {}
-        last = self.sft.checkpoints[-1]
-        if self.reader_steps is not None and self.evaluated is None:
-            last = max(self.reader_steps)
-            changes["evaluated"] = self.reader_steps
+        mine = self.reader_steps if self.evaluated is None else None
+        last = max(self.sft.checkpoints if mine is None else mine)
 
         def until(steps: tuple[int, ...]) -> tuple[int, ...]:
             return tuple(step for step in steps if step <= last)
 
-        changes["sft"] = self.sft.model_copy(update={"checkpoints": until(self.sft.checkpoints)})
-        if self.rl_starts.reader_starts:
-            mine = {"starts": self.rl_starts.reader_starts, "runs": 1, "decodes": 1, "control_start": None}
-            changes["rl_starts"] = self.rl_starts.model_copy(update=mine)
-        alone = {"branches": (), "controls": (), "decodes": 1, "steps": until(self.rotation.steps)}
+        changes: dict[str, Any] = {
+            "decodes": 1,
+            "evaluated": self.evaluated if mine is None else mine,
+            "rule_steps": () if recorded else until(self.rule_steps),
+            "sft": self.sft.model_copy(update={"checkpoints": until(self.sft.checkpoints)}),
+        }
+        if starts := self.rl_starts.reader_starts:
+            few = {"starts": starts, "late_starts": (), "runs": 1, "decodes": 1, "control_start": None}
+            changes["rl_starts"] = self.rl_starts.model_copy(update=few)
+        alone: dict[str, Any] = {
+            name: until(getattr(self.rotation, name)) for name in ("steps", "branch_steps")
+        }
+        alone |= {"branches": (), "controls": (), "decodes": 1}
         changes["rotation"] = self.rotation.model_copy(update=alone)
         few = {"restore": self.swaps.reader_restore, "swap": self.swaps.reader_swap, "other": (), "lend": ()}
         changes["swaps"] = self.swaps.model_copy(update={**few, "decodes": 1})
@@ -157,6 +162,11 @@ class Profile(Settings):
             steps = found if isinstance(found, tuple) else () if found is None else (found,)
             if unknown := sorted(set(steps) - set(self.sft.checkpoints)):
                 raise ValueError(f"{field} has {unknown[0]}, which is not one of sft.checkpoints")
+        last = max(self.reader_steps or self.sft.checkpoints)
+        if beyond := [step for step in (*self.rl_starts.reader_starts, self.swaps.late or 0) if step > last]:
+            raise ValueError(
+                f"reader_steps ends at {last}, but a reader's runs need SFT to step {max(beyond)}"
+            )
         for path in OF_A_TASK:
             if (task := attrgetter(f"{path}.task")(self)) != self.task:
                 raise ValueError(f"{path}.task={task}, but the profile's task is {self.task}")

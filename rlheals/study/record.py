@@ -1,7 +1,7 @@
 """The recorded study: small tables with manifests under `results/`, made by the project's own commands only.
 
 results/lab/seed-1/            episodes.parquet ... manifest.json
-results/lab-strict/seed-1/     the same for a variant
+results/lab-75/seed-1/         the same for a variant
 """
 
 from __future__ import annotations

@@ -40,26 +40,34 @@ def test_a_variant_is_the_lab_with_one_thing_changed_and_fewer_censuses(name: st
     assert profile.name == f"lab-{name}"
     mine, theirs = profile.model_dump(), lab.model_dump()
     assert mine["shipped_base"] == (not any(path.startswith("pretrain.") for path in VARIANTS[name]))
-    for key in ("name", "evaluated", "rule_steps", "decodes", "shipped_base"):
+    (thing,) = {"pretrain.ability", "sft.prompts"} & VARIANTS[name].keys()
+    group, field = thing.split(".")
+    assert mine[group].pop(field) != theirs[group].pop(field)
+    for key in ("name", "evaluated", "rule_steps", "decodes", "shipped_base", "healing"):
         mine.pop(key), theirs.pop(key)
-    for path in VARIANTS[name]:
-        group, field = path.split(".")
-        assert mine[group].pop(field) != theirs[group].pop(field)
     assert mine == theirs
+    assert set(profile.healing.map) < set(lab.healing.map)
     assert set(profile.census_steps) < set(lab.census_steps)
 
 
-def test_a_reader_computes_less_than_a_study_and_never_other_runs() -> None:
+def test_a_reader_computes_less_than_a_study() -> None:
     lab = load_profile("lab")
     with_study, alone = lab.for_reader(recorded=True), lab.for_reader(recorded=False)
     assert with_study.rule_steps == ()
-    assert alone.rule_steps == lab.rule_steps
+    last = alone.sft.checkpoints[-1]
+    assert alone.rule_steps == tuple(step for step in lab.rule_steps if step <= last) != ()
     assert with_study.census_steps == alone.census_steps
-    assert {0, lab.census_steps[-1]} < set(alone.census_steps) < set(lab.census_steps)
-    assert (with_study.pretrain, with_study.sft, with_study.evaluate) == (lab.pretrain, lab.sft, lab.evaluate)
+    assert {0, last} < set(alone.census_steps) < set(lab.census_steps)
+    assert (with_study.pretrain, with_study.evaluate) == (lab.pretrain, lab.evaluate)
+    for reader in (with_study, alone):
+        assert Profile.model_validate(reader.model_dump()) == reader  # whose steps are all checkpoints
+        assert reader.sft.model_copy(update={"checkpoints": lab.sft.checkpoints}) == lab.sft
+        assert len(reader.healing.states) == 1
     own = load_profile("lab", {"evaluated": [0, 40, 1280]})
     assert own.for_reader(recorded=True).census_steps == (0, 40, 1280)
+    assert own.for_reader(recorded=True).sft == own.sft
     assert "reader_steps" in refused("lab", {"reader_steps": [7]})
+    assert "need SFT to step" in refused("lab", {"reader_steps": [0, 20]})
 
 
 def test_a_name_alone_is_the_lab_under_that_name_and_less_is_refused(
@@ -124,7 +132,7 @@ def test_an_unknown_profile_or_variant_is_refused_with_the_names_there_are(name:
     text = refused(name)
     assert "is not known" in text
     assert "smollm2 or a .yaml file" in text
-    with pytest.raises(BadInput, match=r"is not known; accepted: .*lr-1e-4"):
+    with pytest.raises(BadInput, match=r"is not known; accepted: .*diverse"):
         variant(name)
 
 

@@ -103,7 +103,8 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
 
     for name, folder in folders.items():
         evaluate(Edited(ANCHOR, name), runs["sft"], folder)
-    evaluate(Edited(ANCHOR, "rl"), runs["rl"], after)
+    if grid.swap or grid.lend:
+        evaluate(Edited(ANCHOR, "rl"), runs["rl"], after)
     if grid.other:
         evaluate(Edited(ANCHOR, "other-peak"), runs["other"], folders["peak"])
     peak_of, late = ("sft", folders["peak"]), ("sft", folders["late"])

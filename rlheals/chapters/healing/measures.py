@@ -15,6 +15,7 @@ import pandas as pd
 
 from rlheals.chapters.healing.runs import BEFORE, HealingTables
 from rlheals.chapters.rows import halved, only
+from rlheals.chapters.sft.measures import rule_read
 from rlheals.errors import BadInput
 from rlheals.study.peaks import PEAK
 
@@ -29,12 +30,15 @@ def hits(episodes: pd.DataFrame) -> pd.DataFrame:
 
     pass4: whether one of them solved it at the first attempt in either layout (pass@k of k sampling seeds, 4 in the
     lab); pass1: the share that did; success5: the share that solved it in five attempts with feedback; rule: the share
-    of first attempts that state the values of the rule; arithmetic: how many of these solve it.
+    of first attempts that read the rule right; arithmetic: how many of these solve it.
     """
     first = episodes["solved_at_either"] == 1
-    right = episodes["first_values_right"].astype(bool)
+    read = rule_read(episodes)
     marked = episodes.assign(
-        pass1=first, success5=episodes["solved_at"] > 0, rule=right, solved_right=first & right
+        pass1=first,
+        success5=episodes["solved_at"] > 0,
+        rule=read.astype(float),
+        solved_right=first & read.astype(bool),
     )
     keys = ["ability", "control", "start", "run", "split", "half", "item"]
     found = marked.groupby(keys, observed=True)[["pass1", "success5", "rule", "solved_right"]].mean()

@@ -179,7 +179,8 @@ def _stage_rows(chapter: RLChapter, split: str) -> dict[str, list[dict[str, Any]
     splits = set(tables.episodes["split"])
     asked = "ood" if split == "ood" else "sft" if "sft" in splits else "held_out"
     hands = only(tables.episodes, split=asked)["item"].nunique()
-    middle = chapter.profile.rl_starts.control_start or tables.starts[len(tables.starts) // 2]
+    control = chapter.profile.rl_starts.control_start
+    middle = control if control in tables.starts else tables.starts[len(tables.starts) // 2]
     wanted: list[tuple[str, str, int | None]] = [("peak", "peak", None)]
     for start in dict.fromkeys((middle, tables.starts[-1])):
         wanted += [("start", f"step {start:,}", start), ("rl", f"RL from {start:,}", start)]

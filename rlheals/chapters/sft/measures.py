@@ -23,12 +23,12 @@ def revision(episodes: pd.DataFrame) -> pd.Series:
     return (episodes["solved_at"] > 1).where(episodes["solved_at"] != 1)
 
 
-def _readable(episodes: pd.DataFrame) -> pd.Series:
+def readable(episodes: pd.DataFrame) -> pd.Series:
     """Whether the first attempt could be read."""
     return ~episodes["first"].isin(UNREADABLE)
 
 
-def _rule_read(episodes: pd.DataFrame) -> pd.Series:
+def rule_read(episodes: pd.DataFrame) -> pd.Series:
     """Whether it states what the rule makes of the question; missing for tasks whose answers do not state that, where
     every readable answer counts for the result."""
     known = [column for column in RULE_READ if column in episodes]
@@ -42,16 +42,16 @@ RULE_READ = ("first_values_right", "first_direction_right", "first_products_righ
 TRIES = re.compile(r"(pass|success|feedback)@([1-9])( either)?")
 """Names of measures of k tries: `share`."""
 PARTS: dict[str, Measure] = {
-    "format: readable": lambda e: _readable(e).where(e["first"] != ""),
-    "rule: read right, if readable": lambda e: _rule_read(e).where(_readable(e)),
+    "format: readable": lambda e: readable(e).where(e["first"] != ""),
+    "rule: read right, if readable": lambda e: rule_read(e).where(readable(e)),
     "result: right, if the rule is": lambda e: (e["first"] == "correct").where(
-        _rule_read(e).astype(bool) & _readable(e)
+        rule_read(e).astype(bool) & readable(e)
     ),
     "revision: solved later, if failed": revision,
 }
 """What goes right, each among the hands that got to it."""
 MEASURES: dict[str, Measure] = {
-    **PARTS, "revision": revision, "unreadable": lambda e: ~_readable(e),
+    **PARTS, "revision": revision, "unreadable": lambda e: ~readable(e),
 }  # fmt: skip
 """Those that are not about a number of tries."""
 

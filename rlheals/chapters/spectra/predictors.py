@@ -59,13 +59,8 @@ PROMPTS = (
     "SFT from the same bases on questions of one form, or of many forms (J, Q and K in any order, the rule before or "
     "after the cards). All models are then evaluated on the one form:"
 )
-AGES = {
-    "age-300": "300 steps",
-    "age-600": "600 steps",
-    "lab": "until it solves half the panel",
-    "age-1200": "1,200 steps",
-}
-"""Recorded studies by how long their bases were pretrained."""
+ABILITIES = {"50": ".5 of the panel", "75": ".75 of the panel", "lab": ".9 of the panel"}
+"""Recorded studies by the ability at which the pretraining of their bases was stopped."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +96,8 @@ def blocks(rotation: SpectraChapter, sft: SFTChapter) -> list[Block]:
         _along(rotation),
         "How well plain SFT's OOD accuracy at the same value of a quantity predicts that of another trajectory:",
         scales(rotation),
-        "How much OOD accuracy SFT loses from its peak to its end, by how long the base was pretrained:",
-        _ages(sft),
+        "How much OOD accuracy SFT loses from its peak to its end, by the ability at which pretraining was stopped:",
+        _abilities(sft),
         PROMPTS,
         prompts_table(sft.recorded, sft.variants.get("diverse")),
     ]
@@ -144,12 +139,12 @@ def scales(chapter: SpectraChapter) -> Table:
     return Table(("quantity", "error, study", "error, fresh run"), rows)
 
 
-def _ages(chapter: SFTChapter) -> Table:
+def _abilities(chapter: SFTChapter) -> Table:
     known = {"lab": chapter.recorded, **chapter.variants}
     rows = tuple(
-        (words, _estimate(_measured(known.get(name), _lost).values())) for name, words in AGES.items()
+        (words, _estimate(_measured(known.get(name), _lost).values())) for name, words in ABILITIES.items()
     )
-    return Table(("pretraining of the base", "OOD accuracy, peak - end, study"), rows)
+    return Table(("ability of the base", "OOD accuracy, peak - end, study"), rows)
 
 
 def prompts_table(recorded: Tables | None, diverse: Tables | None) -> Table:
