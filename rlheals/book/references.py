@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 
 from rlheals.book import notebooks
-from rlheals.chapters.registry import NOTEBOOKS
+from rlheals.chapters.registry import BEYOND, NOTEBOOKS
 from rlheals.errors import BadInput
 from rlheals.store.files import atomic_write
 
@@ -20,7 +20,7 @@ SOURCES = Path("notebooks")
 COPIES = Path("tests/notebooks")
 CHAPTERS = tuple(f"{name}.ipynb" for name in NOTEBOOKS)
 SMALL = "small.yaml"
-PROFILES = dict.fromkeys(CHAPTERS, SMALL) | {CHAPTERS[0]: "smoke"}
+PROFILES = dict.fromkeys(CHAPTERS, SMALL) | {f"{name}.ipynb": "smoke" for name in (NOTEBOOKS[0], BEYOND)}
 """Of the copies: the first is compared with what `smoke` gave before; the checks of the others hold for any run."""
 
 

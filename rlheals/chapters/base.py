@@ -32,13 +32,13 @@ MEANS_NOTHING = "Profile smoke is a plumbing test: its numbers mean nothing."
 
 @dataclass
 class Computer:
-    """Loads a reader's runs, or computes those that are not in the store yet. points: of SFT by name and fresh base
-    seed, found once."""
+    """Loads a reader's runs, or computes those that are not in the store yet. points: of SFT by their name, that of the
+    profile, and fresh base seed, found once."""
 
     store: Store
     workers: int
     quiet: bool
-    points: dict[str, dict[int, Any]] = field(default_factory=dict)
+    points: dict[tuple[str, str], dict[int, Any]] = field(default_factory=dict)
 
     def runs(self, plans: Iterable[SeedPlan]) -> list[Run]:
         specs = [spec for one in plans for spec in one.specs()]
@@ -47,7 +47,7 @@ class Computer:
     def points_of(self, what: str, profile: Profile, seeds: Sequence[int]) -> dict[int, Any]:
         """Points of SFT from which some chapters start (`POINTS`): where RL's starts are recorded, those of the same
         SFT as it was recorded with them; else by chapter 01's runs."""
-        known = self.points.setdefault(what, {})
+        known = self.points.setdefault((what, profile.name), {})
         for seed in set(seeds) - known.keys():
             if (place := study.recorded_sft(profile, seed)) is not None:
                 known |= recorded_points(what, place.parent.name, [seed], place.parent.parent)

@@ -16,6 +16,7 @@ import torch
 
 from rlheals.chapters import references
 from rlheals.chapters.base import Chapter
+from rlheals.chapters.beyond.measures import rates
 from rlheals.chapters.expected import FEWEST_SEEDS
 from rlheals.profiles import load_profile
 from rlheals.tasks import load_task
@@ -232,6 +233,28 @@ def swaps(chapter: Chapter[Any]) -> Report:
             "pass@1 above success@5": (effects["first"] > effects["solved"]).sum(),
             "more solved than hands": (effects["solved"] > effects["hands"]).sum(),
             "edits without an evaluation": len(set(sizes["edit"]) - set(effects["edit"])),
+        },
+    )
+
+
+def beyond(chapter: Chapter[Any]) -> Report:
+    """Laws of routes: what their rates can be beside each other."""
+    episodes = chapter.fresh.by_task["navigation"]["sft"].episodes
+    ood = episodes[episodes["split"].isin(["ood", "ood_way"])]
+    place = ["seed", "step", "decode"]
+    nodes = {key: set(rows["item"]) for key, rows in ood.groupby(place, observed=True)}
+    share = {
+        rate: rows.set_index(["seed", "step"])["value"] for rate, rows in rates(chapter.fresh).groupby("rate")
+    }
+    turn = ood["split"] == "ood"
+    return _obeyed(
+        f"OOD nodes: {len(ood['item'].unique())}, turns: {len(ood[turn]['item'].unique())}; evaluations: {len(nodes)}",
+        {
+            "evaluations of other nodes": sum(of != next(iter(nodes.values())) for of in nodes.values()),
+            "turns that are called something else": (turn != (ood["kind"] == "turn")).sum(),
+            "nodes without a turn's number, or with one too many": (turn != (ood["turn"] > 0)).sum(),
+            "whole routes beyond nodes": (share["routes"] > share["nodes"] + 1e-12).sum(),
+            "rates that are none": sum(~rate.between(0, 1).to_numpy().all() for rate in share.values()),
         },
     )
 

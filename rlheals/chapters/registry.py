@@ -55,6 +55,7 @@ class Entry:
 
 EDITS = "04_swapping_directions"
 HEALING = "05_when_rl_heals"
+BEYOND = "06_beyond_cards"
 AUDIT = "audit"
 """The page on released artefacts, which makes no claims."""
 
@@ -67,6 +68,7 @@ CHAPTERS = {
         Entry("swaps", "edits", "Restoring singular vectors (chapter 4)", EDITS, "--edits"),
         Entry("protection", "protected", "Protected SFT (chapter 4)", EDITS, "--protection"),
         Entry("healing", "healing", "When does RL heal? (chapter 5)", HEALING, "--healing"),
+        Entry("beyond", "beyond", "Beyond cards (chapter 6)", BEYOND),
     )
 }
 """By their part of `claims.yaml`, in the order of the book."""

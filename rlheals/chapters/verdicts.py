@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from rlheals.chapters.registry import CHAPTERS
+from rlheals.profiles import load_profile
 from rlheals.project import project_root
 from rlheals.store.files import StoreError, atomic_write, make_folder
 from rlheals.store.store import default_store
@@ -44,10 +45,8 @@ def outcomes(results: Path, keys: Collection[str] = tuple(CHAPTERS)) -> dict[str
 
 def judged(key: str, results: Path) -> Outcome:
     """The same of one part from the tables, whatever is kept."""
-    from rlheals.study import record  # takes seconds to import, which a verdict that is kept does not need
-
-    one = CHAPTERS[key]
-    found, _ = record.find(one.claims.read().study.profile, one.part, results)
+    one = CHAPTERS[key]  # opening its room takes seconds, which a verdict that is kept does not need
+    found, _ = one.chapter.find(load_profile(one.claims.read().study.profile), results)
     return one.claims.outcome(found)
 
 

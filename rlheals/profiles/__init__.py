@@ -23,6 +23,7 @@ __all__ = [
     "larger",
     "load_profile",
     "names",
+    "of_task",
     "to_yaml",
     "validated",
     "variant",
@@ -86,6 +87,21 @@ def for_task(profile: str, task: str) -> str:
     'lab-determinant-rules'
     """
     return f"{profile}-{task.replace('_', '-')}"
+
+
+def of_task(profile: Profile, task: str) -> Profile:
+    """A profile for another task: the one that has a name, see `for_task`, or else this one's settings.
+
+    >>> of_task(PROFILES["smoke"], "navigation").evaluate.attempts
+    2
+    """
+    if profile.task == task:
+        return profile
+    name = for_task(profile.name, task)
+    if profile.name in names():
+        return load_profile(name)
+    data = _of_task(profile.model_dump(mode="json"), task) | {"name": name}
+    return validated(Profile, data, f"profile {name}")
 
 
 def variant(name: str) -> Profile:

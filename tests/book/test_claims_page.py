@@ -119,13 +119,13 @@ def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
     errors = spectra_measures.prediction_errors(spectra_measures.points(rotation.fresh)).set_index("scale")
     alone = predictors.blocks(rotation, sft)
     assert (root / "book" / "rivals.md").read_text(encoding="utf-8") == to_markdown(alone)
-    _, along, scales, ages, prompts = (block for block in alone if isinstance(block, Table))
+    _, along, scales, abilities, prompts = (block for block in alone if isinstance(block, Table))
     assert [row[0] for row in along.rows] == ["rotation", "log |dW|", "log SFT step"]
     assert scales.rows == tuple(
         (look.label, "not measured", f"{errors.loc[scale, 'value']:.3f}")
         for scale, look in predictors.SCALES.items()
     )
-    assert {cell for _, cell in ages.rows} == {"not measured"}
+    assert {cell for _, cell in abilities.rows} == {"not measured"}
     assert {cell for _, *cells in prompts.rows for cell in cells} == {"not measured"}
     known, _ = record.find("lab", SpectraChapter.PART, ROOT / "results")
     study, _ = record.find("lab", SFTChapter.PART, ROOT / "results")
@@ -133,7 +133,7 @@ def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
         replace(rotation, recorded=known),
         replace(sft, recorded=study, variants=variant_studies(ROOT / "results")),
     )
-    correlations, along, _, ages, prompts = (block for block in both if isinstance(block, Table))
+    correlations, along, _, abilities, prompts = (block for block in both if isinstance(block, Table))
     grown = t_interval(spectra_measures.along(known)["size"])
     assert along.rows[1][1] == f"{grown:.3f} ({len(known.seeds)} base seeds)"
     table = spectra_measures.matched(spectra_measures.points(known))
@@ -144,8 +144,10 @@ def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
     falls = sft_claims.CLAIMS.estimates(
         next(c for c in sft_claims.CLAIMS.read().claims if c.id == "sft-fall"), study
     )
-    assert dict(ages.rows)[predictors.AGES["lab"]].startswith(f"{t_interval(list(falls.values())):.3f}")
-    assert "not measured" not in [cell for _, cell in ages.rows]
+    assert dict(abilities.rows)[predictors.ABILITIES["lab"]].startswith(
+        f"{t_interval(list(falls.values())):.3f}"
+    )
+    assert "not measured" not in [cell for _, cell in abilities.rows]
     assert "not measured" not in [cell for _, *cells in prompts.rows for cell in cells]
 
 

@@ -31,6 +31,7 @@ COMPARED = {
     "03_what_moves.ipynb": {"known-angles", "rotation"},
     "04_swapping_directions.ipynb": {"laws", "swaps"},
     "05_when_rl_heals.ipynb": {"healing"},
+    "06_beyond_cards.ipynb": {"beyond"},
     "audit.ipynb": {"audit"},
 }
 PRINTED = {"exact", "credit", "audit", "laws"}

@@ -28,7 +28,7 @@ def write(folder: Path, registered: Mapping[str, Any], number: int) -> None:
         plan = registered if part == "sft" else registered[part]
         for seed in plan["study"]["seeds"]:
             made = make(np.random.default_rng([number, seed, len(study)]), plan["claims"])
-            place = folder / study / f"seed-{seed}{'-map' if part == 'healing' else ''}"
+            place = folder / study / f"seed-{seed}{'-map' if study.endswith('-healing') else ''}"
             place.mkdir(parents=True)
             for name, rows in made.items():
                 rows.assign(seed=seed).to_parquet(place / f"{name}.parquet", index=False)
@@ -172,9 +172,19 @@ def healing(random: np.random.Generator, claims: Any, ability: float = 0.9) -> d
             "categories": none, "log": none, "advantages": none, "losses": none, "sizes": none}  # fmt: skip
 
 
+def turns(random: np.random.Generator, claims: Any) -> dict[str, pd.DataFrame]:
+    """SFT of navigation, where every fourth item is the first turn of its route."""
+    made = sft(random, claims)
+    number = made["episodes"]["item"].str.rsplit("/").str[-1].astype(int)
+    return made | {"episodes": made["episodes"].assign(turn=number % 4 + 1)}
+
+
 MAKERS = {
     "lab": ("sft", sft), "lab-recovery": ("recovery", recovery), "lab-rotation": ("rotation", rotation),
     "lab-swaps": ("swaps", swaps), "lab-protection": ("protection", protection),
     "lab-healing": ("healing", healing), "lab-50-healing": ("healing", partial(healing, ability=0.5)),
+    "lab-navigation": ("beyond", turns), "lab-determinant-rules": ("beyond", sft),
+    **{f"lab-{task}-{part}": ("beyond", make) for task in ("navigation", "determinant-rules")
+       for part, make in (("healing", healing), ("rotation", rotation), ("swaps", swaps))},
 }  # fmt: skip
 """By folder, the part of the registration, and what makes it."""

@@ -20,18 +20,25 @@ class Seed:
     def __init__(self, tables: Tables) -> None:
         rows = halved(tables["episodes"])
         rows = rows[rows["half"] == 1]
+        self.able = rows["ability"].max()
+        self.tries = rows["decode"].nunique()
         self._rows = dict(tuple(rows.groupby(["ability", "control", "start", "split", "run"])))
         self.path = (
             tables["path"][tables["path"]["part"] == 4] if "part" in tables["path"] else tables["path"]
         )
         self.of = lru_cache(maxsize=None)(self._of)
 
-    def _of(self, arm: str, state: int, after: bool, split: str = "ood", ability: float = 0.9) -> float:
-        """pass@4, in either format."""
+    def _of(
+        self, arm: str, state: int, after: bool, split: str = "ood", ability: float | None = None
+    ) -> float:
+        """pass@k of k sampling seeds (4), in either format; of the ablest base unless it says otherwise."""
+        ability = self.able if ability is None else ability
         here = [
             run for *place, run in self._rows if place == [ability, arm, state, split] and (run >= 0) == after
         ]
-        found = [rate(self._rows[ability, arm, state, split, run], "pass@4 either") for run in here]
+        found = [
+            rate(self._rows[ability, arm, state, split, run], f"pass@{self.tries} either") for run in here
+        ]
         if not found and not after and arm != PLAIN:
             return self._of(PLAIN, state, False, split, ability)
         return float(np.mean(found)) if found else float("nan")

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+import of_beyond
 import of_edits
 import of_healing
 import of_protection
@@ -45,6 +46,7 @@ PARTS = {
     "swaps": Part("-swaps", of_edits, "effects"),
     "protection": Part("-protection", of_protection, "accuracy"),
     "healing": Part("-healing", of_healing, "episodes", "control == 'rl' and run >= 0", ("", "-75", "-50")),
+    "beyond": Part("", of_beyond, "episodes"),
 }
 COLUMNS = ["part", "id", "estimate", "low", "high", "margin", "verdict", "holm_p"]
 
@@ -99,6 +101,8 @@ def values_of(claim: Mapping[str, Any], module: ModuleType, by_seed: Mapping[int
 
 def measured(name: str, study: Mapping[str, Any], results: Path) -> dict[int, Any]:
     """What a part's estimators take, by base seed; nothing while base seeds, RL seeds or sampling seeds are missing."""
+    if name == "beyond":
+        return of_tasks(study, results)
     part, by_seed = PARTS[name], {}
     folders = [results / f"{study['profile']}{variant}{part.ending}" for variant in part.variants]
     for seed in study["seeds"]:
@@ -108,6 +112,25 @@ def measured(name: str, study: Mapping[str, Any], results: Path) -> dict[int, An
         if any(rows[name].nunique() < count for name, count in repeated.items() if count):
             return {}
         by_seed[seed] = part.module.measured(tables)
+    return by_seed
+
+
+def of_tasks(study: Mapping[str, Any], results: Path) -> dict[int, of_beyond.Seed]:
+    """By base seed, what each part makes of each task; nothing while the SFT of a task is not complete."""
+    by_seed: dict[int, of_beyond.Seed] = {seed: {} for seed in study["seeds"]}
+    for task in of_beyond.TASKS:
+        own = {
+            "profile": f"{study['profile']}-{task.replace('_', '-')}",
+            "seeds": study["seeds"],
+            "decodes": 1,
+        }
+        for chapter, (ending, module) in of_beyond.CHAPTERS.items():
+            for seed in study["seeds"]:
+                tables = read([results / f"{own['profile']}{ending}"], seed)
+                if tables:
+                    by_seed[seed][task, chapter] = module.measured(tables)
+        if not measured("sft", own | {"decodes": study["decodes"]}, results):
+            return {}
     return by_seed
 
 

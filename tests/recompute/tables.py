@@ -12,6 +12,8 @@ import pandas as pd
 from scipy.special import comb
 
 Tables = dict[str, pd.DataFrame]
+RULE_READ = ("first_values_right", "first_direction_right", "first_products_right")
+UNREADABLE = ("illegal_formula", "illegal", "unreadable")
 
 
 class NoData(Exception):
@@ -54,10 +56,14 @@ def rate(episodes: pd.DataFrame, measure: str) -> float:
     pass@k       mean over hands and RL seeds of 1 - C(d - c, k) / C(d, k): c of d first attempts solve the hand
     feedback@k   success@k - pass@k
     revision     solved later, among the episodes whose first attempt failed
+    rule: read right, if readable    the column that says so, among the episodes whose first attempt was read
     " either": solved_at_either instead.
     """
     if episodes.empty:
         return float("nan")
+    if measure == "rule: read right, if readable":
+        (column,) = [name for name in RULE_READ if name in episodes]
+        return float(episodes.loc[~episodes["first"].isin(UNREADABLE), column].astype(float).mean())
     if measure == "revision":
         return float((episodes.loc[episodes["solved_at"] != 1, "solved_at"] > 1).mean())
     kind, number, either = re.fullmatch(r"(\w+)@(\d)( either)?", measure).groups()

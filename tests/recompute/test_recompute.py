@@ -20,18 +20,22 @@ import yaml
 from chapter_studies import STUDIES, recorded_study
 from tables import NoData, read
 
+from rlheals.chapters.beyond import claims as beyond
+from rlheals.chapters.beyond.runs import PARTS, TASKS, BeyondChapter, BeyondTables
 from rlheals.chapters.edits import claims as edits
 from rlheals.chapters.edits.runs import STUDY as EDITS
 from rlheals.chapters.healing import claims as healing
 from rlheals.chapters.healing.runs import STUDY as HEALING
 from rlheals.chapters.protected import claims as protected
 from rlheals.chapters.protected.runs import STUDY as PROTECTED
+from rlheals.chapters.registry import CHAPTERS as ENTRIES
 from rlheals.chapters.rl import claims as rl
 from rlheals.chapters.rl.runs import STUDY as RL
 from rlheals.chapters.sft import claims as sft
 from rlheals.chapters.spectra import claims as spectra
 from rlheals.chapters.spectra.runs import STUDY as SPECTRA
 from rlheals.errors import BadInput
+from rlheals.profiles import for_task, load_profile
 from rlheals.stats import verdicts
 from rlheals.store.store import Store
 from rlheals.study import record, tables
@@ -46,6 +50,7 @@ CHAPTERS: dict[str, tuple[ChapterClaims, Part[Any]]] = {
     "swaps": (edits.CLAIMS, EDITS),
     "protection": (protected.CLAIMS, PROTECTED),
     "healing": (healing.CLAIMS, HEALING),
+    "beyond": (beyond.CLAIMS, BeyondChapter.PART),
 }
 CLOSE = 2e-6
 """Tables print three digits; short floats of chapter 3 have seven."""
@@ -66,9 +71,18 @@ def agree(mine: pd.DataFrame, theirs: Outcome) -> None:
         assert row[["estimate", "low", "high", "holm_p"]].to_list() == pytest.approx(numbers, abs=CLOSE), name
 
 
-def tables_in(results: Path, part: Part[Any]) -> Any:
+def tables_in(results: Path, part: Part[Any], profile: str = "lab") -> Any:
     """As the package holds them, None where there are none; made studies have no manifests."""
-    names = [f"lab{variant}{part.suffix}" for variant in ("", *(f"-{one}" for one in part.variants))]
+    if part is BeyondChapter.PART:
+        return BeyondTables(
+            {
+                task: {
+                    key: tables_in(results, one.PART, for_task(profile, task)) for key, one in PARTS.items()
+                }
+                for task in TASKS
+            }
+        )
+    names = [f"{profile}{variant}{part.suffix}" for variant in ("", *(f"-{one}" for one in part.variants))]
     folders = [folder for name in names for folder in sorted(results.glob(f"{name}/*"))]
     found = [tables.read(folder, part.kind) for folder in folders]
     return tables.joined(found, part.kind) if found else None
@@ -93,8 +107,8 @@ def test_a_made_study_has_all_claims_and_both_agree(study: Path) -> None:
 
 @pytest.mark.parametrize("key", CHAPTERS)
 def test_what_is_recorded_and_both_agree(key: str) -> None:
-    claims, part = CHAPTERS[key]
-    found, _ = record.find(claims.read().study.profile, part, ROOT / "results")
+    claims, _ = CHAPTERS[key]
+    found, _ = ENTRIES[key].chapter.find(load_profile(claims.read().study.profile), ROOT / "results")
     mine = recompute.recompute(ROOT / "results", FILE, [key])
     agree(mine, claims.outcome(found))
 
