@@ -20,7 +20,7 @@ from rlheals.book import pages, report
 from rlheals.book.pages import README_BEGIN, README_END
 from rlheals.chapters.registry import CHAPTERS
 from rlheals.cli.main import main
-from rlheals.display.markup import Table, inline, spans, to_html, to_markdown
+from rlheals.display.markup import Table, escaped, inline, spans, to_html, to_markdown
 from rlheals.display.style import Drawn
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
@@ -80,7 +80,9 @@ def test_without_a_recorded_study_claims_have_margins_and_no_numbers(made: Path)
     assert text.count("Nothing is recorded yet") == len(CHAPTERS)
     for one in CHAPTERS.values():
         for claim in one.claims.read().claims:
-            (row,) = [line for line in text.splitlines() if line.startswith(f"| {claim.sentence} | ")]
+            (row,) = [
+                line for line in text.splitlines() if line.startswith(f"| {escaped(claim.sentence)} | ")
+            ]
             *_, margin, _, _, verdict = row.removesuffix(" |").split(" | ")
             assert (float(margin), verdict) == (claim.margin, "no verdict yet")
     assert "There is no recorded study" in (made / "out/recorded.md").read_text()

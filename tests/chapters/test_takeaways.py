@@ -17,7 +17,7 @@ from rlheals.chapters.sentences import Estimate, Takeaway, takeaways_of
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.display.style import Drawn
 
-ROOMS = ("sft", "rl", "spectra", "edits", "protected", "audit")
+ROOMS = ("sft", "rl", "spectra", "edits", "protected", "healing", "beyond", "audit")
 TAKEAWAYS: dict[str, Takeaway] = {
     name: one
     for room in ROOMS
@@ -99,6 +99,21 @@ def restored(direction: int, of: Mapping[str, float], column: str = "edit", **mo
     return rows(values, column, kind="restore", **more)
 
 
+def stages(of: Mapping[str, float], column: str = "series", **more: Any) -> pd.DataFrame:
+    """Levels or shares from the start that has lost half, by second stage."""
+    return rows(of, column, state=50, **more)
+
+
+def path(direction: int, arm: str) -> pd.DataFrame:
+    """Of five base seeds' runs: at distance 1 from the start the planted angle to the peak, beyond it far off."""
+    planted = seeds(MEAN, arm=arm, state=50, size=1.0)
+    planted["value"] += 0.2 * direction or 0.03 * (-1) ** planted["seed"] * (arm == "rl-varied")
+    beyond = seeds(9.0, arm=arm, state=50, size=2.0)
+    return both(seeds(0.0, arm=arm, state=50, size=0.0), planted, beyond[beyond["arm"] == "rl-varied"])
+
+
+INTO = "rl-familiar"
+PARTS = [f"edit of {INTO}: {part}(all) @ kinds=q,k,v,o,gate,up,down" for part in ("directions", "values")]
 CASES: dict[str, tuple[Callable[[int], pd.DataFrame], dict[int, str]]] = {
     "sft-accuracy": (lambda d: both(line(d, f"ood, {S5}"), line(1, f"sft, {S5}")), MOVES),
     "sft-layout-free": (lambda d: both(line(d, "ood, format-agnostic"), line(1, "ood, format asked for")), MOVES),
@@ -239,6 +254,67 @@ CASES: dict[str, tuple[Callable[[int], pd.DataFrame], dict[int, str]]] = {
         lambda d: rows({"kl=0.1": effect(d)}, "way", quantity="gained"),
         {1: "1 of 1 regularisers clearly beat", -1: "at equal ID, 1 clearly lose", 0: "0 clearly lose"},
     ),
+    "healing-levels": (
+        lambda d: both(stages({"ood, sft": MEAN, "ood, rl-varied": MEAN + effect(d), "ood, rl": 0.4}),
+                       rows({0: 0.9}, "state", series="ood, sft")),
+        FALLS,
+    ),
+    "healing-map": (
+        lambda d: stages({"rl-varied": 0.25 + effect(d), "rl": 0.1}, "arm", ability=0.9),
+        {1: "Of 1 losses, RL on other rules regains over 25 % in 1 (1 clearly), at most 45 %; on the ID rule in 0 (0",
+         -1: "in 0 (0 clearly), at most 5 %", 0: "in 1 (0 clearly)"},
+    ),
+    "healing-numbers": (
+        lambda d: stages({"control": MEAN, "ood": MEAN + effect(d)}, "split", arm="rl-familiar"), COMPARED,
+    ),
+    "healing-imitation": (
+        lambda d: stages({"imitate-varied": MEAN, "rl-varied": MEAN + effect(d), "expert-varied": 0.9}, "arm"),
+        {one: f"{said} of SFT; expert iteration regains 90 %" for one, said in COMPARED.items()},
+    ),
+    "healing-why": (
+        lambda d: stages({"rule, sft": MEAN, "rule, rl-varied": MEAN + effect(d), "arithmetic, sft": 0.9,
+                          "arithmetic, rl-varied": 0.9}),
+        {one: f"changes reading of the rule most: its share {said}" for one, said in FALLS.items()},
+    ),
+    "healing-gradients": (
+        lambda d: edits(d, "groups").assign(entropy=lambda frame: -frame["groups"]),
+        {1: "rank correlation 1 with the share of groups with a gradient and -1 with entropy",
+         -1: "rank correlation -1 with the", 0: "rank correlation 0.5 with the"},
+    ),
+    "healing-arms": (
+        lambda d: stages({"rl": MEAN, "ppo": MEAN + effect(d)}, "arm"),
+        {1: "1 end clearly above the 30 % OOD pass@4 of RL on the ID rule (highest: 50 %), 0 clearly below",
+         -1: "0 end clearly above the 30 % OOD pass@4 of RL on the ID rule (highest: 10 %), 1 clearly below",
+         0: "0 end clearly above the 30 % OOD pass@4 of RL on the ID rule (highest: 30 %), 0 clearly below"},
+    ),
+    "healing-paths": (
+        lambda d: both(path(0, "rl-familiar"), path(d, "rl-varied")),
+        {1: "0.5 degrees from the peak, above the 0.3 of", -1: "0.1 degrees from the peak, below the 0.3 of",
+         0: "not clearly different from the 0.3 of"},
+    ),
+    "healing-mixed": (
+        lambda d: stages(dict(zip((INTO, *PARTS), (MEAN, MEAN + effect(d), 0.9), strict=True)), "edit", target=INTO),
+        FALLS,
+    ),
+    "beyond-stages": (
+        lambda d: stages({"sft": MEAN, "rl": MEAN + effect(d)}, "arm", series="navigation, ood"),
+        {1: "in 1 of 1 tasks (1 clearly): navigation 30 % to 50 %", -1: "in 0 of 1 tasks (0 clearly)",
+         0: "in 1 of 1 tasks (0 clearly)"},
+    ),
+    "beyond-curves": (
+        lambda d: line(d, "navigation, ood, success@2"),
+        {1: "rises (30 %, 50 %, 50 %) in navigation", -1: "falls (30 %, 30 %, 10 %) in", 0: "does not clearly change"},
+    ),
+    "beyond-routes": (
+        lambda d: both(pair(d, "later turns", "first turn"), rows({10: 0.2}, series="routes")),
+        {one: f"{said} of later turns; whole routes: 20 %" for one, said in COMPARED.items()},
+    ),
+    "beyond-healed": (
+        lambda d: stages({"navigation, rl": MEAN, "navigation, rl-varied": MEAN + effect(d)}),
+        {1: "regains more than ID-rule RL in 1 of 1 tasks (1 clearly): navigation 50 %",
+         -1: "in 0 of 1 tasks (0 clearly): navigation 10 %", 0: "in 1 of 1 tasks (0 clearly)"},
+    ),
+    "beyond-weights": (lambda d: rows({"navigation, directions(all)": effect(d)}, "series"), POINTS),
 }  # fmt: skip
 DIRECTIONS = [(name, direction) for name in CASES for direction in (1, -1, 0)]
 WORDED = re.compile(r"rises|falls|clearly|interval")
@@ -301,6 +377,10 @@ def test_rows_that_are_not_there_leave_no_sentence_and_no_error(name: str) -> No
             "scale",
             "stage",
             "at",
+            "arm",
+            "state",
+            "split",
+            "target",
         }:
             for value in frame[column].unique():
                 told(name, frame[frame[column] != value])
@@ -351,6 +431,20 @@ def test_figures_of_other_tasks_go_without_the_paper() -> None:
     assert told("rl-paper", with_rl(1, "OOD, this book")).endswith("(1 clearly).")
     same = both(PAPER, rows({0: 0.1, 10: 0.5, 20: 0.1}, series="this book"))
     assert "rises and then falls during SFT, as does the paper's" in told("sft-paper", same)
+
+
+def test_tasks_side_by_side_are_those_that_there_are() -> None:
+    tasks = ("general_points", "navigation", "determinant_rules")
+    three = both(*(stages({"sft": 0.2, "rl": end}, "arm", series=f"{task}, ood")
+                   for task, end in zip(tasks, (0.5, 0.21, 0.1), strict=True)))  # fmt: skip
+    count = (
+        "2 of 3 tasks (1 clearly): cards 20 % to 50 %, navigation 20 % to 21 %, determinants 20 % to 10 %."
+    )
+    assert told("beyond-stages", three).endswith(count)
+    two = both(*(rows({0: 0.1, 10: top, 20: 0.1}, series=f"{task}, ood, success@2")
+                 for task, top in zip(tasks[1:], (0.5, 0.11), strict=True)))  # fmt: skip
+    said = "rises and then falls (10 %, 50 %, 10 %) in navigation and does not clearly change (10 %, 11 %, 10 %) in det"
+    assert said in told("beyond-curves", two)
 
 
 def test_what_is_no_chapter_of_the_registry_has_no_takeaways() -> None:

@@ -138,11 +138,12 @@ def curves(chapter: BeyondChapter) -> Drawn:
     }
     for number, task in enumerate(TASKS):
         for axis, (measure, series) in zip(sheet.row(number), drawn.items(), strict=True):
+            tries = _tries(task, measure)
             asked: dict[str, tuple[Callable[..., pd.DataFrame], looks.Look]] = {
-                f"{task}, {split}": (partial(_curve, task=task, split=split, measure=measure), look)
+                f"{task}, {split}, {tries}": (partial(_curve, task=task, split=split, measure=measure), look)
                 for split, look in series.items()
             }
-            sheet.curves(axis, asked, f"{NAMES[task]}: {_tries(task, measure)}")
+            sheet.curves(axis, asked, f"{NAMES[task]}: {tries}")
             for name, share in load_task(task).chance().items():
                 if measure == "success@5" and name.endswith(" on ood"):
                     level(axis, share, line=":")
