@@ -1,46 +1,60 @@
-"""The claims page: every claim of every chapter in one table, with the recorded study and the fresh run beside it."""
+"""Tables of claims: of one part, of all with the recorded study and the fresh run, and counts of verdicts."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from math import nan
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from rlheals.book import pages
+from rlheals.book import cards, pages
+from rlheals.book.cards import UNDECIDED
 from rlheals.chapters.healing import finding
 from rlheals.chapters.registry import CHAPTERS
 from rlheals.chapters.spectra import predictors
 from rlheals.chapters.verdicts import outcomes
-from rlheals.display.markup import Block, Table, spans, to_markdown
+from rlheals.display.markup import Block, Table, p_text, spans, to_markdown
 from rlheals.errors import BadInput
 from rlheals.planning import speed
 from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
-from rlheals.stats.verdicts import VERDICTS
 from rlheals.store.files import atomic_writes, make_folder, told
 from rlheals.store.store import Store, default_store
 from rlheals.study.claims import FAMILIES, ChapterClaims, Claim, Outcome
 
 SHOWN_MISSING = 5
-UNDECIDED = "no verdict yet"
-FOLDER = "/book/_generated"
 NAME = "all_claims"
-HEAD = (
-    "claim, its source", "verdict", "study", "Holm-adjusted p", "fresh run", "margin, seeds", "id, shown in, code"
-)  # fmt: skip
 
 
 def all_claims(results: Path) -> list[Block]:
-    """The claims of all chapters, as the front page and README show them."""
-    found = outcomes(project_root() / results)
-    blocks: list[Block] = [_counted(found.values())]
-    for key, one in found.items():
+    """The claims of all chapters, as a report shows them that has no book around it."""
+    blocks = counts(results)
+    for key, one in outcomes(project_root() / results).items():
         blocks += [f"**{CHAPTERS[key].title}**", *_table(one)]
     return blocks
+
+
+def counts(results: Path, page: str | None = None) -> list[Block]:
+    """How the tests of each of the paper's numbered claims came out, as the front page and README show it.
+
+    page: where the claims are linked to: empty for their sections of the book, a file, None for no links.
+    """
+    found, known = outcomes(project_root() / results), cards.every_claim()
+    verdicts = dict.fromkeys(known, UNDECIDED)
+    verdicts |= {one.claim.id: str(one.verdict) for each in found.values() for one in each.judged}
+    rows = []
+    for number, one in enumerate(cards.read_order(known).claims, start=1):
+        title = f"{number}. {one.title}"
+        if page is not None:
+            title = f"[{title}]({page or f'#{cards.target(number)}'})"
+        rows.append((title, cards.counted([verdicts[test] for test in one.tests])))
+    own = [verdicts[claim.id] for claim in known.values() if claim.family == "ours"]
+    return [
+        Table(("claim of the paper", "its tests in this lab"), tuple(rows)),
+        f"Our own questions and controls: {cards.counted(own, 'questions')}.",
+    ]
 
 
 def claims_table(key: str, results: Path) -> list[Block]:
@@ -62,19 +76,6 @@ def _incomplete(found: Outcome) -> str:
         return "nothing is recorded yet"
     more = ["..."] if len(found.missing) > SHOWN_MISSING else []
     return f"the recorded study is not complete ({'; '.join([*found.missing[:SHOWN_MISSING], *more])})"
-
-
-def _counted(found: Collection[Outcome]) -> str:
-    """How often each verdict was given, for each family of claims, in one paragraph."""
-    said = []
-    for family, heading in FAMILIES.items():
-        total = sum(claim.family == family for each in found for claim in each.claims.claims)
-        verdicts = [one.verdict for each in found for one in each.judged if one.claim.family == family]
-        parts = [f"{verdict} {verdicts.count(verdict)}" for verdict in VERDICTS if verdict in verdicts]
-        if undecided := total - len(verdicts):
-            parts.append(f"{UNDECIDED} {undecided}")
-        said.append(f"{heading} ({total}): {', '.join(parts)}.")
-    return " ".join(said)
 
 
 def _table(found: Outcome) -> list[Block]:
@@ -110,15 +111,6 @@ def _by_family(head: tuple[str, ...], rows: Iterable[tuple[str, tuple[str, ...]]
         if mine := tuple(cells for of, cells in rows if of == family):
             blocks += [f"{heading}:", Table(head, mine)]
     return blocks
-
-
-def p_text(p: float) -> str:
-    """A p-value for a table.
-
-    >>> p_text(0.0321), p_text(0.00004)
-    ('0.032', '< 0.001')
-    """
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def frame(opened: Mapping[str, Any], results: Path) -> pd.DataFrame:
@@ -157,38 +149,6 @@ def _fresh(claims: ChapterClaims, claim: Claim, tables: Any) -> float:
     return float(pd.Series(values, dtype=float).mean())
 
 
-def anchor(heading: str) -> str:
-    """What links to a heading of the book end with.
-
-    >>> anchor("The paper's curve: what it shows")
-    'the-papers-curve-what-it-shows'
-    """
-    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-
-
-def blocks(table: pd.DataFrame) -> list[Block]:
-    """The table: by chapter, the paper's claims and then our own. Links lead to the section that shows the data."""
-    made: list[Block] = []
-    for chapter, rows in table.groupby("chapter", sort=False):
-        cells = ((row["family"], _cells(row)) for row in rows.to_dict("records"))
-        made += [f"**{chapter}**", *_by_family(HEAD, cells)]
-    return made
-
-
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    decided = not pd.isna(row["estimate"])
-    study = f"{row['estimate']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" if decided else "not complete"
-    return (
-        f"{row['sentence']} ({row['source']})",
-        row["shown"],
-        f"{row['unit']}: {study}",
-        p_text(row["holm_p"]) if decided else "",
-        "not measured" if pd.isna(row["fresh"]) else f"{row['fresh']:.3f}",
-        f"{row['margin']:g}; {row['seeds']}",
-        f"`{row['id']}`, [{row['section']}]({FOLDER}/{row['page']}.ipynb#{anchor(row['section'])}), `{row['code']}`",
-    )
-
-
 def write(profile: Profile, results: Path, out: Path, store: Store | None = None) -> pd.DataFrame:
     """Write what needs the runs of all chapters into a folder: claims (also as CSV), rivals, what the runs took.
 
@@ -205,10 +165,10 @@ def write(profile: Profile, results: Path, out: Path, store: Store | None = None
     with told("make the folder of the claims page", out.absolute().parent):
         make_folder(out.absolute())
     pages_by_name = {
-        NAME: [about, *blocks(table)],
         "rivals": predictors.blocks(opened["rotation"], opened["sft"]),
         "time": [*pages.time_table(runs.values()), *speed.blocks(runs.values(), place)],
     }
     files = {f"{name}.md": to_markdown(part) for name, part in pages_by_name.items()}
+    files[f"{NAME}.md"] = f"{to_markdown([about])}\n{cards.page(table)}"
     atomic_writes(out, {**files, f"{NAME}.csv": table.to_csv(index=False, lineterminator="\n")})
     return table

@@ -101,6 +101,7 @@ def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
     """The generated parts that are paragraphs and tables, by the name of their snippet."""
     return {
         "finding": claims.the_finding(results),
+        "claims_counts": claims.counts(results, ""),
         "claims_table": claims.all_claims(results),
         "run_facts": pages.run_facts(chapter),
         "recorded": pages.recorded_page(results),
@@ -155,7 +156,7 @@ def index_page(
 
 
 def update_readme(readme: Path, results: Path) -> bool:
-    """Write the claims table between README's two markers; whether that changed anything. Computes nothing."""
+    """Write the counts of verdicts between README's two markers; whether that changed anything. Computes nothing."""
     try:
         if readme.stat().st_size > MAX_README:
             raise BadInput(f"--readme {str(readme)!r}: has more than {MAX_README:,} bytes")
@@ -163,7 +164,7 @@ def update_readme(readme: Path, results: Path) -> bool:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise BadInput(f"--readme {str(readme)!r}: {reason}") from None
-    table = to_markdown(claims.all_claims(project_root() / results))
+    table = to_markdown(claims.counts(project_root() / results, "book/claims.md"))
     new = pages.rewritten_readme(text, table)
     if new != text:
         atomic_write(readme, new)

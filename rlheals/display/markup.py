@@ -1,7 +1,8 @@
 """Paragraphs and tables that are written once and rendered twice: as markdown for the book, as HTML for the report.
 
-`**bold**` and `` `code` `` are the only markup in them, in markdown also links to a section of a notebook. All else is
-shown as it stands, whoever wrote it: names, replies and manifests of others are text in both renderings.
+`**bold**` and `` `code` `` are the only markup in them, in markdown also links to a section of a notebook
+or to claims. All else is shown as it stands, whoever wrote it: names, replies and manifests of others are text in both
+renderings.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ details { border-bottom: 1px solid var(--line); padding: .3rem 0; } summary { cu
 """
 
 _INLINE = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*")
-_KEPT = re.compile(rf"{_INLINE.pattern}|\[[^][`*<>|{{}}$\\&_~]+\]\([\w./-]+\.ipynb#[\w-]+\)")
+_KEPT = re.compile(
+    rf"{_INLINE.pattern}|\[[^][`*<>|{{}}$\\&_~]+\]\((?:[\w./-]+\.ipynb#[\w-]+|#paper-claim-\d|book/claims\.md)\)"
+)
 _ACTIVE = re.compile(
     r"[\\`|${}*~]|<(?=[A-Za-z/!?])|&(?=[#\w])|\[(?=\^)|\](?=[(\[:])|(?<!\w)_|_(?!\w)|:(?=//)"
 )
@@ -145,6 +148,15 @@ def _html_table(table: Table) -> str:
     return (
         f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>'
     )
+
+
+def p_text(p: float) -> str:
+    """A p-value for a table.
+
+    >>> p_text(0.0321), p_text(0.00004)
+    ('0.032', '< 0.001')
+    """
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def spans(numbers: Sequence[int]) -> str:

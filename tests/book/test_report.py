@@ -20,7 +20,7 @@ from rlheals.book import pages, report
 from rlheals.book.pages import README_BEGIN, README_END
 from rlheals.chapters.registry import CHAPTERS
 from rlheals.cli.main import main
-from rlheals.display.markup import Table, escaped, inline, spans, to_html, to_markdown
+from rlheals.display.markup import Table, escaped, inline, p_text, spans, to_html, to_markdown
 from rlheals.display.style import Drawn
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
@@ -80,9 +80,8 @@ def test_without_a_recorded_study_claims_have_margins_and_no_numbers(made: Path)
     assert text.count("Nothing is recorded yet") == len(CHAPTERS)
     for one in CHAPTERS.values():
         for claim in one.claims.read().claims:
-            (row,) = [
-                line for line in text.splitlines() if line.startswith(f"| {escaped(claim.sentence)} | ")
-            ]
+            start = f"| {escaped(claim.sentence)} | "
+            (row,) = [line for line in text.splitlines() if line.startswith(start)]
             *_, margin, _, _, verdict = row.removesuffix(" |").split(" | ")
             assert (float(margin), verdict) == (claim.margin, "no verdict yet")
     assert "There is no recorded study" in (made / "out/recorded.md").read_text()
@@ -203,7 +202,7 @@ def test_claims_table_shows_interval_margin_seeds_and_verdict(results: Path) -> 
         assert (sentence, float(margin)) == (one.claim.sentence, one.claim.margin)
         assert estimate == f"{one.interval:.3f} {one.claim.unit}"
         assert seeds == spans(CHAPTERS["sft"].claims.read().study.seeds)
-        assert adjusted == claims_tables.p_text(one.adjusted)
+        assert adjusted == p_text(one.adjusted)
         assert verdict == one.shown
 
 
@@ -255,7 +254,7 @@ def test_readme_part_is_replaced_and_the_rest_kept(results: Path, tmp_path: Path
     readme.write_text(f"# Title\n\n{README_BEGIN}\noutdated\n{README_END}\n\nend\n")
     assert report.update_readme(readme, results)
     text = readme.read_text()
-    table = to_markdown(claims_tables.all_claims(results))
+    table = to_markdown(claims_tables.counts(results, "book/claims.md"))
     assert text == f"# Title\n\n{README_BEGIN}\n{table.strip()}\n{README_END}\n\nend\n"
     assert not report.update_readme(readme, results)
     assert readme.read_text() == text
@@ -271,7 +270,7 @@ def test_readme_without_both_markers_is_refused(text: str) -> None:
 
 def test_readme_agrees_with_the_recorded_study() -> None:
     text = (ROOT / "README.md").read_text()
-    table = to_markdown(claims_tables.all_claims(RESULTS))
+    table = to_markdown(claims_tables.counts(RESULTS, "book/claims.md"))
     assert pages.rewritten_readme(text, table) == text, "run: rlheals report --readme README.md"
 
 
