@@ -26,10 +26,14 @@ from rlheals.chapters.sft.measures import Curves
 from rlheals.chapters.sft.measures import by_seed as sft_by_seed
 from rlheals.chapters.spectra.measures import BLOCKS, moved, points
 from rlheals.chapters.spectra.runs import SFT, SpectraTables
-from rlheals.display.style import with_intervals
+from rlheals.display import panels, style
+from rlheals.display.looks import AFTER_RL, PLAIN_SFT
+from rlheals.display.markup import spans
+from rlheals.display.style import Drawn, with_intervals
 from rlheals.errors import BadInput
 from rlheals.evaluation.census import census
 from rlheals.evaluation.kl import Behaviour, DivergenceSettings
+from rlheals.project import project_root
 from rlheals.store.files import read_json
 from rlheals.study import record
 from rlheals.study.tables import Tables
@@ -245,6 +249,58 @@ def chosen(seen: pd.DataFrame, study: tuple[Tables, SpectraTables, RLTables | No
                 }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def figure(profile: str, results: Path) -> Drawn:
+    """What every rule has cost on the recorded study of a profile; "no data here" where it is not recorded."""
+    study = recorded(profile, project_root() / results)
+    costs = pd.DataFrame(columns=["question", "rule"])
+    if study is not None:
+        costs = with_intervals(regrets(*study), ["question", "rule"])
+        costs = costs.assign(**{end: 100 * costs[end] for end in ("value", "low", "high")}, study="recorded")
+    names = [*(rule.words for rule in RULES), ANY]
+    sheet = panels.Panels(len(QUESTIONS), height=3.2)
+    sheet.keep(costs)
+    for axis, (question, title), look in zip(
+        sheet.axes, QUESTIONS.items(), (PLAIN_SFT, AFTER_RL), strict=True
+    ):
+        mine = only(costs, question=question)
+        if mine.empty:
+            axis.text(0.5, 0.5, "no data here", transform=axis.transAxes, ha="center", fontsize=8)
+        else:
+            panels.estimates(axis, [-names.index(rule) for rule in mine["rule"]], mine, look, upright=False)
+            panels.level(axis, 0, upright=False)
+        sheet.names(axis, names if question == "ship" else [""] * len(names))
+        sheet.label(axis, title, "OOD accuracy lost, points")
+    note = (
+        "OOD success@5 of the best checkpoint minus that of the one which a rule chooses, in points. The best one is "
+        "chosen on one half of the hands and both are measured on the other. Rules see no OOD answer of the run that "
+        'they choose from; "as at the peak" compares with other base seeds.'
+    )
+    origin = said = ""
+    if study is not None:
+        seeds = sorted({*study[0].seeds} & {*study[1].seeds})
+        origin = f"Recorded study of profile {profile}: base seeds {spans(seeds)}; chapters 1 to 3."
+        said = takeaway(costs)
+    return style.finish(sheet.figure, "selectors", "Who could have told?", sheet.frame, note, origin, said)
+
+
+def takeaway(costs: pd.DataFrame) -> str:
+    """Which rule cost least, beside the last checkpoint."""
+    said = []
+    for question, words in (("ship", "To ship one"), ("start", "To start RL from one")):
+        mine = only(costs, question=question).set_index("rule")
+        if mine.empty:
+            continue
+        rules = mine.drop(ANY, errors="ignore")
+        least, last = rules.loc[rules["value"].idxmin()], RULES[0].words
+        beside = f"; {last}: {_points(rules.loc[last])}" if least.name != last else ""
+        said.append(f"{words}, '{least.name}' costs least of {len(rules)} rules: {_points(least)}{beside}.")
+    return " ".join(said)
+
+
+def _points(row: pd.Series) -> str:
+    return f"{row['value']:.1f} points of OOD accuracy [{row['low']:.1f}, {row['high']:.1f}]"
 
 
 def _step(folder: str) -> int:

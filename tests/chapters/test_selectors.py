@@ -82,6 +82,23 @@ def test_starts_of_rl_are_chosen_among_those_that_rl_started_from(study: tuple[A
     assert set(found["question"]) == {"ship", "start"}
 
 
+def test_the_figure_says_what_rules_have_cost(
+    study: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selectors, "recorded", lambda name, results: study)
+    drawn = selectors.figure("lab", Path("results"))
+    assert len(drawn.frame) == 2 * (len(RULES) + 1)
+    assert drawn.takeaway.startswith("To ship one, ")
+    assert "To start RL from one, " in drawn.takeaway
+    assert "base seeds 1-2" in drawn.origin
+    last = drawn.frame.set_index(["question", "rule"]).loc[("ship", RULES[0].words)]
+    assert f"{last['value']:.1f} points of OOD accuracy" in drawn.takeaway
+    monkeypatch.setattr(selectors, "recorded", lambda name, results: None)
+    nothing = selectors.figure("smoke", Path("results"))
+    assert nothing.svg.count(b"no data here") == 2
+    assert (nothing.takeaway, nothing.origin, len(nothing.frame)) == ("", "", 0)
+
+
 @pytest.mark.parametrize(
     ("by", "wanted"), [("lowest", 30), ("highest", 10), ("first", 20), ("peak", 40)], ids=str
 )
