@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlheals.book import claims, explore, models, pages, play, registration
+from rlheals.book import claims, explore, front, models, pages, play, registration
 from rlheals.chapters import scale
+from rlheals.chapters.registry import CHAPTERS
 from rlheals.chapters.sft import figures
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.display.markup import Block, html_page, inline, to_html, to_markdown
@@ -27,6 +28,8 @@ PAPER = "paper_curve"
 INDEX = "index.html"
 PLAYED, EXPLORED = "static/play", "static/explore"
 """Where the scripts lie that the page "Play" loads; the book copies what is in `static`."""
+PICTURE = "docs/front_picture.svg"
+"""Beside a README."""
 MAX_README = 1_000_000
 OTHER_TASKS = [name for name in task_names() if name != "general_points"]
 
@@ -69,7 +72,7 @@ def report(
     chapter = SFTChapter.open(profile, seeds, workers, results, store, quiet)
     drawn = [draw(figure, chapter) for figure in figures.SFT]
     parts, gallery = facts(chapter, results), samples()
-    shown = {FRONT: drawn[0], PAPER: drawn[figures.SFT.index(figures.paper_beside)]}
+    shown = {FRONT: _front(chapter, results, drawn[0]), PAPER: drawn[figures.SFT.index(figures.paper_beside)]}
     files = {**figure_files(drawn), **snippets(parts, shown, gallery, out.name)}
     files |= {f"{PLAYED}/{name}": text for name, text in play.files(chapter, store).items()}
     files[f"{EXPLORED}/{explore.DATA}"] = explore.script(chapter, results)
@@ -77,6 +80,12 @@ def report(
     atomic_writes(out, files)
     absent = tuple(one for one in drawn if isinstance(one, str))
     return Report(out / INDEX, tuple(files), absent, chapter.minutes)
+
+
+def _front(chapter: SFTChapter, results: Path, otherwise: Figure) -> Figure:
+    """What the front page shows: where no second stage is recorded, SFT alone."""
+    drawn = front.picture(chapter.profile.name, results)
+    return drawn if len(drawn.frame) else otherwise
 
 
 def draw(figure: Callable[[SFTChapter], Drawn], chapter: SFTChapter) -> Figure:
@@ -156,7 +165,10 @@ def index_page(
 
 
 def update_readme(readme: Path, results: Path) -> bool:
-    """Write the counts of verdicts between README's two markers; whether that changed anything. Computes nothing."""
+    """Write the finding between README's two markers, and its picture; whether that changed anything.
+
+    Computes nothing. A picture of which nothing is recorded is left as it is.
+    """
     try:
         if readme.stat().st_size > MAX_README:
             raise BadInput(f"--readme {str(readme)!r}: has more than {MAX_README:,} bytes")
@@ -164,8 +176,14 @@ def update_readme(readme: Path, results: Path) -> bool:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise BadInput(f"--readme {str(readme)!r}: {reason}") from None
-    table = to_markdown(claims.counts(project_root() / results, "book/claims.md"))
-    new = pages.rewritten_readme(text, table)
-    if new != text:
-        atomic_write(readme, new)
-    return new != text
+    new = pages.rewritten_readme(text, to_markdown(claims.the_finding(results)[:1]))
+    picture, drawn = (
+        readme.parent / PICTURE,
+        front.picture(CHAPTERS["sft"].claims.read().study.profile, results),
+    )
+    changed: dict[Path, str | bytes] = {readme: new} if new != text else {}
+    if len(drawn.frame) and picture.is_file() and picture.read_bytes() != drawn.svg:
+        changed[picture] = drawn.svg
+    for file, content in changed.items():
+        atomic_write(file, content)
+    return bool(changed)

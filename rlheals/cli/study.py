@@ -146,7 +146,7 @@ def report(
     workers: Workers = 1,
     results: Results = RESULTS,
     out: Annotated[Path, Option(help="Folder for figures, snippets, index.html.")] = Path("report"),
-    readme: Annotated[Path | None, Option(help="Only renew this README's counts of verdicts.")] = None,
+    readme: Annotated[Path | None, Option(help="Only renew this README's finding.")] = None,
     compare: Annotated[Path | None, Option(help="Only say whether the fresh runs agree with these.")] = None,
     set_: Set = None,
     json: Json = False,
@@ -157,7 +157,7 @@ def report(
         from rlheals.book.report import update_readme
 
         changed = update_readme(readme, results)
-        said = f"{readme}: counts of verdicts {'renewed' if changed else 'up to date'}"
+        said = f"{readme}: the finding is {'renewed' if changed else 'up to date'}"
         show({"readme": str(readme), "changed": changed}, [said], json)
         return 0
     if compare is not None:
