@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM := false
 
 VLLM_READY := .venv-vllm/.ready
 
-.PHONY: book book-audit book-fresh book-report book-claims book-1 book-2 book-3 book-4 book-5 test test-colab test-long test-slurm test-vllm lint fast study references tops bench lock release sbom clean help
+.PHONY: book book-audit book-fresh book-report book-claims book-1 book-2 book-3 book-4 book-5 test test-colab test-long test-slurm test-vllm lint fast study study-language references tops bench lock release sbom clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
@@ -67,6 +67,7 @@ book-4: $(READY)
 book-5: $(READY)
 	$(BIN)/rlheals notebook notebooks/05_when_rl_heals.ipynb --profile $(PROFILE) --out book/_generated/05_when_rl_heals.ipynb
 	$(BIN)/rlheals notebook notebooks/06_beyond_cards.ipynb --profile $(PROFILE) --out book/_generated/06_beyond_cards.ipynb
+	$(BIN)/rlheals notebook notebooks/07_a_real_language_model.ipynb --profile $(PROFILE) --out book/_generated/07_a_real_language_model.ipynb
 
 test: lint       ## style, types, tests, notebooks against their references
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not colab and not long and not slurm"
@@ -117,6 +118,11 @@ study: $(READY)  ## the recorded study: development, then all that decides, then
 	set -e; for part in --bases ""; do $(BIN)/rlheals study $$part --variant all --record results --workers $(WORKERS); done
 	$(BIN)/rlheals study --healing --variant 75 --variant 50 --record results --workers $(WORKERS)
 	$(BIN)/rlheals study --attempts --seeds 11,12 --record results --workers $(WORKERS)
+
+# About 25 core-hours, a part of a base seed after the other; what has to be installed: book/models.md.
+study-language: $(READY)  ## the recorded study of a language model, SmolLM2-135M (goes on where it was stopped)
+	set -e; for seed in 1 2 3; do for part in "" --healing --rotation --edits; do \
+		$(BIN)/rlheals study --profile smollm2 $$part --seeds $$seed --record results --missing --workers $(WORKERS); done; done
 
 references: $(READY)  ## make the notebook references anew (the only way they change)
 	$(BIN)/python -m rlheals.book.references

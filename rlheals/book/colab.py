@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rlheals import __version__
 from rlheals.book.references import CHAPTERS, COPIES, SOURCES, in_repository
-from rlheals.chapters.registry import AUDIT, EDITS, HEALING
+from rlheals.chapters.registry import AUDIT, BEYOND, EDITS, HEALING, LANGUAGE
 from rlheals.errors import BadInput
 from rlheals.store.files import atomic_write
 from rlheals.yaml_file import read_yaml
@@ -25,6 +25,8 @@ COST = {
     AUDIT: "nothing is trained, so no GPU is needed.",
     EDITS: "profile `lab` takes minutes and needs no GPU; profile `colab` edits no weights.",
     HEALING: "profile `lab` takes minutes and needs no GPU; profile `colab` compares no second stages.",
+    BEYOND: "profile `lab` takes minutes and needs no GPU.",
+    LANGUAGE: "what is recorded is drawn and nothing is computed.",
 }
 ANY_COST = (
     "profile `lab` takes minutes and needs no GPU; `colab` is made for a T4, where nobody has run it yet."

@@ -9,10 +9,11 @@ from rlheals.chapters.scale import weights
 from rlheals.chapters.sft.claims import CLAIMS
 from rlheals.chapters.sft.runs import variant_studies
 from rlheals.chapters.spectra.predictors import PROMPTS, prompts_table
-from rlheals.display.markup import Block, Table
+from rlheals.display.markup import Block, Table, spans
 from rlheals.planning.budget import GB, budget
 from rlheals.profiles import larger
 from rlheals.profiles.profile import Profile
+from rlheals.store.foreign import read_table
 from rlheals.study import record, tables
 
 RUN, DRY = "run by us", "dry run only"
@@ -44,17 +45,34 @@ def status(name: str, results: Path) -> str:
     return RUN if any(any(place.glob("seed-*/manifest.json")) for place in places) else DRY
 
 
+def measured(name: str, results: Path) -> tuple[float, float, list[int]] | None:
+    """Of a recorded profile: the largest process of RL (bytes), core-hours of all runs, base seeds; None of others."""
+    logs = [read_table(file) for file in sorted(results.glob(f"{name}-*/seed-*/log.parquet"))]
+    memory = [float(log["peak_mb"].max()) * 2**20 for log in logs if "peak_mb" in log]
+    if not memory:
+        return None
+    recorded = record.recorded_manifests(results)
+    mine = [one for entry in CHAPTERS.values() for one in recorded.get(f"{name}{entry.part.suffix}", ())]
+    seconds = {run.id: run.seconds for one in mine for run in one.runs}
+    return max(memory), sum(seconds.values()) / 3600, sorted({one.seed for one in mine})
+
+
 def _row(profile: Profile, results: Path) -> tuple[str, ...]:
-    needed = budget(profile)
     assert profile.model is not None
     assert profile.hardware is not None
+    needed = budget(profile)
+    memory = f"{needed.memory / GB:.0f} GB of {profile.hardware.card.memory:.0f}"
+    hours = f"{needed.hours:.0f}"
+    if found := measured(profile.name, results):
+        memory = f"{found[0] / GB:.1f} GB, measured"
+        hours = f"{found[1]:.1f} core-hours for base seeds {spans(found[2])}, measured"
     return (
         f"`{profile.name}`",
         f"{profile.model.name}, {profile.model.dtype}",
         f"{needed.parameters / 1e9:.1f} billion",
         f"one {profile.hardware.gpu}",
-        f"{needed.memory / GB:.0f} GB of {profile.hardware.card.memory:.0f}",
-        f"{needed.hours:.0f}",
+        memory,
+        hours,
         f"{needed.disk / GB:.0f} GB",
         status(profile.name, results),
     )

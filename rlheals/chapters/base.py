@@ -216,7 +216,8 @@ class Chapter(Generic[Frames]):
         """The seeds, settings, code and minutes behind what is drawn."""
         said = []
         if self.recorded is not None and "recorded" in studies:
-            minutes = sum(manifest.minutes for manifest in self.manifests)
+            taken = {run.id: run.seconds for manifest in self.manifests for run in manifest.runs}
+            minutes = sum(taken.values()) / 60
             how = "; ".join([f"base seeds {spans(self.recorded.seeds)}", *self.how_recorded(self.recorded)])
             said.append(f"Recorded study: {how}; {minutes:.0f} core-minutes.")
         if "fresh" in studies:

@@ -74,6 +74,7 @@ BRANCHES = {
     "lr-1e-3": Look("SFT, learning rate 1e-3", BLUE, "v"),
     "decay-0.3": Look("SFT, weight decay 0.3", GREEN, "<"),
     "batch-16": Look("SFT, batches of 16", PURPLE, ">"),
+    "lora-16": Look("SFT, LoRA of rank 16", ORANGE, "^", ":"),
     "rl": AFTER_RL,
     "rejection": Look("expert iteration", ORANGE, "D"),
     "ood-rule": Look("RL on the OOD rule", BLACK, "P"),

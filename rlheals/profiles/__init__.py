@@ -142,8 +142,11 @@ def _of_task(data: dict[str, Any], task: str) -> dict[str, Any]:
         _set(data, "evaluate.splits", [split for split in splits if split in there])
     for stage in ("evaluate", "rl_starts.rl"):
         _set(data, f"{stage}.attempts", kind.attempts)
-        if kind.answer_tokens is not None:
+        if kind.answer_tokens is not None and data.get("model") is None:
             _set(data, f"{stage}.sampling.max_new_tokens", kind.answer_tokens)
+    for group in (data.get("sft", {}), data.get("evaluate", {}), data.get("rl_starts", {}).get("rl", {})):
+        if kind.short_form is None and group.get("prompts") == "short":
+            group["prompts"] = "fixed"
     return data | {"task": task, "shipped_base": False}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from rlheals.profiles.edit_grid import Entries
 from rlheals.profiles.sections import known_names
@@ -78,4 +78,14 @@ class Healing(Settings):
         (), description="of an unhealed run with a healed one from the same start: EDIT @ WHERE"
     )
     states: tuple[State, ...] = Field(STATES, min_length=1, description="starts")
+    steps: tuple[Int, ...] = Field(
+        (),
+        description="SFT steps that stand for them, fixed beforehand; none: the first that has lost so much",
+    )
     reader_map: Arms = Field((), description="second stages of a reader's fresh run, from the middle start")
+
+    @model_validator(mode="after")
+    def _a_step_for_every_state(self) -> Healing:
+        if self.steps and len(self.steps) != len(self.states):
+            raise ValueError(f"steps={list(self.steps)}: as many as states ({len(self.states)}), or none")
+        return self

@@ -13,7 +13,7 @@ from rlheals.evaluation.evaluate import EvaluateSettings
 from rlheals.profiles.edit_grid import SwapGrid
 from rlheals.profiles.hardware import Hardware, Shape
 from rlheals.profiles.healing import Healing
-from rlheals.profiles.sections import Protection, RLStarts, Rotation
+from rlheals.profiles.sections import Protection, RLStarts, Rotation, WarmUp
 from rlheals.settings import Int, Settings, TaskName
 from rlheals.tasks import load_task
 from rlheals.training.fetch import Source
@@ -28,7 +28,7 @@ PLAYING = ("evaluate", "rl")
 STEPS = (
     "evaluated", "rule_steps", "reader_steps", "rl_starts.starts", "rl_starts.reader_starts", "rl_starts.late_starts",
     "rotation.steps", "rotation.branch_steps", "protection.steps", "swaps.late", "swaps.start",
-    "rl_starts.control_start",
+    "rl_starts.control_start", "healing.steps",
 )  # fmt: skip
 """Settings that name SFT steps, all of which have to be checkpoints."""
 
@@ -46,6 +46,7 @@ class Profile(Settings):
     model: Source | None = Field(
         None, description="the language model to begin with; none: a lab model, trained from scratch"
     )
+    warm_up: WarmUp | None = Field(None, description="of the language model before the study; none: as it is")
     shape: Shape | None = Field(
         None, description="its size, for the arithmetic before it is at hand, see `hardware.py`"
     )
@@ -146,9 +147,11 @@ class Profile(Settings):
             "decodes": 1,
         }
         changes["protection"] = self.protection.model_copy(update=kept)
-        states = self.healing.states
-        middle = states[len(states) // 2 :][:1]
-        compared = {"map": self.healing.reader_map, "states": middle, "window": (), "arms": (), "edits": ()}
+        middle = len(self.healing.states) // 2
+        compared: dict[str, Any] = {
+            name: getattr(self.healing, name)[middle:][:1] for name in ("states", "steps")
+        }
+        compared |= {"map": self.healing.reader_map, "window": (), "arms": (), "edits": ()}
         changes["healing"] = self.healing.model_copy(update=compared)
         return self.model_copy(update=changes)
 

@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 
 from rlheals.errors import BadInput
 from rlheals.settings import Float, Int, Settings
@@ -75,13 +75,34 @@ class RLStarts(Settings):
         return self.rl.iterations
 
 
+class WarmUp(Settings):
+    """SFT of a language model before the study, with the settings of its SFT: its result is the base.
+
+    >>> WarmUp(steps=40).splits
+    ('varied',)
+    """
+
+    steps: Int = Field(ge=1, description="of SFT")
+    splits: tuple[str, ...] = Field(
+        ("varied",), description="whose expert answers it imitates, never the OOD rule's"
+    )
+
+    @field_validator("splits")
+    @classmethod
+    def _without_the_ood_rule(cls, splits: tuple[str, ...]) -> tuple[str, ...]:
+        if told := [split for split in splits if "ood" in split]:
+            raise ValueError(f"{told[0]!r} would teach the OOD rule")
+        return splits
+
+
 BRANCHES: dict[str, dict[str, Any]] = {
     "lr-1e-4": {"learning_rate": 1e-4},
     "lr-1e-3": {"learning_rate": 1e-3},
     "decay-0.3": {"weight_decay": 0.3},
     "batch-16": {"batch": 16},
+    "lora-16": {"lora_rank": 16, "learning_rate": 2e-3},
 }
-"""SFT variants compared in chapter 03: the same base, one setting changed."""
+"""SFT variants compared in chapter 03: the same base, one setting changed (and for LoRA the rate that it needs)."""
 
 Branches = Annotated[tuple[str, ...], AfterValidator(partial(known_names, BRANCHES))]
 

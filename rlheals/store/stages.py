@@ -12,6 +12,7 @@ from rlheals.store.code_hash import Code, snapshot
 STAGES = {
     "adopt": "rlheals.training.adopt",
     "fetch": "rlheals.training.fetch",
+    "warm_up": "rlheals.training.warm_up",
     "pretrain": "rlheals.training.pretrain",
     "sft": "rlheals.training.sft",
     "evaluate": "rlheals.evaluation.evaluate",

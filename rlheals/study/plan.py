@@ -121,16 +121,23 @@ def census_spec(
 
 
 def base_spec(profile: Profile, seed: int) -> RunSpec:
-    """The base of a seed: the profile's language model, the same for all seeds; else pretrained.
+    """The base of a seed: the profile's language model, the same for all seeds, as it is or after a warm-up; else
+    pretrained.
 
     Seed 0 of the lab is the base that is shipped with the package, if the profile says so. A base that is recorded with
     the same settings of pretraining is taken from there.
     """
     from rlheals.training import adopt
     from rlheals.training.fetch import settings_of
+    from rlheals.training.sft import SFTSettings
 
     if profile.model is not None:
-        return RunSpec(stage="fetch", settings=settings_of(profile.model).model_dump(mode="json"))
+        source = settings_of(profile.model).model_dump(mode="json")
+        if (before := profile.warm_up) is None:
+            return RunSpec(stage="fetch", settings=source)
+        asked = profile.sft.model_dump() | {"splits": before.splits, "checkpoints": (before.steps,)}
+        settings = SFTSettings.model_validate(asked).model_dump(mode="json")
+        return RunSpec(stage="warm_up", settings={**settings, "source": source})
     if seed == 0 and profile.shipped_base:
         return RunSpec(stage="adopt", settings={"sha256": adopt.weights_hash()})
     return next((spec for _, spec in _recorded(profile, seed, adopt.BASES)), pretrain_spec(profile, seed))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from rlheals.chapters.beyond.runs import CARDS, BeyondTables
+from rlheals.chapters.beyond.runs import BeyondTables
 from rlheals.chapters.edits.claims import CLAIMS as SWAPS
 from rlheals.chapters.healing.claims import CLAIMS as HEALING
 from rlheals.chapters.rows import only
@@ -54,20 +54,20 @@ def first_turn_falls_more(measured: Measured, measure: str) -> float:
 def by_seed(tables: BeyondTables) -> Mapping[int, Measured]:
     """Those of every base seed; through `tables.once`, made one time."""
     found: dict[int, dict[tuple[str, str], Any]] = {seed: {} for seed in tables.seeds}
-    for task, parts in tables.by_task.items():
-        for key in ASKED.keys() & parts.keys() if task != CARDS else ():
+    for task, parts in tables.counted.items():
+        for key in ASKED.keys() & parts.keys():
             for seed, measured in parts[key].once(ASKED[key].by_seed).items():
                 if seed in found:
                     found[seed][task, key] = measured
     return found
 
 
-def _repeated(tables: BeyondTables) -> pd.DataFrame:
+def repeated(tables: BeyondTables) -> pd.DataFrame:
     """Sampling seeds that every task has."""
     each = [
         only(parts["sft"].episodes, seed=tables.seeds)[["seed", "decode"]].drop_duplicates()
-        for task, parts in tables.by_task.items()
-        if task != CARDS and isinstance(parts["sft"], Tables)
+        for parts in tables.counted.values()
+        if isinstance(parts["sft"], Tables)
     ]
     common = each[0]
     for one in each[1:]:
@@ -75,4 +75,4 @@ def _repeated(tables: BeyondTables) -> pd.DataFrame:
     return common
 
 
-CLAIMS = ChapterClaims("beyond", by_seed, _repeated)
+CLAIMS = ChapterClaims("beyond", by_seed, repeated)

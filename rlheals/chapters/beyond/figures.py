@@ -20,6 +20,7 @@ from rlheals.chapters.healing.estimates import (
     LOST,
     NOTHING,
     SHARES,
+    finish,
     over_seeds,
     shares,
 )
@@ -144,13 +145,11 @@ def curves(chapter: BeyondChapter) -> Drawn:
                 for split, look in series.items()
             }
             sheet.curves(axis, asked, f"{NAMES[task]}: {tries}")
-            for name, share in load_task(task).chance().items():
-                if measure == "success@5" and name.endswith(" on ood"):
-                    level(axis, share, line=":")
             if steps := _steps(chapter, task):
                 step_axis(axis, steps)
-            else:
-                axis.text(0.5, 0.5, NOTHING, transform=axis.transAxes, ha="center", va="center", fontsize=8)
+                for name, share in load_task(task).chance().items():
+                    if measure == "success@5" and name.endswith(" on ood"):
+                        level(axis, share, line=":")
         sheet.row(number)[0].set_ylabel("share of questions")
     sheet.legend(below=3)
     chance = "; ".join(
@@ -164,7 +163,7 @@ def curves(chapter: BeyondChapter) -> Drawn:
         "attempt in either format. Of routes, turns count. Dotted: what policies solve of OOD that calculate nothing "
         f"({chance})."
     )
-    return sheet.finish("beyond-curves", "Accuracy during SFT", note)
+    return finish(sheet, "beyond-curves", "Accuracy during SFT", note)
 
 
 def _curve(tables: BeyondTables, task: str, split: str, measure: str) -> pd.DataFrame:
@@ -228,15 +227,13 @@ def healed(chapter: BeyondChapter) -> Drawn:
                     if mine is None:
                         continue
                     table = shares(mine, arm, state)
-                    sheet.draw(axis, [place + shift] * len(table), table, _arm(arm), study)
+                    sheet.draw(axis, [place + shift] * len(table), table, arm_look(arm), study)
                     sheet.keep(table, study=study, interval=SHARES, series=f"{task}, {arm}", state=state)
         axis.set_xticks(range(len(STATES)), [str(state) for state in STATES])
         axis.set_xlim(-0.5, len(STATES) - 0.5)
         for at, line in ((0, "-"), (HEALS, "--"), (1, "-")):
             level(axis, at, line=line)
         sheet.label(axis, NAMES[task])
-        if not any(tables.of(task, "healing") for tables, _ in chapter.layers):
-            axis.text(0.5, 0.5, NOTHING, transform=axis.transAxes, ha="center", va="center", fontsize=8)
     sheet.axes[0].set_ylabel("share of the loss regained")
     sheet.axes[len(tasks) // 2].set_xlabel(LOST)
     sheet.legend(below=2)
@@ -244,12 +241,12 @@ def healed(chapter: BeyondChapter) -> Drawn:
         "1 is the peak, 0 the start, dashed a quarter. Ability is pass@4 of first attempts in either format; of "
         "routes, turns count. No second stage sees the OOD rule."
     )
-    return sheet.finish("beyond-healed", "What RL brings back", note)
+    return finish(sheet, "beyond-healed", "What RL brings back", note)
 
 
-def _arm(arm: str) -> looks.Look:
+def arm_look(arm: str) -> looks.Look:
     """Of all tasks, so that no numbers of cards are named."""
-    return LOOKS[arm].named("RL, ID rule" if arm == "rl" else "RL, other rules too")
+    return LOOKS[arm].named("RL, other rules too") if arm == HEALED else LOOKS[arm]
 
 
 def weights(chapter: BeyondChapter) -> Drawn:
@@ -272,15 +269,12 @@ def weights(chapter: BeyondChapter) -> Drawn:
     sheet.label(right, "the peak's, put into a late checkpoint", "OOD success, edited - late")
     level(right, 0, upright=False)
     sheet.legend(right)
-    for axis in sheet.axes:
-        if not axis.has_data():
-            axis.text(0.5, 0.5, NOTHING, transform=axis.transAxes, ha="center", va="center", fontsize=8)
     note = (
         "Left: angle between leading singular subspaces of the block matrices, beside Gaussian changes of equal norm. "
         "Right: all of the peak's singular values, vectors, or whole matrices of the blocks put into a late checkpoint "
         "of SFT, and noise as large as the change of the vectors."
     )
-    return sheet.finish("beyond-weights", "What moves in the weights", note)
+    return finish(sheet, "beyond-weights", "What moves in the weights", note)
 
 
 def _angles(rotation: Any, what: str) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from rlheals.chapters.base import Chapter, Computer
 from rlheals.chapters.edits.runs import EditChapter
@@ -39,14 +39,21 @@ FRESH = ("sft", "healing")
 
 @dataclass(frozen=True)
 class BeyondTables(Seeded):
-    """by_task: by task and part, the tables of that part. Cards are there for comparison and do not count as a task."""
+    """by_task: by task and part, the tables of that part. `BESIDE` is there for comparison, and no task that counts."""
+
+    BESIDE: ClassVar[str] = CARDS
 
     by_task: Mapping[str, Mapping[str, Seeded]]
 
     @property
+    def counted(self) -> dict[str, Mapping[str, Seeded]]:
+        """Without what is there for comparison."""
+        return {task: parts for task, parts in self.by_task.items() if task != self.BESIDE}
+
+    @property
     def seeds(self) -> list[int]:
         """Base seeds that every task's SFT has."""
-        each = [set(parts["sft"].seeds) for task, parts in self.by_task.items() if task != CARDS]
+        each = [set(parts["sft"].seeds) for parts in self.counted.values()]
         return sorted(set.intersection(*each)) if each else []
 
     def of_seed(self, seed: int) -> Self:
@@ -94,18 +101,23 @@ class BeyondChapter(Chapter[BeyondTables]):
     PART = Part("-beyond", _plan, _collect, BeyondTables, "rl", _lacking)
 
     @classmethod
+    def studied(cls, profile: Profile) -> dict[str, Profile]:
+        """The profile of every study, that which is there for comparison first."""
+        return {task: of_task(profile, task) for task in (CARDS, *TASKS)}
+
+    @classmethod
     def find(cls, profile: Profile, results: Path) -> tuple[BeyondTables | None, list[Recorded]]:
         """What is recorded of the tasks; a task counts when its SFT is, and nothing is when no task does."""
         by_task, manifests = dict[str, dict[str, Seeded]](), list[Recorded]()
-        for task in (CARDS, *TASKS):
-            own = of_task(profile, task)
+        for task, own in cls.studied(profile).items():
             found = {key: part.find(own, results) for key, part in PARTS.items()}
             if found["sft"][0] is None:
                 continue
             by_task[task] = {key: one for key, (one, _) in found.items() if one is not None}
-            if task != CARDS:
+            if task != cls.PART.kind.BESIDE:
                 manifests += [one for _, each in found.values() for one in each]
-        return (BeyondTables(by_task) if set(by_task) - {CARDS} else None), manifests
+        tables = cls.PART.kind(by_task)
+        return (tables if tables.counted else None), manifests
 
     @classmethod
     def planned(

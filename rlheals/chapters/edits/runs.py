@@ -120,7 +120,8 @@ def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) ->
             one = Edited(kind, *read_entry(entry))
             asked = {"base": with_[1], "target": edited[1], "edit": one.edit, "where": one.where}
             asked |= {"task": profile.task, "prompts": profile.evaluate.prompts}
-            settings = EditedSettings(**asked).model_dump(mode="json")
+            answers = EditedSettings(**asked, questions=profile.rotation.questions)
+            settings = answers.model_dump(mode="json")
             made.edited[one] = RunSpec(stage="edited", settings=settings, inputs=inputs, seed=seed)
             evaluate(one, store.key(made.edited[one]), MODEL)
     return made

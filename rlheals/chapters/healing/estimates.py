@@ -98,6 +98,8 @@ def by_state(
 def finish(sheet: Sheet, name: str, title: str, note: str) -> Drawn:
     """The figure; a panel into which nothing was drawn says so."""
     for axis in sheet.axes:
-        if axis.get_visible() and not axis.has_data():
+        if (
+            axis.get_visible() and not np.isfinite(axis.dataLim.get_points()).all()
+        ):  # lines across are no data
             axis.text(0.5, 0.5, NOTHING, transform=axis.transAxes, ha="center", va="center", fontsize=8)
     return sheet.finish(name, title, note)

@@ -106,9 +106,14 @@ def plan(
 ) -> HealingPlan:
     """The runs of one unit; starts: by base seed and state the SFT step, known from the study of chapter 01.
 
-    A state that SFT did not reach has no runs.
+    A state that SFT did not reach has no runs. Where a profile fixes the steps of its states, only the peak is found.
     """
-    healing, steps = profile.healing, dict(starts[seed])
+    healing = profile.healing
+    steps = dict(starts[seed])
+    if healing.steps:
+        steps = {PEAK: steps[PEAK]} | {
+            int(at): step for at, step in zip(healing.states, healing.steps, strict=True)
+        }
     made = HealingPlan(seed, unit, profile.pretrain.ability or 1.0, sft_plan(profile, seed, store), steps)
     reached = [state for state in healing.states if state in steps]
     build = _Builder(profile, store, made)

@@ -187,7 +187,7 @@ def _pair_spec(profile: Profile, made: SpectraPlan, store: Store, name: str, pai
         **{end: point.folder for end, point in ends.items()},
         nulls=(*rotation.nulls, "ulp", "independent") if whole else rotation.nulls,
         draws=rotation.draws,
-        heads=profile.pretrain.model.heads if whole else 0,
+        heads=profile.pretrain.model.heads if whole and profile.model is None else 0,
     )
     return RunSpec(
         stage="spectra",

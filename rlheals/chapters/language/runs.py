@@ -1,0 +1,67 @@
+"""What chapter 07 works with: recorded studies of language models, beside the lab's.
+
+A study is a profile's: chapter 06's machine, with a profile in the place of a task. Nobody recomputes hours for a page,
+so a reader has no runs of this chapter; what is drawn is what is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+from rlheals.chapters.base import Computer
+from rlheals.chapters.beyond.runs import BeyondChapter, BeyondTables
+from rlheals.profiles import load_profile
+from rlheals.profiles.profile import Profile
+from rlheals.store.store import Store
+from rlheals.study.plan import SeedPlan
+from rlheals.study.tables import Part
+
+LAB = "lab"
+STUDIES = ("smollm2",)
+"""Profiles of language models that the book shows; `smollm2-navigation` would be the same model on another task."""
+
+
+@dataclass(frozen=True)
+class LanguageTables(BeyondTables):
+    """by_task: by profile and part. The lab is there for comparison."""
+
+    BESIDE: ClassVar[str] = LAB
+
+
+def _none(plans: Sequence[SeedPlan], store: Store) -> LanguageTables:
+    return LanguageTables({})
+
+
+@dataclass(frozen=True)
+class LanguageChapter(BeyondChapter):
+    """Chapter 07."""
+
+    PART = replace(BeyondChapter.PART, suffix="-language", collect=_none, kind=LanguageTables)
+
+    @classmethod
+    def open(cls, profile: str | Profile = LAB, *arguments: Any, **options: Any) -> Self:
+        """As of other chapters; of a profile without a language model, what the book shows."""
+        chosen = profile if isinstance(profile, Profile) else load_profile(profile)
+        return super().open(chosen if chosen.model else load_profile(STUDIES[0]), *arguments, **options)
+
+    @classmethod
+    def studied(cls, profile: Profile) -> dict[str, Profile]:
+        mine = map(load_profile, STUDIES) if profile.name == STUDIES[0] else [profile]
+        return {one.name: one for one in (load_profile(LAB), *mine)}
+
+    @classmethod
+    def planned(
+        cls, profile: Profile, seeds: Sequence[int] | None, recorded: BeyondTables | None, computer: Computer
+    ) -> tuple[Part[BeyondTables], list[SeedPlan]]:
+        return cls.PART, []
+
+    @property
+    def studies(self) -> dict[str, Profile]:
+        """Those of the chapter's panels, the lab first."""
+        return self.studied(self.profile)
+
+
+CHAPTER = LanguageChapter
+language = LanguageChapter.open
