@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -41,6 +41,10 @@ def _increasing(steps: tuple[int, ...]) -> tuple[int, ...]:
 
 Checkpoints = Annotated[tuple[Int, ...], AfterValidator(_increasing)]
 """Steps of a training at which the weights are kept; the last one ends it."""
+
+State = Literal[10, 50, 90]
+STATES: tuple[State, ...] = (10, 50, 90)
+"""Per cent of the peak's OOD ability that the start of a second stage has lost."""
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -18,8 +18,8 @@ from rlheals.display.looks import AFTER_RL, BLUE, PLAIN_SFT, Look
 from rlheals.display.markup import spans
 from rlheals.display.panels import Panels, estimates
 from rlheals.display.style import Drawn, with_intervals
-from rlheals.profiles.healing import STATES
 from rlheals.project import project_root
+from rlheals.settings import STATES
 from rlheals.study import record, tables
 from rlheals.study.peaks import PEAK
 from rlheals.study.tables import Tables

@@ -114,9 +114,14 @@ class Chapter(Generic[Frames]):
     @classmethod
     def find(cls, profile: Profile, results: Path) -> tuple[Frames | None, list[Recorded]]:
         """The recorded study of a profile with its manifests, or (None, []). BadInput where it is of another task."""
-        found, manifests = record.find(profile.name, cls.PART, results)
+        found, manifests = cls.found(profile.name, results)
         _of_the_same_task(profile, manifests)
         return found, manifests
+
+    @classmethod
+    def found(cls, name: str, results: Path) -> tuple[Frames | None, list[Recorded]]:
+        """The same by the profile's name, whatever its task."""
+        return record.find(name, cls.PART, results)
 
     @classmethod
     def planned(

@@ -17,7 +17,6 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from rlheals.chapters.registry import CHAPTERS
-from rlheals.profiles import load_profile
 from rlheals.project import project_root
 from rlheals.store.files import StoreError, atomic_write, make_folder
 from rlheals.store.store import default_store
@@ -46,7 +45,7 @@ def outcomes(results: Path, keys: Collection[str] = tuple(CHAPTERS)) -> dict[str
 def judged(key: str, results: Path) -> Outcome:
     """The same of one part from the tables, whatever is kept."""
     one = CHAPTERS[key]  # opening its room takes seconds, which a verdict that is kept does not need
-    found, _ = one.chapter.find(load_profile(one.claims.read().study.profile), results)
+    found, _ = one.chapter.found(one.claims.read().study.profile, results)
     return one.claims.outcome(found)
 
 

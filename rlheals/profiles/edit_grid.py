@@ -9,22 +9,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from rlheals.errors import BadInput
 from rlheals.settings import Int, Settings
-from rlheals.weights.edit_parser import parse
-from rlheals.weights.selection import Where
-
-
-def read_entry(entry: str) -> tuple[str, str]:
-    """(edit, where) in their one spelling; BadInput when either cannot be read.
-
-    >>> read_entry("values(all) @ ends")
-    ('values(all)', 'kinds=embed,head')
-    """
-    edit, mark, where = entry.partition("@")
-    if not mark:
-        raise BadInput(f"edit {entry!r:.60}; accepted: EDIT @ WHERE, such as values(all) @ blocks")
-    return str(parse(edit)), str(Where.parse(where))
+from rlheals.weights.edit_parser import read_entry
 
 
 def _spelled(entries: tuple[str, ...]) -> tuple[str, ...]:

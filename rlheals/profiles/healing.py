@@ -6,17 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
 from rlheals.profiles.edit_grid import Entries
 from rlheals.profiles.sections import known_names
-from rlheals.settings import Int, Settings
-
-State = Literal[10, 50, 90]
-STATES: tuple[State, ...] = (10, 50, 90)
-"""Per cent of the peak's OOD ability that a start has lost."""
+from rlheals.settings import STATES, Int, Settings, State
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from rlheals.errors import BadInput
-from rlheals.profiles.healing import STATES
+from rlheals.settings import STATES
 from rlheals.study import record, tables
 from rlheals.study.claims import half_of
 from rlheals.study.tables import Tables

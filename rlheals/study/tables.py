@@ -24,7 +24,6 @@ from rlheals.store.foreign import read_table
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study.plan import Plan, plan
-from rlheals.training.sft import checkpoint_name
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -244,7 +243,7 @@ def _kept(profile: Profile, chosen: Plan, store: Store) -> dict[str, Path]:
     """The checkpoints that a reader's RL starts from, recorded so that it need not wait for SFT."""
     if profile.model is not None or chosen.seed not in profile.seeds:
         return {}
-    names = map(checkpoint_name, profile.rl_starts.reader_starts)
+    names = [f"step-{step:05d}" for step in profile.rl_starts.reader_starts]
     return {name: folders(store)(chosen.sft) / name for name in names}
 
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rlheals.errors import BadInput
 from rlheals.weights.edits import EDITS, Edit, Like, Then
-from rlheals.weights.selection import Part
+from rlheals.weights.selection import Part, Where
 
 LONGEST = 1000
 _CALL = re.compile(r"([a-z]{1,20})\(([^()]*)\)")
@@ -74,3 +74,15 @@ def _argument(name: str, argument: str, known: list[str]) -> tuple[str, object]:
         accepted = ", ".join(words) or "it takes none"
         raise BadInput(f"edit {name}: {argument!r:.40} is not one of its arguments ({accepted})")
     return key, value
+
+
+def read_entry(entry: str) -> tuple[str, str]:
+    """(edit, where) in their one spelling; BadInput when either cannot be read.
+
+    >>> read_entry("values(all) @ ends")
+    ('values(all)', 'kinds=embed,head')
+    """
+    edit, mark, where = entry.partition("@")
+    if not mark:
+        raise BadInput(f"edit {entry!r:.60}; accepted: EDIT @ WHERE, such as values(all) @ blocks")
+    return str(parse(edit)), str(Where.parse(where))

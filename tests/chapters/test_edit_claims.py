@@ -10,7 +10,7 @@ from rlheals.chapters.edits import claims
 from rlheals.chapters.edits import measures as measured
 from rlheals.chapters.edits.runs import ANCHOR, EditTables
 from rlheals.profiles import load_profile
-from rlheals.profiles.edit_grid import read_entry
+from rlheals.weights.edit_parser import read_entry
 
 FILE = claims.CLAIMS.read()
 HANDS = 1000

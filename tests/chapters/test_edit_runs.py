@@ -14,10 +14,10 @@ from rlheals.chapters.edits.runs import ANCHOR, EditTables, plan
 from rlheals.chapters.rl import runs as rl_runs
 from rlheals.chapters.rows import only
 from rlheals.profiles import load_profile
-from rlheals.profiles.edit_grid import read_entry
 from rlheals.store.store import Store
 from rlheals.study import record
 from rlheals.training.sft import checkpoint_name
+from rlheals.weights.edit_parser import read_entry
 
 LAB = load_profile("lab")
 

@@ -32,9 +32,9 @@ from rlheals.chapters.spectra.measures import angles
 from rlheals.display import looks
 from rlheals.display.panels import level, step_axis
 from rlheals.display.style import Drawn, with_intervals
-from rlheals.profiles.edit_grid import read_entry
 from rlheals.study.peaks import PEAK
 from rlheals.tasks import load_task
+from rlheals.weights.edit_parser import read_entry
 
 NAMES = {CARDS: "cards", "navigation": "navigation", "determinant_rules": "determinant, stated rule"}
 STAGES = {

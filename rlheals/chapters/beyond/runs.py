@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from rlheals.chapters.base import Chapter, Computer
 from rlheals.chapters.edits.runs import EditChapter
@@ -17,11 +17,12 @@ from rlheals.chapters.healing.runs import HealingChapter
 from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.chapters.spectra.runs import SpectraChapter
 from rlheals.errors import BadInput
-from rlheals.profiles import for_task, of_task
-from rlheals.profiles.profile import Profile
 from rlheals.study.plan import SeedPlan
 from rlheals.study.record import Recorded
 from rlheals.study.tables import Part, Seeded
+
+if TYPE_CHECKING:
+    from rlheals.profiles.profile import Profile
 
 CARDS = "general_points"
 TASKS = ("navigation", "determinant_rules")
@@ -87,7 +88,8 @@ def _collect(plans: Sequence[BeyondPlan], store: Any) -> BeyondTables:
 
 
 def _lacking(profile: Profile) -> str:
-    return f"other tasks are recorded one by one, under names such as {for_task(profile.name, TASKS[0])}"
+    name = BeyondChapter.studied(profile.name)[TASKS[0]]
+    return f"other tasks are recorded one by one, under names such as {name}"
 
 
 def _plan(profile: Profile, *_: Any) -> SeedPlan:
@@ -101,16 +103,23 @@ class BeyondChapter(Chapter[BeyondTables]):
     PART = Part("-beyond", _plan, _collect, BeyondTables, "rl", _lacking)
 
     @classmethod
-    def studied(cls, profile: Profile) -> dict[str, Profile]:
-        """The profile of every study, that which is there for comparison first."""
-        return {task: of_task(profile, task) for task in (CARDS, *TASKS)}
+    def studied(cls, profile: str) -> dict[str, str]:
+        """The profile's name of every study, that which is there for comparison first."""
+        return {
+            task: profile if task == CARDS else f"{profile}-{task.replace('_', '-')}"
+            for task in (CARDS, *TASKS)
+        }
 
     @classmethod
     def find(cls, profile: Profile, results: Path) -> tuple[BeyondTables | None, list[Recorded]]:
+        return cls.found(profile.name, results)
+
+    @classmethod
+    def found(cls, name: str, results: Path) -> tuple[BeyondTables | None, list[Recorded]]:
         """What is recorded of the tasks; a task counts when its SFT is, and nothing is when no task does."""
         by_task, manifests = dict[str, dict[str, Seeded]](), list[Recorded]()
-        for task, own in cls.studied(profile).items():
-            found = {key: part.find(own, results) for key, part in PARTS.items()}
+        for task, own in cls.studied(name).items():
+            found = {key: part.found(own, results) for key, part in PARTS.items()}
             if found["sft"][0] is None:
                 continue
             by_task[task] = {key: one for key, (one, _) in found.items() if one is not None}
@@ -123,6 +132,8 @@ class BeyondChapter(Chapter[BeyondTables]):
     def planned(
         cls, profile: Profile, seeds: Sequence[int] | None, recorded: BeyondTables | None, computer: Computer
     ) -> tuple[Part[BeyondTables], list[SeedPlan]]:
+        from rlheals.profiles import of_task
+
         mine = of_task(profile, TASKS[0])
         each: dict[str, tuple[Part[Any], list[SeedPlan]]] = {}
         for key in FRESH:

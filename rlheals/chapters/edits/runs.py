@@ -80,9 +80,9 @@ class EditTables(Seeded):
 
 def plan(profile: Profile, seed: int, store: Store, peaks: Mapping[int, int]) -> EditPlan:
     """The runs of one base seed; peaks: its peak, known from the study of chapter 01."""
-    from rlheals.profiles.edit_grid import read_entry
     from rlheals.training import sft
     from rlheals.training.rl.settings import checkpoint_name
+    from rlheals.weights.edit_parser import read_entry
     from rlheals.weights.edit_stage import MODEL, EditedSettings
 
     grid = profile.swaps

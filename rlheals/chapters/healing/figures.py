@@ -24,7 +24,7 @@ from rlheals.chapters.healing.figures_runs import arms, gradients, mixed, paths
 from rlheals.chapters.healing.runs import BEFORE, HEALED, UNHEALED, HealingChapter
 from rlheals.display.panels import level
 from rlheals.display.style import Drawn
-from rlheals.profiles.healing import STATES
+from rlheals.settings import STATES
 from rlheals.study.peaks import PEAK
 
 SPLITS = {

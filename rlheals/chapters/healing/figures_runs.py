@@ -14,7 +14,7 @@ from rlheals.chapters.healing.runs import BEFORE, HEALED, UNHEALED, HealingChapt
 from rlheals.display.looks import BLACK, GREY, PURPLE, Look
 from rlheals.display.panels import level
 from rlheals.display.style import Drawn
-from rlheals.profiles.healing import STATES
+from rlheals.settings import STATES
 from rlheals.study.peaks import PEAK
 
 FIRST = 5

@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.rl.runs import OF_THE_MACHINE, Cell, RLTables, evaluated, logged
 from rlheals.chapters.rows import collector, only
-from rlheals.profiles.edit_grid import read_entry
-from rlheals.profiles.healing import ARMS, STATES, Arm
-from rlheals.profiles.profile import Profile
+from rlheals.settings import STATES
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study import tables
@@ -26,12 +25,11 @@ from rlheals.study.peaks import PEAK
 from rlheals.study.plan import Plan, SeedPlan, census_spec, followed
 from rlheals.study.plan import plan as sft_plan
 from rlheals.study.tables import Part
-from rlheals.training import sft
-from rlheals.training.protected import ProtectedSettings
-from rlheals.training.rl.settings import checkpoint_name as rl_checkpoint
-from rlheals.training.sft import SFTSettings
-from rlheals.weights.edit_stage import MODEL, EditedSettings
-from rlheals.weights.trajectory import TrajectorySettings
+from rlheals.weights.edit_parser import read_entry
+
+if TYPE_CHECKING:
+    from rlheals.profiles.healing import Arm
+    from rlheals.profiles.profile import Profile
 
 BEFORE = "sft"
 """The arm of checkpoints of plain SFT."""
@@ -151,6 +149,8 @@ class _Builder:
 
     def arm(self, name: str, state: int, run: int) -> None:
         """One second stage, with an evaluation of its result, and of its start where that is its own."""
+        from rlheals.profiles.healing import ARMS
+
         spec, folder, own_start = self.spec(ARMS[name], state, run)
         cell = Cell(name, state, run)
         self.made.runs[cell] = spec
@@ -160,10 +160,15 @@ class _Builder:
 
     def spec(self, arm: Arm, state: int, run: int) -> tuple[RunSpec, str, tuple[RunSpec, str] | None]:
         """The run of an arm, the folder of its result, and its start where that is not one of plain SFT."""
+        from rlheals.training.protected import ProtectedSettings
+        from rlheals.training.rl.settings import checkpoint_name as rl_checkpoint
+        from rlheals.training.sft import SFTSettings, checkpoint_name
+        from rlheals.weights.edit_stage import MODEL
+
         profile, made = self.profile, self.made
         start, folder = made.before.checkpoint(made.steps[state])
         if arm.before:
-            start, folder = made.before.sft, sft.checkpoint_name(made.steps[state])
+            start, folder = made.before.sft, checkpoint_name(made.steps[state])
             kind = ProtectedSettings if arm.stage == "protected" else SFTSettings
             asked = profile.sft.model_dump() | {"checkpoints": self.until(state)} | dict(arm.before)
             settings = kind.model_validate(asked).model_dump(mode="json")
@@ -178,7 +183,7 @@ class _Builder:
             changes = {"folder": folder, "checkpoints": (self.imitation_steps,), **arm.sft}
             asked = SFTSettings.model_validate(profile.sft.model_dump() | changes).model_dump(mode="json")
             spec = RunSpec(stage="sft", settings=asked, inputs={"base": self.store.key(start)}, seed=seed)
-            return spec, sft.checkpoint_name(self.imitation_steps), None
+            return spec, checkpoint_name(self.imitation_steps), None
         assert arm.rl is not None
         rl = profile.rl_starts.rl.model_copy(update={**arm.rl, "folder": folder})
         inputs = {"model": self.store.key(start), "base": self.store.key(made.before.base)}
@@ -198,6 +203,8 @@ class _Builder:
 
     def edited(self, entry: str, with_: tuple[RunSpec, str], target: tuple[RunSpec, str]) -> RunSpec:
         """A checkpoint (run, folder) edited with another one."""
+        from rlheals.weights.edit_stage import EditedSettings
+
         edit, where = read_entry(entry)
         asked = EditedSettings(
             task=self.profile.task,
@@ -213,6 +220,12 @@ class _Builder:
 
     def mechanism(self, state: int) -> None:
         """Paths of a run that heals and of one that does not, and edits of either with the other."""
+        from rlheals.profiles.healing import ARMS
+        from rlheals.training.rl.settings import checkpoint_name as rl_checkpoint
+        from rlheals.training.sft import checkpoint_name
+        from rlheals.weights.edit_stage import MODEL
+        from rlheals.weights.trajectory import TrajectorySettings
+
         made, store, profile = self.made, self.store, self.profile
         ends = {}
         for name in ("rl", UNHEALED, HEALED):
@@ -224,7 +237,7 @@ class _Builder:
                 asked = TrajectorySettings(
                     task=profile.task,
                     prompts=profile.evaluate.prompts,
-                    base=sft.checkpoint_name(place),
+                    base=checkpoint_name(place),
                     folders=tuple(map(rl_checkpoint, profile.rl_starts.rl.checkpoints)),
                     questions=profile.rotation.questions,
                 )

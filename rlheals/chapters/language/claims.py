@@ -11,7 +11,6 @@ from rlheals.chapters.beyond.claims import by_seed, in_task, repeated
 from rlheals.chapters.language.runs import LanguageChapter
 from rlheals.chapters.verdicts import outcomes
 from rlheals.display.markup import Block, Table
-from rlheals.profiles import load_profile
 from rlheals.settings import validated
 from rlheals.study.claims import FILE, ChapterClaims, ClaimsFile, Outcome, estimator
 from rlheals.yaml_file import read_yaml
@@ -45,7 +44,7 @@ def outcome(results: Path, file: Path = FILE) -> Outcome | None:
     """The verdicts; None while the claims are not registered."""
     if CLAIMS.key not in read_yaml(file, file.name):
         return None
-    found, _ = LanguageChapter.find(load_profile(CLAIMS.read(file).study.profile), results)
+    found, _ = LanguageChapter.found(CLAIMS.read(file).study.profile, results)
     return CLAIMS.outcome(found)
 
 

@@ -22,9 +22,8 @@ from rlheals.chapters.spectra.measures import BLOCKS, angles, points
 from rlheals.display import looks
 from rlheals.display.panels import level, step_axis
 from rlheals.display.style import Drawn, with_intervals
-from rlheals.profiles.edit_grid import read_entry
-from rlheals.profiles.profile import Profile
 from rlheals.study.peaks import PEAK
+from rlheals.weights.edit_parser import read_entry
 from rlheals.weights.selection import Where
 from rlheals.weights.spectra import CHANGE
 
@@ -164,7 +163,7 @@ def edits(chapter: LanguageChapter) -> Drawn:
         sheet.names(axis, shown if axis is sheet.axes[0] else [""] * len(rows), size=6)
         sheet.label(axis, name, "OOD success@5, edited - not edited")
         level(axis, upright=False)
-    sheet.legend(below=5, fontsize=6)
+    sheet.legend(below=5)
     note = (
         "Restore: parts of the peak put into a late checkpoint of SFT; swap: parts of that checkpoint put into RL's "
         "result. Layers from 0. Controls: whole matrices, partial rollback and noise of the same size."
@@ -193,7 +192,7 @@ def lora(chapter: LanguageChapter) -> Drawn:
     return finish(sheet, "language-lora", "Low-rank factors beside all weights", note)
 
 
-def _models(studies: Mapping[str, Profile]) -> list[str]:
+def _models(studies: Mapping[str, object]) -> list[str]:
     return [name for name in studies if name != LAB]
 
 

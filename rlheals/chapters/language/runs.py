@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from rlheals.chapters.base import Computer
 from rlheals.chapters.beyond.runs import BeyondChapter, BeyondTables
-from rlheals.profiles import load_profile
-from rlheals.profiles.profile import Profile
 from rlheals.store.store import Store
 from rlheals.study.plan import SeedPlan
 from rlheals.study.tables import Part
+
+if TYPE_CHECKING:
+    from rlheals.profiles.profile import Profile
 
 LAB = "lab"
 STUDIES = ("smollm2",)
@@ -43,13 +44,14 @@ class LanguageChapter(BeyondChapter):
     @classmethod
     def open(cls, profile: str | Profile = LAB, *arguments: Any, **options: Any) -> Self:
         """As of other chapters; of a profile without a language model, what the book shows."""
+        from rlheals.profiles import Profile, load_profile
+
         chosen = profile if isinstance(profile, Profile) else load_profile(profile)
         return super().open(chosen if chosen.model else load_profile(STUDIES[0]), *arguments, **options)
 
     @classmethod
-    def studied(cls, profile: Profile) -> dict[str, Profile]:
-        mine = map(load_profile, STUDIES) if profile.name == STUDIES[0] else [profile]
-        return {one.name: one for one in (load_profile(LAB), *mine)}
+    def studied(cls, profile: str) -> dict[str, str]:
+        return {name: name for name in (LAB, *(STUDIES if profile == STUDIES[0] else (profile,)))}
 
     @classmethod
     def planned(
@@ -60,7 +62,12 @@ class LanguageChapter(BeyondChapter):
     @property
     def studies(self) -> dict[str, Profile]:
         """Those of the chapter's panels, the lab first."""
-        return self.studied(self.profile)
+        from rlheals.profiles import load_profile
+
+        return {
+            name: self.profile if name == self.profile.name else load_profile(name)
+            for name in self.studied(self.profile.name)
+        }
 
 
 CHAPTER = LanguageChapter

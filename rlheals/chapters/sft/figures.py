@@ -20,8 +20,8 @@ from rlheals.tasks import load_task
 
 HERE, THERE = "Lab model (this book)", "Paper"
 VARIANTS = {
-    "lab": "the lab", "age-300": "base after 300 steps", "age-600": "base after 600 steps",
-    "age-1200": "base after 1,200 steps", "lr-1e-4": "learning rate 1e-4", "lr-1e-3": "learning rate 1e-3",
+    "lab": "the lab", "75": "base stopped at .75", "50": "base stopped at .5",
+    "lr-1e-4": "learning rate 1e-4", "lr-1e-3": "learning rate 1e-3",
     "strict": "held-out hands not pretrained", "diverse": "questions of many forms",
 }  # fmt: skip
 """Recorded studies of a lab made differently, in words."""
