@@ -122,8 +122,8 @@ class ClaimsFile(Settings):
 class Judged:
     """A claim with what the data say: one value per seed (of a ratio: `of_ratio`), interval over seeds, verdict.
 
-    adjusted: p-value of "effect > margin", corrected by Holm for the other claims of its part and family; it does not
-    enter the verdict.
+    adjusted: p-value of "effect > margin", corrected by Holm for the other claims of its part and family, also for
+    those without data (as if theirs were 1); it does not enter the verdict.
     """
 
     claim: Claim
@@ -145,12 +145,13 @@ class Judged:
 
 
 def judge(claims: ClaimsFile, numbers: Mapping[str, Mapping[int, float]]) -> list[Judged]:
-    """Interval and verdict of every claim; only the seeds fixed beforehand count, and all of them.
+    """Interval and verdict of every claim that has numbers; only the seeds fixed beforehand count, and all of them.
 
     numbers: by claim id, one number per base seed. Raises BadInput when a seed is missing.
     """
     study, found, adjusted = claims.study, dict[str, dict[int, float]](), dict[str, float]()
-    for claim in claims.claims:
+    with_data = [claim for claim in claims.claims if claim.id in numbers]
+    for claim in with_data:
         if missing := sorted(set(study.seeds) - set(numbers[claim.id])):
             raise BadInput(
                 f"claims are judged on base seeds {list(study.seeds)}; {missing[0]} is not recorded"
@@ -158,10 +159,12 @@ def judge(claims: ClaimsFile, numbers: Mapping[str, Mapping[int, float]]) -> lis
         found[claim.id] = {seed: value for seed, value in numbers[claim.id].items() if seed in study.seeds}
     for family in FAMILIES:
         mine = [claim for claim in claims.claims if claim.family == family]
-        raw = [larger_p(list(found[claim.id].values()), claim.margin) for claim in mine]
+        raw = [
+            larger_p(list(found[claim.id].values()), claim.margin) if claim.id in found else 1.0 for claim in mine
+        ]
         adjusted |= {claim.id: p for claim, p in zip(mine, holm(raw), strict=True)}
     judged = []
-    for claim in claims.claims:
+    for claim in with_data:
         interval = t_interval(list(found[claim.id].values()), study.level)
         said = verdict(interval, claim.margin, claim.partly)
         judged.append(Judged(claim, found[claim.id], interval, said, adjusted[claim.id]))
@@ -172,7 +175,8 @@ def judge(claims: ClaimsFile, numbers: Mapping[str, Mapping[int, float]]) -> lis
 class Outcome:
     """The claims of a part; judged once nothing is missing (in words; None: nothing is recorded).
 
-    no_data: by claim, why what is recorded has nothing of what it is about, in words; the others are judged.
+    no_data: by claim, why it is not judged although the others are, in words: what is recorded has nothing of what it is
+    about, or has it not for all base seeds that decide.
     """
 
     claims: ClaimsFile
@@ -259,13 +263,11 @@ class ChapterClaims:
                 numbers[claim.id] = self.estimates(claim, tables, claims.study.seeds)
             except BadInput as error:
                 no_data[claim.id] = str(error)
-        without = [
-            f"base seed {lacking[0]}: what {name} needs"
-            for name, known in numbers.items()
-            if (lacking := sorted(set(claims.study.seeds) - set(known)))
-        ]
-        some = claims.model_copy(update={"claims": tuple(one for one in claims.claims if one.id in numbers)})
-        return Outcome(claims, tuple(without), () if without else tuple(judge(some, numbers)), no_data)
+        for name, known in list(numbers.items()):
+            if lacking := sorted(set(claims.study.seeds) - set(known)):
+                no_data[name] = f"base seed {lacking[0]}: what it needs is not recorded yet"
+                del numbers[name]
+        return Outcome(claims, (), tuple(judge(claims, numbers)), no_data)
 
 
 def by_seed(rows: pd.DataFrame, seeds: Iterable[int]) -> dict[int, pd.DataFrame]:

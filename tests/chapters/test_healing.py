@@ -272,12 +272,14 @@ def test_an_able_base_that_is_not_recorded_is_missing_and_no_other_takes_its_pla
     assert any("base seed 13" in said for said in found.missing)
 
 
-def test_a_recording_that_stopped_before_the_mechanism_says_what_is_missing() -> None:
+def test_a_recording_that_stopped_before_the_mechanism_judges_the_others_and_says_so() -> None:
     whole = healing_tables.study(abilities=(0.9, 0.5))
     cut = replace(whole, path=pd.DataFrame(columns=["control", "start", "seed", "ability"]))
     found = estimate.CLAIMS.outcome(cut)
-    assert not found.judged
-    assert "base seed 11: what healing-turns-back needs" in found.missing
+    assert found.no_data == {"healing-turns-back": "base seed 11: what it needs is not recorded yet"}
+    assert len(found.judged) == len(found.claims.claims) - 1
+    judged = {one.claim.id: one.verdict for one in estimate.CLAIMS.outcome(whole).judged}
+    assert all(one.verdict == judged[one.claim.id] for one in found.judged)
 
 
 # ---- figures and checks

@@ -135,9 +135,9 @@ def of_tasks(study: Mapping[str, Any], results: Path) -> dict[int, of_beyond.See
 
 
 def part_of(name: str, plan: Mapping[str, Any], results: Path) -> list[dict[str, Any]]:
-    """The rows of one part of `claims.yaml`; none while a number of a claim is missing for one of the base seeds.
+    """The rows of one part of `claims.yaml`.
 
-    A claim of which the study has no data gets the reason as its verdict, and does not count for Holm.
+    A claim of which the study has no data, or not for all base seeds, gets the reason as its verdict; for Holm its p is 1.
     """
     study = plan["study"]
     if not (by_seed := measured(name, study, results)):
@@ -147,11 +147,13 @@ def part_of(name: str, plan: Mapping[str, Any], results: Path) -> list[dict[str,
         row = {"part": name, "id": claim["id"], "margin": claim["margin"]}
         try:
             values = values_of(claim, PARTS[name].module, by_seed)
+            lacking = "" if np.isfinite(values).all() else "not all base seeds"
         except NoData as reason:
-            rows.append(row | {"verdict": f"no data: {reason}"})
+            lacking = str(reason)
+        if lacking:
+            rows.append(row | {"verdict": f"no data: {lacking}"})
+            raw[claim["family"]][claim["id"]] = 1.0
             continue
-        if not np.isfinite(values).all():
-            return []
         mean, low, high = interval(values, study["level"])
         said = verdict(low, high, claim["margin"], claim.get("partly", True))
         rows.append(row | {"estimate": mean, "low": low, "high": high, "verdict": said})
@@ -159,7 +161,7 @@ def part_of(name: str, plan: Mapping[str, Any], results: Path) -> list[dict[str,
     adjusted = {}
     for ps in raw.values():
         adjusted |= dict(zip(ps, holm(list(ps.values())), strict=True))
-    return [row | {"holm_p": adjusted.get(row["id"], np.nan)} for row in rows]
+    return [row | {"holm_p": adjusted[row["id"]] if "low" in row else np.nan} for row in rows]
 
 
 def recompute(results: Path, claims: Path, parts: Sequence[str] = tuple(PARTS)) -> pd.DataFrame:
