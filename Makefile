@@ -66,8 +66,6 @@ book-4: $(READY)
 
 book-5: $(READY)
 	$(BIN)/rlheals notebook notebooks/05_when_rl_heals.ipynb --profile $(PROFILE) --out book/_generated/05_when_rl_heals.ipynb
-	$(BIN)/rlheals notebook notebooks/06_beyond_cards.ipynb --profile $(PROFILE) --out book/_generated/06_beyond_cards.ipynb
-	$(BIN)/rlheals notebook notebooks/07_a_real_language_model.ipynb --profile $(PROFILE) --out book/_generated/07_a_real_language_model.ipynb
 
 test: lint       ## style, types, tests, notebooks against their references
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not colab and not long and not slurm"

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import Field
 
-from rlheals.chapters.registry import CHAPTERS
+from rlheals.chapters.registry import CHAPTERS, PAGES
 from rlheals.display.markup import escaped, p_text
 from rlheals.errors import BadInput
 from rlheals.settings import Float, Int, Settings, validated
@@ -293,7 +293,8 @@ def _row(row: Row, spans: _Spans) -> str:
 def _facts(row: Row) -> dict[str, str]:
     """What is folded in a row, as HTML; empty: not said."""
     claim, said, shown = row.claim, row.said, row.shown
-    where = f"_generated/{said['page']}.html#{anchor(said['section'])}"
+    where, section = f"_generated/{said['page']}.html#{anchor(said['section'])}", _said(said["section"])
+    data = f'<a href="{_said(where)}">{section}</a>' if said["page"] in PAGES else "not recorded yet"
     waiting = said["shown"] if row.verdict == NO_DATA and said["shown"] != UNDECIDED else ""
     fresh = "not measured"
     if not pd.isna(said["fresh"]):
@@ -305,7 +306,7 @@ def _facts(row: Row) -> dict[str, str]:
     return {
         "id": f'<a href="#claim-{claim.id}"><code>{claim.id}</code></a>',
         "no verdict because": _said(waiting),
-        "data": f'<a href="{_said(where)}">{_said(said["section"])}</a>',
+        "data": data,
         "source": _said(said["source"]),
         "registered number": f"{_said(claim.unit)}; <code>{_said(said['code'])}</code>",
         "its margin": f"{claim.margin:g}",

@@ -67,7 +67,7 @@ def the_finding(results: Path) -> list[Block]:
     found = outcomes(project_root() / results, ["healing"])["healing"]
     if found.missing:
         return [f"When RL heals is not known yet: {_incomplete(found)}."]
-    return [finding.paragraph(finding.found(found)), finding.NOTE]
+    return [*finding.blocks(finding.found(found)), finding.NOTE]
 
 
 def _incomplete(found: Outcome) -> str:
@@ -116,8 +116,8 @@ def _by_family(head: tuple[str, ...], rows: Iterable[tuple[str, tuple[str, ...]]
 def frame(opened: Mapping[str, Any], results: Path) -> pd.DataFrame:
     """One row per claim: chapter, id, margin, estimate with interval and verdict of the study, value of the fresh run.
 
-    opened: chapters by part of `claims.yaml`. Not a number: what is not recorded, or what the fresh run does not
-    measure.
+    opened: chapters of the book, by part of `claims.yaml`. Not a number: what is not recorded, or what no fresh run
+    measures.
     """
     rows = []
     for key, found in outcomes(results).items():
@@ -129,7 +129,8 @@ def frame(opened: Mapping[str, Any], results: Path) -> pd.DataFrame:
                 "source": claim.source, "family": claim.family, "unit": claim.unit, "margin": claim.margin,
                 "seeds": spans(found.claims.study.seeds), "estimate": nan, "low": nan, "high": nan,
                 "verdict": UNDECIDED, "holm_p": nan, "shown": found.no_data.get(claim.id, UNDECIDED),
-                "fresh": _fresh(one.claims, claim, opened[key].fresh), "section": claim.section,
+                "fresh": _fresh(one.claims, claim, opened[key].fresh) if key in opened else nan,
+                "section": claim.section,
                 "code": f"chapters.{one.room}.claims: {claim.estimator}",
             }  # fmt: skip
             if said := judged.get(claim.id):
@@ -158,6 +159,7 @@ def write(profile: Profile, results: Path, out: Path, store: Store | None = None
     opened: dict[str, Any] = {
         key: one.chapter.open(profile, results=results, store=place, quiet=True)
         for key, one in CHAPTERS.items()
+        if one.in_book
     }
     table = frame(opened, results)
     about = f"Fresh run: profile `{profile.name}`, base seed {spans(profile.seeds)}."

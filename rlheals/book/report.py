@@ -176,7 +176,7 @@ def update_readme(readme: Path, results: Path) -> bool:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise BadInput(f"--readme {str(readme)!r}: {reason}") from None
-    new = pages.rewritten_readme(text, to_markdown(claims.the_finding(results)[:1]))
+    new = pages.rewritten_readme(text, to_markdown(claims.the_finding(results)[:2]))
     picture, drawn = (
         readme.parent / PICTURE,
         front.picture(CHAPTERS["sft"].claims.read().study.profile, results),

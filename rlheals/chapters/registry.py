@@ -32,6 +32,11 @@ class Entry:
     option: str = ""
 
     @property
+    def in_book(self) -> bool:
+        """Whether the book has its notebook."""
+        return self.notebook not in WAITING
+
+    @property
     def claims(self) -> ChapterClaims:
         """Its claims and how they are estimated."""
         found: ChapterClaims = resolve_name(f"rlheals.chapters.{self.room}.claims:CLAIMS")
@@ -58,6 +63,8 @@ HEALING = "05_when_rl_heals"
 BEYOND = "06_beyond_cards"
 LANGUAGE = "07_a_real_language_model"
 """Chapter 7, no entry below until its claims are registered: see `language/draft.yaml`."""
+WAITING = (BEYOND, LANGUAGE)
+"""Notebooks whose study is not recorded yet: the book leaves them out, and anyone can run them."""
 AUDIT = "audit"
 """The page on released artefacts, which makes no claims."""
 
@@ -77,3 +84,5 @@ CHAPTERS = {
 
 NOTEBOOKS = (*dict.fromkeys(entry.notebook for entry in CHAPTERS.values()), LANGUAGE, AUDIT)
 """Every notebook's name without ending, in the order of the book."""
+PAGES = tuple(name for name in NOTEBOOKS if name not in WAITING)
+"""Those that the book has."""

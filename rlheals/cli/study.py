@@ -111,7 +111,7 @@ def fresh(
     from rlheals.chapters.registry import CHAPTERS
 
     chosen = chosen_profile(profile, set_)
-    chapters = [one.chapter for one in CHAPTERS.values()]
+    chapters = [one.chapter for one in CHAPTERS.values() if one.in_book]
     runs = {run.id: run.manifest.seconds for run in core(chapters, chosen, own, workers, results)}
     done = {"profile": chosen.name, "runs": len(runs), "core_minutes": sum(runs.values()) / 60}
     show(done, [f"{done['runs']} runs, {done['core_minutes']:.1f} core-minutes"], json)

@@ -160,7 +160,8 @@ def judge(claims: ClaimsFile, numbers: Mapping[str, Mapping[int, float]]) -> lis
     for family in FAMILIES:
         mine = [claim for claim in claims.claims if claim.family == family]
         raw = [
-            larger_p(list(found[claim.id].values()), claim.margin) if claim.id in found else 1.0 for claim in mine
+            larger_p(list(found[claim.id].values()), claim.margin) if claim.id in found else 1.0
+            for claim in mine
         ]
         adjusted |= {claim.id: p for claim, p in zip(mine, holm(raw), strict=True)}
     judged = []
@@ -175,8 +176,8 @@ def judge(claims: ClaimsFile, numbers: Mapping[str, Mapping[int, float]]) -> lis
 class Outcome:
     """The claims of a part; judged once nothing is missing (in words; None: nothing is recorded).
 
-    no_data: by claim, why it is not judged although the others are, in words: what is recorded has nothing of what it is
-    about, or has it not for all base seeds that decide.
+    no_data: by claim, why it is not judged although the others are, in words: what is recorded has nothing of what it
+    is about, or has it not for all base seeds that decide.
     """
 
     claims: ClaimsFile

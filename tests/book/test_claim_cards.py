@@ -206,6 +206,7 @@ def test_links_lead_to_the_ids_that_headings_get(soup: BeautifulSoup) -> None:
     for claim in KNOWN.values():
         assert cards.anchor(claim.section) == nodes.make_id(claim.section)
     assert soup.select_one('dl a[href="_generated/01_sft_forgets.html#what-is-forgotten"]')
+    assert not soup.select('a[href*="06_beyond_cards"]'), "a page that the book does not have yet"
 
 
 def test_front_page_and_readme_count_the_tests_of_six_claims(monkeypatch: pytest.MonkeyPatch) -> None:

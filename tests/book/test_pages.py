@@ -28,7 +28,7 @@ from play_page import CHROMIUM, FLAGS, needs_chromium, served
 from rlheals.book import claims, colab, explore, report
 from rlheals.book.references import SMALL
 from rlheals.chapters.edits.panel import STATIC, bars
-from rlheals.chapters.registry import CHAPTERS, NOTEBOOKS
+from rlheals.chapters.registry import CHAPTERS, PAGES
 from rlheals.display.markup import Table, to_html
 from rlheals.display.style import Drawn
 from rlheals.profiles import load_profile
@@ -87,7 +87,7 @@ def html(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> Path:
         profile=load_profile("lab"), recorded=record.find("lab", SFT, RESULTS)[0], variants={}
     )
     (made / report.EXPLORED / explore.DATA).write_text(explore.script(lab, RESULTS))
-    for name in NOTEBOOKS:
+    for name in PAGES:
         notebook = nbformat.read(ROOT / f"notebooks/{name}.ipynb", as_version=4)
         last = next(cell for cell in reversed(notebook.cells) if cell.cell_type == "code")
         last.metadata.tags = []
@@ -147,7 +147,7 @@ def test_formulas_need_no_script_and_words_of_the_glossary_say_what_they_mean(
 
 def test_only_chapters_say_that_they_are_not_published(pages: dict[str, BeautifulSoup]) -> None:
     said = {name for name, page in pages.items() if "Colab and Binder: not published yet" in page.get_text()}
-    assert said == {f"book/_generated/{name}.html" for name in NOTEBOOKS} or "RLHEALS_BOOK" in os.environ
+    assert said == {f"book/_generated/{name}.html" for name in PAGES} or "RLHEALS_BOOK" in os.environ
 
 
 def test_setting_the_address_is_enough_to_publish(tmp_path: Path) -> None:

@@ -420,9 +420,13 @@ def test_a_claim_waits_for_its_own_control_alone() -> None:
     drop = (there["seed"] == 11) & (there["control"] == "rejection") & (there["run"] >= 0)
     found, full = CLAIMS.outcome(dataclasses.replace(whole, episodes=there[~drop])), CLAIMS.outcome(whole)
     assert found.no_data["rl-over-rejection"] == "base seed 11: what it needs is not recorded yet"
-    assert {one.claim.id for one in full.judged} - {one.claim.id for one in found.judged} == {"rl-over-rejection"}
+    assert {one.claim.id for one in full.judged} - {one.claim.id for one in found.judged} == {
+        "rl-over-rejection"
+    }
     adjusted = {one.claim.id: one.adjusted for one in full.judged}
-    assert all(one.adjusted >= adjusted[one.claim.id] for one in found.judged), "Holm counts it, as if its p were 1"
+    assert all(one.adjusted >= adjusted[one.claim.id] for one in found.judged), (
+        "Holm counts it, as if its p were 1"
+    )
 
 
 def test_claims_use_no_development_seed_and_known_states_and_controls() -> None:

@@ -137,7 +137,8 @@ def of_tasks(study: Mapping[str, Any], results: Path) -> dict[int, of_beyond.See
 def part_of(name: str, plan: Mapping[str, Any], results: Path) -> list[dict[str, Any]]:
     """The rows of one part of `claims.yaml`.
 
-    A claim of which the study has no data, or not for all base seeds, gets the reason as its verdict; for Holm its p is 1.
+    A claim of which the study has no data, or not for all base seeds, gets the reason as its verdict. For Holm its p
+    is 1.
     """
     study = plan["study"]
     if not (by_seed := measured(name, study, results)):

@@ -1,4 +1,4 @@
-"""The answer to the title: a paragraph that follows from the verdicts on a few registered claims alone.
+"""The answer to the title: a sentence, a table and a paragraph that follow from the verdicts on a few claims alone.
 
 It says what holds, what does not, what is open and what has no data; every outcome of these claims reads as English,
 which a test enumerates. Each sentence depends on the claims of its own group alone, so that it contradicts no other.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rlheals.display.markup import Block, Table
 from rlheals.stats.intervals import Interval
 from rlheals.study.claims import Judged, Outcome
 
@@ -24,6 +25,7 @@ class Case:
 
 NEW = "11, 12 and 13"
 ID, VARIED, FAMILIAR = "the trained rule alone", f"other rules that use {NEW}", f"other rules without {NEW}"
+RULES = (ID, FAMILIAR, VARIED)
 CASES = (
     Case("healing-rl-mild", ID, "a tenth"),
     Case("healing-rl-half", ID, "half"),
@@ -35,71 +37,65 @@ CASES = (
 NUMBERS, IMITATION = "healing-needs-the-numbers", "healing-imitation-alike"
 TURNS, VECTORS = "healing-turns-back", "healing-vectors-restore"
 CLAIMS = (*(case.claim for case in CASES), NUMBERS, IMITATION, TURNS, VECTORS)
-"""The claims that the paragraph follows from."""
+"""The claims that the finding follows from."""
 
 Found = Mapping[str, Judged]
 """By claim; one without data is missing."""
 NOTE = (
-    "*Heals*: the whole interval of the share of lost OOD pass@4 that is regained lies above a quarter; *does not*: it "
-    "ends below; else it is *open*. A loss is the share of the peak that SFT has lost before RL starts. With other "
+    "*Heals*: the whole interval of the share of lost OOD pass@4 that is regained lies above a quarter; *does not "
+    "heal*: it ends below; else *open*. A loss is the share of the peak that SFT has lost before RL starts. With other "
     f"rules, half of the questions follow them; none follows the OOD rule. It makes J, Q, K {NEW}, which no answer in "
     "SFT contains. Intervals: 95 % over base seeds."
 )
 
 
 def found(outcome: Outcome) -> Found:
-    """Of what is judged, the claims of the paragraph."""
+    """Of what is judged, the claims of the finding."""
     return {one.claim.id: one for one in outcome.judged if one.claim.id in CLAIMS}
 
 
-def paragraph(known: Found) -> str:
-    """The finding, in five sentences; in one where no claim has data.
+def blocks(known: Found) -> list[Block]:
+    """The finding: its first sentence, what RL regains of every loss, and three sentences on causes.
 
-    >>> paragraph({})
-    'When RL heals is not known yet: nothing that decides it is recorded.'
+    >>> blocks({})
+    ['When RL heals is not known yet: nothing that decides it is recorded.']
     """
     if not known:
-        return "When RL heals is not known yet: nothing that decides it is recorded."
-    return " ".join([_when(known), _shares(known), _numbers(known), _imitation(known), _weights(known)])
+        return ["When RL heals is not known yet: nothing that decides it is recorded."]
+    return [
+        f"**{headline(known)}**", shares(known), " ".join([_numbers(known), _imitation(known), _weights(known)]),
+    ]  # fmt: skip
 
 
-def _when(known: Found) -> str:
-    """In which of the cases RL heals; "exactly" once each of them is decided."""
-    verdicts = {case: known[case.claim].verdict if case.claim in known else None for case in CASES}
-    healed, not_healed, open_, without = (
-        [case for case, verdict in verdicts.items() if verdict == one]
-        for one in ("holds", "not here", "open", None)
-    )
-    if len(healed) == len(CASES):
-        return "RL heals in every case tried."
-    if len(not_healed) == len(CASES):
-        return "RL heals in none of the cases tried."
-    undecided = open_ or without
-    they, said = "its questions", "RL is not shown to heal yet"
-    if healed:
-        said = (
-            f"RL heals {'at least' if undecided else 'exactly'} when its questions follow {_listed(healed)}"
-        )
-        they = "they"
-    if not undecided:
-        return f"{said}."
-    parts = [said]
-    parts += [f"it does not when {they} follow {_listed(not_healed)}"] if not_healed else []
-    parts += [f"it is open whether it does when {they} follow {_listed(open_)}"] if open_ else []
-    parts += (
-        [f"there are no data on whether it does when {they} follow {_listed(without)}"] if without else []
-    )
-    return f"{'; '.join(parts)}."
+def headline(known: Found) -> str:
+    """With which questions RL heals. Rules heal that heal one loss or more and are shown to fail at none."""
+    clauses: list[str] = []
+    for said, rules in _rules(known).items():
+        if rules:
+            whose = "its questions" if not clauses else "they"
+            clauses.append(
+                f"{said.format('RL' if not clauses else 'it')} {whose} follow {_joined(rules, 'or')}"
+            )
+    text = "; ".join(clauses)
+    return f"{text[0].upper()}{text[1:]}."
 
 
-def _listed(cases: Sequence[Case]) -> str:
-    """Cases by rules, with the losses of each unless it is all that were tried."""
-    named = []
-    for rules in dict.fromkeys(case.rules for case in cases):
-        losses, tried = ([case.loss for case in some if case.rules == rules] for some in (cases, CASES))
-        after = "" if losses == tried else f" after a loss of {_joined(losses, 'or')}"
-        named.append(f"{rules}{after}")
-    return ", or ".join(named)
+def _rules(known: Found) -> dict[str, list[str]]:
+    """By what a clause says, the rules of which it says so."""
+    said: dict[str, list[str]] = {
+        "{} heals where": [], "{} does not heal where": [], "{} heals some losses and not others where": [],
+        "whether {} heals is open where": [], "there are no data on whether {} heals where": [],
+    }  # fmt: skip
+    heals, fails, some, undecided, without = said
+    for rules in RULES:
+        found = {known[case.claim].verdict for case in CASES if case.rules == rules and case.claim in known}
+        if {"holds", "not here"} <= found:
+            said[some].append(rules)
+        elif found & {"holds", "not here"}:
+            said[heals if "holds" in found else fails].append(rules)
+        else:
+            said[undecided if found else without].append(rules)
+    return said
 
 
 def _joined(parts: Sequence[str], last: str = "and") -> str:
@@ -107,20 +103,23 @@ def _joined(parts: Sequence[str], last: str = "and") -> str:
     >>> _joined(["a"]), _joined(["a", "b", "c"], "or")
     ('a', 'a, b or c')
     """
-    head, tail = ", ".join(parts[:-1]), parts[-1]
-    return f"{head} {last} {tail}" if head else tail
+    first, tail = ", ".join(parts[:-1]), parts[-1]
+    return f"{first} {last} {tail}" if first else tail
 
 
-def _shares(known: Found) -> str:
-    """What RL regains in every case that has data."""
-    by: dict[str, list[str]] = {}
-    for case in CASES:
-        if case.claim in known:
-            share = per_cent(known[case.claim].interval)
-            by.setdefault(case.rules, []).append(f"{share} after a loss of {case.loss}")
-    if not by:
-        return "There are no data yet on how much it regains."
-    return f"The share regained is, under {'; under '.join(f'{one}, {_joined(all_)}' for one, all_ in by.items())}."
+def shares(known: Found) -> Table:
+    """What RL regains, by the questions of RL and by the loss before it."""
+    losses = tuple(dict.fromkeys(case.loss for case in CASES))
+    cells = {(case.rules, case.loss): _cell(known.get(case.claim)) for case in CASES}
+    rows = [(rules, *(cells.get((rules, loss), "not tried") for loss in losses)) for rules in RULES]
+    return Table(
+        ("RL's questions follow", *(f"share regained of a loss of {loss}" for loss in losses)), tuple(rows)
+    )
+
+
+def _cell(one: Judged | None) -> str:
+    words = {"holds": "**heals**", "not here": "does not heal", "open": "open"}
+    return "no data yet" if one is None else f"{per_cent(one.interval)}: {words[one.verdict]}"
 
 
 def per_cent(one: Interval) -> str:
