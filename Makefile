@@ -109,13 +109,17 @@ lint: $(READY)   ## style and types
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-PARTS := --bases "" --recovery --rotation --edits --protection --healing
+PARTS := --bases "" --healing --recovery --rotation --edits --protection
+TASKS := lab-navigation lab-determinant-rules
+RECORD := $(BIN)/rlheals study --missing --workers $(WORKERS) --record results
 study: $(READY)  ## the recorded study: development, then all that decides, then variants (many hours; goes on where it was stopped)
-	set -e; for part in --bases ""; do $(BIN)/rlheals study $$part --seeds 0 --record results/development; done
-	set -e; for part in $(PARTS); do $(BIN)/rlheals study $$part --record results --workers $(WORKERS); done
-	set -e; for part in --bases ""; do $(BIN)/rlheals study $$part --variant all --record results --workers $(WORKERS); done
-	$(BIN)/rlheals study --healing --variant 75 --variant 50 --record results --workers $(WORKERS)
-	$(BIN)/rlheals study --attempts --seeds 11,12 --record results --workers $(WORKERS)
+	set -e; for part in --bases ""; do $(RECORD)/development $$part --seeds 0; done
+	set -e; for part in $(PARTS); do $(RECORD) $$part; done
+	set -e; for part in --bases ""; do $(RECORD) $$part --variant all; done
+	$(RECORD) --healing --variant 75 --variant 50
+	$(RECORD) --attempts --seeds 11,12
+	set -e; for profile in $(TASKS); do for part in --bases "" --healing --rotation --edits; do \
+		$(RECORD) --profile $$profile $$part --seeds 11-15; done; done
 
 # About 25 core-hours, a part of a base seed after the other; what has to be installed: book/models.md.
 study-language: $(READY)  ## the recorded study of a language model, SmolLM2-135M (goes on where it was stopped)

@@ -24,7 +24,6 @@ from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE, ModelSettings
 from rlheals.store.store import Store
-from rlheals.study.claims import ChapterClaims, ClaimsFile
 from rlheals.study.compute import compute
 from rlheals.study.plan import plan
 from rlheals.tasks.general_points.compact import Compact
@@ -102,19 +101,3 @@ def played(shared: Store) -> SFTChapter:
 
     core([SFTChapter, RLChapter], SPIN, store=shared, quiet=True)
     return SFTChapter.open(SPIN, store=shared, quiet=True)
-
-
-@pytest.fixture
-def recorded_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `results/` holds decides: base seeds 1 to 5 and two sampling seeds, for claims that need no more."""
-    read = ChapterClaims.read
-
-    def with_recorded(self: ChapterClaims, *file: Path) -> ClaimsFile:
-        found = read(self, *file)
-        study = found.study.model_copy(
-            update={"seeds": (1, 2, 3, 4, 5), "decodes": min(2, found.study.decodes)}
-        )
-        few = tuple(claim for claim in found.claims if "k" not in claim.options)
-        return found.model_copy(update={"study": study, "claims": few})
-
-    monkeypatch.setattr(ChapterClaims, "read", with_recorded)

@@ -232,7 +232,7 @@ def test_spectra_and_edits_are_the_same_without_torch(light, full, tmp_path: Pat
 
 def test_the_recorded_study_is_judged_without_torch(light, full, tmp_path: Path) -> None:
     """With the tables' reader; a study without it is one line."""
-    shutil.copytree(ROOT / "results/lab-protection", tmp_path / "results/lab-protection")
+    shutil.copytree(ROOT / "results/lab", tmp_path / "results/lab")
     (tmp_path / "notebooks").mkdir()
     command = ("-m", "rlheals", "claims", "--json")
     asked = light(*command, folder=tmp_path)

@@ -177,14 +177,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def results(project: Path, monkeypatch: pytest.MonkeyPatch, recorded_decide: None) -> Path:
+def results(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(project)
     monkeypatch.delenv("RLHEALS_STORE", raising=False)
     return project / "results"
 
 
 @pytest.fixture
-def copied(tmp_path: Path, recorded_decide: None) -> Path:
+def copied(tmp_path: Path) -> Path:
     """A copy to be changed."""
     shutil.copytree(RESULTS / "lab", tmp_path / "results" / "lab")
     return tmp_path / "results"
@@ -212,9 +212,9 @@ def test_an_incomplete_study_gives_no_verdict_and_a_damaged_one_is_refused(copie
     blocks = claims_tables.claims_table("sft", copied)
     assert f"not complete (base seed {last})" in blocks[0]
     assert not re.search(r"\*\*|\[-?\d\.", to_markdown(blocks))
-    file = copied / "lab/seed-2/episodes.parquet"
+    file = copied / "lab/seed-12/episodes.parquet"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(BadInput, match=r"seed-2.*episodes.parquet"):
+    with pytest.raises(BadInput, match=r"seed-12.*episodes.parquet"):
         claims_tables.claims_table("sft", copied)
 
 

@@ -236,7 +236,7 @@ def test_edits_are_compared_with_the_controls_of_equal_size() -> None:
 
 
 def test_every_edit_and_arm_of_the_lab_can_be_read() -> None:
-    lab = load_profile(Path("results/next/lab.yaml"))
+    lab = load_profile("lab")
     assert {*lab.healing.window} <= {*lab.healing.map}
     assert {"rl", UNHEALED, HEALED} <= {*lab.healing.map}
     assert len(STATES) == 3

@@ -61,7 +61,7 @@ ALL = [
 
 @pytest.mark.parametrize(("chapter", "figure"), ALL)
 def test_figure_and_caption_speak_of_the_studies_that_the_image_depends_on(
-    chapters: dict[str, Any], chapter: str, figure: Callable, recorded_decide: None
+    chapters: dict[str, Any], chapter: str, figure: Callable
 ) -> None:
     """Another fresh run, everything else alike: if the image changes it is drawn, and only then is it mentioned."""
     if chapter not in chapters:

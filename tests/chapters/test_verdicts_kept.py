@@ -15,7 +15,7 @@ from rlheals.errors import BadInput
 from rlheals.study.claims import Outcome
 
 RESULTS = Path(__file__).parents[2] / "results"
-KEY = "protection"
+KEY = "sft"
 
 
 def outcome(results: Path) -> Outcome:
@@ -23,9 +23,9 @@ def outcome(results: Path) -> Outcome:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded_decide: None) -> Path:
-    """A project with the recorded study of protected SFT."""
-    shutil.copytree(RESULTS / "lab-protection", tmp_path / "results" / "lab-protection")
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with the recorded study of SFT."""
+    shutil.copytree(RESULTS / "lab", tmp_path / "results" / "lab")
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RLHEALS_STORE", raising=False)
@@ -76,10 +76,10 @@ def test_damage_is_noticed_and_repaired(project: Path, counted: list[str], damag
 
 def test_other_results_are_judged_anew_and_damaged_ones_refused(project: Path, counted: list[str]) -> None:
     outcome(project / "results")
-    shutil.rmtree(project / "results/lab-protection/seed-1")
-    assert outcome(project / "results").missing == ("base seed 1",)
+    shutil.rmtree(project / "results/lab/seed-11")
+    assert outcome(project / "results").missing == ("base seed 11",)
     assert counted == [KEY, KEY]
-    (project / "results/lab-protection/seed-2/accuracy.parquet").write_bytes(b"no")
+    (project / "results/lab/seed-12/episodes.parquet").write_bytes(b"no")
     with pytest.raises(BadInput, match="has changed since"):
         outcome(project / "results")
 

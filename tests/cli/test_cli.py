@@ -455,22 +455,23 @@ def test_doctor_lists_every_setting(say: Say) -> None:
         assert setting in said.out
 
 
-def test_claims_are_printed_chapter_by_chapter(empty_folder: Path, say: Say, recorded_decide: None) -> None:
-    """A small study: only protected SFT is recorded, so that all others have no verdict."""
-    shutil.copytree(ROOT / "results/lab-protection", empty_folder / "some/lab-protection")
-    shutil.copytree(ROOT / "results/lab", empty_folder / "some/lab", ignore=lambda *_: ["seed-2"])
+def test_claims_are_printed_chapter_by_chapter(empty_folder: Path, say: Say) -> None:
+    """A small study: only SFT is recorded, and one RL seed of one base, so that all others have no verdict."""
+    shutil.copytree(ROOT / "results/lab", empty_folder / "some/lab")
+    run = "lab-recovery/seed-11-run-0"
+    shutil.copytree(ROOT / "results" / run, empty_folder / "some" / run)
     said = say("claims", "--results", "some")
     data = say("claims", "--results", "some", "--json").data
     assert said.code == 0
     assert set(data) == set(CHAPTERS)
     for key, one in data.items():
         assert f"{one['title']}:" in said.out
-        assert bool(one["missing"]) == (key != "protection")
+        assert bool(one["missing"]) == (key != "sft")
         for claim in one["claims"]:
-            assert (claim["verdict"] is None) == (key != "protection")
+            assert (claim["verdict"] is None) == (key != "sft")
             assert f"{claim['verdict'] or 'no verdict':14} {claim['sentence']}" in said.out
     assert {key for key, one in data.items() if one["missing"] == ["nothing is recorded"]} == {
-        "recovery", "rotation", "swaps", "healing",
+        "rotation", "swaps", "protection", "healing", "beyond",
     }  # fmt: skip
 
 

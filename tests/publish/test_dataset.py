@@ -222,13 +222,13 @@ def test_a_full_disk_leaves_nothing(results: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_on_the_command_line(results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    study = tmp_path / "results" / "lab-protection"
-    shutil.copytree(results / "lab-protection", study)
+    study = tmp_path / "results" / "lab"
+    shutil.copytree(results / "lab", study)
     command = ["publish", "--dataset", "--results", str(study.parent), "--out", str(tmp_path / "out")]
     assert main([*command, "--hub", "ada/study"]) == 0
     told = capfd.readouterr().out
     assert f"hf upload ada/study {tmp_path / 'out'} . --repo-type dataset" in told
-    assert "protection-penalties: " in told
+    assert "sft-losses: " in told
     for more, said in (
         ([], "is there already"),
         (["--seed", "1"], "--dataset"),

@@ -192,5 +192,3 @@ def test_settings_recorded_under_other_names_are_read_under_the_names_of_today()
         Profile.model_validate(manifest.profile)
     rl = Profile.model_validate(recorded["lab-recovery"][0].profile).rl_starts
     assert rl.model_dump() == PROFILES["lab"].rl_starts.model_dump()
-    protection = Profile.model_validate(recorded["lab-protection"][0].profile).protection
-    assert protection.regularisers == PROFILES["lab"].protection.regularisers

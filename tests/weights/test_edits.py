@@ -20,6 +20,7 @@ from rlheals.cli import main as cli
 from rlheals.engines import models
 from rlheals.engines.models import SHIPPED_BASE
 from rlheals.errors import BadInput
+from rlheals.profiles import load_profile
 from rlheals.settings import validated
 from rlheals.stage import Work
 from rlheals.weights import edit_stage as edited
@@ -51,7 +52,7 @@ def top(amount: float, share: bool = False) -> Part:
     return Part("top", amount, 0, share)
 
 
-RECORDED = Path(__file__).resolve().parents[2] / "results" / "lab-swaps"
+RECORDED = Path(__file__).resolve().parents[2] / "results" / "lab-healing"
 SHAPES = st.sampled_from([(8, 8), (6, 10), (10, 6), (5, 12), (1, 4), (3, 1)])
 SEEDS = st.integers(0, 10_000)
 PARTS = st.one_of(
@@ -315,9 +316,9 @@ def test_what_cannot_be_read_says_what_can(text: str, said: str) -> None:
 
 def test_every_name_has_an_example_and_what_is_recorded_is_spelled_as_it_prints() -> None:
     rows = pd.concat(pd.read_parquet(file) for file in RECORDED.rglob("sizes.parquet"))
-    assert rows["edit"].nunique() > 30
-    assert all(str(parse(text)) == text for text in rows["edit"].unique())
-    assert all(str(Where.parse(text)) == text for text in rows["where"].unique())
+    recorded = {tuple(text.split(": ", 1)[1].split(" @ ")) for text in rows["control"].unique()}
+    assert len(recorded) == len(load_profile("lab").healing.edits)
+    assert all((str(parse(edit)), str(Where.parse(where))) == (edit, where) for edit, where in recorded)
     for text in [*GROUPS, "blocks layers=0-2", "kinds=q,v layers=1 heads=0,3/4"]:
         made = Where.parse(text)
         assert Where.parse(str(made)) == made
