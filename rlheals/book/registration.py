@@ -51,12 +51,8 @@ def verdict(one: Order) -> str:
     """In words, whether the runs of a part began after its registration."""
     if not one.runs:
         return "nothing is recorded yet"
-    if one.unnamed:
-        return "cannot be told: these manifests are older than the rule that they name the registered version"
     if one.unknown:
         return f"**cannot be told: a manifest names the version {one.unknown[:12]}, which is none of these**"
-    if one.untimed:
-        return f"cannot be told: {one.untimed:,} of {one.runs:,} runs do not say when they began"
     if one.before:
         return f"**{one.before:,} of {one.runs:,} runs began before the registration**"
     return f"all {one.runs:,} runs began after the registration"

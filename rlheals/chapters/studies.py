@@ -28,12 +28,12 @@ MORE: dict[str, Part[Any]] = {"bases": BASES, "attempts": ATTEMPTS}
 
 def chosen(part: str, profile: str | None, variants: Sequence[str], changes: dict[str, Any]) -> list[Profile]:
     """The profiles to run: variants of the lab ("all": every one), or one profile, by default that of the claims."""
+    if profile is not None and variants:
+        raise BadInput("--profile and --variant: only one of the two is accepted")
+    if changes and profile is None:
+        raise BadInput("--set: only with --profile; the settings of the study and of its variants are fixed")
     if not variants:
         return [load_profile(profile or _claimed(part).profile, changes)]
-    if profile is not None:
-        raise BadInput("--profile and --variant: only one of the two is accepted")
-    if changes:
-        raise BadInput("--set: the settings of a variant are fixed")
     return [variant(name) for name in (VARIANTS if "all" in variants else variants)]
 
 

@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from rlheals.errors import BadInput
 from rlheals.settings import Settings, validated
@@ -45,19 +45,6 @@ if TYPE_CHECKING:
 FOLDER = Path("results")
 REGISTERED = FILE
 """The claims that what is recorded now will be judged by."""
-RENAMED = {
-    "ladder": "rl_starts",
-    "slice_rows": "micro_batch_size",
-    "recompute": "gradient_checkpointing",
-    "clip": "max_grad_norm",
-    "ratio_clip": "clip_range",
-    "discount": "gamma",
-    "credit": "advantage_estimator",
-    "ways": "regularisers",
-    "reader_ways": "reader_regularisers",
-    "rejection": "expert_iteration",  # a value of `algorithm`
-}
-"""Settings of the recorded study under the names they had then. To go when the study is recorded anew."""
 
 
 class RecordedRun(Settings):
@@ -67,7 +54,7 @@ class RecordedRun(Settings):
     id: Hash
     seed: int
     code_hash: Hash
-    started: Time | None = None
+    started: Time
     seconds: float = Field(ge=0)
 
     @classmethod
@@ -90,18 +77,16 @@ FileName = Annotated[str, Field(min_length=1, max_length=240)]
 class Recorded(Settings):
     """The manifest of one recorded base seed.
 
-    claims: sha256 of the registered claims as they were when it was written; digest: sha256 over every other field. The
-    study of half-able bases has neither claims nor times of single runs.
+    claims: sha256 of the registered claims as they were when it was written; digest: sha256 over every other field.
     """
 
     profile: Annotated[
         dict[str, Any],
-        BeforeValidator(lambda profile: _renamed(profile)),
         AfterValidator(_has_name_and_decodes),
     ]
     seed: int = Field(ge=0)
     started: Time
-    claims: Hash | None = None
+    claims: Hash
     machine: Machine
     versions: dict[Word, Word]
     runs: tuple[RecordedRun, ...]
@@ -248,8 +233,7 @@ def read_manifest(folder: Path) -> Recorded:
         f"results {folder.parent.name}/{folder.name}: {MANIFEST}",
     )
     found = validated(Recorded, data, where)
-    # the study of 2026 was recorded without digests; once it is recorded anew, every manifest needs one
-    if found.digest and found.digest != manifest_digest(data):
+    if found.digest != manifest_digest(data):
         raise BadInput(f"{where} does not match its own digest")
     return found
 
@@ -258,16 +242,6 @@ def manifest_digest(data: dict[str, Any]) -> str:
     """sha256 over all of a manifest but its digest."""
     rest = {name: value for name, value in data.items() if name != "digest"}
     return hashlib.sha256(canonical_json(rest)).hexdigest()
-
-
-def _renamed(settings: Any) -> Any:
-    """Recorded settings under the names of today."""
-    if not isinstance(settings, dict):
-        return settings
-    made = {RENAMED.get(name, name): _renamed(value) for name, value in settings.items()}
-    if made.get("algorithm") in RENAMED:
-        made["algorithm"] = RENAMED[made["algorithm"]]
-    return made
 
 
 def recorded_manifests(results: Path) -> dict[str, list[Recorded]]:

@@ -59,15 +59,13 @@ class Order:
     registered: Version | None
     unknown: str
     runs: int
-    untimed: int
-    unnamed: int
     first: str
     before: int
 
     @property
     def kept(self) -> bool:
         """Whether everything is known, and every run began after the registration."""
-        return self.registered is not None and not (self.untimed or self.unnamed or self.before)
+        return self.registered is not None and not self.before
 
 
 def tests_of(data: Mapping[str, Any]) -> dict[str, str]:
@@ -199,19 +197,15 @@ def registered(known: Iterable[Version], sha256: str, part: str) -> Version | No
 def order(known: Iterable[Version], part: str, manifests: Iterable[Recorded]) -> Order:
     """Whether the runs of a part began after its registration, as manifests and commits say."""
     known, manifests = list(known), list(manifests)
-    named = [one for one in manifests if one.claims is not None]
-    found = [registered(known, str(one.claims), part) for one in named]
-    times = [(run.started, since) for one, since in zip(named, found, strict=True) for run in one.runs]
-    runs = [run for one in manifests for run in one.runs]
+    found = [registered(known, one.claims, part) for one in manifests]
+    times = [(run.started, since) for one, since in zip(manifests, found, strict=True) for run in one.runs]
     since = [one for one in found if one is not None]
-    unknown = next((str(one.claims) for one, at in zip(named, found, strict=True) if at is None), "")
+    unknown = next((one.claims for one, at in zip(manifests, found, strict=True) if at is None), "")
     return Order(
         part=part,
         registered=max(since, key=lambda one: one.time) if since and not unknown else None,
         unknown=unknown,
-        runs=len(runs),
-        untimed=sum(run.started is None for run in runs),
-        unnamed=len(manifests) - len(named),
-        first=min((run.started for run in runs if run.started is not None), default=""),
-        before=sum(started is not None and at is not None and started <= at.time for started, at in times),
+        runs=len(times),
+        first=min((started for started, _ in times), default=""),
+        before=sum(at is not None and started <= at.time for started, at in times),
     )

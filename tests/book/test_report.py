@@ -237,7 +237,7 @@ def test_recorded_page_says_when_code_has_changed(copied: Path) -> None:
             for run in data["runs"]:
                 today = code_behind(run["stage"], record.read_manifest(file.parent).profile).hash
                 run["code_hash"] = "0" * 64 if stale and run["stage"] == "evaluate" else today
-            file.write_text(json.dumps(data))
+            file.write_text(json.dumps(data | {"digest": record.manifest_digest(data)}))
         text = to_markdown(pages.recorded_page(copied))
         manifests = record.read(copied / "lab")[1]
         seeds, runs = spans([one.seed for one in manifests]), sum(len(one.runs) for one in manifests)

@@ -231,14 +231,18 @@ def test_a_field_of_a_manifest_that_is_not_what_it_should_be_is_one_line(tmp_pat
     assert len(one_line(refused)) < 400
 
 
-def test_a_manifest_with_a_digest_matches_it(tmp_path: Path) -> None:
+def test_a_manifest_matches_its_digest(tmp_path: Path) -> None:
     place = texts.recorded(tmp_path) / "lab" / "seed-1"
     sealed = record.read_manifest(place).sealed()
     (place / "manifest.json").write_text(sealed.text())
     assert record.read_manifest(place) == sealed
-    (place / "manifest.json").write_text(sealed.text().replace("a processor", "another one"))
-    with pytest.raises(BadInput, match="does not match its own digest"):
-        record.read_manifest(place)
+    for changed in (
+        sealed.text().replace("a processor", "another one"),
+        sealed.text().replace(sealed.digest, ""),
+    ):
+        (place / "manifest.json").write_text(changed)
+        with pytest.raises(BadInput, match="does not match its own digest"):
+            record.read_manifest(place)
 
 
 def test_a_study_is_not_called_anything(tmp_path: Path) -> None:

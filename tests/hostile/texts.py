@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rlheals.study.record import manifest_digest
+
 YAML = {
     "aliases that grow": ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "line 1: anchors and aliases are not read"),
     "an alias of nothing": ("a: 1\nb: *nothing", "line 2: anchors and aliases are not read"),
@@ -111,10 +113,12 @@ def manifest(**changes: object) -> dict[str, object]:
         "started": "2026-01-01T00:00:00Z",
         "machine": {"kind": "cpu", "model": "a processor", "isa": "avx2", "threads": 1},
         "versions": {"torch": "2.13.0+cpu"},
-        "runs": [{"stage": "sft", "id": "0" * 64, "seed": 1, "code_hash": "1" * 64, "seconds": 1.0}],
+        "claims": "2" * 64,
+        "runs": [RUN],
         "files": {},
     }
-    return whole | changes
+    made = whole | changes
+    return {"digest": manifest_digest(made)} | made
 
 
 def recorded(results: Path, **changes: object) -> Path:
@@ -125,7 +129,9 @@ def recorded(results: Path, **changes: object) -> Path:
     return results
 
 
-RUN = {"stage": "sft", "id": "0" * 64, "seed": 1, "code_hash": "1" * 64, "seconds": 1.0}
+RUN = {
+    "stage": "sft", "id": "0" * 64, "seed": 1, "code_hash": "1" * 64, "started": "2026-01-01T00:00:00Z", "seconds": 1.0,
+}  # fmt: skip
 MANIFESTS = {
     "versions": {"torch": MARKUP[0]},
     "machine": {"kind": "cpu", "model": "x" * 300, "isa": "avx2", "threads": 1},

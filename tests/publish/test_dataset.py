@@ -53,7 +53,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     other = made / "lab-town" / source.name
     shutil.copytree(source, other)
     told = json.loads((other / MANIFEST).read_text())
-    told["profile"]["name"], told["digest"] = "lab-town", ""
+    told["profile"]["name"] = "lab-town"
+    told["digest"] = record.manifest_digest(told)
     (other / MANIFEST).write_text(json.dumps(told))
     episodes = pd.read_parquet(other / "episodes.parquet").drop(columns="face").assign(node="turn")
     episodes.to_parquet(other / "episodes.parquet", index=False)
