@@ -92,15 +92,18 @@ RULES = (
 )
 
 
-def signals(sft: Tables, spectra: SpectraTables) -> pd.DataFrame:
+def signals(sft: Tables, spectra: SpectraTables | None) -> pd.DataFrame:
     """What the rules see of recorded plain SFT, by (seed, step), where weights were measured; the base is left out.
+    Where no weights are recorded (yet), every checkpoint has a row, without them.
 
     Columns train, test: losses; held_out: success@5 on held-out ID hands; entropy: nats per token of first attempts at
     them; size, angle, excess, kl: of the weights, as in `spectra.measures.points`.
     """
     keys = ["seed", "step"]
-    weights = only(spectra.once(points), branch=SFT).set_index(keys)[["size", "angle", "excess", "kl"]]
     losses = only(sft.losses, set=("train", "test")).pivot_table(index=keys, columns="set", values="loss")
+    weights = pd.DataFrame(np.nan, index=losses.index, columns=["size", "angle", "excess", "kl"])
+    if spectra is not None:
+        weights = only(spectra.once(points), branch=SFT).set_index(keys)[list(weights)]
     first = only(sft.categories, split="held_out", protocol="target", attempt=1)
     sums = first.groupby(keys)[["entropy", "attempts"]].sum(min_count=1)
     held_out = pd.concat(
@@ -128,7 +131,7 @@ def at_peak(rule: Rule, others: Sequence[pd.Series]) -> float:
     return float(rule.scaled(pd.Series([one[rule.column] for one in others])).mean())
 
 
-def regrets(sft: Tables, spectra: SpectraTables, rl: RLTables | None = None) -> pd.DataFrame:
+def regrets(sft: Tables, spectra: SpectraTables | None, rl: RLTables | None = None) -> pd.DataFrame:
     """One row per (question, rule, seed): the step that it chooses, and value, the OOD accuracy that this costs.
 
     Without RL tables only "ship". A rule that has nothing to go by has no row. `ANY`: the mean over all checkpoints.
@@ -182,11 +185,15 @@ def _regrets(
         yield {**here, "rule": ANY, "step": -1, "value": float(cost.mean())}
 
 
-def recorded(name: str, results: Path) -> tuple[Tables, SpectraTables, RLTables | None] | None:
-    """The studies of a profile that regrets need; None where SFT or the spectra are not recorded."""
+Study = tuple[Tables, SpectraTables | None, RLTables | None]
+"""What regrets are of."""
+
+
+def recorded(name: str, results: Path) -> Study | None:
+    """The studies of a profile that regrets need; None where SFT is not recorded."""
     parts = [CHAPTERS[key].part for key in ("sft", "rotation", "recovery")]
     sft, spectra, rl = (record.find(name, part, results)[0] for part in parts)
-    return None if sft is None or spectra is None else (sft, spectra, rl)
+    return None if sft is None else (sft, spectra, rl)
 
 
 def observed(
@@ -223,7 +230,7 @@ def observed(
     return pd.DataFrame(rows)
 
 
-def chosen(seen: pd.DataFrame, study: tuple[Tables, SpectraTables, RLTables | None] | None) -> pd.DataFrame:
+def chosen(seen: pd.DataFrame, study: Study | None) -> pd.DataFrame:
     """One row per rule that has something to go by: rule, checkpoint, step, at_peak (what it compares with), and by
     question the mean regret on the recorded study, in points of OOD accuracy, with its 95 % t interval."""
     costs, others = pd.DataFrame(), list[pd.Series]()
@@ -258,7 +265,7 @@ def figure(profile: str, results: Path) -> Drawn:
     if study is not None:
         costs = with_intervals(regrets(*study), ["question", "rule"])
         costs = costs.assign(**{end: 100 * costs[end] for end in ("value", "low", "high")}, study="recorded")
-    names = [*(rule.words for rule in RULES), ANY]
+    names = [name for name in (*(rule.words for rule in RULES), ANY) if name in set(costs["rule"])]
     sheet = panels.Panels(len(QUESTIONS), height=3.2)
     sheet.keep(costs)
     for axis, (question, title), look in zip(
@@ -279,8 +286,9 @@ def figure(profile: str, results: Path) -> Drawn:
     )
     origin = said = ""
     if study is not None:
-        seeds = sorted({*study[0].seeds} & {*study[1].seeds})
-        origin = f"Recorded study of profile {profile}: base seeds {spans(seeds)}; chapters 1 to 3."
+        if study[1] is None:
+            note += " Rules that look at the weights have no data yet."
+        origin = f"Recorded study of profile {profile}: base seeds {spans(study[0].seeds)}."
         said = takeaway(costs)
     return style.finish(sheet.figure, "selectors", "Who could have told?", sheet.frame, note, origin, said)
 
