@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,32 @@ class Accuracies:
     seed: int
     tables: RLTables
     kept: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
+    known: dict[str, dict[Any, tuple[float, int]]] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def episodes(self) -> pd.DataFrame:
+        """Those of the seed, by half of the hands."""
+        return halved(only(self.tables.episodes, seed=self.seed))
 
     def of_measure(self, measure: str) -> pd.DataFrame:
         """Columns control, start, run, split, half, value, n; computed once for every measure."""
         if measure not in self.kept:
-            rows = halved(only(self.tables.episodes, seed=self.seed))
-            self.kept[measure] = share(rows, measure, ("control", "start", "run", "split", "half"))
+            self.kept[measure] = share(self.episodes, measure, ("control", "start", "run", "split", "half"))
         return self.kept[measure]
+
+    def counts(self, measure: str) -> dict[tuple[str, int, str, bool, int | None], tuple[float, int]]:
+        """By control, start, split, whether after RL, and half (None: both): what counts, and of how many hands."""
+        if measure not in self.known:
+            rows = self.of_measure(measure)
+            rows = rows.assign(after=rows["run"] >= 0, hits=rows["value"] * rows["n"])
+            halves = rows.groupby(["control", "start", "split", "after", "half"], observed=True)[
+                ["hits", "n"]
+            ].sum()
+            both = halves.groupby(level=[0, 1, 2, 3], observed=True).sum()
+            found = dict(zip(halves.index, halves.itertuples(index=False, name=None), strict=True))
+            whole = zip(both.index, both.itertuples(index=False, name=None), strict=True)
+            self.known[measure] = found | {(*key, None): count for key, count in whole}
+        return self.known[measure]
 
     def accuracy(
         self, start: int, after: bool, *, split: str = "ood", measure: str = "success@5", control: str = MAIN,
@@ -47,10 +67,8 @@ class Accuracies:
 
         Not a number where nothing was measured.
         """
-        halves = {} if half is None else {"half": half}
-        rows = only(self.of_measure(measure), start=start, split=split, control=control, **halves)
-        rows = rows[(rows["run"] >= 0) == after]
-        return float((rows["value"] * rows["n"]).sum() / rows["n"].sum()) if len(rows) else float("nan")
+        hits, hands = self.counts(measure).get((control, start, split, after, half), (0.0, 0))
+        return hits / hands if hands else float("nan")
 
     def gain(self, start: int, **options: Any) -> float:
         """Accuracy after RL from a start minus before."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -88,6 +88,10 @@ class Curves:
 
     episodes: pd.DataFrame
     losses: pd.DataFrame
+    known: dict[tuple[str, str, int | None], pd.Series] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """What has been asked for, by split, measure and half."""
 
     @classmethod
     def of(cls, tables: Tables) -> Curves:
@@ -95,8 +99,10 @@ class Curves:
 
     def accuracy(self, split: str, measure: str = "success@5", half: int | None = None) -> pd.Series:
         """A measure by step, all sampling seeds together; `half` restricts it to one half of the hands."""
-        rows = only(self.episodes, split=split, **({} if half is None else {"half": half}))
-        return share(rows, measure, ["step"]).set_index("step")["value"]
+        if (asked := (split, measure, half)) not in self.known:
+            rows = only(self.episodes, split=split, **({} if half is None else {"half": half}))
+            self.known[asked] = share(rows, measure, ["step"]).set_index("step")["value"]
+        return self.known[asked].copy()
 
     def peaks(self, measure: str = "success@5") -> list[tuple[int, int]]:
         """(step of the OOD peak as chosen on one half of the hands, the other half), both ways; step 0 is the base.
