@@ -451,7 +451,7 @@ def test_doctor_sees_an_absent_and_an_old_package(say: Say, monkeypatch: pytest.
 def test_doctor_lists_every_setting(say: Say) -> None:
     said = say("doctor", "--profiles")
     assert said.code == 0
-    for setting in ("sft.learning_rate", "pretrain.model.hidden", "evaluate.sampling.temperature", "strict"):
+    for setting in ("sft.learning_rate", "pretrain.model.hidden", "evaluate.sampling.temperature", "diverse"):
         assert setting in said.out
 
 
