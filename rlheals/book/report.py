@@ -109,7 +109,8 @@ def figure_files(drawn: Sequence[Figure]) -> dict[str, bytes | str]:
 def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
     """The generated parts that are paragraphs and tables, by the name of their snippet."""
     return {
-        "finding": claims.the_finding(results),
+        "finding": claims.the_finding(results)[:2],
+        "finding_more": claims.the_finding(results)[2:],
         "claims_counts": claims.counts(results, ""),
         "claims_table": claims.all_claims(results),
         "run_facts": pages.run_facts(chapter),

@@ -70,10 +70,11 @@ class Drawn:
         summary = "<summary>Where the data are from</summary>"
         folded = f"<details>{summary}{html.escape(self.origin)}</details>" if self.origin else ""
         above = f'<p class="rlheals-takeaway">{html.escape(self.takeaway)}</p>' if self.takeaway else ""
+        title = self.title if self.title.endswith("?") else f"{self.title}."
         return (
             f'<figure class="rlheals-figure" id="{self.name}">{above}'
             f'<img alt="{html.escape(self.alt)}" src="data:image/svg+xml;base64,{image}">'
-            f"<figcaption><strong>{html.escape(self.title)}.</strong> {html.escape(self.caption)} "
+            f"<figcaption><strong>{html.escape(title)}</strong> {html.escape(self.caption)} "
             f'<a download="{self.name}.csv" href="data:text/csv;base64,{data}">Data (CSV)</a>'
             f"{folded}</figcaption></figure>"
         )

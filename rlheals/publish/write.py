@@ -31,6 +31,7 @@ from rlheals.store.files import StoreError, atomic_write, whole
 from rlheals.store.runs import MANIFEST, Run, digest_of, regular_files
 from rlheals.store.store import Store
 from rlheals.study import peaks, record, tables
+from rlheals.study.claims import FILE
 from rlheals.study.plan import Plan, SeedPlan, plan
 from rlheals.study.record import RecordedRun
 from rlheals.study.tables import Part
@@ -171,6 +172,7 @@ def _write(
         profile=profile.model_dump(mode="json"),
         seed=asked.seed,
         started=min(run.started for run in runs),
+        claims=digest_of(FILE).sha256,
         machine=runs[-1].machine,
         versions={"rlheals": version("rlheals"), **runs[0].versions},
         runs=tuple(map(RecordedRun.of, runs)),

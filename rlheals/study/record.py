@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from rlheals.profiles.profile import Profile
 
 FOLDER = Path("results")
-REGISTERED = FILE
-"""The claims that what is recorded now will be judged by."""
 
 
 class RecordedRun(Settings):
@@ -80,10 +78,7 @@ class Recorded(Settings):
     claims: sha256 of the registered claims as they were when it was written; digest: sha256 over every other field.
     """
 
-    profile: Annotated[
-        dict[str, Any],
-        AfterValidator(_has_name_and_decodes),
-    ]
+    profile: Annotated[dict[str, Any], AfterValidator(_has_name_and_decodes)]
     seed: int = Field(ge=0)
     started: Time
     claims: Hash
@@ -171,7 +166,7 @@ def write(
         profile=profile.model_dump(mode="json"),
         seed=chosen.seed,
         started=min(run.started for run in runs),
-        claims=digest_of(REGISTERED).sha256,
+        claims=digest_of(FILE).sha256,
         machine=runs[-1].machine,
         versions=runs[-1].versions,
         runs=tuple(map(RecordedRun.of, runs)),

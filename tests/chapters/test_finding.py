@@ -50,7 +50,7 @@ def sentences(known: dict[str, Judged]) -> list[str]:
 def cells(known: dict[str, Judged]) -> dict[str, str]:
     """By claim, what the table says."""
     table = next(block for block in blocks(known) if isinstance(block, Table))
-    losses = [head.removeprefix("share regained of a loss of ") for head in table.head[1:]]
+    losses = [head.removeprefix("of a loss of ") for head in table.head[1:]]
     said = {(row[0], loss): cell for row in table.rows for loss, cell in zip(losses, row[1:], strict=True)}
     tried = {(case.rules, case.loss): case.claim for case in CASES}
     assert {at for at, cell in said.items() if cell == "not tried"} == said.keys() - tried.keys()

@@ -42,10 +42,10 @@ CLAIMS = (*(case.claim for case in CASES), NUMBERS, IMITATION, TURNS, VECTORS)
 Found = Mapping[str, Judged]
 """By claim; one without data is missing."""
 NOTE = (
-    "*Heals*: the whole interval of the share of lost OOD pass@4 that is regained lies above a quarter; *does not "
-    "heal*: it ends below; else *open*. A loss is the share of the peak that SFT has lost before RL starts. With other "
-    f"rules, half of the questions follow them; none follows the OOD rule. It makes J, Q, K {NEW}, which no answer in "
-    "SFT contains. Intervals: 95 % over base seeds."
+    "**Heals**: the whole interval of the share of lost OOD pass@4 that is regained lies above a quarter; **does not "
+    "heal**: it ends below; else **open**. A loss is the share of the peak that SFT has lost before RL starts. With "
+    "other rules, half of the questions follow them; none follows the OOD rule. It makes J, Q, K "
+    f"{NEW}, which no answer in SFT contains. Intervals: 95 % over base seeds."
 )
 
 
@@ -113,7 +113,8 @@ def shares(known: Found) -> Table:
     cells = {(case.rules, case.loss): _cell(known.get(case.claim)) for case in CASES}
     rows = [(rules, *(cells.get((rules, loss), "not tried") for loss in losses)) for rules in RULES]
     return Table(
-        ("RL's questions follow", *(f"share regained of a loss of {loss}" for loss in losses)), tuple(rows)
+        ("share regained by RL whose questions follow", *(f"of a loss of {loss}" for loss in losses)),
+        tuple(rows),
     )
 
 
@@ -176,7 +177,7 @@ def _turns(known: Found) -> str:
     if TURNS not in known:
         return f"there are no data yet on whether {first} nearer {than}"
     one, at = known[TURNS], known[TURNS].interval
-    by = f"(difference: {at.estimate:.1f} [{at.low:.1f}, {at.high:.1f}] degrees)"
+    by = f"(difference: {at.estimate:.2f} [{at.low:.2f}, {at.high:.2f}] degrees)"
     if one.verdict == "open":
         return f"it is open whether {first} nearer {than} {by}"
     return f"{first} {'no ' if one.verdict == 'not here' else ''}nearer {than} {by}"
