@@ -62,6 +62,7 @@ def main() -> int:
         "seed": bench.seed,
         "code": {"sft": first.code, "rl": second.code},
         "numbers": found,
+        "recorded": bench.recorded(),
     }
     atomic_write(options.out, json.dumps(said, indent=1) + "\n")
     print(json.dumps(said, indent=1))
@@ -75,9 +76,16 @@ class Bench:
         self.store, self.first, self.second = store, first, second
         (self.seed,) = first.fresh.seeds
         self.plan = plan(first.profile.for_reader(recorded=True), self.seed, store)
+        assert first.recorded is not None
+        assert second.recorded is not None
+        self.starts = [start for start in second.fresh.starts if start in second.recorded.starts]
 
     def numbers(self, sft: Tables, reinforced: RLTables) -> dict[str, float]:
-        return compare.numbers(sft, reinforced, self.first.fresh.steps, self.second.fresh.starts)[self.seed]
+        return compare.numbers(sft, reinforced, self.first.fresh.steps, self.starts)[self.seed]
+
+    def recorded(self) -> dict[int, dict[str, float]]:
+        """Those of the study that is recorded beside them."""
+        return compare.numbers(self.first.recorded, self.second.recorded, self.first.fresh.steps, self.starts)
 
     def censuses(self, changes: dict[str, Any]) -> Tables:
         """The fresh SFT tables with every census played again."""

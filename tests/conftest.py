@@ -70,7 +70,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, dialect: Compact) -> dict[s
         models.save(folder / "sft" / sft.checkpoint_name(step), model, dialect.tokenizer)
 
     models.save(folder / "pretrain/base", model, dialect.tokenizer)
-    sft.train(model, dialect, sft.SFTSettings(checkpoints=(3, 10, 40), loss_examples=8), 0, save)
+    sft.train(model, dialect, sft.SFTSettings(checkpoints=(3, 10, 16), loss_examples=8), 0, save)
     return {"model": folder / "sft", "base": folder / "pretrain"}
 
 

@@ -68,7 +68,7 @@ def compare(
         )
     first = SFTChapter.open(chosen, seeds, workers, results, store, quiet)
     second = RLChapter.open(chosen, seeds, workers, results, store, quiet)
-    steps, starts = first.fresh.steps, second.fresh.starts
+    steps, starts = first.fresh.steps, [start for start in second.fresh.starts if start in rl.starts]
     fresh = numbers(first.fresh, second.fresh, steps, starts).values()
     means = {name: float(np.mean([one[name] for one in fresh])) for name in ABOUT}
     return judged(numbers(sft, rl, steps, starts), means, len(fresh))

@@ -31,7 +31,7 @@ from rlheals.publish.licence import OURS
 from rlheals.store.files import atomic_write, first_line, make_folder, read_json, refuse_used, whole
 from rlheals.store.runs import MANIFEST, digest_of
 from rlheals.study import record
-from rlheals.study.record import Recorded
+from rlheals.study.record import Recorded, RecordedRun
 from rlheals.study.tables import Part
 
 CARD, DATA, RECORDS, INDEX = "README.md", "data", "records", "checkpoints.json"
@@ -39,8 +39,8 @@ CLAIMS = "claims"
 TEXT, NUMBER = pa.string(), pa.float64()
 CLAIM: dict[str, pa.DataType] = {
     **dict.fromkeys(("part", "profile", "id", "sentence", "source", "family", "section", "estimator"), TEXT),
-    "options": TEXT, "unit": TEXT, "margin": NUMBER, "partly": pa.bool_(), "verdict": TEXT, "estimate": NUMBER,
-    "low": NUMBER, "high": NUMBER, "level": NUMBER, "n": pa.int64(), "method": TEXT, "holm_p": NUMBER,
+    "options": TEXT, "unit": TEXT, "margin": NUMBER, "power": NUMBER, "partly": pa.bool_(), "verdict": TEXT,
+    "estimate": NUMBER, "low": NUMBER, "high": NUMBER, "level": NUMBER, "n": pa.int64(), "method": TEXT, "holm_p": NUMBER,
     "holds_after_holm": pa.bool_(), "seeds": pa.list_(pa.int64()), "values": pa.list_(NUMBER), "no_data": TEXT,
     "missing": TEXT,
 }  # fmt: skip
@@ -210,11 +210,12 @@ def _card(places: Sequence[Place], rows: dict[str, int]) -> str:
 def _write_models(models: Sequence[tuple[Place, Path]], folder: Path) -> list[dict[str, Any]]:
     index = []
     for place, model in models:
-        stage, step = place.manifest.runs[-1].stage, _step(place, model)
+        run, step = _made_by(place, model), _step(place, model)
+        stage = run.stage
         name = f"{place.profile}/seed-{place.manifest.seed}/{stage}-{step:05d}"
         shutil.copytree(model, folder / name)
         about = {"profile": place.profile, "seed": place.manifest.seed, "stage": stage, "step": step}
-        index.append({**about, "folder": name, "run": place.manifest.runs[-1].id})
+        index.append({**about, "folder": name, "run": run.id})
     atomic_write(folder / INDEX, json.dumps({"models": index}, indent=1) + "\n")
     card = ModelCard.from_template(
         ModelCardData(license=OURS, library_name="transformers"),
@@ -225,6 +226,12 @@ def _write_models(models: Sequence[tuple[Place, Path]], folder: Path) -> list[di
     )
     atomic_write(folder / CARD, f"{card}\n")
     return index
+
+
+def _made_by(place: Place, model: Path) -> RecordedRun:
+    """The run that made it: a checkpoint is of SFT, what has no step in its name of the last run."""
+    runs = place.manifest.runs
+    return next(run for run in runs if run.stage == "sft") if re.search(r"-\d+$", model.name) else runs[-1]
 
 
 def _step(place: Place, model: Path) -> int:

@@ -168,7 +168,7 @@ def checkpoint(weights: bytes) -> dict[str, Any]:
     return {"config": config, "vocabulary": vocabulary, "weights": base64.b64encode(weights).decode()}
 
 
-@pytest.mark.parametrize(("split", "count", "protocol"), [("held_out", 261, "either"), ("ood", 60, "target")])
+@pytest.mark.parametrize(("split", "count", "protocol"), [("ood", 261, "either"), ("ood", 60, "target")])
 def test_episodes_are_those_of_the_package_token_by_token(
     javascript: Runs, task: GeneralPoints, split: str, count: int, protocol: Protocol_
 ) -> None:
@@ -441,7 +441,8 @@ def test_in_a_browser_a_known_hand_has_the_known_answer(
         (said,) = re.findall(r"p = ([\d.]+)", card)
         assert f"reads {value}" in card
         assert float(said) == pytest.approx(share, abs=0.51)
-    assert f"solved in attempt {episode.solved_at}" in hand["told"]
+    solved = f": solved in attempt {episode.solved_at}" if episode.solved_at else ": not solved in 5 attempts"
+    assert solved in hand["told"]
     assert "796 OOD hands" in hand["shares"][0]
     assert found["unsolvable"].startswith("No formula makes 24 from A A A A")
     own = judge("(10 - 8) * 10 + 10", item.payload.hand, ID_RULE)

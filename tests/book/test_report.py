@@ -69,7 +69,7 @@ def test_every_snippet_that_the_book_includes_is_written(made: Path) -> None:
     elsewhere = {"all_claims.md", "rivals.md", "time.md"}
     for name in included - elsewhere:
         text = (made / "out" / name).read_text()
-        assert text.strip()
+        assert text.strip() or name == "finding_more.md"  # nothing is found here
         assert not re.search(r"^#|^\(.*\)=$|^:name:|^:label:", text, flags=re.M), (
             f"{name} may be on two pages"
         )

@@ -92,7 +92,7 @@ def test_edits_and_regularisers_have_one_spelling() -> None:
 
 def test_a_reader_computes_few_rl_runs_and_no_branches() -> None:
     mine = load_profile("lab").for_reader(recorded=True)
-    assert mine.rl_starts.starts == (10, 160, 1280)
+    assert mine.rl_starts.starts == (160, 960)
     assert (mine.rl_starts.runs, mine.rl_starts.decodes, mine.rl_starts.control_start) == (1, 1, None)
     assert (mine.rotation.branches, mine.rotation.controls, mine.rotation.decodes) == ((), (), 1)
 

@@ -24,7 +24,7 @@ from rlheals.study import record
 
 ROOT = Path(__file__).resolve().parents[2]
 PLANTED = Path(__file__).parents[1] / "planted.json"
-STEPS, STARTS = (0, 10, 20, 40, 80, 160, 320, 640, 1280), (10, 160, 1280)
+STEPS, STARTS = (0, 10, 20, 80, 160, 320, 640, 960, 1280), (160,)
 
 
 @pytest.fixture(scope="module")
@@ -63,32 +63,32 @@ def test_recorded_seeds_agree_with_the_others_as_often_as_is_promised(
     outside = []
     for seed, values in known.items():
         others = {other: its for other, its in known.items() if other != seed}
-        rest = known[1 if seed != 1 else 2]
+        rest = known[11 if seed != 11 else 12]
         found = [one for one in judged(others, {**rest, **values}) if one.name in values]
         outside += [seed] if not all(one.agrees for one in found) else []
     assert binom.sf(len(outside) - 1, len(known), 1 - LEVEL) > 0.01, outside
 
 
 def test_a_number_is_compared_with_every_seed_that_has_it(known: dict[int, dict[str, float]]) -> None:
-    without_rl = {name: value for name, value in known[1].items() if not name.startswith("rl-")}
-    found = {one.name: one for one in judged({**known, 1: without_rl}, known[2])}
-    whole = {one.name: one for one in judged(known, known[2])}
+    without_rl = {name: value for name, value in known[11].items() if not name.startswith("rl-")}
+    found = {one.name: one for one in judged({**known, 11: without_rl}, known[12])}
+    whole = {one.name: one for one in judged(known, known[12])}
     for name, one in found.items():
         assert len(one.recorded) == len(whole[name].recorded) - name.startswith("rl-")
         assert (one == whole[name]) == (not name.startswith("rl-"))
 
 
 @pytest.mark.parametrize("bug", ["honest", "rule swapped", "reward negated", "feedback dropped"])
-def test_a_planted_bug_is_noticed_and_an_honest_run_is_not(
-    bug: str, known: dict[int, dict[str, float]]
-) -> None:
-    """The numbers come from real runs with the bug in the code; `benchmarks/plant_bugs.py` makes them."""
-    found = judged(known, json.loads(PLANTED.read_text())["numbers"][bug])
+def test_a_planted_bug_is_noticed_and_an_honest_run_is_not(bug: str) -> None:
+    """The numbers come from real runs with the bug in the code, `benchmarks/plant_bugs.py` makes them; beside them lie
+    those of the study that was recorded then, of half-able bases."""
+    planted = json.loads(PLANTED.read_text())
+    found = judged(planted["recorded"], planted["numbers"][bug])
     assert all(one.agrees for one in found) == (bug == "honest"), found
 
 
 def test_more_decodes_runs_checkpoints_and_starts_change_no_number(recorded: SimpleNamespace) -> None:
-    sft, rl = recorded.sft.of_seed(1), recorded.rl.of_seed(1)
+    sft, rl = recorded.sft.of_seed(11), recorded.rl.of_seed(11)
     assert sft.episodes["decode"].nunique() > 1
     assert rl.episodes["run"].max() > 0
     fewer = replace(

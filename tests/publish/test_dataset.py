@@ -163,18 +163,24 @@ def test_claims_have_the_verdicts_of_the_study(
 def test_models_are_found_by_seed_stage_and_step(results: Path, written: Path) -> None:
     models = written.with_name("models")
     index = json.loads((models / INDEX).read_text())["models"]
-    there = [place for place in recorded(results) if any(place.folder.glob("*/"))]
+    there = [(place, model) for place in recorded(results) for model in sorted(place.folder.glob("*/"))]
     assert len(index) == len(there) > 0
-    for one, place in zip(index, there, strict=True):
-        step = int(pd.read_parquet(place.folder / "ability.parquet")["step"].max())
+    for one, (place, model) in zip(index, there, strict=True):
+        stage = "pretrain" if model.name == "base" else "sft"
+        step = model.name.removeprefix("step-") if stage == "sft" else _last_step(place.folder)
         folder = checkpoint(
-            models, seed=place.manifest.seed, stage="pretrain", step=step, profile=place.profile
+            models, seed=place.manifest.seed, stage=stage, step=int(step), profile=place.profile
         )
         assert folder == models / one["folder"]
-        assert files_of(folder) == files_of(place.folder / "base")
+        assert files_of(folder) == files_of(model)
+        assert {run.id: run.stage for run in place.manifest.runs}[one["run"]] == stage
     AutoModelForCausalLM.from_pretrained(folder)
     with pytest.raises(BadInput, match="has 0 models"):
         checkpoint(models, seed=place.manifest.seed, stage="rl")
+
+
+def _last_step(place: Path) -> int:
+    return int(pd.read_parquet(place / "ability.parquet")["step"].max())
 
 
 def other_seed(place: Path) -> None:
@@ -223,13 +229,13 @@ def test_a_full_disk_leaves_nothing(results: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_on_the_command_line(results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    study = tmp_path / "results" / "lab"
-    shutil.copytree(results / "lab", study)
+    study = tmp_path / "results" / "lab-recovery"
+    shutil.copytree(results / "lab-recovery", study)
     command = ["publish", "--dataset", "--results", str(study.parent), "--out", str(tmp_path / "out")]
     assert main([*command, "--hub", "ada/study"]) == 0
     told = capfd.readouterr().out
     assert f"hf upload ada/study {tmp_path / 'out'} . --repo-type dataset" in told
-    assert "sft-losses: " in told
+    assert "recovery-losses: " in told
     for more, said in (
         ([], "is there already"),
         (["--seed", "1"], "--dataset"),

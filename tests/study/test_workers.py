@@ -90,7 +90,7 @@ def test_what_is_wrong_with_a_unit_is_said_in_one_line(address: Workers, tmp_pat
     chosen = plan(SMALL, 1, store)
     with refused(store.key(chosen.base)[:12]):
         compute([chosen.sft], store, address, quiet=True)
-    with pytest.raises(BadInput, match="no base has the hash 000000000000"):
+    with pytest.raises(BadInput, match="no model has the hash 000000000000"):
         compute([RunSpec(stage="adopt", settings={"sha256": "0" * 64})], store, address, quiet=True)
     assert store.ids() == []
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from rlheals.engines import models
 from rlheals.errors import BadInput
+from rlheals.profiles import load_profile
 from rlheals.tasks.general_points.cards import FACES, ID_RULE, OOD_RULE
 from rlheals.tasks.general_points.compact import Compact, Corpus
 from rlheals.tasks.general_points.task import GeneralPoints
@@ -201,7 +202,7 @@ def test_the_id_and_the_ood_rule_are_passed_over_when_drawn(monkeypatch: pytest.
 
 def test_the_shipped_base_is_as_able_as_its_card_says(base: PreTrainedModel, dialect: Compact) -> None:
     recorded = json.loads((models.SHIPPED_BASE / "ability.json").read_text())
-    wanted = PretrainSettings()
+    wanted = load_profile("lab").pretrain
     found = ability(base, dialect, GeneralPoints(), GeneralPoints().panel(wanted.panel_hands))
     assert abs(found - recorded[-1]["within_five"]) <= 2 / wanted.panel_hands
     assert found >= wanted.ability - 2 / wanted.panel_hands

@@ -50,7 +50,7 @@ from rlheals.training.rl.session import Batch, Session
 from rlheals.training.rl.settings import RLSettings, checkpoint_name
 
 FEW: dict[str, Any] = {
-    "folder": "step-00040",
+    "folder": "step-00016",
     "checkpoints": (0, 1, 3),
     "episodes": 16,
     "group": 4,
@@ -176,7 +176,7 @@ def test_the_gradient_is_that_of_a_plain_sum_over_episodes(
     (batch,) = seen.batches
     assert {len(episode.attempts) for episode in batch.episodes} == {1, 2, 3}
     wanted = by_hand(inputs, settings, batch, weigh(batch))
-    assert distance(seen.gradients[0], wanted) < 1e-5
+    assert distance(seen.gradients[0], wanted) < 2e-5
     norm = sum(float(g.square().sum()) for g in wanted.values()) ** 0.5
     logged = pd.read_parquet(tmp_path / "out" / "log.parquet")["gradient_norm"]
     assert logged.tolist() == pytest.approx([norm], rel=1e-5)  # the norm before clipping
@@ -290,7 +290,7 @@ SLICES = FEW["episodes"] // FEW["micro_batch_size"]
 MOMENTS = {
     "while the first update is played": (session, "row", 5, 0),
     "while the second update is played": (session, "row", FEW["episodes"] + 5, 1),
-    "in the backward pass": (torch.Tensor, "backward", SLICES + 2, 1),
+    "in the backward pass": (torch.Tensor, "backward", SLICES + 1, 1),
     "before the optimiser's step": (Session, "clip_gradient", 2, 1),
     "between the optimiser's step and a kept checkpoint": (Session, "_keep", 3, 2),
     "between a kept checkpoint and the state": (Session, "_save", 3, 2),
