@@ -40,9 +40,9 @@ TEXT, NUMBER = pa.string(), pa.float64()
 CLAIM: dict[str, pa.DataType] = {
     **dict.fromkeys(("part", "profile", "id", "sentence", "source", "family", "section", "estimator"), TEXT),
     "options": TEXT, "unit": TEXT, "margin": NUMBER, "power": NUMBER, "partly": pa.bool_(), "verdict": TEXT,
-    "estimate": NUMBER, "low": NUMBER, "high": NUMBER, "level": NUMBER, "n": pa.int64(), "method": TEXT, "holm_p": NUMBER,
-    "holds_after_holm": pa.bool_(), "seeds": pa.list_(pa.int64()), "values": pa.list_(NUMBER), "no_data": TEXT,
-    "missing": TEXT,
+    "estimate": NUMBER, "low": NUMBER, "high": NUMBER, "level": NUMBER, "n": pa.int64(), "method": TEXT,
+    "holm_p": NUMBER, "holds_after_holm": pa.bool_(), "seeds": pa.list_(pa.int64()), "values": pa.list_(NUMBER),
+    "no_data": TEXT, "missing": TEXT,
 }  # fmt: skip
 """Columns of the table of claims."""
 OWN = ("profile", "place")
