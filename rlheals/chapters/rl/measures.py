@@ -32,7 +32,9 @@ class Accuracies:
     seed: int
     tables: RLTables
     kept: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
-    known: dict[str, dict[Any, tuple[float, int]]] = field(default_factory=dict, repr=False, compare=False)
+    known: dict[str, dict[Any, tuple[float, int]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @cached_property
     def episodes(self) -> pd.DataFrame:

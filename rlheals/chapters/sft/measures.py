@@ -89,7 +89,7 @@ class Curves:
     episodes: pd.DataFrame
     losses: pd.DataFrame
     known: dict[tuple[str, str, int | None], pd.Series] = field(
-        default_factory=dict, repr=False, compare=False
+        default_factory=dict, init=False, repr=False, compare=False
     )
     """What has been asked for, by split, measure and half."""
 
