@@ -111,20 +111,20 @@ lint: $(READY)   ## style and types
 
 PARTS := --bases "" --healing --recovery --rotation --edits --protection
 TASKS := lab-navigation lab-determinant-rules
-RECORD := $(BIN)/rlheals study --missing --workers $(WORKERS) --record results
+STUDY := $(BIN)/rlheals study --missing --workers $(WORKERS)
 study: $(READY)  ## the recorded study: development, then all that decides, then variants (many hours; goes on where it was stopped)
-	set -e; for part in --bases ""; do $(RECORD)/development $$part --seeds 0; done
-	set -e; for part in $(PARTS); do $(RECORD) $$part; done
-	set -e; for part in --bases ""; do $(RECORD) $$part --variant all; done
-	$(RECORD) --healing --variant 75 --variant 50
-	$(RECORD) --attempts --seeds 11,12
+	set -e; for part in --bases ""; do $(STUDY) --record results/development $$part --seeds 0; done
+	set -e; for part in $(PARTS); do $(STUDY) --record results $$part; done
+	set -e; for part in --bases ""; do $(STUDY) --record results $$part --variant all; done
+	$(STUDY) --record results --healing --variant 75 --variant 50
+	$(STUDY) --record results --attempts --seeds 11,12
 	set -e; for profile in $(TASKS); do for part in --bases "" --healing --rotation --edits; do \
-		$(RECORD) --profile $$profile $$part --seeds 11-15; done; done
+		$(STUDY) --record results --profile $$profile $$part --seeds 11-15; done; done
 
 # About 25 core-hours, a part of a base seed after the other; what has to be installed: book/models.md.
 study-language: $(READY)  ## the recorded study of a language model, SmolLM2-135M (goes on where it was stopped)
 	set -e; for seed in 1 2 3; do for part in "" --healing --rotation --edits; do \
-		$(BIN)/rlheals study --profile smollm2 $$part --seeds $$seed --record results --missing --workers $(WORKERS); done; done
+		$(STUDY) --record results --profile smollm2 $$part --seeds $$seed; done; done
 
 references: $(READY)  ## make the notebook references anew (the only way they change)
 	$(BIN)/python -m rlheals.book.references

@@ -108,9 +108,10 @@ def figure_files(drawn: Sequence[Figure]) -> dict[str, bytes | str]:
 
 def facts(chapter: SFTChapter, results: Path) -> dict[str, list[Block]]:
     """The generated parts that are paragraphs and tables, by the name of their snippet."""
+    found = claims.the_finding(results)
     return {
-        "finding": claims.the_finding(results)[:2],
-        "finding_more": claims.the_finding(results)[2:],
+        "finding": found[:2],
+        "finding_more": found[2:],
         "claims_counts": claims.counts(results, ""),
         "claims_table": claims.all_claims(results),
         "run_facts": pages.run_facts(chapter),
