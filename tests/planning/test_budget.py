@@ -366,10 +366,10 @@ def test_the_command_reads_the_store_and_computes_nothing(
     with refused("rlheals study --profile climb"):
         speed.of_profile(CLIMB, Store(tmp_path / "store"))
     profile = CLIMB.model_copy(update={"rl_starts": CLIMB.rl_starts.model_copy(update={"starts": ()})})
-    before = shared.ids()
+    # Other test processes write to this store meanwhile, so that its runs before and after cannot be compared.
+    monkeypatch.setattr(Store, "ensure", lambda *_: pytest.fail("a run was asked for that may be computed"))
     assert set(speed.of_profile(CLIMB, shared)["stage"]) == {"pretrain", "sft", "evaluate", "rl"}
     assert set(speed.of_profile(profile, shared)["stage"]) == {"pretrain", "sft", "evaluate"}
-    assert shared.ids() == before
     monkeypatch.setenv("RLHEALS_STORE", str(shared.root))
     monkeypatch.setattr("rlheals.profiles.load_profile", lambda name, changes: CLIMB)
     assert cli.main(["speed", "--profile", "climb"]) == 0
