@@ -39,7 +39,7 @@ MEANING = {
     ("supports", "not here"): "no support for the paper's explanation in this lab",
     ("undermines", "holds"): "counts against the paper's explanation",
     ("undermines", "holds in part"): "counts in part against the paper's explanation",
-    ("undermines", "not here"): "this objection to the paper's explanation does not hold in this lab",
+    ("undermines", "not here"): "no evidence against the paper's explanation in this lab",
 }
 """By bearing and verdict. What is not seen in one small model does not refute a paper about others."""
 WIDTH, HEIGHT, EDGE = 220, 18, 6
@@ -302,7 +302,7 @@ def _facts(row: Row) -> dict[str, str]:
     power = ""
     if claim.power is not None:
         least = shown.with_unit(shown.text(shown.turned(claim.power, claim)))
-        power = f"a true effect of {least} is found to hold with probability 0.8"
+        power = f"planned from the spread in development: a true effect of {least} holds with probability 0.8"
     return {
         "id": f'<a href="#claim-{claim.id}"><code>{claim.id}</code></a>',
         "no verdict because": _said(waiting),

@@ -39,11 +39,15 @@ TURNS, VECTORS = "healing-turns-back", "healing-vectors-restore"
 CLAIMS = (*(case.claim for case in CASES), NUMBERS, IMITATION, TURNS, VECTORS)
 """The claims that the finding follows from."""
 
+SHOWN = ("{} heals where", "{} does not heal where")
+UNTRIED = "no test"
+
 Found = Mapping[str, Judged]
 """By claim; one without data is missing."""
 NOTE = (
     "**Heals**: the whole interval of the share of lost OOD pass@4 that is regained lies above a quarter; **does not "
-    "heal**: it ends below; else **open**. A loss is the share of the peak that SFT has lost before RL starts. With "
+    f"heal**: it ends below; else **open**; **{UNTRIED}**: none was registered (the map in chapter 5 shows these "
+    "losses as well). A loss is the share of the peak that SFT has lost before RL starts. With "
     "other rules, half of the questions follow them; none follows the OOD rule. It makes J, Q, K "
     f"{NEW}, which no answer in SFT contains. Intervals: 95 % over base seeds."
 )
@@ -68,25 +72,35 @@ def blocks(known: Found) -> list[Block]:
 
 
 def headline(known: Found) -> str:
-    """With which questions RL heals. Rules heal that heal one loss or more and are shown to fail at none."""
+    """With which questions RL heals. Rules heal that heal one loss or more and are shown to fail at none.
+
+    In brackets, where something is shown: at which losses.
+    """
     clauses: list[str] = []
     for said, rules in _rules(known).items():
         if rules:
             whose = "its questions" if not clauses else "they"
+            shown = [f"{one}{_at(known, one) if said in SHOWN else ''}" for one in rules]
             clauses.append(
-                f"{said.format('RL' if not clauses else 'it')} {whose} follow {_joined(rules, 'or')}"
+                f"{said.format('RL' if not clauses else 'it')} {whose} follow {_joined(shown, 'or')}"
             )
     text = "; ".join(clauses)
     return f"{text[0].upper()}{text[1:]}."
 
 
+def _at(known: Found, rules: str) -> str:
+    """The losses at which a verdict shows something for these rules."""
+    of = [case for case in CASES if case.rules == rules and case.claim in known]
+    decided = [case.loss for case in of if known[case.claim].verdict != "open"]
+    return f" (with {_joined(decided, 'or')} lost)"
+
+
 def _rules(known: Found) -> dict[str, list[str]]:
     """By what a clause says, the rules of which it says so."""
-    said: dict[str, list[str]] = {
-        "{} heals where": [], "{} does not heal where": [], "{} heals some losses and not others where": [],
-        "whether {} heals is open where": [], "there are no data on whether {} heals where": [],
-    }  # fmt: skip
-    heals, fails, some, undecided, without = said
+    some, undecided = "{} heals some losses and not others where", "whether {} heals is open where"
+    without = "there are no data on whether {} heals where"
+    said: dict[str, list[str]] = {clause: [] for clause in (*SHOWN, some, undecided, without)}
+    heals, fails = SHOWN
     for rules in RULES:
         found = {known[case.claim].verdict for case in CASES if case.rules == rules and case.claim in known}
         if {"holds", "not here"} <= found:
@@ -111,7 +125,7 @@ def shares(known: Found) -> Table:
     """What RL regains, by the questions of RL and by the loss before it."""
     losses = tuple(dict.fromkeys(case.loss for case in CASES))
     cells = {(case.rules, case.loss): _cell(known.get(case.claim)) for case in CASES}
-    rows = [(rules, *(cells.get((rules, loss), "not tried") for loss in losses)) for rules in RULES]
+    rows = [(rules, *(cells.get((rules, loss), UNTRIED) for loss in losses)) for rules in RULES]
     return Table(
         ("share regained by RL whose questions follow", *(f"of a loss of {loss}" for loss in losses)),
         tuple(rows),
@@ -124,11 +138,13 @@ def _cell(one: Judged | None) -> str:
 
 
 def per_cent(one: Interval) -> str:
+    """Without decimals, unless an end would become zero: whether an interval holds zero can be seen.
+
+    >>> per_cent(Interval(0.123, -0.02, 0.25)), per_cent(Interval(0.001, -0.004, 0.006))
+    ('12 % [-2, 25]', '0.1 % [-0.4, 0.6]')
     """
-    >>> per_cent(Interval(0.123, -0.004, 0.25))
-    '12 % [0, 25]'
-    """
-    value, low, high = (round(100 * part) for part in (one.estimate, one.low, one.high))
+    decimals = int(any(abs(end) < 0.005 for end in (one.low, one.high)))
+    value, low, high = (round(100 * part, decimals or None) for part in (one.estimate, one.low, one.high))
     return f"{value} % [{low}, {high}]"
 
 
@@ -148,18 +164,19 @@ def _numbers(known: Found) -> str:
 
 def _imitation(known: Found) -> str:
     """Whether imitation of experts on the same questions does as much as RL."""
-    asked = "imitation of experts on the same questions does as much as RL"
+    asked = "imitation of experts on the same questions regains as much as RL"
     if IMITATION not in known:
         return f"There are no data yet on whether {asked}."
     one = known[IMITATION]
     share, at = one.claim.options["share"], one.interval
     apart = Interval(share - at.estimate, share - at.high, share - at.low, at.level)
-    by = f"(difference: {per_cent(apart)} of the loss)"
+    by = f"(they differ by {per_cent(apart)}; chapter 5 shows which regains more)"
+    within = f"within {round(100 * share)} % of the loss"
     if one.verdict == "open":
-        return f"Whether {asked} is open {by}."
+        return f"Whether {asked}, {within}, is open {by}."
     if one.verdict == "not here":
-        return f"Imitation of experts on the same questions does not do the same as RL {by}."
-    return f"{asked[0].upper()}{asked[1:]} {by}."
+        return f"Imitation of experts on the same questions does not regain the same as RL, {within} {by}."
+    return f"{asked[0].upper()}{asked[1:]}, {within} {by}."
 
 
 def _weights(known: Found) -> str:
@@ -172,7 +189,7 @@ def _weights(known: Found) -> str:
 def _turns(known: Found) -> str:
     first, than = (
         f"RL with {NEW} in its questions ends",
-        "to the peak's singular vectors than RL without them",
+        "to the peak's singular vectors than RL with familiar numbers",
     )
     if TURNS not in known:
         return f"there are no data yet on whether {first} nearer {than}"
@@ -184,7 +201,7 @@ def _turns(known: Found) -> str:
 
 
 def _vectors(known: Found) -> str:
-    asked = "its singular vectors, put into the other run, raise accuracy"
+    asked = "its singular vectors, put into the run with familiar numbers, raise accuracy"
     than = "than an equal step toward it does"
     if VECTORS not in known:
         return f"there are no data yet on whether {asked} more {than}"
