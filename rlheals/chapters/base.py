@@ -202,7 +202,7 @@ class Chapter(Generic[Frames]):
         """
         parts = [note, captions.described(frame, marks, self.seeds), captions.outside(frame)]
         if self.recorded is None:
-            parts.append("There is no recorded study of this profile.")
+            parts.append(f"This chapter's study of profile {self.profile.name} is not recorded.")
         if self.profile.name == PLUMBING:
             parts.append(MEANS_NOTHING)
         said = captions.worded(" ".join(part for part in parts if part), self.profile)
@@ -212,10 +212,10 @@ class Chapter(Generic[Frames]):
         """What has to be said above verdicts that are not those of this profile's runs."""
         if self.profile.name == PLUMBING:
             return [f"**{MEANS_NOTHING} The verdicts are those of the recorded lab study.**"]
-        unrecorded = (
-            f"No results are recorded for profile `{self.profile.name}`: the verdicts are not about this run."
-        )
-        return [unrecorded] if self.recorded is None else []
+        if self.recorded is not None:
+            return []
+        missing = f"This chapter's study of profile `{self.profile.name}` is not recorded"
+        return [f"{missing}: the verdicts are not about this run."]
 
     def origin(self, studies: Sequence[str]) -> str:
         """The seeds, settings, code and minutes behind what is drawn."""

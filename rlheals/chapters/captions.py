@@ -29,6 +29,8 @@ def described(frame: pd.DataFrame, marks: Mapping[str, str], seeds: Mapping[str,
 
     marks, seeds: by study; marks are empty where a figure's own note says it.
 
+    Where `frame` says of how many base seeds its rows are, that counts: some may be of fewer.
+
     >>> rows = pd.DataFrame({"study": ["recorded", "fresh"], "interval": ["95 % t intervals", ""]})
     >>> described(rows, {"recorded": "lines in bands", "fresh": "open marks"}, {"recorded": 5, "fresh": 1})
     'Recorded study, 5 base seeds: lines in bands (95 % t intervals); fresh run, 1 base seed: open marks.'
@@ -36,7 +38,9 @@ def described(frame: pd.DataFrame, marks: Mapping[str, str], seeds: Mapping[str,
     there = drawn(frame)
     if not there:
         return ""
-    counted = {name: f"{STUDIES[name]}, {seeds[name]} base seed{'s' * (seeds[name] != 1)}" for name in there}
+    counted = {
+        name: f"{STUDIES[name]}, {_seeds(frame[frame['study'] == name], seeds[name])}" for name in there
+    }
     if not set(there) <= set(marks):
         return f"Drawn from the {' and the '.join(counted.values())}."
     parts = []
@@ -45,6 +49,16 @@ def described(frame: pd.DataFrame, marks: Mapping[str, str], seeds: Mapping[str,
         parts.append(f"{counted[name]}: {marks[name]}{f' ({kind})' if kind else ''}")
     said = "; ".join(parts)
     return f"{said[0].upper()}{said[1:]}."
+
+
+def _seeds(rows: pd.DataFrame, known: int) -> str:
+    """
+    >>> _seeds(pd.DataFrame({"seeds": [5, 2, None]}), 5), _seeds(pd.DataFrame(), 1)
+    ('2 to 5 base seeds', '1 base seed')
+    """
+    counts = rows["seeds"].dropna().astype(int) if "seeds" in rows else pd.Series(dtype=int)
+    least, most = (int(counts.min()), int(counts.max())) if len(counts) else (known, known)
+    return f"{f'{least} to ' * (least != most)}{most} base seed{'s' * (most != 1)}"
 
 
 def _intervals(rows: pd.DataFrame) -> str:

@@ -19,6 +19,7 @@ from rlheals.chapters.base import Chapter
 from rlheals.chapters.beyond.measures import rates
 from rlheals.chapters.expected import FEWEST_SEEDS
 from rlheals.profiles import load_profile
+from rlheals.study.peaks import PEAK
 from rlheals.tasks import load_task
 from rlheals.training.rl.episodes import weights
 from rlheals.weights.edit_parser import parse
@@ -140,7 +141,7 @@ def recovery(chapter: Chapter[Any]) -> Report:
         {
             **kl,
             mean: (sizes.mean().abs().max(), 1e-4),
-            "shares that are no shares": (~((shares >= 0) & (shares <= 1))).sum().sum(),
+            "shares outside 0 to 1": (~((shares >= 0) & (shares <= 1))).sum().sum(),
             "pass@1 above the share that is solved": (log["first_try"] > log["solved"]).sum(),
             "attempts beyond the limit": (~log["attempts"].between(1, rl.attempts)).sum(),
             "gradients that are not finite": (~log["gradient_norm"].between(0, 1e6)).sum(),
@@ -275,7 +276,7 @@ def healing(chapter: Chapter[Any]) -> Report:
         {
             "states reached before a smaller loss": (order.diff() < 0).sum(),
             "starts before the peak": (order.transform("min") < order.transform("first")).sum(),
-            "states without an evaluation": len(known - set(hands)),
+            "peaks without an evaluation": len({key for key in known if key[2] == PEAK} - set(hands)),
             "evaluations of what is no state": len(set(hands) - known),
             "results of a start that is not evaluated": len({key[:3] for key in results} - set(hands)),
             "results on other hands than their start": sum(

@@ -95,7 +95,7 @@ def step_axis(axis: Axes, steps: Sequence[int], label: str = "SFT step") -> None
     """Steps on a logarithmic axis that still has a place for step 0."""
     axis.set_xscale("symlog", linthresh=10, linscale=0.6)
     last = max(steps)
-    ticks = [step for step in (0, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560) if step <= last]
+    ticks = [step for step in (0, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120) if step <= last]
     shown = ticks if len(ticks) <= 5 else [0, *ticks[2::2]]
     axis.set_xticks(shown, [f"{step:,}" for step in shown])
     axis.minorticks_off()

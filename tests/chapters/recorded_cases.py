@@ -79,7 +79,7 @@ def test_figures_are_drawn_and_say_what_they_are_drawn_from(
         assert len(one.frame) or not with_recorded
         assert ("base seed 1" in one.origin) == ("fresh run" in one.caption.lower())
         assert ("base seeds 2-3" in one.origin) <= with_recorded
-        assert ("There is no recorded study" in one.caption) != with_recorded
+        assert ("is not recorded." in one.caption) != with_recorded
 
 
 def test_a_recorded_seed_is_no_fresh_one(recorded: SimpleNamespace) -> None:

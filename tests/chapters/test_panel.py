@@ -124,7 +124,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 MOVES = """
 const share = document.querySelector("[name=share]"), kind = document.querySelector("[name=kind]");
 const seen = [];
-const look = () => seen.push(document.querySelector(".rlheals-panel output").textContent + " | " +
+const look = () => seen.push(share.getAttribute("aria-valuetext") + " | " +
   [...document.querySelectorAll(".bar")].map((bar) => bar.textContent).join(" ; "));
 look();
 share.value = 0; share.dispatchEvent(new Event("input")); look();

@@ -83,7 +83,7 @@ def spectra(nulls: Nulls) -> Drawn:
         upper.set_ylim(bottom=0)
         lower.set(ylim=(-0.035, 0.035), xlim=upper.get_xlim(), xlabel="index")
     panels.row(0)[0].set_ylabel("singular value")
-    panels.row(1)[0].set_ylabel("less the law")
+    panels.row(1)[0].set_ylabel("residual")
     panels.legend(panels.row(0)[1])
     note = (
         f"Line: law for independent Gaussian entries of standard deviation {SPREAD}; band: smallest to largest of "
@@ -218,7 +218,7 @@ def copy() -> Drawn:
     panels.axes[0].set_ylabel("ID accuracy (%)")
     panels.legend(below=3)
     note = (
-        "One point per number of singular values put back. Grey: 20 pairs of curves of the same mean heights, every "
+        "One point per number of singular values restored. Grey: 20 pairs of curves of the same mean heights, every "
         f"point an independent count of {n} hands. Computed: the line, its residual, the sampled curves. Inferred: "
         "that the two curves are not two measurements."
     )

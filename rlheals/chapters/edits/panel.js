@@ -14,6 +14,7 @@
   function draw() {
     const percent = shares()[Number(share.value)];
     told.textContent = percent + " %";
+    share.setAttribute("aria-valuetext", percent + " %");
     bars.innerHTML = drawn[kind.value][where.value][percent];
   }
   function narrow() {

@@ -151,8 +151,8 @@ class Panel:
             '<label>where<select name="where"></select></label>'
             "<label><span>share of singular vectors: <output></output></span>"
             '<input type="range" name="share" min="0" step="1"></label></div>\n'
-            '<div class="rlheals-bars"><noscript>This panel needs JavaScript; the figures above hold the same numbers.'
-            "</noscript></div>\n</div>\n"
+            '<div class="rlheals-bars" role="status" aria-live="polite"><noscript>This panel needs JavaScript; the '
+            "figures above hold the same numbers.</noscript></div>\n</div>\n"
             f'<script>{_static("panel.js").strip()}(document.getElementById("{name}"), {data});</script>'
         )
 

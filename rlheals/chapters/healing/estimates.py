@@ -81,18 +81,25 @@ def by_state(
     sheet: Sheet, axis: Axes, states: Sequence[int], arms: Sequence[str], series: str, **options: Any
 ) -> None:
     """Accuracies: a mark per state and second stage, side by side, with its interval over base seeds."""
-    for tables, study in sheet.chapter.layers:
-        for shift, arm in enumerate(arms):
-            rows = [
-                over_seeds(tables, partial(accuracy, arm=arm, state=state, **options)).assign(state=state)
-                for state in states
-            ]
-            table = pd.concat(rows, ignore_index=True)
-            aside = 0.1 * (shift - len(arms) / 2 + 0.5)
+    for shift, arm in enumerate(arms):
+        aside = 0.1 * (shift - len(arms) / 2 + 0.5)
+        for study, table in sheet.estimates(
+            partial(_at_states, arm=arm, states=states, **options), ["state"]
+        ):
             places = [states.index(state) + (aside if state else 0) for state in table["state"]]
             sheet.mark(axis, places, table, LOOKS[arm], study, series=f"{series}, {arm}")
     axis.set_xticks(range(len(states)), [str(state) if state else "peak" for state in states])
     axis.set_xlim(-0.5, len(states) - 0.5)
+
+
+def _at_states(tables: HealingTables, arm: str, states: Sequence[int], **options: Any) -> pd.DataFrame:
+    """Columns seed, state, value; rows where it is known."""
+    rows = []
+    for seed, one in tables.once(by_seed).items():
+        for state in states:
+            with suppress(BadInput):
+                rows.append((seed, state, accuracy(one, arm, state, **options)))
+    return pd.DataFrame(rows, columns=["seed", "state", "value"]).dropna()
 
 
 def finish(sheet: Sheet, name: str, title: str, note: str) -> Drawn:

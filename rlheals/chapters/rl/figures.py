@@ -30,6 +30,12 @@ GAINS = {
     measured.ABILITY: "pass@4, format-agnostic", "feedback@4 either": "added by feedback, 4 attempts",
 }  # fmt: skip
 """Measures of which the gain from every start is shown."""
+CONTROLS = {
+    "ppo": "PPO", "rejection": "expert iteration", "per-attempt": "an advantage per attempt",
+    "one-attempt": "one attempt", "shuffled-feedback": "shuffled feedback", "shuffled-reward": "shuffled reward",
+    "ood-rule": "RL on the OOD rule",
+}  # fmt: skip
+"""In words; others are named by their levels."""
 BARS: dict[str, dict[str, Any]] = {
     "peak": {"color": "white"}, "start": {"color": GREY}, "rl": {"color": RED, "hatch": "////"},
 }  # fmt: skip
@@ -246,7 +252,9 @@ def controls(chapter: RLChapter) -> Drawn:
         sheet.keep(
             rows.assign(change=rows["seed"].map(changes.get(name, {}))), control=name, study="recorded"
         )
-    sheet.names(axis, there, size=8)
+    most = max((len(one) for one in changes.values()), default=0)
+    few = {name: f" ({len(changes[name])} seeds)" for name in there if len(changes[name]) < most}
+    sheet.names(axis, [f"{CONTROLS.get(name, name)}{few.get(name, '')}" for name in there], size=8)
     level(axis, upright=False)
     axis.set_xlabel(f"OOD {FEEDBACK}, less that of the start checkpoint")
     note = (

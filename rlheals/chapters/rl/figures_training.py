@@ -41,7 +41,7 @@ def why_late(chapter: RLChapter) -> Drawn:
 
 def advantages(chapter: RLChapter) -> Drawn:
     """How episode advantages are spread at the first iteration, by RL start checkpoint (the paper's Fig. 3)."""
-    starts, edges = chapter.starts, np.linspace(-10, 10, 42)
+    starts, edges = chapter.tables.starts, np.linspace(-10, 10, 42)
     sheet = Sheet(chapter, height=2.9)
     (axis,) = sheet.axes
     shares = {}

@@ -30,7 +30,9 @@ TRIES = {FEEDBACK: ("success@5", "success@5 either"), "pass@1": ("pass@1", "pass
 
 
 def _sheet(chapter: SFTChapter, columns: int = 1, rows: int = 1, height: float = 3.2) -> Sheet:
-    return Sheet(chapter, columns, rows, height, steps=chapter.fresh.steps)
+    """The axis holds every step that a study has: a fresh run is shorter than the recorded ones."""
+    steps = sorted({step for tables, _ in chapter.layers for step in tables.steps})
+    return Sheet(chapter, columns, rows, height, steps=steps)
 
 
 def _curve(split: str, measure: str = "success@5") -> Callable[..., pd.DataFrame]:

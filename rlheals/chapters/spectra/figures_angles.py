@@ -60,7 +60,8 @@ def where(chapter: SpectraChapter) -> Drawn:
         kinds = [kind for kind in (*BLOCKS, "embed", "head") if kind in set(table["kind"])]
         grid = table.pivot_table(index="row", columns="kind", values="value").reindex(columns=kinds)
         image = heat_map(axis, np.log2(grid), 0.8)
-        for row in table[(table["low"] > 1) | (table["high"] < 1)].itertuples():
+        clear = (table["seeds"] > 1) & ((table["low"] > 1) | (table["high"] < 1))  # one seed has no interval
+        for row in table[clear].itertuples():
             axis.plot(kinds.index(row.kind), grid.index.get_loc(row.row), "o", color="black", markersize=2.5)
         axis.set_xticks(range(len(kinds)), kinds, rotation=45)
         axis.set_yticks(range(len(grid)), grid.index, fontsize=7)

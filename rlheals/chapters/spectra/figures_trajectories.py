@@ -37,7 +37,7 @@ def along(chapter: SpectraChapter) -> Drawn:
             sheet.legend(axis)
     note = (
         "Rotation: mean angle of the leading quarter of singular vectors to the base; its null: Gaussian changes of "
-        "equal norm (grey). Two quantities that both go one way in time correlate whatever ties them together."
+        "equal norm (grey). Any two quantities that grow with training correlate."
     )
     return sheet.finish("rotation-along", "Along SFT", note)
 

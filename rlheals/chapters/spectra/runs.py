@@ -155,6 +155,8 @@ class Pair:
 def pairs(profile: Profile, peak: int) -> dict[str, Pair]:
     """The named pairs: of SFT, of RL, and of both as seen from the peak ("back": RL; "on": SFT continued).
 
+    RL from one start has one name, the last of them.
+
     >>> from rlheals.profiles import load_profile
     >>> " ".join(pairs(load_profile("lab"), 640))
     'base-peak peak-end base-end early-rl middle-rl end-rl back-1280'
@@ -171,7 +173,7 @@ def pairs(profile: Profile, peak: int) -> dict[str, Pair]:
         return Pair(Point(SFT, -1, start), Point(RL, start, rl_starts.iterations), reference)
 
     named = {"early-rl": starts[0], "middle-rl": middle, "end-rl": starts[-1]}
-    made |= {name: by_rl(start) for name, start in named.items()}
+    made |= {name: by_rl(start) for start, name in {start: name for name, start in named.items()}.items()}
     late = [start for start in starts if start >= middle and start > peak]
     made |= {f"back-{start}": by_rl(start, top) for start in late}
     on = [step for step in steps if step >= middle and step > peak and 4 * step in steps]
