@@ -197,8 +197,8 @@ def extremes(found: Sequence[Estimate], say: Callable[[float], str] = percent) -
     return f"is highest for {high.at} ({say(high.value)}) and lowest for {low.at} ({say(low.value)})"
 
 
-def risen(pairs: Sequence[tuple[Estimate, Estimate]], of: str = "starts") -> str:
+def risen(pairs: Sequence[tuple[Estimate, Estimate]], of: str = "starts", apart: str = "clearly") -> str:
     """Of pairs (before, after): how many rise, and how many of these clearly."""
     orders = [compare(*pair) for pair in pairs]
-    apart = "" if None in orders else f" ({orders.count(1)} clearly)"
-    return f"{sum(after.value > before.value for before, after in pairs)} of {len(pairs)} {of}{apart}"
+    sure = "" if None in orders else f" ({orders.count(1)} {apart})"
+    return f"{sum(after.value > before.value for before, after in pairs)} of {len(pairs)} {of}{sure}"

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 
 from rlheals.chapters import sentences as say
-from rlheals.chapters.healing.figures import HEALS
 from rlheals.chapters.healing.runs import BEFORE, HEALED, MIDDLE, UNHEALED, edit_arm
-from rlheals.chapters.sentences import Absent, Estimate
+from rlheals.chapters.sentences import Absent
 from rlheals.study.peaks import PEAK
 
 RL = "RL on other rules up to 13"
@@ -25,28 +24,26 @@ def levels(frame: pd.DataFrame) -> str:
 
 
 def map_(frame: pd.DataFrame) -> str:
-    ones, others = (_cells(frame, arm) for arm in (HEALED, "rl"))
+    """Of the ablest bases."""
+    able = frame[frame["ability"] == frame["ability"].max()]
+    ones, others = ({one.at: one for one in say.curve(able, "state", arm=arm)} for arm in (HEALED, "rl"))
     both = sorted(ones.keys() & others.keys())
     if not both:
-        raise Absent("no cell with both")
-    most = say.percent(max(ones[at] for at in both).value)
-    over, rl = (_over([found[at] for at in both]) for found in (ones, others))
-    given = f"RL on other rules regains over {say.percent(HEALS)} in {over}, at most {most}"
-    return f"of {len(both)} losses, {given}; on the ID rule in {rl}"
+        raise Absent("no loss with both")
+    parts = (
+        [f"{state} %" for state in both],
+        *([say.percent(of[at].value) for at in both] for of in (ones, others)),
+    )
+    losses, given, rl = map(_listed, parts)
+    return f"of losses of {losses}, RL on other rules regains {given}; on the ID rule {rl}"
 
 
-def _cells(frame: pd.DataFrame, arm: str) -> dict[tuple[int, float], Estimate]:
-    """Shares regained by state and ability."""
-    rows = say.pick(frame, arm=arm)
-    cells = list(zip(rows["state"], rows["ability"], strict=True))
-    return {one.at: one for one in say.curve(rows.assign(at=cells), "at")}
-
-
-def _over(found: list[Estimate]) -> str:
-    """How many shares lie above that from which on RL is said to heal."""
-    orders = [say.sign(one, HEALS) for one in found]
-    apart = "" if None in orders else f" ({orders.count(1)} clearly)"
-    return f"{sum(one.value > HEALS for one in found)}{apart}"
+def _listed(parts: list[str]) -> str:
+    """
+    >>> _listed(["1 %"]), _listed(["1 %", "2 %", "3 %"])
+    ('1 %', '1 %, 2 % and 3 %')
+    """
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
 def numbers(frame: pd.DataFrame) -> str:
@@ -73,27 +70,36 @@ def why(frame: pd.DataFrame) -> str:
         for part, name in PARTS.items()
     }
     most, (before, after) = max(pairs.items(), key=lambda one: abs(one[1][1].value - one[1][0].value))
-    return f"on OOD hands, {RL} changes {most} most: its share {say.moved(before, after)}"
+    return (
+        f"from a {MIDDLE} % loss, RL on other rules changes {most} most: its share {say.moved(before, after)}"
+    )
 
 
 def gradients(frame: pd.DataFrame) -> str:
     rows = say.pick(frame)[["value", "groups", "entropy"]]
     groups, entropy = (say.number(round(one, 2)) for one in rows.rank().corr()["value"].iloc[1:])
     said = f"{groups} with the share of groups with a gradient and {entropy} with entropy"
-    return f"over {len(rows)} second stages, OOD gain has rank correlation {said}"
+    return f"over {len(rows)} runs (RL, expert iteration), OOD gain has rank correlation {said}"
 
 
 def arms(frame: pd.DataFrame) -> str:
-    rl = say.estimate(frame, arm="rl")
-    others = say.curve(frame[frame["arm"] != "rl"], "arm")
-    orders = [say.compare(rl, one) for one in others]
-    above, below = (f"{orders.count(order)} {end}clearly" for order, end in ((1, "end "), (-1, "")))
-    if None in orders:
-        above = f"{sum(one.value > rl.value for one in others)} end"
-        below = f"{sum(one.value < rl.value for one in others)}"
-    highest = f"RL on the ID rule (highest: {say.percent(max(others).value)})"
-    beside = f"{above} above the {say.percent(rl.value)} OOD pass@4 of {highest}, {below} below"
-    return f"of {len(others)} other second stages, {beside}"
+    """Those after another SFT apart: they start from another accuracy."""
+    rl, rows = say.estimate(frame, arm="rl"), frame[frame["arm"] != "rl"]
+    common = frame.loc[frame["arm"] == "rl", "start_value"].iloc[0]
+    same = rows["start_value"].isna() | (rows["start_value"] == common)
+    parts = []
+    for own, start in ((rows[same], "second stages from the same start"), (rows[~same], "from another")):
+        if own.empty:
+            continue
+        others = say.curve(own, "arm")
+        orders = [say.compare(rl, one) for one in others]
+        above = sum(one.value > rl.value for one in others) if None in orders else orders.count(1)
+        than = f" end {'clearly ' * (None not in orders)}above RL on the ID rule ({say.percent(rl.value)}"
+        than = f"{than}; highest: {say.percent(max(others).value)})"
+        parts.append(f"of {len(others)} {start}, {above}{than if not parts else ''}")
+    if not parts:
+        raise Absent("no other second stage")
+    return "; ".join(parts)
 
 
 def paths(frame: pd.DataFrame) -> str:
@@ -116,7 +122,11 @@ def mixed(frame: pd.DataFrame) -> str:
     edits = (edit_arm(UNHEALED, f"{part}(all) @ blocks") for part in ("directions", "values"))
     before, vectors, values = (say.estimate(frame, target=UNHEALED, edit=edit) for edit in (UNHEALED, *edits))
     said = f"{say.moved(before, vectors)} with singular vectors of RL up to 13"
-    return f"OOD pass@4 of RL up to 10 {said} (singular values: {say.percent(values.value)})"
+    equal = frame[frame["edit"] == edit_arm(UNHEALED, "rollback() like directions(all) @ blocks")]
+    beside = [f"singular values: {say.percent(values.value)}"]
+    if equal["value"].notna().any():
+        beside.append(f"an equal step toward that run: {say.percent(say.estimate(equal).value)}")
+    return f"OOD pass@4 of RL up to 10 {said} ({'; '.join(beside)})"
 
 
 TAKEAWAYS = say.named("healing", levels, map_, numbers, imitation, why, gradients, arms, paths, mixed)

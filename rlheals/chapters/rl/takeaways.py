@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from rlheals.chapters import sentences as say
+from rlheals.chapters.rl.figures import CONTROLS
 from rlheals.chapters.rl.runs import MAIN
 from rlheals.chapters.sentences import Absent, Estimate
 from rlheals.display.looks import AFTER, BEFORE
@@ -50,12 +51,12 @@ def window(frame: pd.DataFrame) -> str:
 
 
 def paper(frame: pd.DataFrame) -> str:
-    said = f"RL raises OOD accuracy from {say.risen(_pairs(frame, 'OOD, this book'))}"
-    if "paper" not in set(frame["study"]):
-        return said
-    return (
-        f"{said}; in the paper from {say.risen(_pairs(frame, 'ood_accuracy', ('_llama', '_after_rl_llama')))}"
-    )
+    pairs = [_pairs(frame, "OOD, this book")]
+    if "paper" in set(frame["study"]):
+        pairs.append(_pairs(frame, "ood_accuracy", ("_llama", "_after_rl_llama")))
+    # Not "clearly": both curves are of the same runs, so that their intervals say little of the gain.
+    said, *theirs = (say.risen(each, apart="with intervals apart") for each in pairs)
+    return f"RL raises OOD accuracy from {said}{f'; in the paper from {theirs[0]}' if theirs else ''}"
 
 
 def stages(frame: pd.DataFrame) -> str:
@@ -71,9 +72,18 @@ def stages(frame: pd.DataFrame) -> str:
 
 def parts(frame: pd.DataFrame) -> str:
     names = {name.removesuffix(BESIDE[1]) for name in say.pick(frame)["series"] if name.endswith(BESIDE[1])}
-    found = [(name.partition(":")[0], pair) for name in sorted(names) for pair in _pairs(frame, name)]
-    part, pair = sorted(found, key=lambda one: abs(one[1][1].value - one[1][0].value))[-1]
-    return f"on OOD hands RL changes {part} most: from step {pair[0].at:,} its share {say.moved(*pair)}"
+    found = {name.partition(":")[0]: _pairs(frame, name) for name in sorted(names)}
+    if not found:
+        raise Absent("no RL")
+    said = []
+    for at in dict.fromkeys((0, min(map(len, found.values())) - 1)):  # the first start and the last
+        part, pair = max(
+            ((part, pairs[at]) for part, pairs in found.items()),
+            key=lambda one: abs(one[1][1].value - one[1][0].value),
+        )
+        what = f"RL changes {part} on OOD hands most" if not said else part
+        said.append(f"from step {pair[0].at:,}, {what}: its share {say.moved(*pair)}")
+    return "; ".join(said)
 
 
 def why(frame: pd.DataFrame) -> str:
@@ -108,7 +118,9 @@ def controls(frame: pd.DataFrame) -> str:
     changes = {name: say.over_seeds(levels[name] - levels["start"]) for name in levels if name != "start"}
     rl = changes.pop("RL")
     name, most = sorted(changes.items(), key=lambda one: abs(one[1].value))[-1]
-    largest = f"{name} changes it most: {say.points(most.value)}{say.effect(most)}"
+    seeds = int(levels[name].notna().sum())
+    few = f" with {seeds} base seed{'s' * (seeds != 1)}" if seeds < len(levels) else ""
+    largest = f"{CONTROLS.get(name, name)} changes it most{few}: {say.points(most.value)}{say.effect(most)}"
     return f"RL changes OOD success@5 by {say.points(rl.value)}{say.effect(rl)}; of the controls, {largest}"
 
 

@@ -20,7 +20,7 @@ SHAPES = {
 
 def accuracy(frame: pd.DataFrame) -> str:
     found, seen = (say.curve(frame, series=f"{split}, success@5 with feedback") for split in ("ood", "sft"))
-    return f"OOD success@5 {say.course(found)}; ID ends at {say.percent(seen[-1].value)}"
+    return f"OOD success@5 {say.course(found)}; ID hands of SFT end at {say.percent(seen[-1].value)}"
 
 
 def layout_free(frame: pd.DataFrame) -> str:
