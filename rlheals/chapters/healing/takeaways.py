@@ -87,7 +87,7 @@ def arms(frame: pd.DataFrame) -> str:
     rl, rows = say.estimate(frame, arm="rl"), frame[frame["arm"] != "rl"]
     common = frame.loc[frame["arm"] == "rl", "start_value"].iloc[0]
     same = rows["start_value"].isna() | (rows["start_value"] == common)
-    parts = []
+    parts = list[str]()
     for own, start in ((rows[same], "second stages from the same start"), (rows[~same], "from another")):
         if own.empty:
             continue

@@ -75,7 +75,7 @@ def parts(frame: pd.DataFrame) -> str:
     found = {name.partition(":")[0]: _pairs(frame, name) for name in sorted(names)}
     if not found:
         raise Absent("no RL")
-    said = []
+    said = list[str]()
     for at in dict.fromkeys((0, min(map(len, found.values())) - 1)):  # the first start and the last
         part, pair = max(
             ((part, pairs[at]) for part, pairs in found.items()),
