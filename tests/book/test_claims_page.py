@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from chapter_studies import recorded_study
 from small_study import WHOLE
 
 from rlheals.book import claims as claims_page
@@ -19,10 +20,10 @@ from rlheals.chapters.registry import CHAPTERS
 from rlheals.chapters.rl import claims as rl_claims
 from rlheals.chapters.rl.runs import RLChapter
 from rlheals.chapters.sft import claims as sft_claims
-from rlheals.chapters.sft.runs import SFTChapter, variant_studies
+from rlheals.chapters.sft.runs import SFTChapter
 from rlheals.chapters.spectra import measures as spectra_measures
 from rlheals.chapters.spectra import predictors
-from rlheals.chapters.spectra.runs import SpectraChapter
+from rlheals.chapters.spectra.runs import SpectraChapter, SpectraTables
 from rlheals.display.markup import Table, to_markdown
 from rlheals.errors import BadInput
 from rlheals.planning.speed import STAGES
@@ -32,7 +33,7 @@ from rlheals.store.store import Store
 from rlheals.study import record
 
 ROOT = Path(__file__).resolve().parents[2]
-CLASSES = [one.chapter for one in CHAPTERS.values()]
+CLASSES = [one.chapter for one in CHAPTERS.values() if one.in_book]
 
 
 def headings(page: str) -> set[str]:
@@ -92,7 +93,7 @@ def test_without_a_recorded_study_there_is_the_fresh_run_and_no_verdict(
 
 
 def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
-    fresh: tuple[pd.DataFrame, Store, Path],
+    fresh: tuple[pd.DataFrame, Store, Path], shared: Store, tmp_path: Path
 ) -> None:
     _, store, root = fresh
     rotation = SpectraChapter.open(WHOLE, store=store, results=root / "none", quiet=True)
@@ -108,11 +109,11 @@ def test_rivals_of_rotation_are_shown_for_the_study_and_for_the_fresh_run(
     )
     assert {cell for _, cell in abilities.rows} == {"not measured"}
     assert {cell for _, *cells in prompts.rows for cell in cells} == {"not measured"}
-    known, _ = record.find("lab", SpectraChapter.PART, ROOT / "results")
+    known, _ = record.read(recorded_study("rotation", shared, tmp_path).folder, SpectraTables)
     study, _ = record.find("lab", SFTChapter.PART, ROOT / "results")
     both = predictors.blocks(
         replace(rotation, recorded=known),
-        replace(sft, recorded=study, variants=variant_studies(ROOT / "results")),
+        replace(sft, recorded=study, variants=dict.fromkeys(("50", "75", "diverse"), study)),
     )
     correlations, along, _, abilities, prompts = (block for block in both if isinstance(block, Table))
     grown = t_interval(spectra_measures.along(known)["size"])
@@ -151,21 +152,22 @@ def test_the_time_of_every_fresh_run_is_counted_once(fresh: tuple[pd.DataFrame, 
 
 
 def test_a_recorded_seed_is_no_fresh_one(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="base seed 1 is in the recorded study"):
-        core(CLASSES, load_profile("lab"), seeds=[1], store=Store(tmp_path / "store"), quiet=True)
+    with pytest.raises(BadInput, match="base seed 11 is in the recorded study"):
+        core(CLASSES, load_profile("lab"), seeds=[11], store=Store(tmp_path / "store"), quiet=True)
     assert not (tmp_path / "store").exists()
 
 
 def test_prompts_are_compared_where_both_studies_are_recorded(tmp_path: Path) -> None:
-    (known, diverse) = (
-        record.find(name, SFTChapter.PART, ROOT / "results")[0] for name in ("lab", "lab-diverse")
-    )
+    known, _ = record.find("lab", SFTChapter.PART, ROOT / "results")
+    own = known.episodes[known.episodes["seed"] <= 13]
+    lucky = own.assign(solved_at=own["solved_at"].where(own["item"].map(hash) % 3 > 0, 1))
+    diverse = replace(known, episodes=lucky, bases=known.bases[known.bases["seed"] <= 13])
     ends = []
     for tables in (known, diverse):
         rows = tables.episodes.query("split == 'ood' and decode == 0")
         rows = rows[(rows["step"] == rows["step"].max()) & rows["seed"].isin(diverse.seeds)]
         ends.append((rows["solved_at"] > 0).groupby(rows["seed"]).mean())
-    shown, nothing = (models.prompts(results)[1] for results in (ROOT / "results", tmp_path))
+    shown, nothing = predictors.prompts_table(known, diverse), models.prompts(tmp_path)[1]
     assert isinstance(shown, Table)
     assert isinstance(nothing, Table)
     (row,) = [row for row in shown.rows if row[0] == "OOD, at the end of SFT"]

@@ -28,7 +28,7 @@ def test_every_start_is_measured_once_and_every_run_as_often_as_its_decodes(tmp_
     assert len(set(seen)) == len(seen)
     main = [cell for cell, _ in seen if cell.control == MAIN]
     assert len(main) == len(rl_starts.starts) * (1 + rl_starts.runs) * rl_starts.decodes
-    assert {cell.control for cell, _ in seen} >= {*CONTROLS, LATE, "no-feedback", "temperature-0.3"}
+    assert {cell.control for cell, _ in seen} >= {*rl_starts.controls, LATE, "no-feedback", "temperature-0.3"}
 
 
 def test_noise_is_shared_before_and_after_rl_and_by_nothing_else(tmp_path: Path) -> None:
@@ -41,10 +41,12 @@ def test_noise_is_shared_before_and_after_rl_and_by_nothing_else(tmp_path: Path)
 def test_controls_change_what_their_name_says_and_nothing_else(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made = plan(LAB, 1, store, "controls")
-    main = plan(LAB, 1, store, 0).runs[Cell(MAIN, 160, 0)].settings
-    for name, changes in CONTROLS.items():
-        mine = made.runs[Cell(name, 160, 0)].settings
-        assert {key for key in main if main[key] != mine[key]} == set(changes)
+    start = LAB.rl_starts.control_start
+    main = plan(LAB, 1, store, 0).runs[Cell(MAIN, start, 0)].settings
+    assert LAB.rl_starts.controls
+    for name in LAB.rl_starts.controls:
+        mine = made.runs[Cell(name, start, 0)].settings
+        assert {key for key in main if main[key] != mine[key]} == set(CONTROLS[name])
         RLSettings.model_validate(mine)
 
 

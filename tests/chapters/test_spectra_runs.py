@@ -38,14 +38,14 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> SimpleN
 def test_runs_are_those_of_the_other_chapters_wherever_they_can_be(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made, other = plan(LAB, 1, store, {1: 20}), rl_runs.plan(LAB, 1, store, 0)
-    known = {store.key(spec) for spec in other.specs()}
+    known = {store.key(spec) for spec in [*other.specs(), *sft_plan(LAB, 1, store).specs()]}
     assert {store.key(made.trained[RL, start]) for start in LAB.rl_starts.starts} <= known
     controls = {store.key(spec) for spec in rl_runs.plan(LAB, 1, store, "controls").specs()}
     for name in LAB.rotation.controls:
-        assert store.key(made.trained[name, 160]) in controls
+        assert store.key(made.trained[name, LAB.rl_starts.control_start]) in controls
         mine = {store.key(spec) for (at, _), spec in made.censuses.items() if at.branch == name}
         assert mine <= controls
-    asked = {at for at, _ in made.censuses if at.branch in (SFT, RL) and at.step > 0}
+    asked = {at for at, _ in made.censuses if at.branch in (SFT, RL)}
     shared = {at for (at, _), spec in made.censuses.items() if store.key(spec) in known}
     assert asked == shared
     assert made.trained[SFT, -1] == sft_plan(LAB, 1, store).sft
@@ -54,15 +54,16 @@ def test_runs_are_those_of_the_other_chapters_wherever_they_can_be(tmp_path: Pat
 def test_a_branch_differs_from_sft_in_its_one_setting(tmp_path: Path) -> None:
     made = plan(LAB, 1, Store(tmp_path), {1: 20})
     plain = made.trained[SFT, -1]
-    for name, changes in BRANCHES.items():
+    assert LAB.rotation.branches
+    for name in LAB.rotation.branches:
         branch = made.trained[name, -1]
         differ = {key for key, value in branch.settings.items() if plain.settings[key] != value}
-        assert differ == set(changes)
+        assert differ == set(BRANCHES[name])
         assert (branch.inputs, branch.seed) == (plain.inputs, plain.seed)
 
 
 def test_pairs_seen_from_the_peak_start_where_rl_started_after_it() -> None:
-    for peak in (10, 40, 160, 640):
+    for peak in (10, 160, 640, 2560):
         made = pairs(LAB, peak)
         top = Point(SFT, -1, peak)
         for name, pair in made.items():
@@ -74,7 +75,13 @@ def test_pairs_seen_from_the_peak_start_where_rl_started_after_it() -> None:
                 assert pair.before == Point(SFT, -1, int(start))
             if kind == "on":
                 assert pair.after.step == 4 * pair.before.step
-        assert ("peak-middle" in made) == (peak < 160)
+        assert ("peak-middle" in made) == (peak < LAB.rl_starts.control_start)
+
+
+def test_rl_from_one_start_is_one_pair() -> None:
+    made = pairs(LAB.for_reader(recorded=True), 160)
+    runs = [(pair.before, pair.after) for name, pair in made.items() if name.endswith("-rl")]
+    assert len(set(runs)) == len(runs) == len(LAB.rl_starts.reader_starts)
 
 
 def test_every_point_has_a_place_a_behaviour_and_an_accuracy(recorded: SimpleNamespace) -> None:
@@ -108,13 +115,13 @@ def test_numbers_of_a_pair_are_those_of_its_run(recorded: SimpleNamespace) -> No
 
 
 def test_peaks_come_from_the_recorded_study_of_chapter_one() -> None:
-    found = recorded_points("peaks", "lab", [1, 5], Path("results").absolute())
-    assert set(found) == {1, 5}
-    assert all(10 <= peak <= 160 for peak in found.values())
+    found = recorded_points("peaks", "lab", [11, 15], Path("results").absolute())
+    assert set(found) == {11, 15}
+    assert all(10 <= peak <= 640 for peak in found.values())
     with pytest.raises(BadInput, match="three SFT steps"):
         peak_of(pd.Series({0: 1.0, 20: 0.5}))
     with pytest.raises(BadInput, match="base seed 99 of lab is not in results/lab") as refused:
-        recorded_points("peaks", "lab", [1, 99], Path("results").absolute())
+        recorded_points("peaks", "lab", [11, 99], Path("results").absolute())
     one_line(refused.value)
 
 

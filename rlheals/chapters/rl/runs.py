@@ -130,7 +130,7 @@ def units(profile: Profile) -> list[Unit]:
 
     >>> from rlheals.profiles import load_profile
     >>> units(load_profile("lab"))
-    [0, 1, 2, 'controls']
+    [0, 1, 'controls']
     """
     rl_starts = profile.rl_starts
     return [*range(rl_starts.runs), *(["controls"] if rl_starts.control_start is not None else [])]

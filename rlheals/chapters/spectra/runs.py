@@ -158,8 +158,8 @@ def pairs(profile: Profile, peak: int) -> dict[str, Pair]:
     RL from one start has one name, the last of them.
 
     >>> from rlheals.profiles import load_profile
-    >>> " ".join(pairs(load_profile("lab"), 640))
-    'base-peak peak-end base-end early-rl middle-rl end-rl back-1280'
+    >>> " ".join(pairs(load_profile("lab").for_reader(recorded=True), 640))
+    'base-peak peak-end base-end peak-middle early-rl end-rl back-960'
     """
     rl_starts, steps = profile.rl_starts, profile.rotation.steps
     end, starts = Point(SFT, -1, steps[-1]), rl_starts.starts
