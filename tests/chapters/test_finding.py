@@ -150,7 +150,7 @@ def test_the_headline_says_of_all_rules_what_the_table_says_of_their_losses() ->
 def headline_says(sentence: str) -> dict[str, str]:
     """A reader of the headline: what it says of all rules, from its words alone."""
     said = dict[str, str]()
-    for clause in sentence.rstrip(".").split("; "):
+    for clause in sentence.rstrip(".").split(". "):
         words, listed = clause.split(" where ")[0].split(" is open")[0].lower(), clause.split(" follow ")[1]
         kind = next(
             known

@@ -72,7 +72,7 @@ def blocks(known: Found) -> list[Block]:
 
 
 def headline(known: Found) -> str:
-    """With which questions RL heals. Rules heal that heal one loss or more and are shown to fail at none.
+    """With which questions RL heals, in sentences. Rules heal that heal one loss or more and are shown to fail at none.
 
     In brackets, where something is shown: at which losses.
     """
@@ -84,8 +84,7 @@ def headline(known: Found) -> str:
             clauses.append(
                 f"{said.format('RL' if not clauses else 'it')} {whose} follow {_joined(shown, 'or')}"
             )
-    text = "; ".join(clauses)
-    return f"{text[0].upper()}{text[1:]}."
+    return " ".join(f"{clause[0].upper()}{clause[1:]}." for clause in clauses)
 
 
 def _at(known: Found, rules: str) -> str:
