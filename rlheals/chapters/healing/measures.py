@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from rlheals.study.peaks import PEAK
 
 PART = 4
 """Angles are those of the leading quarter of a matrix's smaller side."""
+MEASURES = ["pass1", "pass4", "success5", "rule", "arithmetic"]
 MEASURING = 1
 """The half of the hands that measures."""
 
@@ -60,10 +62,15 @@ class Healing:
         mine = tables.of_seed(seed)
         return cls(hits(halved(mine.episodes)), mine, float(tables.steps["ability"].max()))
 
+    @cached_property
+    def states(self) -> dict[float, list[int]]:
+        """By ability of the base."""
+        each = self.tables.steps.groupby("ability")["state"]
+        return {float(str(ability)): sorted(map(int, own.unique())) for ability, own in each}
+
     def reached(self, ability: float | None = None) -> list[int]:
         """The states that SFT of its base reached, the peak first."""
-        rows = only(self.tables.steps, ability=self.able if ability is None else ability)
-        return sorted(int(state) for state in rows["state"].unique())
+        return self.states.get(self.able if ability is None else ability, [])
 
     def check(self, state: int, ability: float | None = None) -> None:
         """BadInput where SFT did not reach a state."""
@@ -76,7 +83,14 @@ class Healing:
         """Columns pass1, ...; index (ability, arm, state, run, split)."""
         rows = only(self.hits, half=MEASURING)
         keys = ["ability", "control", "start", "run", "split"]
-        return rows.groupby(keys, observed=True)[["pass1", "pass4", "success5", "rule", "arithmetic"]].mean()
+        return rows.groupby(keys, observed=True)[MEASURES].mean()
+
+    @cached_property
+    def levels(self) -> dict[tuple[Any, ...], dict[str, float]]:
+        """By (ability, arm, state, whether after the second stage, split): each measure, a mean over RL seeds."""
+        rows = self.means.reset_index().astype({"control": str, "split": str})
+        each = rows.assign(after=rows["run"] >= 0).groupby(["ability", "control", "start", "after", "split"])
+        return each[MEASURES].mean().to_dict("index")
 
     def accuracy(
         self,
@@ -90,12 +104,11 @@ class Healing:
     ) -> float:
         """Of an arm's result, mean over its RL seeds, or of its start; not a number where nothing was measured."""
         self.check(state, ability)
-        rows, ability = self.means.reset_index(), self.able if ability is None else ability
-        own = only(rows, control=arm, start=state, split=split, ability=ability)
-        wanted = own[(own["run"] >= 0) == after]
-        if not after and wanted.empty:
-            wanted = only(rows, control=BEFORE, start=state, split=split, ability=ability)
-        return float(wanted[measure].mean()) if len(wanted) else float("nan")
+        ability = self.able if ability is None else ability
+        found = self.levels.get((ability, arm, state, after, split))
+        if not after and found is None:
+            found = self.levels.get((ability, BEFORE, state, False, split))
+        return float("nan") if found is None else found[measure]
 
     def peak(self, **options: object) -> float:
         """Accuracy of the SFT checkpoint of highest ability."""
