@@ -91,7 +91,7 @@ def _at(known: Found, rules: str) -> str:
     """The losses at which a verdict shows something for these rules."""
     of = [case for case in CASES if case.rules == rules and case.claim in known]
     decided = [case.loss for case in of if known[case.claim].verdict != "open"]
-    return f" (with {_joined(decided, 'or')} lost)"
+    return f" (after a loss of {_joined(decided, 'or')})"
 
 
 def _rules(known: Found) -> dict[str, list[str]]:
