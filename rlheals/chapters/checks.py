@@ -141,7 +141,7 @@ def recovery(chapter: Chapter[Any]) -> Report:
         {
             **kl,
             mean: (sizes.mean().abs().max(), 1e-4),
-            "shares outside 0 to 1": (~((shares >= 0) & (shares <= 1))).sum().sum(),
+            "shares below 0 or above 1": (~((shares >= 0) & (shares <= 1))).sum().sum(),
             "pass@1 above the share that is solved": (log["first_try"] > log["solved"]).sum(),
             "attempts beyond the limit": (~log["attempts"].between(1, rl.attempts)).sum(),
             "gradients that are not finite": (~log["gradient_norm"].between(0, 1e6)).sum(),

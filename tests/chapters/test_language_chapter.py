@@ -245,7 +245,7 @@ def test_figures_show_the_lab_beside_the_model_and_say_where_nothing_is(
     whole = replace(empty, recorded=made, manifests=())
     for figure in figures.LANGUAGE:
         none, drawn = figure(empty), figure(whole)
-        assert "no recorded study" in none.caption
+        assert "smollm2 is not recorded." in none.caption
         assert none.svg.count(b"<!-- no data here -->") == len(none.svg.split(b'<g id="axes_')) - 1
         assert drawn.caption
     shown = figures.healed(whole)

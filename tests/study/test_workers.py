@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster, Security
+from distributed.core import connect
 from lab_helpers import TIMED, one_line, refused
 from small_study import RUNS, SMALL, SPIN, results_of
 
@@ -113,6 +115,12 @@ def test_an_address_where_nobody_answers_is_refused(
         compute([RunSpec(stage="sft")], Store(tmp_path), Workers(scheduler=address), quiet=True)
 
 
+async def knock(address: str, security: Security) -> None:
+    """Open a connection and close it again. Not a `Client`, whose thread may outlive a connection that is refused."""
+    comm = await connect(address, timeout=5, **security.get_connection_args("client"))
+    await comm.close()
+
+
 @pytest.mark.parametrize("job", [None, Job(walltime="01:00:00")], ids=["processes", "jobs"])
 def test_only_the_studys_own_workers_are_admitted_and_the_dashboard_is_named(
     job: Job | None, tmp_path: Path
@@ -125,7 +133,8 @@ def test_only_the_studys_own_workers_are_admitted_and_the_dashboard_is_named(
         assert client.cluster.scheduler_address.startswith("tls://")
         for stranger in (Security(), Security.temporary()):
             with pytest.raises((OSError, TypeError)):
-                Client(client.cluster.scheduler_address, security=stranger, timeout=2, set_as_default=False)
+                asyncio.run(knock(client.cluster.scheduler_address, stranger))
+        asyncio.run(knock(client.cluster.scheduler_address, client.security))
         if job is not None:
             assert client.cluster._adaptive.maximum == 3
             assert f"#SBATCH -o {tmp_path / 'slurm'}/" in client.cluster.job_script()
