@@ -302,7 +302,7 @@ def _facts(row: Row) -> dict[str, str]:
     power = ""
     if claim.power is not None:
         least = shown.with_unit(shown.text(shown.turned(claim.power, claim)))
-        power = f"planned from the spread in development: a true effect of {least} holds with probability 0.8"
+        power = f"planned from the spread in development: a true effect of {least} would hold with probability 0.8"
     return {
         "id": f'<a href="#claim-{claim.id}"><code>{claim.id}</code></a>',
         "no verdict because": _said(waiting),

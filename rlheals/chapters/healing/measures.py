@@ -79,18 +79,12 @@ class Healing:
             raise BadInput(f"SFT did not lose {state} % of the OOD peak")
 
     @cached_property
-    def means(self) -> pd.DataFrame:
-        """Columns pass1, ...; index (ability, arm, state, run, split)."""
-        rows = only(self.hits, half=MEASURING)
-        keys = ["ability", "control", "start", "run", "split"]
-        return rows.groupby(keys, observed=True)[MEASURES].mean()
-
-    @cached_property
     def levels(self) -> dict[tuple[Any, ...], dict[str, float]]:
-        """By (ability, arm, state, whether after the second stage, split): each measure, a mean over RL seeds."""
-        rows = self.means.reset_index().astype({"control": str, "split": str})
-        each = rows.assign(after=rows["run"] >= 0).groupby(["ability", "control", "start", "after", "split"])
-        return each[MEASURES].mean().to_dict("index")
+        """By (ability, arm, state, split, whether after the second stage): each measure, a mean over RL seeds."""
+        keys, rows = ["ability", "control", "start", "split"], only(self.hits, half=MEASURING)
+        runs = rows.groupby([*keys, "run"], observed=True)[MEASURES].mean().reset_index()
+        runs = runs.astype({"control": str, "split": str}).assign(after=runs["run"] >= 0)
+        return runs.groupby([*keys, "after"])[MEASURES].mean().to_dict("index")
 
     def accuracy(
         self,
@@ -105,9 +99,9 @@ class Healing:
         """Of an arm's result, mean over its RL seeds, or of its start; not a number where nothing was measured."""
         self.check(state, ability)
         ability = self.able if ability is None else ability
-        found = self.levels.get((ability, arm, state, after, split))
+        found = self.levels.get((ability, arm, state, split, after))
         if not after and found is None:
-            found = self.levels.get((ability, BEFORE, state, False, split))
+            found = self.levels.get((ability, BEFORE, state, split, False))
         return float("nan") if found is None else found[measure]
 
     def peak(self, **options: object) -> float:

@@ -94,9 +94,11 @@ def arms(frame: pd.DataFrame) -> str:
         others = say.curve(own, "arm")
         orders = [say.compare(rl, one) for one in others]
         above = sum(one.value > rl.value for one in others) if None in orders else orders.count(1)
-        than = f" end {'clearly ' * (None not in orders)}above RL on the ID rule ({say.percent(rl.value)}"
-        than = f"{than}; highest: {say.percent(max(others).value)})"
-        parts.append(f"of {len(others)} {start}, {above}{than if not parts else ''}")
+        said = f"of {len(others)} {start}, {above}"
+        if not parts:
+            ends = f"{say.percent(rl.value)}; highest: {say.percent(max(others).value)}"
+            said += f" end {'clearly ' * (None not in orders)}above RL on the ID rule ({ends})"
+        parts.append(said)
     if not parts:
         raise Absent("no other second stage")
     return "; ".join(parts)

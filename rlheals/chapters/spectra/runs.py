@@ -172,8 +172,8 @@ def pairs(profile: Profile, peak: int) -> dict[str, Pair]:
     def by_rl(start: int, reference: Point | None = None) -> Pair:
         return Pair(Point(SFT, -1, start), Point(RL, start, rl_starts.iterations), reference)
 
-    named = {"early-rl": starts[0], "middle-rl": middle, "end-rl": starts[-1]}
-    made |= {name: by_rl(start) for start, name in {start: name for name, start in named.items()}.items()}
+    named = {starts[0]: "early-rl", middle: "middle-rl", starts[-1]: "end-rl"}
+    made |= {name: by_rl(start) for start, name in named.items()}
     late = [start for start in starts if start >= middle and start > peak]
     made |= {f"back-{start}": by_rl(start, top) for start in late}
     on = [step for step in steps if step >= middle and step > peak and 4 * step in steps]
