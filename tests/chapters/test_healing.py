@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rlheals.chapters import checks
 from rlheals.chapters.healing import claims as estimate
 from rlheals.chapters.healing.estimates import COLUMNS, shares
-from rlheals.chapters.healing.figures import HEALING, map_of_healing
+from rlheals.chapters.healing.figures import HEALING, levels, map_of_healing
 from rlheals.chapters.healing.measures import MEASURING, Healing
 from rlheals.chapters.healing.runs import (
     BEFORE,
@@ -320,6 +320,12 @@ def test_every_figure_is_drawn_of_a_study_that_is_not_whole(states: tuple[int, .
     nothing = [one.name for one in drawn if one.frame.empty or one.frame["value"].isna().all()]
     assert ("healing-mixed" in nothing) == (50 not in states)
     assert ("healing-map" in nothing) == (not states)
+
+
+def test_marks_of_fewer_sampling_seeds_are_not_called_pass_at_4(study: HealingTables) -> None:
+    one = replace(study, episodes=study.episodes[study.episodes["decode"] == 0])
+    assert "fresh run's marks are pass@1: it has 1 sampling seed." in levels(chapter(one)).caption
+    assert "sampling seed" not in levels(chapter(study)).caption
 
 
 def test_the_sentences_above_the_figures_say_what_was_made(study: HealingTables) -> None:

@@ -65,9 +65,9 @@ def trajectories(chapter: SpectraChapter) -> Drawn:
     sheet.hide(len(branches))
     sheet.axes[0].set_ylabel("OOD accuracy")
     sheet.keep(rows, study=chapter.study)
-    counted = rows.drop_duplicates(["seed", "branch", "start"])
+    counted, bases = rows.drop_duplicates(["seed", "branch", "start"]), rows["seed"].nunique()
     note = (
-        f"{len(counted)} trajectories of {rows['seed'].nunique()} bases; grey squares: plain SFT of these bases. RL "
+        f"{len(counted)} trajectories of {bases} base{'s' * (bases != 1)}; grey squares: plain SFT from there. RL "
         "starts from checkpoints of SFT, so its size includes that of SFT before it."
     )
     return sheet.finish("rotation-trajectories", "Trajectories", note)
