@@ -5,6 +5,8 @@ It is plain data only: no anchors, aliases or merge keys, no key twice, limits o
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +60,18 @@ class _Plain(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+@lru_cache(maxsize=64)
+def _loaded(text: str) -> Any:
+    """Read once a process: claims are asked for by part, and the largest part of a second goes into reading them."""
+    return yaml.load(text, _Plain)  # a SafeLoader
+
+
 def yaml_text(text: str, said: str) -> Any:
     """What YAML text holds; BadInput with one line that begins with `said` and tells the line in the text."""
     if len(text) > MAX_BYTES:
         raise BadInput(f"{said} has over {MAX_BYTES:,} bytes")
     try:
-        return yaml.load(text, _Plain)  # a SafeLoader
+        return deepcopy(_loaded(text))
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark is not None else ""
