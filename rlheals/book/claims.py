@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -81,21 +82,21 @@ def _incomplete(found: Outcome) -> str:
 def _table(found: Outcome) -> list[Block]:
     study, judged = found.claims.study, {one.claim.id: one for one in found.judged}
     level, seeds = f"{100 * study.level:g} %", spans(study.seeds)
-    rows = []
+    order, rows = cards.read_order(cards.every_claim()), []
     for claim in found.claims.claims:
-        estimate, p, verdict = claim.unit, "", UNDECIDED
-        if claim.id in found.no_data:
-            verdict = found.no_data[claim.id]
+        row = cards.Row(claim, {}, order.shows(claim), order.bears(claim))
+        effect, p, verdict = row.shown.of, "", found.no_data.get(claim.id, UNDECIDED)
         if one := judged.get(claim.id):
-            estimate, p, verdict = f"{one.interval:.3f} {claim.unit}", p_text(one.adjusted), one.shown
-        rows.append((claim.family, (claim.sentence, estimate, f"{claim.margin:g}", seeds, p, verdict)))
-    head = ("claim", f"estimate [{level} interval]", "margin", "seeds", "Holm-adjusted p", "verdict")
+            effect = f"{row.shown.of}: {replace(row, said=vars(one.interval)).effect()}"
+            p, verdict = p_text(one.adjusted), one.shown
+        rows.append((claim.family, (claim.sentence, effect, row.shown.with_unit(row.limit), p, verdict)))
+    head = ("claim", f"what was measured [{level} interval]", "claimed", "Holm-adjusted p", "verdict")
     tables = _by_family(head, rows)
     if judged:
         about = (
-            f"Profile `{study.profile}`, {study.said}; {level} t intervals over base seeds. A claim holds when its "
-            "whole interval lies above the margin. Holm's correction is for the claims of one table; it does not "
-            "change the verdict."
+            f"Profile `{study.profile}`, base seeds {seeds}, {study.said}; {level} t intervals over base seeds. A "
+            "claim holds when its whole interval lies where the claim says. Holm's correction is for the claims of one "
+            "table; it does not change the verdict. Registered numbers and margins: `rlheals claims --json`."
         )
         return [*tables, about]
     state = _incomplete(found)

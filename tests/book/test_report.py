@@ -15,8 +15,8 @@ import pytest
 from bs4 import BeautifulSoup
 from lab_helpers import TINY
 
+from rlheals.book import cards, front, pages, report
 from rlheals.book import claims as claims_tables
-from rlheals.book import front, pages, report
 from rlheals.book.pages import README_BEGIN, README_END
 from rlheals.chapters.registry import CHAPTERS
 from rlheals.cli.main import main
@@ -40,6 +40,9 @@ from rlheals.tasks.general_points.verifier import REWARDS
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
 CLAIMS = CHAPTERS["sft"].claims.read()
+KNOWN = cards.every_claim()
+ORDER = cards.read_order(KNOWN)
+NUMBER = r"([+-]?\d+(?:\.\d+)?)"
 
 # --- a report from an empty folder
 
@@ -82,8 +85,9 @@ def test_without_a_recorded_study_claims_have_margins_and_no_numbers(made: Path)
         for claim in one.claims.read().claims:
             start = f"| {escaped(claim.sentence)} | "
             (row,) = [line for line in text.splitlines() if line.startswith(start)]
-            *_, margin, _, _, verdict = row.removesuffix(" |").split(" | ")
-            assert (float(margin), verdict) == (claim.margin, "no verdict yet")
+            measured, limit, _, verdict = row.removesuffix(" |").removeprefix(start).split(" | ")
+            assert re.fullmatch(r"(more|less) than -?[\d.]+( .+)?", limit)
+            assert (measured, verdict) == (escaped(ORDER.shows(claim).of), "no verdict yet")
     assert "There is no recorded study" in (made / "out/recorded.md").read_text()
 
 
@@ -190,20 +194,32 @@ def copied(tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
-def test_claims_table_shows_interval_margin_seeds_and_verdict(results: Path) -> None:
-    paper, table, ours, controls, _ = claims_tables.claims_table("sft", results)
+def measured(text: str) -> tuple[float, ...]:
+    """Estimate and interval that a cell shows."""
+    found = re.search(rf"{NUMBER}[^\[\d]*\[{NUMBER}, {NUMBER}\]$", text)
+    assert found, text
+    return tuple(map(float, found.groups()))
+
+
+def test_claims_table_shows_what_was_measured_in_units_that_need_no_glossary(results: Path) -> None:
+    paper, table, ours, controls, about = claims_tables.claims_table("sft", results)
     assert (paper, ours) == ("Claims of the paper:", "Our own questions and controls:")
     assert isinstance(table, Table)
     assert isinstance(controls, Table)
     judged = CHAPTERS["sft"].claims.outcome(record.find("lab", SFT, RESULTS)[0]).judged
     ordered = [one for family in FAMILIES for one in judged if one.claim.family == family]
     for row, one in zip((*table.rows, *controls.rows), ordered, strict=True):
-        sentence, estimate, margin, seeds, adjusted, verdict = row
-        assert (sentence, float(margin)) == (one.claim.sentence, one.claim.margin)
-        assert estimate == f"{one.interval:.3f} {one.claim.unit}"
-        assert seeds == spans(CHAPTERS["sft"].claims.read().study.seeds)
-        assert adjusted == p_text(one.adjusted)
-        assert verdict == one.shown
+        shown, at = ORDER.shows(one.claim), one.interval
+        sentence, cell, limit, adjusted, verdict = row
+        assert (sentence, adjusted, verdict) == (one.claim.sentence, p_text(one.adjusted), one.shown)
+        assert cell.startswith(f"{shown.of}: ")
+        ends = sorted(shown.turned(number, one.claim) for number in (at.low, at.high))
+        wanted = (shown.turned(at.estimate, one.claim), *ends)
+        assert measured(cell) == pytest.approx(wanted, abs=0.51 * 10**-shown.decimals)
+        side = "more" if shown.sign > 0 else "less"
+        margin = round(shown.turned(one.claim.margin, one.claim), shown.decimals) + 0.0
+        assert limit == f"{side} than {margin:g} {shown.unit}".strip()
+    assert f"base seeds {spans(CHAPTERS['sft'].claims.read().study.seeds)}" in about
 
 
 def test_an_incomplete_study_gives_no_verdict_and_a_damaged_one_is_refused(copied: Path) -> None:
@@ -221,13 +237,16 @@ def test_an_incomplete_study_gives_no_verdict_and_a_damaged_one_is_refused(copie
 def test_claims_command_agrees_with_the_table(results: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["claims", "--results", str(results), "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
-    table = to_markdown(claims_tables.all_claims(results))
+    rows = [
+        row for block in claims_tables.all_claims(results) if isinstance(block, Table) for row in block.rows
+    ]
     assert found["sft"]["missing"] == []
     for claim in found["sft"]["claims"]:
-        at = claim["interval"]
-        shown = f"{claim['sentence']} | {at['estimate']:.3f} [{at['low']:.3f}, {at['high']:.3f}]"
-        assert shown.replace("-0.000", "0.000") in table
-        assert f"**{claim['verdict']}**" in table
+        (row,) = (row for row in rows if row[0] == claim["sentence"])
+        known = KNOWN[claim["id"]]
+        number = ORDER.shows(known).turned(claim["interval"]["estimate"], known)
+        assert measured(row[1])[0] == pytest.approx(number, abs=0.51 * 10 ** -ORDER.shows(known).decimals)
+        assert f"**{claim['verdict']}**" in row[-1]
 
 
 def test_recorded_page_says_when_code_has_changed(copied: Path) -> None:
