@@ -52,11 +52,15 @@ def described(frame: pd.DataFrame, marks: Mapping[str, str], seeds: Mapping[str,
 
 
 def _seeds(rows: pd.DataFrame, known: int) -> str:
-    """Rows without a value are of no base seed and do not count.
+    """Rows without a value are of no base seed and do not count; where rows are of one base seed each, those count.
 
     >>> _seeds(pd.DataFrame({"seeds": [5, 2, 0, None]}), 5), _seeds(pd.DataFrame({"seeds": [0]}), 1)
     ('2 to 5 base seeds', '1 base seed')
+    >>> _seeds(pd.DataFrame({"seed": [11, 11, 12]}), 5)
+    '2 base seeds'
     """
+    if "seed" in rows and rows["seed"].nunique():
+        known = rows["seed"].nunique()
     counts = rows.loc[rows["seeds"] > 0, "seeds"] if "seeds" in rows else pd.Series(dtype=float)
     least, most = (int(counts.min()), int(counts.max())) if len(counts) else (known, known)
     return f"{f'{least} to ' * (least != most)}{most} base seed{'s' * (most != 1)}"

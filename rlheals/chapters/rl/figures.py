@@ -270,26 +270,32 @@ def controls(chapter: RLChapter) -> Drawn:
 
 def entropy(chapter: RLChapter) -> Drawn:
     """Accuracy against entropy: is RL more than sampling its start checkpoint at another temperature?"""
-    start = chapter.profile.rl_starts.control_start
-    sheet = Sheet(chapter, height=2.4)
-    (axis,) = sheet.axes
-    note = "There are no recorded controls to show."
-    sheet.label(axis, x="entropy of first attempts at OOD hands (nats per token)", y=f"OOD, {FEEDBACK}")
+    start, drawn = chapter.profile.rl_starts.control_start, list[pd.DataFrame]()
     if chapter.recorded is not None and start:
-        frame = measured.entropies(chapter.recorded, start)
-        drawn: dict[str, Any] = {"color": BEFORE.color, "linewidth": 0.8, "markersize": 2}
-        for seed, curve in measured.at_temperatures(frame).groupby("seed"):
-            line = curve.sort_values("entropy")
-            axis.plot(line["entropy"], line["value"], "s-", label="start, temperatures 0.3 to 1", **drawn)
-            after = only(frame[frame["run"] >= 0], control=MAIN, seed=seed)
-            seen: dict[str, Any] = {"marker": f"${seed}$", "color": RED, "linestyle": "none", "markersize": 5}
-            axis.plot(after["entropy"], after["value"], label="after RL, temperature 0.7", **seen)
-            axis.plot(*line[["entropy", "value"]].iloc[-1] + [0.003, 0], **seen | {"color": BEFORE.color})
-        axis.set_ylim(bottom=0)
-        if len(frame):
-            sheet.legend()
-            sheet.keep(frame, study="recorded")
-            note = "A line per base seed, a digit per RL run from it; a digit on its line: a temperature does as much."
+        known = measured.entropies(chapter.recorded, start)
+        for _, mine in known.groupby("seed"):
+            line = measured.at_temperatures(mine).sort_values("entropy")
+            if len(line) > 1:
+                drawn.append(pd.concat([line, only(mine[mine["run"] >= 0], control=MAIN)]))
+    columns = len(drawn) if 0 < len(drawn) <= 4 else 3
+    sheet = Sheet(chapter, columns, max(1, -(-len(drawn) // columns)), height=2.2)
+    sheet.hide(len(drawn) or 1)
+    x, y = "entropy of first attempts (nats per token)", "OOD success@5"
+    for axis, mine in zip(sheet.axes, drawn, strict=False):
+        line, after = mine[mine["run"] < 0], mine[mine["run"] >= 0]
+        axis.plot(line["entropy"], line["value"], "s-", label="start", color=BEFORE.color, lw=0.8, ms=3)
+        axis.plot(after["entropy"], after["value"], "o", label="after RL", color=RED, ms=4)
+        sheet.label(axis, f"base seed {mine['seed'].iloc[0]}", x, y)
+        sheet.keep(mine, study="recorded")
+    note = "No start has been sampled at several temperatures."
+    if drawn:
+        for axis in sheet.axes[: len(drawn)]:
+            axis.set(xlim=(0, 1.1 * sheet.frame["entropy"].max()), ylim=(0, 1.25 * sheet.frame["value"].max()))
+        sheet.legend()
+        note = (
+            "OOD hands. Black squares: the start, sampled at temperatures from 0.3 to 1; red dots: RL runs from it, "
+            "at 0.7. A red dot on the black line: a temperature does as much."
+        )
     return sheet.finish("rl-entropy", "RL and temperature", note)
 
 
