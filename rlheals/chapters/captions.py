@@ -18,6 +18,10 @@ FIVE = len(COUNTS) - 1
 STUDIES = {"recorded": "recorded study", "fresh": "fresh run"}
 
 
+SPLITS = {"ood": "OOD", "held_out": "held-out ID", "id": "ID"}
+"""In the names of series."""
+
+
 def drawn(frame: pd.DataFrame) -> list[str]:
     """The studies that a figure's data hold: recorded, fresh, both or neither."""
     there = set(frame["study"]) if "study" in frame else set()
@@ -88,12 +92,23 @@ def outside(frame: pd.DataFrame) -> str:
         return f"All {len(rows)} points of the fresh run lie inside {what}."
     each = out.groupby(rows["series"], sort=False).agg(["sum", "size"])
     said = "; ".join(
-        f"{name}: {row['sum']} of {row['size']}" for name, row in each[each["sum"] > 0].iterrows()
+        f"{_words(str(name))}: {row['sum']} of {row['size']}"
+        for name, row in each[each["sum"] > 0].iterrows()
     )
     chance = f"about {0.05 * len(rows):.0f}" if len(rows) >= 10 else "fewer than 1"
     verb = "lies" if out.sum() == 1 else "lie"
     counted = f"{out.sum()} of {len(rows)} points of the fresh run {verb} outside {what}"
     return f"{counted} ({chance} expected by chance): {said}."
+
+
+def _words(series: str) -> str:
+    """The name of a series, with its split and category in words.
+
+    >>> _words("ood, wrong_rule"), _words("held_out, format: readable")
+    ('OOD, wrong rule', 'held-out ID, format: readable')
+    """
+    named = re.sub(r"\b(ood|held_out|id)\b", lambda found: SPLITS[found[1]], series)
+    return named.replace("_", " ")
 
 
 def worded(text: str, profile: Profile) -> str:

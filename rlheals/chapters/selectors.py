@@ -294,7 +294,7 @@ def figure(profile: str, results: Path) -> Drawn:
 
 
 def takeaway(costs: pd.DataFrame) -> str:
-    """Which rule cost least, beside the last checkpoint."""
+    """Which rule cost least, beside the last checkpoint; how many others cost as much to a tenth of a point."""
     said = []
     for question, words in (("ship", "To ship one"), ("start", "To start RL from one")):
         mine = only(costs, question=question).set_index("rule")
@@ -302,13 +302,16 @@ def takeaway(costs: pd.DataFrame) -> str:
             continue
         rules = mine.drop(ANY, errors="ignore")
         least, last = rules.loc[rules["value"].idxmin()], RULES[0].words
-        beside = f"; {last}: {_points(rules.loc[last])}" if least.name != last else ""
-        said.append(f"{words}, '{least.name}' costs least of {len(rules)} rules: {_points(least)}{beside}.")
+        alike = int((rules["value"].round(1) == round(least["value"], 1)).sum()) - 1
+        others = f" (and {alike} other{'s' * (alike > 1)})" if alike else ""
+        unit = " points" if said else " points of OOD accuracy"
+        beside = f"; {last}, {_points(rules.loc[last])}" if least.name != last else ""
+        said.append(f"{words}, '{least.name}'{others} costs least: {_points(least, unit)}{beside}.")
     return " ".join(said)
 
 
-def _points(row: pd.Series) -> str:
-    return f"{row['value']:.1f} points of OOD accuracy [{row['low']:.1f}, {row['high']:.1f}]"
+def _points(row: pd.Series, unit: str = "") -> str:
+    return f"{row['value']:.1f}{unit} [{row['low']:.1f}, {row['high']:.1f}]"
 
 
 def _step(folder: str) -> int:

@@ -290,7 +290,9 @@ def entropy(chapter: RLChapter) -> Drawn:
     note = "No start has been sampled at several temperatures."
     if drawn:
         for axis in sheet.axes[: len(drawn)]:
-            axis.set(xlim=(0, 1.1 * sheet.frame["entropy"].max()), ylim=(0, 1.25 * sheet.frame["value"].max()))
+            axis.set(
+                xlim=(0, 1.1 * sheet.frame["entropy"].max()), ylim=(0, 1.25 * sheet.frame["value"].max())
+            )
         sheet.legend()
         note = (
             "OOD hands. Black squares: the start, sampled at temperatures from 0.3 to 1; red dots: RL runs from it, "
