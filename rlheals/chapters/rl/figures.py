@@ -289,10 +289,9 @@ def entropy(chapter: RLChapter) -> Drawn:
         sheet.keep(mine, study="recorded")
     note = "No start has been sampled at several temperatures."
     if drawn:
+        most = sheet.frame[["entropy", "value"]].max().clip(lower=0.01)
         for axis in sheet.axes[: len(drawn)]:
-            axis.set(
-                xlim=(0, 1.1 * sheet.frame["entropy"].max()), ylim=(0, 1.25 * sheet.frame["value"].max())
-            )
+            axis.set(xlim=(0, 1.1 * most["entropy"]), ylim=(0, 1.25 * most["value"]))
         sheet.legend()
         note = (
             "OOD hands. Black squares: the start, sampled at temperatures from 0.3 to 1; red dots: RL runs from it, "
