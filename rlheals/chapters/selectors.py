@@ -295,7 +295,7 @@ def figure(profile: str, results: Path) -> Drawn:
 
 def takeaway(costs: pd.DataFrame) -> str:
     """Which rule cost least, beside the last checkpoint; how many others cost as much to a tenth of a point."""
-    said = []
+    said = list[str]()
     for question, words in (("ship", "To ship one"), ("start", "To start RL from one")):
         mine = only(costs, question=question).set_index("rule")
         if mine.empty:
