@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self
 
 import pandas as pd
 
 from rlheals.chapters import captions
+from rlheals.chapters.expected import cut_down
 from rlheals.display.markup import Block, spans
 from rlheals.errors import BadInput
 from rlheals.project import project_root
@@ -181,6 +183,11 @@ class Chapter(Generic[Frames]):
         """What figures draw, one over the other: the recorded study if there is one, then the fresh run."""
         recorded = [] if self.recorded is None else [(self.recorded, "recorded")]
         return [*recorded, (self.fresh, "fresh")]
+
+    @cached_property
+    def comparable(self) -> Frames | None:
+        """The recorded study with the repetitions that the fresh run has, for where it is expected to fall."""
+        return None if self.recorded is None else cut_down(self.recorded, self.fresh)
 
     @property
     def seeds(self) -> dict[str, int]:

@@ -243,7 +243,7 @@ def beyond(chapter: Chapter[Any]) -> Report:
     episodes = chapter.fresh.by_task["navigation"]["sft"].episodes
     ood = episodes[episodes["split"].isin(["ood", "ood_way"])]
     place = ["seed", "step", "decode"]
-    nodes = {key: set(rows["item"]) for key, rows in ood.groupby(place, observed=True)}
+    nodes = {key: set(rows["item"].unique()) for key, rows in ood.groupby(place, observed=True)}
     share = {
         rate: rows.set_index(["seed", "step"])["value"] for rate, rows in rates(chapter.fresh).groupby("rate")
     }
@@ -268,8 +268,10 @@ def healing(chapter: Chapter[Any]) -> Report:
     known = set(steps.set_index([*base, "state"]).index)
     first = episodes[["solved_at", "solved_at_either"]] == 1
     before, after = (episodes[(episodes["run"] >= 0) == done] for done in (False, True))
-    hands = {key: set(rows["item"]) for key, rows in before.groupby(place, observed=True)}
-    results = {key: set(rows["item"]) for key, rows in after.groupby([*place, "control"], observed=True)}
+    hands = {key: set(rows["item"].unique()) for key, rows in before.groupby(place, observed=True)}
+    results = {
+        key: set(rows["item"].unique()) for key, rows in after.groupby([*place, "control"], observed=True)
+    }
     listed = ", ".join(map(str, sorted(steps["state"].unique())))
     return _obeyed(
         f"states that SFT reached: {listed}; second stages: {len(results)}",

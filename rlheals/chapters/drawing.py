@@ -15,7 +15,7 @@ from matplotlib.text import Text
 
 from rlheals.chapters import captions, sentences
 from rlheals.chapters.base import PLUMBING, Chapter
-from rlheals.chapters.expected import cut_down, expected
+from rlheals.chapters.expected import expected
 from rlheals.display import panels, style
 from rlheals.display.looks import Look
 from rlheals.display.panels import Form, Panels, step_axis
@@ -52,9 +52,6 @@ class Sheet(Panels):
         self.chapter, self.steps, self.x = chapter, steps, x
         self.marks: dict[str, str] = {}
         self.left_out = ""
-        self.comparable = None
-        if chapter.recorded is not None:
-            self.comparable = cut_down(chapter.recorded, chapter.fresh)
 
     def estimates(
         self, measure: Measure, by: Sequence[str] = ("step",), means: Sequence[str] = ()
@@ -67,9 +64,9 @@ class Sheet(Panels):
         rows = {study: measure(tables) for tables, study in self.chapter.layers}
         for study, mine in rows.items():
             table = with_intervals(mine, by, means)
-            if study == "fresh" and self.comparable is not None:
-                same = self.comparable is self.chapter.recorded
-                known = rows["recorded"] if same else measure(self.comparable)
+            if study == "fresh" and (comparable := self.chapter.comparable) is not None:
+                same = comparable is self.chapter.recorded
+                known = rows["recorded"] if same else measure(comparable)
                 table = table.join(expected(known, mine, by), on=list(by))
             yield study, table
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+import scipy  # its parts load when they are first used
 
 LEVEL = 0.95
 FEWEST_SEEDS = 3
@@ -23,7 +23,7 @@ def prediction_interval(values: np.ndarray, numbers: int, seeds: int = 1) -> tup
     '-0.297 0.697'
     """
     count = len(values)
-    factor = student.ppf(1 - (1 - LEVEL) / (2 * numbers), count - 1) * math.sqrt(1 / seeds + 1 / count)
+    factor = scipy.stats.t.ppf(1 - (1 - LEVEL) / (2 * numbers), count - 1) * math.sqrt(1 / seeds + 1 / count)
     half = float(factor * np.std(values, ddof=1))
     return float(np.mean(values)) - half, float(np.mean(values)) + half
 

@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,19 +71,20 @@ class Code:
         return found
 
 
-def snapshot(module: str, package: str = "rlheals") -> Code:
-    """The source behind a module as it is on the disk now.
+def snapshot(modules: Sequence[str], package: str = "rlheals") -> Code:
+    """The source behind some modules of a package as it is on the disk now.
 
     Of each module the syntax tree counts: comments, docstrings and formatting do not. Data files count where a module
     declares them: `CODE_DATA = ("solved_hands.csv",)`, relative to the module's folder.
 
-    Errors: BadInput when the module does not exist, the package holds a file that is not valid Python, or a declared
+    Errors: BadInput when a module does not exist, the package holds a file that is not valid Python, or a declared
     data file is missing.
 
-    >>> len(snapshot("rlheals.errors").hash)
+    >>> len(snapshot(["rlheals.errors"]).hash)
     64
     """
-    sources = _closure(module, package, _modules(package))
+    there = _modules(package)
+    sources = sorted({one for module in modules for one in _closure(module, package, there)})
     code = Code({name: (path, _digest(name, path)) for name, path in sources})
     for name, (path, digest) in code.sources.items():
         _loaded(name, path, digest)

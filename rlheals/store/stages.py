@@ -48,6 +48,8 @@ def modules_behind(stage: str, settings: Mapping[str, Any], package: str = "rlhe
 
 def code_behind(stage: str, settings: Mapping[str, Any], package: str = "rlheals") -> Code:
     """The source that a run of these settings runs. A task of another package counts with that package's modules."""
-    modules = modules_behind(stage, settings, package)
-    parts = [snapshot(module, module.partition(".")[0]).sources for module in modules]
+    by_package: dict[str, list[str]] = {}
+    for module in modules_behind(stage, settings, package):
+        by_package.setdefault(module.partition(".")[0], []).append(module)
+    parts = [snapshot(modules, of).sources for of, modules in by_package.items()]
     return Code(dict(sorted((name, source) for part in parts for name, source in part.items())))

@@ -58,7 +58,7 @@ class Toy:
         os.utime(path, ns=(later, later))
 
     def code(self) -> Code:
-        return snapshot(f"{self.name}.stage", self.name)
+        return snapshot([f"{self.name}.stage"], self.name)
 
     def hash(self) -> str:
         return self.code().hash
@@ -114,7 +114,7 @@ def enumerated(module: str) -> list[str]:
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_the_code_behind_a_stage_is_all_that_it_imports_and_nothing_above_it(stage: str) -> None:
     """Otherwise an edit of a figure makes the recorded study stale."""
-    found = snapshot(STAGES[stage]).modules
+    found = snapshot([STAGES[stage]]).modules
     assert found == enumerated(STAGES[stage])
     assert not ABOVE & {module.split(".")[1] for module in found if "." in module}
 
@@ -126,7 +126,7 @@ def test_python_loads_nothing_that_is_not_counted() -> None:
     command = [sys.executable, "-c", program]
     loaded = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "rlheals.store.cleanup" in loaded
-    assert set(loaded.split()) <= set(snapshot("rlheals.store.store").modules)
+    assert set(loaded.split()) <= set(snapshot(["rlheals.store.store"]).modules)
 
 
 STAGE = '''
@@ -255,7 +255,7 @@ def test_modules_are_not_imported_and_bad_ones_named(make: Make) -> None:
         ("x.y", "no_such_pkg"),
     ]:
         with pytest.raises(BadInput, match="no "):
-            snapshot(module, package)
+            snapshot([module], package)
 
 
 def test_a_hash_takes_milliseconds_and_the_file_clock_may_be_slow(make: Make) -> None:
@@ -265,10 +265,10 @@ def test_a_hash_takes_milliseconds_and_the_file_clock_may_be_slow(make: Make) ->
     low.write_text("value = 2")  # the same size, and the same time of the last edit
     os.utime(low, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert toy.hash() != first
-    snapshot("rlheals.training.sft")
+    snapshot(["rlheals.training.sft"])
     begun = time.process_time()
     for _ in range(20):
-        snapshot("rlheals.training.sft")
+        snapshot(["rlheals.training.sft"])
     assert time.process_time() - begun < 20 * 0.02
 
 

@@ -150,7 +150,7 @@ def record(file: Path, seed: int = 0) -> None:
     origin = {
         "transformers": transformers.__version__,
         "torch": torch.__version__,
-        "code": snapshot("rlheals.chapters.audit.loading").hash,
+        "code": snapshot(["rlheals.chapters.audit.loading"]).hash,
         "machine": this_machine().model_dump(mode="json"),
         "seed": seed,
     }

@@ -92,7 +92,7 @@ def checkpoint_lines(axis: Axes, tables: EditTables, split: str, upright: bool =
 
 
 def _kinds(chapter: EditChapter) -> list[str]:
-    return [kind for kind in LABELS if kind in set(chapter.tables.sizes["kind"].astype(str))]
+    return [kind for kind in LABELS if kind in chapter.tables.sizes["kind"].unique()]
 
 
 def _effects(tables: EditTables, split: str, column: str, **wanted: Any) -> pd.DataFrame:

@@ -37,7 +37,7 @@ COLUMNS = ["value", "low", "high", "seeds"]
 
 def second_stages(chapter: HealingChapter) -> list[str]:
     """Those of the map that there are, in the order of `LOOKS`."""
-    there = set(chapter.tables.episodes["control"])
+    there = set(chapter.tables.episodes["control"].unique())
     return [arm for arm in LOOKS if arm in there and arm != BEFORE]
 
 

@@ -83,7 +83,7 @@ def arms(chapter: HealingChapter) -> Drawn:
     """Every second stage from the middle start: where it starts, and where it ends."""
     tables, state, keys = chapter.tables, STATES[1], ["start", "run"]
     rows = tables.episodes[["control", *keys]].drop_duplicates()
-    there = set(rows.loc[(rows["start"] == state) & (rows["run"] >= 0), "control"])
+    there = set(rows.loc[(rows["start"] == state) & (rows["run"] >= 0), "control"].unique())
     names = {arm: look.label for arm, look in LOOKS.items() if arm != BEFORE} | NAMES
     levels = {}
     for arm in (name for name in names if name in there):

@@ -182,7 +182,7 @@ def _stage_rows(chapter: RLChapter, split: str) -> dict[str, list[dict[str, Any]
         ]
     tables = chapter.tables
     accuracies = tables.once(measured.by_seed).values()
-    splits = set(tables.episodes["split"])
+    splits = set(tables.episodes["split"].unique())
     asked = "ood" if split == "ood" else "sft" if "sft" in splits else "held_out"
     hands = only(tables.episodes, split=asked)["item"].nunique()
     control = chapter.profile.rl_starts.control_start

@@ -81,7 +81,7 @@ def values(chapter: SpectraChapter) -> Drawn:
 
 def changes(chapter: SpectraChapter) -> Drawn:
     """Size of the change, change of singular values, energies: every pair with its nulls."""
-    pairs = [name for name in PAIRS if name in set(chapter.tables.changes["pair"])]
+    pairs = [name for name in PAIRS if name in chapter.tables.changes["pair"].unique()]
     sheet = Sheet(chapter, len(SIZES), height=0.42 * len(pairs) + 1.3)
     looks = {CHANGE: looked.CHANGE, **{name: look for name, look in NULLS.items() if name != "independent"}}
     for axis, (column, title) in zip(sheet.axes, SIZES.items(), strict=True):
