@@ -131,6 +131,12 @@ def _pixels(line: Line2D) -> np.ndarray:
     return at if line.get_linestyle() == "None" or len(at) < 2 else _between(at)
 
 
+def _distance(middles: np.ndarray, points: np.ndarray, half: np.ndarray, most: float) -> np.ndarray:
+    """From boxes of one size, by their middles (n, 2), to the nearest of the points (m, 2); at most so much."""
+    aside, above = ((abs(middles[:, None, way] - points[:, way]) - half[way]).clip(min=0) for way in (0, 1))
+    return np.sqrt((aside**2 + above**2).min(axis=1, initial=most**2))
+
+
 def _name_beside(axis: Axes, line: Line2D, name: str, taken: Mapping[Any, np.ndarray]) -> np.ndarray:
     """Write a name beside its line and far from all else that is taken; the pixels that it takes."""
     color = tuple(0.6 * np.array(to_rgb(line.get_color())))
@@ -145,11 +151,8 @@ def _name_beside(axis: Axes, line: Line2D, name: str, taken: Mapping[Any, np.nda
     middles = (own[:, None] + np.array(sides) * (half + GAP)).reshape(-1, 2)
     middles = middles.clip((box.x0 + half[0], box.y0 + half[1]), (box.x1 - half[0], box.y1 - half[1]))
     others = np.concatenate([np.empty((0, 2)), *(one for key, one in taken.items() if key is not line)])
-    free, near = (
-        np.linalg.norm((abs(middles[:, None] - points) - half).clip(0), axis=2).min(axis=1, initial=3 * GAP)
-        for points in (others, own)
-    )
-    alone = np.linalg.norm(own[:, None] - others, axis=2).min(axis=1, initial=5 * GAP).repeat(len(sides))
+    free, near = (_distance(middles, points, half, 3 * GAP) for points in (others, own))
+    alone = _distance(own, others, np.zeros(2), 5 * GAP).repeat(len(sides))
     best = middles[np.argmax(2 * free + alone - 2 * abs(near - GAP) + 1e-4 * middles[:, 0])]
     text.set(position=axis.transAxes.inverted().transform(best), transform=axis.transAxes)
     grid = np.stack(np.meshgrid(*([-1, -0.5, 0, 0.5, 1],) * 2), axis=-1).reshape(-1, 2)
