@@ -125,7 +125,6 @@ def test_sizes_are_in_distances_of_the_two_checkpoints() -> None:
     rows = measured.effects(tables({("restore", "rollback()", "blocks"): (0.2, 1.3)}))
     assert rows["size"].to_list() == [1.3]
     assert rows["left"].to_list() == [0.5]
-    assert rows["share"].to_list() == [1.0]
 
 
 def test_what_is_restored_is_a_share_of_the_loss_over_all_seeds() -> None:

@@ -156,7 +156,7 @@ def _doses(tables: EditTables, split: str) -> pd.DataFrame:
     """Edits whose dose is a share of the singular vectors, with it in percent, at the place where most edits are."""
     rows = only(measured.effects(tables, split), kind="restore")
     rows = rows[rows["where"].isin(rows["where"].mode().iloc[:1])]
-    rows = rows.drop(columns=["family", "share"]).join(rows["edit"].str.extract(DOSED))
+    rows = rows.drop(columns="family").join(rows["edit"].str.extract(DOSED))
     control = rows["like"].notna()
     rows = rows[rows["family"].isin(RESTORED) & ~control | rows["family"].isin(CONTROLS) & control]
     return rows.fillna({"share": "100"}).astype({"share": float})

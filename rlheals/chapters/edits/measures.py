@@ -33,8 +33,8 @@ def accuracy(tables: EditTables, split: str = "ood") -> pd.DataFrame:
 def effects(tables: EditTables, split: str = "ood") -> pd.DataFrame:
     """One row per edited checkpoint: its accuracy, that of its target and of the other one, sizes of the edit.
 
-    Columns seed, kind, edit, where, family, value, n, target, other, effect (value - target), share (effect over the
-    distance from target to other), size (|edit| / |distance|), left (distance left over / distance), kl_target.
+    Columns seed, kind, edit, where, family, value, n, target, other, effect (value - target), size (|edit| /
+    |distance|), left (distance left over / distance), kl_target.
     """
     found = accuracy(tables, split)
     anchors = only(found, kind=ANCHOR).set_index(["seed", "edit"])["value"]
@@ -46,8 +46,7 @@ def effects(tables: EditTables, split: str = "ood") -> pd.DataFrame:
     joined = table.join(tables.sizes.astype(WORDS).set_index(place), on=place)
     joined["family"] = joined["edit"].str.extract(r"^([a-z]+)", expand=False)
     joined["effect"] = joined["value"] - joined["target"]
-    joined["share"] = joined["effect"] / (joined["other"] - joined["target"])
     joined["size"] = joined["edit_norm"] / joined["distance"]
     joined["left"] = joined["left"] / joined["distance"]
-    columns = ["family", "value", "n", "target", "other", "effect", "share", "size", "left"]
+    columns = ["family", "value", "n", "target", "other", "effect", "size", "left"]
     return joined[[*place, *columns, "kl_origin", "kl_target"]]

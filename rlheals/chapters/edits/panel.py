@@ -42,7 +42,7 @@ def choices(tables: EditTables) -> pd.DataFrame:
     """
     shown = []
     for split in SPLITS:
-        rows = only(measured.effects(tables, split), kind="restore").drop(columns="share")
+        rows = only(measured.effects(tables, split), kind="restore")
         rows = rows.join(rows["edit"].str.extract(PART)).fillna({"share": "100"})
         anchors = only(measured.accuracy(tables, split), kind=ANCHOR)
         late, peak = (only(anchors, edit=name) for name in ("late", "peak"))
