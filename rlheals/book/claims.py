@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -84,11 +83,11 @@ def _table(found: Outcome) -> list[Block]:
     level, seeds = f"{100 * study.level:g} %", spans(study.seeds)
     order, rows = cards.read_order(cards.every_claim()), []
     for claim in found.claims.claims:
-        row = cards.Row(claim, {}, order.shows(claim), order.bears(claim))
+        one = judged.get(claim.id)
+        row = cards.Row(claim, vars(one.interval) if one else {}, order.shows(claim), order.bears(claim))
         effect, p, verdict = row.shown.of, "", found.no_data.get(claim.id, UNDECIDED)
-        if one := judged.get(claim.id):
-            effect = f"{row.shown.of}: {replace(row, said=vars(one.interval)).effect()}"
-            p, verdict = p_text(one.adjusted), one.shown
+        if one:
+            effect, p, verdict = f"{effect}: {row.effect()}", p_text(one.adjusted), one.shown
         rows.append((claim.family, (claim.sentence, effect, row.shown.with_unit(row.limit), p, verdict)))
     head = ("claim", f"what was measured [{level} interval]", "claimed", "Holm-adjusted p", "verdict")
     tables = _by_family(head, rows)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from rlheals.display.looks import SPLITS
 from rlheals.tasks import load_task
 
 if TYPE_CHECKING:
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
 COUNTS = ("no", "one", "two", "three", "four", "five")
 FIVE = len(COUNTS) - 1
 STUDIES = {"recorded": "recorded study", "fresh": "fresh run"}
-
-
-SPLITS = {"ood": "OOD", "held_out": "held-out ID", "id": "ID"}
-"""In the names of series."""
 
 
 def drawn(frame: pd.DataFrame) -> list[str]:
@@ -107,7 +104,7 @@ def _words(series: str) -> str:
     >>> _words("ood, wrong_rule"), _words("held_out, format: readable")
     ('OOD, wrong rule', 'held-out ID, format: readable')
     """
-    named = re.sub(r"\b(ood|held_out|id)\b", lambda found: SPLITS[found[1]], series)
+    named = re.sub(r"\b(ood|held_out)\b", lambda found: SPLITS[found[1]].label, series)
     return named.replace("_", " ")
 
 

@@ -324,8 +324,10 @@ def test_every_figure_is_drawn_of_a_study_that_is_not_whole(states: tuple[int, .
 
 def test_marks_of_fewer_sampling_seeds_are_not_called_pass_at_4(study: HealingTables) -> None:
     one = replace(study, episodes=study.episodes[study.episodes["decode"] == 0])
-    assert "fresh run's marks are pass@1: it has 1 sampling seed." in levels(chapter(one)).caption
-    assert "sampling seed" not in levels(chapter(study)).caption
+    said = "The fresh run has 1 sampling seed: its pass@4 is pass@1."
+    for figure in (levels, map_of_healing):
+        assert said in figure(chapter(one)).caption
+        assert "its pass@4" not in figure(chapter(study)).caption
 
 
 def test_the_sentences_above_the_figures_say_what_was_made(study: HealingTables) -> None:

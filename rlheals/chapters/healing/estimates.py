@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 
+from rlheals.chapters.captions import drawn
 from rlheals.chapters.drawing import Sheet
 from rlheals.chapters.healing.measures import Healing, by_seed
 from rlheals.chapters.healing.runs import BEFORE, HEALED, UNHEALED, HealingChapter, HealingTables
@@ -33,6 +35,8 @@ LOST = "OOD pass@4 that SFT has lost (%)"
 SHARES = "95 % t intervals of a ratio of sums over base seeds"
 NOTHING = "no data here"
 COLUMNS = ["value", "low", "high", "seeds"]
+DRAWS = 4
+"""First attempts of a hand in pass@4."""
 
 
 def second_stages(chapter: HealingChapter) -> list[str]:
@@ -103,10 +107,14 @@ def _at_states(tables: HealingTables, arm: str, states: Sequence[int], **options
 
 
 def finish(sheet: Sheet, name: str, title: str, note: str) -> Drawn:
-    """The figure; a panel into which nothing was drawn says so."""
+    """The figure; a panel into which nothing was drawn says so, and its caption that a fresh run has fewer tries."""
     for axis in sheet.axes:
         if (
             axis.get_visible() and not np.isfinite(axis.dataLim.get_points()).all()
         ):  # lines across are no data
             axis.text(0.5, 0.5, NOTHING, transform=axis.transAxes, ha="center", va="center", fontsize=8)
+    written = (note, *(text.get_text() for text in sheet.figure.findobj(Text)))
+    draws = sheet.chapter.fresh.episodes["decode"].nunique()
+    if draws < DRAWS and "fresh" in drawn(sheet.frame) and any("pass@4" in text for text in written):
+        note += f" The fresh run has {draws} sampling seed{'s' * (draws != 1)}: its pass@4 is pass@{draws}."
     return sheet.finish(name, title, note)

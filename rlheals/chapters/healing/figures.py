@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rlheals.chapters import captions
 from rlheals.chapters.drawing import Sheet
 from rlheals.chapters.healing.estimates import (
     COLUMNS,
@@ -38,8 +37,6 @@ WHY = {
     "arithmetic": "solved, if they are",
     "success5": "success@5 with feedback",
 }
-DRAWS = 4
-"""First attempts of a hand in pass@4."""
 HEALS = 0.25
 """A share of the loss above which a second stage is said to heal."""
 
@@ -57,9 +54,6 @@ def levels(chapter: HealingChapter) -> Drawn:
         "Starts are SFT checkpoints by the share of the peak's OOD pass@4 that they have lost, chosen on one half of "
         "the hands and measured on the other. No second stage sees the OOD rule or the other unseen rule."
     )
-    draws = chapter.fresh.episodes["decode"].nunique()
-    if draws < DRAWS and "fresh" in captions.drawn(sheet.frame):
-        note += f" The fresh run's marks are pass@{draws}: it has {draws} sampling seed{'s' * (draws != 1)}."
     return finish(sheet, "healing-levels", "What a second stage brings back", note)
 
 

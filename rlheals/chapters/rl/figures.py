@@ -294,8 +294,9 @@ def entropy(chapter: RLChapter) -> Drawn:
             axis.set(xlim=(0, 1.1 * most["entropy"]), ylim=(0, 1.25 * most["value"]))
         sheet.legend()
         note = (
-            "OOD hands. Black squares: the start, sampled at temperatures from 0.3 to 1; red dots: RL runs from it, "
-            "at 0.7. A red dot on the black line: a temperature does as much."
+            "OOD hands. Black squares: the start, sampled at several temperatures; red dots: RL runs from it, at "
+            f"{chapter.profile.evaluate.sampling.temperature:g}. A red dot on the black line: a temperature does as "
+            "much."
         )
     return sheet.finish("rl-entropy", "RL and temperature", note)
 
