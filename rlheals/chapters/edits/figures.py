@@ -139,7 +139,7 @@ def dose(chapter: EditChapter) -> Drawn:
         for study, table in sheet.estimates(partial(_doses, split=split), ["family", "share"]):
             for family, mine in table.groupby("family"):
                 series = f"{FEEDBACK}, {split}, {family}"
-                sheet.mark(axis, mine["share"], mine, look(family), study, "line", series=series)
+                sheet.mark(axis, mine["share"], mine, look(family), study, "line", clip=(0, 1), series=series)
         checkpoint_lines(axis, chapter.tables, split)
         sheet.label(axis, title, "share of singular vectors restored (%)")
         axis.set_ylim(bottom=0)
