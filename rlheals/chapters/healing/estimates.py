@@ -107,14 +107,19 @@ def _at_states(tables: HealingTables, arm: str, states: Sequence[int], **options
 
 
 def finish(sheet: Sheet, name: str, title: str, note: str) -> Drawn:
-    """The figure; a panel into which nothing was drawn says so, and its caption that a fresh run has fewer tries."""
+    """The figure; a panel into which nothing was drawn says so, and of pass@4 the caption that a fresh run has fewer
+    tries. Chapters of other tables (language models, other tasks) draw with it too."""
     for axis in sheet.axes:
         if (
             axis.get_visible() and not np.isfinite(axis.dataLim.get_points()).all()
         ):  # lines across are no data
             axis.text(0.5, 0.5, NOTHING, transform=axis.transAxes, ha="center", va="center", fontsize=8)
     written = (note, *(text.get_text() for text in sheet.figure.findobj(Text)))
-    draws = sheet.chapter.fresh.episodes["decode"].nunique()
-    if draws < DRAWS and "fresh" in drawn(sheet.frame) and any("pass@4" in text for text in written):
-        note += f" The fresh run has {draws} sampling seed{'s' * (draws != 1)}: its pass@4 is pass@{draws}."
+    fresh = sheet.chapter.fresh
+    if isinstance(fresh, HealingTables) and "fresh" in drawn(sheet.frame):
+        draws = fresh.episodes["decode"].nunique()
+        if draws < DRAWS and any("pass@4" in text for text in written):
+            note += (
+                f" The fresh run has {draws} sampling seed{'s' * (draws != 1)}: its pass@4 is pass@{draws}."
+            )
     return sheet.finish(name, title, note)
