@@ -295,7 +295,8 @@ def _facts(row: Row) -> dict[str, str]:
     claim, said, shown = row.claim, row.said, row.shown
     where, section = f"_generated/{said['page']}.html#{anchor(said['section'])}", _said(said["section"])
     data = f'<a href="{_said(where)}">{section}</a>' if said["page"] in PAGES else "not recorded yet"
-    waiting = said["shown"] if row.verdict == NO_DATA and said["shown"] != UNDECIDED else ""
+    waiting = said["shown"] if row.verdict == NO_DATA else ""
+    waiting = "what it needs is not recorded for every base seed yet" if waiting == UNDECIDED else waiting
     fresh = "not measured"
     if not pd.isna(said["fresh"]):
         fresh = shown.with_unit(shown.text(shown.turned(said["fresh"], claim)))

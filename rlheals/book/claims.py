@@ -12,6 +12,7 @@ import pandas as pd
 from rlheals.book import cards, pages
 from rlheals.book.cards import UNDECIDED
 from rlheals.chapters.healing import finding
+from rlheals.chapters.healing.runs import STUDY
 from rlheals.chapters.registry import CHAPTERS
 from rlheals.chapters.spectra import predictors
 from rlheals.chapters.verdicts import outcomes
@@ -22,6 +23,7 @@ from rlheals.profiles.profile import Profile
 from rlheals.project import project_root
 from rlheals.store.files import atomic_writes, make_folder, told
 from rlheals.store.store import Store, default_store
+from rlheals.study import record
 from rlheals.study.claims import FAMILIES, ChapterClaims, Claim, Outcome
 
 SHOWN_MISSING = 5
@@ -67,15 +69,20 @@ def the_finding(results: Path) -> list[Block]:
     found = outcomes(project_root() / results, ["healing"])["healing"]
     if found.missing:
         return [f"When RL heals is not known yet: {_incomplete(found)}."]
-    return [*finding.blocks(finding.found(found)), finding.NOTE]
+    tables = record.find(found.claims.study.profile, STUDY, project_root() / results)[0]
+    return [*finding.blocks(finding.found(found), finding.regained(tables) if tables else {}), finding.NOTE]
 
 
 def _incomplete(found: Outcome) -> str:
     """What is missing of the study of a part, in words."""
     if found.missing is None:
         return "nothing is recorded yet"
-    more = ["..."] if len(found.missing) > SHOWN_MISSING else []
-    return f"the recorded study is not complete ({'; '.join([*found.missing[:SHOWN_MISSING], *more])})"
+    seeds = [one.removeprefix("base seed ") for one in found.missing]
+    if all(map(str.isdecimal, seeds)):
+        said = f"without base seed{'s' * (len(seeds) != 1)} {spans(list(map(int, seeds)))} so far"
+    else:
+        said = "; ".join([*found.missing[:SHOWN_MISSING], *["..."] * (len(found.missing) > SHOWN_MISSING)])
+    return f"the recorded study is not complete ({said})"
 
 
 def _table(found: Outcome) -> list[Block]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from rlheals.chapters.healing.estimates import NOTHING, accuracy, over_seeds
+from rlheals.chapters.healing.finding import NEW
 from rlheals.chapters.healing.measures import MEASURING, Healing
 from rlheals.chapters.healing.runs import BEFORE, HEALED, STUDY, HealingTables
 from rlheals.chapters.rows import only
@@ -28,7 +29,7 @@ PLACES = ("base", "peak", *(f"{state} % lost" for state in STATES), "end")
 LOOKS = {
     "sft": PLAIN_SFT.named("SFT"),
     "rl": AFTER_RL.named("then RL, trained rule"),
-    HEALED: Look("then RL, other rules", BLUE, "^", "-"),
+    HEALED: Look("then RL, rules up to 13", BLUE, "^", "-"),
 }
 """Points of SFT, and what RL makes of them: questions under the rule that SFT trains, or under others (never the OOD
 rule)."""
@@ -61,9 +62,9 @@ def picture(profile: str, results: Path) -> Drawn:
     sheet.legend(below=len(LOOKS))
     note = (
         "Accuracy (pass@4, format-agnostic) of checkpoints along SFT: the base, the OOD peak, the first that have lost "
-        "a tenth, half and nine tenths of it, and the last; and of RL from the three between. With other rules, "
-        "half of RL's questions follow them, none the OOD rule. Means with 95 % t intervals over base seeds, on hands "
-        "that did not choose the checkpoints."
+        "a tenth, half and nine tenths of it, and the last; and of RL from the three between. With rules up to 13, "
+        "half of RL's questions follow other rules that use 11, 12 and 13, none the OOD rule. Means with 95 % t "
+        "intervals over base seeds, on hands that did not choose the checkpoints."
     )
     origin = ""
     if sft is not None and healing is not None:
@@ -126,5 +127,5 @@ def said(rows: pd.DataFrame) -> str:
     after = [f"{100 * found[arm, half]:.0f} %" for arm in ("sft", "rl", HEALED)]
     return (
         f"During SFT, OOD accuracy goes from {sft[0]} (base) to {sft[1]} (peak) and {sft[2]} (end); where half is lost "
-        f"({after[0]}), RL on the trained rule makes it {after[1]}, RL with other rules {after[2]}."
+        f"({after[0]}), RL on the trained rule makes it {after[1]}, RL with other rules that use {NEW} {after[2]}."
     )

@@ -82,8 +82,8 @@ def _staleness(studies: dict[str, list[Recorded]], replays: list[Replay]) -> str
         for stage, where in stale.items()
     )
     return (
-        f"**Stale:** the code of these stages has changed since the study was recorded: {said}. "
-        "Its numbers are those of the recorded code."
+        "The numbers are those of the code that they were recorded with. Since then the code of some stages has "
+        f"changed (**stale**); `rlheals replay` tells whether it still gives the same numbers. These are: {said}."
     )
 
 

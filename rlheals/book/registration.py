@@ -10,7 +10,7 @@ from rlheals.display.markup import Block, Table
 from rlheals.store.runs import digest_of
 from rlheals.study.claims import FILE
 from rlheals.study.record import recorded_manifests
-from rlheals.study.registration import Order, Version, order, versions
+from rlheals.study.registration import Order, Version, order, registered, versions
 
 
 def blocks(results: Path) -> list[Block]:
@@ -22,7 +22,7 @@ def blocks(results: Path) -> list[Block]:
         profile = one.claims.read().study.profile
         folders = [f"{name}{one.part.suffix}" for name in _with_variants(profile, one.part.variants)]
         orders.append(order(known, key, [each for folder in folders for each in recorded.get(folder, ())]))
-    return [source, *_current(known), _orders(orders), _versions(known)]
+    return [source, *_current(known), _orders(known, orders), _versions(known)]
 
 
 def _with_variants(profile: str, variants: Sequence[str]) -> list[str]:
@@ -38,12 +38,12 @@ def _current(known: Sequence[Version]) -> list[Block]:
     ]
 
 
-def _orders(orders: Sequence[Order]) -> Table:
+def _orders(known: Sequence[Version], orders: Sequence[Order]) -> Table:
     rows = []
     for one in orders:
-        since = one.registered
-        registered = "" if since is None else f"`{since.commit[:7]}`, {_time(since.time)}"
-        rows.append((CHAPTERS[one.part].title, registered, _time(one.first), verdict(one)))
+        since = one.registered if one.runs else registered(known, digest_of(FILE).sha256, one.part)
+        committed = "" if since is None else f"`{since.commit[:7]}`, {_time(since.time)}"
+        rows.append((CHAPTERS[one.part].title, committed, _time(one.first), verdict(one)))
     return Table(("claims of", "registered", "first run began", "order"), tuple(rows))
 
 
@@ -65,7 +65,7 @@ def _versions(known: Sequence[Version]) -> Table:
         tests = {} if before is None else before.tests
         new = [key for key, digest in one.tests.items() if tests.get(key) != digest]
         last[one.registration] = one
-        names = ", ".join(f"`{key}`" for key in new) or (
+        names = ", ".join(CHAPTERS[key].title if key in CHAPTERS else f"`{key}`" for key in new) or (
             "the same text" if before and before.sha256 == one.sha256 else ""
         )
         rows.append(

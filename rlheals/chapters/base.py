@@ -202,14 +202,16 @@ class Chapter(Generic[Frames]):
         """What else is said of where the recorded study is from."""
         return []
 
-    def caption(self, note: str, frame: pd.DataFrame, marks: Mapping[str, str]) -> tuple[str, str]:
+    def caption(
+        self, note: str, frame: pd.DataFrame, marks: Mapping[str, str], words: Mapping[str, str]
+    ) -> tuple[str, str]:
         """A figure's caption and where its data are from: both speak of what `frame`, its data, holds and no more.
 
-        marks: how each study is drawn.
+        marks: how each study is drawn; words: what the figure calls its series.
         """
-        parts = [note, captions.described(frame, marks, self.seeds), captions.outside(frame)]
+        parts = [note, captions.described(frame, marks, self.seeds), captions.outside(frame, words)]
         if self.recorded is None:
-            parts.append(f"This chapter's study of profile {self.profile.name} is not recorded.")
+            parts.append(f"This part of the study of profile {self.profile.name} is not recorded.")
         if self.profile.name == PLUMBING:
             parts.append(MEANS_NOTHING)
         said = captions.worded(" ".join(part for part in parts if part), self.profile)
@@ -221,8 +223,8 @@ class Chapter(Generic[Frames]):
             return [f"**{MEANS_NOTHING} The verdicts are those of the recorded lab study.**"]
         if self.recorded is not None:
             return []
-        missing = f"This chapter's study of profile `{self.profile.name}` is not recorded"
-        return [f"{missing}: the verdicts are not about this run."]
+        missing = f"This part of the study of profile `{self.profile.name}` is not recorded"
+        return [f"{missing}: verdicts, where there are any, are not about this run."]
 
     def origin(self, studies: Sequence[str]) -> str:
         """The seeds, settings, code and minutes behind what is drawn."""

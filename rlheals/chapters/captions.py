@@ -73,10 +73,11 @@ def _intervals(rows: pd.DataFrame) -> str:
     return " and ".join(filter(None, said))
 
 
-def outside(frame: pd.DataFrame) -> str:
+def outside(frame: pd.DataFrame, words: Mapping[str, str]) -> str:
     """How many points of the fresh run lie outside where the recorded base seeds say that it falls.
 
-    frame: with columns value, series, study, expected_low and expected_high; "" without them.
+    frame: with columns value, series, study, expected_low and expected_high; "" without them. words: what the figure
+    calls a series.
     """
     if "expected_low" not in frame or "fresh" not in drawn(frame):
         return ""
@@ -89,7 +90,7 @@ def outside(frame: pd.DataFrame) -> str:
         return f"All {len(rows)} points of the fresh run lie inside {what}."
     each = out.groupby(rows["series"], sort=False).agg(["sum", "size"])
     said = "; ".join(
-        f"{_words(str(name))}: {row['sum']} of {row['size']}"
+        f"{words.get(str(name)) or _words(str(name))}: {row['sum']} of {row['size']}"
         for name, row in each[each["sum"] > 0].iterrows()
     )
     chance = f"about {0.05 * len(rows):.0f}" if len(rows) >= 10 else "fewer than 1"

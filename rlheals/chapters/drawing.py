@@ -51,6 +51,7 @@ class Sheet(Panels):
         super().__init__(columns, rows, height, ratios)
         self.chapter, self.steps, self.x = chapter, steps, x
         self.marks: dict[str, str] = {}
+        self.called: dict[str, tuple[str, set[Axes]]] = {}
         self.left_out = ""
 
     def estimates(
@@ -82,7 +83,7 @@ class Sheet(Panels):
     ) -> None:
         """Estimates of one study: filled marks or lines in bands if it is recorded, open marks if it is fresh."""
         fresh = study == "fresh"
-        label = look.label if study == self.chapter.study else None
+        label = look.label if study == self.chapter.study and len(table) else None
         panels.estimates(axis, at, table, look, form, hollow=fresh, label=label, **options)
         self.marks[study] = "open marks" if fresh else "lines in bands" if form == "band" else "filled marks"
 
@@ -93,6 +94,7 @@ class Sheet(Panels):
         """Draw estimates and keep them as rows of the figure, with these columns."""
         self.draw(axis, at, table, look, study, form, upright=upright, clip=clip)
         self.keep(table, study=study, **columns)
+        self.called.setdefault(str(columns.get("series")), (look.label, set()))[1].add(axis)
 
     def forest_row(
         self, axis: Axes, y: float, values: Sequence[float], look: Look, study: str = "recorded"
@@ -146,7 +148,11 @@ class Sheet(Panels):
         self.write_names()
         for text in self.figure.findobj(Text):
             text.set_text(captions.worded(text.get_text(), self.chapter.profile))
-        caption = self.chapter.caption(self.left_out or note, frame, self.marks)
+        words = {
+            series: ", ".join(filter(None, (*(axis.get_title() for axis in axes if len(axes) == 1), label)))
+            for series, (label, axes) in self.called.items()
+        }
+        caption = self.chapter.caption(self.left_out or note, frame, self.marks, words)
         title = captions.worded(title, self.chapter.profile)
         takeaway = captions.worded(takeaway, self.chapter.profile)
         return style.finish(self.figure, name, title, frame, *caption, takeaway)

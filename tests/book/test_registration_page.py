@@ -25,7 +25,8 @@ def test_every_part_and_every_version_has_a_line() -> None:
     assert all(row[-1] for row in orders.rows)
     assert [row[0] for row in listed.rows] == [f"`{one.commit[:7]}`" for one in known]
     assert [row[-1] for row in listed.rows] == [one.subject for one in known]
-    assert listed.rows[0][3] == "`sft`"
+    assert listed.rows[0][3] == CHAPTERS["sft"].title
+    assert all(row[1] for row in orders.rows), "what is not recorded is registered too"
 
 
 def test_claims_that_are_no_listed_version_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,7 +156,7 @@ CASES: dict[str, tuple[Callable[[int], pd.DataFrame], dict[int, str]]] = {
          -1: "from 0 of 2 starts, clearly lowers it from 1; the largest change is -20", 0: "from 0;"},
     ),
     "rl-paper": (lambda d: both(with_rl(d, "OOD, this book"), *PAPERS),
-                 {one: f"{said.replace('clearly', 'with intervals apart')}; in the paper from 0 of 3"
+                 {one: f"{said.replace('clearly', 'with intervals apart')}; the paper's from 0 of 3"
                   for one, said in GAINS.items()}),
     "rl-stages": (
         lambda d: pair(d, "start", "rl", start=1280).assign(
@@ -199,7 +199,7 @@ CASES: dict[str, tuple[Callable[[int], pd.DataFrame], dict[int, str]]] = {
     "rotation-curves": (
         lambda d: both(rows({1: MEAN + effect(d)}, "index", series="peak-end, q, left"),
                        null(series="peak-end, q, left, null")),
-        {1: "0.5 times its null, above the", -1: "0.1 times its null, below the", 0: ", inside the 95 % band"},
+        {1: "0.5 times its null, above the", -1: "0.1 times its null, below the", 0: ", inside the 95 % Gaussian band"},
     ),
     "rotation-by-size": (lambda d: rows({4: 1 + effect(d)}, "part", series="peak-end, top, over null"),
                          {1: "1.2 times as far", -1: "(interval below 1)", 0: "(interval includes 1)"}),
@@ -236,7 +236,8 @@ CASES: dict[str, tuple[Callable[[int], pd.DataFrame], dict[int, str]]] = {
     "swaps-controls": (
         lambda d: restored(d, {"directions(all)": MEAN, "rollback()": MEAN, "noise() like directions(all)": 0.0},
                            quantity="effect"),
-        {1: "+50 points, above a rollback's +30", -1: "+10 points, below a rollback's +30", 0: "not clearly different"},
+        {1: "+50 points (interval above 0), above a rollback's +30", -1: "0), below a rollback's +30",
+         0: "not clearly different"},
     ),
     "swaps-layers": (
         lambda d: restored(d, {"embeddings and output head": MEAN, "all blocks": MEAN, "blocks, embeddings and "
@@ -262,7 +263,7 @@ CASES: dict[str, tuple[Callable[[int], pd.DataFrame], dict[int, str]]] = {
     ),
     "healing-map": (
         lambda d: stages({"rl-varied": 0.25 + effect(d), "rl": 0.1}, "arm", ability=0.9),
-        {1: "Of losses of 50 %, RL on other rules regains 45 %; on the ID rule 10 %", -1: "regains 5 %;", 0: "25 %;"},
+        {1: "Of losses of 50 %, RL on rules up to 13 regains 45 %; ID rule: 10 %", -1: "regains 5 %;", 0: "25 %;"},
     ),
     "healing-numbers": (
         lambda d: stages({"control": MEAN, "ood": MEAN + effect(d)}, "split", arm="rl-familiar"), COMPARED,
@@ -274,7 +275,7 @@ CASES: dict[str, tuple[Callable[[int], pd.DataFrame], dict[int, str]]] = {
     "healing-why": (
         lambda d: stages({"rule, sft": MEAN, "rule, rl-varied": MEAN + effect(d), "arithmetic, sft": 0.9,
                           "arithmetic, rl-varied": 0.9}),
-        {one: f"changes reading of the rule most: its share {said}" for one, said in FALLS.items()},
+        {one: f"changes reading more than arithmetic: its share {said}" for one, said in FALLS.items()},
     ),
     "healing-gradients": (
         lambda d: edits(d, "groups").assign(entropy=lambda frame: -frame["groups"]),

@@ -65,16 +65,16 @@ def spectra(nulls: Nulls) -> Drawn:
     panels = Panels(2, 2, 2.2, ratios=(2, 1))
     for upper, lower, one in zip(panels.row(0), panels.row(1), released()["singular_values"], strict=True):
         law = singular_law(*one["shape"])
-        index = np.arange(len(law))
-        upper.plot(index[::THIN], law[::THIN], color=GREY, linewidth=1, label="law")
-        level(lower)
-        panels.keep(pd.DataFrame({"index": index, "value": law})[::THIN], series="law", file=one["file"])
-        if tuple(one["shape"]) == KEY_SHAPE:
-            draws, count = _of_draws(index, nulls.values)[::THIN], f"{len(nulls.values)} draws"
-            _span(upper, draws, SKY, count)
-            _span(lower, draws, SKY, count, law[::THIN])
-            panels.keep(draws, series="draws", file=one["file"])
         points = _released(one)
+        index = np.union1d(np.arange(len(law))[::THIN], points["index"])
+        upper.plot(index, law[index], color=GREY, linewidth=1, label="law")
+        level(lower)
+        panels.keep(pd.DataFrame({"index": index, "value": law[index]}), series="law", file=one["file"])
+        if tuple(one["shape"]) == KEY_SHAPE:
+            draws, count = _of_draws(index, nulls.values[:, index]), f"{len(nulls.values)} draws"
+            _span(upper, draws, SKY, count)
+            _span(lower, draws, SKY, count, law[index])
+            panels.keep(draws, series="draws", file=one["file"])
         _points(upper, points["index"], points["value"], one["error"], RELEASED)
         _points(lower, points["index"], points["value"] - law[points["index"]], one["error"], RELEASED)
         panels.keep(points, series="released", file=one["file"])

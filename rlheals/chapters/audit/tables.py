@@ -168,12 +168,14 @@ def designs() -> list[Block]:
         for row in resolution.resolution().itertuples()
     )
     net = abs(int(resolution.differences()["hands"].iloc[0]))
+    most = resolution.most_other_changes(net)
+    others = f"at most {most} hands" if most else "no hand"
     errors = ("standard error (points)", "smallest drop seen (points)")
     return [
         Table(("design", "share of variance between hands", *errors), rows),
         f"Smallest drop: seen with a chance of {resolution.WANTED:.0%}, on the same hands. Qwen's published counts "
-        f"differ by {net} hands; a paired test would see that at 5 % only if at most "
-        f"{resolution.most_other_changes(net)} hands changed the other way. Which hands changed is not released. "
+        f"differ by {net} hands; a paired test would see that at 5 % only if "
+        f"{others} changed the other way. Which hands changed is not released. "
         "Computed.",
     ]
 

@@ -53,7 +53,7 @@ def choices(tables: EditTables) -> pd.DataFrame:
             kind, share = measured.FAMILIES[str(own["choice"].iloc[0])], int(own["share"].iloc[0])
             place = {"kind": kind, "where": where_label(str(where)), "share": share}
             for series, role, each in (
-                ("late checkpoint", "checkpoint", late), (f"edited: {edit}", "edited", own), *controls,
+                ("late checkpoint", "checkpoint", late), (f"edited: {kind}", "edited", own), *controls,
                 ("peak", "checkpoint", peak),
             ):  # fmt: skip
                 per_seed = each.groupby("seed", as_index=False)[["value", "n"]].mean()

@@ -19,9 +19,10 @@ def _beside(one: Estimate, other: Estimate) -> str:
 def size(frame: pd.DataFrame) -> str:
     rows = say.pick(frame, kind="restore", split="ood")
     names = [f"{FAMILIES[one.family]} in {where_label(one.where)}" for one in rows.itertuples()]
-    most = sorted(say.curve(rows.assign(at=names), "at"), key=lambda one: abs(one.value))[-1]
-    said = f"the largest change in OOD success@5 is {say.points(most.value)}{say.effect(most)}, for {most.at}"
-    return f"of {len(rows)} edits of the late checkpoint, {said}"
+    found = sorted(say.curve(rows.assign(at=names), "at"))
+    best = f"{say.points(found[-1].value)}{say.effect(found[-1])}, {found[-1].at}"
+    worst = f"; the worst by {say.points(found[0].value)}" if len(found) > 1 else ""
+    return f"of {len(found)} edits of the late checkpoint, the best changes OOD success@5 by {best}{worst}"
 
 
 def dose(frame: pd.DataFrame) -> str:
@@ -41,8 +42,9 @@ def controls(frame: pd.DataFrame) -> str:
     edits = (ALL, "rollback()", f"noise() like {ALL}")
     one, other, noise = (say.estimate(frame, kind="restore", quantity="effect", edit=edit) for edit in edits)
     rolled = f"{say.BESIDE[say.compare(other, one)]} a rollback's {say.points(other.value)}"
-    changed = f"restoring all singular vectors changes OOD accuracy by {say.points(one.value)}, {rolled}"
-    return f"{changed}; noise of equal size: {say.points(noise.value)}"
+    gained = f"{say.points(one.value)}{say.effect(one)}"
+    changed = f"restoring all singular vectors changes OOD accuracy by {gained}, {rolled}"
+    return f"{changed}; equal noise: {say.points(noise.value)}"
 
 
 def layers(frame: pd.DataFrame) -> str:
@@ -50,7 +52,7 @@ def layers(frame: pd.DataFrame) -> str:
     ends, blocks, both = (say.estimate(frame, edit=ALL, quantity="value", where=place) for place in places)
     given = f"{say.percent(ends.value)}, {_beside(ends, blocks)} {say.percent(blocks.value)} from all blocks"
     said = f"singular vectors restored in {PLACES['ends']} give OOD success@5 of {given}"
-    return f"{said}; both give {say.percent(both.value)}"
+    return f"{said}; in both, {say.percent(both.value)}"
 
 
 def behaviour(frame: pd.DataFrame) -> str:

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from rlheals.chapters.captions import drawn
 from rlheals.chapters.drawing import Sheet
 from rlheals.chapters.healing.measures import Healing, by_seed
-from rlheals.chapters.healing.runs import BEFORE, HEALED, UNHEALED, HealingChapter, HealingTables
+from rlheals.chapters.healing.runs import BEFORE, HEALED, IMITATED, UNHEALED, HealingChapter, HealingTables
 from rlheals.display.looks import AFTER_RL, BLUE, GREEN, ORANGE, PLAIN_SFT, SKY, Look
 from rlheals.display.style import Drawn, with_intervals
 from rlheals.errors import BadInput
@@ -27,7 +27,7 @@ LOOKS = {
     UNHEALED: Look("RL, other rules up to 10", SKY, "v", ":"),
     HEALED: Look("RL, other rules up to 13", BLUE, "^", "-"),
     "imitate-familiar": Look("SFT, other rules up to 10", GREEN, "<", ":"),
-    "imitate-varied": Look("SFT, other rules up to 13", GREEN, ">", "-"),
+    IMITATED: Look("SFT, other rules up to 13", GREEN, ">", "-"),
     "expert-varied": Look("expert iteration, up to 13", ORANGE, "D", "-."),
 }
 """Second stages of the map: what their questions are about, and how they learn."""

@@ -21,7 +21,7 @@ from rlheals.chapters.healing.estimates import (
     shares,
 )
 from rlheals.chapters.healing.figures_runs import arms, gradients, mixed, paths
-from rlheals.chapters.healing.runs import BEFORE, HEALED, UNHEALED, HealingChapter
+from rlheals.chapters.healing.runs import BEFORE, HEALED, IMITATED, UNHEALED, HealingChapter
 from rlheals.display.panels import level
 from rlheals.display.style import Drawn
 from rlheals.settings import STATES
@@ -33,8 +33,8 @@ SPLITS = {
     "held_out": "held-out ID",
 }
 WHY = {
-    "rule": "values of the rule stated",
-    "arithmetic": "solved, if they are",
+    "rule": "rule: right values stated",
+    "arithmetic": "arithmetic: solved, if so",
     "success5": "success@5 with feedback",
 }
 HEALS = 0.25
@@ -122,7 +122,7 @@ def imitation(chapter: HealingChapter) -> Drawn:
     """Ways to learn from the same questions: RL, imitation of experts, of the model's own solved episodes."""
     sheet = Sheet(chapter, len(STATES), height=2.0)
     for axis, state in zip(sheet.axes, STATES, strict=True):
-        _forest(sheet, axis, (HEALED, "imitate-varied", "expert-varied", UNHEALED, "imitate-familiar"), state)
+        _forest(sheet, axis, (HEALED, IMITATED, "expert-varied", UNHEALED, "imitate-familiar"), state)
         axis.set_title(f"{state} % lost", fontsize=8)
         if axis is not sheet.axes[0]:
             axis.set_yticklabels([])
@@ -160,7 +160,10 @@ def why(chapter: HealingChapter) -> Drawn:
     sheet.axes[0].set_ylabel("share of OOD hands")
     sheet.axes[len(WHY) // 2].set_xlabel(LOST)
     sheet.legend(below=4)
-    note = "The first two are about first attempts; the second counts only those that state the right values."
+    note = (
+        "The first two are about first attempts; the second counts only those that state the right values. The peak is "
+        "that of pass@4, format-agnostic: few of its answers have the format that success@5 asks for."
+    )
     return finish(sheet, "healing-why", "What comes back on OOD hands", note)
 
 

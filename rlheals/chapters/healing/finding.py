@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rlheals.chapters.healing.runs import HEALED, IMITATED, MIDDLE, HealingTables
 from rlheals.display.markup import Block, Table
 from rlheals.stats.intervals import Interval
 from rlheals.study.claims import Judged, Outcome
@@ -48,8 +49,9 @@ NOTE = (
     "**Heals**: the whole interval of the share of lost OOD pass@4 that is regained lies above a quarter; **does not "
     f"heal**: it ends below; else **open**; **{UNTRIED}**: none was registered (the map in chapter 5 shows these "
     "losses as well). A loss is the share of the peak that SFT has lost before RL starts. With "
-    "other rules, half of the questions follow them; none follows the OOD rule. It makes J, Q, K "
-    f"{NEW}, which no answer in SFT contains. Intervals: 95 % over base seeds."
+    "other rules, half of the questions follow them; none follows the OOD rule. Under it J, Q and K count "
+    f"{NEW}, numbers that no answer in SFT contains. Intervals: 95 % over base seeds. Chapter 2 asks the same of RL on "
+    "the trained rule, with other start checkpoints and fewer runs, so its numbers differ."
 )
 
 
@@ -58,17 +60,26 @@ def found(outcome: Outcome) -> Found:
     return {one.claim.id: one for one in outcome.judged if one.claim.id in CLAIMS}
 
 
-def blocks(known: Found) -> list[Block]:
+def regained(tables: HealingTables) -> dict[str, float]:
+    """Shares of a loss of half, by second stage: RL and imitation on the same questions."""
+    from rlheals.chapters.healing.estimates import shares
+
+    found = {arm: shares(tables, arm, MIDDLE)["value"] for arm in (IMITATED, HEALED)}
+    return {arm: float(share.iloc[0]) for arm, share in found.items() if len(share)}
+
+
+def blocks(known: Found, halves: Mapping[str, float] | None = None) -> list[Block]:
     """The finding: its first sentence, what RL regains of every loss, and three sentences on causes.
+
+    halves: shares of a loss of half, see `regained`; they say which side of a difference is the larger one.
 
     >>> blocks({})
     ['When RL heals is not known yet: nothing that decides it is recorded.']
     """
     if not known:
         return ["When RL heals is not known yet: nothing that decides it is recorded."]
-    return [
-        f"**{headline(known)}**", shares(known), " ".join([_numbers(known), _imitation(known), _weights(known)]),
-    ]  # fmt: skip
+    causes = [_numbers(known), _imitation(known, halves or {}), _weights(known)]
+    return [f"**{headline(known)}**", shares(known), " ".join(causes)]
 
 
 def headline(known: Found) -> str:
@@ -161,7 +172,7 @@ def _numbers(known: Found) -> str:
     return f"{asked} {by}."
 
 
-def _imitation(known: Found) -> str:
+def _imitation(known: Found, halves: Mapping[str, float]) -> str:
     """Whether imitation of experts on the same questions does as much as RL."""
     asked = "imitation of experts on the same questions regains as much as RL"
     if IMITATION not in known:
@@ -169,7 +180,11 @@ def _imitation(known: Found) -> str:
     one = known[IMITATION]
     share, at = one.claim.options["share"], one.interval
     apart = Interval(share - at.estimate, share - at.high, share - at.low, at.level)
-    by = f"(they differ by {per_cent(apart)}; chapter 5 shows which regains more)"
+    by = f"they differ by {per_cent(apart)}"
+    if len(halves) > 1:
+        imitation, rl = (f"{100 * halves[arm]:.0f} %" for arm in (IMITATED, HEALED))
+        by += f": imitation regains {imitation}, RL {rl}"
+    by = f"({by})"
     within = f"within {round(100 * share)} % of the loss"
     if one.verdict == "open":
         return f"Whether {asked}, {within}, is open {by}."

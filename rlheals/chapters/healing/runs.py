@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 BEFORE = "sft"
 """The arm of checkpoints of plain SFT."""
-UNHEALED, HEALED = "rl-familiar", "rl-varied"
+UNHEALED, HEALED, IMITATED = "rl-familiar", "rl-varied", "imitate-varied"
 """Arms alike in all but the words of their questions, whose weights are compared and mixed."""
 MIDDLE, LATE = STATES[1:]
 ABILITIES = ("75", "50")

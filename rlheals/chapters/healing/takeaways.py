@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from rlheals.chapters import sentences as say
-from rlheals.chapters.healing.runs import BEFORE, HEALED, MIDDLE, UNHEALED, edit_arm
+from rlheals.chapters.healing.runs import BEFORE, HEALED, IMITATED, MIDDLE, UNHEALED, edit_arm
 from rlheals.chapters.sentences import Absent
 from rlheals.study.peaks import PEAK
 
-RL = "RL on other rules up to 13"
-PARTS = {"reading of the rule": "rule", "arithmetic": "arithmetic"}
+RL = "RL on rules up to 13"
+PARTS = {"reading": "rule", "arithmetic": "arithmetic"}
 
 
 def levels(frame: pd.DataFrame) -> str:
@@ -35,7 +35,7 @@ def map_(frame: pd.DataFrame) -> str:
         *([say.percent(of[at].value) for at in both] for of in (ones, others)),
     )
     losses, given, rl = map(_listed, parts)
-    return f"of losses of {losses}, RL on other rules regains {given}; on the ID rule {rl}"
+    return f"of losses of {losses}, {RL} regains {given}; ID rule: {rl}"
 
 
 def _listed(parts: list[str]) -> str:
@@ -54,7 +54,7 @@ def numbers(frame: pd.DataFrame) -> str:
 
 def imitation(frame: pd.DataFrame) -> str:
     rl, sft, expert = (
-        say.estimate(frame, arm=arm, state=MIDDLE) for arm in (HEALED, "imitate-varied", "expert-varied")
+        say.estimate(frame, arm=arm, state=MIDDLE) for arm in (HEALED, IMITATED, "expert-varied")
     )
     beside = f"{say.BESIDE[say.compare(sft, rl)]} the {say.percent(sft.value)} of SFT"
     given = f"RL regains {say.percent(rl.value)} of a {MIDDLE} % loss, {beside}"
@@ -70,8 +70,9 @@ def why(frame: pd.DataFrame) -> str:
         for part, name in PARTS.items()
     }
     most, (before, after) = max(pairs.items(), key=lambda one: abs(one[1][1].value - one[1][0].value))
+    (less,) = pairs.keys() - {most}
     return (
-        f"from a {MIDDLE} % loss, RL on other rules changes {most} most: its share {say.moved(before, after)}"
+        f"from a {MIDDLE} % loss, {RL} changes {most} more than {less}: its share {say.moved(before, after)}"
     )
 
 

@@ -19,6 +19,7 @@ from rlheals.profiles.sections import read_regulariser
 MOST, TICKS = 0.999, (0.5, 0.9, 0.98, 0.995)
 """Of an axis that spreads accuracies near 1 (logit): its end, and where it is marked."""
 NOTHING = "no run with a regulariser is here yet"
+LEFT_OUT = "Here are no runs with a regulariser: the recorded study has them, a fresh run has none."
 
 
 def name_of(way: str) -> str:
@@ -69,6 +70,7 @@ def plane(chapter: ProtectedChapter) -> Drawn:
         axis.set_ylim(bottom=0)
         sheet.legend(axis)
     sheet.hide(len(names))
+    sheet.left_out = LEFT_OUT if names == [SFT] else ""
     sheet.axes[0].set_ylabel("OOD accuracy")
     note = (
         "Lines follow training, from checkpoint to checkpoint; numbers: strength of the regulariser. What lies above "
@@ -93,8 +95,10 @@ def gains(chapter: ProtectedChapter) -> Drawn:
                 row = sheet.forest_row(axis, -ways.index(str(way)), values, look, study)
                 reach[axis] += values
                 sheet.keep(row, way=way, quantity=column, study=study)
+    sheet.left_out = "" if ways else LEFT_OUT
     for axis, title in ((left, "mean over checkpoints"), (right, "last checkpoint")):
-        level(axis, upright=False, color=PLAIN_SFT.color)
+        if ways:
+            level(axis, upright=False, color=PLAIN_SFT.color)
         edge = 0.1 * (max(reach[axis]) - min(reach[axis])) or 0.01
         axis.set_xlim(min(reach[axis]) - edge, max(reach[axis]) + edge)
         if not ways:

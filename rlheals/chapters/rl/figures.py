@@ -14,7 +14,7 @@ from rlheals.chapters.drawing import FEEDBACK, PAPERS_TASK, Sheet, paper_points
 from rlheals.chapters.rl import measures as measured
 from rlheals.chapters.rl.figures_training import advantages, learning, losses, why_late
 from rlheals.chapters.rl.measures import Accuracies
-from rlheals.chapters.rl.runs import MAIN, RLChapter
+from rlheals.chapters.rl.runs import MAIN, NO_FEEDBACK, RLChapter
 from rlheals.chapters.rows import only
 from rlheals.chapters.sft import measures
 from rlheals.display.looks import AFTER, BEFORE, BLUE, GREY, OOD, RED, Look
@@ -33,12 +33,22 @@ GAINS = {
 CONTROLS = {
     "ppo": "PPO", "rejection": "expert iteration", "per-attempt": "an advantage per attempt",
     "one-attempt": "one attempt", "shuffled-feedback": "shuffled feedback", "shuffled-reward": "shuffled reward",
-    "ood-rule": "RL on the OOD rule",
+    "ood-rule": "RL on the OOD rule", NO_FEEDBACK: "asked without feedback",
 }  # fmt: skip
-"""In words; others are named by their levels."""
 BARS: dict[str, dict[str, Any]] = {
     "peak": {"color": "white"}, "start": {"color": GREY}, "rl": {"color": RED, "hatch": "////"},
 }  # fmt: skip
+
+
+def control_label(name: str) -> str:
+    """A control in words.
+
+    >>> control_label("ppo"), control_label("no-feedback (start)"), control_label("temperature-0.85 (start)")
+    ('PPO', 'the start, asked without feedback', 'the start, at temperature 0.85')
+    """
+    control, start, _ = name.partition(" (start)")
+    said = CONTROLS.get(control, control.replace("temperature-", "at temperature "))
+    return f"the start, {said}" if start else "RL, " * (control == NO_FEEDBACK) + said
 
 
 def _before_after(
@@ -116,12 +126,14 @@ def window_note(chapter: RLChapter) -> str:
         return "There are not enough recorded base seeds for intervals."
     kinds = measured.window(measured.gains(chapter.recorded))
     said = {name: ", ".join(f"{step:,}" for step in steps) or "none" for name, steps in kinds.items()}
+    excess = 100 * measured.excess_bound(chapter.recorded)
+    bound = f"at most {excess:.1f} points above" if excess >= 0 else f"at least {-excess:.1f} points below"
     return (
         "RL start checkpoints from which OOD "
         f"{FEEDBACK} gains significantly: {said['gain']}; loses significantly: {said['loss']}; inconclusive: "
         f"{said['open']}. An edge of the window lies between a significant one and its neighbour that is not. From "
-        f"any of them, RL ends at most {measured.excess_bound(chapter.recorded):+.3f} from the OOD peak of SFT (95 % "
-        "bound for all together, wild bootstrap of the largest t)."
+        f"any of them, RL ends {bound} the OOD peak of SFT (95 % bound for all together, wild bootstrap of the largest "
+        "t)."
     )
 
 
@@ -254,7 +266,7 @@ def controls(chapter: RLChapter) -> Drawn:
         )
     most = max((len(one) for one in changes.values()), default=0)
     few = {name: f" ({len(changes[name])} seeds)" for name in there if len(changes[name]) < most}
-    sheet.names(axis, [f"{CONTROLS.get(name, name)}{few.get(name, '')}" for name in there], size=8)
+    sheet.names(axis, [f"{control_label(name)}{few.get(name, '')}" for name in there], size=8)
     level(axis, upright=False)
     axis.set_xlabel(f"OOD {FEEDBACK}, less that of the start checkpoint")
     note = (
@@ -294,9 +306,8 @@ def entropy(chapter: RLChapter) -> Drawn:
             axis.set(xlim=(0, 1.1 * most["entropy"]), ylim=(0, 1.25 * most["value"]))
         sheet.legend()
         note = (
-            "OOD hands. Black squares: the start, sampled at several temperatures; red dots: RL runs from it, at "
-            f"{chapter.profile.evaluate.sampling.temperature:g}. A red dot on the black line: a temperature does as "
-            "much."
+            "OOD hands. Squares: the start, sampled at several temperatures; dots: RL runs from it, at "
+            f"{chapter.profile.evaluate.sampling.temperature:g}. A dot on the line: a temperature does as much."
         )
     return sheet.finish("rl-entropy", "RL and temperature", note)
 

@@ -96,7 +96,7 @@ def losses(chapter: RLChapter) -> Drawn:
     sheet.legend(sheet.axes[-1])
     paper = paper_points()["rl_losses_llama"]["points"]
     note = (
-        "Expert answers as in chapter 01. In the paper's files (Llama, start 900) both losses rise during RL: "
+        "Expert answers as in chapter 1. In the paper's files (Llama, start 900) both losses rise during RL: "
         f"ID {paper['id_first']} to {paper['id_last']}, OOD {paper['ood_first']} to {paper['ood_last']} nats."
     )
     return sheet.finish("rl-losses", "Losses during RL", note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from rlheals.chapters import sentences as say
-from rlheals.chapters.rl.figures import CONTROLS
+from rlheals.chapters.rl.figures import control_label
 from rlheals.chapters.rl.runs import MAIN
 from rlheals.chapters.sentences import Absent, Estimate
 from rlheals.display.looks import AFTER, BEFORE
@@ -56,7 +56,8 @@ def paper(frame: pd.DataFrame) -> str:
         pairs.append(_pairs(frame, "ood_accuracy", ("_llama", "_after_rl_llama")))
     # Not "clearly": both curves are of the same runs, so that their intervals say little of the gain.
     said, *theirs = (say.risen(each, apart="with intervals apart") for each in pairs)
-    return f"RL raises OOD accuracy from {said}{f'; in the paper from {theirs[0]}' if theirs else ''}"
+    beside = f"; the paper's from {theirs[0]}" if theirs else ""
+    return f"RL raises mean OOD accuracy from {said}{beside}"
 
 
 def stages(frame: pd.DataFrame) -> str:
@@ -119,8 +120,8 @@ def controls(frame: pd.DataFrame) -> str:
     rl = changes.pop("RL")
     name, most = sorted(changes.items(), key=lambda one: abs(one[1].value))[-1]
     seeds = int(levels[name].notna().sum())
-    few = f" with {seeds} base seed{'s' * (seeds != 1)}" if seeds < len(levels) else ""
-    largest = f"{CONTROLS.get(name, name)} changes it most{few}: {say.points(most.value)}{say.effect(most)}"
+    few = f" ({seeds} base seed{'s' * (seeds != 1)})" if seeds < len(levels) else ""
+    largest = f"{control_label(name)}{few} changes it most: {say.points(most.value)}{say.effect(most)}"
     return f"RL changes OOD success@5 by {say.points(rl.value)}{say.effect(rl)}; of the controls, {largest}"
 
 

@@ -42,7 +42,7 @@ class SFTChapter(Chapter[Tables]):
     def how_fresh(self) -> list[str]:
         settings = self.profile.evaluate
         hands = self.fresh.episodes.drop_duplicates(["split", "item"]).groupby("split", observed=True).size()
-        counted = ", ".join(f"{split.replace('_', '-')} {count:,}" for split, count in hands.items())
+        counted = ", ".join(f"{HANDS.get(str(split), split)} {count:,}" for split, count in hands.items())
         return [
             f"hands {counted}",
             f"up to {settings.attempts} attempts at temperature {settings.sampling.temperature:g}",
@@ -52,6 +52,14 @@ class SFTChapter(Chapter[Tables]):
         return [f"{recorded.episodes['decode'].nunique()} sampling seeds"]
 
 
+HANDS = {
+    "sft": "of SFT",
+    "rl": "of RL alone",
+    "held_out": "held out",
+    "ood": "OOD",
+    "control": "of the other unseen rule",
+}
+"""Whose hands a split has, as captions count them."""
 CHAPTER = SFTChapter
 sft = SFTChapter.open
 

@@ -99,8 +99,9 @@ def changes(chapter: SpectraChapter) -> Drawn:
         sheet.label(axis, title)
     sheet.legend(below=5)
     note = (
-        "Means over the matrices of the blocks. Nulls are changes of the same norm as the one "
-        "above them, except the bfloat16 step, which has its own size."
+        "Means over the matrices of the blocks; the smallest singular values, whose relative changes are largest, "
+        "weigh most in them. The claims weigh by energy or take the median. Nulls are changes of the same norm as "
+        "the one above them, except the bfloat16 step, which has its own size."
     )
     return sheet.finish("rotation-changes", "Size of the change and of what it does", note)
 
@@ -128,7 +129,10 @@ def curves(chapter: SpectraChapter) -> Drawn:
     for axis in sheet.row(len(COMPARED) - 1):
         axis.set_xlabel("number of the angle")
     sheet.legend(sheet.axes[len(SHOWN) - 1])
-    note = "Means over layers; grey: Gaussian changes of equal norm (1: their mean; band: central 95 % of draws)."
+    note = (
+        "Of the leading half of singular vectors, means over layers; grey: Gaussian changes of equal norm (1: their "
+        "mean; band: central 95 % of draws)."
+    )
     return sheet.finish("rotation-curves", "Angle curves", note)
 
 

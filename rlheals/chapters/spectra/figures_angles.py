@@ -56,7 +56,9 @@ def where(chapter: SpectraChapter) -> Drawn:
         rows = [
             f"layer {max(0, row.layer)}{'' if whole else f', head {row.head}'}" for row in table.itertuples()
         ]
-        table["row"] = [name if layer >= 0 else "-" for name, layer in zip(rows, table["layer"], strict=True)]
+        table["row"] = [
+            name if layer >= 0 else "outside layers" for name, layer in zip(rows, table["layer"], strict=True)
+        ]
         kinds = [kind for kind in (*BLOCKS, "embed", "head") if kind in set(table["kind"])]
         grid = table.pivot_table(index="row", columns="kind", values="value").reindex(columns=kinds)
         image = heat_map(axis, np.log2(grid), 0.8)

@@ -42,6 +42,10 @@ def along(chapter: SpectraChapter) -> Drawn:
     return sheet.finish("rotation-along", "Along SFT", note)
 
 
+def _trajectories(count: int) -> str:
+    return "1 trajectory" if count == 1 else f"{count} trajectories"
+
+
 def _along(tables: SpectraTables, column: str) -> pd.DataFrame:
     rows = tables.once(measured.points)
     rows = only(rows, branch=SFT).assign(null=lambda frame: frame["angle"] - frame["excess"])
@@ -67,8 +71,8 @@ def trajectories(chapter: SpectraChapter) -> Drawn:
     sheet.keep(rows, study=chapter.study)
     counted, bases = rows.drop_duplicates(["seed", "branch", "start"]), rows["seed"].nunique()
     note = (
-        f"{len(counted)} trajectories of {bases} base{'s' * (bases != 1)}; grey squares: plain SFT from there. RL "
-        "starts from checkpoints of SFT, so its size includes that of SFT before it."
+        f"{_trajectories(len(counted))} of {bases} base{'s' * (bases != 1)}; grey squares: plain SFT of the same base. "
+        "RL starts from checkpoints of SFT, so its size includes that of SFT before it."
     )
     return sheet.finish("rotation-trajectories", "Trajectories", note)
 
@@ -98,8 +102,14 @@ def matched(chapter: SpectraChapter) -> Drawn:
     right.set_xlim(-1.02, 1.02)
     sheet.names(right, [one.predictor.words for one in found])
     right.set_xlabel("correlation with OOD accuracy")
+    if not any(one.values for one in found):
+        right.set_visible(False)
+        sheet.left_out = (
+            "A correlation needs several trajectories of a base beside plain SFT and RL, which the recorded study has; "
+            f"here is the difference from plain SFT at equal |dW| of {_trajectories(len(table))}."
+        )
     note = (
-        f"{len(table)} trajectories, each minus plain SFT of the same base at equal |dW|, mean over its checkpoints. "
+        f"{_trajectories(len(table))}, each minus plain SFT of the same base at equal |dW|, mean over its checkpoints. "
         "Right: correlation over the trajectories of a base, without the one trained on the OOD rule where it is not "
         "named; grey: central 95 % when accuracies are permuted among the "
         "trajectories of a base."

@@ -40,14 +40,14 @@ def changes(frame: pd.DataFrame) -> str:
 def curves(frame: pd.DataFrame) -> str:
     value, low, high = say.last(_with_null(frame, ""), "index")[["value", "low", "high"]].mean()
     place = "above" if value > high else "below" if value < low else "inside"
-    band = f"{place} the 95 % band of Gaussian changes ({say.number(low)} to {say.number(high)})"
-    return f"{FROM}, the largest angle averages {say.number(value)} times its null, {band}"
+    band = f"{place} the 95 % Gaussian band ({say.number(low)} to {say.number(high)})"
+    return f"{FROM}, the leading half's largest angle averages {say.number(value)} times its null, {band}"
 
 
 def by_size(frame: pd.DataFrame) -> str:
     ratio = say.estimate(frame, series=f"{PAIR}, top, over null", part=PART)
-    said = f"{say.number(ratio.value)} times as far as under {NULL}{say.effect(ratio, 1)}"
-    return f"{FROM}, leading singular vectors rotate {said}"
+    said = f"{say.number(ratio.value)} times as far as {NULL}{say.effect(ratio, 1)}"
+    return f"{FROM}, the leading 1/{PART} of vectors rotates {said}"
 
 
 def where(frame: pd.DataFrame) -> str:
