@@ -136,7 +136,7 @@ class Chapter(Generic[Frames]):
         """
         part = cls.PART
         part.check(profile)
-        fresh = list(profile.seeds if seeds is None else seeds)
+        fresh = list(dict.fromkeys(profile.seeds if seeds is None else seeds))
         if both := sorted(set(fresh) & set(() if recorded is None else recorded.seeds)):
             raise BadInput(
                 f"base seed {both[0]} is in the recorded study; choose a fresh one (0 ships with the package)"
