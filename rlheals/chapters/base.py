@@ -108,7 +108,8 @@ class Chapter(Generic[Frames]):
         place = store if isinstance(store, Store) else Store(store) if store else default_store()
         computer = Computer(place, workers, quiet)
         recorded, manifests = cls.find(chosen, root / results)
-        part, plans = cls.planned(chosen, seeds, recorded, computer)
+        once = None if seeds is None else list(dict.fromkeys(seeds))
+        part, plans = cls.planned(chosen, once, recorded, computer)
         runs = tuple(computer.runs(plans))
         more = cls.more(chosen, recorded, root / results)
         return cls(chosen, part.collect(plans, place), recorded, tuple(manifests), runs, **more)
@@ -136,7 +137,7 @@ class Chapter(Generic[Frames]):
         """
         part = cls.PART
         part.check(profile)
-        fresh = list(dict.fromkeys(profile.seeds if seeds is None else seeds))
+        fresh = list(profile.seeds if seeds is None else seeds)
         if both := sorted(set(fresh) & set(() if recorded is None else recorded.seeds)):
             raise BadInput(
                 f"base seed {both[0]} is in the recorded study; choose a fresh one (0 ships with the package)"
