@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rlheals.stage import Work
-from rlheals.store import machine, runs, store
+from rlheals.store import cleanup, machine, runs, store
 from rlheals.store.files import StoreError, atomic_write, believed, note, whole_file
 
 PARTS = 2
@@ -91,7 +91,7 @@ def left(root: Path) -> dict[str, Any]:
     notes = root.parent / f"{root.name}.computed"
     return {
         "runs": len(place.ids()),
-        "intact": report.runs,
+        "intact": len(report.intact),
         "damaged": list(report.damaged),
         "tmp": sorted(name.split(".")[0] for name in os.listdir(root / "tmp"))
         if (root / "tmp").exists()
@@ -110,7 +110,7 @@ def trials(folder: Path, attempt: Callable[[Path, int], dict[str, Any]]) -> list
         broken = attempt(root, number)
         first, result, second = left(root), content(ensure(root)), left(root)
         place = store.Store(root, package="toy")
-        place.clean()
+        cleanup.clean(root)
         found.append({**broken, "left": first, "content": result, "again": second, "clean": place.check().ok})
         if not broken["hit"]:
             break

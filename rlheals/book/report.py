@@ -21,7 +21,6 @@ from rlheals.store.files import atomic_write, atomic_writes, make_folder, told
 from rlheals.store.store import Store, default_store
 from rlheals.tasks import load_task, task_names
 from rlheals.tasks.gallery import Sample, gallery_html, gallery_markdown, samples_of
-from rlheals.tasks.general_points.gallery import samples
 
 FRONT = "front_picture"
 PAPER = "paper_curve"
@@ -31,6 +30,11 @@ PLAYED, EXPLORED = "static/play", "static/explore"
 PICTURE = "docs/front_picture.svg"
 """Beside a README."""
 MAX_README = 1_000_000
+SLIPS = (
+    lambda reply: reply.replace(")=24", ""),
+    lambda reply: reply.translate(str.maketrans("+-*/", "-+/*")),
+)
+"""What makes a right answer with cards a partial one, and one that is not 24."""
 OTHER_TASKS = [name for name in task_names() if name != "general_points"]
 
 
@@ -71,7 +75,7 @@ def report(
     store = store or default_store()
     chapter = SFTChapter.open(profile, seeds, workers, results, store, quiet)
     drawn = [draw(figure, chapter) for figure in figures.SFT]
-    parts, gallery = facts(chapter, results), samples()
+    parts, gallery = facts(chapter, results), samples_of(load_task("general_points"), SLIPS)
     shown = {FRONT: _front(chapter, results, drawn[0]), PAPER: drawn[figures.SFT.index(figures.paper_beside)]}
     files = {**figure_files(drawn), **snippets(parts, shown, gallery, out.name)}
     files |= {f"{PLAYED}/{name}": text for name, text in play.files(chapter, store).items()}
@@ -158,7 +162,7 @@ def index_page(
         "Figures": boxes,
         "This run": to_html(parts["run_facts"]),
         "The recorded study": to_html(parts["recorded"]),
-        "Twenty prompts, answers and verdicts": gallery_html(gallery),
+        "Prompts, answers and verdicts": gallery_html(gallery),
         "Profiles": to_html(parts["profiles"]),
         "Larger models": to_html(parts["models"]),
     }

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Option, Typer
 
 from rlheals.cli.options import RESULTS, Json, Out, Results, parse_numbers
-from rlheals.cli.terminal import show, table
+from rlheals.cli.terminal import rows_of, show, table
 from rlheals.errors import BadInput
 
 app = Typer()
@@ -145,14 +145,8 @@ def select(
 
     seen = selectors.observed(base, checkpoints, task, hands, draws)
     chosen = selectors.chosen(seen, selectors.recorded(study, project_root() / results))
-    data = {"checkpoints": _plain(seen), "rules": _plain(chosen), "study": study}
+    data = {"checkpoints": rows_of(seen), "rules": rows_of(chosen), "study": study}
     show(data, _select_lines(data), json)
-
-
-def _plain(frame: Any) -> list[dict[str, Any]]:
-    """The rows as plain values; None where something is not known."""
-    found: list[dict[str, Any]] = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return found
 
 
 def _select_lines(found: dict[str, Any]) -> Iterable[str]:

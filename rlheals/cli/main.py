@@ -26,7 +26,7 @@ from rlheals.cli.options import (
     parse_settings,
     the_store,
 )
-from rlheals.cli.terminal import guarded, plain, show, show_facts, table
+from rlheals.cli.terminal import guarded, plain, rows_of, show, show_facts, table
 from rlheals.errors import BadInput
 from rlheals.project import project_root
 
@@ -101,8 +101,7 @@ def speed(profile: ProfileName = "lab", set_: Set = None, json: Json = False) ->
     from rlheals.planning import speed as measured
 
     found = measured.of_profile(chosen_profile(profile, set_), the_store())
-    data = measured.as_json(found)
-    show(data, measured.shown(found).to_string(index=False).splitlines(), json)
+    show(rows_of(found), measured.shown(found).to_string(index=False).splitlines(), json)
 
 
 @app.command(epilog="Example: rlheals pretrain --seed 1 --out base-1")

@@ -29,15 +29,9 @@ from typing import Any, NoReturn
 import typer
 
 from rlheals.errors import BadInput
+from rlheals.store.files import reason
 
-_DISK = {
-    errno.ENOSPC: "disk full",
-    errno.EDQUOT: "disk quota used up",
-    errno.EROFS: "read-only folder",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.ENAMETOOLONG: "no file has a name that long",
-}
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 _GOES_ON = "what is finished is kept; the same command resumes from there"
 
 
@@ -114,9 +108,9 @@ def _failed(error: Exception) -> tuple[int, str]:
         path = context.command_path if context is not None else "rlheals"
         return 2, f"{error.format_message().rstrip('.')}.{minus} See `{path} --help`"
     if isinstance(error, OSError) and error.errno in _DISK:
-        return 2, (f"{error.filename}: " if isinstance(error.filename, str) else "") + _DISK[error.errno]
+        return 2, (f"{error.filename}: " if isinstance(error.filename, str) else "") + reason(error)
     if os.strerror(errno.ENOSPC) in str(error):  # libraries report a full disk in their text only
-        return 2, _DISK[errno.ENOSPC]
+        return 2, reason(OSError(errno.ENOSPC, ""))
     if missing := _missing(error):
         return missing
     first = (str(error).strip().splitlines() or [""])[0][:300]
@@ -207,6 +201,12 @@ def table(rows: Iterable[dict[str, Any]], columns: dict[str, str]) -> list[str]:
 
     frame = pd.DataFrame(rows, columns=list(columns)).rename(columns=columns).dropna(axis=1, how="all")
     return frame.to_string(index=False, na_rep="-", float_format="{:.4g}".format).splitlines()
+
+
+def rows_of(frame: Any) -> list[dict[str, Any]]:
+    """The rows of a table as plain values; None where something is not known."""
+    found: list[dict[str, Any]] = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return found
 
 
 def show_facts(facts: dict[str, Any], as_json: bool) -> None:

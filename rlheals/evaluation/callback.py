@@ -44,22 +44,16 @@ class CensusCallback(TrainerCallback):
         self.history: dict[int, dict[str, float]] = {}
         self._reports: list[TrainerCallback] | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._ask(args, state, control, **kwargs)
+    def on_train_begin(self, *given: Any, **kwargs: Any) -> None:
+        self._ask(*given, **kwargs)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, *given: Any, **kwargs: Any) -> None:
         if state.global_step % self.every == 0:
-            self._ask(args, state, control, **kwargs)
+            self._ask(args, state, *given, **kwargs)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, *given: Any, **kwargs: Any) -> None:
         if state.global_step not in self.history:
-            self._ask(args, state, control, **kwargs)
+            self._ask(args, state, *given, **kwargs)
 
     def _ask(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

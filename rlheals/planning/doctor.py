@@ -110,7 +110,7 @@ def examine_store(store: Store) -> tuple[dict[str, Any], list[str]]:
         state = store.check()
     except StoreError as error:
         return facts, [*problems, str(error)]
-    facts |= {"runs": state.runs, "damaged": list(state.damaged), "leftovers": list(state.leftovers)}
+    facts |= {"runs": len(state.intact), "damaged": list(state.damaged), "leftovers": list(state.leftovers)}
     return facts, problems + [f"store {store.root}: {line}" for line in state.unreadable]
 
 
@@ -127,7 +127,7 @@ def examine_runs(store: Store, repair: bool) -> dict[str, Any]:
         name: list(getattr(state, name)) for name in ("damaged", "unreadable", "leftovers")
     }
     ok = not (state.damaged or state.unreadable)
-    facts = {"ok": ok, "folder": str(store.root), "runs": state.runs, "stages": stages}
+    facts = {"ok": ok, "folder": str(store.root), "runs": len(state.intact), "stages": stages}
     return {**facts, **lists, "removed": removed}
 
 

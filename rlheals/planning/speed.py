@@ -86,11 +86,6 @@ def shown(found: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def as_json(found: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as plain values; None where something is not known."""
-    return json.loads(found.to_json(orient="records", double_precision=15))
-
-
 def blocks(runs: Iterable[Run], store: Store) -> list[Block]:
     """The table with the sentence that explains it."""
     found = speeds(runs, store)

@@ -15,19 +15,6 @@ from rlheals.settings import validated
 from rlheals.tasks import load_task, task_names
 from rlheals.yaml_file import read_yaml
 
-__all__ = [
-    "PROFILES",
-    "VARIANTS",
-    "Profile",
-    "for_task",
-    "larger",
-    "load_profile",
-    "names",
-    "of_task",
-    "to_yaml",
-    "validated",
-    "variant",
-]
 FILES = Path(str(resources.files("rlheals.profiles")))
 """Folder with a file per profile."""
 

@@ -45,11 +45,6 @@ class StoreReport:
     unreadable: tuple[str, ...]
 
     @property
-    def runs(self) -> int:
-        """How many are intact."""
-        return len(self.intact)
-
-    @property
     def ok(self) -> bool:
         """Whether there is nothing to report."""
         return not (self.damaged or self.leftovers or self.unreadable)
@@ -145,7 +140,7 @@ def _leftovers(root: Path) -> Iterator[tuple[str, float, str]]:
             yield f"scratch/{name}", _idle_seconds(now, root / "scratch" / name), "parts of an unfinished run"
 
 
-def clean(root: Path, older_than_seconds: float) -> list[str]:
+def clean(root: Path, older_than_seconds: float = WEEK_SECONDS) -> list[str]:
     """Remove what nobody needs, and what was not used for longer than that; returns relative names, sorted."""
     with told("clean up", root):
         gone = _removable(root, (name for name, idle, _ in _leftovers(root) if idle > older_than_seconds))

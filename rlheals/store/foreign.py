@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -13,6 +12,7 @@ from rlheals.store.files import first_line, regular
 MAX_TABLE, MAX_UNPACKED = 50_000_000, 1_000_000_000
 """Bytes of a parquet file, and of what it holds."""
 MAX_ROWS, MAX_COLUMNS = 5_000_000, 200
+TEXTS = ("string", "large_string", "binary", "large_binary")
 
 
 def read_table(file: Path) -> pd.DataFrame:
@@ -36,7 +36,7 @@ def read_table(file: Path) -> pd.DataFrame:
                 raise BadInput(f"{said}: it has over {MAX_COLUMNS} columns or {MAX_UNPACKED:,} bytes")
             if nested := [field.name for field in schema if pa.types.is_nested(field.type)]:
                 raise BadInput(f"{said}: column {nested[0]!r:.40} holds more than single values")
-            texts = [field.name for field in schema if _is_text(pa, field.type)]
+            texts = [field.name for field in schema if str(field.type) in TEXTS]
         if texts:  # as stored, each value once: how long would they be in every row?
             stored = pq.read_table(file, columns=texts, read_dictionary=texts)
             for chunk in (chunk for column in stored.columns for chunk in column.chunks):
@@ -48,15 +48,3 @@ def read_table(file: Path) -> pd.DataFrame:
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{said} ({first_line(error)})") from None
-
-
-def _is_text(pa: Any, kind: Any) -> bool:
-    return any(
-        check(kind)
-        for check in (
-            pa.types.is_string,
-            pa.types.is_large_string,
-            pa.types.is_binary,
-            pa.types.is_large_binary,
-        )
-    )

@@ -13,7 +13,6 @@ import copy
 import errno
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -25,7 +24,7 @@ from rlheals.stage import Work
 from rlheals.store import cleanup
 from rlheals.store.cleanup import RUN_ID, WEEK_SECONDS, StoreReport
 from rlheals.store.code_hash import Code
-from rlheals.store.files import StoreError, as_store_error, fsync_folder, make_folder, told
+from rlheals.store.files import StoreError, as_store_error, fsync_folder, make_folder, say, told
 from rlheals.store.machine import this_machine
 from rlheals.store.runs import Manifest, Run, RunSpec, key_of, library_versions, open_run, seal
 from rlheals.store.stages import code_behind
@@ -34,10 +33,6 @@ Echo = Callable[[str], None]
 Compute = Callable[[Work], object]
 """Computes a run. Another process that computes the same one shares its scratch, so parts may appear there; a run may
 share its bytes with a part, so no part is ever changed in place."""
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 class Store:
@@ -62,7 +57,7 @@ class Store:
         """The id of the run: sha256 over what was asked, library versions and source; 64 hex digits."""
         return self._identity(spec)[0]
 
-    def find(self, spec: RunSpec, echo: Echo = _to_stderr) -> Run | None:
+    def find(self, spec: RunSpec, echo: Echo = say) -> Run | None:
         """The run if it is there and intact, and says so; a damaged one is moved to `damaged/`, said, and not used."""
         run = self._intact(self.key(spec), echo)
         if run is not None:
@@ -72,7 +67,7 @@ class Store:
             self._drop_scratch(run.id)  # left by a kill after the run was finished
         return run
 
-    def load(self, run_id: str, echo: Echo = _to_stderr) -> Run:
+    def load(self, run_id: str, echo: Echo = say) -> Run:
         """The run with this id; errors: ``BadInput`` if it is not there, or was damaged and moved aside."""
         if not RUN_ID.fullmatch(run_id):
             raise BadInput(f"{run_id!r:.80} is not a run's id (64 hex digits)")
@@ -89,7 +84,7 @@ class Store:
         """Those of the runs that are there, unchecked; sorted."""
         return [name for name in cleanup.entries(self.root, "runs") if RUN_ID.fullmatch(name)]
 
-    def ensure(self, spec: RunSpec, compute: Compute, echo: Echo = _to_stderr) -> Run:
+    def ensure(self, spec: RunSpec, compute: Compute, echo: Echo = say) -> Run:
         """Load the run if it exists, else compute it; which of the two is said on one line through ``echo``.
 
         Whatever ends `compute` early (error, Ctrl-C, kill) leaves no run; its scratch stays. Of two processes computing
@@ -144,16 +139,12 @@ class Store:
         """Read everything and report what is damaged or left over; changes nothing."""
         return cleanup.check(self.root)
 
-    def clean(self, older_than_seconds: float = WEEK_SECONDS) -> list[str]:
-        """Remove what dead processes left behind; returns the names removed, relative to the root.
+    def repair(self, older_than_seconds: float = WEEK_SECONDS) -> tuple[list[str], StoreReport]:
+        """Remove what dead processes left behind, and damaged runs, which the next study computes again.
 
         What may belong to a process of another machine, and scratch of runs that were never finished, goes only when it
-        was not touched for that long.
+        was not touched for that long. Returns the removed names, relative to the root, and then what `check` does.
         """
-        return cleanup.clean(self.root, older_than_seconds)
-
-    def repair(self, older_than_seconds: float = WEEK_SECONDS) -> tuple[list[str], StoreReport]:
-        """As `clean`, and as `check` after it; damaged runs go too, the next study computes them again."""
         return cleanup.repair(self.root, older_than_seconds)
 
     def _identity(self, spec: RunSpec) -> tuple[str, dict[str, str], Code]:
@@ -231,9 +222,9 @@ def default_store() -> Store:
 @lru_cache
 def _say_once(folder: Path, passed: Path | None, above: bool) -> None:
     if passed is not None:
-        _to_stderr(
+        say(
             f"store {passed}: not used, since it or a folder on the way to it is another user's (RLHEALS_STORE can "
             f"name it); used: {folder}"
         )
     elif above:
-        _to_stderr(f"store: {folder}")
+        say(f"store: {folder}")

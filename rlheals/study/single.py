@@ -16,12 +16,12 @@ from rlheals.evaluation.evaluate import EvaluateSettings, Sampling
 from rlheals.profiles.profile import Profile
 from rlheals.settings import validated
 from rlheals.stage import Work
-from rlheals.store.files import refuse_used, whole
-from rlheals.store.runs import Run, RunSpec, digest_of
+from rlheals.store.files import read_json, refuse_used, whole
+from rlheals.store.runs import MAX_MANIFEST_BYTES, Run, RunSpec, digest_of
 from rlheals.store.stages import STAGES
 from rlheals.store.store import Store
 from rlheals.study.compute import bar, compute
-from rlheals.study.plan import census_spec, plan
+from rlheals.study.plan import census_spec, plan, pretrain_spec
 from rlheals.training.adopt import WEIGHTS, weights_hash
 from rlheals.training.sft import checkpoint_name
 
@@ -43,9 +43,7 @@ def refuse_unknown_step(option: str, step: int, profile: Profile) -> None:
 
 def pretrained(profile: Profile, seed: int, store: Store) -> tuple[Run, dict[str, Any]]:
     """A base trained from scratch (seed 0 too), and its facts."""
-    (run,) = compute(
-        [RunSpec(stage="pretrain", settings=profile.pretrain.model_dump(mode="json"), seed=seed)], store
-    )
+    (run,) = compute([pretrain_spec(profile, seed)], store)
     history = json.loads(run.file("ability.json").read_text(encoding="utf-8"))
     digest = digest_of(run.path / "base" / WEIGHTS).sha256
     return run, {
@@ -118,14 +116,7 @@ def _summary(made: Path, names: Iterable[str], out: Path | None) -> Any:
 
 def unit(stage: str, file: Path, store: Store) -> dict[str, Any]:
     """One unit of work from a JSON file, {"stage", "settings", "inputs", "seed"}, as a scheduler calls it."""
-    said = f"settings file {str(file)!r}"
-    try:
-        data = json.loads(file.read_bytes())
-    except OSError as error:
-        raise BadInput(f"{said}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{said} is not JSON: {str(error).splitlines()[0]}") from None
-    spec = validated(RunSpec, data, f"settings file {file.name}")
+    spec = validated(RunSpec, read_json(file, MAX_MANIFEST_BYTES), f"settings file {file.name}")
     if spec.stage != stage:
         raise BadInput(f"settings file {file.name}: its stage is {spec.stage!r}, not {stage!r}")
     return described(compute([spec], store)[0])

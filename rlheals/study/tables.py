@@ -10,7 +10,7 @@ bases        one row per seed: steps and ability of the base
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -122,16 +122,7 @@ class Part(Generic[Frames]):
 
 def collect(plans: Sequence[Plan], store: Store) -> Tables:
     """The tables of runs that are in the store."""
-    return concat([_of_plan(chosen, store) for chosen in plans])
-
-
-def concat(parts: Iterable[Tables]) -> Tables:
-    """Several tables as one; a base seed may occur once only."""
-    parts = list(parts)
-    seeds = [seed for part in parts for seed in part.seeds]
-    if len(set(seeds)) != len(seeds):
-        raise BadInput(f"base seeds {seeds} hold one seed twice")
-    return joined(parts, Tables)
+    return joined([_of_plan(chosen, store) for chosen in plans], Tables)
 
 
 def joined(parts: Sequence[Frames], kind: type[Frames]) -> Frames:

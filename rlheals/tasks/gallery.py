@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rlheals.display.markup import escaped, fence, inline
@@ -23,15 +24,15 @@ class Sample:
     verdict: Verdict
 
 
-def samples_of(task: Task, seed: int = SEED) -> list[Sample]:
+def samples_of(task: Task, slips: Sequence[Callable[[str], str]] = ()) -> list[Sample]:
     """Of any task, under both rules, a reply for every verdict that an expert's answer to the question, to it under the
-    other rule, to another question, or no answer at all gets.
+    other rule, to another question, no answer at all, or the right answer with a slip gets.
 
     >>> from rlheals.tasks import load_task
     >>> sorted({sample.verdict.category for sample in samples_of(load_task("rank"))})
     ['correct', 'unreadable', 'wrong']
     """
-    chance, found = random.Random(seed), dict[tuple[str, str], Sample]()
+    chance, found = random.Random(SEED), dict[tuple[str, str], Sample]()
     # the same question under the other rule has the same id behind its rule
     known = {item.id: item for split in task.paired for item in task.items(split)}
     for split, other in (("sft", task.rules[1]), ("ood", task.rules[0])):
@@ -41,7 +42,8 @@ def samples_of(task: Task, seed: int = SEED) -> list[Sample]:
         for item in chance.sample(items, min(50, len(items))):
             twin = known.get(f"{other}/{item.id.partition('/')[2]}")
             experts = [one for one in (item, twin, chance.choice(items)) if one is not None]
-            for reply in (*map(task.expert, experts), UNREADABLE):
+            slipped = (slip(task.expert(item)) for slip in slips)
+            for reply in (*map(task.expert, experts), UNREADABLE, *slipped):
                 verdict = task.grade(item, reply)
                 found.setdefault((verdict.category, split), Sample(item, task.prompt(item), reply, verdict))
     order = list(task.rewards)

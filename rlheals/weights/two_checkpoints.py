@@ -117,11 +117,8 @@ def compare_checkpoints(
     asked |= {"key_value_heads": key_value_heads, "unrelated": unrelated}
     given = {name: value for name, value in asked.items() if value is not None}
     settings = validated(SpectraSettings, given, "spectra")
-    first_name, second_name, third_name = (
-        str(before),
-        str(after),
-        None if reference is None else str(reference),
-    )
+    first_name, second_name = str(before), str(after)
+    third_name = None if reference is None else str(reference)
     with tqdm(desc="spectra", disable=None, leave=False, dynamic_ncols=True) as bar:
 
         def tick(done: int, total: int, unit: str) -> None:

@@ -15,7 +15,7 @@ from lab_helpers import study_of
 from rlheals.book import front
 from rlheals.chapters.healing.runs import HEALED
 from rlheals.study import record, tables
-from rlheals.study.tables import Tables, concat
+from rlheals.study.tables import Tables, joined
 
 LEVELS = {"base": 0.3, "end": 0.0}
 
@@ -34,7 +34,7 @@ def sft(seed: int) -> Tables:
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found = {
-        tables.SFT.suffix: concat([sft(seed) for seed in (11, 12, 13)]),
+        tables.SFT.suffix: joined([sft(seed) for seed in (11, 12, 13)], Tables),
         "-healing": healing_tables.study(),
     }
     monkeypatch.setattr(record, "find", lambda name, part, results: (found.get(part.suffix), []))

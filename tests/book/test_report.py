@@ -33,8 +33,6 @@ from rlheals.study.claims import FAMILIES
 from rlheals.study.tables import SFT
 from rlheals.tasks import load_task
 from rlheals.tasks.gallery import gallery_html, gallery_markdown, samples_of
-from rlheals.tasks.general_points.gallery import samples
-from rlheals.tasks.general_points.task import GeneralPoints
 from rlheals.tasks.general_points.verifier import REWARDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,7 +126,7 @@ def test_index_is_one_self_contained_page(made: Path) -> None:
     said = words(text)
     for claim in CLAIMS.claims:
         assert claim.sentence in said
-    assert "Twenty prompts" in said
+    assert "Prompts, answers and verdicts" in said
     assert "The figure sensitivity is not drawn" in said, "it needs the recorded study"
     assert not (made / "out/sft-sensitivity.svg").exists()
     assert text.count("<figure") == len(list((made / "out").glob("sft-*.svg")))
@@ -299,21 +297,17 @@ def test_readme_agrees_with_the_recorded_study() -> None:
 
 
 def test_gallery_is_what_the_verifier_says() -> None:
-    drawn, task = samples(), GeneralPoints()
-    assert len(drawn) == 20
-    assert len({sample.item.id for sample in drawn}) == 20
-    wanted = {(category, rule) for category in REWARDS for rule in ("id", "ood")}
-    assert {(sample.verdict.category, sample.item.rule) for sample in drawn} == wanted
+    task = load_task("general_points")
+    drawn = samples_of(task, report.SLIPS)
+    shown = [(sample.verdict.category, sample.item.rule) for sample in drawn]
+    assert shown == [(category, rule) for category in REWARDS for rule in ("id", "ood")]
     for sample in drawn:
         assert sample.verdict == task.grade(sample.item, sample.reply)
         assert sample.verdict.reward == REWARDS[sample.verdict.category]
         assert sample.prompt == task.prompt(sample.item)
-        assert json.loads(sample.reply)["cards"] == list(sample.item.payload.hand)
-    assert samples() == drawn
-    assert samples(seed=1) != drawn
 
     markdown, said = gallery_markdown(drawn), words(gallery_html(drawn))
-    assert markdown.count("````{dropdown}") == 20
+    assert markdown.count("````{dropdown}") == len(drawn)
     for sample in drawn:
         for text in (sample.prompt, sample.reply, sample.verdict.feedback):
             assert text in markdown.replace("\\", "")
@@ -379,11 +373,3 @@ def test_card_follows_weights_and_history(tmp_path: Path) -> None:
     assert "enters no verdict" not in before
     (folder / "model.safetensors").write_bytes(b"other")
     assert model_card(folder, settings, 3) != before
-    for damage in ("[]", "{}", "words", '[{"step": 1}]'):
-        (folder / "ability.json").write_text(damage)
-        with pytest.raises(BadInput, match=r"ability\.json"):
-            model_card(folder, settings, 3)
-    shutil.copy(SHIPPED_BASE / "ability.json", folder)
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(BadInput, match=r"model\.safetensors"):
-        model_card(folder, settings, 3)

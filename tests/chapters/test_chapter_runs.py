@@ -24,6 +24,11 @@ def recorded(
     return recorded_study(request.param, shared, tmp_path_factory.mktemp(request.param))
 
 
+def test_a_base_seed_that_is_asked_for_twice_counts_once(shared: Store) -> None:
+    twice = CHAPTERS["sft"].chapter.open(SMALL, [1, 1], 1, Path("nothing"), shared, quiet=True)
+    assert len(twice.fresh.bases) == 1
+
+
 @pytest.mark.parametrize("key", STUDIES)
 def test_inputs_stand_before_what_needs_them_and_no_run_is_there_twice(key: str, tmp_path: Path) -> None:
     store, lab = Store(tmp_path), load_profile("lab")

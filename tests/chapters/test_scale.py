@@ -19,7 +19,7 @@ from rlheals.engines import models
 from rlheals.engines.models import ModelSettings
 from rlheals.profiles import load_profile
 from rlheals.study import record
-from rlheals.study.tables import SFT, Part, Tables, concat
+from rlheals.study.tables import SFT, Part, Tables, joined
 from rlheals.tasks.general_points.compact import Compact
 
 
@@ -56,7 +56,7 @@ def test_weights_are_those_of_the_model_and_what_the_name_says(name: str) -> Non
 
 
 def test_levels_are_means_over_seeds_with_intervals_of_a_single_seed_over_hands() -> None:
-    several = concat([of(1, 0.6, 0.1, 0.9), of(2, 0.5, 0.2, 1.0), of(3, 0.4, 0.3, 0.8)])
+    several = joined([of(1, 0.6, 0.1, 0.9), of(2, 0.5, 0.2, 1.0), of(3, 0.4, 0.3, 0.8)], Tables)
     table = scale.trend({"lab": several, "scale-1m": of(1, 0.5, 0.25, 0.75)}).set_index(["profile", "level"])
     assert set(table.index.get_level_values("level")) == set(scale.LEVELS)
     mean = table["value"].unstack()
@@ -72,7 +72,10 @@ def test_the_table_is_of_what_is_recorded_and_says_when_nothing_else_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert scale.scale_table(tmp_path) == ["No study of another size is recorded."]
-    recorded = {"scale-10m": of(1, 0.5, 0.2, 0.9), "lab": concat([of(1, 0.6, 0.1, 0.9), of(2, 0.5, 0.2, 1)])}
+    recorded = {
+        "scale-10m": of(1, 0.5, 0.2, 0.9),
+        "lab": joined([of(1, 0.6, 0.1, 0.9), of(2, 0.5, 0.2, 1)], Tables),
+    }
     found_of(recorded, SFT, monkeypatch)
     table, about = scale.scale_table(tmp_path)
     assert isinstance(table, Table)

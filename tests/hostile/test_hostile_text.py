@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 import resource
@@ -35,8 +36,8 @@ from rlheals.store.files import read_json
 from rlheals.store.foreign import read_table
 from rlheals.study import record
 from rlheals.study.slurm import read_slurm_file
-from rlheals.tasks.gallery import gallery_html, gallery_markdown
-from rlheals.tasks.general_points.gallery import samples
+from rlheals.tasks import load_task
+from rlheals.tasks.gallery import gallery_html, gallery_markdown, samples_of
 from rlheals.yaml_file import yaml_text
 
 # --- YAML, JSON and tables
@@ -169,7 +170,9 @@ def hostile_pages(tmp_path: Path) -> dict[str, str]:
     )
     drawn = [
         type(one)(one.item, f"``` {text}\n```", f"````\n{text}\n````\n", one.verdict)
-        for one, text in zip(samples(), texts.MARKUP, strict=False)
+        for one, text in zip(
+            itertools.cycle(samples_of(load_task("general_points"))), texts.MARKUP, strict=False
+        )
     ]
     panel = Panel.__new__(Panel)
     bars = pd.DataFrame({"series": texts.MARKUP, "split": "ood", "role": "edited", "size": 1.0})

@@ -23,6 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 from rlheals.chapters.rl import runs as rl_runs
 from rlheals.cli import main as cli
 from rlheals.cli.options import parse_settings
+from rlheals.cli.terminal import rows_of
 from rlheals.engines import models
 from rlheals.engines.hf import HFEngine, Sampling
 from rlheals.engines.vllm_server import SERVER
@@ -343,7 +344,7 @@ def test_what_is_not_known_is_left_out_and_machines_are_kept_apart(runs: list[Ru
     assert list(found["runs"]) == [1, 1, 1]
     assert found["machine"].is_unique
     assert (found["tokens_per_second"] > 0).all()
-    assert [one["of_peak"] is None for one in speed.as_json(found)] == [True, True, False]
+    assert [one["of_peak"] is None for one in rows_of(found)] == [True, True, False]
     assert "of the ceiling" not in speed.shown(found), "nothing was generated"
     assert not {"of the peak", "of the ceiling"} & set(speed.shown(found[:2])), "no data sheet is known"
 

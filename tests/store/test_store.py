@@ -17,7 +17,7 @@ from store_lab import SPEC, Lab
 
 from rlheals.errors import BadInput
 from rlheals.stage import Work
-from rlheals.store import machine
+from rlheals.store import cleanup, machine
 from rlheals.store.runs import MANIFEST, RunSpec
 from rlheals.store.store import default_store
 
@@ -160,7 +160,7 @@ def test_asking_creates_nothing(lab: Lab) -> None:
     assert lab.store.find(SPEC) is None
     assert lab.store.ids() == []
     assert lab.store.check().ok
-    assert lab.store.clean() == []
+    assert cleanup.clean(lab.store.root) == []
     assert not lab.store.root.exists()
 
 

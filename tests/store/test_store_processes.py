@@ -15,7 +15,7 @@ import pytest
 from store_lab import SPEC, Lab
 
 from rlheals.stage import Work
-from rlheals.store import machine
+from rlheals.store import cleanup, machine
 from rlheals.store.files import StoreError, atomic_write
 from rlheals.store.runs import RunSpec
 
@@ -140,7 +140,7 @@ def test_a_stopped_process_leaves_no_run_and_its_scratch_is_used(lab: Lab, numbe
     spec, seen = RunSpec(stage="train", seed=5), []
     if number == signal.SIGKILL:
         assert any("its process is dead" in line for line in lab.store.check().leftovers)
-        assert [name.partition("/")[0] for name in lab.store.clean()] == ["tmp"]
+        assert [name.partition("/")[0] for name in cleanup.clean(lab.store.root)] == ["tmp"]
 
     def resume(work: Work) -> None:
         seen.append((work.scratch / "part").read_text())
@@ -167,12 +167,12 @@ def test_what_other_machines_may_still_be_writing_goes_by_age_only(lab: Lab) -> 
         os.utime(folder / "x", (old, old))
         os.utime(folder, (old, old))
     assert len(lab.store.check().leftovers) == 6  # all but the one of this process
-    assert lab.store.clean(1000) == sorted([f"tmp/{reused.name}", f"scratch/{run.id}"])
+    assert cleanup.clean(lab.store.root, 1000) == sorted([f"tmp/{reused.name}", f"scratch/{run.id}"])
     # the scratch of the foreign run was touched just now, so somebody is at work there
-    assert lab.store.clean(50) == sorted(["tmp/strange", f"scratch/{idle.name}"])
+    assert cleanup.clean(lab.store.root, 50) == sorted(["tmp/strange", f"scratch/{idle.name}"])
     os.utime(busy / "x", (old, old))
     os.utime(busy, (old, old))
-    assert lab.store.clean(50) == sorted([f"tmp/{foreign.name}", f"scratch/{busy.name}"])
+    assert cleanup.clean(lab.store.root, 50) == sorted([f"tmp/{foreign.name}", f"scratch/{busy.name}"])
     assert lab.left() == [f"tmp/{mine.name}"]
     assert lab.store.find(SPEC) == run
 
@@ -187,7 +187,7 @@ def test_a_clock_that_is_days_off_removes_nothing_that_another_machine_writes(
     now = time.time()
     for days in (8, -8):
         monkeypatch.setattr(time, "time", lambda days=days: now + days * 24 * 3600)
-        assert lab.store.clean() == []
+        assert cleanup.clean(lab.store.root) == []
         assert all("untouched for 0.0 h" in line for line in lab.store.check().leftovers)
     assert sorted(path.name for path in lab.store.root.iterdir()) == ["scratch", "tmp"]
 

@@ -21,7 +21,7 @@ from rlheals.evaluation.evaluate import EvaluateSettings, census_items
 from rlheals.profiles import load_profile
 from rlheals.study import claims as all_claims
 from rlheals.study.claims import FILE, ChapterClaims, ClaimsFile, Judged, Ratio, half_of, judge
-from rlheals.study.tables import Tables, concat
+from rlheals.study.tables import Tables, joined
 from rlheals.tasks.general_points.cards import census
 from rlheals.tasks.general_points.task import GeneralPoints
 
@@ -260,10 +260,12 @@ def judged_on(claims: ClaimsFile, tables: Tables) -> list[Judged]:
 def test_all_fixed_seeds_are_demanded_and_no_other_counts() -> None:
     claims = a_file(seeds=[1, 2, 3])
     with pytest.raises(BadInput) as caught:
-        judged_on(claims, concat([exact(seed) for seed in (1, 3)]))
+        judged_on(claims, joined([exact(seed) for seed in (1, 3)], Tables))
     assert "2 is not recorded" in one_line(caught.value)
-    three = judged_on(claims, concat([exact(seed) for seed in (1, 2, 3)]))
-    more = judged_on(claims, concat([*(exact(seed) for seed in (3, 2, 1)), study_of(at(), LOSSES, seed=9)]))
+    three = judged_on(claims, joined([exact(seed) for seed in (1, 2, 3)], Tables))
+    more = judged_on(
+        claims, joined([*(exact(seed) for seed in (3, 2, 1)), study_of(at(), LOSSES, seed=9)], Tables)
+    )
     assert more == three
     assert [judged.claim for judged in three] == list(claims.claims)
     assert all(set(judged.values) == {1, 2, 3} for judged in three)
@@ -274,7 +276,7 @@ def test_the_interval_is_students_over_seeds() -> None:
     tables = []
     for seed, lift in ((1, 0.0), (2, 0.1), (3, 0.25)):
         tables.append(study_of(at(ood=OOD | {40: OOD[40] + lift}), LOSSES, seed=seed))
-    judged = {j.claim.id: j for j in judged_on(a_file(seeds=[1, 2, 3]), concat(tables))}["sft-fall"]
+    judged = {j.claim.id: j for j in judged_on(a_file(seeds=[1, 2, 3]), joined(tables, Tables))}["sft-fall"]
     values = np.array(list(judged.values.values()))
     half = 4.3027 * values.std(ddof=1) / math.sqrt(3)
     assert judged.interval.estimate == pytest.approx(values.mean())
@@ -346,11 +348,13 @@ def test_a_ratio_is_judged_over_base_seeds_and_what_has_no_data_does_not_hold_up
 
 def test_curves_that_do_what_the_paper_says_hold_and_flat_ones_do_not() -> None:
     claims = a_file(seeds=[1, 2, 3])
-    good = {j.claim.id: j.verdict for j in judged_on(claims, concat([exact(seed) for seed in (1, 2, 3)]))}
+    good = {
+        j.claim.id: j.verdict for j in judged_on(claims, joined([exact(seed) for seed in (1, 2, 3)], Tables))
+    }
     assert {name: verdict for name, verdict in good.items() if verdict != "holds"} == {
         "sft-test-loss-falls": "not here",  # it rises from 1.2 to 1.4
         "sft-feedback": "not here",  # all that is solved is solved at once
     }
-    none = judged_on(claims, concat([study_of(at(), LOSSES, seed=seed) for seed in (1, 2, 3)]))
+    none = judged_on(claims, joined([study_of(at(), LOSSES, seed=seed) for seed in (1, 2, 3)], Tables))
     accuracy_claims = [j for j in none if j.claim.estimator in ("rise", "fall", "id_gain", "loss_regret")]
     assert {j.verdict for j in accuracy_claims} == {"not here"}

@@ -16,6 +16,7 @@ from slurm_here import missing, slurm
 from small_study import results_of
 
 from rlheals.profiles import load_profile
+from rlheals.store import cleanup
 from rlheals.store.store import Store
 from rlheals.study.compute import compute
 from rlheals.study.plan import plan
@@ -132,7 +133,7 @@ def test_a_client_that_is_ended_leaves_no_job_and_its_study_goes_on(
     again = Study(tmp_path, environment)
     assert again.wait() == 0, again.said()
     assert results_of(again.store.root) == reference
-    assert again.store.clean(0.0) is not None
+    assert cleanup.clean(again.store.root, 0.0) is not None
     assert again.store.check().ok
 
 

@@ -220,13 +220,13 @@ def test_a_unit_is_read_from_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("", "is not JSON"),
+        ("", "cannot be read"),
         ("[]", "unit.json"),
         ('{"stage": "sft", "step": 3}', "step is not a setting"),
         ('{"stage": "sft", "inputs": {"base": "abc"}}', "inputs.base"),
         ('{"stage": "sft", "seed": ' + "9" * 5000 + "}", "unit.json"),
-        (b"\xff\xfe", "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
+        (b"\xff\xfe", "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
         (None, "No such file"),
     ],
 )

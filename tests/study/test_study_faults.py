@@ -22,6 +22,7 @@ from small_study import RUNS, SMALL, results_of
 from store_faults import watched
 
 from rlheals.errors import BadInput
+from rlheals.store import cleanup
 from rlheals.store.store import Store
 from rlheals.study.compute import compute
 from rlheals.study.plan import plan
@@ -103,7 +104,7 @@ def check(root: Path, moment: int, fault: str, reference: dict[str, bytes]) -> b
     assert all(reference[name] == data for name, data in results_of(root).items()), moment
     small(store)
     assert results_of(root) == reference, moment
-    store.clean()
+    cleanup.clean(store.root)
     assert store.check().ok, (moment, store.check())
     return ended != DONE
 
@@ -151,7 +152,7 @@ def test_two_studies_at_once_on_one_store_do_each_other_no_harm(
     for child in children:
         assert ended(child) == DONE
     assert results_of(tmp_path) == reference
-    store.clean()
+    cleanup.clean(store.root)
     assert store.check().ok
     assert [name for name in files_of(tmp_path) if not name.startswith("runs/")] == []
 
@@ -185,5 +186,5 @@ def test_the_smoke_study_killed_at_five_moments_gives_the_same_bytes(tmp_path: P
         assert not alive, "workers outlive their client"
     assert begun(store).wait() == 0
     assert results_of(store.root) == results_of(calm.root)
-    store.clean()
+    cleanup.clean(store.root)
     assert store.check().ok

@@ -22,6 +22,7 @@ from small_study import RUNS, SMALL, SPIN, results_of
 
 from rlheals.chapters.spectra import runs as rotation
 from rlheals.errors import BadInput
+from rlheals.store import cleanup
 from rlheals.store.runs import RunSpec
 from rlheals.store.store import Store
 from rlheals.study import compute as computing
@@ -240,7 +241,7 @@ def test_workers_that_are_killed_again_and_again_change_no_byte(
     assert len(killed) >= 2
     assert results_of(store.root) == results_of(calm.root)
     assert store.check().damaged == ()
-    store.clean()
+    cleanup.clean(store.root)
     assert store.check().ok
 
 

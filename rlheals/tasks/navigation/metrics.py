@@ -8,6 +8,7 @@ from rlheals.errors import BadInput
 from rlheals.tasks.navigation.frames import WAY
 
 COLUMNS = ("split", "route", "node", "kind", "turn")
+ATTEMPTS = 2
 KINDS = ("first turn", "later turns", "turn", "forward", "stop", "all")
 
 
@@ -37,17 +38,15 @@ def route_success(episodes: pd.DataFrame, either: bool = False) -> pd.DataFrame:
     return whole.groupby("split").agg(routes="size", success="mean").reset_index()
 
 
-def per_step(episodes: pd.DataFrame, attempts: int = 2, unjudged: bool = False) -> pd.DataFrame:
+def per_step(episodes: pd.DataFrame) -> pd.DataFrame:
     """One row per split: right answers / judged attempts as the reference counts, which leaves a route at its first
-    failed node.
-
-    attempts: at a node; unjudged: with the third reply there, which it counts and does not judge.
+    failed node, after two attempts.
     """
     nodes = _whole(episodes).assign(right=lambda table: table["solved_at"] > 0)
     failed = nodes["node"].where(~nodes["right"])
     failed = failed.groupby([nodes["split"], nodes["route"]], observed=True).transform("min")
     asked = nodes[~(nodes["node"] > failed)]
-    steps = asked["solved_at"].astype(int).where(asked["right"], attempts + unjudged)
+    steps = asked["solved_at"].astype(int).where(asked["right"], ATTEMPTS)
     counts = asked.assign(steps=steps).groupby("split", observed=True)[["right", "steps"]].sum()
     return counts.assign(per_step=counts["right"] / counts["steps"]).reset_index()
 
