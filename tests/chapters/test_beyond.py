@@ -29,9 +29,16 @@ TINY = {
     "pretrain.check_every": 1,
     "pretrain.panel_hands": 16,
     "pretrain.model": {"hidden": 16, "layers": 1, "heads": 1, "mlp": 16},
+    "sft.checkpoints": [0, 2, 4],
+    "evaluated": [0, 2, 4],
     "evaluate.splits": ["sft", "held_out", "ood", "control"],
-    "evaluate.hands": 16,
+    "evaluate.hands": 4,
     "rule_steps": [],
+    "rl_starts.starts": [],
+    "rotation.steps": [],
+    "swaps.late": None,
+    "swaps.start": None,
+    "protection.steps": [],
 }
 STEPS = (0, 10, 40, 160)
 LEFT = {"ood": (0.2, 0.9, 0.6, 0.3), "held_out": (0.1, 0.7, 0.8, 0.9), "control": (0.8, 0.8, 0.8, 0.8)}

@@ -99,16 +99,6 @@ def test_shares_and_differences_are_those_that_were_planted() -> None:
         assert value(id_, made) == pytest.approx(number, abs=1e-9), id_
 
 
-def test_an_edit_that_does_nothing_restores_nothing_and_is_no_rollback() -> None:
-    nothing = everything(ANCHORS["late"])
-    nothing["restore", "rollback()", "blocks"] = (ANCHORS["peak"], 1.0)
-    made = tables(nothing)
-    assert value("directions-restore", made) == pytest.approx(0)
-    assert value("values-do-nothing", made) == pytest.approx(0.02)
-    assert value("directions-are-a-rollback", made) < 0
-    assert value("directions-over-partial-rollback", made) == pytest.approx(0)
-
-
 def test_no_verdict_while_a_seed_a_decode_or_an_edit_is_missing() -> None:
     seeds = FILE.study.seeds
     assert len(claims.CLAIMS.outcome(tables(everything(), seeds)).judged) == len(FILE.claims)
@@ -125,12 +115,6 @@ def test_sizes_are_in_distances_of_the_two_checkpoints() -> None:
     rows = measured.effects(tables({("restore", "rollback()", "blocks"): (0.2, 1.3)}))
     assert rows["size"].to_list() == [1.3]
     assert rows["left"].to_list() == [0.5]
-
-
-def test_what_is_restored_is_a_share_of_the_loss_over_all_seeds() -> None:
-    edit = ("restore", "directions(all)", "blocks")
-    (row,) = (one for _, one in measured.effects(tables({edit: (0.16, 1.0)})).groupby("seed"))
-    assert claims.restored(row, *edit[1:]) == pytest.approx((0.12, 0.16))
 
 
 @pytest.mark.parametrize(

@@ -62,11 +62,11 @@ def tiny(folder: Path) -> Profile:
         update={
             "name": "tiny-lm",
             "model": Source(name=str(tiny_models.folder(folder, "llama", tied=True)), dtype="float32"),
-            "decodes": 2,
+            "decodes": 1,
             "evaluated": (0, 3, 5),
             "rule_steps": (),
             "sft": SMALL.sft.model_copy(update=played),
-            "evaluate": SMALL.evaluate.model_copy(update={**played, "splits": ("sft", "held_out", "ood"), "hands": 8}),
+            "evaluate": SMALL.evaluate.model_copy(update={**played, "splits": ("sft", "held_out", "ood"), "hands": 3}),
             "rl_starts": RLStarts(starts=(3, 5), runs=1, decodes=1, rl=rl),
             "healing": Healing(map=("rl", "rl-varied"), states=(10, 90), steps=(3, 5)),
             "rotation": Rotation(steps=(0, 3, 5), branches=("lora-16",), branch_steps=(3, 5), draws=2, questions=2),

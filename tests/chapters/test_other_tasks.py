@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rlheals.book.notebooks import NotebookParameters, execute
-from rlheals.chapters import captions, sentences
+from rlheals.book.notebooks import NotebookParameters
+from rlheals.chapters import captions, checks, sentences
 from rlheals.chapters.sft import figures, measures, runs
 from rlheals.chapters.sft.takeaways import TAKEAWAYS
 from rlheals.display import looks
@@ -27,15 +27,27 @@ TINY = {
     "pretrain.check_every": 1,
     "pretrain.panel_hands": 16,
     "pretrain.model": {"hidden": 16, "layers": 1, "heads": 1, "mlp": 16},
-    "evaluate.hands": 16,
+    "sft.checkpoints": [0, 2, 4],
+    "evaluated": [0, 2, 4],
+    "evaluate.hands": 4,
+    "rule_steps": [4],
     "rule_hands": 2,
+    "rl_starts.starts": [],
+    "rotation.steps": [],
+    "swaps.late": None,
+    "swaps.start": None,
+    "protection.steps": [],
 }
 
 
-@pytest.fixture(scope="module", params=LAB)
-def chapter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> runs.SFTChapter:
-    profile = load_profile(for_task("smoke", request.param), TINY)
-    return runs.sft(profile, store=Store(tmp_path_factory.mktemp(request.param)), quiet=True)
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def chapter(store: Store) -> runs.SFTChapter:
+    return runs.sft(load_profile(for_task("smoke", "navigation"), TINY), store=store, quiet=True)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -65,12 +77,15 @@ def test_a_notebook_takes_the_task_beside_the_profile() -> None:
             NotebookParameters(**given)
 
 
-def test_results_of_another_task_under_a_profiles_name_are_refused(tmp_path: Path) -> None:
-    walked = load_profile(for_task("smoke", "navigation"), TINY | {"name": "mine"})
-    record.record(walked, [1], Store(tmp_path / "store"), tmp_path / "results", say=lambda line: None)
-    cards = load_profile("smoke", {"name": "mine"})
-    with pytest.raises(BadInput, match=r"^profile mine is about general_points, .* about navigation;[^\n]*$"):
-        runs.sft(cards, results=tmp_path / "results", store=Store(tmp_path / "store"), quiet=True)
+def test_results_of_another_task_under_a_profiles_name_are_refused(
+    chapter: runs.SFTChapter, store: Store, tmp_path: Path
+) -> None:
+    name = chapter.profile.name
+    record.record(chapter.profile, chapter.fresh.seeds, store, tmp_path, say=lambda line: None)
+    cards = load_profile("smoke", {"name": name})
+    said = rf"^profile {name} is about general_points, .* about navigation;[^\n]*$"
+    with pytest.raises(BadInput, match=said):
+        runs.sft(cards, results=tmp_path, store=store, quiet=True)
 
 
 def test_figures_speak_of_the_tasks_items_and_attempts(chapter: runs.SFTChapter) -> None:
@@ -83,6 +98,7 @@ def test_figures_speak_of_the_tasks_items_and_attempts(chapter: runs.SFTChapter)
         takeaway = captions.worded(takeaway, chapter.profile)
         said = f"{drawn.title} {drawn.caption} {takeaway} {written}"
         assert not re.search(r"\b(hands?|success@5|five attempts)\b", said), figure.__name__
+    assert checks.trained(chapter).ok
     said = figures.accuracy(chapter).caption
     assert "success@2" in said
     assert "within two attempts" in said
@@ -134,9 +150,10 @@ def test_the_rule_is_read_where_answers_state_what_it_makes_of_the_question(chap
     assert counted[readable].tolist() == episodes.loc[readable, column].tolist()
 
 
-def test_the_notebook_runs_with_the_task_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RLHEALS_STORE", str(tmp_path / "store"))
-    notebook = Path(__file__).parents[2] / "notebooks/01_sft_forgets.ipynb"
-    given = {"profile": "smoke", "task": "navigation", "workers": 1}
-    out = execute(notebook, tmp_path / "out.ipynb", given, quiet=True)
-    assert "smoke-navigation" in out.read_text()
+def test_matrices_are_called_so_and_where_their_rule_is_read_is_known() -> None:
+    task = load_task("determinant_rules")
+    dialect, item = task.dialect(), task.items("ood")[0]
+    columns = task.reply_columns(item, dialect.read(dialect.expert(item)))
+    assert {f"first_{name}" for name in columns} & set(measures.RULE_READ)
+    profile = load_profile(for_task("smoke", "determinant_rules"))
+    assert captions.worded("hands, one face-card hand", profile) == "matrices, one matrix"

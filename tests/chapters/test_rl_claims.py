@@ -47,14 +47,6 @@ def before_after(
     return accuracies(*frames)
 
 
-def test_a_gain_is_after_minus_before() -> None:
-    one = before_after({80: 0.2, 160: 0.1}, {80: 0.3, 160: 0.4})
-    assert one.gain(80) == pytest.approx(0.1, abs=0.01)
-    assert one.gain(160) == pytest.approx(0.3, abs=0.01)
-    assert no_gain(one, "first", 0.02) == pytest.approx(-0.08, abs=0.01)
-    assert no_gain(one, "last", 0.02) == pytest.approx(-0.28, abs=0.01)
-
-
 def test_first_try_and_revision_are_told_apart() -> None:
     one = accuracies(rows(solved(0.4, first=0.2), start=80), rows(solved(0.6, first=0.2), start=80, run=0))
     assert one.gain(80, measure="pass@1") == pytest.approx(0, abs=1e-9)
@@ -76,11 +68,6 @@ def test_choosing_the_best_of_equal_starts_on_noise_flatters_nothing() -> None:
         frames += [rows((random.random(HANDS) < 0.2).astype("uint8"), start=start, run=0) for start in STARTS]
         values.append(below_peak(accuracies(*frames), 0.0))
     assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(len(values))
-
-
-def test_below_peak_is_peak_plus_tolerance_minus_best_rl() -> None:
-    one = before_after({10: 0.1, 40: 0.3, 640: 0.0}, {10: 0.5, 40: 0.2, 640: 0.1})
-    assert below_peak(one, 0.02) == pytest.approx(0.3 + 0.02 - 0.5, abs=0.01)
 
 
 @pytest.mark.parametrize(

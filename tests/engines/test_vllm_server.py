@@ -376,19 +376,17 @@ def test_census_and_rl_ask_the_server_that_the_environment_names(
     stand: Stand, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(SERVER, address)
-    census = EvaluateSettings(folder="base", splits=("ood",), hands=6, attempts=2)
+    census = EvaluateSettings(folder="base", splits=("ood",), hands=3, attempts=2)
     episodes = pd.read_parquet(play(evaluate_vllm, census, tmp_path / "census") / "episodes.parquet")
-    assert len(episodes) == 6
+    assert len(episodes) == 3
     stand.read.clear()
-    settings = PLAYED.model_copy(update={"checkpoints": (3,)})
-    log = pd.read_parquet(play(rl_vllm, settings, tmp_path / "rl") / "log.parquet")
-    assert log["update"].tolist() == [1, 2, 3]
+    log = pd.read_parquet(play(rl_vllm, PLAYED, tmp_path / "rl") / "log.parquet")
+    assert log["update"].tolist() == [1, 2]
     assert log["kl_start"].iloc[0] == pytest.approx(0, abs=1e-3)
     weights = [one["weight"] for one in stand.read]
     assert weights[0] == weights[1]  # the start, then what plays each update
-    learnt = (log["gradient_norm"] > 0).tolist()[:2]
-    assert any(learnt)
-    assert [weights[i + 1] != weights[i] for i in (1, 2)] == learnt
+    assert log["gradient_norm"].iloc[0] > 0
+    assert weights[2] != weights[1]
 
 
 @pytest.mark.long

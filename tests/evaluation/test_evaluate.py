@@ -223,7 +223,7 @@ def test_a_census_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
     assert Counting.first == 0
 
 
-@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("harm", ["a bit flipped", "gone"])
 def test_a_part_that_has_changed_since_is_dropped_and_answered_again(
     census: SimpleNamespace, tmp_path: Path, model_run: Path, capsys: pytest.CaptureFixture[str], harm: str
 ) -> None:

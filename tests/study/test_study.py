@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import time
 from pathlib import Path
 from typing import Any
@@ -127,13 +126,6 @@ def test_seed_0_is_the_shipped_base_unless_the_model_is_another(tmp_path: Path) 
         assert (run.path / "base" / file.name).read_bytes() == file.read_bytes()
 
 
-def test_another_shipped_base_than_the_one_asked_for_is_refused(tmp_path: Path) -> None:
-    spec = RunSpec(stage="adopt", settings={"sha256": "0" * 64})
-    with pytest.raises(BadInput, match="no model has the hash 000000000000"):
-        compute([spec], Store(tmp_path), quiet=True)
-    assert Store(tmp_path).ids() == []
-
-
 def test_a_variant_of_the_pretraining_has_a_base_of_its_own_for_every_seed(tmp_path: Path) -> None:
     store, lab = Store(tmp_path), load_profile("lab")
     for name in ("75", "50"):
@@ -165,36 +157,6 @@ def test_a_study_is_computed_once_and_told_about_in_order(
     assert ": computing" not in said
     compute(specs, store, quiet=True)
     assert capsys.readouterr() == ("", "")
-
-
-class Stop(BaseException):
-    """What Ctrl-C looks like from inside."""
-
-
-def test_two_workers_stopped_in_the_middle_and_one_going_on_give_the_same_bytes(
-    tmp_path: Path, reference: dict[str, bytes]
-) -> None:
-    store = Store(tmp_path)
-    specs = plan(SMALL, 1, store).specs()
-    finished: list[str] = []
-
-    def stop_after_three(key: str) -> None:
-        finished.append(key)
-        if len(finished) == 3:
-            raise Stop
-
-    before = {child.pid for child in multiprocessing.active_children()}
-    with pytest.raises(Stop):
-        compute(specs, store, workers=2, quiet=True, finished=stop_after_three)
-    assert {child.pid for child in multiprocessing.active_children()} <= before
-    keys = [store.key(spec) for spec in specs]
-    assert finished[:2] == keys[:2]
-    assert set(finished) <= set(store.ids()) < set(keys)
-    half = results_of(tmp_path)
-    assert all(reference[name] == data for name, data in half.items())
-    compute(specs, store, quiet=True)
-    assert results_of(tmp_path) == reference
-    assert store.check().ok
 
 
 def test_an_error_in_a_unit_ends_the_study_and_names_what_is_missing(tmp_path: Path) -> None:

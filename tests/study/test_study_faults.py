@@ -109,7 +109,7 @@ def check(root: Path, moment: int, fault: str, reference: dict[str, bytes]) -> b
     return ended != DONE
 
 
-@pytest.mark.parametrize(("fault", "moments"), [("kill", 8), ("full disk", 3)])
+@pytest.mark.parametrize(("fault", "moments"), [("kill", 4), ("full disk", 2)])
 def test_a_study_that_is_hit_at_many_moments_goes_on(
     fault: str, moments: int, tmp_path: Path, reference: dict[str, bytes], operations: int
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import re
 import signal
@@ -17,13 +18,13 @@ import pandas as pd
 import pytest
 from distributed import Client, LocalCluster, Security
 from distributed.core import connect
-from lab_helpers import TIMED, one_line, refused
+from lab_helpers import TIMED, files_of, one_line, refused
 from small_study import RUNS, SMALL, SPIN, results_of
 
 from rlheals.chapters.spectra import runs as rotation
 from rlheals.errors import BadInput
 from rlheals.store import cleanup
-from rlheals.store.runs import RunSpec
+from rlheals.store.runs import MANIFEST, RunSpec
 from rlheals.store.store import Store
 from rlheals.study import compute as computing
 from rlheals.study import dask as dask_workers
@@ -49,10 +50,10 @@ def address(cluster: LocalCluster) -> Workers:
 
 
 def test_every_stage_gives_the_same_bytes_on_a_worker_as_in_this_process(
-    address: Workers, tmp_path: Path
+    address: Workers, shared: Store, tmp_path: Path
 ) -> None:
-    here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
-    every = {here.key(spec): spec for spec in rotation.STUDY.at({1: 3}).plan(SPIN, 1, here).specs()}
+    there = Store(tmp_path)
+    every = {there.key(spec): spec for spec in rotation.STUDY.at({1: 3}).plan(SPIN, 1, there).specs()}
     wanted = list(
         {spec.stage: key for key, spec in reversed(every.items())}.values()
     )  # the first of each stage
@@ -61,9 +62,14 @@ def test_every_stage_gives_the_same_bytes_on_a_worker_as_in_this_process(
     specs = [spec for key, spec in every.items() if key in wanted]
     assert {spec.stage for spec in specs} >= {"pretrain", "sft", "evaluate", "rl", "spectra", "trajectory"}
     assert len(specs) < len(every)
-    compute(specs, here, quiet=True)
+    one = {
+        f"{run.id}/{name}": data
+        for run in compute(specs, shared, quiet=True)
+        for name, data in files_of(run.path).items()
+        if name != MANIFEST
+    }
     compute(specs, there, address, quiet=True)
-    one, two = results_of(here.root), results_of(there.root)
+    two = results_of(there.root)
     assert one.keys() == two.keys()
     logs = {name for name in one if name.endswith("/log.parquet")}
     assert {name for name in one if one[name] != two[name]} <= logs
@@ -154,12 +160,11 @@ def test_a_scheduler_that_is_open_to_others_is_named(tmp_path: Path, monkeypatch
     assert line.startswith("tcp://head:8786: not encrypted, and anyone who can reach it can run code there")
 
 
-def test_nothing_is_started_for_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(tmp_path)
-    specs = plan(SMALL, 1, store).specs()[:2]
-    compute(specs, store, quiet=True)
+def test_nothing_is_started_for_what_is_there(shared: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = plan(SMALL, 1, shared).specs()[:2]
+    compute(specs, shared, quiet=True)
     monkeypatch.setattr(computing, "_by_workers", None)
-    assert [run.id for run in compute(specs, store, workers=4, quiet=True)] == list(map(store.key, specs))
+    assert [run.id for run in compute(specs, shared, workers=4, quiet=True)] == list(map(shared.key, specs))
 
 
 def test_a_bar_counts_whole_units_and_the_parts_of_those_that_run() -> None:
@@ -214,7 +219,7 @@ def killer(
         thread.join()
 
 
-@pytest.mark.parametrize(("times", "seeds"), [(2, (1,)), pytest.param(6, (1, 2), marks=pytest.mark.long)])
+@pytest.mark.parametrize(("times", "seeds"), [(1, (1,)), pytest.param(6, (1, 2), marks=pytest.mark.long)])
 def test_workers_that_are_killed_again_and_again_change_no_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, seeds: tuple[int, ...]
 ) -> None:
@@ -230,6 +235,7 @@ def test_workers_that_are_killed_again_and_again_change_no_byte(
         seen.update({done} if new else set())
         return new
 
+    before = {child.pid for child in multiprocessing.active_children()}
     with killer(monkeypatch, store, after_a_run) as killed:
         for _ in range(10):
             try:
@@ -237,8 +243,9 @@ def test_workers_that_are_killed_again_and_again_change_no_byte(
                 break
             except BadInput as error:
                 said.add(one_line(error))
+    assert {child.pid for child in multiprocessing.active_children()} <= before
     assert said <= {GONE}
-    assert len(killed) >= 2
+    assert len(killed) >= 1
     assert results_of(store.root) == results_of(calm.root)
     assert store.check().damaged == ()
     cleanup.clean(store.root)

@@ -44,7 +44,9 @@ from rlheals.tasks.matrices import (
 
 DETERMINANT = load_task("determinant")
 RULED: DeterminantRules = load_task("determinant_rules")
-TASKS = [DETERMINANT, load_task("determinant", compat="reference"), RULED]
+RANK = load_task("rank")
+REFERENCE = load_task("rank", compat="reference")
+TASKS = [DETERMINANT, load_task("determinant", compat="reference"), RULED, RANK, REFERENCE]
 EASY = Item("id/1,2;3,4", "sft", "id", "1,2;3,4", ((1, 2), (3, 4)))
 
 
@@ -99,7 +101,7 @@ def test_what_is_no_matrix_is_one_line(rows: Any) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_of_the_numbers_around_it_only_the_experts_is_right(task: Task) -> None:
     for split in (*task.splits, *task.more_splits, *(f"rule:{rule}" for rule in task.rules)):
-        for item in task.items(split)[:50]:
+        for item in task.items(split)[:10]:
             assert task.answers(item)[0] == task.expert(item)
             right = json.loads(task.expert(item))["answer"]
             near = range(right - 70, right + 70)
@@ -277,9 +279,14 @@ def test_the_dialect_says_everything_in_words_and_reads_it_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variant", "count"), [("default", 100_000), ("strict", 5_000), ("new_rules", 5_000)]
+    ("variant", "count"),
+    [
+        ("default", 10_000),
+        pytest.param("default", 100_000, marks=pytest.mark.long),
+        ("strict", 5_000),
+        ("new_rules", 5_000),
+    ],
 )
-@pytest.mark.slow
 def test_the_base_never_sees_the_unseen_rules(variant: str, count: int) -> None:
     dialect, rules, matrices = RULED.dialect(), Counter[str](), set[Matrix]()
     unseen = UNSEEN if variant != "new_rules" else (ID_RULE, *UNSEEN)
@@ -311,10 +318,6 @@ def test_the_base_never_sees_the_unseen_rules(variant: str, count: int) -> None:
 
 
 # Rank ----------------------------------------------------------------------------------------------------------------
-
-
-RANK = load_task("rank")
-REFERENCE = load_task("rank", compat="reference")
 
 
 def by_fractions(matrix: Matrix) -> int:
@@ -353,18 +356,6 @@ def test_elimination_finds_the_rank_of_fractions_whatever_the_order(
     more = [*rows, dependent]
     chance.shuffle(more)
     assert rank(as_matrix(more)) == rank(matrix)
-
-
-@pytest.mark.parametrize("task", [RANK, REFERENCE])
-def test_the_expert_solves_every_item_and_no_other_rank_does(task: Task) -> None:
-    for split in (*task.splits, "id", *(f"rule:{rule}" for rule in task.rules)):
-        items = task.items(split)
-        assert len({item.id for item in items}) == len(items) > 0
-        assert all(task.grade(item, task.expert(item)).solved for item in items)
-        for item in items[:100]:
-            right = by_fractions(item.payload)
-            assert task.answers(item) == (f'{{"answer": {right}}}',)
-            assert [n for n in range(-5, 9) if task.grade(item, str(n)).solved] == [right]
 
 
 @pytest.mark.parametrize(

@@ -106,8 +106,8 @@ def test_more_splits_hold_what_they_promise(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.long)])
-def test_a_hundred_thousand_replies_raise_nothing(name: str, count: int) -> None:
+@pytest.mark.parametrize("count", [5_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+def test_replies_of_any_kind_raise_nothing(name: str, count: int) -> None:
     task, chance = load_task(name), random.Random(13)
     reference = load_task(name, compat="reference") if "compat" in task.options else task
     items = [item for split in (*task.splits, *task.paired) for item in task.items(split)[:40]]

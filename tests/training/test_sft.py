@@ -90,7 +90,7 @@ def answer_loss(model: PreTrainedModel, rows: list[tuple[list[int], int]]) -> fl
 # Kills and memory -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("every", "moments"), [(None, (1, 2, 3, 8, 12)), (3, (4, 6)), (1, (9,))])
+@pytest.mark.parametrize(("every", "moments"), [(None, (2, 8)), (3, (4, 6)), (1, (9,))])
 def test_a_training_that_is_killed_goes_on_to_the_same_bytes(
     trained: SimpleNamespace, tmp_path: Path, every: int | None, moments: tuple[int, ...]
 ) -> None:
@@ -128,7 +128,7 @@ def test_with_bf16_products_small_updates_stay_and_a_killed_training_goes_on(
     assert calm != stage(trained.base, tmp_path / "own", settings.model_copy(update={"precision": "own"}))
 
 
-@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("harm", ["a bit flipped", "gone"])
 @pytest.mark.parametrize("name", ["state.safetensors", "step-00002/model.safetensors"])
 def test_what_has_changed_since_it_was_kept_is_dropped_and_computed_again(
     trained: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, harm: str

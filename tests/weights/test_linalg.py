@@ -81,15 +81,6 @@ def test_a_subspace_and_itself_are_exactly_0_apart_in_whatever_basis() -> None:
     assert principal_angles(made, q).max() < 1e-14
 
 
-@pytest.mark.parametrize("k", [1, 3, 8])
-def test_scipy_agrees_where_it_is_accurate(k: int) -> None:
-    a, b = normal(25, k, seed=1), normal(25, k, seed=2)
-    near = a + 1e-3 * b
-    for one in (b, near):
-        theirs = np.sort(scipy.linalg.subspace_angles(a.numpy(), one.numpy()))
-        assert principal_angles(a, one).tolist() == pytest.approx(theirs.tolist(), abs=1e-12)
-
-
 def test_mpmath_agrees_on_small_cases_far_below_what_float32_can_see() -> None:
     """The angle of two lines, and of two planes in space, with fifty digits."""
     mpmath.mp.dps = 50
