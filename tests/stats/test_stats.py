@@ -88,6 +88,13 @@ class TestProportions:
         interval = newcombe(k1, n1, k2, n2)
         assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
 
+    @given(st.integers(1, 90), st.integers(1, 90), st.data())
+    def test_newcombe_is_odd_and_bounded(self, n1: int, n2: int, data: st.DataObject) -> None:
+        k1, k2 = data.draw(st.integers(0, n1)), data.draw(st.integers(0, n2))
+        one, other = newcombe(k1, n1, k2, n2), newcombe(k2, n2, k1, n1)
+        assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-12)
+        assert -1 - 1e-12 <= one.low <= one.estimate <= one.high <= 1 + 1e-12
+
     @pytest.mark.parametrize(
         ("k", "n", "said"),
         [
@@ -163,6 +170,12 @@ class TestTInterval:
             interval = t_interval(values, level)
             assert (interval.high / error, interval.n) == (pytest.approx(quantile, abs=5.1e-4), n)
             assert interval.low == pytest.approx(-interval.high)
+
+    @given(st.lists(st.floats(-1, 1), min_size=2, max_size=9), st.floats(-2, 2), st.floats(-3, 3))
+    def test_moves_with_the_values(self, values: list[float], scale: float, shift: float) -> None:
+        plain, moved = t_interval(values), t_interval([scale * v + shift for v in values])
+        ends = sorted((scale * plain.low + shift, scale * plain.high + shift))
+        assert [moved.low, moved.high] == pytest.approx(ends, abs=1e-6)
 
     @pytest.mark.parametrize(
         ("values", "said"),
