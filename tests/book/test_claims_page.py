@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -54,11 +55,13 @@ def test_every_claim_of_every_chapter_is_there_once_and_points_to_a_section_that
 
 
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Store, Path]:
+def fresh(tmp_path_factory: pytest.TempPathFactory, shared: Store) -> tuple[pd.DataFrame, Store, Path]:
     """The table of a reader who has no recorded study."""
     root = tmp_path_factory.mktemp("claims")
     store = Store(root / "store")
-    computed = {run.id for run in core(CLASSES, WHOLE, results=root / "none", store=store, quiet=True)}
+    computed = {run.id for run in core(CLASSES, WHOLE, results=root / "none", store=shared, quiet=True)}
+    for name in computed:
+        shutil.copytree(shared.root / "runs" / name, store.root / "runs" / name)
     table = claims_page.write(WHOLE, root / "none", root / "book", store)
     assert computed == set(store.ids()), "after the fresh core no chapter computes anything"
     return table, store, root
