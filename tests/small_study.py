@@ -89,7 +89,7 @@ HEAL = SPIN.model_copy(
         "name": "heal",
         "evaluate": SMALL.evaluate.model_copy(update={"splits": ("held_out", "ood", "control")}),
         "healing": Healing(
-            map=("rl", "rl-varied", "rl-familiar", "imitate-varied"), window=("rl",), runs=2, arms=("fused", "dft"),
+            map=("rl", "rl-varied", "rl-familiar", "imitate-varied"), window=("rl",), runs=2, arms=("fused",),
             examples=8, edits=("directions(all) @ blocks", "values(all) @ blocks"), reader_map=("rl",),
         ),
     }

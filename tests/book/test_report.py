@@ -57,10 +57,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_nothing_else_is_written(made: Path) -> None:
-    assert {path.name for path in made.iterdir()} == {"tiny.yaml", ".rlheals", "out"}
-
-
 def test_every_snippet_that_the_book_includes_is_written(made: Path) -> None:
     included: set[str] = set()
     for page in (ROOT / "book").glob("*.md"):

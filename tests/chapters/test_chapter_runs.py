@@ -9,6 +9,7 @@ import pytest
 from chapter_studies import STUDIES, parts, recorded_study
 from lab_helpers import one_line
 from recorded_cases import *  # noqa: F403 (the tests of a recorded chapter)
+from recorded_cases import figures_say_what_they_are_drawn_from
 from small_study import SMALL
 
 from rlheals.chapters.registry import CHAPTERS
@@ -27,6 +28,10 @@ def recorded(
 def test_a_base_seed_that_is_asked_for_twice_counts_once(shared: Store) -> None:
     twice = CHAPTERS["sft"].chapter.open(SMALL, [1, 1], 1, Path("nothing"), shared, quiet=True)
     assert len(twice.fresh.bases) == 1
+
+
+def test_without_a_recorded_study_figures_say_so(shared: Store, tmp_path: Path) -> None:
+    figures_say_what_they_are_drawn_from("recovery", shared, tmp_path, with_recorded=False)
 
 
 @pytest.mark.parametrize("key", STUDIES)

@@ -22,8 +22,6 @@ from rlheals.profiles import load_profile
 from rlheals.profiles.sections import BRANCHES
 from rlheals.store.store import Store
 from rlheals.study import record, tables
-from rlheals.study.compute import compute
-from rlheals.study.jobs import run_unit
 from rlheals.study.peaks import peak_of, recorded_points
 from rlheals.study.plan import plan as sft_plan
 
@@ -144,13 +142,3 @@ def test_checks_notice_what_breaks_a_law(recorded: SimpleNamespace) -> None:
     assert "Weyl" in outside(values=whole.values.assign(after=whole.values["after"] + 100))
     assert "above 90" in outside(angles=whole.angles.assign(mean=whole.angles["mean"] + 91))
     assert checks.rotation(SimpleNamespace(fresh=whole)).ok
-
-
-def test_a_study_stopped_and_started_again_computes_only_what_is_left(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    specs = plan(SPIN, 2, store, {2: PEAK}).specs()
-    compute(specs[:3], store, quiet=True)
-    said: list[str] = []
-    for spec in specs[:4]:
-        run_unit(spec, store, said.append)
-    assert [line.split(": ")[1].split(" ")[0] for line in said] == ["loaded"] * 3 + ["computing"]
