@@ -52,7 +52,7 @@ def test_a_choice_shows_the_edit_between_its_controls_and_the_checkpoints() -> N
     ood = mine[mine["split"] == "ood"].set_index("series")["value"]
     assert ood.to_dict() == pytest.approx(
         {
-            "late checkpoint": ANCHORS["late"], "edited: directions(top=20%)": 0.10, "noise, same size": 0.03,
+            "late checkpoint": ANCHORS["late"], "edited: leading 20 % of singular vectors": 0.10, "noise, same size": 0.03,
             "partial rollback, same size": 0.06, "peak": ANCHORS["peak"],
         }
     )  # fmt: skip
@@ -71,7 +71,7 @@ def test_setting_a_value_changes_the_data() -> None:
     assert not made.data.equals(before)
     assert made.drawn.value != drawing
     made.where.value = "layer 0"
-    assert made.data["series"].iloc[1] == "edited: directions(all)"
+    assert made.data["series"].iloc[1] == "edited: singular vectors"
     assert made.share.disabled
     made.kind.value = "rollback"
     assert made.where.value == "embeddings and output head"
@@ -150,8 +150,8 @@ def test_in_a_browser_moving_the_slider_changes_what_is_drawn(tmp_path: Path) ->
     seen = json.loads(html.unescape(data))
     assert [one.split(" | ")[0] for one in seen] == ["100 %", "10 %", "20 %", "100 %"]
     assert len(set(seen)) == 4
-    assert "edited: directions(top=20%)0.100 [" in seen[2]
-    assert "edited: rollback()0.090 [" in seen[3]
+    assert "edited: leading 20 % of singular vectors0.100 [" in seen[2]
+    assert "edited: rollback0.090 [" in seen[3]
     assert 'data-disabled="true"' in done.stdout
 
 

@@ -51,9 +51,10 @@ def choices(tables: EditTables) -> pd.DataFrame:
             controls = [(f"{measured.FAMILIES[str(family)]}, same size", "control", each)
                         for family, each in same.groupby("family")]  # fmt: skip
             kind, share = measured.FAMILIES[str(own["choice"].iloc[0])], int(own["share"].iloc[0])
+            part = "" if share == 100 else f"leading {share} % of "
             place = {"kind": kind, "where": where_label(str(where)), "share": share}
             for series, role, each in (
-                ("late checkpoint", "checkpoint", late), (f"edited: {kind}", "edited", own), *controls,
+                ("late checkpoint", "checkpoint", late), (f"edited: {part}{kind}", "edited", own), *controls,
                 ("peak", "checkpoint", peak),
             ):  # fmt: skip
                 per_seed = each.groupby("seed", as_index=False)[["value", "n"]].mean()
