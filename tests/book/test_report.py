@@ -130,7 +130,7 @@ def test_index_is_one_self_contained_page(made: Path) -> None:
 
 def test_run_facts_name_profile_seed_and_hands(made: Path) -> None:
     text = (made / "out/run_facts.md").read_text()
-    for fact in ("`tiny`", "| base seeds | 0 |", "sft 4", "ood 4", "up to 2", "torch "):
+    for fact in ("`tiny`", "| base seeds | 0 |", "of SFT 4", "OOD 4", "up to 2", "torch "):
         assert fact in text
     assert str(made) not in text
 
