@@ -335,7 +335,7 @@ def test_the_sentences_above_the_figures_say_what_was_made(study: HealingTables)
     told = {one.name: one.takeaway.removeprefix("In this fresh run, ") for one in drawn}
     assert set(told) == set(TAKEAWAYS)
     for name, said in {
-        "levels": "with RL on other rules up to 13, OOD pass@4 rises from 4",
+        "levels": "with RL on rules up to 13, OOD pass@4 rises from 4",
         "map": "of losses of 10 %, 50 % and 90 %, RL on other rules regains ",
         "numbers": "RL on other rules up to 10 regains ",
         "imitation": "not clearly different from the",
