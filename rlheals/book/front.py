@@ -127,5 +127,6 @@ def said(rows: pd.DataFrame) -> str:
     after = [f"{100 * found[arm, half]:.0f} %" for arm in ("sft", "rl", HEALED)]
     return (
         f"During SFT, OOD accuracy goes from {sft[0]} (base) to {sft[1]} (peak) and {sft[2]} (end); where half is lost "
-        f"({after[0]}), RL on the trained rule makes it {after[1]}, RL with other rules that use {NEW} {after[2]}."
+        f"({after[0]}), RL on the trained rule makes it {after[1]}, RL with other rules that use "
+        f"{NEW} makes it {after[2]}."
     )

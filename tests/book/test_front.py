@@ -52,7 +52,7 @@ def test_the_picture_holds_what_sft_loses_and_rl_brings_back(recorded: dict[str,
     assert ood["rl", half] == pytest.approx(top * (0.5 + 0.5 * back), abs=0.06)
     assert ood[HEALED, half] > ood["rl", half] + 0.2
     assert f"{100 * ood['sft', 1]:.0f} % (peak)" in drawn.takeaway
-    assert f"other rules {100 * ood[HEALED, half]:.0f} %" in drawn.takeaway
+    assert f"11, 12 and 13 makes it {100 * ood[HEALED, half]:.0f} %" in drawn.takeaway
     assert "base seeds 11-13" in drawn.origin
 
 

@@ -52,7 +52,8 @@ def test_a_choice_shows_the_edit_between_its_controls_and_the_checkpoints() -> N
     ood = mine[mine["split"] == "ood"].set_index("series")["value"]
     assert ood.to_dict() == pytest.approx(
         {
-            "late checkpoint": ANCHORS["late"], "edited: leading 20 % of singular vectors": 0.10, "noise, same size": 0.03,
+            "late checkpoint": ANCHORS["late"], "edited: leading 20 % of singular vectors": 0.10,
+            "noise, same size": 0.03,
             "partial rollback, same size": 0.06, "peak": ANCHORS["peak"],
         }
     )  # fmt: skip
