@@ -26,6 +26,7 @@ from rlheals.yaml_file import read_yaml
 
 FILE = Path(str(resources.files("rlheals.book"))) / "claims_order.yaml"
 UNDECIDED = "no verdict yet"
+UNRECORDED = "what it needs is not recorded for every base seed yet"
 NO_DATA = "no data yet"
 MARKS = {"holds": "●", "holds in part": "◐", "open": "○", "not here": "✕", NO_DATA: "–"}
 COUNTED = {
@@ -295,8 +296,7 @@ def _facts(row: Row) -> dict[str, str]:
     claim, said, shown = row.claim, row.said, row.shown
     where, section = f"_generated/{said['page']}.html#{anchor(said['section'])}", _said(said["section"])
     data = f'<a href="{_said(where)}">{section}</a>' if said["page"] in PAGES else "not recorded yet"
-    waiting = said["shown"] if row.verdict == NO_DATA else ""
-    waiting = "what it needs is not recorded for every base seed yet" if waiting == UNDECIDED else waiting
+    waiting = {UNDECIDED: UNRECORDED}.get(said["shown"], said["shown"]) if row.verdict == NO_DATA else ""
     fresh = "not measured"
     if not pd.isna(said["fresh"]):
         fresh = shown.with_unit(shown.text(shown.turned(said["fresh"], claim)))

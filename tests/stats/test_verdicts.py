@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rlheals.errors import BadInput
 from rlheals.stats.intervals import Interval, of_ratio, smallest_shown, t_interval
-from rlheals.stats.verdicts import Verdict, verdict
+from rlheals.stats.verdicts import VERDICTS, Verdict, verdict
 
 MARGIN = 0.05
 # one place in each region that 0 and the margin cut the line into, and the two cuts themselves
@@ -32,6 +32,7 @@ AT_ZERO: dict[tuple[str, str], Verdict] = dict(
         strict=True,
     )
 )
+BETTER = {name: len(VERDICTS) - place for place, name in enumerate(VERDICTS)}
 
 
 def interval(low: float, high: float) -> Interval:
@@ -62,6 +63,35 @@ def test_one_step_of_floating_point_across_a_cut_decides(margin: float) -> None:
 grid = st.integers(-12, 12).map(lambda step: step / 8)
 margins = st.integers(0, 8).map(lambda step: step / 8)
 ends = st.tuples(grid, grid).map(sorted)
+
+
+@given(ends, margins, st.integers(0, 16).map(lambda step: step / 8))
+def test_shifting_up_never_worsens(ends: list[float], margin: float, shift: float) -> None:
+    low, high = ends
+    before = verdict(interval(low, high), margin)
+    after = verdict(interval(low + shift, high + shift), margin)
+    assert BETTER[after] >= BETTER[before]
+
+
+@given(ends, margins, margins)
+def test_a_larger_margin_never_improves_beyond_what_the_direction_gives(
+    ends: list[float], margin: float, more: float
+) -> None:
+    small, large = (verdict(interval(*ends), m) for m in (margin, margin + more))
+    assert BETTER[large] <= BETTER[small]
+
+
+@given(st.lists(grid, min_size=4, max_size=4).map(sorted), margins)
+def test_a_narrower_interval_inside_refines(points: list[float], margin: float) -> None:
+    wide = verdict(interval(points[0], points[3]), margin)
+    narrow = verdict(interval(points[1], points[2]), margin)
+    possible: dict[Verdict, set[Verdict]] = {
+        "holds": {"holds"},
+        "holds in part": {"holds", "holds in part"},
+        "not here": {"not here", "holds in part"},
+        "open": set(VERDICTS),
+    }
+    assert narrow in possible[wide]
 
 
 @given(ends, margins)

@@ -87,6 +87,22 @@ def test_the_shipped_base_has_its_line_too(tmp_path: Path) -> None:
     ]
 
 
+def test_tables_survive_their_files_and_written_twice_are_the_same_bytes(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
+    write(made.tables, tmp_path / "a")
+    again = read(tmp_path / "a")
+    assert again.seeds == [1]
+    for field in fields(Tables):
+        mine, theirs = getattr(made.tables, field.name), getattr(again, field.name)
+        assert mine.astype(str).equals(theirs.astype(str))
+    write(again, tmp_path / "b")
+    names = {f"{field.name}.parquet" for field in fields(Tables)}
+    assert {path.name for path in (tmp_path / "a").iterdir()} == names
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
 def test_seeds_come_apart_and_together_again() -> None:
     solved = np.array([True, False])
     parts = [study_of({0: {"ood": solved}, 5: {"ood": ~solved}}, seed=seed) for seed in (3, 1, 2)]

@@ -338,6 +338,55 @@ def spread_of(rewards: list[list[float]]) -> float:
     return float(totals.std(axis=1).min())
 
 
+@every_kind
+@settings(max_examples=40, deadline=None)
+@given(rewards=paid)
+def test_there_is_a_finite_weight_for_every_attempt(rewards, estimator, baseline, scale) -> None:
+    made = weights(rewards, GROUP, DISCOUNT, estimator, baseline, scale)
+    assert [len(one) for one in made] == [len(one) for one in rewards]
+    assert np.isfinite(flat(made)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(rewards=paid)
+def test_weights_of_episodes_are_return_less_mean_and_sum_to_zero_in_every_group(rewards) -> None:
+    made = weights(rewards, GROUP, DISCOUNT)
+    for at in (0, GROUP):
+        totals = [sum(r * DISCOUNT**t for t, r in enumerate(one)) for one in rewards[at : at + GROUP]]
+        mean = sum(totals) / GROUP
+        for one, total in zip(made[at : at + GROUP], totals, strict=True):
+            assert one == pytest.approx(np.full(len(one), total - mean), abs=1e-12)
+        assert sum(one[0] for one in made[at : at + GROUP]) == pytest.approx(0, abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rewards=paid)
+def test_leave_one_out_is_the_mean_of_the_others(rewards) -> None:
+    made = weights(rewards, GROUP, DISCOUNT, "attempt", "leave_one_out")
+    for at in (0, GROUP):
+        group = rewards[at : at + GROUP]
+        for i, one in enumerate(group):
+            for t in range(len(one)):
+                to_go = {
+                    j: discounted(g[t:], DISCOUNT) * DISCOUNT**t for j, g in enumerate(group) if len(g) > t
+                }
+                others = [value for j, value in to_go.items() if j != i]
+                wanted = to_go[i] - (sum(others) / len(others) if others else 0)
+                assert made[at + i][t] == pytest.approx(wanted, abs=1e-12)
+
+
+@every_kind
+@settings(max_examples=30, deadline=None)
+@given(rewards=paid, order=st.permutations(range(GROUP)))
+def test_the_order_within_a_group_and_of_groups_does_not_matter(
+    rewards, order, estimator, baseline, scale
+) -> None:
+    made = weights(rewards, GROUP, DISCOUNT, estimator, baseline, scale)
+    places = [GROUP + i for i in order] + list(range(GROUP))
+    moved = weights([rewards[i] for i in places], GROUP, DISCOUNT, estimator, baseline, scale)
+    assert flat(moved) == pytest.approx(flat([made[i] for i in places]), abs=1e-9)
+
+
 @pytest.mark.parametrize("baseline", ["mean", "leave_one_out"])
 @settings(max_examples=40, deadline=None)
 @given(rewards=paid, constant=st.integers(-5, 5))

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.text import Text
 
-from rlheals.chapters.captions import drawn
 from rlheals.chapters.drawing import Sheet
 from rlheals.chapters.healing.measures import Healing, by_seed
 from rlheals.chapters.healing.runs import BEFORE, HEALED, IMITATED, UNHEALED, HealingChapter, HealingTables
@@ -35,8 +33,6 @@ LOST = "OOD pass@4 that SFT has lost (%)"
 SHARES = "95 % t intervals of a ratio of sums over base seeds"
 NOTHING = "no data here"
 COLUMNS = ["value", "low", "high", "seeds"]
-DRAWS = 4
-"""First attempts of a hand in pass@4."""
 
 
 def second_stages(chapter: HealingChapter) -> list[str]:
@@ -107,19 +103,10 @@ def _at_states(tables: HealingTables, arm: str, states: Sequence[int], **options
 
 
 def finish(sheet: Sheet, name: str, title: str, note: str) -> Drawn:
-    """The figure; a panel into which nothing was drawn says so, and of pass@4 the caption that a fresh run has fewer
-    tries. Chapters of other tables (language models, other tasks) draw with it too."""
+    """The figure; a panel into which nothing was drawn says so."""
     for axis in sheet.axes:
         if (
             axis.get_visible() and not np.isfinite(axis.dataLim.get_points()).all()
         ):  # lines across are no data
             axis.text(0.5, 0.5, NOTHING, transform=axis.transAxes, ha="center", va="center", fontsize=8)
-    written = (note, *(text.get_text() for text in sheet.figure.findobj(Text)))
-    fresh = sheet.chapter.fresh
-    if isinstance(fresh, HealingTables) and "fresh" in drawn(sheet.frame):
-        draws = fresh.episodes["decode"].nunique()
-        if draws < DRAWS and any("pass@4" in text for text in written):
-            note += (
-                f" The fresh run has {draws} sampling seed{'s' * (draws != 1)}: its pass@4 is pass@{draws}."
-            )
     return sheet.finish(name, title, note)

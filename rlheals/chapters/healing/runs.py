@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from rlheals.chapters import captions
 from rlheals.chapters.base import Chapter, Slice
 from rlheals.chapters.rl.runs import OF_THE_MACHINE, Cell, RLTables, evaluated, logged
 from rlheals.chapters.rows import collector, only
@@ -36,6 +37,8 @@ BEFORE = "sft"
 UNHEALED, HEALED, IMITATED = "rl-familiar", "rl-varied", "imitate-varied"
 """Arms alike in all but the words of their questions, whose weights are compared and mixed."""
 MIDDLE, LATE = STATES[1:]
+DRAWS = 4
+"""First attempts of a hand in pass@4."""
 ABILITIES = ("75", "50")
 """Variants of the profile whose bases are stopped earlier."""
 
@@ -327,6 +330,17 @@ class HealingChapter(Chapter[HealingTables]):
             frame = only(frame, decode=0) if "decode" in frame else frame
             rows[name] = frame.drop(columns=OF_THE_MACHINE, errors="ignore")
         return Slice((int(steps[chosen.start]),), part, rows)
+
+    def caption(
+        self, note: str, frame: pd.DataFrame, marks: Mapping[str, str], words: Mapping[str, str]
+    ) -> tuple[str, str]:
+        """As of every chapter, and what pass@4 is where a fresh run has fewer sampling seeds."""
+        draws = self.fresh.episodes["decode"].nunique()
+        if draws < DRAWS and "fresh" in captions.drawn(frame):
+            note += (
+                f" The fresh run has {draws} sampling seed{'s' * (draws != 1)}: its pass@4 is pass@{draws}."
+            )
+        return super().caption(note, frame, marks, words)
 
     def how_fresh(self) -> list[str]:
         steps = self.fresh.steps
